@@ -1,0 +1,31 @@
+//! The nouns on the wire: what a job, a result and an id look like when they travel, and how large they may be.
+//!
+//! In scope: parsing, validating and writing the messages of version 1 and the records on disk.
+//! Out of scope: deciding whether a job is admitted (`edge`), what becomes of it (`lifecycle`), and any I/O.
+//!
+//! Invariants: no path, clock, environment or randomness in here; time and ids are arguments. The bytes of every
+//! message are pinned by tests named `…_format_unchanged`: programs of different ages share one queue.
+
+pub mod body;
+mod id;
+mod job;
+mod json;
+pub mod limits;
+mod result;
+
+pub use id::{InvalidJobId, JobId};
+pub use job::{InvalidJob, JobInput, JobMessage, JobSubmission, UnreadableJob, check_idempotency_key};
+pub use json::Json;
+pub use result::{JobResult, Reason, RuntimeKind, Status};
+
+/// The version written into the `v` field of every message.
+pub const VERSION: u64 = 1;
+
+/// An instant on the wire: RFC 3339 in UTC, for example `2026-11-21T01:15:27.123Z`.
+pub type Timestamp = jiff::Timestamp;
+
+/// The instant `milliseconds` after the Unix epoch, which is how JavaScript, SQLite and the Queues API count time.
+/// Instants outside of the years -9999 to 9999 saturate.
+pub fn timestamp_from_millis(milliseconds: i64) -> Timestamp {
+    Timestamp::from_millisecond(milliseconds).unwrap_or(if milliseconds < 0 { Timestamp::MIN } else { Timestamp::MAX })
+}

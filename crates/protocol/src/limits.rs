@@ -1,0 +1,48 @@
+//! The limits of the queue service, and those that we set ourselves. Sizes are bytes; KB is 1,000 bytes, as the service
+//! counts. Source: Cloudflare Queues, "Limits" (2026-04) and "Batching, retries and delays".
+
+use std::time::Duration;
+
+/// The largest message that a queue takes, body and internal metadata together.
+pub const MESSAGE_BYTES_MAX: usize = 128_000;
+
+/// What the service adds to each message and counts against [`MESSAGE_BYTES_MAX`].
+pub const MESSAGE_METADATA_BYTES: usize = 100;
+
+/// The largest body that surely fits into one message.
+pub const MESSAGE_BODY_BYTES_MAX: usize = MESSAGE_BYTES_MAX - MESSAGE_METADATA_BYTES;
+
+/// The most messages in one batch: pushed, pulled or acknowledged.
+pub const BATCH_COUNT_MAX: usize = 100;
+
+/// The largest batch of messages, all bodies and metadata together.
+pub const BATCH_BYTES_MAX: usize = 256_000;
+
+/// The largest HTTP request body that the edge reads. White space in the JSON that a user sends does not travel on, so
+/// this is more generous than what the queue takes.
+pub const REQUEST_BYTES_MAX: usize = 1_000_000;
+
+/// The longest lease (visibility timeout) of a pulled message.
+pub const VISIBILITY_TIMEOUT_MAX: Duration = Duration::from_hours(12);
+
+/// The longest delay of a message, at push or at retry.
+pub const DELAY_MAX: Duration = Duration::from_hours(24);
+
+/// The longest time that a queue keeps a message.
+pub const RETENTION_MAX: Duration = Duration::from_hours(14 * 24);
+
+/// The longest `task` name.
+pub const TASK_BYTES_MAX: usize = 128;
+
+/// The longest idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// The largest result message. One billed operation of the service is 64 KB, so a result within it costs one.
+pub const RESULT_BYTES_MAX: usize = 64_000 - MESSAGE_METADATA_BYTES;
+
+/// The largest `output.json` that travels inside of the result; a larger one stays on the cluster, and the result
+/// points to it.
+pub const INLINE_OUTPUT_BYTES_MAX: usize = 48_000;
+
+/// How much of the end of `stderr.log` travels inside of a failed result.
+pub const STDERR_TAIL_BYTES_MAX: usize = 4_096;
