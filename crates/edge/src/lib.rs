@@ -1,1 +1,34 @@
+//! What the edge decides, as functions that return values and perform nothing.
+//!
+//! Two programs put a shell around this crate: `producer-worker` (a Cloudflare Worker) and `local-edge`. Each reads a
+//! request, asks here, and does as it is told, so that the two cannot differ in an answer:
+//!
+//! ```text
+//! Head ──route──► Answer(Response)
+//!         └─────► ReadBody(Admission) ──admit──► Answer(Response)
+//!                                        └─────► Enqueue(Pending) ──sent──► Response
+//!                                                   ▲         └──refused──► Answer(Response)
+//!                                                   └── RetryAfter(Duration) ┘
+//! ```
+//!
+//! [`queue`] is the model of a leased queue, which `local-edge` serves and the simulation uses.
+//!
+//! Out of scope: HTTP itself, the queue itself, clocks, randomness and storage.
+//! Invariant: only [`Pending::sent`] makes a `202`, so no job is answered `202` that is not in the queue.
 
+mod admission;
+mod auth;
+mod problem;
+pub mod queue;
+mod route;
+
+pub use admission::{Admission, Decision, Next, Pending, Refusal};
+pub use auth::Secret;
+pub use problem::Problem;
+pub use route::{Config, Head, Response, Route, route};
+
+/// The queue that jobs travel in.
+pub const JOBS_QUEUE: &str = "hpc-jobs";
+
+/// The queue that results travel in.
+pub const RESULTS_QUEUE: &str = "hpc-results";

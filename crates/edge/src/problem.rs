@@ -1,0 +1,203 @@
+//! The one table of refusals. Each has a status, a stable `code` for programs and a sentence for people, and travels
+//! as `application/problem+json` (RFC 9457).
+
+use protocol::{InvalidJob, limits};
+use serde::Serialize;
+
+use crate::Response;
+
+/// Why a request, or one job of a batch, was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// 404: there is nothing at this path.
+    NotFound,
+    /// 405: the path exists, but not with this method.
+    MethodNotAllowed {
+        /// The method that would do.
+        allow: &'static str,
+    },
+    /// 401: the key is missing or wrong.
+    Unauthorized {
+        /// Was there a key at all?
+        given: bool,
+    },
+    /// 415: the content type is not JSON.
+    UnsupportedMediaType,
+    /// 400: the body is not JSON.
+    MalformedJson {
+        /// What the parser says, with line and column.
+        detail: String,
+    },
+    /// 422: the JSON is no job.
+    InvalidField {
+        /// Which field; absent when the whole body has the wrong shape.
+        field: Option<String>,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// 413: larger than something can carry.
+    TooLarge {
+        /// A stable code that says what was too large.
+        code: &'static str,
+        /// The thing that was too large, in words.
+        what: &'static str,
+        /// How large it may be.
+        limit: u64,
+        /// How large it is; unknown where reading stopped at the limit.
+        size: Option<u64>,
+        /// What `limit` and `size` count.
+        unit: &'static str,
+    },
+    /// 429: the queue takes no more for now.
+    QueueFull {
+        /// When to come again, in seconds.
+        retry_after_seconds: u64,
+    },
+    /// 503: the queue did not take the job, and may later.
+    QueueUnavailable {
+        /// When to come again, in seconds.
+        retry_after_seconds: u64,
+    },
+    /// 503: the edge itself is not set up.
+    NotConfigured {
+        /// What is missing.
+        detail: String,
+    },
+}
+
+/// The body of a refusal.
+#[derive(Debug, Serialize)]
+pub(crate) struct ProblemBody {
+    r#type: &'static str,
+    title: &'static str,
+    pub(crate) status: u16,
+    code: &'static str,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    /// Would the same request, sent again, do?
+    retryable: bool,
+}
+
+impl Problem {
+    pub(crate) fn request_too_large(size: Option<u64>) -> Self {
+        Self::TooLarge {
+            code: "request_too_large",
+            what: "the request body",
+            limit: limits::REQUEST_BYTES_MAX as u64,
+            size,
+            unit: "bytes",
+        }
+    }
+
+    pub(crate) fn message_too_large(size: usize) -> Self {
+        Self::TooLarge {
+            code: "message_too_large",
+            what: "the job, as a queue message,",
+            limit: limits::MESSAGE_BODY_BYTES_MAX as u64,
+            size: Some(size as u64),
+            unit: "bytes",
+        }
+    }
+
+    /// HTTP status, code, title.
+    fn row(&self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::NotFound => (404, "not_found", "Not found"),
+            Self::MethodNotAllowed { .. } => (405, "method_not_allowed", "Method not allowed"),
+            Self::Unauthorized { .. } => (401, "unauthorized", "Unauthorized"),
+            Self::UnsupportedMediaType => (415, "unsupported_media_type", "Unsupported media type"),
+            Self::MalformedJson { .. } => (400, "malformed_json", "Malformed JSON"),
+            Self::InvalidField { .. } => (422, "invalid_job", "Invalid job"),
+            Self::TooLarge { code, .. } => (413, code, "Too large"),
+            Self::QueueFull { .. } => (429, "queue_full", "Queue full"),
+            Self::QueueUnavailable { .. } => (503, "queue_unavailable", "Queue unavailable"),
+            Self::NotConfigured { .. } => (503, "not_configured", "Not configured"),
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::NotFound => "there is nothing here; jobs go to POST /jobs or POST /jobs/batch".to_owned(),
+            Self::MethodNotAllowed { allow } => format!("this path takes {allow}"),
+            Self::Unauthorized { given: false } => {
+                "the header `x-api-key` is missing; it holds the API_KEY of this edge".to_owned()
+            }
+            Self::Unauthorized { given: true } => {
+                "the key in the header `x-api-key` is not the API_KEY of this edge".to_owned()
+            }
+            Self::UnsupportedMediaType => "send the job with `content-type: application/json`".to_owned(),
+            Self::MalformedJson { detail } | Self::NotConfigured { detail } => detail.clone(),
+            Self::InvalidField { detail, .. } => detail.clone(),
+            Self::TooLarge { what, limit, size: Some(size), unit, .. } => {
+                format!("{what} has {size} {unit}; the limit is {limit}")
+            }
+            Self::TooLarge { what, limit, size: None, unit, .. } => {
+                format!("{what} has more than {limit} {unit}")
+            }
+            Self::QueueFull { retry_after_seconds } => {
+                format!("the queue takes no more for now; the job was not taken, send it again in {retry_after_seconds} s")
+            }
+            Self::QueueUnavailable { retry_after_seconds } => {
+                format!("the queue did not answer; send the job again in {retry_after_seconds} s, with an Idempotency-Key to be sure that it runs once")
+            }
+        }
+    }
+
+    pub(crate) fn status(&self) -> u16 {
+        self.row().0
+    }
+
+    pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
+        match self {
+            Self::QueueFull { retry_after_seconds } | Self::QueueUnavailable { retry_after_seconds } => {
+                Some(*retry_after_seconds)
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn body(&self) -> ProblemBody {
+        let (status, code, title) = self.row();
+        let (limit, size) = match self {
+            Self::TooLarge { limit, size, .. } => (Some(*limit), *size),
+            _ => (None, None),
+        };
+        let field = match self {
+            Self::InvalidField { field, .. } => field.clone(),
+            _ => None,
+        };
+        let retryable = self.retry_after_seconds().is_some();
+        ProblemBody { r#type: "about:blank", title, status, code, detail: self.detail(), field, limit, size, retryable }
+    }
+
+    /// The whole answer.
+    pub fn response(&self) -> Response {
+        let mut headers = vec![("content-type", "application/problem+json".to_owned())];
+        if let Some(seconds) = self.retry_after_seconds() {
+            headers.push(("retry-after", seconds.to_string()));
+        }
+        match self {
+            Self::MethodNotAllowed { allow } => headers.push(("allow", (*allow).to_owned())),
+            Self::Unauthorized { .. } => headers.push(("www-authenticate", "x-api-key".to_owned())),
+            _ => {}
+        }
+        let body = serde_json::to_string(&self.body()).expect("a problem holds only strings and numbers");
+        Response { status: self.status(), headers, body }
+    }
+}
+
+impl From<InvalidJob> for Problem {
+    fn from(error: InvalidJob) -> Self {
+        let detail = error.to_string();
+        match error {
+            InvalidJob::NotJson(_) => Self::MalformedJson { detail },
+            InvalidJob::NotAnObject => Self::InvalidField { field: None, detail },
+            InvalidJob::Field { field, .. } => Self::InvalidField { field: Some(field), detail },
+        }
+    }
+}
