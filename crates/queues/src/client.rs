@@ -1,0 +1,266 @@
+//! The requests.
+
+use std::fmt;
+use std::time::Duration;
+
+use protocol::limits;
+use reqwest::{Method, StatusCode, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::Error;
+use crate::wire;
+
+/// The longest wait for one request, answer included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest answer that is read: 100 messages of 128 KB, each base64-encoded within JSON, and then some.
+const ANSWER_BYTES_MAX: usize = 24_000_000;
+
+/// Where the API is and who asks.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// For example `https://api.cloudflare.com/client/v4`, or `http://127.0.0.1:8787/client/v4` for `local-edge`.
+    pub base_url: String,
+    /// The id of the account, 32 hexadecimal digits.
+    pub account_id: String,
+    /// An API token with the permission Queues: Edit.
+    pub api_token: String,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("base_url", &self.base_url)
+            .field("account_id", &self.account_id)
+            .field("api_token", &"…")
+            .finish()
+    }
+}
+
+/// An HTTP client as every program of this project uses it: TLS with the system's roots, bounded waits, proxies from
+/// the environment as usual.
+pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+    // Fails only when a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .user_agent(concat!("hpc-queue/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
+        // A redirect would carry the token to an address that nobody has set.
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+}
+
+/// A client for the queues of one account.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    queues: Url,
+    api_token: String,
+}
+
+/// A message, handed over for the time of its lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The queue's id of the message; it tells nothing about the job.
+    pub message_id: String,
+    /// What settles this delivery.
+    pub lease_id: String,
+    /// The body as it came (see `protocol::body`).
+    pub body: String,
+    /// How often the message was delivered, this time included.
+    pub deliveries: u64,
+}
+
+/// What a pull brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// The messages, none when the queue had none to give.
+    pub deliveries: Vec<Delivery>,
+    /// How many messages the queue says that it holds; a hint.
+    pub backlog: Option<u64>,
+}
+
+/// What became of acknowledgements and retries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// How many acknowledgements counted, where the service says so.
+    pub acks: Option<u64>,
+    /// How many retries counted, where the service says so.
+    pub retries: Option<u64>,
+    /// What the service had to say about single leases.
+    pub warnings: Vec<String>,
+}
+
+impl Client {
+    /// A client; `None` when the base URL is no `http` or `https` URL.
+    pub fn new(http: reqwest::Client, endpoint: &Endpoint) -> Option<Self> {
+        let mut queues = Url::parse(&endpoint.base_url).ok()?;
+        if !matches!(queues.scheme(), "http" | "https") {
+            return None;
+        }
+        queues.path_segments_mut().ok()?.pop_if_empty().extend(["accounts", &endpoint.account_id, "queues"]);
+        Some(Self { http, queues, api_token: endpoint.api_token.clone() })
+    }
+
+    /// Pulls up to `batch_size` messages, each leased for `visibility_timeout`.
+    ///
+    /// Do not drop the future once it was polled: messages that are on their way would stay leased, and unseen, until
+    /// the lease lapses.
+    pub async fn pull(&self, queue_id: &str, batch_size: usize, visibility_timeout: Duration) -> Result<Pulled, Error> {
+        let request = wire::PullRequest {
+            batch_size: batch_size.clamp(1, limits::BATCH_COUNT_MAX),
+            visibility_timeout_ms: millis(visibility_timeout.min(limits::VISIBILITY_TIMEOUT_MAX)),
+        };
+        let operation = format!("pull from queue {queue_id}");
+        let result: Option<wire::PullResult> =
+            self.request(operation, Method::POST, &[queue_id, "messages", "pull"], Some(&request)).await?;
+        let Some(result) = result else { return Ok(Pulled { deliveries: Vec::new(), backlog: None }) };
+        let deliveries = result.messages.unwrap_or_default().into_iter().filter_map(|message| {
+            Some(Delivery {
+                message_id: message.id,
+                // A message that cannot be settled is not ours to touch.
+                lease_id: message.lease_id?,
+                body: match message.body {
+                    serde_json::Value::String(body) => body,
+                    other => other.to_string(),
+                },
+                deliveries: count(message.attempts),
+            })
+        });
+        Ok(Pulled { deliveries: deliveries.collect(), backlog: result.message_backlog_count.map(count) })
+    }
+
+    /// Acknowledges and gives back deliveries, up to [`limits::BATCH_COUNT_MAX`] of both together.
+    /// A retry becomes visible again after its delay.
+    pub async fn settle(
+        &self,
+        queue_id: &str,
+        acks: &[String],
+        retries: &[(String, Duration)],
+    ) -> Result<Settled, Error> {
+        let request = wire::SettleRequest {
+            acks: acks.iter().map(|lease_id| wire::Ack { lease_id }).collect(),
+            retries: retries
+                .iter()
+                .map(|(lease_id, delay)| wire::Retry {
+                    lease_id,
+                    delay_seconds: delay.min(&limits::DELAY_MAX).as_secs(),
+                })
+                .collect(),
+        };
+        let operation = format!("settle {} deliveries of queue {queue_id}", acks.len() + retries.len());
+        let result: Option<wire::SettleResult> =
+            self.request(operation, Method::POST, &[queue_id, "messages", "ack"], Some(&request)).await?;
+        Ok(match result {
+            Some(result) => Settled {
+                acks: result.ack_count.map(count),
+                retries: result.retry_count.map(count),
+                warnings: wire::warnings(&result.warnings),
+            },
+            None => Settled { acks: None, retries: None, warnings: Vec::new() },
+        })
+    }
+
+    /// Pushes messages, up to [`limits::BATCH_COUNT_MAX`], in one write. Their bodies are JSON and travel as text.
+    pub async fn push(&self, queue_id: &str, bodies: &[&str]) -> Result<(), Error> {
+        let message = |body| wire::PushMessage { body, content_type: "text" };
+        let operation = format!("push {} messages to queue {queue_id}", bodies.len());
+        let _: Option<serde_json::Value> = match bodies {
+            [] => return Ok(()),
+            [body] => self.request(operation, Method::POST, &[queue_id, "messages"], Some(&message(body))).await?,
+            bodies => {
+                let batch = wire::PushBatch { messages: bodies.iter().map(|body| message(body)).collect() };
+                self.request(operation, Method::POST, &[queue_id, "messages", "batch"], Some(&batch)).await?
+            }
+        };
+        Ok(())
+    }
+
+    /// How many messages the queue holds, as well as it knows.
+    pub async fn backlog(&self, queue_id: &str) -> Result<Option<u64>, Error> {
+        let operation = format!("read the metrics of queue {queue_id}");
+        let metrics: Option<wire::Metrics> =
+            self.request(operation, Method::GET, &[queue_id, "metrics"], None::<&()>).await?;
+        Ok(metrics.and_then(|metrics| metrics.backlog_count).map(count))
+    }
+
+    async fn request<B: Serialize, T: DeserializeOwned>(
+        &self,
+        operation: String,
+        method: Method,
+        path: &[&str],
+        body: Option<&B>,
+    ) -> Result<Option<T>, Error> {
+        let mut url = self.queues.clone();
+        url.path_segments_mut().expect("the constructor has seen that the URL has a path").extend(path);
+        let mut request = self.http.request(method, url).bearer_auth(&self.api_token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let mut response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return Err(Error::transport(operation, &error)),
+        };
+        let status = response.status();
+        let retry_after = retry_after(&response);
+        let mut answer = Vec::new();
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if answer.len() + chunk.len() <= ANSWER_BYTES_MAX => answer.extend_from_slice(&chunk),
+                Ok(Some(_)) => {
+                    let what = format!("the answer is larger than {ANSWER_BYTES_MAX} bytes");
+                    return Err(Error::garbage(operation, what));
+                }
+                Ok(None) => break,
+                Err(error) => return Err(Error::transport(operation, &error)),
+            }
+        }
+        if status.is_success() {
+            return match serde_json::from_slice::<wire::Envelope<T>>(&answer) {
+                Ok(wire::Envelope { success: Some(true), result, .. }) => Ok(result),
+                Ok(envelope) if envelope.success == Some(false) => {
+                    // Never seen with a 2xx status, but the envelope has the last word.
+                    Err(Error::answered(operation, status.as_u16(), retry_after, &errors(envelope.errors)))
+                }
+                Ok(_) => Err(Error::garbage(operation, "the answer does not say whether it succeeded".to_owned())),
+                Err(error) => Err(Error::garbage(operation, format!("the answer is not of the Queues API: {error}"))),
+            };
+        }
+        if status.is_redirection() {
+            return Err(Error::garbage(
+                operation,
+                format!("the answer is a redirect (HTTP status {})", status.as_u16()),
+            ));
+        }
+        let errors = serde_json::from_slice::<wire::Envelope<serde_json::Value>>(&answer)
+            .map(|envelope| errors(envelope.errors))
+            .unwrap_or_default();
+        Err(Error::answered(operation, status.as_u16(), retry_after, &errors))
+    }
+}
+
+fn errors(errors: Option<Vec<wire::ApiError>>) -> Vec<(i64, String)> {
+    errors.unwrap_or_default().into_iter().map(|error| (error.code, error.message)).collect()
+}
+
+fn retry_after(response: &reqwest::Response) -> Option<Duration> {
+    if response.status() != StatusCode::TOO_MANY_REQUESTS {
+        return None;
+    }
+    let seconds = response.headers().get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(limits::DELAY_MAX))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The specification has all numbers as floating point. Saturates; no count is negative.
+fn count(number: f64) -> u64 {
+    number as u64
+}

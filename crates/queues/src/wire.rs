@@ -1,0 +1,105 @@
+//! The JSON of the API. Every field of an answer is optional in its specification, and some differ between the
+//! specification, the documentation and the live service; what is read here is the union.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct PullRequest {
+    pub(crate) batch_size: usize,
+    pub(crate) visibility_timeout_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct SettleRequest<'a> {
+    pub(crate) acks: Vec<Ack<'a>>,
+    pub(crate) retries: Vec<Retry<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Ack<'a> {
+    pub(crate) lease_id: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Retry<'a> {
+    pub(crate) lease_id: &'a str,
+    pub(crate) delay_seconds: u64,
+}
+
+/// A body travels as text: JSON bodies may come back base64-encoded or plain, text always comes back as it was.
+#[derive(Debug, Serialize)]
+pub(crate) struct PushMessage<'a> {
+    pub(crate) body: &'a str,
+    pub(crate) content_type: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct PushBatch<'a> {
+    pub(crate) messages: Vec<PushMessage<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Envelope<T> {
+    pub(crate) success: Option<bool>,
+    #[serde(default)]
+    pub(crate) errors: Option<Vec<ApiError>>,
+    #[serde(default = "none")]
+    pub(crate) result: Option<T>,
+}
+
+fn none<T>() -> Option<T> {
+    None
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ApiError {
+    #[serde(default)]
+    pub(crate) code: i64,
+    #[serde(default)]
+    pub(crate) message: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct PullResult {
+    #[serde(default)]
+    pub(crate) messages: Option<Vec<PulledMessage>>,
+    #[serde(default)]
+    pub(crate) message_backlog_count: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct PulledMessage {
+    #[serde(default)]
+    pub(crate) id: String,
+    pub(crate) lease_id: Option<String>,
+    #[serde(default)]
+    pub(crate) body: Value,
+    #[serde(default)]
+    pub(crate) attempts: f64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct SettleResult {
+    #[serde(rename = "ackCount")]
+    pub(crate) ack_count: Option<f64>,
+    #[serde(rename = "retryCount")]
+    pub(crate) retry_count: Option<f64>,
+    #[serde(default)]
+    pub(crate) warnings: Value,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Metrics {
+    pub(crate) backlog_count: Option<f64>,
+}
+
+/// Warnings are a map from lease to text, or a list of texts, or absent.
+pub(crate) fn warnings(value: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match value {
+        Value::Object(map) => map.values().map(text).collect(),
+        Value::Array(list) => list.iter().map(text).collect(),
+        _ => Vec::new(),
+    }
+}
