@@ -10,7 +10,8 @@ use crate::{JOBS_QUEUE, Problem, Response};
 
 /// How often, and after which pauses, a message is offered to a queue that does not take it: a person waits at the
 /// other end, and the whole must stay well under the time-out of an HTTP client.
-const RETRY_PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(900)];
+const RETRY_PAUSES: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(900)];
 
 /// When a client may come again, where the queue names no time.
 const RETRY_AFTER_SECONDS: u64 = 5;
@@ -106,12 +107,7 @@ impl Admission {
         self.try_admit(body, now, mint).unwrap_or_else(|problem| Decision::Answer(problem.response()))
     }
 
-    fn try_admit(
-        self,
-        body: &[u8],
-        now: Timestamp,
-        mint: &mut dyn FnMut() -> [u8; 16],
-    ) -> Result<Decision, Problem> {
+    fn try_admit(self, body: &[u8], now: Timestamp, mint: &mut dyn FnMut() -> [u8; 16]) -> Result<Decision, Problem> {
         if body.len() > self.body_limit() {
             return Err(Problem::request_too_large(None));
         }

@@ -63,6 +63,8 @@ pub enum Problem {
         /// What is missing.
         detail: String,
     },
+    /// 500: the edge itself failed. What happened is in its log, not in the answer.
+    Internal,
 }
 
 /// The body of a refusal.
@@ -117,6 +119,7 @@ impl Problem {
             Self::QueueFull { .. } => (429, "queue_full", "Queue full"),
             Self::QueueUnavailable { .. } => (503, "queue_unavailable", "Queue unavailable"),
             Self::NotConfigured { .. } => (503, "not_configured", "Not configured"),
+            Self::Internal => (500, "internal", "Internal error"),
         }
     }
 
@@ -133,6 +136,9 @@ impl Problem {
             Self::UnsupportedMediaType => "send the job with `content-type: application/json`".to_owned(),
             Self::MalformedJson { detail } | Self::NotConfigured { detail } => detail.clone(),
             Self::InvalidField { detail, .. } => detail.clone(),
+            Self::Internal => {
+                "the edge failed, and its log says why; the job may or may not be queued, so send it again with the same Idempotency-Key".to_owned()
+            }
             Self::TooLarge { what, limit, size: Some(size), unit, .. } => {
                 format!("{what} has {size} {unit}; the limit is {limit}")
             }
@@ -140,10 +146,14 @@ impl Problem {
                 format!("{what} has more than {limit} {unit}")
             }
             Self::QueueFull { retry_after_seconds } => {
-                format!("the queue takes no more for now; the job was not taken, send it again in {retry_after_seconds} s")
+                format!(
+                    "the queue takes no more for now; the job was not taken, send it again in {retry_after_seconds} s"
+                )
             }
             Self::QueueUnavailable { retry_after_seconds } => {
-                format!("the queue did not answer; send the job again in {retry_after_seconds} s, with an Idempotency-Key to be sure that it runs once")
+                format!(
+                    "the queue did not answer; send the job again in {retry_after_seconds} s, with an Idempotency-Key to be sure that it runs once"
+                )
             }
         }
     }
@@ -171,7 +181,7 @@ impl Problem {
             Self::InvalidField { field, .. } => field.clone(),
             _ => None,
         };
-        let retryable = self.retry_after_seconds().is_some();
+        let retryable = self.retry_after_seconds().is_some() || matches!(self, Self::Internal);
         ProblemBody { r#type: "about:blank", title, status, code, detail: self.detail(), field, limit, size, retryable }
     }
 

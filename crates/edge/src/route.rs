@@ -70,7 +70,8 @@ fn admission(head: &Head<'_>, config: &Config) -> Result<Option<Admission>, Prob
         _ => return Err(Problem::NotFound),
     };
     let Some(api_key) = &config.api_key else {
-        let detail = "this edge has no API_KEY yet, so nobody may submit; set it (`wrangler secret put API_KEY`)".to_owned();
+        let detail =
+            "this edge has no API_KEY yet, so nobody may submit; set it (`wrangler secret put API_KEY`)".to_owned();
         return Err(Problem::NotConfigured { detail });
     };
     if !head.api_key.is_some_and(|guess| api_key.matches(guess)) {
