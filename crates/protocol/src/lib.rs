@@ -7,12 +7,14 @@
 //! message are pinned by tests named `…_format_unchanged`: programs of different ages share one queue.
 
 pub mod body;
+mod failure;
 mod id;
 mod job;
 mod json;
 pub mod limits;
 mod result;
 
+pub use failure::FailureClass;
 pub use id::{InvalidJobId, JobId};
 pub use job::{InvalidJob, JobInput, JobMessage, JobSubmission, UnreadableJob, check_idempotency_key};
 pub use json::Json;

@@ -1,0 +1,84 @@
+//! How long to wait before the next try.
+
+use std::time::Duration;
+
+use protocol::FailureClass;
+
+use crate::Failure;
+
+/// The first pause after a failure that may pass soon.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// The longest pause between tries: an outage of weeks costs one request a minute.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Between looks at a queue that a person has paused.
+const PAUSED: Duration = Duration::from_secs(30);
+
+/// Between tries once the day's allowance is used up; it comes back at midnight UTC.
+const QUOTA: Duration = Duration::from_secs(900);
+
+/// How long a queue may say that pulling is not enabled before we believe it: a new consumer needs some seconds.
+const NOT_ENABLED_PATIENCE: Duration = Duration::from_secs(60);
+
+/// One kind of request: what failed lately, and when the next is due.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    /// Is a request on its way?
+    pub(crate) busy: bool,
+    /// Not before this time.
+    pub(crate) not_before: Duration,
+    failures: u32,
+    not_enabled_since: Option<Duration>,
+}
+
+/// What follows from a failure.
+pub(crate) enum Verdict {
+    /// Try again after this pause; `said` when this trouble was known already.
+    Again { pause: Duration, said: bool },
+    /// Give up for good.
+    Never,
+}
+
+impl Line {
+    pub(crate) fn free(&self, now: Duration) -> bool {
+        !self.busy && now >= self.not_before
+    }
+
+    /// The time of the next try, when it is in the future.
+    pub(crate) fn next(&self) -> Option<Duration> {
+        (!self.busy).then_some(self.not_before)
+    }
+
+    /// Notes a success; says whether it ended a trouble.
+    pub(crate) fn succeeded(&mut self) -> bool {
+        let recovered = self.failures > 0;
+        *self = Self::default();
+        recovered
+    }
+
+    pub(crate) fn failed(&mut self, failure: &Failure, now: Duration) -> Verdict {
+        self.busy = false;
+        let said = self.failures > 0;
+        self.failures = self.failures.saturating_add(1);
+        let doubling = FIRST.saturating_mul(1 << (self.failures - 1).min(10)).min(LONGEST);
+        let spread = |pause: Duration| pause.mul_f64(0.5 + failure.jitter.clamp(0.0, 1.0) / 2.0);
+        let pause = match failure.class {
+            FailureClass::Fatal => return Verdict::Never,
+            FailureClass::PullNotEnabled => {
+                let since = *self.not_enabled_since.get_or_insert(now);
+                if now.saturating_sub(since) >= NOT_ENABLED_PATIENCE {
+                    return Verdict::Never;
+                }
+                spread(doubling.min(Duration::from_secs(5)))
+            }
+            FailureClass::Paused => PAUSED,
+            FailureClass::QuotaExhausted => QUOTA,
+            // The service may ask for more than we would wait, never for less.
+            FailureClass::Throttled(after) => spread(doubling).max(after.unwrap_or_default()),
+            FailureClass::Refused | FailureClass::Unavailable => spread(doubling),
+        };
+        self.not_before = now + pause;
+        Verdict::Again { pause, said }
+    }
+}

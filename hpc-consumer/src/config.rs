@@ -1,0 +1,324 @@
+//! The settings: their names, defaults and meaning. Precedence: flag, environment, `.env`, default.
+//!
+//! Invariant: nothing else in this program reads the environment.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use program::LogFormat;
+use protocol::limits;
+
+use crate::run::{Apptainer, Bare, Limits, Runtime};
+
+/// Pull jobs from the queue, run them on this machine and publish their results
+///
+/// Only outbound HTTPS is needed: no inbound port, no administrator rights. Settings come from flags, the environment,
+/// the file .env and defaults, in this order.
+#[derive(Debug, Parser)]
+#[command(name = "hpc-consumer", version, help_expected = true)]
+pub(crate) struct Cli {
+    /// Read settings from FILE instead of .env
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) env_file: Option<PathBuf>,
+    /// Log this much: error, warn, info, debug or trace, or a list of target=level
+    #[arg(long, global = true, env = "HPC_QUEUE_LOG", default_value = "info", value_name = "LEVEL")]
+    pub(crate) log: String,
+    /// Log in this form
+    #[arg(long, global = true, env = "HPC_QUEUE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon
+    ///
+    /// It pulls no more jobs than it has free slots. The first SIGTERM or SIGINT drains: nothing new is taken, running
+    /// jobs finish. A second one stops: running jobs are ended and given back to the queue.
+    ///
+    /// Exit codes: 0 drained, stopped or idle; 1 it could not go on, and says why; 2 wrong arguments.
+    #[command(
+        after_help = "Example:\n  hpc-consumer run --env-file ~/hpc-queue.env --results-dir /scratch/$USER/results"
+    )]
+    Run(Box<RunSettings>),
+    /// Print the command line that would run a job in the given directory
+    ///
+    /// Use it to try an image by hand with exactly what the daemon does.
+    #[command(
+        after_help = "Example:\n  mkdir -p try && echo '{\"task\":\"echo\",\"input\":1}' > try/input.json\n  sh -c \"$(hpc-consumer command --job-dir try)\""
+    )]
+    Command(Box<ShowCommand>),
+}
+
+/// What wraps the command of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RuntimeChoice {
+    /// Run it in an Apptainer container
+    Apptainer,
+    /// Run it as it is; this isolates nothing: a job can do all that you can do
+    Bare,
+}
+
+/// How the command of a job is run.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Runtime")]
+pub(crate) struct RuntimeSettings {
+    /// What wraps the command of a job; `bare` isolates nothing
+    #[arg(long, env = "RUNTIME", default_value = "apptainer", value_name = "RUNTIME")]
+    runtime: RuntimeChoice,
+    /// The command of every job, split into words as a shell does and executed without one
+    ///
+    /// It runs in the job directory, with WORK_DIR and JOB_ID in its environment, and finds the job in input.json.
+    /// Who wants a shell writes: sh -c '…'
+    #[arg(long, env = "CONTAINER_CMD", default_value = "task-runner", value_name = "COMMAND")]
+    container_cmd: String,
+    /// The container image, a .sif file
+    #[arg(long, env = "APPTAINER_IMAGE", value_name = "FILE")]
+    apptainer_image: Option<PathBuf>,
+    /// Where to pull the image from when the file is not there, for example ghcr.io/OWNER/hpc-queue-runtime:latest
+    #[arg(long, env = "APPTAINER_OCI_REF", value_name = "REF")]
+    apptainer_oci_ref: Option<String>,
+    /// The apptainer program
+    #[arg(long, env = "APPTAINER_BIN", default_value = "apptainer", value_name = "PROGRAM")]
+    apptainer_bin: PathBuf,
+    /// Host paths that containers see, as apptainer's --bind: SRC[:DEST[:OPTIONS]],…
+    #[arg(long, env = "APPTAINER_BIND", value_name = "BINDS")]
+    apptainer_bind: Option<String>,
+    /// More arguments of `apptainer exec`, split as a shell does, for example --nv
+    #[arg(long, env = "APPTAINER_ARGS", value_name = "ARGS", allow_hyphen_values = true)]
+    apptainer_args: Option<String>,
+}
+
+/// Where the queues are.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Queues")]
+struct QueueSettings {
+    /// The address of the Cloudflare API, or of local-edge
+    #[arg(long, env = "CF_API_BASE_URL", default_value = "https://api.cloudflare.com/client/v4", value_name = "URL")]
+    cf_api_base_url: String,
+    /// The id of the Cloudflare account
+    #[arg(long, env = "CF_ACCOUNT_ID", value_name = "ID")]
+    cf_account_id: Option<String>,
+    /// The id of the queue hpc-jobs
+    #[arg(long, env = "CF_JOBS_QUEUE_ID", value_name = "ID")]
+    cf_jobs_queue_id: Option<String>,
+    /// The id of the queue hpc-results
+    #[arg(long, env = "CF_RESULTS_QUEUE_ID", value_name = "ID")]
+    cf_results_queue_id: Option<String>,
+    /// An API token with the permission Queues: Edit
+    #[arg(long, env = "CF_QUEUES_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    cf_queues_api_token: Option<String>,
+    /// How many messages to pull at once at most; never more than there are free slots
+    #[arg(long, env = "BATCH_SIZE", default_value_t = 100, value_name = "COUNT",
+          value_parser = clap::value_parser!(u16).range(1..=limits::BATCH_COUNT_MAX as i64))]
+    batch_size: u16,
+    /// How long the queue hides a pulled message, in milliseconds, up to 12 hours: it must outlast the job
+    #[arg(long, env = "VISIBILITY_TIMEOUT_MS", default_value_t = limits::VISIBILITY_TIMEOUT_MAX.as_millis() as u64,
+          value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=limits::VISIBILITY_TIMEOUT_MAX.as_millis() as u64))]
+    visibility_timeout_ms: u64,
+    /// After an empty pull, wait this many seconds; doubles with each further one
+    #[arg(long, env = "POLL_INTERVAL_SECONDS", default_value = "2", value_name = "SECONDS", value_parser = seconds)]
+    poll_interval_seconds: Duration,
+    /// The longest wait between two pulls of an empty queue, in seconds
+    #[arg(long, env = "POLL_INTERVAL_MAX_SECONDS", default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    poll_interval_max_seconds: Duration,
+    /// How long a job stays in the queue, in seconds, after this node could not run it
+    #[arg(long, env = "RETRY_DELAY_SECONDS", default_value_t = 60, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(0..=limits::DELAY_MAX.as_secs()))]
+    retry_delay_seconds: u64,
+}
+
+/// Jobs and their limits.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Jobs")]
+struct JobSettings {
+    /// Where job directories and final records are kept
+    #[arg(long, env = "RESULTS_DIR", value_name = "DIR")]
+    results_dir: Option<PathBuf>,
+    /// How many jobs run at the same time [default: the number of cores]
+    #[arg(long, env = "MAX_PARALLEL_JOBS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    max_parallel_jobs: Option<u32>,
+    /// The longest that a job may run, in seconds; a job may ask for less
+    #[arg(long, env = "JOB_TIME_LIMIT_SECONDS", default_value_t = 39_600, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    job_time_limit_seconds: u64,
+    /// How long a job may take to end after SIGTERM, in seconds, before it is killed
+    #[arg(long, env = "JOB_KILL_GRACE_SECONDS", default_value = "10", value_name = "SECONDS", value_parser = seconds)]
+    job_kill_grace_seconds: Duration,
+    /// How much of each of stdout and stderr is kept, in bytes: the beginning and the end
+    #[arg(long, env = "OUTPUT_LOG_BYTES_MAX", default_value_t = 16 * 1024 * 1024, value_name = "BYTES",
+          value_parser = clap::value_parser!(u64).range(4_096..))]
+    output_log_bytes_max: u64,
+}
+
+/// The settings of `hpc-consumer run`, as given.
+#[derive(Debug, Args)]
+pub(crate) struct RunSettings {
+    /// Exit once the queue is empty and nothing is left to do
+    #[arg(long)]
+    exit_when_idle: bool,
+    #[command(flatten)]
+    jobs: JobSettings,
+    #[command(flatten)]
+    runtime: RuntimeSettings,
+    #[command(flatten)]
+    queue: QueueSettings,
+}
+
+/// The settings of `hpc-consumer command`.
+#[derive(Debug, Args)]
+pub(crate) struct ShowCommand {
+    /// The directory that the command sees as its job directory
+    #[arg(long, value_name = "DIR")]
+    job_dir: PathBuf,
+    #[command(flatten)]
+    runtime: RuntimeSettings,
+}
+
+/// Everything that the daemon needs to know, checked.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) endpoint: queues::Endpoint,
+    pub(crate) jobs_queue: String,
+    pub(crate) results_queue: String,
+    pub(crate) visibility_timeout: Duration,
+    pub(crate) results_dir: PathBuf,
+    pub(crate) runtime: Runtime,
+    pub(crate) limits: Limits,
+    pub(crate) lifecycle: lifecycle::Settings,
+}
+
+impl RunSettings {
+    pub(crate) fn resolve(self) -> anyhow::Result<Settings> {
+        let Self { exit_when_idle, jobs, runtime, queue } = self;
+        let results_dir = needed(jobs.results_dir, "RESULTS_DIR", "the directory for job directories and records")?;
+        let results_dir = std::path::absolute(&results_dir)?;
+        let slots = match jobs.max_parallel_jobs {
+            Some(count) => count as usize,
+            None => std::thread::available_parallelism().map_or(1, usize::from),
+        };
+        Ok(Settings {
+            endpoint: queues::Endpoint {
+                base_url: queue.cf_api_base_url,
+                account_id: needed(queue.cf_account_id, "CF_ACCOUNT_ID", "the id of the Cloudflare account")?,
+                api_token: needed(queue.cf_queues_api_token, "CF_QUEUES_API_TOKEN", "an API token with Queues: Edit")?,
+            },
+            jobs_queue: needed(queue.cf_jobs_queue_id, "CF_JOBS_QUEUE_ID", "the id of the queue hpc-jobs")?,
+            results_queue: needed(queue.cf_results_queue_id, "CF_RESULTS_QUEUE_ID", "the id of the queue hpc-results")?,
+            visibility_timeout: Duration::from_millis(queue.visibility_timeout_ms),
+            runtime: runtime.resolve(&results_dir)?,
+            results_dir,
+            limits: Limits {
+                time: Duration::from_secs(jobs.job_time_limit_seconds),
+                grace: jobs.job_kill_grace_seconds,
+                log_bytes: jobs.output_log_bytes_max,
+            },
+            lifecycle: lifecycle::Settings {
+                slots,
+                batch_size: queue.batch_size.into(),
+                poll_interval: queue.poll_interval_seconds,
+                poll_interval_max: queue.poll_interval_max_seconds,
+                retry_delay: Duration::from_secs(queue.retry_delay_seconds),
+                exit_when_idle,
+            },
+        })
+    }
+}
+
+impl RuntimeSettings {
+    fn resolve(self, mounted: &Path) -> anyhow::Result<Runtime> {
+        let command = words(&self.container_cmd, "CONTAINER_CMD")?;
+        if command.is_empty() {
+            bail!("CONTAINER_CMD is empty; it names the program that every job runs");
+        }
+        let inherited = inherited();
+        if self.runtime == RuntimeChoice::Bare {
+            return Ok(Runtime::Bare(Bare { command, inherited }));
+        }
+        if mounted.to_string_lossy().contains([':', ',']) {
+            bail!("{} holds a ':' or ',', which apptainer cannot mount; choose another directory", mounted.display());
+        }
+        let oci_ref = self.apptainer_oci_ref.filter(|oci_ref| !oci_ref.is_empty());
+        let image = match (non_empty(self.apptainer_image), &oci_ref) {
+            (Some(image), _) => std::path::absolute(image)?,
+            (None, Some(_)) => mounted.join("image.sif"),
+            (None, None) => bail!(
+                "APPTAINER_IMAGE is not set: it is the .sif file that jobs run in; or set APPTAINER_OCI_REF to pull one, \
+                 or RUNTIME=bare to run without a container"
+            ),
+        };
+        let binds = self.apptainer_bind.unwrap_or_default();
+        Ok(Runtime::Apptainer(Apptainer {
+            program: self.apptainer_bin,
+            image,
+            oci_ref,
+            binds: binds.split(',').map(str::trim).filter(|bind| !bind.is_empty()).map(str::to_owned).collect(),
+            arguments: words(&self.apptainer_args.unwrap_or_default(), "APPTAINER_ARGS")?,
+            command,
+            as_root: rustix::process::geteuid().is_root(),
+            inherited,
+        }))
+    }
+}
+
+impl ShowCommand {
+    /// The command line, quoted for a shell.
+    pub(crate) fn render(self) -> anyhow::Result<String> {
+        let job_dir = std::path::absolute(&self.job_dir)?;
+        let job_id = protocol::JobId::from_random([0; 16]);
+        let command = self.runtime.resolve(&job_dir)?.command(&job_id, &job_dir);
+        Ok(command.to_shell_line())
+    }
+}
+
+/// What apptainer, or a bare command, needs of our environment; all else stays with us: it holds our secrets.
+fn inherited() -> Vec<(OsString, OsString)> {
+    let names =
+        ["PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "APPTAINER_CACHEDIR", "APPTAINER_TMPDIR", "APPTAINER_CONFIGDIR"];
+    names.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?))).collect()
+}
+
+/// A setting that has no default. An empty one, as a line `NAME=` in `.env` leaves it, is not set.
+fn needed<T: AsRef<std::ffi::OsStr>>(value: Option<T>, name: &str, what: &str) -> anyhow::Result<T> {
+    non_empty(value).with_context(|| {
+        let flag = name.to_lowercase().replace('_', "-");
+        format!("{name} is not set: it is {what}; set it in the environment, in .env, or by --{flag}")
+    })
+}
+
+fn non_empty<T: AsRef<std::ffi::OsStr>>(value: Option<T>) -> Option<T> {
+    value.filter(|value| !value.as_ref().is_empty())
+}
+
+fn words(text: &str, name: &str) -> anyhow::Result<Vec<String>> {
+    shell_words::split(text).with_context(|| format!("{name} cannot be split into words: {text}"))
+}
+
+/// Seconds with fractions, as `0.5`.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "this is no number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_argument_is_documented_and_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn seconds_take_fractions_and_nothing_negative() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        assert!(seconds("-1").is_err() && seconds("x").is_err() && seconds("inf").is_err());
+    }
+}

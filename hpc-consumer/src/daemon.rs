@@ -1,0 +1,201 @@
+//! The loop between the pure crate `lifecycle` and the world: carry out effects, hand back events.
+//!
+//! No decision stands here. Every effect becomes a task; its end becomes an event; after each event, and when the
+//! lifecycle asks to be woken, it is stepped again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use lifecycle::{Delivery, Effect, Event, Failure, Lifecycle, Notice, RunEnd};
+use program::Exit;
+use queues::Client;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::Settings;
+use crate::job::attempt::Node;
+use crate::job::files::ResultsDir;
+
+/// What the effects need.
+struct Daemon {
+    client: Client,
+    jobs_queue: String,
+    results_queue: String,
+    visibility_timeout: Duration,
+    node: Arc<Node>,
+    tasks: JoinSet<Event>,
+    stop: watch::Sender<bool>,
+}
+
+/// Runs until told to end, or until nothing can get better by itself.
+pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
+    let http = queues::http_client().context("cannot set up HTTPS")?;
+    let client = Client::new(http, &settings.endpoint)
+        .with_context(|| format!("CF_API_BASE_URL is not an http or https URL: {}", settings.endpoint.base_url))?;
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    tracing::info!(
+        "hpc-consumer {} on {host}: {} slots, runtime {}, results in {}",
+        env!("CARGO_PKG_VERSION"),
+        settings.lifecycle.slots,
+        settings.runtime.kind(),
+        settings.results_dir.display()
+    );
+    if let Some(warning) = settings.runtime.warning() {
+        tracing::warn!("{warning}");
+    }
+    let daemon = Daemon {
+        client,
+        jobs_queue: settings.jobs_queue,
+        results_queue: settings.results_queue,
+        visibility_timeout: settings.visibility_timeout,
+        node: Arc::new(Node {
+            results: ResultsDir::new(settings.results_dir),
+            runtime: settings.runtime,
+            limits: settings.limits,
+            host,
+        }),
+        tasks: JoinSet::new(),
+        stop: watch::Sender::new(false),
+    };
+    daemon.serve(Lifecycle::new(settings.lifecycle)).await
+}
+
+impl Daemon {
+    async fn serve(mut self, mut lifecycle: Lifecycle) -> anyhow::Result<Exit> {
+        let mut signals = Signals::listen()?;
+        let started = Instant::now();
+        let mut draining = false;
+        let mut event = Event::Tick;
+        loop {
+            for effect in lifecycle.step(event, started.elapsed()) {
+                match effect {
+                    Effect::Exit => {
+                        tracing::info!("all is done, nothing is owed");
+                        return Ok(Exit::Ok);
+                    }
+                    Effect::Fail(why) => anyhow::bail!(why),
+                    effect => self.perform(effect),
+                }
+            }
+            let wake = lifecycle.wake_at().map_or(Duration::MAX, |at| at.saturating_sub(started.elapsed()));
+            event = tokio::select! {
+                Some(done) = self.tasks.join_next() => done.context("a part of the daemon broke")?,
+                () = tokio::time::sleep(wake), if wake < Duration::MAX => Event::Tick,
+                () = signals.next() => {
+                    if draining {
+                        tracing::warn!("stopping: {} running jobs are ended and go back to the queue", lifecycle.running());
+                        self.stop.send_replace(true);
+                    } else {
+                        tracing::info!("draining: {} jobs run on, {} results are owed; once more to stop", lifecycle.running(), lifecycle.owed());
+                    }
+                    draining = true;
+                    Event::Drain
+                }
+            };
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        let (client, node) = (self.client.clone(), self.node.clone());
+        match effect {
+            Effect::Probe => {
+                self.tasks.spawn(async move { Event::Probed(node.probe().await) });
+            }
+            Effect::Pull(count) => {
+                let (queue, visibility_timeout) = (self.jobs_queue.clone(), self.visibility_timeout);
+                self.tasks.spawn(async move {
+                    let pulled = client.pull(&queue, count, visibility_timeout).await.map_err(failure);
+                    Event::Pulled(pulled.map(|pulled| pulled.deliveries.into_iter().map(delivery).collect()))
+                });
+            }
+            Effect::Run(job) => {
+                tracing::info!(job_id = %job.job_id, task = %job.task, "job starts");
+                let stop = self.stop.subscribe();
+                self.tasks.spawn(async move {
+                    let job_id = job.job_id.clone();
+                    let end = node.attempt(*job, stop).await;
+                    match &end {
+                        RunEnd::Recorded(_) => tracing::info!(%job_id, "job has its record"),
+                        RunEnd::NodeBroken(_) => tracing::warn!(%job_id, "job goes back to the queue"),
+                        RunEnd::Stopped => tracing::warn!(%job_id, "job was stopped and goes back to the queue"),
+                    }
+                    Event::RunEnded(job_id, end)
+                });
+            }
+            Effect::PutAway { lease_id, job_id, body, problem } => {
+                self.tasks.spawn(async move {
+                    match node.put_away(job_id, body, problem).await {
+                        Ok(record) => Event::PutAway { lease_id, record },
+                        Err(error) => {
+                            let problem = format!("a message that is no job cannot be put away: {error}");
+                            Event::PutAwayFailed { lease_id, problem }
+                        }
+                    }
+                });
+            }
+            Effect::Publish(records) => {
+                let queue = self.results_queue.clone();
+                self.tasks.spawn(async move {
+                    let bodies: Vec<&str> = records.iter().map(String::as_str).collect();
+                    Event::Published(client.push(&queue, &bodies).await.map_err(failure))
+                });
+            }
+            Effect::Settle { acks, retries } => {
+                let queue = self.jobs_queue.clone();
+                self.tasks.spawn(async move {
+                    let settled = client.settle(&queue, &acks, &retries).await;
+                    if let Ok(settled) = &settled {
+                        for warning in &settled.warnings {
+                            tracing::warn!("the queue says of a lease: {warning}");
+                        }
+                    }
+                    Event::Settled(settled.map(drop).map_err(failure))
+                });
+            }
+            Effect::Say(notice) => say(&notice),
+            Effect::Exit | Effect::Fail(_) => unreachable!("the loop ends on these"),
+        }
+    }
+}
+
+fn say(notice: &Notice) {
+    match notice {
+        Notice::NodeBroken(problem) => {
+            tracing::error!("this node cannot run jobs, no more are taken until it can: {problem}")
+        }
+        Notice::NodeReady => tracing::info!("this node can run jobs again"),
+        Notice::QueueTrouble { what, next_try } => {
+            tracing::warn!("{what}; next try in {:.1} s", next_try.as_secs_f64())
+        }
+        Notice::QueueBack => tracing::info!("the queue answers again"),
+    }
+}
+
+fn failure(error: queues::Error) -> Failure {
+    Failure { class: error.class, what: error.to_string(), jitter: fastrand::f64() }
+}
+
+fn delivery(delivery: queues::Delivery) -> Delivery {
+    Delivery { lease_id: delivery.lease_id, body: delivery.body }
+}
+
+/// The signals that ask us to end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

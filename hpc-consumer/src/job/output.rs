@@ -1,0 +1,125 @@
+//! Reading `output.json`, which a stranger's program wrote: it may be anything, and nothing of it is trusted.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use protocol::{Json, limits};
+use rustix::fs::{Mode, OFlags};
+
+/// A larger output is not read at all; whether it is JSON is then for its reader to find out.
+const CHECKED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// What a task left behind.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Output {
+    /// No file of that name.
+    Missing,
+    /// JSON that is small enough to travel.
+    Inline {
+        /// The JSON.
+        json: Json,
+        /// The size of the file.
+        bytes: u64,
+    },
+    /// A regular file that stays where it is.
+    Large {
+        /// The size of the file.
+        bytes: u64,
+        /// Was it read and found to be JSON?
+        checked: bool,
+    },
+    /// Something that cannot be used.
+    Unusable {
+        /// What is wrong with it.
+        problem: String,
+        /// The size, where it is a regular file.
+        bytes: Option<u64>,
+    },
+}
+
+/// Looks at the output file at `path`. An error is one of the file system, not of the task.
+pub(super) fn read(path: &Path) -> io::Result<Output> {
+    let unusable = |problem: &str| Ok(Output::Unusable { problem: format!("output.json {problem}"), bytes: None });
+    // Not following links, and not waiting for the other end of a FIFO.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::NOENT) => return Ok(Output::Missing),
+        Err(rustix::io::Errno::LOOP) => return unusable("is a symbolic link, which is not followed"),
+        Err(rustix::io::Errno::NXIO) => return unusable("is a socket or a device, not a regular file"),
+        Err(rustix::io::Errno::ACCESS) => return unusable("cannot be read: permission denied"),
+        Err(error) => return Err(error.into()),
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return unusable("is not a regular file");
+    }
+    let bytes = metadata.len();
+    if bytes > CHECKED_BYTES_MAX {
+        return Ok(Output::Large { bytes, checked: false });
+    }
+    // The file may grow while it is read; the bound holds all the same.
+    let content = file.take(CHECKED_BYTES_MAX);
+    if bytes <= limits::INLINE_OUTPUT_BYTES_MAX as u64 {
+        let mut text = Vec::new();
+        content.take(limits::INLINE_OUTPUT_BYTES_MAX as u64).read_to_end(&mut text)?;
+        let parsed = std::str::from_utf8(&text).map_err(|error| error.to_string());
+        return Ok(match parsed.and_then(|text| Json::parse(text).map_err(|error| error.to_string())) {
+            Ok(json) => Output::Inline { json, bytes },
+            Err(error) => Output::Unusable { problem: format!("output.json is not JSON: {error}"), bytes: Some(bytes) },
+        });
+    }
+    match serde_json::from_reader::<_, serde::de::IgnoredAny>(io::BufReader::new(content)) {
+        Ok(_) => Ok(Output::Large { bytes, checked: true }),
+        Err(error) if error.is_io() => Err(error.into()),
+        Err(error) => Ok(Output::Unusable { problem: format!("output.json is not JSON: {error}"), bytes: Some(bytes) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_a_program_may_leave_is_told_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("output.json");
+        let problem = |path: &Path| match read(path).unwrap() {
+            Output::Unusable { problem, .. } => problem,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(read(&path).unwrap(), Output::Missing);
+
+        std::fs::write(&path, " {\"a\": 1}\n").unwrap();
+        assert_eq!(read(&path).unwrap(), Output::Inline { json: Json::parse("{\"a\":1}").unwrap(), bytes: 10 });
+        std::fs::write(&path, "{\"a\": ").unwrap();
+        assert!(problem(&path).contains("is not JSON"));
+        std::fs::write(&path, b"\"\xff\"").unwrap();
+        assert!(problem(&path).contains("is not JSON"));
+        std::fs::write(&path, "").unwrap();
+        assert!(problem(&path).contains("is not JSON"));
+
+        let large = format!("[{}1]", "1,".repeat(100_000));
+        std::fs::write(&path, &large).unwrap();
+        assert_eq!(read(&path).unwrap(), Output::Large { bytes: large.len() as u64, checked: true });
+        std::fs::write(&path, &large[1..]).unwrap();
+        assert!(problem(&path).contains("is not JSON"));
+
+        std::fs::File::create(&path).unwrap().set_len(1_000_000_000).unwrap();
+        assert_eq!(read(&path).unwrap(), Output::Large { bytes: 1_000_000_000, checked: false });
+
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        assert!(problem(&path).contains("symbolic link"));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(problem(&path).contains("not a regular file"));
+        std::fs::remove_dir(&path).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
+        assert!(problem(&path).contains("not a regular file"));
+        std::fs::remove_file(&path).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(problem(&path).contains("not a regular file"));
+    }
+}

@@ -1,0 +1,166 @@
+//! The runtime `apptainer`: the command in a container that sees its job directory at `/work` and little else.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use protocol::JobId;
+use tokio::process::Command;
+
+use super::{CommandLine, Ended};
+
+/// Where a container sees its job directory.
+const WORK_DIR: &str = "/work";
+
+/// A program that no image has: the probe gets as far as looking for it, if all before that works.
+const NO_SUCH_PROGRAM: &str = "/hpc-queue-probe-no-such-program";
+
+/// The longest that a probe may take; an image on a busy file system takes its time.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The longest that pulling an image may take.
+const PULL_TIMEOUT: Duration = Duration::from_secs(3_600);
+
+/// A command in a container.
+#[derive(Debug)]
+pub(crate) struct Apptainer {
+    pub(crate) program: PathBuf,
+    pub(crate) image: PathBuf,
+    pub(crate) oci_ref: Option<String>,
+    pub(crate) binds: Vec<String>,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) command: Vec<String>,
+    pub(crate) as_root: bool,
+    pub(crate) inherited: Vec<(OsString, OsString)>,
+}
+
+impl Apptainer {
+    pub(super) fn command(&self, job_id: &JobId, job_dir: &Path) -> CommandLine {
+        let mut bind = job_dir.as_os_str().to_owned();
+        bind.push(":");
+        bind.push(WORK_DIR);
+        let mut words = self.exec_words();
+        for (flag, value) in
+            [("--bind", bind), ("--pwd", WORK_DIR.into()), ("--env", format!("JOB_ID={job_id}").into())]
+        {
+            words.extend([flag.into(), value]);
+        }
+        words.extend(["--env".into(), format!("WORK_DIR={WORK_DIR}").into()]);
+        for bind in &self.binds {
+            words.extend(["--bind".into(), bind.into()]);
+        }
+        words.extend(self.arguments.iter().map(OsString::from));
+        words.push(self.image.clone().into());
+        words.extend(self.command.iter().map(OsString::from));
+        CommandLine { words, environment: self.inherited.clone(), directory: job_dir.to_owned() }
+    }
+
+    /// `apptainer exec` with all isolation: own process and IPC namespaces, an empty environment, no home, none of the
+    /// paths that the site's configuration binds.
+    fn exec_words(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec![self.program.clone().into()];
+        words.extend(["--quiet", "exec", "--containall", "--no-home", "--no-mount", "bind-paths"].map(OsString::from));
+        if self.as_root {
+            // Root keeps its capabilities in a container by default: more than a job should have, and more than root
+            // itself has on some machines, where apptainer then fails.
+            words.push("--no-privs".into());
+        }
+        words
+    }
+
+    /// Is apptainer there, and does it start containers from the image? Pulls the image first where it is missing and
+    /// a reference is set.
+    pub(super) async fn probe(&self) -> Result<(), String> {
+        if !self.image.exists() {
+            match &self.oci_ref {
+                Some(oci_ref) => self.pull(oci_ref).await?,
+                None => {
+                    return Err(format!(
+                        "the image {} is not there; correct APPTAINER_IMAGE, or set APPTAINER_OCI_REF to pull it",
+                        self.image.display()
+                    ));
+                }
+            }
+        }
+        let mut words = self.exec_words();
+        words.extend([self.image.clone().into(), NO_SUCH_PROGRAM.into()]);
+        let stderr = self.output_of(words, PROBE_TIMEOUT).await?;
+        if stderr.contains(NO_SUCH_PROGRAM) {
+            return Ok(());
+        }
+        Err(format!("apptainer cannot start a container from {}: {}", self.image.display(), last_lines(&stderr)))
+    }
+
+    async fn pull(&self, oci_ref: &str) -> Result<(), String> {
+        tracing::info!("pulling {oci_ref} into {}", self.image.display());
+        let partial = self.image.with_extension("sif.partial");
+        let words = vec![
+            self.program.clone().into(),
+            "pull".into(),
+            "--force".into(),
+            partial.clone().into(),
+            format!("docker://{}", oci_ref.trim_start_matches("docker://")).into(),
+        ];
+        let stderr = self.output_of(words, PULL_TIMEOUT).await?;
+        std::fs::rename(&partial, &self.image)
+            .map_err(|_| format!("apptainer could not pull APPTAINER_OCI_REF {oci_ref}: {}", last_lines(&stderr)))
+    }
+
+    /// Runs apptainer for ourselves and returns what it says on stderr, whatever its exit code.
+    async fn output_of(&self, words: Vec<OsString>, timeout: Duration) -> Result<String, String> {
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).env_clear().envs(self.inherited.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        let program = self.program.display();
+        match tokio::time::timeout(timeout, command.output()).await {
+            Ok(Ok(output)) => Ok(String::from_utf8_lossy(&output.stderr).into_owned()),
+            Ok(Err(error)) => Err(format!("cannot start {program}: {error}; install Apptainer or set APPTAINER_BIN")),
+            Err(_) => Err(format!("{program} did not end within {} s", timeout.as_secs())),
+        }
+    }
+}
+
+/// Apptainer ends with 255 and a line that begins with FATAL when it could not start the command.
+pub(super) fn looks_fatal(ended: &Ended, stderr_tail: &str) -> bool {
+    *ended == Ended::Exit(255) && stderr_tail.contains("FATAL:")
+}
+
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(3)..];
+    if last.is_empty() { "it did not say why".to_owned() } else { last.join(" / ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_get_the_job_directory_and_the_stated_binds_and_nothing_else() {
+        let apptainer = Apptainer {
+            program: "apptainer".into(),
+            image: "/images/a.sif".into(),
+            oci_ref: None,
+            binds: vec!["/data:/data:ro".to_owned()],
+            arguments: vec!["--nv".to_owned()],
+            command: vec!["sh".to_owned(), "-c".to_owned(), "echo $HOME".to_owned()],
+            as_root: false,
+            inherited: vec![("PATH".into(), "/bin".into())],
+        };
+        let command = apptainer.command(&"j1".parse().unwrap(), Path::new("/results/j1"));
+        assert_eq!(
+            command.to_shell_line(),
+            "cd /results/j1 && env -i 'PATH=/bin' apptainer --quiet exec --containall --no-home --no-mount bind-paths \
+             --bind /results/j1:/work --pwd /work --env 'JOB_ID=j1' --env 'WORK_DIR=/work' --bind /data:/data:ro --nv \
+             /images/a.sif sh -c 'echo $HOME'"
+        );
+    }
+
+    #[test]
+    fn only_apptainers_own_failure_is_suspected() {
+        assert!(looks_fatal(&Ended::Exit(255), "\u{1b}[31mFATAL:   \u{1b}[0mcontainer creation failed"));
+        assert!(!looks_fatal(&Ended::Exit(1), "FATAL: x"));
+        assert!(!looks_fatal(&Ended::Exit(255), "oops"));
+    }
+}

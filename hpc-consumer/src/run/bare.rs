@@ -1,0 +1,44 @@
+//! The runtime `bare`: the command as it is. It isolates nothing.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use protocol::JobId;
+
+use super::CommandLine;
+
+/// A command without a container.
+#[derive(Debug)]
+pub(crate) struct Bare {
+    pub(crate) command: Vec<String>,
+    pub(crate) inherited: Vec<(OsString, OsString)>,
+}
+
+impl Bare {
+    pub(super) fn command(&self, job_id: &JobId, job_dir: &Path) -> CommandLine {
+        let mut environment = self.inherited.clone();
+        environment.push(("WORK_DIR".into(), job_dir.into()));
+        environment.push(("JOB_ID".into(), job_id.as_str().into()));
+        CommandLine {
+            words: self.command.iter().map(OsString::from).collect(),
+            environment,
+            directory: job_dir.to_owned(),
+        }
+    }
+
+    /// Is the program there? A missing one would fail every job of the queue.
+    pub(super) fn probe(&self) -> Result<(), String> {
+        let program = &self.command[0];
+        let path = self.inherited.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
+        let candidates: Vec<_> = if program.contains('/') {
+            vec![program.into()]
+        } else {
+            std::env::split_paths(&path.unwrap_or_default()).map(|directory| directory.join(program)).collect()
+        };
+        // A relative path is relative to the job directory, which is not there yet.
+        if candidates.iter().any(|candidate| candidate.is_relative() || candidate.is_file()) {
+            return Ok(());
+        }
+        Err(format!("the program {program:?} of CONTAINER_CMD is not there; install it or correct CONTAINER_CMD"))
+    }
+}

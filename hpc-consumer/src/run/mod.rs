@@ -1,0 +1,106 @@
+//! Running the command of a job. This is the only place in the project's programs that starts processes.
+//!
+//! A [`Runtime`] turns a job directory into a [`CommandLine`] ([`apptainer`], [`bare`]); [`process`] runs it with its
+//! limits; [`log_file`] keeps what it prints, bounded; [`tree`] ends it with everything that it started.
+//!
+//! Out of scope: what the result means (`job`). Invariant: when [`process::run`] returns, no process of the run that
+//! can be found is alive.
+
+mod apptainer;
+mod bare;
+mod log_file;
+mod process;
+mod tree;
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use protocol::{JobId, RuntimeKind};
+
+pub(crate) use apptainer::Apptainer;
+pub(crate) use bare::Bare;
+pub(crate) use process::{Ended, Finished, run};
+
+/// What wraps the command of a job.
+#[derive(Debug)]
+pub(crate) enum Runtime {
+    Apptainer(Apptainer),
+    Bare(Bare),
+}
+
+/// What a run may use.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// How long it may run.
+    pub(crate) time: Duration,
+    /// How long it may take to end after it was asked to.
+    pub(crate) grace: Duration,
+    /// How much of each of its output streams is kept.
+    pub(crate) log_bytes: u64,
+}
+
+/// A process to be started: its words, its whole environment, its directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CommandLine {
+    pub(crate) words: Vec<OsString>,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    pub(crate) directory: PathBuf,
+}
+
+impl Runtime {
+    pub(crate) fn kind(&self) -> RuntimeKind {
+        match self {
+            Self::Apptainer(_) => RuntimeKind::Apptainer,
+            Self::Bare(_) => RuntimeKind::Bare,
+        }
+    }
+
+    /// The command that runs a job in its directory.
+    pub(crate) fn command(&self, job_id: &JobId, job_dir: &Path) -> CommandLine {
+        match self {
+            Self::Apptainer(apptainer) => apptainer.command(job_id, job_dir),
+            Self::Bare(bare) => bare.command(job_id, job_dir),
+        }
+    }
+
+    /// Is all there that a job needs? The text says what is not, and what to do.
+    pub(crate) async fn probe(&self) -> Result<(), String> {
+        match self {
+            Self::Apptainer(apptainer) => apptainer.probe().await,
+            Self::Bare(bare) => bare.probe(),
+        }
+    }
+
+    /// Did the runtime fail before the command began? A job could end in the same way on purpose, so this only asks
+    /// for a closer look.
+    pub(crate) fn suspects_itself(&self, ended: &Ended, stderr_tail: &str) -> bool {
+        match self {
+            Self::Apptainer(_) => apptainer::looks_fatal(ended, stderr_tail),
+            Self::Bare(_) => false,
+        }
+    }
+
+    /// One line about the isolation that jobs get, where there is something to say.
+    pub(crate) fn warning(&self) -> Option<&'static str> {
+        match self {
+            Self::Apptainer(_) => None,
+            Self::Bare(_) => Some("RUNTIME=bare isolates nothing: a job can read and change all that this user can"),
+        }
+    }
+}
+
+impl CommandLine {
+    /// The command as a line for a shell: the environment cleared, the directory entered.
+    pub(crate) fn to_shell_line(&self) -> String {
+        let quote = |text: &OsStr| shell_words::quote(&text.to_string_lossy()).into_owned();
+        let environment = self.environment.iter().map(|(name, value)| {
+            let mut pair = name.clone();
+            pair.push("=");
+            pair.push(value);
+            quote(&pair)
+        });
+        let words: Vec<String> = environment.chain(self.words.iter().map(|word| quote(word))).collect();
+        format!("cd {} && env -i {}", quote(self.directory.as_os_str()), words.join(" "))
+    }
+}

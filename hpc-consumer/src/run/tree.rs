@@ -1,0 +1,128 @@
+//! The processes of one run, found in `/proc`.
+//!
+//! A process belongs to the run when it descends from its first process, is in its process group or session, or
+//! carries the run's marks in its environment. The last catches what has left by double fork and `setsid`; a process
+//! that has also replaced its environment is not found (in a container it is: the kernel ends a PID namespace whole).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub(super) use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
+use tokio::process::Child;
+
+/// Killing needs more than one look: a process may start another between the look and the signal.
+const LOOKS_MAX: u32 = 200;
+
+/// Between two looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The processes of one run.
+pub(super) struct Tree {
+    root: i32,
+    /// Variables that every process of the run was started with, as they stand in `/proc/PID/environ`.
+    marks: Vec<Vec<u8>>,
+}
+
+/// A line of `/proc/PID/stat`.
+#[derive(Debug, Clone, Copy)]
+struct Process {
+    parent: i32,
+    group: i32,
+    session: i32,
+    zombie: bool,
+}
+
+impl Tree {
+    /// The tree of a child that was started as the leader of its own process group.
+    pub(super) fn of(child: &Child, marks: &[(&str, &str)]) -> Self {
+        let root = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or_default();
+        Self { root, marks: marks.iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect() }
+    }
+
+    /// Sends a signal to every process of the run.
+    pub(super) fn signal(&self, signal: Signal) {
+        for process in self.alive() {
+            if let Some(pid) = Pid::from_raw(process) {
+                // It may have ended meanwhile.
+                let _ = kill_process(pid, signal);
+            }
+        }
+    }
+
+    /// Kills every process of the run, and those that they start meanwhile, until none is left.
+    pub(super) async fn kill_until_gone(&self) {
+        for _ in 0..LOOKS_MAX {
+            if self.alive().is_empty() {
+                return;
+            }
+            self.signal(Signal::KILL);
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        tracing::warn!("some processes of a run do not end: {:?}", self.alive());
+    }
+
+    fn alive(&self) -> Vec<i32> {
+        if self.root <= 1 {
+            return Vec::new();
+        }
+        let processes = processes();
+        let belongs = |pid: i32, process: &Process| {
+            process.group == self.root
+                || process.session == self.root
+                || descends(&processes, pid, self.root)
+                || self.is_marked(pid)
+        };
+        let alive = processes.iter().filter(|(_, process)| !process.zombie);
+        alive.filter(|&(&pid, process)| belongs(pid, process)).map(|(&pid, _)| pid).collect()
+    }
+
+    fn is_marked(&self, pid: i32) -> bool {
+        // Unreadable means of another user, and so not ours.
+        let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else { return false };
+        let has = |mark: &Vec<u8>| environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_slice());
+        !self.marks.is_empty() && self.marks.iter().all(has)
+    }
+}
+
+fn descends(processes: &BTreeMap<i32, Process>, mut pid: i32, root: i32) -> bool {
+    // Bounded, because the parents were read one after the other and may not be a tree.
+    for _ in 0..processes.len() {
+        if pid == root {
+            return true;
+        }
+        match processes.get(&pid) {
+            Some(process) if process.parent > 1 => pid = process.parent,
+            _ => return false,
+        }
+    }
+    false
+}
+
+fn processes() -> BTreeMap<i32, Process> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| Some((pid, parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?)))
+        .collect()
+}
+
+/// `pid (name) state parent group session …`; the name may hold anything, closing brackets too.
+fn parse_stat(stat: &str) -> Option<Process> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?;
+    let mut number = || fields.next()?.parse().ok();
+    Some(Process { parent: number()?, group: number()?, session: number()?, zombie: matches!(state, "Z" | "X") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_brackets_do_not_confuse() {
+        let process = parse_stat("12 (a) S 9) ) Z 1 2 3 0 -1").unwrap();
+        assert_eq!((process.parent, process.group, process.session, process.zombie), (1, 2, 3, true));
+        assert!(parse_stat("12 (a) S").is_none());
+    }
+}
