@@ -1,1 +1,91 @@
-fn main() {}
+//! `cargo xtask …`: what a person or the CI runs in this repository.
+//!
+//! In scope: getting the tools, building the Worker and the runtime image, the demo, the tests with real parts, the
+//! measures. Out of scope: anything that a user of the programs needs; nothing in here is deployed.
+//!
+//! Invariants: the system is left as it was (tools go into the user's cache, everything else into `target/`), every
+//! process that is started is stopped, and whatever cannot be had is named together with the way to get it.
+
+mod bench;
+mod command;
+mod demo;
+mod env_file;
+mod http;
+mod image;
+mod processes;
+mod report;
+mod test;
+mod tools;
+mod worker;
+mod workerd;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::tools::{Kind, Tools};
+use crate::workspace::Workspace;
+
+/// Everything that is done in this repository, by one command.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Get the tools that the other commands need, into the user's cache, and say where they are
+    Setup,
+    /// Watch three jobs go from HTTP through the queue into a container, and their results come back
+    Demo {
+        /// Put the compiled Worker, in the real Workers runtime, in front
+        #[arg(long)]
+        worker: bool,
+    },
+    /// Run all tests, with the real Worker, the real Apptainer and the official clients
+    Test {
+        /// Passed on to `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Build the Worker and print its size
+    Worker,
+    /// Measure, print a table, and keep it in docs/benchmarks.md
+    Bench {
+        /// Which parts; all of them when none is named
+        parts: Vec<bench::Part>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("\ncargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let workspace = Workspace::locate()?;
+    match command {
+        Command::Setup => {
+            let tools = Tools::set_up(&workspace, &Kind::ALL)?;
+            tools.print();
+            Ok(if tools.missing().next().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Demo { worker } => demo::run(&workspace, worker),
+        Command::Test { arguments } => test::run(&workspace, &arguments),
+        Command::Worker => {
+            let tools = Tools::set_up(&workspace, &Kind::WORKER)?;
+            let built = worker::build(&workspace, &tools)?;
+            println!("{}", built.size()?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Bench { parts } => bench::run(&workspace, &parts),
+    }
+}

@@ -1,0 +1,109 @@
+//! `cargo xtask bench`: the measures, each against something in the same run, so that the ratio means the same on every
+//! machine. Release builds of the programs, real parts, nothing simulated.
+
+mod consumer;
+mod edge;
+mod load;
+mod machine;
+mod memory;
+mod overhead;
+mod table;
+mod throughput;
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use tempfile::TempDir;
+
+use crate::workspace::{Profile, Workspace};
+
+/// A group of measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Requests per second and size of the compiled Worker
+    Worker,
+    /// Messages per second through the queues of local-edge
+    Edge,
+    /// What the daemon adds to the time of a container
+    Overhead,
+    /// Jobs per second without a container
+    Throughput,
+    /// Resident memory of an idle daemon
+    Memory,
+}
+
+/// Measures the parts, or all of them, prints the table and keeps it.
+pub(crate) fn run(workspace: &Workspace, parts: &[Part]) -> anyhow::Result<ExitCode> {
+    let parts = if parts.is_empty() { Part::value_variants() } else { parts };
+    workspace.build(Profile::Release, &["local-edge", "hpc-consumer"])?;
+    let mut rows = Vec::new();
+    for part in parts {
+        eprintln!("Measuring: {}", format!("{part:?}").to_lowercase());
+        // A folder for each part: what one leaves behind must not slow down the next.
+        let folder = folder(workspace)?;
+        let measured = match part {
+            Part::Worker => worker::measure(workspace, folder.path()),
+            Part::Edge => edge::measure(workspace, folder.path()),
+            Part::Overhead => overhead::measure(workspace, folder.path()),
+            Part::Throughput => throughput::measure(workspace, folder.path()),
+            Part::Memory => memory::measure(workspace, folder.path()),
+        };
+        rows.extend(measured.with_context(|| format!("cannot measure the part {part:?}"))?);
+    }
+    let document = workspace.root.join("docs/benchmarks.md");
+    let table = table::keep(&document, &machine::describe(), &machine::today()?, &rows)?;
+    println!("\n{table}");
+    for row in rows.iter().filter(|row| !row.meets_aim()) {
+        println!("Aim missed: {}", row.measure);
+    }
+    // A miss is a fact to print and to work on; only a measure that cannot be taken is a failure.
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A folder on the disk of the target directory, not in memory: durability is part of what is measured.
+fn folder(workspace: &Workspace) -> anyhow::Result<TempDir> {
+    let scratch = workspace.scratch()?;
+    tempfile::Builder::new()
+        .prefix("bench-")
+        .tempdir_in(&scratch)
+        .with_context(|| format!("cannot create a folder in {}", scratch.display()))
+}
+
+/// An empty folder within another.
+fn subfolder(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let path = folder.join(name);
+    std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    Ok(path)
+}
+
+/// The middle of the values; of an even number, the mean of the two in the middle.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        count if count % 2 == 1 => sorted[count / 2],
+        count => f64::midpoint(sorted[count / 2 - 1], sorted[count / 2]),
+    }
+}
+
+/// The ratios of pairs that were measured next to each other.
+fn ratios(ours: &[f64], others: &[f64]) -> Vec<f64> {
+    ours.iter().zip(others).map(|(ours, other)| ours / other).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(&[]).is_nan());
+        assert_eq!(ratios(&[2.0, 9.0], &[1.0, 3.0]), [2.0, 3.0]);
+    }
+}

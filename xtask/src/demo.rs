@@ -1,0 +1,308 @@
+//! `cargo xtask demo`: the whole path on this machine, one step after the other, with the command behind each.
+//!
+//! It proves what it shows: the three results must come with the expected status, or it ends with exit code 1.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use crate::http::{Connection, Url};
+use crate::processes::{LocalEdge, Process, clear_settings};
+use crate::report::Report;
+use crate::tools::{self, Kind, Tools};
+use crate::workerd::Workerd;
+use crate::workspace::{Profile, Workspace, shown};
+use crate::{command, image, worker};
+
+/// How long one result may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A job of the demo, and how it must end.
+struct Job {
+    title: &'static str,
+    body: &'static str,
+    status: &'static str,
+}
+
+const JOBS: [Job; 3] = [
+    Job { title: "an echo", body: r#"{"task":"echo","input":{"hello":"cluster"}}"#, status: "completed" },
+    Job {
+        title: "a simulation with a known answer: the mean squared distance must be near the number of steps",
+        body: r#"{"task":"simulate","input":{"walkers":10000,"steps":500,"dimensions":2,"seed":7}}"#,
+        status: "completed",
+    },
+    Job {
+        title: "one that fails on purpose: a negative number of steps",
+        body: r#"{"task":"simulate","input":{"steps":-5}}"#,
+        status: "failed",
+    },
+];
+
+/// What wraps the jobs.
+enum Runtime {
+    Apptainer { program: PathBuf, image: PathBuf },
+    Bare { task_runner: PathBuf },
+}
+
+/// Runs the demo.
+pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<ExitCode> {
+    let (folder, _lock) = own_folder(workspace)?;
+    let mut report = Report::new();
+
+    report.step("Get the tools");
+    let mut kinds = Kind::IMAGE.to_vec();
+    if with_worker {
+        kinds.extend(Kind::WORKER);
+    }
+    let tools = Tools::set_up(workspace, &kinds)?;
+    tools.print();
+
+    report.step("Build the programs and the runtime image");
+    report.command("cargo build --package local-edge --package hpc-consumer --package laptop-consumer");
+    workspace.build(Profile::Dev, &["local-edge", "hpc-consumer", "laptop-consumer"])?;
+    let runtime = match image::build(workspace, &tools)? {
+        Ok(image) => {
+            report.note(format!("The runtime image is {}", shown(&image)));
+            Runtime::Apptainer { program: tools.get(Kind::Apptainer)?.path.clone(), image }
+        }
+        Err(missing) => {
+            report.note(format!("{missing}\nThe demo goes on with RUNTIME=bare: no container, and no isolation."));
+            Runtime::Bare { task_runner: image::bare_task_runner(workspace)? }
+        }
+    };
+    let worker = if with_worker { Some(worker::build(workspace, &tools)?) } else { None };
+
+    let began = Instant::now();
+    report.step("Start the edge and the queues of this machine");
+    report.command(command::line(&LocalEdge::command(workspace, Profile::Dev, &folder)));
+    let edge = LocalEdge::start(workspace, Profile::Dev, &folder)?;
+    report.note(format!(
+        "It listens at {}; its settings for the others are in {}",
+        edge.settings.get("PRODUCER_URL")?,
+        shown(&edge.env_file)
+    ));
+
+    let mut settings = edge.settings.clone();
+    let mut workerd = None;
+    if let Some(worker) = &worker {
+        report.step("Put the compiled Worker in front, in the real Workers runtime");
+        let program = tools::workerd(&tools.get(Kind::NodePackages)?.path);
+        let template = workspace.root.join("producer-worker/workerd.capnp.in");
+        let template = fs::read_to_string(&template).with_context(|| format!("cannot read {}", template.display()))?;
+        let started = Workerd::start(&program, &folder, &worker.modules(), &template, &settings)?;
+        report.command(format!(
+            "{} serve {}",
+            command::quoted(&program),
+            command::quoted(folder.join("workerd.capnp"))
+        ));
+        report.note(format!("It listens at {}; {}", started.url("http")?, worker.size()?));
+        settings.set("PRODUCER_URL", &started.url("http")?);
+        workerd = Some(started);
+    }
+    let env_file = folder.join("demo.env");
+    settings.write(&env_file)?;
+
+    report.step("Start the daemon, as on the cluster");
+    let mut daemon = daemon(workspace, &folder, &env_file, &runtime);
+    report.command(with_settings(&daemon));
+    let mut daemon = Process::start("hpc-consumer", &mut daemon, &folder)?;
+
+    report.step("Submit three jobs");
+    let ids = submit(&report, settings.get("PRODUCER_URL")?, settings.get("API_KEY")?)?;
+
+    report.step("Fetch the results, as on the laptop");
+    let laptop = Laptop { workspace, env_file: &env_file, folder: &folder };
+    let mut problems = Vec::new();
+    for (job, id) in JOBS.iter().zip(&ids) {
+        if let Err(error) = laptop.show(&report, job, id) {
+            problems.push(format!("{}: {error:#}", job.title));
+        }
+    }
+
+    report.step("Stop everything");
+    let mut stopped = daemon.stop();
+    drop(workerd);
+    let LocalEdge { process: mut edge, .. } = edge;
+    stopped &= edge.stop();
+    if !stopped {
+        problems.push("a program did not end when it was asked to, and was killed".to_owned());
+    }
+    report.note(format!("Job directories, records and logs are in {}", shown(&folder)));
+
+    if problems.is_empty() {
+        report.close(true, format!("Three jobs, three results, in {:.1} s.", began.elapsed().as_secs_f64()));
+        Ok(ExitCode::SUCCESS)
+    } else {
+        report.close(false, format!("The demo failed.\n{}", problems.join("\n")));
+        Ok(ExitCode::FAILURE)
+    }
+}
+
+/// An empty folder, and the lock that keeps a second demo out of it.
+fn own_folder(workspace: &Workspace) -> anyhow::Result<(PathBuf, File)> {
+    let scratch = workspace.scratch()?;
+    let path = scratch.join("demo.lock");
+    let lock = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => bail!("another demo runs in this checkout; wait for its end"),
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+        }
+    }
+    let folder = scratch.join("demo");
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove {}", folder.display()));
+        }
+        _ => {}
+    }
+    fs::create_dir(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok((folder, lock))
+}
+
+fn daemon(workspace: &Workspace, folder: &Path, env_file: &Path, runtime: &Runtime) -> Command {
+    let mut command = Command::new(workspace.program(Profile::Dev, "hpc-consumer"));
+    command
+        .arg("run")
+        .arg("--env-file")
+        .arg(env_file)
+        .env("RESULTS_DIR", folder.join("results"))
+        .env("POLL_INTERVAL_SECONDS", "0.5")
+        .env("POLL_INTERVAL_MAX_SECONDS", "0.5");
+    match runtime {
+        Runtime::Apptainer { program, image } => {
+            command.env("RUNTIME", "apptainer").env("APPTAINER_BIN", program).env("APPTAINER_IMAGE", image)
+        }
+        Runtime::Bare { task_runner } => {
+            // The setting is split into words as a shell does it.
+            command.env("RUNTIME", "bare").env("CONTAINER_CMD", command::quoted(task_runner))
+        }
+    };
+    command
+}
+
+/// The command with its settings before it, as a shell takes them.
+fn with_settings(command: &Command) -> String {
+    let settings = command
+        .get_envs()
+        .filter_map(|(name, value)| Some(format!("{}={} ", name.to_string_lossy(), command::quoted(value?))));
+    settings.collect::<String>() + &command::line(command)
+}
+
+/// Posts the jobs and returns their ids.
+fn submit(report: &Report, producer: &str, key: &str) -> anyhow::Result<Vec<String>> {
+    let url = format!("{}/jobs", producer.trim_end_matches('/'));
+    let address = Url::parse(&url)?;
+    let mut connection = Connection::open(&address)?;
+    let mut ids = Vec::new();
+    for job in &JOBS {
+        let mut curl = Command::new("curl");
+        let header = format!("x-api-key: {key}");
+        curl.args(["-sS", &url, "-H", "content-type: application/json", "-H", &header, "-d", job.body]);
+        report.note(format!("\n{}", job.title));
+        report.command(command::line(&curl));
+        let answer = connection.post(&address, &[("x-api-key", key)], job.body.as_bytes())?.json(202)?;
+        report.note(&answer);
+        ids.push(answer["job_id"].as_str().context("the answer has no job_id")?.to_owned());
+    }
+    Ok(ids)
+}
+
+/// The program of the laptop.
+struct Laptop<'a> {
+    workspace: &'a Workspace,
+    env_file: &'a Path,
+    folder: &'a Path,
+}
+
+impl Laptop<'_> {
+    fn wait(&self, id: &str) -> Command {
+        let mut command = Command::new(self.workspace.program(Profile::Dev, "laptop-consumer"));
+        command
+            .arg("--env-file")
+            .arg(self.env_file)
+            .arg("--data-dir")
+            .arg(self.folder.join("laptop"))
+            .args(["wait", id]);
+        command
+    }
+
+    /// Waits for a result, shows it, and checks it.
+    fn show(&self, report: &Report, job: &Job, id: &str) -> anyhow::Result<()> {
+        report.note("\n");
+        report.command(command::line(&self.wait(id)));
+        let mut command = self.wait(id);
+        command.args(["--output", "json"]).env("RESULTS_POLL_INTERVAL_SECONDS", "0.5");
+        let mut waiting = Process::start("laptop-consumer", &mut command, self.folder)?;
+        // Exit code 3 says that the job failed, which one of them must; the result itself is what counts.
+        waiting.wait(PATIENCE)?;
+        let log = waiting.log();
+        let result = result_in(&log, id).with_context(|| format!("no result came; it said: {}", log.trim()))?;
+        // It is stored now, so this returns at once, and shows it as a person sees it on a terminal.
+        let mut human = self.wait(id);
+        human.args(["--output", "human"]);
+        clear_settings(&mut human);
+        let text = command::output(&mut human)?;
+        report.note(String::from_utf8_lossy(&text.stdout).trim_end());
+        check(job, &result)
+    }
+}
+
+/// The result of the job among the lines that the program wrote.
+fn result_in(log: &str, id: &str) -> Option<Value> {
+    log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find(|line| line["job_id"] == id)
+}
+
+/// Did the job end as it must?
+fn check(job: &Job, result: &Value) -> anyhow::Result<()> {
+    if result["status"] != job.status {
+        bail!("the status must be {}, and the result is {result}", job.status);
+    }
+    let sent: Value = serde_json::from_str(job.body).context("the job of the demo is not JSON")?;
+    let as_expected = match (job.status, sent["task"].as_str()) {
+        ("failed", _) => result["reason"] == "exit",
+        (_, Some("echo")) => result["output"] == sent["input"],
+        (_, Some("simulate")) => result["output"]["agrees"] == true,
+        _ => false,
+    };
+    if !as_expected {
+        bail!("the result is not what the task must give: {result}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_wrong_result_is_noticed() {
+        let [echo, simulate, failing] = &JOBS;
+        check(echo, &json!({"status": "completed", "output": {"hello": "cluster"}})).unwrap();
+        check(simulate, &json!({"status": "completed", "output": {"agrees": true}})).unwrap();
+        check(failing, &json!({"status": "failed", "reason": "exit"})).unwrap();
+        for (job, result) in [
+            (echo, json!({"status": "completed", "output": {}})),
+            (echo, json!({"status": "failed", "reason": "exit"})),
+            (simulate, json!({"status": "completed", "output": {"agrees": false}})),
+            (failing, json!({"status": "failed", "reason": "infrastructure"})),
+            (failing, json!({"status": "completed", "output": {}})),
+        ] {
+            assert!(check(job, &result).is_err(), "{} {result}", job.title);
+        }
+    }
+
+    #[test]
+    fn the_result_is_found_among_other_lines() {
+        let log = "waiting for a\n{\"job_id\":\"b\"}\n{\"job_id\":\"a\",\"status\":\"failed\"}\n";
+        assert_eq!(result_in(log, "a").unwrap()["status"], "failed");
+        assert_eq!(result_in(log, "c"), None);
+    }
+}

@@ -1,0 +1,80 @@
+//! Reading and writing the small `.env` files that `local-edge` makes for the other programs.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::command;
+
+/// The settings in a `.env` file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct EnvFile(BTreeMap<String, String>);
+
+impl EnvFile {
+    /// Reads the file.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self::parse(&text))
+    }
+
+    fn parse(text: &str) -> Self {
+        let settings = text.lines().filter_map(|line| {
+            let line = line.trim();
+            let line = line.strip_prefix("export ").unwrap_or(line);
+            let (name, value) = line.split_once('=').filter(|_| !line.starts_with('#'))?;
+            let value = value.trim();
+            let unquoted = ['"', '\'']
+                .into_iter()
+                .find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote))
+                .unwrap_or(value);
+            Some((name.trim().to_owned(), unquoted.to_owned()))
+        });
+        Self(settings.collect())
+    }
+
+    /// The value of a setting.
+    pub(crate) fn get(&self, name: &str) -> anyhow::Result<&str> {
+        self.0.get(name).map(String::as_str).with_context(|| format!("the settings of local-edge have no {name}"))
+    }
+
+    /// Sets a value.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.0.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Writes the file for the eyes of its owner only.
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        for (name, value) in &self.0 {
+            writeln!(file, "{name}={}", command::quoted(value))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_and_written_back() {
+        let mut file = EnvFile::parse("# A=0\nA=1\n\nexport B=\"two=2\"\nC='3'\n D = 4 \n");
+        assert_eq!(["A", "B", "C", "D"].map(|name| file.get(name).unwrap()), ["1", "two=2", "3", "4"]);
+        let error = file.get("E").unwrap_err().to_string();
+        assert!(error.contains("no E"), "{error}");
+        file.set("A", "5 # five");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".env");
+        file.write(&path).unwrap();
+        assert_eq!(EnvFile::read(&path).unwrap(), file);
+    }
+}

@@ -1,0 +1,117 @@
+//! The runtime image as a `.sif`: a scratch root file system with the statically linked task runner in it.
+//!
+//! No network and no base image: the task runner needs nothing but the kernel.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+
+use crate::command;
+use crate::tools::{Kind, Missing, Tools};
+use crate::workspace::{Profile, Workspace, musl_target};
+
+/// Where the task runner is within the image.
+const TASK_RUNNER: &str = "usr/local/bin/task-runner";
+
+/// The folders and their modes; `containers/README.md` says why each is there.
+const FOLDERS: [(&str, u32); 13] = [
+    ("", 0o755),
+    ("bin", 0o755),
+    ("dev", 0o755),
+    ("etc", 0o755),
+    ("proc", 0o755),
+    ("sys", 0o755),
+    ("tmp", 0o1777),
+    ("usr", 0o755),
+    ("usr/local", 0o755),
+    ("usr/local/bin", 0o755),
+    ("var", 0o755),
+    ("var/tmp", 0o1777),
+    ("work", 0o755),
+];
+
+/// Empty files that Apptainer mounts the host's over, or fills in its own copy.
+const FILES: [&str; 5] = ["etc/passwd", "etc/group", "etc/hosts", "etc/resolv.conf", "etc/localtime"];
+
+/// Builds the image; returns the `.sif`.
+///
+/// The outer error is one that must be mended; the inner one is a missing tool.
+pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Result<PathBuf, Missing>> {
+    let (apptainer, target) = match (tools.get(Kind::Apptainer), tools.get(Kind::MuslTarget)) {
+        (Ok(apptainer), Ok(_)) => (&apptainer.path, musl_target()),
+        (Err(missing), _) | (_, Err(missing)) => return Ok(Err(missing)),
+    };
+    command::run(workspace.cargo("build").args([
+        "--release",
+        "--package",
+        "task-runner",
+        "--target",
+        target.as_str(),
+    ]))?;
+    let program = workspace.target.join(&target).join("release/task-runner");
+
+    let scratch = workspace.scratch()?;
+    let folder = tempfile::Builder::new()
+        .prefix("image-")
+        .tempdir_in(&scratch)
+        .with_context(|| format!("cannot create a folder in {}", scratch.display()))?;
+    let root = folder.path().join("root");
+    lay_out(&root, &program)?;
+    let image = folder.path().join("runtime.sif");
+    command::capture(Command::new(apptainer).arg("build").arg(&image).arg(&root))?;
+    let place = scratch.join("runtime.sif");
+    // In one step: a container of another run may have the old image open.
+    fs::rename(&image, &place).with_context(|| format!("cannot write {}", place.display()))?;
+    Ok(Ok(place))
+}
+
+/// The task runner for this machine itself, for the runtime `bare`.
+pub(crate) fn bare_task_runner(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    workspace.build(Profile::Release, &["task-runner"])?;
+    Ok(workspace.program(Profile::Release, "task-runner"))
+}
+
+fn lay_out(root: &Path, program: &Path) -> anyhow::Result<()> {
+    for (name, mode) in FOLDERS {
+        let folder = root.join(name);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        // Said outright: the image must not depend on the umask of whoever builds it.
+        set_mode(&folder, mode)?;
+    }
+    for name in FILES {
+        let file = root.join(name);
+        fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))?;
+        set_mode(&file, 0o644)?;
+    }
+    let place = root.join(TASK_RUNNER);
+    fs::copy(program, &place).with_context(|| format!("cannot copy {} to {}", program.display(), place.display()))?;
+    set_mode(&place, 0o755)
+}
+
+fn set_mode(path: &Path, mode: u32) -> anyhow::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("cannot set the mode of {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_file_system_holds_the_program_and_what_is_mounted_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        fs::write(&program, "binary").unwrap();
+        let root = folder.path().join("root");
+        lay_out(&root, &program).unwrap();
+        assert_eq!(fs::read_to_string(root.join("usr/local/bin/task-runner")).unwrap(), "binary");
+        let mode = |path: &str| fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o7777;
+        for (path, expected) in [("", 0o755), ("work", 0o755), ("tmp", 0o1777), ("etc/passwd", 0o644)] {
+            assert_eq!(mode(path), expected, "{path:?}");
+        }
+        assert_eq!(mode("usr/local/bin/task-runner"), 0o755);
+    }
+}

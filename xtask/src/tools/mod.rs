@@ -1,0 +1,216 @@
+//! The tools that are not in this repository: found, or fetched into the user's cache, or named as missing.
+//!
+//! Invariants: a tool in the cache is whole (it is made elsewhere and renamed, or marked when it is done); two setups
+//! at the same time wait for each other; what cannot be had never ends the others, and is reported with its reason and
+//! the way to get it. When everything is there, nothing is written and no network is used.
+
+mod apptainer;
+mod apptainer_debian;
+mod cargo_tools;
+mod npm;
+mod python;
+mod rust_targets;
+mod store;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::workspace::{Workspace, shown};
+use store::{Session, Store};
+
+pub(crate) use npm::{esbuild, workerd};
+
+/// A tool that some command needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Rust's target for the Worker.
+    WasmTarget,
+    /// Rust's target for static Linux programs.
+    MuslTarget,
+    /// The program `wasm-bindgen`, at the version of `Cargo.lock`.
+    WasmBindgen,
+    /// The program `worker-build`, at the version of `worker` in `Cargo.lock`.
+    WorkerBuild,
+    /// The folder with esbuild, workerd and Cloudflare's TypeScript client.
+    NodePackages,
+    /// A Python with Cloudflare's Python client.
+    Python,
+    /// Apptainer, proven by running a container.
+    Apptainer,
+}
+
+impl Kind {
+    /// Every tool, in an order in which each finds what it needs itself.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::WasmTarget,
+        Self::MuslTarget,
+        Self::NodePackages,
+        Self::Python,
+        Self::Apptainer,
+        Self::WasmBindgen,
+        Self::WorkerBuild,
+    ];
+
+    /// What building and running the Worker needs.
+    pub(crate) const WORKER: [Self; 4] = [Self::WasmTarget, Self::NodePackages, Self::WasmBindgen, Self::WorkerBuild];
+
+    /// What building and running the runtime image needs.
+    pub(crate) const IMAGE: [Self; 2] = [Self::MuslTarget, Self::Apptainer];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::WasmTarget => "Rust target for the Worker",
+            Self::MuslTarget => "Rust target for static programs",
+            Self::WasmBindgen => "wasm-bindgen",
+            Self::WorkerBuild => "worker-build",
+            Self::NodePackages => "Node.js packages",
+            Self::Python => "Python with Cloudflare's client",
+            Self::Apptainer => "Apptainer",
+        }
+    }
+
+    /// Looks for the tool. `None`: it is not there, and installing it may help.
+    fn find(self, place: &Place) -> Result<Option<Tool>, Missing> {
+        match self {
+            Self::WasmTarget => rust_targets::find(crate::workspace::WASM_TARGET),
+            Self::MuslTarget => rust_targets::find(&crate::workspace::musl_target()),
+            Self::WasmBindgen => cargo_tools::WASM_BINDGEN.find(place),
+            Self::WorkerBuild => cargo_tools::WORKER_BUILD.find(place),
+            Self::NodePackages => npm::find(place),
+            Self::Python => Ok(python::find(place)),
+            Self::Apptainer => apptainer::find(place),
+        }
+    }
+
+    fn install(self, place: &Place, session: &Session) -> Result<(), Missing> {
+        match self {
+            Self::WasmTarget => rust_targets::install(crate::workspace::WASM_TARGET),
+            Self::MuslTarget => rust_targets::install(&crate::workspace::musl_target()),
+            Self::WasmBindgen => cargo_tools::WASM_BINDGEN.install(place, session),
+            Self::WorkerBuild => cargo_tools::WORKER_BUILD.install(place, session),
+            Self::NodePackages => npm::install(session),
+            Self::Python => python::install(session),
+            Self::Apptainer => apptainer::install(place, session),
+        }
+    }
+}
+
+/// A tool that is there.
+#[derive(Debug, Clone)]
+pub(crate) struct Tool {
+    /// The program, or the folder.
+    pub(crate) path: PathBuf,
+    /// Which version it is.
+    pub(crate) version: String,
+}
+
+/// A tool that is not there.
+#[derive(Debug, Clone)]
+pub(crate) struct Missing {
+    what: String,
+    why: String,
+    remedy: String,
+}
+
+impl Missing {
+    pub(crate) fn new(what: impl Into<String>, why: impl fmt::Display, remedy: impl Into<String>) -> Self {
+        Self { what: what.into(), why: why.to_string(), remedy: remedy.into() }
+    }
+
+    /// The same for an error with its causes.
+    fn because(what: impl Into<String>, error: &anyhow::Error, remedy: impl Into<String>) -> Self {
+        Self::new(what, format!("{error:#}"), remedy)
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} cannot be used: {}. {}", self.what, self.why.trim_end_matches('.'), self.remedy)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+/// Where tools are looked for.
+struct Place<'a> {
+    workspace: &'a Workspace,
+    store: &'a Store,
+}
+
+/// What was found of the tools that were asked for.
+pub(crate) struct Tools {
+    found: Vec<(Kind, Result<Tool, Missing>)>,
+}
+
+impl Tools {
+    /// Finds the tools, and installs those that are not there.
+    pub(crate) fn set_up(workspace: &Workspace, kinds: &[Kind]) -> anyhow::Result<Self> {
+        let store = Store::open()?;
+        let place = Place { workspace, store: &store };
+        let mut session = None;
+        let mut found = Vec::new();
+        for &kind in kinds {
+            let tool = match kind.find(&place) {
+                Ok(Some(tool)) => Ok(tool),
+                Err(missing) => Err(missing),
+                Ok(None) => {
+                    let session: &Session = match &session {
+                        Some(session) => session,
+                        None => session.insert(store.begin()?),
+                    };
+                    get(kind, &place, session)
+                }
+            };
+            found.push((kind, tool));
+        }
+        Ok(Self { found })
+    }
+
+    /// Where a tool is. It must be among those that were asked for.
+    pub(crate) fn get(&self, kind: Kind) -> Result<&Tool, Missing> {
+        match self.found.iter().find(|(candidate, _)| *candidate == kind) {
+            Some((_, Ok(tool))) => Ok(tool),
+            Some((_, Err(missing))) => Err(missing.clone()),
+            None => Err(Missing::new(kind.label(), "this command does not set it up", "Run `cargo xtask setup`.")),
+        }
+    }
+
+    /// What cannot be used.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = &Missing> {
+        self.found.iter().filter_map(|(_, tool)| tool.as_ref().err())
+    }
+
+    /// Prints each tool, where it is, and what is missing.
+    pub(crate) fn print(&self) {
+        for (kind, tool) in &self.found {
+            if let Ok(tool) = tool {
+                println!("  {:<32}{}\n  {:<32}{}", kind.label(), tool.version, "", shown(&tool.path));
+            }
+        }
+        for missing in self.missing() {
+            println!("\n  MISSING  {missing}");
+        }
+    }
+}
+
+fn get(kind: Kind, place: &Place, session: &Session) -> Result<Tool, Missing> {
+    // Another setup may have brought it while we waited for the lock.
+    if let Some(tool) = kind.find(place)? {
+        return Ok(tool);
+    }
+    kind.install(place, session)?;
+    kind.find(place)?.ok_or_else(|| {
+        Missing::new(
+            kind.label(),
+            "its installation ended without an error, and yet it is not there",
+            format!("Remove its folder in {} and run `cargo xtask setup` again.", session.root().display()),
+        )
+    })
+}
+
+/// The folder of a platform in the names of npm packages: `linux-x64`, `darwin-arm64`.
+fn npm_platform(x86_64: &'static str) -> (&'static str, &'static str) {
+    let system = if cfg!(target_os = "macos") { "darwin" } else { "linux" };
+    let processor = if cfg!(target_arch = "aarch64") { "arm64" } else { x86_64 };
+    (system, processor)
+}

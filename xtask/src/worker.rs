@@ -1,0 +1,98 @@
+//! Building the Worker, and how large it is.
+
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Context as _;
+
+use crate::command;
+use crate::tools::{self, Kind, Missing, Tools};
+use crate::workspace::Workspace;
+
+/// The compiled Worker.
+pub(crate) struct BuiltWorker {
+    /// The folder with `index.js` and `index_bg.wasm`.
+    pub(crate) folder: PathBuf,
+}
+
+/// How large it is, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// The file `index_bg.wasm`.
+    pub(crate) wasm: u64,
+    /// The same after gzip, which is what a deployment counts.
+    pub(crate) wasm_gzip: u64,
+    /// The file `index.js`.
+    pub(crate) script: u64,
+}
+
+/// Builds the Worker with the tools in the cache; nothing is downloaded.
+pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> anyhow::Result<BuiltWorker> {
+    build_with(workspace, tools)?.map_err(anyhow::Error::from)
+}
+
+/// The same, with a missing tool as the inner error.
+pub(crate) fn build_with(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Result<BuiltWorker, Missing>> {
+    for kind in Kind::WORKER {
+        if let Err(missing) = tools.get(kind) {
+            return Ok(Err(missing));
+        }
+    }
+    let package = workspace.root.join("producer-worker");
+    let packages = &tools.get(Kind::NodePackages)?.path;
+    let mut command = Command::new(&tools.get(Kind::WorkerBuild)?.path);
+    command
+        // As wrangler.toml does it, so that what is tested and measured is what is deployed.
+        .args(["--profile", "worker", "--no-opt"])
+        .current_dir(&package)
+        .env("WASM_BINDGEN_BIN", &tools.get(Kind::WasmBindgen)?.path)
+        .env("ESBUILD_BIN", tools::esbuild(packages));
+    command::run(&mut command)?;
+    Ok(Ok(BuiltWorker { folder: package.join("build") }))
+}
+
+impl BuiltWorker {
+    /// The files that make it up.
+    pub(crate) fn modules(&self) -> [PathBuf; 2] {
+        ["index.js", "index_bg.wasm"].map(|name| self.folder.join(name))
+    }
+
+    /// Measures it.
+    pub(crate) fn size(&self) -> anyhow::Result<Size> {
+        let bytes = |name: &str| {
+            let path = self.folder.join(name);
+            fs::metadata(&path).map(|file| file.len()).with_context(|| format!("cannot read {}", path.display()))
+        };
+        // Node.js is at hand, and its gzip is the one with which Cloudflare's own tool reports the size.
+        let script = "console.log(require('zlib').gzipSync(require('fs').readFileSync(process.argv[1])).length)";
+        let gzip = command::capture(Command::new("node").args(["-e", script]).arg(self.folder.join("index_bg.wasm")))?;
+        let wasm_gzip = gzip.trim().parse().with_context(|| format!("node printed no number: {gzip}"))?;
+        Ok(Size { wasm: bytes("index_bg.wasm")?, wasm_gzip, script: bytes("index.js")? })
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kb = |bytes: u64| (bytes as f64) / 1000.0;
+        write!(
+            f,
+            "WASM {:.1} KB, {:.1} KB after gzip; JavaScript {:.1} KB",
+            kb(self.wasm),
+            kb(self.wasm_gzip),
+            kb(self.script)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_shown_as_the_limits_count_them() {
+        let size = Size { wasm: 200_000, wasm_gzip: 82_340, script: 12_000 };
+        assert_eq!(size.to_string(), "WASM 200.0 KB, 82.3 KB after gzip; JavaScript 12.0 KB");
+    }
+}
