@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use lifecycle::{Delivery, Effect, Event, Failure, Lifecycle, Notice, RunEnd};
 use program::Exit;
+use protocol::{JobId, JobResult};
 use queues::Client;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -117,7 +118,7 @@ impl Daemon {
                     let job_id = job.job_id.clone();
                     let end = node.attempt(*job, stop).await;
                     match &end {
-                        RunEnd::Recorded(_) => tracing::info!(%job_id, "job has its record"),
+                        RunEnd::Recorded(record) => say_how_it_ended(&job_id, record),
                         RunEnd::NodeBroken(_) => tracing::warn!(%job_id, "job goes back to the queue"),
                         RunEnd::Stopped => tracing::warn!(%job_id, "job was stopped and goes back to the queue"),
                     }
@@ -157,6 +158,15 @@ impl Daemon {
             Effect::Say(notice) => say(&notice),
             Effect::Exit | Effect::Fail(_) => unreachable!("the loop ends on these"),
         }
+    }
+}
+
+fn say_how_it_ended(job_id: &JobId, record: &str) {
+    match JobResult::parse(record) {
+        Ok(JobResult { status, reason: None, .. }) => tracing::info!(%job_id, "job {status}"),
+        Ok(JobResult { status, reason: Some(reason), .. }) => tracing::info!(%job_id, %reason, "job {status}"),
+        // A record that another version wrote; it is published as it stands.
+        Err(_) => tracing::info!(%job_id, "job has its record"),
     }
 }
 

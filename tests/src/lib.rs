@@ -1,1 +1,32 @@
+//! The testkit: real programs, started as a user starts them, and looked at from the outside.
+//!
+//! A test starts an [`Edge`] (`local-edge`), a [`Consumer`] (`hpc-consumer`) and a [`Laptop`] (`laptop-consumer`), each
+//! in a directory of its own, on free ports and with a clean environment, and then looks at files, queues and answers.
+//! What is not ours (Apptainer, workerd, the official clients) comes from [`parts`].
+//!
+//! Out of scope: expectations; they stand in the tests. A [`Front`] refuses requests on demand and passes on the rest,
+//! so that even trouble is tested against the real server.
+//! Invariants: nothing here sleeps but [`wait_for`], which has a bound; a part that is missing is a failure; every
+//! process that was started ends with the value that stands for it.
 
+mod consumer;
+mod edge;
+mod front;
+pub mod http;
+mod laptop;
+pub mod parts;
+mod process;
+mod wait;
+mod worker;
+
+pub use consumer::{Consumer, SCRIPT};
+pub use edge::{Edge, Producer, Queue};
+pub use front::{Front, Refusal};
+pub use laptop::{Laptop, Spoken};
+pub use process::{Process, command, is_alive};
+pub use wait::{wait_for, wait_until};
+pub use worker::Worker;
+
+/// How long a test waits for what needs some moments on an idle machine. Generous, because a machine may be busy; it
+/// is only ever waited out by a test that fails.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);

@@ -189,13 +189,14 @@ fn batch(text: &str) -> Result<Vec<Json>, Problem> {
     }
     let json = Json::parse(text)
         .map_err(|error| Problem::MalformedJson { detail: format!("the body is not JSON: {error}") })?;
-    let batch: Batch = json.read().map_err(|error| Problem::InvalidField {
-        field: Some("jobs".to_owned()),
-        detail: format!("a batch is {{\"jobs\": [job, …]}}: {error}"),
-    })?;
+    let invalid = |detail: String| Problem::InvalidField { field: Some("jobs".to_owned()), detail };
+    // Asked for by name, because a struct would be read from an array as well.
+    if !json.is_object() {
+        return Err(invalid("a batch is an object, {\"jobs\": [job, …]}".to_owned()));
+    }
+    let batch: Batch = json.read().map_err(|error| invalid(format!("a batch is {{\"jobs\": [job, …]}}: {error}")))?;
     if batch.jobs.is_empty() {
-        let detail = "`jobs` is empty; there is nothing to queue".to_owned();
-        return Err(Problem::InvalidField { field: Some("jobs".to_owned()), detail });
+        return Err(invalid("`jobs` is empty; there is nothing to queue".to_owned()));
     }
     if batch.jobs.len() > limits::BATCH_COUNT_MAX {
         return Err(Problem::TooLarge {

@@ -169,8 +169,13 @@ impl JobMessage {
             metadata: Option<Json>,
             time_limit_seconds: Option<Json>,
         }
-        let loose: Loose = serde_json::from_str(text)
-            .map_err(|error| UnreadableJob { job_id: None, problem: format!("it is no job object: {error}") })?;
+        let no_job = |what: &str| UnreadableJob { job_id: None, problem: format!("it is no job object{what}") };
+        let json = Json::parse(text).map_err(|error| no_job(&format!(": {error}")))?;
+        // Asked for by name, because a struct would be read from an array as well.
+        if !json.is_object() {
+            return Err(no_job(""));
+        }
+        let loose: Loose = json.read().map_err(|error| no_job(&format!(": {error}")))?;
         let Some(job_id) = &loose.job_id else {
             return Err(UnreadableJob { job_id: None, problem: "it has no `job_id`".to_owned() });
         };
@@ -263,6 +268,7 @@ mod tests {
     fn unreadable_messages_tell_the_id_where_there_is_one() {
         for (text, id, problem) in [
             ("[]", None, "no job object"),
+            (r#"[1,"j1","echo",1,null,null,null]"#, None, "no job object"),
             ("7", None, "no job object"),
             ("{}", None, "no `job_id`"),
             (r#"{"job_id":"../x","task":"echo"}"#, None, "`job_id` is invalid"),

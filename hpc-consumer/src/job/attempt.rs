@@ -38,7 +38,7 @@ impl Node {
     pub(crate) async fn attempt(self: Arc<Self>, job: JobMessage, mut stop: watch::Receiver<bool>) -> RunEnd {
         let claimed = {
             let (node, job) = (self.clone(), job.clone());
-            blocking(move || node.results.claim(&job, &node.host, Timestamp::now())).await
+            blocking(move || node.results.claim(&job, &node.host, now())).await
         };
         let dir = match claimed {
             Ok(Claim::Ours(dir)) => Arc::new(dir),
@@ -53,7 +53,7 @@ impl Node {
                 return RunEnd::NodeBroken(format!("the job directory {} cannot be made: {error}", place.display()));
             }
         };
-        let started_at = Timestamp::now();
+        let started_at = now();
         let asked = job.time_limit_seconds.map_or(Duration::MAX, Duration::from_secs);
         let limits = Limits { time: self.limits.time.min(asked), ..self.limits.clone() };
         let command = self.runtime.command(&job.job_id, dir.path());
@@ -91,7 +91,7 @@ impl Node {
     ) -> io::Result<Option<(JobId, String)>> {
         let node = self.clone();
         blocking(move || {
-            let place = node.results.put_away(&body, &problem, Timestamp::now())?;
+            let place = node.results.put_away(&body, &problem, now())?;
             tracing::warn!("a message was rejected and kept in {}: {problem}", place.display());
             // The message may share its id with a real job; that one keeps its own end.
             let Some(job_id) = job_id.filter(|job_id| !node.results.job_dir(job_id).exists()) else { return Ok(None) };
@@ -139,7 +139,7 @@ impl Node {
             host: Some(self.host.clone()),
             created_at: job.created_at,
             started_at: Some(started_at),
-            finished_at: Some(Timestamp::now()),
+            finished_at: Some(now()),
             output: None,
             output_bytes: None,
             stderr_tail: None,
@@ -216,7 +216,7 @@ impl Node {
             host: Some(self.host.clone()),
             created_at: None,
             started_at: None,
-            finished_at: Some(Timestamp::now()),
+            finished_at: Some(now()),
             output: None,
             output_bytes: None,
             stderr_tail: None,
@@ -257,6 +257,11 @@ impl Node {
     fn uri(&self, path: &std::path::Path) -> String {
         format!("file://{}{}", self.host, utf8_percent_encode(&path.to_string_lossy(), PATH))
     }
+}
+
+/// Milliseconds are as much as clocks of different machines agree on at best.
+fn now() -> Timestamp {
+    protocol::timestamp_from_millis(Timestamp::now().as_millisecond())
 }
 
 /// Handles files away from the reactor's thread.

@@ -139,7 +139,8 @@ impl ResultsDir {
 
     /// Keeps a message that was no job, under a name made from its content: the same message again is the same file.
     pub(crate) fn put_away(&self, body: &str, problem: &str, now: Timestamp) -> io::Result<PathBuf> {
-        let directory = self.0.join("rejected");
+        // No job id begins like this.
+        let directory = self.0.join("_rejected");
         fs::create_dir_all(&directory)?;
         let digest = Sha256::digest(body.as_bytes());
         let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();

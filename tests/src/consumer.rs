@@ -1,0 +1,122 @@
+//! `hpc-consumer`: how to start one, and what it leaves on disk.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Edge, PATIENCE, Process, command, parts};
+
+/// A command that runs the `input` of its job, a string without `"` and `\`, as a shell script.
+///
+/// So each job of a test says itself what it does, and the test needs no program of its own.
+pub const SCRIPT: &str =
+    r#"sh -c 'sed -n "s/.*\"input\": *\"\([^\"]*\)\".*/\1/p" input.json > job.sh; exec sh ./job.sh'"#;
+
+/// The settings and directories of one `hpc-consumer`, which can be started again and again.
+#[derive(Debug)]
+pub struct Consumer {
+    home: TempDir,
+    env_file: PathBuf,
+    settings: BTreeMap<String, OsString>,
+}
+
+impl Consumer {
+    /// One that runs `command` without a container.
+    pub fn bare(edge: &Edge, command: &str) -> Self {
+        Self::new(edge).set("RUNTIME", "bare").set("CONTAINER_CMD", command)
+    }
+
+    /// One that runs the command of `image` in a real container.
+    pub fn apptainer(edge: &Edge, image: &Path) -> Self {
+        Self::new(edge)
+            .set("RUNTIME", "apptainer")
+            .set("APPTAINER_BIN", parts::apptainer())
+            .set("APPTAINER_IMAGE", image)
+    }
+
+    fn new(edge: &Edge) -> Self {
+        let home = tempfile::tempdir().expect("a directory can be made");
+        let results = home.path().join("results");
+        Self { home, env_file: edge.env_file(), settings: BTreeMap::new() }
+            .set("RESULTS_DIR", results)
+            .set("MAX_PARALLEL_JOBS", "2")
+            .set("POLL_INTERVAL_SECONDS", "0.1")
+            .set("POLL_INTERVAL_MAX_SECONDS", "0.5")
+            .set("RETRY_DELAY_SECONDS", "1")
+            .set("JOB_KILL_GRACE_SECONDS", "1")
+    }
+
+    /// With this setting in its environment.
+    #[must_use]
+    pub fn set(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.settings.insert(name.to_owned(), value.as_ref().to_owned());
+        self
+    }
+
+    /// Its home directory, which holds all else of it.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// `RESULTS_DIR`
+    pub fn results_dir(&self) -> PathBuf {
+        PathBuf::from(&self.settings["RESULTS_DIR"])
+    }
+
+    /// The directory of a job.
+    pub fn job_dir(&self, job_id: &str) -> PathBuf {
+        self.results_dir().join(job_id)
+    }
+
+    /// The final record of a job, or `None` as long as there is none.
+    pub fn record(&self, job_id: &str) -> Option<Value> {
+        let path = self.results_dir().join(format!("{job_id}.json"));
+        let text = fs::read_to_string(&path).ok()?;
+        // The record is written whole, so half of one is a mistake at any moment.
+        let record = serde_json::from_str(&text);
+        Some(record.unwrap_or_else(|error| panic!("{} is not JSON ({error}): {text}", path.display())))
+    }
+
+    /// The copies of messages that were no jobs: file names and contents.
+    pub fn rejected(&self) -> BTreeMap<String, Vec<u8>> {
+        let Ok(entries) = fs::read_dir(self.results_dir().join("_rejected")) else { return BTreeMap::new() };
+        let read = |entry: std::io::Result<fs::DirEntry>| {
+            let entry = entry.expect("a directory can be read to its end");
+            let name = entry.file_name().into_string().expect("names are plain");
+            (name, fs::read(entry.path()).expect("a copy can be read"))
+        };
+        entries.map(read).collect()
+    }
+
+    /// The command that starts it, to be changed by a test.
+    pub fn command(&self) -> std::process::Command {
+        let mut command = command(&parts::program("hpc-consumer"), self.home());
+        command.envs(&self.settings).arg("run").arg("--env-file").arg(&self.env_file);
+        command
+    }
+
+    /// The command that starts it by means of another program, whose last word takes a command.
+    pub fn command_within(&self, wrapper: &Path, words: &[&str]) -> std::process::Command {
+        let inner = self.command();
+        let mut outer = command(wrapper, self.home());
+        outer.envs(&self.settings).args(words).arg(inner.get_program()).args(inner.get_args());
+        outer
+    }
+
+    /// Starts it, to run until it is stopped.
+    pub fn start(&self) -> Process {
+        Process::start("hpc-consumer", &mut self.command(), self.home())
+    }
+
+    /// Runs it until the queue is empty and everything is done. Returns the process, for its log.
+    pub fn run_until_idle(&self) -> Process {
+        let mut process = Process::start("hpc-consumer", self.command().arg("--exit-when-idle"), self.home());
+        let status = process.wait(PATIENCE);
+        assert!(status.success(), "hpc-consumer ended with {status}");
+        process
+    }
+}

@@ -1,0 +1,71 @@
+//! `laptop-consumer`: one data directory, and commands that run to their end.
+
+use std::process::ExitStatus;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Edge, PATIENCE, Process, Producer, command, parts};
+
+/// A laptop: a data directory and the settings of an edge.
+#[derive(Debug)]
+pub struct Laptop {
+    home: TempDir,
+    env_file: std::path::PathBuf,
+    producer: Producer,
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Spoken {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub output: String,
+    /// Its standard error.
+    pub log: String,
+}
+
+impl Laptop {
+    /// A laptop without any results.
+    pub fn new(edge: &Edge) -> Self {
+        Self::with_producer(edge, edge.producer())
+    }
+
+    /// A laptop that submits elsewhere.
+    pub fn with_producer(edge: &Edge, producer: Producer) -> Self {
+        Self { home: tempfile::tempdir().expect("a directory can be made"), env_file: edge.env_file(), producer }
+    }
+
+    /// Runs a command to its end, whatever that is.
+    pub fn run(&self, arguments: &[&str]) -> Spoken {
+        let mut process = self.start(arguments);
+        let status = process.wait(PATIENCE);
+        Spoken { status, output: process.output(), log: process.log() }
+    }
+
+    /// Starts a command.
+    pub fn start(&self, arguments: &[&str]) -> Process {
+        let mut command = command(&parts::program("laptop-consumer"), self.home.path());
+        // The environment is above the settings file.
+        command.env("PRODUCER_URL", &self.producer.url).env("API_KEY", &self.producer.api_key);
+        command.env("RESULTS_POLL_INTERVAL_SECONDS", "0.2");
+        command.arg("--env-file").arg(&self.env_file).arg("--data-dir").arg(self.home.path().join("data"));
+        Process::start("laptop-consumer", command.args(["--output", "json"]).args(arguments), self.home.path())
+    }
+
+    /// Takes all results that are waiting: one JSON value a line, in the order of their arrival.
+    pub fn take_results(&self) -> Vec<Value> {
+        let spoken = self.run(&["tail", "--until-idle"]);
+        assert!(spoken.status.success(), "{spoken:?}");
+        spoken.results()
+    }
+}
+
+impl Spoken {
+    /// The lines of the standard output, each JSON.
+    pub fn results(&self) -> Vec<Value> {
+        let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        self.output.lines().map(read).collect()
+    }
+}

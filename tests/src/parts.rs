@@ -1,0 +1,82 @@
+//! The real parts that are not built by `cargo build`: where they are, as `cargo xtask test` says.
+//!
+//! This is the testkit's one reader of the environment. A part that is missing fails the test that needs it, with the
+//! reason that `cargo xtask test` found; a test never passes for the want of a part.
+
+use std::env;
+use std::path::PathBuf;
+
+/// A program of this project, built for the host: `local-edge`, `hpc-consumer` or `laptop-consumer`.
+pub fn program(name: &str) -> PathBuf {
+    let directory = env::var_os("HPC_QUEUE_BIN_DIR").map_or_else(
+        || {
+            // target/debug/deps/<test> → target/debug
+            let test = env::current_exe().expect("a test knows its own program");
+            let directory = test.parent().and_then(|deps| deps.parent());
+            directory.expect("a test program lies in target/<profile>/deps").to_owned()
+        },
+        PathBuf::from,
+    );
+    let path = directory.join(name);
+    assert!(path.is_file(), "{} is not there: run `cargo build`, or `cargo xtask test`", path.display());
+    path
+}
+
+/// The program `apptainer`.
+pub fn apptainer() -> PathBuf {
+    part("APPTAINER", "Apptainer")
+}
+
+/// The image of the runtime, with the task runner.
+pub fn runtime_sif() -> PathBuf {
+    part("RUNTIME_SIF", "the runtime image")
+}
+
+/// The program `workerd`.
+pub fn workerd() -> PathBuf {
+    part("WORKERD", "workerd")
+}
+
+/// The directory of the compiled Worker: `index.js` and `index_bg.wasm`.
+pub fn worker_dir() -> PathBuf {
+    part("WORKER_DIR", "the compiled Worker")
+}
+
+/// A Python that has Cloudflare's SDK.
+pub fn python() -> PathBuf {
+    part("PYTHON", "Python with Cloudflare's SDK")
+}
+
+/// A directory whose `node_modules` has Cloudflare's SDK for TypeScript.
+pub fn node_tools() -> PathBuf {
+    part("NODE_TOOLS", "Cloudflare's SDK for TypeScript")
+}
+
+/// The directory of the workspace.
+pub fn workspace() -> PathBuf {
+    let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("this crate lies within the workspace").to_owned()
+}
+
+/// The home directory of whoever runs the tests.
+pub fn home() -> PathBuf {
+    env::var_os("HOME").map(PathBuf::from).expect("HOME is set")
+}
+
+/// A program of the system that is on the `PATH`, or `None`.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(name)).find(|candidate| candidate.is_file())
+}
+
+fn part(name: &str, what: &str) -> PathBuf {
+    if let Some(path) = env::var_os(format!("HPC_QUEUE_{name}")) {
+        let path = PathBuf::from(path);
+        assert!(path.exists(), "{what} is to be at {}, where nothing is", path.display());
+        return path;
+    }
+    match env::var(format!("HPC_QUEUE_MISSING_{name}")) {
+        Ok(why) => panic!("{what} is missing: {why}"),
+        Err(_) => panic!("{what} is missing: run `cargo xtask test`, which installs it"),
+    }
+}

@@ -1,0 +1,233 @@
+//! The invariants of ARCHITECTURE.md that a compiler does not hold: who may depend on whom, where the environment is
+//! read, where processes are started, and that settings and members are named where people look for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
+use testkit::{command, parts};
+
+/// Crates that decide and perform nothing: time, ids and randomness are their arguments.
+const PURE: [&str; 3] = ["protocol", "edge", "lifecycle"];
+
+fn metadata() -> Metadata {
+    let manifest = parts::workspace().join("Cargo.toml");
+    MetadataCommand::new().manifest_path(manifest).no_deps().exec().expect("cargo describes the workspace")
+}
+
+/// The directory of a member, relative to the workspace.
+fn directory(package: &Package) -> PathBuf {
+    let manifest = package.manifest_path.as_std_path();
+    let directory = manifest.strip_prefix(parts::workspace()).expect("every member lies within the workspace");
+    directory.parent().expect("a manifest lies in a directory").to_owned()
+}
+
+fn is_crate(package: &Package) -> bool {
+    directory(package).starts_with("crates")
+}
+
+/// What a member depends on when it is built, not only when it is tested.
+fn built_with(package: &Package) -> BTreeSet<&str> {
+    let built = package.dependencies.iter().filter(|dependency| dependency.kind != DependencyKind::Development);
+    built.map(|dependency| dependency.name.as_str()).collect()
+}
+
+/// Every file of Rust in a directory below the workspace, with its lines of code (not of comments), by relative path.
+fn code(below: &Path) -> BTreeMap<PathBuf, Vec<String>> {
+    let mut files = BTreeMap::new();
+    let mut directories = vec![parts::workspace().join(below)];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).expect("a directory of the project can be read") {
+            let path = entry.expect("a directory can be read to its end").path();
+            let name = path.file_name().and_then(|name| name.to_str()).expect("names are plain");
+            if path.is_dir() {
+                if !matches!(name, "target" | "node_modules" | "build") && !name.starts_with('.') {
+                    directories.push(path);
+                }
+            } else if name.ends_with(".rs") {
+                let text = fs::read_to_string(&path).expect("a source file can be read");
+                let lines = text.lines().filter(|line| !line.trim_start().starts_with("//")).map(str::to_owned);
+                let relative = path.strip_prefix(parts::workspace()).expect("it lies within the workspace");
+                files.insert(relative.to_owned(), lines.collect());
+            }
+        }
+    }
+    assert!(!files.is_empty(), "no Rust in {}", below.display());
+    files
+}
+
+/// Files with a line in which all of `words` occur.
+fn files_with(below: &Path, words: &[&str]) -> BTreeSet<PathBuf> {
+    let has = |lines: &Vec<String>| lines.iter().any(|line| words.iter().all(|word| line.contains(word)));
+    code(below).into_iter().filter(|(_, lines)| has(lines)).map(|(path, _)| path).collect()
+}
+
+/// Tests and the tool that runs them are not deployed, and may do what programs may not.
+fn is_test_or_xtask(path: &Path) -> bool {
+    path.starts_with("xtask") || path.components().any(|component| component.as_os_str() == "tests")
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let metadata = metadata();
+    let members: BTreeMap<&str, &Package> =
+        metadata.packages.iter().map(|package| (package.name.as_str(), package)).collect();
+    for (name, package) in &members {
+        for used in built_with(package) {
+            let Some(used_package) = members.get(used) else { continue };
+            assert!(
+                is_crate(used_package),
+                "{name} uses {used}: programs are used by nobody, crates never use programs"
+            );
+            let allowed = !is_crate(package) || used == "protocol";
+            assert!(allowed, "{name} uses {used}: crates stand beside each other, on `protocol`");
+        }
+    }
+    assert!(built_with(members["protocol"]).iter().all(|used| !members.contains_key(used)), "`protocol` is the ground");
+}
+
+#[test]
+fn runtimes_stay_where_they_are_needed() {
+    let metadata = metadata();
+    let allowed: [(&str, &[&str]); 6] = [
+        ("reqwest", &["queues", "laptop-consumer", "hpc-queue-tests"]),
+        ("axum", &["local-edge", "hpc-queue-tests"]),
+        ("rusqlite", &["local-edge", "hpc-consumer"]),
+        ("worker", &["producer-worker"]),
+        ("dotenvy", &["program", "hpc-queue-tests"]),
+        ("clap", &["program", "local-edge", "hpc-consumer", "laptop-consumer", "xtask"]),
+    ];
+    for package in &metadata.packages {
+        let (name, used) = (package.name.as_str(), built_with(package));
+        for (dependency, users) in &allowed {
+            assert!(!used.contains(dependency) || users.contains(&name), "{name} depends on {dependency}");
+        }
+        if PURE.contains(&name) {
+            for runtime in ["tokio", "hyper", "rustix", "libc", "getrandom", "fastrand", "tracing"] {
+                assert!(!used.contains(runtime), "{name} is pure and depends on {runtime}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pure_crates_ask_nothing_of_the_world() {
+    for name in PURE {
+        let source = Path::new("crates").join(name).join("src");
+        for word in ["std::fs", "std::env", "std::net", "std::process", "std::thread", "::now()", "Instant", "println!"]
+        {
+            assert_eq!(files_with(&source, &[word]), BTreeSet::new(), "`{word}` in a pure crate");
+        }
+    }
+}
+
+#[test]
+fn the_environment_is_read_in_one_place_of_each_program() {
+    for word in ["env::var", "env::set_var", "env::remove_var", "option_env!"] {
+        for path in files_with(Path::new(""), &[word]) {
+            let allowed = path.ends_with("config.rs") || is_test_or_xtask(&path);
+            assert!(allowed, "{} has `{word}`; settings are read in config.rs", path.display());
+        }
+    }
+    for path in files_with(Path::new(""), &["dotenvy::"]) {
+        assert!(path.starts_with("crates/program") || is_test_or_xtask(&path), "{} reads .env", path.display());
+    }
+}
+
+#[test]
+fn processes_are_started_in_one_place() {
+    let mut found = 0;
+    for path in files_with(Path::new(""), &["process::", "Command"]) {
+        found += usize::from(path.starts_with("hpc-consumer/src/run"));
+        let allowed = path.starts_with("hpc-consumer/src/run") || is_test_or_xtask(&path);
+        assert!(allowed, "{} starts processes; only hpc-consumer/src/run does", path.display());
+    }
+    assert!(found > 0, "the search finds nothing any more");
+}
+
+#[test]
+fn every_member_has_the_lints_and_the_facts_of_the_workspace() {
+    for package in &metadata().packages {
+        let manifest = fs::read_to_string(&package.manifest_path).expect("a manifest can be read");
+        let (_, lints) = manifest.split_once("[lints]").unwrap_or_else(|| panic!("{} has no [lints]", package.name));
+        assert_eq!(lints.lines().nth(1).map(str::trim), Some("workspace = true"), "{}: [lints]", package.name);
+        for fact in ["version", "edition", "rust-version", "license", "publish"] {
+            assert!(manifest.contains(&format!("{fact}.workspace = true")), "{}: {fact}", package.name);
+        }
+        let described = package.description.as_deref().is_some_and(|text| !text.is_empty() && !text.contains("TODO"));
+        assert!(described, "{} has no description", package.name);
+    }
+}
+
+#[test]
+fn every_member_is_named_where_people_look_for_it() {
+    let read = |name: &str| {
+        fs::read_to_string(parts::workspace().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    let (readme, architecture) = (read("README.md"), read("ARCHITECTURE.md"));
+    for package in &metadata().packages {
+        let directory = directory(package);
+        let last = directory.file_name().and_then(|name| name.to_str()).expect("members have plain names");
+        let named = |text: &str| text.contains(&format!("{last}/")) || text.contains(&format!("`{}`", package.name));
+        assert!(named(&architecture), "ARCHITECTURE.md does not name {}", directory.display());
+        let program = ["producer-worker", "local-edge", "hpc-consumer", "laptop-consumer"].contains(&last);
+        assert!(!program || readme.contains(last), "README.md does not name {last}");
+    }
+}
+
+/// The variables in the help of a program, as `[env: NAME=…]`.
+fn variables_in_help(program: &str, words: &[&str]) -> BTreeSet<String> {
+    let home = tempfile::tempdir().expect("a directory can be made");
+    let output = command(&parts::program(program), home.path()).args(words).arg("--help").output();
+    let output = output.unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
+    assert!(output.status.success(), "{program} {words:?} --help: {output:?}");
+    let help = String::from_utf8(output.stdout).expect("help is text");
+    // Lines are wrapped between words.
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let variable = |rest: &str| rest.split(['=', ']']).next().unwrap_or_default().to_owned();
+    let variables: BTreeSet<String> = help.split("[env: ").skip(1).map(variable).collect();
+    assert!(!variables.is_empty(), "{program} {words:?} --help names no variables: {help}");
+    variables
+}
+
+#[test]
+fn the_example_of_settings_and_the_programs_agree_both_ways() {
+    let example = fs::read_to_string(parts::workspace().join(".env.example")).expect(".env.example can be read");
+    // A line `NAME=value`; one that is commented out shows a default.
+    let name = |line: &str| {
+        let (name, _) = line.trim_start_matches(['#', ' ']).split_once('=')?;
+        let well = !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+        well.then(|| name.to_owned())
+    };
+    let in_example: BTreeSet<String> = example.lines().filter_map(name).collect();
+    let commands: [(&str, &[&str]); 8] = [
+        ("hpc-consumer", &["run"]),
+        ("hpc-consumer", &["command"]),
+        ("laptop-consumer", &["submit"]),
+        ("laptop-consumer", &["pull"]),
+        ("laptop-consumer", &["tail"]),
+        ("laptop-consumer", &["wait"]),
+        ("laptop-consumer", &["show"]),
+        ("local-edge", &["serve"]),
+    ];
+    let mut in_programs = BTreeSet::new();
+    for (program, words) in commands {
+        in_programs.extend(variables_in_help(program, words));
+    }
+    let unknown: Vec<_> = in_example.difference(&in_programs).collect();
+    assert!(unknown.is_empty(), ".env.example has settings that no program reads: {unknown:?}");
+    let missing: Vec<_> = in_programs.difference(&in_example).collect();
+    assert!(missing.is_empty(), ".env.example lacks settings: {missing:?}");
+}
+
+#[test]
+fn the_env_file_of_local_edge_holds_only_settings_that_programs_read() {
+    let edge = testkit::Edge::start();
+    let mut readers = variables_in_help("hpc-consumer", &["run"]);
+    readers.extend(variables_in_help("laptop-consumer", &["submit"]));
+    let unread: Vec<_> = edge.settings().keys().filter(|name| !readers.contains(*name)).collect();
+    assert!(unread.is_empty(), "nobody reads {unread:?}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(edge.env_file()).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "the file holds secrets");
+}
