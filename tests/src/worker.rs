@@ -34,15 +34,21 @@ impl Worker {
         let template = parts::workspace().join("producer-worker/workerd.capnp.in");
         let mut config =
             fs::read_to_string(&template).unwrap_or_else(|error| panic!("cannot read {}: {error}", template.display()));
-        let token = edge.setting("CF_QUEUES_API_TOKEN");
-        for (placeholder, value) in [("@QUEUE_ADDRESS@", queue_address), ("@QUEUES_TOKEN@", token)] {
+        let values = [
+            ("@LISTEN@", "127.0.0.1:0"),
+            ("@EDGE_ADDRESS@", queue_address),
+            ("@TOKEN@", edge.setting("CF_QUEUES_API_TOKEN")),
+            ("@API_KEY@", edge.setting("API_KEY")),
+            ("@WORKER_DIR@", "."),
+        ];
+        for (placeholder, value) in values {
             assert!(config.contains(placeholder), "{} has no {placeholder}", template.display());
             config = config.replace(placeholder, value);
         }
         let path = home.path().join("workerd.capnp");
         fs::write(&path, config).expect("the directory of a test can be written to");
         let mut command = command(&parts::workerd(), home.path());
-        command.env("API_KEY", edge.setting("API_KEY")).args(["serve", "--control-fd=1"]).arg(&path);
+        command.args(["serve", "--control-fd=1"]).arg(&path);
         let mut process = Process::start("workerd", &mut command, home.path());
         let port = wait_for("workerd to listen", PATIENCE, || {
             assert!(process.is_running(), "workerd has ended");
