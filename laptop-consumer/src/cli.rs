@@ -1,0 +1,185 @@
+//! The commands, their arguments and their help. Settings that may also come from the environment are in `config`.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use protocol::JobId;
+
+use crate::config::{CommonArgs, EdgeArgs, QueueArgs, duration_from_seconds};
+
+/// Submit jobs to the cluster, and fetch, keep and show their results
+///
+/// Results are stored in the inbox, a directory on this machine, before the queue may forget them. Settings come from
+/// flags, the environment, the file .env and defaults, in this order. Standard output holds results and nothing else.
+///
+/// Exit codes: 0 all is well; 1 something failed; 2 wrong arguments or settings; 3 the job failed, everything around
+/// it worked; 4 there is no such result here; 75 not now, try again later.
+#[derive(Parser)]
+#[command(
+    name = "laptop-consumer",
+    version,
+    help_expected = true,
+    after_help = "Example:\n  laptop-consumer submit --task echo --input '{\"hello\":\"cluster\"}' --wait"
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Submit a job
+    ///
+    /// Prints the job's id. With --wait it prints the result in place of the id, once it is there, and ends with 0
+    /// when the job completed and 3 when it failed. A submission that is not answered is sent again, a few times; it
+    /// stays one job, because each try carries the same idempotency key.
+    #[command(after_help = "Example:\n  laptop-consumer submit --task simulate --input @params.json --wait")]
+    Submit(Box<SubmitArgs>),
+    /// Fetch one batch of results, print and store them
+    ///
+    /// Ends after one look at the queue, whether or not there was anything.
+    #[command(after_help = "Example:\n  laptop-consumer pull --batch-size 10")]
+    Pull(QueueArgs),
+    /// Fetch results as they come, print and store them
+    ///
+    /// Ends by Ctrl-C, with 0. A result is printed once, when it arrives; `show` prints it again. After a minute
+    /// without results it looks less often, down to once a minute: on the free plan each look counts.
+    #[command(after_help = "Example:\n  laptop-consumer tail --until-idle --output json > results.ndjson")]
+    Tail(TailArgs),
+    /// Wait for the result of one job and print it
+    ///
+    /// Looks into the inbox first, then at the queue. Results of other jobs that arrive meanwhile are stored and not
+    /// printed. Ends with 0 when the job completed, 3 when it failed, 75 when the time is over.
+    #[command(after_help = "Example:\n  laptop-consumer wait 67995bdb-e88f-84f3-982a-a41723a075bc --timeout 3600")]
+    Wait(WaitArgs),
+    /// Print the stored result of a job
+    ///
+    /// Looks only into the inbox. Ends with 0 when the job completed, 3 when it failed, 4 when its result is not here.
+    #[command(after_help = "Example:\n  laptop-consumer show 67995bdb-e88f-84f3-982a-a41723a075bc --output json")]
+    Show(ShowArgs),
+}
+
+/// The arguments of `submit`.
+#[derive(Args)]
+pub(crate) struct SubmitArgs {
+    /// Run this task
+    ///
+    /// Which tasks there are is decided by the image on the cluster.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) task: String,
+    /// Give the task this input: JSON, @FILE to read a file, - to read standard input
+    ///
+    /// It passes as it is: numbers keep all digits and objects their order. Without it the input is null.
+    #[arg(long, value_name = "JSON|@FILE|-", allow_negative_numbers = true)]
+    pub(crate) input: Option<String>,
+    /// Keep these notes with the job: a JSON object, or @FILE to read a file
+    #[arg(long, value_name = "JSON|@FILE")]
+    pub(crate) metadata: Option<String>,
+    /// End the job when it has run this long; the cluster may allow less
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) time_limit: Option<u64>,
+    /// Make this submission one job with every other one of the same key
+    ///
+    /// Without it each call of `submit` is a job of its own.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    /// Wait for the result and print it
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// With --wait, end with 75 when the result is not there after this long
+    #[arg(long, value_name = "SECONDS", requires = "wait", value_parser = duration_from_seconds)]
+    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
+}
+
+/// The arguments of `tail`.
+#[derive(Args)]
+pub(crate) struct TailArgs {
+    /// End once the queue holds nothing more
+    ///
+    /// That is when a pull brings nothing and the queue says that it holds nothing. Messages that it holds but does
+    /// not give are leased to another laptop, or delayed: they are waited for as long as a lease of this program
+    /// lasts (--visibility-timeout-ms), and then left.
+    #[arg(long)]
+    pub(crate) until_idle: bool,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
+}
+
+/// The arguments of `wait`.
+#[derive(Args)]
+pub(crate) struct WaitArgs {
+    /// Wait for this job
+    #[arg(value_name = "JOB_ID")]
+    pub(crate) job_id: JobId,
+    /// End with 75 when the result is not there after this long
+    #[arg(long, value_name = "SECONDS", value_parser = duration_from_seconds)]
+    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
+}
+
+/// The arguments of `show`.
+#[derive(Args)]
+pub(crate) struct ShowArgs {
+    /// Show this job
+    #[arg(value_name = "JOB_ID")]
+    pub(crate) job_id: JobId,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_help_line_is_an_imperative() {
+        let mut cli = Cli::command();
+        cli.build();
+        cli.clone().debug_assert();
+        for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
+            let name = command.get_name();
+            let after_help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(after_help.contains(&format!("laptop-consumer {name} ")), "`{name}` has no example");
+            let arguments = command.get_arguments().filter(|argument| argument.get_id() != "help");
+            let helps = arguments.map(|argument| (argument.get_id().to_string(), argument.get_help()));
+            for (what, help) in helps.chain([(name.to_owned(), command.get_about())]) {
+                let help = help.map(ToString::to_string).unwrap_or_default();
+                assert!(help.starts_with(char::is_uppercase) && !help.ends_with('.'), "{name} {what}: {help:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown_in_help() {
+        let mut cli = Cli::command();
+        cli.build();
+        let secrets: Vec<_> = cli
+            .get_subcommands()
+            .flat_map(|command| command.get_arguments())
+            .filter(|argument| matches!(argument.get_id().as_str(), "api_key" | "queues_api_token"))
+            .collect();
+        assert!(secrets.len() >= 2);
+        assert!(secrets.iter().all(|argument| argument.is_hide_env_values_set()));
+    }
+
+    #[test]
+    fn inputs_that_begin_with_a_minus_are_read() {
+        for input in ["-", "-1.5"] {
+            let cli = Cli::try_parse_from(["laptop-consumer", "submit", "--task", "t", "--input", input]);
+            let Command::Submit(args) = cli.expect("the arguments are right").command else {
+                panic!("another command")
+            };
+            assert_eq!(args.input.as_deref(), Some(input));
+        }
+        assert!(Cli::try_parse_from(["laptop-consumer", "wait", "../x"]).is_err());
+        assert!(Cli::try_parse_from(["laptop-consumer", "submit", "--task", "t", "--timeout", "1"]).is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! The commands, one module each.
+
+mod pull;
+mod show;
+mod submit;
+mod tail;
+mod wait;
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use program::Exit;
+use protocol::Status;
+
+use crate::cli::{Cli, Command};
+use crate::config::{CommonArgs, ResultsQueue};
+use crate::inbox::{Arrived, Inbox};
+use crate::printer::Printer;
+use crate::receive::{Received, Receiver};
+
+/// Runs the command that was given.
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let mut printer = Printer::new(cli.common.output);
+    match cli.command {
+        Command::Submit(args) => submit::run(&cli.common, *args, &mut printer).await,
+        Command::Pull(args) => pull::run(&cli.common, &args, &mut printer).await,
+        Command::Tail(args) => tail::run(&cli.common, &args, &mut printer).await,
+        Command::Wait(args) => wait::run(&cli.common, &args, &mut printer).await,
+        Command::Show(args) => show::run(&cli.common, &args, &mut printer),
+    }
+}
+
+fn http_client() -> anyhow::Result<reqwest::Client> {
+    queues::http_client().context("cannot set up HTTPS: are the system's root certificates installed?")
+}
+
+fn receiver(common: &CommonArgs, http: reqwest::Client, queue: ResultsQueue) -> anyhow::Result<Receiver> {
+    Receiver::new(http, queue, Inbox::new(&common.data_dir()?))
+}
+
+/// Prints what is new, and ends the program when something could not be stored.
+fn print_new(received: Received, printer: &mut Printer) -> anyhow::Result<()> {
+    for arrived in &received.new {
+        printer.result(arrived)?;
+    }
+    received.failure.map_or(Ok(()), Err)
+}
+
+/// Prints the result of the one job that was asked for; the exit code says how it ended.
+fn print_one(arrived: &Arrived, printer: &mut Printer) -> anyhow::Result<Exit> {
+    printer.result(arrived)?;
+    Ok(match arrived.result.status {
+        Status::Completed => Exit::Ok,
+        Status::Failed => Exit::JobFailed,
+    })
+}
+
+/// Tells the person at the terminal something that is neither a result nor an error.
+fn note(text: &str) {
+    // A closed standard error is no reason to stop.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -1,0 +1,28 @@
+//! `pull`: one batch.
+
+use std::time::Instant;
+
+use program::Exit;
+
+use super::{http_client, note, print_new, receiver};
+use crate::config::{CommonArgs, QueueArgs};
+use crate::poll::{Patience, Troubles};
+use crate::printer::Printer;
+
+pub(super) async fn run(common: &CommonArgs, queue: &QueueArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
+    let receiver = receiver(common, http_client()?, queue.complete(common)?)?;
+    let mut troubles = Troubles::new(Patience::ONE_LOOK);
+    loop {
+        match receiver.look().await {
+            Ok(received) => {
+                troubles.over();
+                if received.messages == 0 {
+                    note("no results");
+                }
+                print_new(received, printer)?;
+                return Ok(Exit::Ok);
+            }
+            Err(error) => tokio::time::sleep(troubles.met(&error, Instant::now())?).await,
+        }
+    }
+}

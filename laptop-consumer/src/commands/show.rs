@@ -1,0 +1,25 @@
+//! `show`: what the inbox has.
+
+use program::Exit;
+
+use super::print_one;
+use crate::cli::ShowArgs;
+use crate::config::CommonArgs;
+use crate::failure::Failure;
+use crate::inbox::Inbox;
+use crate::printer::Printer;
+
+pub(super) fn run(common: &CommonArgs, args: &ShowArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
+    let (dir, job_id) = (common.data_dir()?, &args.job_id);
+    match Inbox::new(&dir).find(job_id)? {
+        Some(arrived) => print_one(&arrived, printer),
+        None => {
+            let message = format!(
+                "there is no result of the job {job_id} in {}; `laptop-consumer wait {job_id}` waits for it, \
+                 `laptop-consumer pull` fetches what has come",
+                dir.display()
+            );
+            Err(Failure::with(Exit::NotFound, message))
+        }
+    }
+}

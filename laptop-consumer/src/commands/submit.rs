@@ -1,0 +1,156 @@
+//! `submit`: one job, and with `--wait` its result.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use anyhow::Context as _;
+use program::Exit;
+use protocol::{Json, limits};
+
+use super::{http_client, note, print_one, receiver, wait};
+use crate::cli::SubmitArgs;
+use crate::config::CommonArgs;
+use crate::failure::Failure;
+use crate::poll::Pace;
+use crate::printer::Printer;
+use crate::submit_client::{Submission, submit};
+
+/// The most that is read of a file. White space in JSON does not travel, so this is more generous than the edge.
+const FILE_BYTES_MAX: u64 = 16_000_000;
+
+pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
+    // All settings are checked before anything is sent: a job whose result cannot be fetched would be a surprise.
+    let edge = args.edge.complete(common)?;
+    let queue = if args.wait { Some(args.queue.complete(common)?) } else { None };
+    let submission = Submission {
+        input: args.input.as_deref().map(|value| json("--input", value, io::stdin())).transpose()?,
+        metadata: args.metadata.as_deref().map(|value| json("--metadata", value, io::stdin())).transpose()?,
+        task: args.task,
+        time_limit_seconds: args.time_limit,
+    };
+    let idempotency_key = match args.idempotency_key {
+        Some(key) => checked_key(key)?,
+        None => random_key()?,
+    };
+    let http = http_client()?;
+    let interval = queue.as_ref().map(|queue| queue.poll_interval);
+    let receiver = queue.map(|queue| receiver(common, http.clone(), queue)).transpose()?;
+
+    let queued = submit(&http, &edge, &submission, &idempotency_key).await?;
+    let (Some(receiver), Some(interval)) = (receiver, interval) else {
+        printer.queued(&queued.job_id, &queued.answer)?;
+        return Ok(Exit::Ok);
+    };
+    note(&format!("{}  queued; waiting for its result", queued.job_id));
+    // A job that was submitted before under this key may have its result here.
+    let arrived = match receiver.inbox().find(&queued.job_id)? {
+        Some(arrived) => arrived,
+        None => wait::result_of(&queued.job_id, &receiver, Pace::eager(interval), args.timeout).await?,
+    };
+    print_one(&arrived, printer)
+}
+
+/// The JSON of an argument: itself, or in the file after `@`, or on standard input for `-`.
+fn json(flag: &str, value: &str, stdin: impl Read) -> anyhow::Result<Json> {
+    let usage = |message: String| Failure::with(Exit::Usage, message);
+    let (source, text) = if value == "-" {
+        ("standard input".to_owned(), read(stdin).context("cannot read standard input")?)
+    } else if let Some(path) = value.strip_prefix('@') {
+        let content = File::open(path).and_then(read);
+        (path.to_owned(), content.map_err(|error| usage(format!("{flag}: cannot read {path}: {error}")))?)
+    } else {
+        ("the argument".to_owned(), value.as_bytes().to_vec())
+    };
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(usage(format!(
+            "{flag}: {source} is larger than {FILE_BYTES_MAX} bytes; put it where the cluster can read it, and submit \
+             its path"
+        )));
+    }
+    let text = std::str::from_utf8(&text).map_err(|error| usage(format!("{flag}: {source} is not UTF-8: {error}")))?;
+    Json::parse(text).map_err(|error| {
+        let hint = if value != "-" && !value.starts_with('@') && Path::new(value).is_file() {
+            format!("; to read the file, write {flag} @{value}")
+        } else {
+            String::new()
+        };
+        usage(format!("{flag}: {source} is not JSON: {error}{hint}"))
+    })
+}
+
+/// Everything, up to one byte more than is allowed.
+fn read(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    from.take(FILE_BYTES_MAX + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// The key travels in a header, which carries ASCII unharmed and spaces at its ends not at all.
+fn checked_key(key: String) -> anyhow::Result<String> {
+    let is_plain = key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') && key.trim() == key;
+    if !is_plain || key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_BYTES_MAX {
+        let max = limits::IDEMPOTENCY_KEY_BYTES_MAX;
+        let message = format!("--idempotency-key is 1 to {max} ASCII characters, without spaces at its ends");
+        return Err(Failure::with(Exit::Usage, message));
+    }
+    Ok(key)
+}
+
+fn random_key() -> anyhow::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).context("the system gives no random numbers")?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(value: &str, stdin: &[u8]) -> String {
+        json("--input", value, stdin).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn json_is_read_from_everywhere_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("in.json");
+        let text = "{\"b\": 12345678901234567890.10,\n \"a\": 1}";
+        std::fs::write(&path, text).unwrap();
+        let compact = "{\"b\":12345678901234567890.10,\"a\":1}";
+        for value in [text, "-", &format!("@{}", path.display())] {
+            assert_eq!(json("--input", value, text.as_bytes()).unwrap().as_str(), compact);
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_named_with_line_and_column() {
+        assert!(error("{\"a\":1,}", b"").contains("--input: the argument is not JSON"));
+        let message = error("-", b"{\n  \"a\": tru }\n");
+        assert!(message.contains("standard input") && message.contains("line 2 column"), "{message}");
+        assert!(error("-", b"\xff").contains("not UTF-8"));
+        assert!(error("@/no/such/file", b"").contains("cannot read /no/such/file"));
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("in.json").display().to_string();
+        std::fs::write(&path, "[").unwrap();
+        let message = error(&format!("@{path}"), b"");
+        assert!(message.contains(&path) && message.contains("line 1 column 1"), "{message}");
+        assert!(error(&path, b"").contains(&format!("write --input @{path}")));
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_read_to_its_end() {
+        assert!(json("--input", "-", io::repeat(b' ')).unwrap_err().to_string().contains("larger than"));
+    }
+
+    #[test]
+    fn keys_are_such_that_a_header_carries_them() {
+        for key in ["", " a", "a ", "é", "a\nb", &"a".repeat(256)] {
+            assert!(checked_key(key.to_owned()).is_err(), "{key:?}");
+        }
+        assert_eq!(checked_key("run 1/a".to_owned()).unwrap(), "run 1/a");
+        let (first, second) = (random_key().unwrap(), random_key().unwrap());
+        assert!(first != second && first.len() == 32 && checked_key(first).is_ok());
+    }
+}

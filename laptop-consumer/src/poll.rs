@@ -1,0 +1,225 @@
+//! When to look at the queue again: after a look that brought something, nothing, or an error.
+//!
+//! The service answers a pull at once, also when the queue is empty, and each look is an operation that counts: the
+//! free plan has 10,000 a day, which is one every nine seconds. So looks become rarer while nothing comes.
+
+use std::mem::{Discriminant, discriminant};
+use std::time::{Duration, Instant};
+
+use program::Exit;
+use queues::{Backoff, Class};
+
+use crate::failure::Failure;
+use crate::text;
+
+/// After this many empty looks the pause doubles, and again after as many more.
+const EMPTY_LOOKS_A_STEP: u32 = 12;
+
+/// The longest pause between looks, unless the interval that was set is longer.
+const IDLE_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The first pause of a program that waits for one job.
+const EAGER_PAUSE_FIRST: Duration = Duration::from_millis(500);
+
+/// How much longer each next pause of such a program is.
+const EAGER_GROWTH: f64 = 1.25;
+
+/// A pull consumer that was just added takes some seconds to work; after this long, it is missing.
+const NOT_ENABLED_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The pause while the queue has no pull consumer.
+const NOT_ENABLED_PAUSE: Duration = Duration::from_secs(2);
+
+/// The pause while somebody has paused the queue.
+const PAUSED_PAUSE: Duration = Duration::from_secs(30);
+
+/// The pause when the day's allowance is used up.
+const QUOTA_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// The pauses of looks that succeed.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    interval: Duration,
+    /// The next pause, for as long as it is shorter than the interval.
+    eager: Option<Duration>,
+    empty_looks: u32,
+}
+
+impl Pace {
+    /// At the interval, and slower while nothing comes.
+    pub(crate) fn steady(interval: Duration) -> Self {
+        Self { interval, eager: None, empty_looks: 0 }
+    }
+
+    /// Faster than the interval at first: a person waits.
+    pub(crate) fn eager(interval: Duration) -> Self {
+        Self { eager: Some(EAGER_PAUSE_FIRST).filter(|pause| *pause < interval), ..Self::steady(interval) }
+    }
+
+    /// The pause after a look that brought nothing.
+    pub(crate) fn after_nothing(&mut self) -> Duration {
+        if let Some(pause) = self.eager {
+            self.eager = Some(pause.mul_f64(EAGER_GROWTH)).filter(|next| *next < self.interval);
+            return pause;
+        }
+        let doublings = (self.empty_looks / EMPTY_LOOKS_A_STEP).min(16);
+        self.empty_looks = self.empty_looks.saturating_add(1);
+        self.interval.saturating_mul(1 << doublings).min(IDLE_PAUSE_MAX.max(self.interval))
+    }
+
+    /// The pause after a look that brought something; none when the queue has more.
+    pub(crate) fn after_something(&mut self, more: bool) -> Duration {
+        self.empty_looks = 0;
+        if more { Duration::ZERO } else { self.eager.unwrap_or(self.interval) }
+    }
+}
+
+/// How much trouble a command bears before it ends with [`Exit::TryLater`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// How long there may be nothing but trouble; for ever without a value.
+    trouble: Option<Duration>,
+    /// Does it sit out a day's allowance that is used up?
+    sits_out_quota: bool,
+}
+
+impl Patience {
+    /// Of a command that looks once.
+    pub(crate) const ONE_LOOK: Self = Self { trouble: Some(Duration::from_secs(30)), sits_out_quota: false };
+    /// Of a command that empties the queue.
+    pub(crate) const UNTIL_IDLE: Self = Self { trouble: Some(Duration::from_secs(300)), sits_out_quota: false };
+    /// Of a command that waits for one job, and may have a time limit of its own.
+    pub(crate) const ONE_JOB: Self = Self { trouble: None, sits_out_quota: false };
+    /// Of a command that runs for ever.
+    pub(crate) const FOR_EVER: Self = Self { trouble: None, sits_out_quota: true };
+}
+
+/// The pauses of looks that fail, and when to give up.
+#[derive(Debug)]
+pub(crate) struct Troubles {
+    patience: Patience,
+    backoff: Backoff,
+    since: Option<Instant>,
+    not_enabled_since: Option<Instant>,
+    /// What was said already: one sentence for each kind of trouble is enough.
+    told: Option<Discriminant<Class>>,
+}
+
+impl Troubles {
+    /// No trouble yet.
+    pub(crate) fn new(patience: Patience) -> Self {
+        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        Self { patience, backoff, since: None, not_enabled_since: None, told: None }
+    }
+
+    /// Says what is wrong, unless it was said; returns the pause, or the end of the program.
+    pub(crate) fn met(&mut self, error: &queues::Error, now: Instant) -> anyhow::Result<Duration> {
+        match self.pause(error.class, now) {
+            Ok(pause) => {
+                if self.told.replace(discriminant(&error.class)) != Some(discriminant(&error.class)) {
+                    tracing::warn!("{}; trying again", text::escaped(&error.to_string()));
+                }
+                Ok(pause)
+            }
+            Err(exit) => Err(Failure::with(exit, error.to_string())),
+        }
+    }
+
+    /// A look has succeeded.
+    pub(crate) fn over(&mut self) {
+        if self.told.take().is_some() {
+            tracing::warn!("the queue answers again");
+        }
+        self.backoff.reset();
+        (self.since, self.not_enabled_since) = (None, None);
+    }
+
+    fn pause(&mut self, class: Class, now: Instant) -> Result<Duration, Exit> {
+        let since = *self.since.get_or_insert(now);
+        let pause = match class {
+            Class::Fatal | Class::Refused => return Err(Exit::Unexpected),
+            Class::PullNotEnabled => {
+                let since = *self.not_enabled_since.get_or_insert(now);
+                let is_missing = now.duration_since(since) >= NOT_ENABLED_PATIENCE;
+                return if is_missing { Err(Exit::Unexpected) } else { Ok(NOT_ENABLED_PAUSE) };
+            }
+            Class::QuotaExhausted if !self.patience.sits_out_quota => return Err(Exit::TryLater),
+            Class::QuotaExhausted => QUOTA_PAUSE,
+            Class::Paused => PAUSED_PAUSE,
+            Class::Throttled(Some(pause)) => pause,
+            Class::Throttled(None) | Class::Unavailable => self.backoff.pause(),
+        };
+        match self.patience.trouble {
+            Some(longest) if now.duration_since(since) + pause >= longest => Err(Exit::TryLater),
+            _ => Ok(pause),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn looks_become_rarer_while_nothing_comes() {
+        let mut pace = Pace::steady(INTERVAL);
+        let pauses: Vec<u64> = (0..60).map(|_| pace.after_nothing().as_secs()).collect();
+        let expected = [5, 10, 20, 40, 60].map(|seconds| [seconds; 12]).concat();
+        assert_eq!(pauses, expected);
+        assert_eq!(pace.after_something(true), Duration::ZERO);
+        assert_eq!(pace.after_something(false), INTERVAL);
+        assert_eq!(pace.after_nothing(), INTERVAL);
+
+        let two_minutes = Duration::from_secs(120);
+        let mut slow = Pace::steady(two_minutes);
+        assert!((0..100).all(|_| slow.after_nothing() == two_minutes));
+    }
+
+    #[test]
+    fn an_eager_pace_begins_fast_and_becomes_steady() {
+        let mut pace = Pace::eager(INTERVAL);
+        assert_eq!(pace.after_nothing(), EAGER_PAUSE_FIRST);
+        assert_eq!(pace.after_something(false), EAGER_PAUSE_FIRST.mul_f64(EAGER_GROWTH));
+        let fast = (0..100).take_while(|_| pace.after_nothing() < INTERVAL).count();
+        assert!((5..20).contains(&fast), "{fast} fast looks");
+        // An interval that is shorter still is kept.
+        let short = Duration::from_millis(100);
+        assert_eq!(Pace::eager(short).after_nothing(), short);
+    }
+
+    #[test]
+    fn each_command_bears_its_own_troubles() {
+        let first = |patience, class| Troubles::new(patience).pause(class, Instant::now());
+        for patience in [Patience::ONE_LOOK, Patience::UNTIL_IDLE, Patience::ONE_JOB, Patience::FOR_EVER] {
+            assert_eq!(first(patience, Class::Fatal), Err(Exit::Unexpected));
+            assert_eq!(first(patience, Class::Refused), Err(Exit::Unexpected));
+            assert_eq!(first(patience, Class::PullNotEnabled), Ok(NOT_ENABLED_PAUSE));
+            let second = Duration::from_secs(1);
+            assert_eq!(first(patience, Class::Throttled(Some(second))), Ok(second));
+            assert!(first(patience, Class::Unavailable).is_ok_and(|pause| pause <= second));
+        }
+        assert_eq!(first(Patience::ONE_LOOK, Class::Paused), Err(Exit::TryLater));
+        assert_eq!(first(Patience::UNTIL_IDLE, Class::Paused), Ok(PAUSED_PAUSE));
+        assert_eq!(first(Patience::ONE_JOB, Class::QuotaExhausted), Err(Exit::TryLater));
+        assert_eq!(first(Patience::FOR_EVER, Class::QuotaExhausted), Ok(QUOTA_PAUSE));
+    }
+
+    #[test]
+    fn patience_ends_and_begins_anew_after_a_success() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut troubles = Troubles::new(Patience::ONE_LOOK);
+        assert!(troubles.pause(Class::Unavailable, start).is_ok());
+        assert_eq!(troubles.pause(Class::Unavailable, after(30)), Err(Exit::TryLater));
+        troubles.over();
+        assert!(troubles.pause(Class::Unavailable, after(31)).is_ok());
+
+        let mut troubles = Troubles::new(Patience::FOR_EVER);
+        assert!(troubles.pause(Class::PullNotEnabled, start).is_ok());
+        assert!(troubles.pause(Class::PullNotEnabled, after(29)).is_ok());
+        assert_eq!(troubles.pause(Class::PullNotEnabled, after(30)), Err(Exit::Unexpected));
+        assert!(troubles.pause(Class::Unavailable, after(1_000_000)).is_ok());
+    }
+}

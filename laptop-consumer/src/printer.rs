@@ -1,0 +1,198 @@
+//! Standard output: results as lines for people or as JSON lines for programs.
+//!
+//! Invariants: nothing else writes to standard output; what a terminal gets has no control characters in it.
+
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
+
+use anyhow::Context as _;
+use protocol::{JobId, JobResult, Json, Reason, Status};
+
+use crate::config::Format;
+use crate::inbox::Arrived;
+use crate::text::{escaped, escaped_json, pretty_json};
+
+/// How many lines of the end of a failed job's standard error are shown.
+const STDERR_LINES_MAX: usize = 20;
+
+/// Whoever read standard output has gone.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output is closed")]
+pub(crate) struct StdoutClosed;
+
+/// Standard output.
+#[derive(Debug)]
+pub(crate) struct Printer {
+    out: std::io::Stdout,
+    format: Format,
+    is_terminal: bool,
+}
+
+impl Printer {
+    /// Prints in the given form; without one, as fits what standard output is.
+    pub(crate) fn new(format: Option<Format>) -> Self {
+        let out = std::io::stdout();
+        let is_terminal = out.is_terminal();
+        let format = format.unwrap_or(if is_terminal { Format::Human } else { Format::Json });
+        Self { out, format, is_terminal }
+    }
+
+    /// Prints a result.
+    pub(crate) fn result(&mut self, arrived: &Arrived) -> anyhow::Result<()> {
+        let text = match self.format {
+            Format::Human => human(&arrived.result),
+            Format::Json => self.line(&arrived.line()),
+        };
+        self.write(&text)
+    }
+
+    /// Prints that a job is in the queue; `answer` is what the edge said.
+    pub(crate) fn queued(&mut self, job_id: &JobId, answer: &Json) -> anyhow::Result<()> {
+        let text = match self.format {
+            Format::Human => format!("{job_id}  queued\n"),
+            Format::Json => self.line(answer.as_str()),
+        };
+        self.write(&text)
+    }
+
+    fn line(&self, json: &str) -> String {
+        if self.is_terminal { format!("{}\n", escaped_json(json)) } else { format!("{json}\n") }
+    }
+
+    fn write(&mut self, text: &str) -> anyhow::Result<()> {
+        match self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(StdoutClosed.into()),
+            written => written.context("cannot write to standard output"),
+        }
+    }
+}
+
+/// A result for people: one line, and what matters below it.
+fn human(result: &JobResult) -> String {
+    let mut head = vec![result.job_id.to_string(), status(result)];
+    head.extend(result.task.as_deref().map(escaped));
+    head.extend(duration(result).map(|duration| format!("in {duration}")));
+    head.extend(result.host.as_deref().map(|host| format!("on {}", escaped(host))));
+    let mut lines = vec![head.join("  ")];
+
+    if let Some(message) = &result.message {
+        lines.push(format!("  {}", escaped(message)));
+    }
+    let mut whole = false;
+    if let Some(output) = &result.output {
+        let (text, shown_whole) = pretty_json(output.as_str());
+        lines.extend(text.lines().map(|line| format!("  {line}")));
+        whole = shown_whole;
+        if !whole {
+            lines.push(format!("  … cut here; `laptop-consumer show {} --output json` prints all", result.job_id));
+        }
+    }
+    if let Some(tail) = &result.stderr_tail
+        && !tail.trim().is_empty()
+    {
+        lines.push("  the end of stderr:".to_owned());
+        let all: Vec<&str> = tail.trim_end().lines().collect();
+        let shown = &all[all.len().saturating_sub(STDERR_LINES_MAX)..];
+        lines.extend(shown.iter().map(|line| format!("    {}", escaped(line))));
+    }
+    if !whole {
+        let size = result.output_bytes.map(|bytes| format!(" ({bytes} bytes of output)")).unwrap_or_default();
+        lines.push(format!("  {}{size}", escaped(&result.result_pointer)));
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn status(result: &JobResult) -> String {
+    let Some(reason) = result.reason.filter(|_| result.status == Status::Failed) else {
+        return result.status.to_string();
+    };
+    let number = match (reason, result.exit_code, result.signal) {
+        (Reason::Exit, Some(code), _) => format!(" {code}"),
+        (Reason::Signal, _, Some(signal)) => format!(" {signal}"),
+        _ => String::new(),
+    };
+    format!("{} ({reason}{number})", result.status)
+}
+
+fn duration(result: &JobResult) -> Option<String> {
+    let seconds = result.finished_at?.duration_since(result.started_at?).as_secs_f64();
+    // A clock may have been set meanwhile.
+    if seconds < 0.0 {
+        return None;
+    }
+    let whole = seconds.round() as u64;
+    Some(match whole {
+        0..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(json: &str) -> String {
+        human(&JobResult::parse(json).unwrap())
+    }
+
+    #[test]
+    fn a_completed_job_shows_its_output() {
+        let text = shown(
+            r#"{"v":1,"job_id":"j1","status":"completed","result_pointer":"file://n/output.json","task":"simulate","attempt":1,"host":"node1","started_at":"2026-11-21T01:15:28Z","finished_at":"2026-11-21T01:15:29.54Z","output":{"pi":3.140},"output_bytes":12}"#,
+        );
+        assert_eq!(text, "j1  completed  simulate  in 1.5 s  on node1\n  {\"pi\": 3.140}\n");
+    }
+
+    #[test]
+    fn a_failed_job_shows_why() {
+        let tail: String = (0..30).map(|number| format!("line {number}\\n")).collect();
+        let text = shown(&format!(
+            r#"{{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://n/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"stderr_tail":"{tail}\u001b[31mred"}}"#
+        ));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..3], ["j1  failed (exit 3)", "  the task ended with exit code 3", "  the end of stderr:"]);
+        assert_eq!(lines.len(), 3 + STDERR_LINES_MAX + 1);
+        assert_eq!(lines[3], "    line 11");
+        assert_eq!(lines[3 + STDERR_LINES_MAX - 1], "    \\u{1b}[31mred");
+        assert_eq!(lines.last(), Some(&"  file://n/j1.json"));
+    }
+
+    #[test]
+    fn an_output_that_did_not_travel_is_pointed_to_and_a_long_one_is_cut() {
+        let text = shown(
+            r#"{"v":1,"job_id":"j1","status":"completed","result_pointer":"file://n/output.json","output_bytes":90000}"#,
+        );
+        assert_eq!(text, "j1  completed\n  file://n/output.json (90000 bytes of output)\n");
+        let output = format!("[{}0]", "123,".repeat(10_000));
+        let text =
+            shown(&format!(r#"{{"v":1,"job_id":"j1","status":"completed","result_pointer":"p","output":{output}}}"#));
+        assert!(text.len() < 10_000 && text.contains("`laptop-consumer show j1 --output json` prints all"), "{text}");
+        assert!(text.ends_with("  p\n"), "{text}");
+    }
+
+    #[test]
+    fn nothing_that_was_sent_reaches_the_terminal_as_a_control_character() {
+        let evil = r"\u001b]0;x\u0007\n\u009b2J\u202e";
+        let text = shown(&format!(
+            r#"{{"v":1,"job_id":"j1","status":"failed","result_pointer":"{evil}","reason":"signal","signal":9,"message":"{evil}","task":"{evil}","host":"{evil}","output":{{"{evil}":"{evil}"}},"stderr_tail":"{evil}"}}"#
+        ));
+        assert!(text.starts_with("j1  failed (signal 9)"), "{text}");
+        let harmless = |c: char| !c.is_control() && c != '\u{202e}';
+        assert!(text.split('\n').all(|line| line.chars().all(harmless)), "{text:?}");
+    }
+
+    #[test]
+    fn durations_are_readable() {
+        let after = |finished: &str| {
+            let json = format!(
+                r#"{{"v":1,"job_id":"j1","status":"completed","result_pointer":"p","started_at":"2026-11-21T01:00:00Z","finished_at":"{finished}"}}"#
+            );
+            duration(&JobResult::parse(&json).unwrap())
+        };
+        assert_eq!(after("2026-11-21T01:00:00.04Z").as_deref(), Some("0.0 s"));
+        assert_eq!(after("2026-11-21T01:03:20Z").as_deref(), Some("3 min 20 s"));
+        assert_eq!(after("2026-11-21T03:05:20Z").as_deref(), Some("2 h 5 min"));
+        assert_eq!(after("2026-11-21T00:59:00Z"), None);
+    }
+}

@@ -1,0 +1,186 @@
+//! One look at the queue: pull, store, acknowledge, report.
+//!
+//! Out of scope: when to look again (`poll`), what is printed (`commands`).
+//!
+//! Invariant: a message is acknowledged only when it, or an earlier result of its job, is on disk and synced. What
+//! cannot be stored is not acknowledged, and comes again when its lease lapses.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use program::Exit;
+use protocol::{body, limits};
+use queues::{Backoff, Class, Client, Delivery};
+
+use crate::config::ResultsQueue;
+use crate::failure::Failure;
+use crate::inbox::{Arrived, Inbox, Kept};
+use crate::text;
+
+/// How often an acknowledgement is tried. Late ones count as well, so there is no hurry and no harm.
+const ACK_TRIES: u32 = 4;
+
+/// The longest pause between two tries, whatever the service asks for: the results are waiting to be shown.
+const ACK_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// From the queue into the inbox.
+pub(crate) struct Receiver {
+    client: Client,
+    queue_id: String,
+    batch_size: usize,
+    visibility_timeout: Duration,
+    inbox: Inbox,
+}
+
+/// What one look brought.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// The results that were not here before, in the order in which they came.
+    pub(crate) new: Vec<Arrived>,
+    /// How many messages came, whatever they were.
+    pub(crate) messages: usize,
+    /// Does the queue seem to have more to give at once?
+    pub(crate) more: bool,
+    /// Why something could not be stored. There is no use in going on.
+    pub(crate) failure: Option<anyhow::Error>,
+}
+
+impl Receiver {
+    /// Makes the inbox ready and sets up the client.
+    pub(crate) fn new(http: reqwest::Client, queue: ResultsQueue, inbox: Inbox) -> anyhow::Result<Self> {
+        let client = Client::new(http, &queue.endpoint).ok_or_else(|| {
+            let url = &queue.endpoint.base_url;
+            Failure::with(Exit::Usage, format!("CF_API_BASE_URL is no http or https address: {url}"))
+        })?;
+        inbox.prepare()?;
+        Ok(Self {
+            client,
+            queue_id: queue.queue_id,
+            batch_size: queue.batch_size,
+            visibility_timeout: queue.visibility_timeout,
+            inbox,
+        })
+    }
+
+    /// Where results are stored.
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
+    /// How long a message stays leased that somebody has pulled and not settled, with the settings of this program.
+    pub(crate) fn visibility_timeout(&self) -> Duration {
+        self.visibility_timeout
+    }
+
+    /// How many messages the queue holds, leased and delayed ones included, as well as it knows.
+    pub(crate) async fn backlog(&self) -> Result<Option<u64>, queues::Error> {
+        self.client.backlog(&self.queue_id).await
+    }
+
+    /// Looks once. The future must not be dropped before its end: leased messages would be lost from sight until their
+    /// lease lapses.
+    pub(crate) async fn look(&self) -> Result<Received, queues::Error> {
+        let pulled = self.client.pull(&self.queue_id, self.batch_size, self.visibility_timeout).await?;
+        let messages = pulled.deliveries.len();
+        let backlog = pulled.backlog.unwrap_or(0);
+        let more = messages == self.batch_size || (messages > 0 && backlog > messages as u64);
+        let mut received = Received { new: Vec::new(), messages, more, failure: None };
+        let mut leases = Vec::new();
+        for delivery in pulled.deliveries {
+            match self.store(&delivery) {
+                Ok(new) => {
+                    received.new.extend(new);
+                    leases.push(delivery.lease_id);
+                }
+                Err(error) => {
+                    received.failure = Some(error);
+                    break;
+                }
+            }
+        }
+        if leases.is_empty() {
+            return Ok(received);
+        }
+        match self.inbox.sync() {
+            Ok(()) => self.acknowledge(&leases).await,
+            Err(error) => {
+                let nothing = "nothing of this batch was acknowledged; it comes again when its lease lapses";
+                received.failure = Some(error.context(nothing));
+            }
+        }
+        Ok(received)
+    }
+
+    /// Stores one message and returns its result when that is new.
+    fn store(&self, delivery: &Delivery) -> anyhow::Result<Option<Arrived>> {
+        let json = body::json_text(&delivery.body);
+        let (problem, content, is_json) = match json {
+            None => ("it is not JSON".to_owned(), delivery.body.clone(), false),
+            Some(json) => match Arrived::parse(json.clone()) {
+                Ok(arrived) => {
+                    let job_id = &arrived.result.job_id;
+                    return Ok(match self.inbox.keep(&arrived)? {
+                        Kept::New => {
+                            tracing::info!(%job_id, "stored");
+                            Some(arrived)
+                        }
+                        Kept::Duplicate => {
+                            tracing::info!(%job_id, deliveries = delivery.deliveries, "dropped a duplicate");
+                            None
+                        }
+                    });
+                }
+                Err(error) => (error.to_string(), json, true),
+            },
+        };
+        let path = self.inbox.reject(&content, is_json).context("a message that is no result could not be kept")?;
+        tracing::warn!(
+            "a message in the results queue is no result ({}); it is kept in {} and acknowledged",
+            text::escaped(&problem),
+            path.display()
+        );
+        Ok(None)
+    }
+
+    /// Acknowledges what is stored. A failure loses nothing: the messages come again and are dropped as duplicates.
+    async fn acknowledge(&self, leases: &[String]) {
+        for batch in leases.chunks(limits::BATCH_COUNT_MAX) {
+            if let Err(error) = self.acknowledge_batch(batch).await {
+                tracing::warn!(
+                    "{} messages are stored but could not be acknowledged; they come again and are dropped then: {}",
+                    batch.len(),
+                    text::escaped(&error.to_string())
+                );
+            }
+        }
+    }
+
+    async fn acknowledge_batch(&self, leases: &[String]) -> Result<(), queues::Error> {
+        let mut backoff = Backoff::new(Duration::from_millis(500), ACK_PAUSE_MAX);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let error = match self.client.settle(&self.queue_id, leases, &[]).await {
+                Ok(settled) => {
+                    if settled.acks.is_some_and(|acks| acks < leases.len() as u64) || !settled.warnings.is_empty() {
+                        tracing::info!(
+                            "of {} acknowledgements {:?} counted; what did not comes again and is dropped then: {}",
+                            leases.len(),
+                            settled.acks,
+                            text::escaped(&settled.warnings.join("; "))
+                        );
+                    }
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            let pause = match error.class {
+                _ if tries == ACK_TRIES => return Err(error),
+                Class::Fatal | Class::Refused | Class::QuotaExhausted => return Err(error),
+                Class::Throttled(Some(pause)) => pause.min(ACK_PAUSE_MAX),
+                _ => backoff.pause(),
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+}

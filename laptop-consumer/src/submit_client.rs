@@ -1,0 +1,252 @@
+//! `POST /jobs`: one submission, sent until it is answered or patience ends.
+//!
+//! Invariant: every try carries the same idempotency key and the same bytes, so however often it arrives it is one job.
+
+use std::time::Duration;
+
+use program::Exit;
+use protocol::{JobId, Json};
+use queues::Backoff;
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Edge;
+use crate::failure::Failure;
+
+/// How often a submission is sent.
+const TRIES_MAX: u32 = 5;
+
+/// The longest pause between two tries. An edge that asks for a longer one is not waited for: a person is waiting.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// The largest answer that is read.
+const ANSWER_BYTES_MAX: usize = 1_000_000;
+
+/// How much of an answer that is not the edge's is shown.
+const SHOWN_CHARS_MAX: usize = 200;
+
+/// The body of the request.
+#[derive(Debug, Serialize)]
+pub(crate) struct Submission {
+    pub(crate) task: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) input: Option<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) metadata: Option<Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) time_limit_seconds: Option<u64>,
+}
+
+/// A job that is in the queue.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    /// Its id.
+    pub(crate) job_id: JobId,
+    /// The whole answer.
+    pub(crate) answer: Json,
+}
+
+/// What became of one try.
+enum Try {
+    Queued(Queued),
+    /// The same request would be refused again.
+    Refused(String),
+    /// It may succeed later, at the earliest after the pause that the edge names.
+    Later(String, Option<Duration>),
+}
+
+/// The body of a refusal (RFC 9457), as far as it is of use here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Problem {
+    code: Option<String>,
+    title: Option<String>,
+    detail: Option<String>,
+    field: Option<String>,
+    retryable: Option<bool>,
+}
+
+/// Submits a job. `idempotency_key` has been checked.
+pub(crate) async fn submit(
+    http: &reqwest::Client,
+    edge: &Edge,
+    submission: &Submission,
+    idempotency_key: &str,
+) -> anyhow::Result<Queued> {
+    let body = serde_json::to_string(submission).expect("a submission holds only strings, numbers and JSON");
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let (what, after) = match send(http, edge, &body, idempotency_key).await {
+            Try::Queued(queued) => return Ok(queued),
+            Try::Refused(what) => return Err(Failure::with(Exit::Unexpected, what)),
+            Try::Later(what, after) => (what, after),
+        };
+        let pause = after.unwrap_or_else(|| backoff.pause());
+        if tries == TRIES_MAX || pause > PAUSE_MAX {
+            let tried = if tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") };
+            let message = format!(
+                "{what}; gave up after {tried}. Submit it later with --idempotency-key '{idempotency_key}': \
+                 if the job is in the queue already, it stays one job"
+            );
+            return Err(Failure::with(Exit::TryLater, message));
+        }
+        tracing::warn!("{}; sending it again in {:.1} s", crate::text::escaped(&what), pause.as_secs_f64());
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn send(http: &reqwest::Client, edge: &Edge, body: &str, idempotency_key: &str) -> Try {
+    let request = http
+        .post(edge.jobs_url.clone())
+        .header(CONTENT_TYPE, "application/json")
+        .header("x-api-key", edge.api_key.clone())
+        .header("idempotency-key", idempotency_key)
+        .body(body.to_owned());
+    let mut response = match request.send().await {
+        Ok(response) => response,
+        Err(error) => return Try::Later(format!("the edge cannot be reached: {}", with_causes(&error)), None),
+    };
+    let (status, after) = (response.status(), retry_after(&response));
+    match read(&mut response).await {
+        Ok(answer) => understand(status, after, &answer),
+        Err(error) => Try::Later(format!("the answer of the edge broke off: {}", with_causes(&error)), None),
+    }
+}
+
+/// The answer, up to the largest that is read; a larger one is cut, and then is not understood.
+async fn read(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
+    let mut answer = Vec::new();
+    while answer.len() < ANSWER_BYTES_MAX
+        && let Some(chunk) = response.chunk().await?
+    {
+        answer.extend_from_slice(&chunk);
+    }
+    Ok(answer)
+}
+
+fn understand(status: StatusCode, after: Option<Duration>, answer: &[u8]) -> Try {
+    #[derive(Deserialize)]
+    struct Accepted {
+        job_id: JobId,
+    }
+    let text = String::from_utf8_lossy(answer);
+    if status.is_success() {
+        let queued = Json::parse(&text).and_then(|answer| {
+            let Accepted { job_id } = answer.read()?;
+            Ok(Queued { job_id, answer })
+        });
+        return match queued {
+            Ok(queued) => Try::Queued(queued),
+            Err(error) => Try::Refused(format!(
+                "HTTP status {} without a job id ({error}); is PRODUCER_URL the address of the edge? It said: {}",
+                status.as_u16(),
+                shown(&text)
+            )),
+        };
+    }
+    let problem: Option<Problem> = serde_json::from_str(&text).ok();
+    let problem = problem.filter(|problem| problem.code.is_some() || problem.detail.is_some());
+    let what = match &problem {
+        Some(problem) => refusal(status, problem),
+        None => format!(
+            "HTTP status {}, and not in the words of the edge; is PRODUCER_URL its address, or does a proxy answer in \
+             its place? It said: {}",
+            status.as_u16(),
+            shown(&text)
+        ),
+    };
+    let is_passing = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+    // The edge knows best: a 503 of one that is not set up will not pass.
+    if problem.and_then(|problem| problem.retryable).unwrap_or(is_passing) {
+        Try::Later(what, after)
+    } else {
+        Try::Refused(what)
+    }
+}
+
+/// A refusal in one sentence, with what to do about it.
+fn refusal(status: StatusCode, problem: &Problem) -> String {
+    let code = problem.code.as_deref().unwrap_or("no code");
+    let detail = problem.detail.as_deref().or(problem.title.as_deref()).unwrap_or("it does not say why");
+    let mut text = format!("the edge refused the job: {detail} ({} {code})", status.as_u16());
+    if let Some(field) = &problem.field {
+        text = format!("{text}; field: {field}");
+    }
+    let hint = match (status.as_u16(), code) {
+        (401 | 403, _) => "check API_KEY: it must be the one that the edge was given",
+        (404 | 405, _) => "check PRODUCER_URL: it is the address of the edge, without /jobs",
+        (413, _) => "put large input where the cluster can read it, and submit its path",
+        (_, "invalid_job") => "`laptop-consumer submit --help` shows what a job takes",
+        _ => return text,
+    };
+    format!("{text}; {hint}")
+}
+
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// The chain holds what a person needs ("connection refused"); the outermost text alone does not.
+fn with_causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn shown(text: &str) -> String {
+    let start: String = text.trim().chars().take(SHOWN_CHARS_MAX).collect();
+    if start.is_empty() { "nothing".to_owned() } else { start }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn understood(status: u16, answer: &str) -> (&'static str, String) {
+        match understand(StatusCode::from_u16(status).unwrap(), None, answer.as_bytes()) {
+            Try::Queued(queued) => ("queued", queued.job_id.to_string()),
+            Try::Refused(what) => ("refused", what),
+            Try::Later(what, _) => ("later", what),
+        }
+    }
+
+    #[test]
+    fn answers_are_told_apart_by_what_to_do() {
+        let invalid = r#"{"code":"invalid_job","detail":"`task` is missing","field":"task","retryable":false}"#;
+        let full = r#"{"code":"queue_full","detail":"the queue is full","retryable":true}"#;
+        let not_set_up = r#"{"code":"not_configured","detail":"no API_KEY yet","retryable":false}"#;
+        for (status, answer, outcome, says) in [
+            (202, r#"{"status":"queued","job_id":"j1","queue":"hpc-jobs"}"#, "queued", "j1"),
+            (202, "{}", "refused", "PRODUCER_URL"),
+            (200, "<html>Welcome</html>", "refused", "<html>Welcome</html>"),
+            (202, r#"{"job_id":"../x"}"#, "refused", "without a job id"),
+            (302, "", "refused", "PRODUCER_URL"),
+            (
+                422,
+                invalid,
+                "refused",
+                "`task` is missing (422 invalid_job); field: task; `laptop-consumer submit --help`",
+            ),
+            (401, r#"{"code":"unauthorized","detail":"wrong key"}"#, "refused", "check API_KEY"),
+            (404, r#"{"code":"not_found","detail":"nothing here"}"#, "refused", "without /jobs"),
+            (413, r#"{"code":"message_too_large","detail":"too large"}"#, "refused", "submit its path"),
+            (429, full, "later", "the queue is full"),
+            (429, "", "later", "said: nothing"),
+            (503, not_set_up, "refused", "no API_KEY yet"),
+            (502, "<html>Bad gateway</html>", "later", "a proxy"),
+            (500, "[]", "later", "HTTP status 500"),
+        ] {
+            let (what, text) = understood(status, answer);
+            assert_eq!(what, outcome, "{status} {answer}");
+            assert!(text.contains(says), "{status} {answer}: {text}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Text of other people on a terminal: control characters are made visible, JSON is indented without being taken apart,
+//! and nothing is longer than a person reads.
+//!
+//! Invariant: nothing that comes out of here can move a cursor, color a line or turn the direction of writing.
+
+/// The most that is shown of one JSON value.
+const JSON_BYTES_MAX: usize = 8_000;
+
+/// The most lines that are shown of one JSON value.
+const JSON_LINES_MAX: usize = 100;
+
+/// An object or array up to this long stays on one line.
+const ONE_LINE_BYTES_MAX: usize = 72;
+
+/// How deep indentation goes; what is nested deeper is indented as much as this.
+const INDENT_LEVELS_MAX: usize = 20;
+
+/// Makes control characters and characters that change the direction of writing visible: `\n`, `\u{1b}`.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_hazardous(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+/// The same within JSON, as JSON writes it: `\u001b`. The value stays what it was, because JSON has such characters
+/// only within strings.
+pub(crate) fn escaped_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    json.chars().for_each(|c| push_json_char(&mut out, c));
+    out
+}
+
+/// JSON text (without white space between tokens) on lines of its own, and whether that is all of it.
+pub(crate) fn pretty_json(json: &str) -> (String, bool) {
+    let mut out = String::new();
+    let (mut depth, mut lines) = (0_usize, 1);
+    let (mut within_string, mut after_backslash) = (false, false);
+    // Up to here everything stays on the line.
+    let mut one_line_end = 0;
+    let mut new_line = |out: &mut String, depth: usize| {
+        lines += 1;
+        out.push('\n');
+        out.push_str(&"  ".repeat(depth.min(INDENT_LEVELS_MAX)));
+        lines <= JSON_LINES_MAX
+    };
+    for (position, c) in json.char_indices() {
+        let mut goes_on = out.len() < JSON_BYTES_MAX;
+        if within_string {
+            push_json_char(&mut out, c);
+            within_string = c != '"' || after_backslash;
+            after_backslash = c == '\\' && !after_backslash;
+        } else {
+            match c {
+                '{' | '[' => {
+                    if position >= one_line_end {
+                        one_line_end = short_value_end(json, position);
+                    }
+                    out.push(c);
+                    if position >= one_line_end {
+                        depth += 1;
+                        goes_on &= new_line(&mut out, depth);
+                    }
+                }
+                '}' | ']' => {
+                    if position >= one_line_end {
+                        depth = depth.saturating_sub(1);
+                        goes_on &= new_line(&mut out, depth);
+                    }
+                    out.push(c);
+                }
+                ',' if position < one_line_end => out.push_str(", "),
+                ',' => {
+                    out.push(c);
+                    goes_on &= new_line(&mut out, depth);
+                }
+                ':' => out.push_str(": "),
+                '"' => {
+                    within_string = true;
+                    out.push(c);
+                }
+                c => push_json_char(&mut out, c),
+            }
+        }
+        if !goes_on {
+            return (out.trim_end().to_owned(), false);
+        }
+    }
+    (out, true)
+}
+
+/// The end of the object or array that begins at `start`, or `start` when it is too long for one line.
+fn short_value_end(json: &str, start: usize) -> usize {
+    let mut depth = 0_usize;
+    let (mut within_string, mut after_backslash) = (false, false);
+    for (length, byte) in json.bytes().skip(start).take(ONE_LINE_BYTES_MAX).enumerate() {
+        if within_string {
+            within_string = byte != b'"' || after_backslash;
+            after_backslash = byte == b'\\' && !after_backslash;
+            continue;
+        }
+        match byte {
+            b'"' => within_string = true,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return start + length + 1;
+                }
+            }
+            _ => {}
+        }
+    }
+    start
+}
+
+fn push_json_char(out: &mut String, c: char) {
+    if is_hazardous(c) {
+        // All of them are in the first plane, so one escape is enough.
+        out.push_str(&format!("\\u{:04x}", u32::from(c)));
+    } else {
+        out.push(c);
+    }
+}
+
+fn is_hazardous(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_become_visible() {
+        assert_eq!(escaped("a\u{1b}[31m\n\u{9b}\u{202e}é"), "a\\u{1b}[31m\\n\\u{9b}\\u{202e}é");
+        let json = "{\"a\u{7f}\":\"\u{9b}\u{202e}é\"}";
+        let harmless = escaped_json(json);
+        assert_eq!(harmless, r#"{"a\u007f":"\u009b\u202eé"}"#);
+        let value = |json| serde_json::from_str::<serde_json::Value>(json).unwrap();
+        assert_eq!(value(&harmless), value(json));
+    }
+
+    #[test]
+    fn json_is_indented_and_its_tokens_stay_as_they_are() {
+        let short = r#"{"a":[1,2.50,12345678901234567890],"b":{}}"#;
+        assert_eq!(pretty_json(short), (r#"{"a": [1, 2.50, 12345678901234567890], "b": {}}"#.to_owned(), true));
+        let long = format!(r#"{{"a":"{}","b":[1,{{"c,:[":"\"]"}}]}}"#, "x".repeat(80));
+        let lines = [
+            "{".to_owned(),
+            format!("  \"a\": \"{}\",", "x".repeat(80)),
+            r#"  "b": [1, {"c,:[": "\"]"}]"#.to_owned(),
+            "}".to_owned(),
+        ];
+        assert_eq!(pretty_json(&long), (lines.join("\n"), true));
+        for scalar in ["null", "\"text\"", "-1e5"] {
+            assert_eq!(pretty_json(scalar), (scalar.to_owned(), true));
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_bounded() {
+        let many = format!("[{}0]", "123456,".repeat(10_000));
+        let long = format!("\"{}\"", "é".repeat(100_000));
+        let deep = format!("{}{}", "[".repeat(60_000), "]".repeat(60_000));
+        for json in [many, long, deep] {
+            let (text, whole) = pretty_json(&json);
+            assert!(!whole && text.len() <= JSON_BYTES_MAX + 100, "{} bytes", text.len());
+            assert!(text.lines().count() <= JSON_LINES_MAX);
+        }
+    }
+}
