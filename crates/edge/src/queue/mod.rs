@@ -19,6 +19,7 @@
 //! Out of scope: bodies, storage, HTTP, several queues. No clock and no randomness: both are arguments.
 
 mod handle;
+mod message;
 mod model;
 mod refused;
 mod settings;
@@ -29,7 +30,8 @@ mod history;
 mod tests;
 
 pub use handle::{Handle, InvalidHandle, MessageId};
-pub use model::{Fact, Message, Metrics, NewMessage, Queue, Removal, Retry, Settled, Warning};
+pub use message::{Fact, Message, Metrics, NewMessage, Removal, Retry, Settled, Warning};
+pub use model::Queue;
 pub use refused::Refused;
 pub use settings::{Consumer, Settings};
 

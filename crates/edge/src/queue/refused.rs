@@ -5,9 +5,7 @@ use std::time::Duration;
 use protocol::limits;
 
 use super::BACKLOG_BYTES_MAX;
-use super::settings::{
-    BATCH_SIZE, DELIVERY_DELAY, MAX_RETRIES, MESSAGE_RETENTION_PERIOD, RETRY_DELAY, VISIBILITY_TIMEOUT_MS,
-};
+use super::settings::{BATCH_SIZE, VISIBILITY_TIMEOUT_MS};
 
 /// Why an operation was refused. Nothing was changed by it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +128,7 @@ impl Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::settings::{DELIVERY_DELAY, MAX_RETRIES, MESSAGE_RETENTION_PERIOD, RETRY_DELAY};
 
     #[test]
     fn the_bounds_are_those_that_the_texts_name() {

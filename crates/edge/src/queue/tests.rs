@@ -91,7 +91,8 @@ fn a_pull_out_of_bounds_leases_nothing() {
 #[test]
 fn late_acknowledgements_count() {
     // What happens between the delivery and its acknowledgement → is the message gone?
-    let cases: [(&str, fn(&mut Queue)); 4] = [
+    type Meanwhile = fn(&mut Queue);
+    let cases: [(&str, Meanwhile); 4] = [
         ("nothing", |_| {}),
         ("the lease lapses", |queue| queue.advance(T0 + 5_000, &mut Vec::new())),
         ("another one gets it", |queue| assert_eq!(pull(queue, T0 + 5_000, 60_000).len(), 1)),

@@ -1,0 +1,142 @@
+//! The settings: their names, defaults and meaning. Precedence: flag, environment, default.
+//!
+//! Invariant: nothing else in this program reads the environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::ensure;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use program::LogFormat;
+
+/// The edge and the Cloudflare Queues pull API on one machine
+///
+/// It takes jobs by HTTP as the Worker does, and serves the queues as Cloudflare does, with messages in SQLite. Settings
+/// come from flags, the environment and defaults, in this order. It reads no .env file: it writes the one that the
+/// other programs read.
+#[derive(Parser)]
+#[command(name = "local-edge", version, help_expected = true)]
+pub(crate) struct Cli {
+    /// Log this much: error, warn, info, debug or trace, or a list of target=level
+    #[arg(long, global = true, env = "HPC_QUEUE_LOG", default_value = "info", value_name = "LEVEL")]
+    pub(crate) log: String,
+    /// Log in this form
+    #[arg(long, global = true, env = "HPC_QUEUE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Serve the edge and the queues
+    ///
+    /// The first start makes the queues hpc-jobs, hpc-jobs-dlq and hpc-results, and an account id, an API token and an
+    /// API key, all of which later starts keep. What was answered is on disk: messages survive the server being killed.
+    ///
+    /// SIGINT or SIGTERM: requests that have begun are answered, then it ends.
+    #[command(
+        after_help = "Example:\n  local-edge serve --data-dir ~/.local/share/hpc-queue/edge --env-file .env\n  . ./.env && curl -sS \"$PRODUCER_URL/jobs\" -H \"x-api-key: $API_KEY\" -H 'content-type: application/json' -d '{\"task\":\"echo\",\"input\":1}'"
+    )]
+    Serve(Box<ServeArgs>),
+}
+
+/// How a body of content type `json` looks when it is pulled: the documentation and the live service disagree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum JsonBodies {
+    /// As JSON text, which is what the live service sends
+    Plain,
+    /// Base64-encoded, which is what the documentation says
+    Base64,
+}
+
+/// The flags of `serve`.
+#[derive(Args)]
+pub(crate) struct ServeArgs {
+    /// Listen here; port 0 takes a free one, and --env-file tells which
+    #[arg(long, env = "LOCAL_EDGE_LISTEN", default_value = "127.0.0.1:8787", value_name = "ADDRESS:PORT")]
+    listen: SocketAddr,
+    /// Keep messages and credentials in DIR, which is made when it is not there
+    #[arg(long, env = "LOCAL_EDGE_DATA_DIR", value_name = "DIR")]
+    data_dir: PathBuf,
+    /// Write the settings of the other programs (ids, token, key, addresses) to FILE, readable by you alone
+    ///
+    /// Lines with other settings in a file that local-edge has written before are kept.
+    #[arg(long, env = "LOCAL_EDGE_ENV_FILE", value_name = "FILE")]
+    env_file: Option<PathBuf>,
+    /// Give pulled bodies of content type json in this form
+    #[arg(long, env = "LOCAL_EDGE_JSON_BODIES", default_value = "plain", value_name = "FORM")]
+    json_bodies: JsonBodies,
+    /// Take this key for submitting jobs instead of the one in the data directory
+    ///
+    /// Prefer the environment: other users of the machine can see flags.
+    #[arg(long, env = "API_KEY", hide_env_values = true, value_name = "KEY")]
+    api_key: Option<String>,
+    /// Take this token for the queue API instead of the one in the data directory
+    ///
+    /// Prefer the environment: other users of the machine can see flags.
+    #[arg(long, env = "CF_QUEUES_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    api_token: Option<String>,
+}
+
+/// What `serve` works with.
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) env_file: Option<PathBuf>,
+    pub(crate) json_bodies: JsonBodies,
+    pub(crate) api_key: Option<String>,
+    pub(crate) api_token: Option<String>,
+}
+
+impl ServeArgs {
+    /// Checks the settings. An empty one is one that was not set, as `NAME=` in a file or a unit means it.
+    pub(crate) fn resolve(self) -> anyhow::Result<Settings> {
+        ensure!(!self.data_dir.as_os_str().is_empty(), "--data-dir (LOCAL_EDGE_DATA_DIR) is empty; name a directory");
+        Ok(Settings {
+            listen: self.listen,
+            data_dir: self.data_dir,
+            env_file: self.env_file.filter(|path| !path.as_os_str().is_empty()),
+            json_bodies: self.json_bodies,
+            api_key: secret("API_KEY", self.api_key)?,
+            api_token: secret("CF_QUEUES_API_TOKEN", self.api_token)?,
+        })
+    }
+}
+
+/// A secret travels in a header and stands in a `.env` file, between single quotes if need be.
+fn secret(name: &str, text: Option<String>) -> anyhow::Result<Option<String>> {
+    let text = text.filter(|text| !text.is_empty());
+    if let Some(text) = &text {
+        let well = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\'' | b'"' | b'\\');
+        ensure!(
+            text.bytes().all(well),
+            "{name} may hold only visible ASCII characters without quotes and backslashes; choose another one"
+        );
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn secrets_fit_into_a_header_and_a_file() {
+        assert_eq!(secret("API_KEY", None).unwrap(), None);
+        assert_eq!(secret("API_KEY", Some(String::new())).unwrap(), None);
+        assert_eq!(secret("API_KEY", Some("a$#~".to_owned())).unwrap().as_deref(), Some("a$#~"));
+        for text in ["a b", "a\n", "a'b", "a\"b", "a\\b", "é"] {
+            let error = secret("API_KEY", Some(text.to_owned())).unwrap_err().to_string();
+            assert!(error.starts_with("API_KEY "), "{error}");
+        }
+    }
+}

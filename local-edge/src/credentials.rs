@@ -1,0 +1,68 @@
+//! The account id, the API token and the API key: made at the first start, the same ever after.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::data_dir::{DataDir, write_private};
+use crate::random;
+
+/// Who may do what here.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Credentials {
+    /// The id of the only account, 32 hexadecimal digits.
+    pub(crate) account_id: String,
+    /// What the queue API and the queue binding ask for.
+    pub(crate) api_token: String,
+    /// What a submission of a job asks for.
+    pub(crate) api_key: String,
+}
+
+impl Credentials {
+    /// Reads them from the data directory, or makes them and writes them there.
+    pub(crate) fn load_or_make(data_dir: &DataDir) -> anyhow::Result<Self> {
+        let path = data_dir.path().join("credentials.json");
+        match fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).with_context(|| damaged(&path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let made = Self { account_id: random::hex(), api_token: random::hex(), api_key: random::hex() };
+                let text = serde_json::to_string_pretty(&made).context("credentials become JSON")?;
+                write_private(&path, &(text + "\n"))?;
+                Ok(made)
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+}
+
+fn damaged(path: &Path) -> String {
+    format!(
+        "{} is damaged; put it right or remove it (a new token and key are made then, and the other programs need them)",
+        path.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_stay_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(folder.path()).unwrap();
+        let first = Credentials::load_or_make(&data_dir).unwrap();
+        let second = Credentials::load_or_make(&data_dir).unwrap();
+        assert_eq!(first.account_id.len(), 32);
+        assert_ne!(first.api_token, first.api_key);
+        assert_eq!(
+            (first.account_id, first.api_token, first.api_key),
+            (second.account_id, second.api_token, second.api_key)
+        );
+        fs::write(folder.path().join("credentials.json"), "{").unwrap();
+        let error = Credentials::load_or_make(&data_dir).err().unwrap().to_string();
+        assert!(error.contains("credentials.json is damaged"), "{error}");
+    }
+}

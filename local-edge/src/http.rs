@@ -1,0 +1,92 @@
+//! Reading request bodies and writing answers.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody as _};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::Response;
+
+/// How long a client may take to send a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much of a refused body is read.
+const DISCARD_BYTES_MAX: usize = 8_000_000;
+
+/// How long a refused body is read.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The body of a request did not come in full.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BrokenBody {
+    /// The connection broke.
+    #[error("the request body ended early: {0}")]
+    Connection(#[from] axum::Error),
+    /// It took too long.
+    #[error("the request body did not come within {} s", BODY_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+/// Reads a body. Of one that is longer than `max` only `max + 1` bytes are returned, and no more are read.
+pub(crate) async fn read_body(body: &mut Body, max: usize) -> Result<Vec<u8>, BrokenBody> {
+    let whole = async {
+        let expected = usize::try_from(body.size_hint().lower()).unwrap_or(max);
+        let mut bytes = Vec::with_capacity(expected.min(max));
+        while let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
+            if let Ok(data) = frame?.into_data() {
+                bytes.extend_from_slice(&data);
+                if bytes.len() > max {
+                    bytes.truncate(max + 1);
+                    break;
+                }
+            }
+        }
+        Ok::<_, BrokenBody>(bytes)
+    };
+    tokio::time::timeout(BODY_TIMEOUT, whole).await.map_err(|_| BrokenBody::Timeout)?
+}
+
+/// Reads on to the end of a body that was refused before it was read, and keeps nothing of it: a client that is still
+/// sending when the connection closes may lose the answer. Bounded in size and time.
+pub(crate) async fn discard_rest(body: &mut Body) {
+    let rest = async {
+        let mut size = 0;
+        while !body.is_end_stream() && size < DISCARD_BYTES_MAX {
+            match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
+                Some(Ok(frame)) => size += frame.data_ref().map_or(0, |data| data.len()),
+                _ => return,
+            }
+        }
+    };
+    // Whether it came to its end or not, the answer goes out.
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, rest).await;
+}
+
+/// A header as text. What is not UTF-8 becomes a text that is surely no valid value.
+pub(crate) fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()))
+}
+
+/// An answer with a JSON body.
+pub(crate) fn json_response(status: u16, body: String) -> Response {
+    response(status, [("content-type", "application/json")], body)
+}
+
+/// An answer. A header value that HTTP cannot carry is left out.
+pub(crate) fn response<'a>(
+    status: u16,
+    headers: impl IntoIterator<Item = (&'static str, &'a str)>,
+    body: String,
+) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status.try_into().expect("every status of this program is one of HTTP");
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}

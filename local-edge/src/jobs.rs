@@ -1,0 +1,82 @@
+//! `POST /jobs`, `POST /jobs/batch`, `GET /health`, and the refusal of everything else: a shell around crate `edge`,
+//! which decides. The Worker is another shell around the same decisions.
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::response::Response;
+use edge::queue::Refused;
+use edge::{Decision, Next, Pending, Problem, Route};
+
+use crate::http::{header_text, read_body, response};
+use crate::random;
+use crate::server::App;
+use crate::store::{self, ContentType, Payload, QueueRef, Refusal, Source};
+
+/// Answers a request.
+pub(crate) async fn handle(app: &App, head: &Parts, body: &mut Body) -> Response {
+    let header = |name| header_text(&head.headers, name);
+    let (content_type, length) = (header("content-type"), header("content-length"));
+    let (api_key, idempotency_key) = (header("x-api-key"), header("idempotency-key"));
+    let edge_head = edge::Head {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        content_type: content_type.as_deref(),
+        content_length: length.and_then(|length| length.parse().ok()),
+        api_key: api_key.as_deref(),
+        idempotency_key: idempotency_key.as_deref(),
+    };
+    let admission = match edge::route(&edge_head, &app.edge) {
+        Route::Answer(answer) => return to_response(answer),
+        Route::ReadBody(admission) => admission,
+    };
+    let body = match read_body(body, admission.body_limit()).await {
+        Ok(body) => body,
+        Err(error) => return to_response(Problem::MalformedJson { detail: error.to_string() }.response()),
+    };
+    let now = protocol::timestamp_from_millis(store::now());
+    let decision = admission.admit(&body, now, &mut random::bytes);
+    match decision {
+        Decision::Answer(answer) => to_response(answer),
+        Decision::Enqueue(pending) => to_response(enqueue(app, pending).await),
+    }
+}
+
+async fn enqueue(app: &App, mut pending: Pending) -> edge::Response {
+    loop {
+        let payloads: Vec<Payload> = pending.messages().iter().map(|message| payload(message)).collect();
+        let queue = QueueRef::Name(edge::JOBS_QUEUE.to_owned());
+        let refusal = match app.store.call(move |registry| registry.push(&queue, &payloads, None)).await {
+            Ok(_) => return pending.sent(),
+            Err(refusal) => refusal,
+        };
+        match pending.refused(class(&refusal)) {
+            Next::RetryAfter(pause) => {
+                tracing::debug!(%refusal, ?pause, "the queue did not take a job");
+                tokio::time::sleep(pause).await;
+            }
+            Next::Answer(answer) => {
+                tracing::warn!(%refusal, "a job was not taken");
+                return answer;
+            }
+        }
+    }
+}
+
+fn payload(message: &str) -> Payload {
+    Payload { content_type: ContentType::Text, source: Source::Worker, body: message.as_bytes().to_vec(), delay: None }
+}
+
+fn class(refusal: &Refusal) -> edge::Refusal {
+    match refusal {
+        Refusal::Overloaded | Refusal::Queue(Refused::StorageLimit) => edge::Refusal::Overloaded { retry_after: None },
+        Refusal::Queue(
+            Refused::MessageTooLarge { .. } | Refused::BatchTooLarge { .. } | Refused::BatchTooMany { .. },
+        ) => edge::Refusal::TooLarge,
+        _ => edge::Refusal::Unavailable,
+    }
+}
+
+fn to_response(answer: edge::Response) -> Response {
+    let edge::Response { status, headers, body } = answer;
+    response(status, headers.iter().map(|(name, value)| (*name, value.as_str())), body)
+}

@@ -1,0 +1,208 @@
+//! From start to stop: the data directory, the store, the listener, and which part answers which path.
+//!
+//! One thread serves HTTP and another one the store (see `store`): the two cores of a small machine. More threads for
+//! HTTP would wait for the same store.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::binding::Target;
+use crate::config::{JsonBodies, Settings};
+use crate::credentials::Credentials;
+use crate::data_dir::DataDir;
+use crate::store::{QueueRef, Registry, Store};
+use crate::{api, binding, env_file, http, jobs, store};
+
+/// How long requests that have begun may take to end after a signal to stop.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// What the handlers of requests share.
+pub(crate) struct App {
+    pub(crate) store: Store,
+    pub(crate) account_id: String,
+    pub(crate) token: edge::Secret,
+    pub(crate) edge: edge::Config,
+    pub(crate) json_bodies: JsonBodies,
+}
+
+/// Serves until a signal asks to stop.
+pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
+    let data_dir = DataDir::open(&settings.data_dir)?;
+    let mut credentials = Credentials::load_or_make(&data_dir)?;
+    credentials.api_key = settings.api_key.clone().unwrap_or(credentials.api_key);
+    credentials.api_token = settings.api_token.clone().unwrap_or(credentials.api_token);
+    let token = edge::Secret::new(&credentials.api_token).context("credentials.json holds an empty api_token")?;
+    let registry = Registry::open(data_dir, store::now())?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = runtime
+        .block_on(TcpListener::bind(settings.listen))
+        .with_context(|| format!("cannot listen on {}; is another server there? (--listen)", settings.listen))?;
+    let address = listener.local_addr().context("cannot tell the address that is listened on")?;
+    if let Some(path) = &settings.env_file {
+        env_file::write(path, &settings_for_others(&registry, &credentials, address)?)?;
+    }
+    announce(&settings, address);
+
+    let (store, owner, gone) = Store::start(registry)?;
+    let app = App {
+        store,
+        account_id: credentials.account_id,
+        token,
+        edge: edge::Config { api_key: edge::Secret::new(&credentials.api_key) },
+        json_bodies: settings.json_bodies,
+    };
+    let served = runtime.block_on(run(listener, app, gone));
+    // With the runtime go the connections, and with them the last ways to the store, which ends then.
+    drop(runtime);
+    owner.join()?;
+    served
+}
+
+async fn run(listener: TcpListener, app: App, gone: oneshot::Receiver<()>) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let listener = listener.tap_io(|stream| {
+        // Answers are small and whole; waiting for more to send would only delay them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("cannot set TCP_NODELAY: {error}");
+        }
+    });
+    let router = Router::new().fallback(handle).with_state(Arc::new(app));
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+        // Resolves when `stop` is dropped.
+        let _ = stopped.await;
+    });
+    let mut server = pin!(server.into_future());
+    tokio::select! {
+        ended = &mut server => return ended.context("the server ended by itself"),
+        _ = gone => bail!("the thread of the store has ended; the log above says why"),
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping: requests that have begun are answered");
+    drop(stop);
+    match tokio::time::timeout(STOP_GRACE, server).await {
+        Ok(ended) => ended.context("the server did not end well"),
+        Err(_) => {
+            tracing::warn!("some connections did not end within {} s; closing them", STOP_GRACE.as_secs());
+            Ok(())
+        }
+    }
+}
+
+async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
+    let begun = Instant::now();
+    let (head, mut body) = request.into_parts();
+    let path = head.uri.path();
+    let response = if path.starts_with(api::PREFIX) {
+        api::handle(&app, &head, &mut body).await
+    } else if let Some(target) = Target::of_path(path) {
+        binding::handle(&app, target, &head, &mut body).await
+    } else {
+        jobs::handle(&app, &head, &mut body).await
+    };
+    http::discard_rest(&mut body).await;
+    let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    tracing::debug!(method = %head.method, path, status = response.status().as_u16(), micros, "answered");
+    response
+}
+
+/// What the other programs need to know.
+fn settings_for_others(
+    registry: &Registry,
+    credentials: &Credentials,
+    address: SocketAddr,
+) -> anyhow::Result<[(&'static str, String); 7]> {
+    let id_of = |name: &str| {
+        let queue = registry.queue(&QueueRef::Name(name.to_owned()));
+        queue.map(|queue| queue.id).with_context(|| {
+            format!(
+                "the queue {name} was deleted, so no settings can be written; start without --env-file and create it"
+            )
+        })
+    };
+    let url = base_url(address);
+    Ok([
+        ("CF_ACCOUNT_ID", credentials.account_id.clone()),
+        ("CF_JOBS_QUEUE_ID", id_of(edge::JOBS_QUEUE)?),
+        ("CF_RESULTS_QUEUE_ID", id_of(edge::RESULTS_QUEUE)?),
+        ("CF_QUEUES_API_TOKEN", credentials.api_token.clone()),
+        ("API_KEY", credentials.api_key.clone()),
+        ("CF_API_BASE_URL", format!("{url}/client/v4")),
+        ("PRODUCER_URL", url),
+    ])
+}
+
+/// The address for clients on this machine.
+fn base_url(mut address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        });
+    }
+    format!("http://{address}")
+}
+
+/// What a person sees at the start: on standard error and not in the log, so that it is there at any log level.
+fn announce(settings: &Settings, address: SocketAddr) {
+    let url = base_url(address);
+    eprintln!("local-edge listens on {url}, its data is in {}", settings.data_dir.display());
+    match &settings.env_file {
+        Some(path) => {
+            let file = shell_path(path);
+            eprintln!("submit a job: (. {file}; curl -sS \"$PRODUCER_URL/jobs\" -H \"x-api-key: $API_KEY\" \\");
+            eprintln!("                -H 'content-type: application/json' -d '{{\"task\":\"echo\",\"input\":1}}')");
+        }
+        None => eprintln!("with --env-file FILE it writes the settings that the other programs need"),
+    }
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            "listening on {address}, which other machines may reach: token, key and jobs travel as plain HTTP; \
+             put a TLS proxy in front, or use an SSH tunnel to a loopback address"
+        );
+    }
+}
+
+/// A path as a shell's `.` takes it: one without a slash would be looked for in PATH.
+fn shell_path(path: &Path) -> String {
+    let path = if path.components().count() == 1 { Path::new(".").join(path) } else { path.to_owned() };
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_for_clients_can_be_connected_to() {
+        for (listen, url) in [
+            ("127.0.0.1:1", "http://127.0.0.1:1"),
+            ("0.0.0.0:2", "http://127.0.0.1:2"),
+            ("[::]:3", "http://[::1]:3"),
+            ("192.0.2.1:4", "http://192.0.2.1:4"),
+        ] {
+            assert_eq!(base_url(listen.parse().unwrap()), url);
+        }
+    }
+
+    #[test]
+    fn paths_are_quoted_for_a_shell() {
+        assert_eq!(shell_path(Path::new(".env")), "'./.env'");
+        assert_eq!(shell_path(Path::new("/a b/it's")), "'/a b/it'\\''s'");
+    }
+}

@@ -1,0 +1,9 @@
+//! `local-edge` as a program: started, asked over HTTP, stopped, killed. One binary, so that it is linked once.
+
+mod binding;
+mod contract;
+mod durability;
+mod errors;
+mod jobs;
+mod leases;
+mod server;
