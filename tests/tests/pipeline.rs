@@ -232,7 +232,7 @@ fn the_laptop_submits_waits_and_remembers() {
     for again in [["show", id], ["wait", id]] {
         let spoken = laptop.run(&again);
         assert!(spoken.status.success(), "{spoken:?}");
-        assert_eq!(spoken.results(), [result.clone()]);
+        assert_eq!(spoken.results(), std::slice::from_ref(result));
     }
 
     // A script can tell a job that failed from a laptop that did.

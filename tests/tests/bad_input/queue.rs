@@ -23,7 +23,7 @@ fn assert_done_once(edge: &Edge, consumer: &Consumer, daemon: &mut Process, job_
     assert_eq!((&record["status"], &record["output"]), (&json!("completed"), &json!(1)), "{record}");
     wait_until("the job to be settled", LONG_PATIENCE, || edge.backlog(Queue::Jobs) == 0);
     assert!(edge.backlog(Queue::Results) >= 1);
-    let runs = std::fs::read_to_string(consumer.home().join("runs")).unwrap();
+    let runs = std::fs::read_to_string(consumer.home().join("runs")).expect("the job has run");
     assert_eq!(runs, "run\n", "a job ran again because the queue was in trouble");
 }
 
