@@ -20,6 +20,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// The processes of one run.
 pub(super) struct Tree {
     root: i32,
+    /// When the first process started; nothing of the run is older.
+    started: u64,
     /// Variables that every process of the run was started with, as they stand in `/proc/PID/environ`.
     marks: Vec<Vec<u8>>,
 }
@@ -31,13 +33,17 @@ struct Process {
     group: i32,
     session: i32,
     zombie: bool,
+    /// In clock ticks since the machine started.
+    started: u64,
 }
 
 impl Tree {
     /// The tree of a child that was started as the leader of its own process group.
     pub(super) fn of(child: &Child, marks: &[(&str, &str)]) -> Self {
         let root = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or_default();
-        Self { root, marks: marks.iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect() }
+        let started = process(root).map_or(0, |process| process.started);
+        let marks = marks.iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect();
+        Self { root, started, marks }
     }
 
     /// Sends a signal to every process of the run.
@@ -71,7 +77,7 @@ impl Tree {
             process.group == self.root
                 || process.session == self.root
                 || descends(&processes, pid, self.root)
-                || self.is_marked(pid)
+                || (process.started >= self.started && self.is_marked(pid))
         };
         let alive = processes.iter().filter(|(_, process)| !process.zombie);
         alive.filter(|&(&pid, process)| belongs(pid, process)).map(|(&pid, _)| pid).collect()
@@ -102,8 +108,11 @@ fn descends(processes: &BTreeMap<i32, Process>, mut pid: i32, root: i32) -> bool
 fn processes() -> BTreeMap<i32, Process> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(|pid| Some((pid, parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?)))
-        .collect()
+    pids.filter_map(|pid| Some((pid, process(pid)?))).collect()
+}
+
+fn process(pid: i32) -> Option<Process> {
+    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
 /// `pid (name) state parent group session …`; the name may hold anything, closing brackets too.
@@ -112,7 +121,10 @@ fn parse_stat(stat: &str) -> Option<Process> {
     let mut fields = rest.split_whitespace();
     let state = fields.next()?;
     let mut number = || fields.next()?.parse().ok();
-    Some(Process { parent: number()?, group: number()?, session: number()?, zombie: matches!(state, "Z" | "X") })
+    let (parent, group, session) = (number()?, number()?, number()?);
+    // The start is field 22, and the session was field 6.
+    let started = fields.nth(15)?.parse().ok()?;
+    Some(Process { parent, group, session, zombie: matches!(state, "Z" | "X"), started })
 }
 
 #[cfg(test)]
@@ -121,8 +133,9 @@ mod tests {
 
     #[test]
     fn names_with_brackets_do_not_confuse() {
-        let process = parse_stat("12 (a) S 9) ) Z 1 2 3 0 -1").unwrap();
+        let process = parse_stat("12 (a) S 9) ) Z 1 2 3 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 5000").unwrap();
         assert_eq!((process.parent, process.group, process.session, process.zombie), (1, 2, 3, true));
+        assert_eq!(process.started, 4711);
         assert!(parse_stat("12 (a) S").is_none());
     }
 }

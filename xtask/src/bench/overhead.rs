@@ -15,8 +15,8 @@ use crate::tools::{Kind, Tools};
 use crate::workspace::{Profile, Workspace};
 use crate::{command, image};
 
-const JOBS: usize = 40;
-const ROUNDS: usize = 4;
+const JOBS: usize = 100;
+const ROUNDS: usize = 3;
 
 pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<Row>> {
     let tools = Tools::set_up(workspace, &Kind::IMAGE)?;
