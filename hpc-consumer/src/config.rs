@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use program::LogFormat;
+use program::LogArgs;
 use protocol::limits;
 
 use crate::run::{Apptainer, Bare, Limits, Runtime};
@@ -23,12 +23,8 @@ pub(crate) struct Cli {
     /// Read settings from FILE instead of .env
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) env_file: Option<PathBuf>,
-    /// Log this much: error, warn, info, debug or trace, or a list of target=level
-    #[arg(long, global = true, env = "HPC_QUEUE_LOG", default_value = "info", value_name = "LEVEL")]
-    pub(crate) log: String,
-    /// Log in this form
-    #[arg(long, global = true, env = "HPC_QUEUE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
-    pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -86,7 +82,7 @@ pub(crate) struct RuntimeSettings {
     /// The apptainer program
     #[arg(long, env = "APPTAINER_BIN", default_value = "apptainer", value_name = "PROGRAM")]
     apptainer_bin: PathBuf,
-    /// Host paths that containers see, as apptainer's --bind: SRC[:DEST[:OPTIONS]],…
+    /// Host paths that containers see, as apptainer's --bind, for example /data:/data:ro,/scratch
     #[arg(long, env = "APPTAINER_BIND", value_name = "BINDS")]
     apptainer_bind: Option<String>,
     /// More arguments of `apptainer exec`, split as a shell does, for example --nv

@@ -31,7 +31,7 @@ fn main() -> Exit {
 fn start() -> anyhow::Result<Exit> {
     program::load_env_file(std::env::args_os())?;
     let cli = Cli::parse();
-    program::init_logging(cli.log_format, &cli.log)?;
+    cli.log.init()?;
     match cli.command {
         Command::Run(settings) => {
             let settings = settings.resolve()?;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::ensure;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use program::LogFormat;
+use program::LogArgs;
 
 /// The edge and the Cloudflare Queues pull API on one machine
 ///
@@ -17,12 +17,8 @@ use program::LogFormat;
 #[derive(Parser)]
 #[command(name = "local-edge", version, help_expected = true)]
 pub(crate) struct Cli {
-    /// Log this much: error, warn, info, debug or trace, or a list of target=level
-    #[arg(long, global = true, env = "HPC_QUEUE_LOG", default_value = "info", value_name = "LEVEL")]
-    pub(crate) log: String,
-    /// Log in this form
-    #[arg(long, global = true, env = "HPC_QUEUE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
-    pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

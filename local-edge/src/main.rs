@@ -44,7 +44,7 @@ fn main() -> Exit {
 fn start() -> anyhow::Result<()> {
     // No `.env` is read: this program writes the one that the others read.
     let cli = Cli::parse();
-    program::init_logging(cli.log_format, &cli.log)?;
+    cli.log.init()?;
     match cli.command {
         Command::Serve(settings) => server::serve(settings.resolve()?),
     }

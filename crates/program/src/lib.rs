@@ -8,4 +8,4 @@ mod logging;
 
 pub use env_file::load_env_file;
 pub use exit::Exit;
-pub use logging::{LogFormat, init_logging};
+pub use logging::{LogArgs, LogFormat, init_logging};

@@ -4,6 +4,24 @@ use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
+/// The flags of a program that runs for long.
+#[derive(Debug, clap::Args)]
+pub struct LogArgs {
+    /// Log this much: error, warn, info, debug or trace, or a list of target=level
+    #[arg(long, global = true, env = "HPC_QUEUE_LOG", default_value = "info", value_name = "LEVEL")]
+    log: String,
+    /// Log in this form
+    #[arg(long, global = true, env = "HPC_QUEUE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+impl LogArgs {
+    /// Starts logging as the flags say.
+    pub fn init(&self) -> anyhow::Result<()> {
+        init_logging(self.log_format, &self.log)
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
