@@ -35,6 +35,8 @@ pub enum Event {
     Settled(Result<(), Failure>),
     /// Take nothing new, finish what runs, then exit.
     Drain,
+    /// The same, but what runs is being ended, and what is owed is tried for a short time only.
+    Stop,
 }
 
 /// A message as the queue hands it over.
@@ -121,4 +123,24 @@ pub enum Notice {
     },
     /// The queue answers again.
     QueueBack,
+    /// The queue will never take this result. Its record stays on the cluster.
+    ResultRefused {
+        /// Whose result.
+        job_id: JobId,
+        /// What the queue says.
+        what: String,
+    },
+    /// Nothing more is taken, and the daemon exits when what runs has ended.
+    CannotGoOn {
+        /// What happened.
+        what: String,
+        /// How many jobs run.
+        running: usize,
+    },
+    /// The daemon exits with results that are not published or deliveries that are not settled. The records are on the
+    /// disk; they are published when their messages are delivered again.
+    LeftOver {
+        /// How many results.
+        results: usize,
+    },
 }

@@ -45,6 +45,17 @@ impl Line {
         !self.busy && now >= self.not_before
     }
 
+    /// Has the last request failed?
+    pub(crate) fn in_trouble(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Should it be tried all the same, for what is owed, then not often.
+    fn never(&mut self, now: Duration) -> Verdict {
+        self.not_before = now + LONGEST;
+        Verdict::Never
+    }
+
     /// The time of the next try, when it is in the future.
     pub(crate) fn next(&self) -> Option<Duration> {
         (!self.busy).then_some(self.not_before)
@@ -64,11 +75,11 @@ impl Line {
         let doubling = FIRST.saturating_mul(1 << (self.failures - 1).min(10)).min(LONGEST);
         let spread = |pause: Duration| pause.mul_f64(0.5 + failure.jitter.clamp(0.0, 1.0) / 2.0);
         let pause = match failure.class {
-            FailureClass::Fatal => return Verdict::Never,
+            FailureClass::Fatal => return self.never(now),
             FailureClass::PullNotEnabled => {
                 let since = *self.not_enabled_since.get_or_insert(now);
                 if now.saturating_sub(since) >= NOT_ENABLED_PATIENCE {
-                    return Verdict::Never;
+                    return self.never(now);
                 }
                 spread(doubling.min(Duration::from_secs(5)))
             }

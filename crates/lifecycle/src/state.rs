@@ -8,8 +8,18 @@ use protocol::{FailureClass, JobId, JobMessage, limits};
 use crate::pauses::{Line, Verdict};
 use crate::{Delivery, Effect, Event, Failure, Notice, RunEnd};
 
-/// Between two looks at a broken node.
+/// Between two looks at a broken node. It doubles each time that a node which passed its probe breaks again without
+/// having finished a job: a probe cannot see everything, and each try takes a delivery from a job.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The longest time between two looks at a broken node.
+const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(600);
+
+/// How many results may be owed before no more jobs are taken: each is kept in memory until it is published.
+const OWED_MAX: usize = 1_000;
+
+/// How long a daemon that was told to stop still tries to hand over what it owes.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the life of a job depends on.
 #[derive(Debug, Clone)]
@@ -36,6 +46,8 @@ pub struct Lifecycle {
     /// Jobs whose record is to be published, in order. The first `publishing` of them are on their way.
     outbox: VecDeque<JobId>,
     publishing: usize,
+    /// After a refusal: how many records to send at once, until the outbox is empty.
+    publish_at_most: Option<usize>,
     acks: VecDeque<String>,
     retries: VecDeque<(String, Duration)>,
     /// How many of `acks` and `retries` are on their way.
@@ -47,7 +59,15 @@ pub struct Lifecycle {
     settle: Line,
     node: Node,
     empty_pulls: u32,
+    /// How long to the next look, should the node break again.
+    probe_interval: Duration,
+    /// Has a job ended since the node broke last? Until one has, a single one is tried.
+    trusted: bool,
     draining: bool,
+    /// Told to stop: exit at this time, whatever is owed.
+    stop_at: Option<Duration>,
+    /// Why the daemon cannot go on, once all that runs has ended.
+    fatal: Option<String>,
     over: bool,
 }
 
@@ -66,9 +86,15 @@ enum Phase {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Node {
-    Probing { broken: bool },
+    Probing {
+        broken: Option<String>,
+    },
     Ready,
-    Broken { probe_at: Duration },
+    /// `problem` is what was said of it; nothing at the start.
+    Broken {
+        probe_at: Duration,
+        problem: Option<String>,
+    },
 }
 
 impl Lifecycle {
@@ -79,6 +105,7 @@ impl Lifecycle {
             jobs: BTreeMap::new(),
             outbox: VecDeque::new(),
             publishing: 0,
+            publish_at_most: None,
             acks: VecDeque::new(),
             retries: VecDeque::new(),
             settling: (0, 0),
@@ -86,9 +113,13 @@ impl Lifecycle {
             pull: Line::default(),
             publish: Line::default(),
             settle: Line::default(),
-            node: Node::Broken { probe_at: Duration::ZERO },
+            node: Node::Broken { probe_at: Duration::ZERO, problem: None },
             empty_pulls: 0,
+            probe_interval: PROBE_INTERVAL,
+            trusted: true,
             draining: false,
+            stop_at: None,
+            fatal: None,
             over: false,
         }
     }
@@ -99,6 +130,10 @@ impl Lifecycle {
         match event {
             Event::Tick => {}
             Event::Drain => self.draining = true,
+            Event::Stop => {
+                self.draining = true;
+                self.stop_at.get_or_insert(now + STOP_PATIENCE);
+            }
             Event::Probed(outcome) => self.probed(outcome, now, &mut effects),
             Event::Pulled(Ok(deliveries)) => self.pulled(deliveries, now, &mut effects),
             Event::Pulled(Err(failure)) => self.failed(|state| &mut state.pull, &failure, now, &mut effects),
@@ -114,6 +149,9 @@ impl Lifecycle {
                 self.published();
             }
             Event::Published(Err(failure)) => {
+                if failure.class == FailureClass::Refused {
+                    self.refused(&failure, &mut effects);
+                }
                 self.publishing = 0;
                 self.failed(|state| &mut state.publish, &failure, now, &mut effects);
             }
@@ -140,13 +178,13 @@ impl Lifecycle {
     /// When to step with [`Event::Tick`] if nothing else happens before.
     pub fn wake_at(&self) -> Option<Duration> {
         let probe = match self.node {
-            Node::Broken { probe_at } => Some(probe_at),
+            Node::Broken { probe_at, .. } if !self.draining => Some(probe_at),
             _ => None,
         };
         let pull = if self.may_pull() { self.pull.next() } else { None };
         let publish = if self.outbox.is_empty() { None } else { self.publish.next() };
         let settle = if self.unsettled() { self.settle.next() } else { None };
-        [probe, pull, publish, settle].into_iter().flatten().min()
+        [probe, pull, publish, settle, self.stop_at].into_iter().flatten().min()
     }
 
     /// How many jobs run.
@@ -189,11 +227,11 @@ impl Lifecycle {
         if self.over {
             return;
         }
-        if let Node::Broken { probe_at } = self.node
-            && now >= probe_at
+        if let Node::Broken { probe_at, problem } = &mut self.node
+            && now >= *probe_at
             && !self.draining
         {
-            self.node = Node::Probing { broken: probe_at > Duration::ZERO };
+            self.node = Node::Probing { broken: problem.take() };
             effects.push(Effect::Probe);
         }
         if !self.outbox.is_empty() && self.publish.free(now) {
@@ -214,13 +252,32 @@ impl Lifecycle {
         }
         if self.may_pull() && self.pull.free(now) {
             self.pull.busy = true;
-            effects.push(Effect::Pull(self.free_slots().min(self.settings.batch_size)));
+            let most = if self.trusted { self.settings.batch_size } else { 1 };
+            effects.push(Effect::Pull(self.free_slots().min(most)));
         }
-        let nothing_left = self.jobs.is_empty() && !self.unsettled() && self.putting_away == 0 && !self.pull.busy;
+        self.end(now, effects);
+    }
+
+    /// Is it time to exit? What runs is never left alone: it has no other parent.
+    fn end(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let nothing_runs = self.running() == 0 && self.putting_away == 0 && !self.pull.busy;
+        if !nothing_runs {
+            return;
+        }
+        let nothing_left = self.jobs.is_empty() && !self.unsettled();
         let told_to_end = self.draining || (self.settings.exit_when_idle && self.empty_pulls > 0);
-        if nothing_left && told_to_end {
+        let tried = |line: &Line, nothing_owed: bool| nothing_owed || (!line.busy && line.in_trouble());
+        let all_tried = tried(&self.publish, self.outbox.is_empty()) && tried(&self.settle, !self.unsettled());
+        let hopeless = (self.fatal.is_some() && all_tried) || self.stop_at.is_some_and(|stop_at| now >= stop_at);
+        if (nothing_left && told_to_end) || hopeless {
             self.over = true;
-            effects.push(Effect::Exit);
+            if !self.outbox.is_empty() || self.unsettled() {
+                effects.push(Effect::Say(Notice::LeftOver { results: self.outbox.len() }));
+            }
+            effects.push(match self.fatal.take() {
+                Some(why) => Effect::Fail(why),
+                None => Effect::Exit,
+            });
         }
     }
 
@@ -229,7 +286,13 @@ impl Lifecycle {
     }
 
     fn may_pull(&self) -> bool {
-        self.node == Node::Ready && !self.draining && !self.over && self.free_slots() > 0 && self.putting_away == 0
+        self.node == Node::Ready
+            && !self.draining
+            && !self.over
+            && self.free_slots() > 0
+            && (self.trusted || self.running() == 0)
+            && self.putting_away == 0
+            && self.outbox.len() < OWED_MAX
     }
 
     fn unsettled(&self) -> bool {
@@ -242,11 +305,30 @@ impl Lifecycle {
             Phase::Recorded(record) => record.clone(),
             Phase::Running => unreachable!("only recorded jobs enter the outbox"),
         };
+        let mut count = 0;
         let fits = |record: &String| {
             bytes += record.len() + limits::MESSAGE_METADATA_BYTES;
-            bytes <= limits::BATCH_BYTES_MAX
+            count += 1;
+            // One record always goes: should it be too large, the queue says so.
+            count == 1 || bytes <= limits::BATCH_BYTES_MAX
         };
-        self.outbox.iter().take(limits::BATCH_COUNT_MAX).map(record).take_while(fits).collect()
+        let most = self.publish_at_most.unwrap_or(limits::BATCH_COUNT_MAX);
+        self.outbox.iter().take(most).map(record).take_while(fits).collect()
+    }
+
+    /// The queue will never take these records as they are. Which of them is to blame shows when they are sent one by
+    /// one; that one is given up, so that the others can go on. Its record stays on the disk.
+    fn refused(&mut self, failure: &Failure, effects: &mut Vec<Effect>) {
+        if self.publishing != 1 {
+            self.publish_at_most = Some(1);
+            return;
+        }
+        self.publishing = 1;
+        if let Some(job_id) = self.outbox.front() {
+            let (job_id, what) = (job_id.clone(), failure.what.clone());
+            effects.push(Effect::Say(Notice::ResultRefused { job_id, what }));
+        }
+        self.published();
     }
 
     fn pulled(&mut self, deliveries: Vec<Delivery>, now: Duration, effects: &mut Vec<Effect>) {
@@ -259,41 +341,41 @@ impl Lifecycle {
             return;
         }
         self.empty_pulls = 0;
+        // Jobs first: a stray message with the id of one of them must not take its place.
+        let mut strays = Vec::new();
         for delivery in deliveries {
-            self.delivered(delivery, effects);
+            match parse(&delivery.body) {
+                Ok(message) => self.delivered(delivery.lease_id, message, effects),
+                Err(problem) => strays.push((delivery, problem)),
+            }
+        }
+        for (delivery, (job_id, problem)) in strays {
+            let job_id = job_id.filter(|job_id| !self.jobs.contains_key(job_id));
+            self.putting_away += 1;
+            effects.push(Effect::PutAway { lease_id: delivery.lease_id, job_id, body: delivery.body, problem });
         }
     }
 
-    fn delivered(&mut self, delivery: Delivery, effects: &mut Vec<Effect>) {
-        let parsed = match protocol::body::json_text(&delivery.body) {
-            Some(text) => JobMessage::parse(&text).map_err(|error| (error.job_id.clone(), error.to_string())),
-            None => Err((None, "the message is not a job: its body is not JSON, neither plain nor base64".to_owned())),
-        };
-        match parsed {
-            Ok(message) => {
-                if let Some(job) = self.jobs.get_mut(&message.job_id) {
-                    job.leases.push(delivery.lease_id);
-                } else if self.free_slots() == 0 {
-                    // The queue gave more than it was asked for; others may have room.
-                    self.retries.push_back((delivery.lease_id, Duration::ZERO));
-                } else {
-                    let job = Job { leases: vec![delivery.lease_id], phase: Phase::Running };
-                    self.jobs.insert(message.job_id.clone(), job);
-                    effects.push(Effect::Run(Box::new(message)));
-                }
-            }
-            Err((job_id, problem)) => {
-                // A job that is held has its own end; the stray message only loses its copy.
-                let job_id = job_id.filter(|job_id| !self.jobs.contains_key(job_id));
-                self.putting_away += 1;
-                effects.push(Effect::PutAway { lease_id: delivery.lease_id, job_id, body: delivery.body, problem });
-            }
+    fn delivered(&mut self, lease_id: String, message: JobMessage, effects: &mut Vec<Effect>) {
+        if let Some(job) = self.jobs.get_mut(&message.job_id) {
+            job.leases.push(lease_id);
+        } else if self.node != Node::Ready {
+            self.retries.push_back((lease_id, self.settings.retry_delay));
+        } else if self.draining || self.free_slots() == 0 {
+            // Pulled before we knew, or more than was asked for; others may have room.
+            self.retries.push_back((lease_id, Duration::ZERO));
+        } else {
+            let job = Job { leases: vec![lease_id], phase: Phase::Running };
+            self.jobs.insert(message.job_id.clone(), job);
+            effects.push(Effect::Run(Box::new(message)));
         }
     }
 
     fn run_ended(&mut self, job_id: JobId, end: RunEnd, now: Duration, effects: &mut Vec<Effect>) {
         match end {
             RunEnd::Recorded(record) => {
+                self.trusted = true;
+                self.probe_interval = PROBE_INTERVAL;
                 if let Some(job) = self.jobs.get_mut(&job_id) {
                     job.phase = Phase::Recorded(record);
                     self.outbox.push_back(job_id);
@@ -309,6 +391,8 @@ impl Lifecycle {
 
     fn give_back(&mut self, job_id: &JobId, delay: Duration) {
         if let Some(job) = self.jobs.remove(job_id) {
+            // It comes back after its delay: the queue is not empty.
+            self.empty_pulls = 0;
             self.retries.extend(job.leases.into_iter().map(|lease| (lease, delay)));
         }
     }
@@ -334,29 +418,35 @@ impl Lifecycle {
                 self.acks.extend(job.leases);
             }
         }
+        if self.outbox.is_empty() {
+            self.publish_at_most = None;
+        }
     }
 
     fn probed(&mut self, outcome: Result<(), String>, now: Duration, effects: &mut Vec<Effect>) {
-        let was_broken = matches!(self.node, Node::Probing { broken: true });
+        let Node::Probing { broken } = &mut self.node else { return };
+        let known = broken.take();
         match outcome {
             Ok(()) => {
                 self.node = Node::Ready;
-                if was_broken {
+                if known.is_some() {
                     effects.push(Effect::Say(Notice::NodeReady));
                 }
             }
             Err(problem) => {
-                self.node = Node::Broken { probe_at: now + PROBE_INTERVAL };
-                if !was_broken {
-                    effects.push(Effect::Say(Notice::NodeBroken(problem)));
+                if known.as_ref() != Some(&problem) {
+                    effects.push(Effect::Say(Notice::NodeBroken(problem.clone())));
                 }
+                self.node = Node::Broken { probe_at: now + PROBE_INTERVAL, problem: Some(problem) };
             }
         }
     }
 
     fn node_broken(&mut self, problem: String, now: Duration, effects: &mut Vec<Effect>) {
         if self.node == Node::Ready {
-            self.node = Node::Broken { probe_at: now + PROBE_INTERVAL };
+            self.node = Node::Broken { probe_at: now + self.probe_interval, problem: Some(problem.clone()) };
+            self.probe_interval = (self.probe_interval * 2).min(PROBE_INTERVAL_MAX);
+            self.trusted = false;
             effects.push(Effect::Say(Notice::NodeBroken(problem)));
         }
     }
@@ -380,9 +470,22 @@ impl Lifecycle {
                 effects.push(Effect::Say(Notice::QueueTrouble { what: failure.what.clone(), next_try: pause }));
             }
             Verdict::Never => {
-                self.over = true;
-                effects.push(Effect::Fail(failure.what.clone()));
+                // What runs is worth more than a quick exit: it is ended by nobody and still gets its record.
+                self.draining = true;
+                self.fatal = Some(failure.what.clone());
+                if self.running() > 0 {
+                    let (what, running) = (failure.what.clone(), self.running());
+                    effects.push(Effect::Say(Notice::CannotGoOn { what, running }));
+                }
             }
         }
+    }
+}
+
+/// The job in a message, or whose job it was meant to be and what is wrong with it.
+fn parse(body: &str) -> Result<JobMessage, (Option<JobId>, String)> {
+    match protocol::body::json_text(body) {
+        Some(text) => JobMessage::parse(&text).map_err(|error| (error.job_id.clone(), error.to_string())),
+        None => Err((None, "the message is not a job: its body is not JSON, neither plain nor base64".to_owned())),
     }
 }

@@ -20,9 +20,10 @@ fn settings() -> Settings {
 
 /// A lifecycle whose node is ready and whose first pull is on its way.
 fn pulling(settings: Settings) -> Lifecycle {
+    let slots = settings.slots;
     let mut state = Lifecycle::new(settings);
     assert_eq!(state.step(Event::Tick, Duration::ZERO), [Effect::Probe]);
-    assert_eq!(state.step(Event::Probed(Ok(())), Duration::ZERO), [Effect::Pull(2)]);
+    assert_eq!(state.step(Event::Probed(Ok(())), Duration::ZERO), [Effect::Pull(slots)]);
     state
 }
 
@@ -112,7 +113,137 @@ fn a_broken_node_gives_the_job_back_and_pulls_again_only_after_a_probe() {
     assert_eq!(step(&mut state, Event::Probed(Err("disk full".to_owned())), 11 * SECOND), [], "it is said once");
     assert_eq!(step(&mut state, Event::Tick, 21 * SECOND), [Effect::Probe]);
     let effects = step(&mut state, Event::Probed(Ok(())), 21 * SECOND);
-    assert_eq!(effects, [Effect::Say(Notice::NodeReady), Effect::Pull(2)]);
+    assert_eq!(effects, [Effect::Say(Notice::NodeReady), Effect::Pull(1)], "one job is tried first");
+    let effects = step(&mut state, Event::Pulled(Ok(vec![job("a", "L2")])), 22 * SECOND);
+    assert_eq!((runs(&effects).len(), effects.len()), (1, 1), "and no other until it has ended");
+    let effects = step(&mut state, recorded("a"), 23 * SECOND);
+    assert_eq!(effects[1..], [Effect::Pull(2)], "then the node is trusted again");
+}
+
+#[test]
+fn a_node_that_passes_its_probe_and_breaks_again_is_looked_at_less_and_less() {
+    let mut state = pulling(settings());
+    let mut now = SECOND;
+    for (lease, pause) in [("L1", 10), ("L2", 20), ("L3", 40)] {
+        step(&mut state, Event::Pulled(Ok(vec![job("a", lease)])), now);
+        step(&mut state, Event::RunEnded(id("a"), RunEnd::NodeBroken("no".to_owned())), now);
+        step(&mut state, Event::Settled(Ok(())), now);
+        // A pull may be on its way.
+        step(&mut state, Event::Pulled(Ok(vec![])), now);
+        assert_eq!(state.wake_at(), Some(now + pause * SECOND));
+        now += pause * SECOND;
+        assert_eq!(step(&mut state, Event::Tick, now), [Effect::Probe]);
+        let effects = step(&mut state, Event::Probed(Ok(())), now);
+        assert!(effects.contains(&Effect::Say(Notice::NodeReady)));
+        now += 2 * SECOND;
+        step(&mut state, Event::Tick, now);
+    }
+}
+
+#[test]
+fn a_new_cause_of_a_broken_node_is_said() {
+    let mut state = Lifecycle::new(settings());
+    step(&mut state, Event::Tick, Duration::ZERO);
+    let broken = |what: &str| Event::Probed(Err(what.to_owned()));
+    let said = |what: &str| Effect::Say(Notice::NodeBroken(what.to_owned()));
+    assert_eq!(step(&mut state, broken("no apptainer"), Duration::ZERO), [said("no apptainer")]);
+    for (seconds, what, effects) in
+        [(10, "no apptainer", vec![]), (20, "no image", vec![said("no image")]), (30, "no image", vec![])]
+    {
+        step(&mut state, Event::Tick, seconds * SECOND);
+        assert_eq!(step(&mut state, broken(what), seconds * SECOND), effects);
+    }
+}
+
+#[test]
+fn what_is_pulled_while_the_node_breaks_or_the_daemon_drains_goes_back() {
+    let mut state = pulling(settings());
+    step(&mut state, Event::Drain, SECOND);
+    let effects = step(&mut state, Event::Pulled(Ok(vec![job("a", "L1")])), SECOND);
+    assert_eq!(effects, [Effect::Settle { acks: vec![], retries: vec![("L1".to_owned(), Duration::ZERO)] }]);
+
+    let mut state = pulling(settings());
+    step(&mut state, Event::Pulled(Ok(vec![job("a", "L1")])), SECOND);
+    step(&mut state, Event::RunEnded(id("a"), RunEnd::NodeBroken("no".to_owned())), SECOND);
+    step(&mut state, Event::Settled(Ok(())), SECOND);
+    let effects = step(&mut state, Event::Pulled(Ok(vec![job("b", "L2")])), SECOND);
+    assert_eq!(effects, [Effect::Settle { acks: vec![], retries: vec![("L2".to_owned(), 60 * SECOND)] }]);
+}
+
+#[test]
+fn a_stray_message_does_not_take_the_place_of_a_job_of_the_same_pull() {
+    let mut state = pulling(settings());
+    let stray = Delivery { lease_id: "L1".to_owned(), body: r#"{"v":2,"job_id":"a","task":"echo"}"#.to_owned() };
+    let effects = step(&mut state, Event::Pulled(Ok(vec![stray, job("a", "L2")])), SECOND);
+    assert_eq!(runs(&effects), ["a"]);
+    assert!(matches!(&effects[1], Effect::PutAway { job_id: None, .. }), "{effects:?}");
+}
+
+#[test]
+fn when_nothing_gets_better_running_jobs_still_end_and_are_published() {
+    let mut state = pulling(settings());
+    step(&mut state, Event::Pulled(Ok(vec![job("a", "L1")])), SECOND);
+    let effects = step(&mut state, Event::Pulled(Err(failure(FailureClass::Fatal))), SECOND);
+    assert_eq!(effects, [Effect::Say(Notice::CannotGoOn { what: "it failed".to_owned(), running: 1 })]);
+    assert_eq!(step(&mut state, Event::Tick, 100 * SECOND), [], "nothing more is taken");
+    assert_eq!(step(&mut state, recorded("a"), 100 * SECOND), [Effect::Publish(vec!["record of a".to_owned()])]);
+    assert_eq!(step(&mut state, Event::Published(Ok(())), 100 * SECOND), [acks(&["L1"])]);
+    assert_eq!(step(&mut state, Event::Settled(Ok(())), 100 * SECOND), [Effect::Fail("it failed".to_owned())]);
+
+    // The same where the results are refused as well: tried once, and said.
+    let mut state = pulling(settings());
+    step(&mut state, Event::Pulled(Ok(vec![job("a", "L1")])), SECOND);
+    step(&mut state, Event::Pulled(Err(failure(FailureClass::Fatal))), SECOND);
+    step(&mut state, recorded("a"), SECOND);
+    let effects = step(&mut state, Event::Published(Err(failure(FailureClass::Fatal))), SECOND);
+    assert_eq!(effects, [Effect::Say(Notice::LeftOver { results: 1 }), Effect::Fail("it failed".to_owned())]);
+}
+
+#[test]
+fn a_result_that_is_refused_does_not_hold_up_the_others() {
+    let mut state = pulling(Settings { slots: 3, ..settings() });
+    let jobs = vec![job("a", "L1"), job("b", "L2"), job("c", "L3")];
+    step(&mut state, Event::Pulled(Ok(jobs)), SECOND);
+    step(&mut state, recorded("a"), SECOND);
+    step(&mut state, recorded("b"), SECOND);
+    step(&mut state, recorded("c"), SECOND);
+    step(&mut state, Event::Published(Ok(())), SECOND);
+    // b and c are on their way together, and refused; then one by one.
+    let mut now = SECOND;
+    let mut refused = |state: &mut Lifecycle| {
+        let mut effects = step(state, Event::Published(Err(failure(FailureClass::Refused))), now);
+        now += 100 * SECOND;
+        effects.extend(step(state, Event::Tick, now));
+        effects
+    };
+    let publish = |ids: &[&str]| Effect::Publish(ids.iter().map(|id| format!("record of {id}")).collect());
+    assert!(refused(&mut state).contains(&publish(&["b"])));
+    let effects = refused(&mut state);
+    let given_up = Notice::ResultRefused { job_id: id("b"), what: "it failed".to_owned() };
+    assert!(effects.contains(&Effect::Say(given_up)) && effects.contains(&publish(&["c"])), "{effects:?}");
+    step(&mut state, Event::Published(Ok(())), 1_000 * SECOND);
+    assert_eq!((state.owed(), state.running()), (0, 0));
+}
+
+#[test]
+fn told_to_stop_it_does_not_wait_for_a_queue_that_is_away() {
+    let mut state = pulling(settings());
+    step(&mut state, Event::Pulled(Ok(vec![job("a", "L1")])), SECOND);
+    step(&mut state, Event::Pulled(Ok(vec![])), SECOND);
+    step(&mut state, Event::Stop, SECOND);
+    step(&mut state, Event::RunEnded(id("a"), RunEnd::Stopped), SECOND);
+    step(&mut state, Event::Settled(Err(failure(FailureClass::Unavailable))), SECOND);
+    let mut now = SECOND;
+    loop {
+        assert!(now < 20 * SECOND);
+        now = state.wake_at().expect("it has something to do");
+        let effects = step(&mut state, Event::Tick, now);
+        if effects.contains(&Effect::Exit) {
+            break;
+        }
+        step(&mut state, Event::Settled(Err(failure(FailureClass::Unavailable))), now);
+    }
+    assert_eq!(now, 11 * SECOND);
 }
 
 #[test]
