@@ -194,7 +194,8 @@ fn to_json<T: Serialize>(value: &T) -> Result<String, ApiError> {
     serde_json::to_string(value).map_err(|error| ApiError::internal(&error))
 }
 
-fn refuse(error: &ApiError) -> Response {
+/// A refusal that a Worker throws.
+pub(crate) fn refuse(error: &ApiError) -> Response {
     // A header holds visible ASCII; a text may repeat what a client sent.
     let cause: String = error.message.chars().filter(|&c| c == ' ' || c.is_ascii_graphic()).take(1_000).collect();
     let code = error.code.to_string();

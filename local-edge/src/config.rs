@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::ensure;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use program::LogArgs;
 
 /// The edge and the Cloudflare Queues pull API on one machine
@@ -74,6 +75,11 @@ pub(crate) struct ServeArgs {
     /// Prefer the environment: other users of the machine can see flags.
     #[arg(long, env = "CF_QUEUES_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     api_token: Option<String>,
+    /// Offer faults on demand at /faults, for tests of other programs; never with real work
+    ///
+    /// Nothing goes wrong before a plan is set there, with the API token. See docs/local-edge.md.
+    #[arg(long, env = "LOCAL_EDGE_FAULTS", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    faults: bool,
 }
 
 /// What `serve` works with.
@@ -84,6 +90,7 @@ pub(crate) struct Settings {
     pub(crate) json_bodies: JsonBodies,
     pub(crate) api_key: Option<String>,
     pub(crate) api_token: Option<String>,
+    pub(crate) faults: bool,
 }
 
 impl ServeArgs {
@@ -97,6 +104,7 @@ impl ServeArgs {
             json_bodies: self.json_bodies,
             api_key: secret("API_KEY", self.api_key)?,
             api_token: secret("CF_QUEUES_API_TOKEN", self.api_token)?,
+            faults: self.faults,
         })
     }
 }

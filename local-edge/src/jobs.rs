@@ -10,7 +10,7 @@ use edge::{Decision, Next, Pending, Problem, Route};
 use crate::http::{header_text, read_body, response};
 use crate::random;
 use crate::server::App;
-use crate::store::{self, ContentType, Payload, QueueRef, Refusal, Source};
+use crate::store::{ContentType, Payload, QueueRef, Refusal, Source};
 
 /// Answers a request.
 pub(crate) async fn handle(app: &App, head: &Parts, body: &mut Body) -> Response {
@@ -33,7 +33,7 @@ pub(crate) async fn handle(app: &App, head: &Parts, body: &mut Body) -> Response
         Ok(body) => body,
         Err(error) => return to_response(Problem::MalformedJson { detail: error.to_string() }.response()),
     };
-    let now = protocol::timestamp_from_millis(store::now());
+    let now = protocol::timestamp_from_millis(app.now());
     let decision = admission.admit(&body, now, &mut random::bytes);
     match decision {
         Decision::Answer(answer) => to_response(answer),
@@ -76,7 +76,8 @@ fn class(refusal: &Refusal) -> edge::Refusal {
     }
 }
 
-fn to_response(answer: edge::Response) -> Response {
+/// An answer of the edge, on the wire.
+pub(crate) fn to_response(answer: edge::Response) -> Response {
     let edge::Response { status, headers, body } = answer;
     response(status, headers.iter().map(|(name, value)| (*name, value.as_str())), body)
 }

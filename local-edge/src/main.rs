@@ -8,6 +8,7 @@
 //! | `api` | `/client/v4`: the Cloudflare Queues HTTP API |
 //! | `binding` | `/message`, `/batch`, `/metrics`: what workerd speaks for a queue binding |
 //! | `jobs` | everything else: `POST /jobs`, `GET /health`, as crate `edge` decides |
+//! | `faults` | faults on demand, for tests of the other programs; only with `--faults` |
 //! | `http` | reading bodies and writing answers |
 //! | `store` | one thread that owns all queues; what it answers is on disk |
 //! | `data_dir`, `credentials`, `env_file` | what is on disk besides the queues |
@@ -20,6 +21,7 @@ mod config;
 mod credentials;
 mod data_dir;
 mod env_file;
+mod faults;
 mod http;
 mod jobs;
 mod random;

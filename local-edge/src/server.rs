@@ -11,9 +11,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::response::Response;
 use axum::serve::ListenerExt as _;
+use edge::queue::Millis;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -22,6 +25,7 @@ use crate::binding::Target;
 use crate::config::{JsonBodies, Settings};
 use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
+use crate::faults::{self, Faults};
 use crate::store::{QueueRef, Registry, Store};
 use crate::{api, binding, env_file, http, jobs, store};
 
@@ -35,6 +39,15 @@ pub(crate) struct App {
     pub(crate) token: edge::Secret,
     pub(crate) edge: edge::Config,
     pub(crate) json_bodies: JsonBodies,
+    /// Only with `--faults`.
+    faults: Option<Arc<Faults>>,
+}
+
+impl App {
+    /// The time of this server: that of the machine, unless a fault has the clock wrong.
+    pub(crate) fn now(&self) -> Millis {
+        store::now() + self.faults.as_ref().map_or(0, |faults| faults.clock_offset())
+    }
 }
 
 /// Serves until a signal asks to stop.
@@ -44,7 +57,11 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
     credentials.api_key = settings.api_key.clone().unwrap_or(credentials.api_key);
     credentials.api_token = settings.api_token.clone().unwrap_or(credentials.api_token);
     let token = edge::Secret::new(&credentials.api_token).context("credentials.json holds an empty api_token")?;
-    let registry = Registry::open(data_dir, store::now())?;
+    let mut registry = Registry::open(data_dir, store::now())?;
+    let faults = settings.faults.then(|| Arc::new(Faults::new()));
+    if let Some(faults) = &faults {
+        registry.disturb_with(faults.clone())?;
+    }
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime
@@ -63,6 +80,7 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
         token,
         edge: edge::Config { api_key: edge::Secret::new(&credentials.api_key) },
         json_bodies: settings.json_bodies,
+        faults,
     };
     let served = runtime.block_on(run(listener, app, gone));
     // With the runtime go the connections, and with them the last ways to the store, which ends then.
@@ -107,18 +125,27 @@ async fn run(listener: TcpListener, app: App, gone: oneshot::Receiver<()>) -> an
 async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
     let begun = Instant::now();
     let (head, mut body) = request.into_parts();
-    let path = head.uri.path();
-    let response = if path.starts_with(api::PREFIX) {
-        api::handle(&app, &head, &mut body).await
-    } else if let Some(target) = Target::of_path(path) {
-        binding::handle(&app, target, &head, &mut body).await
-    } else {
-        jobs::handle(&app, &head, &mut body).await
+    let response = match &app.faults {
+        None => answer(&app, &head, &mut body).await,
+        Some(faults) => faults::around(faults, &app, &head, &mut body).await,
     };
     http::discard_rest(&mut body).await;
+    let path = head.uri.path();
     let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
     tracing::debug!(method = %head.method, path, status = response.status().as_u16(), micros, "answered");
     response
+}
+
+/// Has a request answered by the part that its path belongs to.
+pub(crate) async fn answer(app: &App, head: &Parts, body: &mut Body) -> Response {
+    let path = head.uri.path();
+    if path.starts_with(api::PREFIX) {
+        api::handle(app, head, body).await
+    } else if let Some(target) = Target::of_path(path) {
+        binding::handle(app, target, head, body).await
+    } else {
+        jobs::handle(app, head, body).await
+    }
 }
 
 /// What the other programs need to know.
@@ -169,6 +196,12 @@ fn announce(settings: &Settings, address: SocketAddr) {
             eprintln!("                -H 'content-type: application/json' -d '{{\"task\":\"echo\",\"input\":1}}')");
         }
         None => eprintln!("with --env-file FILE it writes the settings that the other programs need"),
+    }
+    if settings.faults {
+        tracing::warn!(
+            "--faults (LOCAL_EDGE_FAULTS) is on: who has the API token can have requests lost, messages delivered twice \
+             and the disk full (PUT /faults); this is for tests and never for jobs that somebody waits for"
+        );
     }
     if !address.ip().is_loopback() {
         tracing::warn!(

@@ -105,7 +105,7 @@ impl ApiError {
     }
 
     /// The answer of the API.
-    pub(super) fn response(&self) -> Response {
+    pub(crate) fn response(&self) -> Response {
         let errors = [ErrorBody { code: self.code, message: &self.message }];
         let envelope = Envelope { success: false, errors, messages: [], result: None };
         let body = serde_json::to_string(&envelope).expect("an error holds only a number and a text");

@@ -121,6 +121,26 @@ impl Database {
         if self.connection.is_autocommit() { Ok(()) } else { self.run("ROLLBACK", params![]) }
     }
 
+    /// How many rows were ever changed since the database was opened.
+    pub(super) fn changes(&self) -> u64 {
+        self.connection.total_changes()
+    }
+
+    /// Makes a place that has no room, for [`Self::be_full`]: a database in memory that may not grow.
+    pub(super) fn prepare_to_be_full(&self) -> rusqlite::Result<()> {
+        self.connection.execute_batch(
+            "ATTACH ':memory:' AS no_room;
+             CREATE TABLE no_room.ballast (bytes BLOB NOT NULL);
+             PRAGMA no_room.max_page_count = 1;",
+        )
+    }
+
+    /// Has SQLite fail as on a full disk, within a transaction that has written: where the commit would fail on a disk
+    /// that is really full, with the same error, and with the same consequences for the transaction.
+    pub(super) fn be_full(&self) -> rusqlite::Result<()> {
+        self.run("INSERT INTO no_room.ballast (bytes) VALUES (zeroblob(1000000))", params![])
+    }
+
     fn run(&self, sql: &str, values: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<()> {
         self.connection.prepare_cached(sql)?.execute(values).map(drop)
     }

@@ -4,6 +4,7 @@ mod binding;
 mod contract;
 mod durability;
 mod errors;
+mod faults;
 mod jobs;
 mod leases;
 mod server;

@@ -18,6 +18,7 @@
 //!
 //! Out of scope: bodies, storage, HTTP, several queues. No clock and no randomness: both are arguments.
 
+mod chosen;
 mod handle;
 mod message;
 mod model;
@@ -29,6 +30,7 @@ mod history;
 #[cfg(test)]
 mod tests;
 
+pub use chosen::Candidates;
 pub use handle::{Handle, InvalidHandle, MessageId};
 pub use message::{Fact, Message, Metrics, NewMessage, Removal, Retry, Settled, Warning};
 pub use model::Queue;

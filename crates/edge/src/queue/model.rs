@@ -153,6 +153,18 @@ impl Queue {
         visibility_timeout_ms: Option<u64>,
         facts: &mut Vec<Fact>,
     ) -> Result<Vec<Message>, Refused> {
+        let (count, timeout) = self.terms_of_pull(batch_size, visibility_timeout_ms)?;
+        self.advance(now, facts);
+        let ready = self.ready(now, count);
+        Ok(self.lease(ready, now + timeout, facts))
+    }
+
+    /// How many messages a pull gets at most, and for how long.
+    pub(super) fn terms_of_pull(
+        &self,
+        batch_size: Option<u64>,
+        visibility_timeout_ms: Option<u64>,
+    ) -> Result<(u64, Millis), Refused> {
         let consumer = self.consumer.as_ref().ok_or(Refused::PullNotEnabled)?;
         if self.settings.delivery_paused {
             return Err(Refused::DeliveryPaused);
@@ -165,18 +177,20 @@ impl Queue {
         if !VISIBILITY_TIMEOUT_MS.contains(&timeout) {
             return Err(Refused::VisibilityTimeout { given: timeout });
         }
-        self.advance(now, facts);
-        let ready = self.ready(now, count);
-        let visible_at = now + millis(Duration::from_millis(timeout));
-        Ok(ready
+        Ok((count, millis(Duration::from_millis(timeout))))
+    }
+
+    /// Delivers messages, each under a new lease.
+    pub(super) fn lease(&mut self, messages: Vec<Message>, until: Millis, facts: &mut Vec<Fact>) -> Vec<Message> {
+        messages
             .into_iter()
             .map(|message| {
-                let delivery = Message { visible_at, leased: true, attempts: message.attempts + 1, ..message };
+                let delivery = Message { visible_at: until, leased: true, attempts: message.attempts + 1, ..message };
                 self.put(delivery);
                 facts.push(Fact::Changed(delivery));
                 delivery
             })
-            .collect())
+            .collect()
     }
 
     /// Acknowledges and gives back deliveries; acknowledgements first.
@@ -329,10 +343,16 @@ impl Queue {
         Ok(())
     }
 
-    fn ready(&self, now: Millis, count: u64) -> Vec<Message> {
+    /// Messages that can be delivered, those that are ready for the longest time first.
+    pub(super) fn ready(&self, now: Millis, count: u64) -> Vec<Message> {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let ready = self.waiting.iter().take_while(|(visible_at, _)| *visible_at <= now).take(count);
         ready.map(|(_, seq)| self.messages[seq]).collect()
+    }
+
+    /// Messages that are leased, by the end of the lease.
+    pub(super) fn leased(&self) -> impl Iterator<Item = Message> {
+        self.leased.iter().map(|(_, seq)| self.messages[seq])
     }
 
     fn find(&self, handle: &Handle) -> Option<Message> {

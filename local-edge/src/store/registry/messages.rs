@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use edge::queue::{Message, MessageId, Metrics, NewMessage, Retry, Settled, Warning};
+use edge::queue::{Candidates, Message, MessageId, Metrics, NewMessage, Retry, Settled, Warning};
 
 use super::{QueueRef, QueueView, Registry};
 use crate::random;
@@ -44,8 +44,15 @@ impl Registry {
     ) -> Result<Pulled, Failure> {
         let no = self.find(queue)?;
         let (now, mut facts) = (self.now, Vec::new());
+        let faults = self.faults.clone().filter(|faults| faults.disturbs_deliveries());
         let model = &mut self.entry_mut(no).model;
-        let messages = model.pull(now, batch_size, visibility_timeout_ms, &mut facts)?;
+        let messages = match faults {
+            None => model.pull(now, batch_size, visibility_timeout_ms, &mut facts)?,
+            Some(faults) => {
+                let choose = |candidates: &Candidates| faults.choose(candidates);
+                model.pull_chosen(now, batch_size, visibility_timeout_ms, choose, &mut facts)?
+            }
+        };
         let metrics = model.metrics();
         self.record(no, facts, &[])?;
         Ok(Pulled { messages: self.with_bodies(messages)?, metrics })

@@ -7,6 +7,7 @@ mod messages;
 mod queues;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use edge::queue::{Consumer, Fact, Millis, Queue, Removal, Seq, Settings};
@@ -15,6 +16,7 @@ use super::database::{ConsumerRow, Database, QueueNo, QueueRow};
 use super::message::Payload;
 use super::refusal::{Failure, Refusal};
 use crate::data_dir::DataDir;
+use crate::faults::Faults;
 use crate::random;
 
 /// The most queues of an account.
@@ -81,6 +83,8 @@ pub(crate) struct Registry {
     now: Millis,
     /// The models do not hold what the disk does, and have to be read again.
     stale: bool,
+    /// Only with `--faults`.
+    faults: Option<Arc<Faults>>,
     /// Held for as long as the database is open.
     _data_dir: DataDir,
 }
@@ -108,6 +112,7 @@ impl Registry {
             last_seq: 0,
             now,
             stale: false,
+            faults: None,
             _data_dir: data_dir,
         };
         registry.load().with_context(|| format!("cannot read {}", path.display()))?;
@@ -116,6 +121,13 @@ impl Registry {
             made.with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(registry)
+    }
+
+    /// From now on, the faults have their say.
+    pub(crate) fn disturb_with(&mut self, faults: Arc<Faults>) -> anyhow::Result<()> {
+        self.database.prepare_to_be_full().context("SQLite cannot be made to find the disk full")?;
+        self.faults = Some(faults);
+        Ok(())
     }
 
     /// The queues of the project. The most retries that there are: a job or a result that was delivered often is
@@ -136,7 +148,7 @@ impl Registry {
         now: Millis,
         work: impl FnOnce(&mut Self) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<()> {
-        self.now = now;
+        self.now = now + self.faults.as_ref().map_or(0, |faults| faults.clock_offset());
         let outcome = self.try_transaction(work);
         if outcome.is_err() {
             self.stale = true;
@@ -152,9 +164,16 @@ impl Registry {
             self.load()?;
             self.stale = false;
         }
+        let changes = self.database.changes();
         self.database.begin()?;
         self.advance()?;
         work(self)?;
+        if let Some(faults) = &self.faults
+            && self.database.changes() != changes
+            && faults.fills_disk()
+        {
+            self.database.be_full()?;
+        }
         self.database.commit()
     }
 
