@@ -13,6 +13,9 @@ use protocol::limits;
 
 use crate::run::{Apptainer, Bare, Limits, Runtime};
 
+/// The shortest pause between two pulls of an empty queue.
+const POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
+
 /// Pull jobs from the queue, run them on this machine and publish their results
 ///
 /// Only outbound HTTPS is needed: no inbound port, no administrator rights. Settings come from flags, the environment,
@@ -37,7 +40,7 @@ pub(crate) enum Command {
     /// It pulls no more jobs than it has free slots. The first SIGTERM or SIGINT drains: nothing new is taken, running
     /// jobs finish. A second one stops: running jobs are ended and given back to the queue.
     ///
-    /// Exit codes: 0 drained, stopped or idle; 1 it could not go on, and says why; 2 wrong arguments.
+    /// Exit codes: 0 drained, stopped or idle; 1 it could not go on, and says why; 2 wrong arguments or settings.
     #[command(
         after_help = "Example:\n  hpc-consumer run --env-file ~/hpc-queue.env --results-dir /scratch/$USER/results"
     )]
@@ -118,10 +121,10 @@ struct QueueSettings {
           value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=limits::VISIBILITY_TIMEOUT_MAX.as_millis() as u64))]
     visibility_timeout_ms: u64,
     /// After an empty pull, wait this many seconds; doubles with each further one
-    #[arg(long, env = "POLL_INTERVAL_SECONDS", default_value = "2", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, env = "POLL_INTERVAL_SECONDS", default_value = "2", value_name = "SECONDS", value_parser = pause)]
     poll_interval_seconds: Duration,
     /// The longest wait between two pulls of an empty queue, in seconds
-    #[arg(long, env = "POLL_INTERVAL_MAX_SECONDS", default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, env = "POLL_INTERVAL_MAX_SECONDS", default_value = "30", value_name = "SECONDS", value_parser = pause)]
     poll_interval_max_seconds: Duration,
     /// How long a job stays in the queue, in seconds, after this node could not run it
     #[arg(long, env = "RETRY_DELAY_SECONDS", default_value_t = 60, value_name = "SECONDS",
@@ -183,6 +186,8 @@ pub(crate) struct Settings {
     pub(crate) jobs_queue: String,
     pub(crate) results_queue: String,
     pub(crate) visibility_timeout: Duration,
+    /// What is to be said of limits that do not fit together.
+    pub(crate) lease_warning: Option<String>,
     pub(crate) results_dir: PathBuf,
     pub(crate) runtime: Runtime,
     pub(crate) limits: Limits,
@@ -192,21 +197,45 @@ pub(crate) struct Settings {
 impl RunSettings {
     pub(crate) fn resolve(self) -> anyhow::Result<Settings> {
         let Self { exit_when_idle, jobs, runtime, queue } = self;
-        let results_dir = needed(jobs.results_dir, "RESULTS_DIR", "the directory for job directories and records")?;
+        let mut needed = Needed::default();
+        let results_dir = needed.take(jobs.results_dir, "RESULTS_DIR", "the directory for job directories and records");
+        let account_id = needed.take(queue.cf_account_id, "CF_ACCOUNT_ID", "the id of the Cloudflare account");
+        let jobs_queue = needed.take(queue.cf_jobs_queue_id, "CF_JOBS_QUEUE_ID", "the id of the queue hpc-jobs");
+        let results_queue =
+            needed.take(queue.cf_results_queue_id, "CF_RESULTS_QUEUE_ID", "the id of the queue hpc-results");
+        let api_token = needed.take(
+            queue.cf_queues_api_token,
+            "CF_QUEUES_API_TOKEN",
+            "an API token with the permission Queues: Edit",
+        );
+        needed.check()?;
+        if !["http://", "https://"].iter().any(|scheme| queue.cf_api_base_url.starts_with(scheme)) {
+            bail!("CF_API_BASE_URL is not an http or https URL: {}", queue.cf_api_base_url);
+        }
+        if results_dir.starts_with("~") {
+            bail!("RESULTS_DIR begins with ~, which only a shell expands; write the whole path");
+        }
         let results_dir = std::path::absolute(&results_dir)?;
+        let lease = Duration::from_millis(queue.visibility_timeout_ms);
+        let longest = Duration::from_secs(jobs.job_time_limit_seconds).saturating_add(jobs.job_kill_grace_seconds);
+        let lease_warning = (longest >= lease).then(|| {
+            format!(
+                "a job may run for {} s and the queue hides it for {} s: one that runs on may be started a second time \
+                 elsewhere; lower JOB_TIME_LIMIT_SECONDS or raise VISIBILITY_TIMEOUT_MS",
+                longest.as_secs(),
+                lease.as_secs()
+            )
+        });
         let slots = match jobs.max_parallel_jobs {
             Some(count) => count as usize,
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
         Ok(Settings {
-            endpoint: queues::Endpoint {
-                base_url: queue.cf_api_base_url,
-                account_id: needed(queue.cf_account_id, "CF_ACCOUNT_ID", "the id of the Cloudflare account")?,
-                api_token: needed(queue.cf_queues_api_token, "CF_QUEUES_API_TOKEN", "an API token with Queues: Edit")?,
-            },
-            jobs_queue: needed(queue.cf_jobs_queue_id, "CF_JOBS_QUEUE_ID", "the id of the queue hpc-jobs")?,
-            results_queue: needed(queue.cf_results_queue_id, "CF_RESULTS_QUEUE_ID", "the id of the queue hpc-results")?,
-            visibility_timeout: Duration::from_millis(queue.visibility_timeout_ms),
+            endpoint: queues::Endpoint { base_url: queue.cf_api_base_url, account_id, api_token },
+            jobs_queue,
+            results_queue,
+            visibility_timeout: lease,
+            lease_warning,
             runtime: runtime.resolve(&results_dir)?,
             results_dir,
             limits: Limits {
@@ -232,7 +261,7 @@ impl RuntimeSettings {
         if command.is_empty() {
             bail!("CONTAINER_CMD is empty; it names the program that every job runs");
         }
-        let inherited = inherited();
+        let inherited = from_environment(&INHERITED);
         if self.runtime == RuntimeChoice::Bare {
             return Ok(Runtime::Bare(Bare { command, inherited }));
         }
@@ -258,6 +287,7 @@ impl RuntimeSettings {
             command,
             as_root: rustix::process::geteuid().is_root(),
             inherited,
+            proxies: from_environment(&PROXIES),
         }))
     }
 }
@@ -273,18 +303,47 @@ impl ShowCommand {
 }
 
 /// What apptainer, or a bare command, needs of our environment; all else stays with us: it holds our secrets.
-fn inherited() -> Vec<(OsString, OsString)> {
-    let names =
-        ["PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "APPTAINER_CACHEDIR", "APPTAINER_TMPDIR", "APPTAINER_CONFIGDIR"];
+const INHERITED: [&str; 8] =
+    ["PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "APPTAINER_CACHEDIR", "APPTAINER_TMPDIR", "APPTAINER_CONFIGDIR"];
+
+/// What pulling an image needs besides.
+const PROXIES: [&str; 8] = [
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "APPTAINER_DOCKER_USERNAME",
+    "APPTAINER_DOCKER_PASSWORD",
+];
+
+fn from_environment(names: &[&str]) -> Vec<(OsString, OsString)> {
     names.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?))).collect()
 }
 
-/// A setting that has no default. An empty one, as a line `NAME=` in `.env` leaves it, is not set.
-fn needed<T: AsRef<std::ffi::OsStr>>(value: Option<T>, name: &str, what: &str) -> anyhow::Result<T> {
-    non_empty(value).with_context(|| {
-        let flag = name.to_lowercase().replace('_', "-");
-        format!("{name} is not set: it is {what}; set it in the environment, in .env, or by --{flag}")
-    })
+/// Settings that have no default. All that are missing are told at once.
+#[derive(Default)]
+struct Needed(Vec<String>);
+
+impl Needed {
+    /// The setting, or an empty value of which [`Self::check`] then tells. A line `NAME=` in `.env` does not set it.
+    fn take<T: Default + AsRef<std::ffi::OsStr>>(&mut self, value: Option<T>, name: &str, what: &str) -> T {
+        non_empty(value).unwrap_or_else(|| {
+            self.0.push(format!("{name} ({what})"));
+            T::default()
+        })
+    }
+
+    fn check(self) -> anyhow::Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        bail!(
+            "not set: {}; set them in the environment, in ./.env, in a file for --env-file, or by flags",
+            self.0.join(", ")
+        )
+    }
 }
 
 fn non_empty<T: AsRef<std::ffi::OsStr>>(value: Option<T>) -> Option<T> {
@@ -295,10 +354,22 @@ fn words(text: &str, name: &str) -> anyhow::Result<Vec<String>> {
     shell_words::split(text).with_context(|| format!("{name} cannot be split into words: {text}"))
 }
 
-/// Seconds with fractions, as `0.5`.
+/// Seconds with fractions, as `0.5`; at most a day, which is more than any of these settings means.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "this is no number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if duration <= Duration::from_hours(24) => Ok(duration),
+        _ => Err("it must be 0 to 86400 seconds".to_owned()),
+    }
+}
+
+/// Seconds between requests: without a pause, an empty queue costs a day's allowance within seconds.
+fn pause(text: &str) -> Result<Duration, String> {
+    let pause = seconds(text)?;
+    if pause < POLL_INTERVAL_MIN {
+        return Err(format!("it must be {} seconds or more", POLL_INTERVAL_MIN.as_secs_f64()));
+    }
+    Ok(pause)
 }
 
 #[cfg(test)]
@@ -315,6 +386,7 @@ mod tests {
     #[test]
     fn seconds_take_fractions_and_nothing_negative() {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
-        assert!(seconds("-1").is_err() && seconds("x").is_err() && seconds("inf").is_err());
+        assert!(["-1", "x", "inf", "1e19"].iter().all(|text| seconds(text).is_err()));
+        assert!(pause("0").is_err() && pause("0.05").is_ok());
     }
 }

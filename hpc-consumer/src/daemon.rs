@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use lifecycle::{Delivery, Effect, Event, Failure, Lifecycle, Notice, RunEnd};
 use program::Exit;
-use protocol::{JobId, JobResult};
+use protocol::{JobId, JobResult, Status};
 use queues::Client;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -17,7 +17,10 @@ use tokio::task::JoinSet;
 
 use crate::config::Settings;
 use crate::job::attempt::Node;
-use crate::job::files::ResultsDir;
+use crate::job::files::{Ownership, ResultsDir};
+
+/// How long to wait for the end of all runs when the daemon cannot go on.
+const END_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the effects need.
 struct Daemon {
@@ -37,30 +40,44 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
         .with_context(|| format!("CF_API_BASE_URL is not an http or https URL: {}", settings.endpoint.base_url))?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     tracing::info!(
-        "hpc-consumer {} on {host}: {} slots, runtime {}, results in {}",
+        "hpc-consumer {} on {host}: {} slots, runtime {}, command {}, results in {}, queues at {}",
         env!("CARGO_PKG_VERSION"),
         settings.lifecycle.slots,
         settings.runtime.kind(),
-        settings.results_dir.display()
+        settings.runtime.describe(),
+        settings.results_dir.display(),
+        settings.endpoint.base_url
     );
-    if let Some(warning) = settings.runtime.warning() {
+    for warning in settings.runtime.warning().into_iter().chain(settings.lease_warning.as_deref()) {
         tracing::warn!("{warning}");
     }
+    let results = ResultsDir::new(settings.results_dir);
+    let _ownership = own(&results)?;
     let daemon = Daemon {
         client,
         jobs_queue: settings.jobs_queue,
         results_queue: settings.results_queue,
         visibility_timeout: settings.visibility_timeout,
-        node: Arc::new(Node {
-            results: ResultsDir::new(settings.results_dir),
-            runtime: settings.runtime,
-            limits: settings.limits,
-            host,
-        }),
+        node: Arc::new(Node { results, runtime: settings.runtime, limits: settings.limits, host }),
         tasks: JoinSet::new(),
         stop: watch::Sender::new(false),
     };
     daemon.serve(Lifecycle::new(settings.lifecycle)).await
+}
+
+/// Takes the results directory for this daemon alone.
+fn own(results: &ResultsDir) -> anyhow::Result<Option<Ownership>> {
+    match results.own() {
+        Ok(None) => {
+            anyhow::bail!("another hpc-consumer works in this RESULTS_DIR; stop it, or choose another directory")
+        }
+        Ok(ownership) => Ok(ownership),
+        Err(error) => {
+            // A directory that cannot be made is a broken node, which is waited for.
+            tracing::warn!("RESULTS_DIR cannot be locked, make sure that no other hpc-consumer uses it: {error}");
+            Ok(None)
+        }
+    }
 }
 
 impl Daemon {
@@ -73,7 +90,7 @@ impl Daemon {
             for effect in lifecycle.step(event, started.elapsed()) {
                 match effect {
                     Effect::Exit => {
-                        tracing::info!("all is done, nothing is owed");
+                        tracing::info!("the end: no job runs here");
                         return Ok(Exit::Ok);
                     }
                     Effect::Fail(why) => anyhow::bail!(why),
@@ -82,20 +99,36 @@ impl Daemon {
             }
             let wake = lifecycle.wake_at().map_or(Duration::MAX, |at| at.saturating_sub(started.elapsed()));
             event = tokio::select! {
-                Some(done) = self.tasks.join_next() => done.context("a part of the daemon broke")?,
+                Some(done) = self.tasks.join_next() => match done {
+                    Ok(event) => event,
+                    Err(error) => {
+                        self.end_all().await;
+                        return Err(error).context("a part of the daemon broke");
+                    }
+                },
                 () = tokio::time::sleep(wake), if wake < Duration::MAX => Event::Tick,
                 () = signals.next() => {
+                    let (running, owed) = (lifecycle.running(), lifecycle.owed());
                     if draining {
-                        tracing::warn!("stopping: {} running jobs are ended and go back to the queue", lifecycle.running());
+                        tracing::warn!("stopping: running jobs are ended and go back to the queue; running: {running}, results owed: {owed}");
                         self.stop.send_replace(true);
+                        Event::Stop
                     } else {
-                        tracing::info!("draining: {} jobs run on, {} results are owed; once more to stop", lifecycle.running(), lifecycle.owed());
+                        tracing::info!("draining: nothing new is taken; running: {running}, results owed: {owed}; a second signal stops the running jobs");
+                        draining = true;
+                        Event::Drain
                     }
-                    draining = true;
-                    Event::Drain
                 }
             };
         }
+    }
+
+    /// Ends what runs: it has no other parent.
+    async fn end_all(&mut self) {
+        self.stop.send_replace(true);
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        // What does not end within this hangs in the kernel.
+        let _ = tokio::time::timeout(END_PATIENCE, all).await;
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -163,9 +196,12 @@ impl Daemon {
 
 fn say_how_it_ended(job_id: &JobId, record: &str) {
     match JobResult::parse(record) {
-        Ok(JobResult { status, reason: None, .. }) => tracing::info!(%job_id, "job {status}"),
-        Ok(JobResult { status, reason: Some(reason), .. }) => tracing::info!(%job_id, %reason, "job {status}"),
-        // A record that another version wrote; it is published as it stands.
+        Ok(JobResult { status: Status::Completed, .. }) => tracing::info!(%job_id, "job completed"),
+        Ok(JobResult { reason, message, .. }) => {
+            let reason = reason.map(|reason| reason.to_string()).unwrap_or_default();
+            tracing::warn!(%job_id, reason, "job failed: {}", message.unwrap_or_default());
+        }
+        // A record that a newer version wrote; it is published as it stands.
         Err(_) => tracing::info!(%job_id, "job has its record"),
     }
 }
@@ -173,13 +209,25 @@ fn say_how_it_ended(job_id: &JobId, record: &str) {
 fn say(notice: &Notice) {
     match notice {
         Notice::NodeBroken(problem) => {
-            tracing::error!("this node cannot run jobs, no more are taken until it can: {problem}")
+            tracing::error!("this node cannot run jobs, no more are taken until it can: {problem}");
         }
         Notice::NodeReady => tracing::info!("this node can run jobs again"),
         Notice::QueueTrouble { what, next_try } => {
-            tracing::warn!("{what}; next try in {:.1} s", next_try.as_secs_f64())
+            let seconds = next_try.as_secs_f64();
+            tracing::warn!("{what}; next try in {seconds:.1} s, and again until it works");
         }
         Notice::QueueBack => tracing::info!("the queue answers again"),
+        Notice::ResultRefused { job_id, what } => {
+            tracing::error!(%job_id, "the queue does not take a result; its record stays in RESULTS_DIR: {what}");
+        }
+        Notice::CannotGoOn { what, running } => {
+            tracing::error!("{what}; nothing more is taken, and this ends when the running jobs have: {running}");
+        }
+        Notice::LeftOver { results } => {
+            tracing::warn!(
+                "results that are recorded and not published: {results}; they are published when their messages come again, after the leases"
+            );
+        }
     }
 }
 

@@ -16,31 +16,45 @@ mod run;
 use clap::Parser as _;
 use program::Exit;
 
-use crate::config::{Cli, Command};
+use crate::config::{Cli, Command, Settings};
 
 fn main() -> Exit {
-    match start() {
-        Ok(exit) => exit,
-        Err(error) => {
-            eprintln!("hpc-consumer: {error:#}");
-            Exit::Unexpected
-        }
-    }
+    let failed = |error: anyhow::Error, exit| {
+        eprintln!("hpc-consumer: {error:#}");
+        exit
+    };
+    let command = match settings() {
+        Ok(command) => command,
+        Err(error) => return failed(error, Exit::Usage),
+    };
+    start(command).unwrap_or_else(|error| failed(error, Exit::Unexpected))
 }
 
-fn start() -> anyhow::Result<Exit> {
+/// What to do, once everything that a person can get wrong was looked at.
+enum Resolved {
+    Run(Box<Settings>),
+    Show(String),
+}
+
+fn settings() -> anyhow::Result<Resolved> {
     program::load_env_file(std::env::args_os())?;
     let cli = Cli::parse();
     cli.log.init()?;
-    match cli.command {
-        Command::Run(settings) => {
-            let settings = settings.resolve()?;
+    Ok(match cli.command {
+        Command::Run(settings) => Resolved::Run(Box::new(settings.resolve()?)),
+        Command::Command(show) => Resolved::Show(show.render()?),
+    })
+}
+
+fn start(command: Resolved) -> anyhow::Result<Exit> {
+    match command {
+        Resolved::Run(settings) => {
             // One thread serves thousands of jobs: they are other processes. Files are handled on the blocking pool.
             let reactor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            reactor.block_on(daemon::run(settings))
+            reactor.block_on(daemon::run(*settings))
         }
-        Command::Command(show) => {
-            println!("{}", show.render()?);
+        Resolved::Show(line) => {
+            println!("{line}");
             Ok(Exit::Ok)
         }
     }

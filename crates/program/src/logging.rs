@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// The flags of a program that runs for long.
 #[derive(Debug, clap::Args)]
@@ -33,6 +34,12 @@ pub enum LogFormat {
 
 /// Starts logging to standard error. `filter` is a level or a list of `target=level`, as of the `RUST_LOG` convention.
 pub fn init_logging(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+    // The library takes a word that is no level for a target, and then logs nothing else.
+    if let Some(word) = filter.split(',').find(|part| !part.contains('=') && part.parse::<LevelFilter>().is_err()) {
+        anyhow::bail!(
+            "the log level {word:?} is not understood; it is error, warn, info, debug, trace, or a list of target=level"
+        );
+    }
     let filter = EnvFilter::try_new(filter)
         .map_err(|error| anyhow::anyhow!("the log level {filter:?} is not understood: {error}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -86,6 +86,9 @@ pub struct JobResult {
     /// What wrapped the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeKind>,
+    /// Was the task kept from the node's other files and processes? `false` with the runtime `bare`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolated: Option<bool>,
     /// The host name of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -163,7 +166,7 @@ mod tests {
     #[test]
     fn job_result_format_unchanged() {
         // Laptops of older versions read what a newer daemon writes, and records outlive both.
-        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","attempt":1,"runtime":"apptainer","host":"node1","created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28Z","finished_at":"2026-11-21T01:15:29.5Z","output":{"pi":3.14},"output_bytes":11,"stderr_tail":"boom\n"}"#;
+        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","attempt":1,"runtime":"apptainer","isolated":true,"host":"node1","created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28Z","finished_at":"2026-11-21T01:15:29.5Z","output":{"pi":3.14},"output_bytes":11,"stderr_tail":"boom\n"}"#;
         let result = JobResult {
             v: 1,
             job_id: "j1".parse().unwrap(),
@@ -176,6 +179,7 @@ mod tests {
             task: Some("simulate".to_owned()),
             attempt: 1,
             runtime: Some(RuntimeKind::Apptainer),
+            isolated: Some(true),
             host: Some("node1".to_owned()),
             created_at: Some(crate::timestamp_from_millis(1_795_223_727_123)),
             started_at: Some(crate::timestamp_from_millis(1_795_223_728_000)),

@@ -17,8 +17,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest answer that is read: 100 messages of 128 KB, each base64-encoded within JSON, and then some.
-const ANSWER_BYTES_MAX: usize = 24_000_000;
+/// The largest answer that is read: 100 messages of 128 KB, each doubled by the quotes that JSON escapes, and then some.
+const ANSWER_BYTES_MAX: usize = 32_000_000;
 
 /// Where the API is and who asks.
 #[derive(Clone)]
@@ -125,10 +125,7 @@ impl Client {
                 message_id: message.id,
                 // A message that cannot be settled is not ours to touch.
                 lease_id: message.lease_id?,
-                body: match message.body {
-                    serde_json::Value::String(body) => body,
-                    other => other.to_string(),
-                },
+                body: message.body.map(|body| wire::text(&body)).unwrap_or_default(),
                 deliveries: count(message.attempts),
             })
         });
@@ -237,10 +234,11 @@ impl Client {
                 format!("the answer is a redirect (HTTP status {})", status.as_u16()),
             ));
         }
-        let errors = serde_json::from_slice::<wire::Envelope<serde_json::Value>>(&answer)
-            .map(|envelope| errors(envelope.errors))
-            .unwrap_or_default();
-        Err(Error::answered(operation, status.as_u16(), retry_after, &errors))
+        let envelope = serde_json::from_slice::<wire::Envelope<serde_json::Value>>(&answer).ok();
+        match envelope.filter(|envelope| envelope.success == Some(false)) {
+            Some(envelope) => Err(Error::answered(operation, status.as_u16(), retry_after, &errors(envelope.errors))),
+            None => Err(Error::answered_by_another(operation, status.as_u16(), retry_after)),
+        }
     }
 }
 

@@ -33,6 +33,16 @@ impl Error {
         Self { operation, class: Class::Unavailable, what, advice }
     }
 
+    /// From an answer that is not the API's: a proxy, a login page, another server. A wrong status of theirs proves
+    /// nothing about our credentials.
+    pub(crate) fn answered_by_another(operation: String, status: u16, retry_after: Option<Duration>) -> Self {
+        let class = if status == 429 { Class::Throttled(retry_after) } else { Class::Unavailable };
+        let advice = Some(
+            "the answer is not of the Queues API; is CF_API_BASE_URL right (it ends in /client/v4), or does a proxy answer?",
+        );
+        Self { operation, class, what: format!("HTTP status {status}"), advice }
+    }
+
     /// From a status and the error codes of the service. The code decides where it is known; statuses are not
     /// documented code by code.
     pub(crate) fn answered(

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct PullRequest {
@@ -73,8 +74,8 @@ pub(crate) struct PulledMessage {
     #[serde(default)]
     pub(crate) id: String,
     pub(crate) lease_id: Option<String>,
-    #[serde(default)]
-    pub(crate) body: Value,
+    /// Unread, so that one message cannot make the others unreadable.
+    pub(crate) body: Option<Box<RawValue>>,
     #[serde(default)]
     pub(crate) attempts: f64,
 }
@@ -92,6 +93,11 @@ pub(crate) struct SettleResult {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Metrics {
     pub(crate) backlog_count: Option<f64>,
+}
+
+/// The body as text: what a JSON string holds, or other JSON as it stands.
+pub(crate) fn text(body: &RawValue) -> String {
+    serde_json::from_str(body.get()).unwrap_or_else(|_| body.get().to_owned())
 }
 
 /// Warnings are a map from lease to text, or a list of texts, or absent.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use lifecycle::RunEnd;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use protocol::{JobId, JobMessage, JobResult, Reason, Status, Timestamp, VERSION, limits};
+use protocol::{JobId, JobMessage, JobResult, Reason, RuntimeKind, Status, Timestamp, VERSION, limits};
 use queues::Backoff;
 use tokio::sync::watch;
 
-use super::files::{Claim, JobDir, ResultsDir};
+use super::files::{Claim, JobDir, Record, ResultsDir};
 use super::output::{self, Output};
 use crate::run::{self, Ended, Finished, Limits, Runtime};
 
@@ -30,8 +30,8 @@ impl Node {
     /// Is all there that a job needs?
     pub(crate) async fn probe(&self) -> Result<(), String> {
         let results = self.results.clone();
-        blocking(move || results.probe()).await?;
-        self.runtime.probe().await
+        let scratch = blocking(move || results.probe()).await?;
+        self.runtime.probe(&scratch).await
     }
 
     /// Runs a job to its end and writes its final record.
@@ -43,10 +43,23 @@ impl Node {
         let dir = match claimed {
             Ok(Claim::Ours(dir)) => Arc::new(dir),
             Ok(Claim::Finished(record)) => return RunEnd::Recorded(record),
+            Ok(Claim::Lost(problem)) => {
+                let results = self.results.clone();
+                let job_id = job.job_id.clone();
+                if let Err(error) = blocking(move || results.put_record_away(&job_id, now())).await {
+                    return RunEnd::NodeBroken(format!(
+                        "a final record that cannot be read cannot be put away: {error}"
+                    ));
+                }
+                let message = format!("the job has ended, and it is lost how: {problem}; it was kept in _rejected");
+                let mut result = self.rejected(job.job_id, Some(job.task), message);
+                result.reason = Some(Reason::Lost);
+                return self.record(result, stop).await;
+            }
             Ok(Claim::Foreign) => {
                 let place = self.results.job_dir(&job.job_id);
                 let problem = format!("{} is there already and is not of this job; it stays as it is", place.display());
-                return self.record(self.rejected(job.job_id, Some(job.task), problem)).await;
+                return self.record(self.rejected(job.job_id, Some(job.task), problem), stop).await;
             }
             Err(error) => {
                 let place = self.results.job_dir(&job.job_id);
@@ -77,7 +90,15 @@ impl Node {
             blocking(move || node.result(job, &dir, &finished, limits.time, started_at)).await
         };
         match result {
-            Ok(result) => self.record(result).await,
+            // A task that could not write its output on a full disk is not to blame for it.
+            Ok(result) if result.reason == Some(Reason::Output) || self.results.is_full() => {
+                let results = self.results.clone();
+                match blocking(move || results.probe()).await {
+                    Ok(_) => self.record(result, stop).await,
+                    Err(problem) => RunEnd::NodeBroken(problem),
+                }
+            }
+            Ok(result) => self.record(result, stop).await,
             Err(error) => RunEnd::NodeBroken(format!("the output in {} cannot be read: {error}", dir.path().display())),
         }
     }
@@ -95,7 +116,7 @@ impl Node {
             tracing::warn!("a message was rejected and kept in {}: {problem}", place.display());
             // The message may share its id with a real job; that one keeps its own end.
             let Some(job_id) = job_id.filter(|job_id| !node.results.job_dir(job_id).exists()) else { return Ok(None) };
-            if node.results.record(&job_id)?.is_some() {
+            if node.results.record(&job_id)? != Record::Missing {
                 return Ok(None);
             }
             let result = node.rejected(job_id.clone(), None, problem);
@@ -111,9 +132,9 @@ impl Node {
             return Ok(());
         }
         let results = self.results.clone();
-        blocking(move || results.probe()).await?;
+        let scratch = blocking(move || results.probe()).await?;
         let stderr = String::from_utf8_lossy(&finished.stderr_tail);
-        if self.runtime.suspects_itself(&finished.ended, &stderr) { self.runtime.probe().await } else { Ok(()) }
+        if self.runtime.suspects_itself(&finished.ended, &stderr) { self.runtime.probe(&scratch).await } else { Ok(()) }
     }
 
     fn result(
@@ -136,6 +157,7 @@ impl Node {
             task: Some(job.task),
             attempt: dir.attempt,
             runtime: Some(self.runtime.kind()),
+            isolated: Some(self.runtime.kind() == RuntimeKind::Apptainer),
             host: Some(self.host.clone()),
             created_at: job.created_at,
             started_at: Some(started_at),
@@ -163,6 +185,7 @@ impl Node {
             Ended::Signal(signal) => result.signal = Some(signal),
             Ended::TimeLimit | Ended::Stopped => {}
         }
+        dir.take_back()?;
         match output::read(&dir.output())? {
             Output::Missing => {
                 let message = "the task ended well and wrote no output.json".to_owned();
@@ -172,7 +195,6 @@ impl Node {
                 result.result_pointer = self.uri(&dir.output());
                 result.output = Some(json);
                 result.output_bytes = Some(bytes);
-                dir.sync_output()?;
             }
             Output::Large { bytes, checked } => {
                 result.result_pointer = self.uri(&dir.output());
@@ -183,7 +205,6 @@ impl Node {
                     "output.json has {bytes} bytes, more than the {limit} that travel with a result; it stays on the cluster{unchecked}"
                 );
                 result.message.get_or_insert(message);
-                dir.sync_output()?;
             }
             Output::Unusable { problem, bytes } => {
                 result.output_bytes = bytes;
@@ -213,6 +234,7 @@ impl Node {
             task,
             attempt: 0,
             runtime: None,
+            isolated: None,
             host: Some(self.host.clone()),
             created_at: None,
             started_at: None,
@@ -224,13 +246,17 @@ impl Node {
     }
 
     /// Writes the final record. The job has ended and may never run again, so this is tried until the disk takes it.
-    async fn record(self: &Arc<Self>, mut result: JobResult) -> RunEnd {
+    ///
+    /// Told to stop, it gives up after a failure: the job runs again, as its next attempt.
+    async fn record(self: &Arc<Self>, mut result: JobResult, mut stop: watch::Receiver<bool>) -> RunEnd {
         // JSON escapes may blow a text up; what does not fit stays on the cluster.
         if result.to_json().len() > limits::RESULT_BYTES_MAX {
             result.stderr_tail = None;
         }
         if result.to_json().len() > limits::RESULT_BYTES_MAX {
             result.output = None;
+            let message = "output.json is too large to travel with its result; it stays on the cluster".to_owned();
+            result.message.get_or_insert(message);
         }
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
         let record = result.to_json();
@@ -248,7 +274,10 @@ impl Node {
                         );
                         said = true;
                     }
-                    tokio::time::sleep(backoff.pause()).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(backoff.pause()) => {}
+                        () = run::stopped(&mut stop) => return RunEnd::Stopped,
+                    }
                 }
             }
         }

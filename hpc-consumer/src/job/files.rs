@@ -1,10 +1,12 @@
 //! The names in `RESULTS_DIR`, and the ways in which its files come to be.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use protocol::{JobId, JobInput, JobMessage, Timestamp};
+use protocol::{JobId, JobInput, JobMessage, JobResult, Timestamp, limits};
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -14,9 +16,27 @@ const OWN_FILE_BYTES_MAX: u64 = 1_000_000;
 /// What a probe writes: enough to need room on the disk.
 const PROBE_BYTES: usize = 64 * 1024;
 
+/// Job directories are for their owner: a cluster's disk is shared.
+const JOB_DIR_MODE: u32 = 0o700;
+
 /// `RESULTS_DIR`.
 #[derive(Debug, Clone)]
 pub(crate) struct ResultsDir(PathBuf);
+
+/// The right to work in a `RESULTS_DIR`, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Ownership(#[expect(dead_code, reason = "the lock goes with the open file")] File);
+
+/// A final record as it is found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// None.
+    Missing,
+    /// The record.
+    Whole(String),
+    /// Something that is no record; the text says what is wrong with it.
+    Unreadable(String),
+}
 
 /// `RESULTS_DIR/<job_id>/`, claimed for an attempt.
 #[derive(Debug)]
@@ -33,6 +53,8 @@ pub(crate) enum Claim {
     Ours(JobDir),
     /// The job has its final record already.
     Finished(String),
+    /// The job has ended, but its final record cannot be read: it is lost how.
+    Lost(String),
     /// There is something in its place that is not ours, and stays.
     Foreign,
 }
@@ -61,29 +83,55 @@ impl ResultsDir {
         Self(path)
     }
 
-    /// Can files be made here? The text says why not.
-    pub(crate) fn probe(&self) -> Result<(), String> {
+    /// Takes the directory for this daemon: a second one would claim the jobs of the first as its own next attempts.
+    /// `None` when another one has it.
+    pub(crate) fn own(&self) -> io::Result<Option<Ownership>> {
+        fs::create_dir_all(&self.0)?;
+        let file = File::options().create(true).truncate(false).write(true).open(self.0.join(".lock"))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Ownership(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Can files be made here, as a job needs them? Leaves an empty directory that stands for a job's. The text says
+    /// why not.
+    pub(crate) fn probe(&self) -> Result<PathBuf, String> {
+        let scratch = self.0.join(".probe");
         let write = || {
             fs::create_dir_all(&self.0)?;
-            let probe = self.0.join(format!(".probe-{}", std::process::id()));
-            let written = write_synced(&probe, &[0; PROBE_BYTES]);
-            // Without the file, there is nothing to remove.
-            let _ = fs::remove_file(&probe);
-            written
+            remove_any(&scratch)?;
+            DirBuilder::new().mode(JOB_DIR_MODE).create(&scratch)?;
+            let (file, link) = (scratch.join("file"), scratch.join("link"));
+            write_synced(&file, &[0; PROBE_BYTES])?;
+            // Final records are put into place like this.
+            fs::hard_link(&file, &link)?;
+            fs::remove_file(&file)?;
+            fs::remove_file(&link)
         };
-        write().map_err(|error| format!("RESULTS_DIR {} cannot be written: {error}", self.0.display()))
+        write().map_err(|error| format!("RESULTS_DIR {} cannot be written: {error}", self.0.display()))?;
+        Ok(scratch)
+    }
+
+    /// Is there hardly any room left? Quotas are not seen by this; [`Self::probe`] sees them.
+    pub(crate) fn is_full(&self) -> bool {
+        rustix::fs::statvfs(&self.0)
+            .is_ok_and(|space| space.f_bavail.saturating_mul(space.f_frsize) < PROBE_BYTES as u64)
     }
 
     /// Claims the directory of a job, unless the job has ended or something else is in its place.
     pub(crate) fn claim(&self, job: &JobMessage, host: &str, now: Timestamp) -> io::Result<Claim> {
-        if let Some(record) = self.record(&job.job_id)? {
-            return Ok(Claim::Finished(record));
+        match self.record(&job.job_id)? {
+            Record::Missing => {}
+            Record::Whole(record) => return Ok(Claim::Finished(record)),
+            Record::Unreadable(problem) => return Ok(Claim::Lost(problem)),
         }
         let path = self.job_dir(&job.job_id);
         let attempt = match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 1,
             Err(error) => return Err(error),
-            Ok(metadata) if metadata.is_dir() => match earlier_attempt(&path, &job.job_id) {
+            Ok(metadata) if metadata.is_dir() => match earlier_attempt(&path, &job.job_id)? {
                 Some(attempt) => attempt.saturating_add(1),
                 None => return Ok(Claim::Foreign),
             },
@@ -94,7 +142,7 @@ impl ResultsDir {
             // Made aside and moved into place, so that a directory of ours always holds its meta.json.
             let aside = self.0.join(format!(".new-{}-{}", job.job_id, std::process::id()));
             remove_any(&aside)?;
-            fs::create_dir(&aside)?;
+            DirBuilder::new().mode(JOB_DIR_MODE).create(&aside)?;
             fs::write(aside.join("input.json"), input(job))?;
             fs::write(aside.join("meta.json"), to_json(&meta))?;
             if let Err(error) = fs::rename(&aside, &path) {
@@ -102,6 +150,8 @@ impl ResultsDir {
                 return Err(error);
             }
         } else {
+            // An earlier attempt may have locked itself out.
+            fs::set_permissions(&path, Permissions::from_mode(JOB_DIR_MODE))?;
             for name in ["output.json", "stdout.log", "stderr.log", "input.json", "meta.json.new"] {
                 remove_any(&path.join(name))?;
             }
@@ -112,9 +162,30 @@ impl ResultsDir {
         Ok(Claim::Ours(JobDir { path, attempt }))
     }
 
-    /// The final record of a job, where it has one.
-    pub(crate) fn record(&self, job_id: &JobId) -> io::Result<Option<String>> {
-        Ok(read_own_file(&self.record_path(job_id))?.map(|record| record.trim_end().to_owned()))
+    /// The final record of a job.
+    pub(crate) fn record(&self, job_id: &JobId) -> io::Result<Record> {
+        let path = self.record_path(job_id);
+        let unreadable = |problem: String| Ok(Record::Unreadable(format!("{} {problem}", path.display())));
+        let text = match read_own_file(&path)? {
+            OwnFile::Missing => return Ok(Record::Missing),
+            OwnFile::Foreign => return unreadable("is not a file of ours".to_owned()),
+            OwnFile::Text(text) => text,
+        };
+        let record = text.trim_end();
+        match JobResult::parse(record) {
+            Ok(result) if result.job_id != *job_id => unreadable("is the record of another job".to_owned()),
+            Ok(_) if record.len() > limits::MESSAGE_BODY_BYTES_MAX => {
+                unreadable("is larger than a message can be".to_owned())
+            }
+            Ok(_) => Ok(Record::Whole(record.to_owned())),
+            Err(error) => unreadable(format!("is no record: {error}")),
+        }
+    }
+
+    /// Puts a record that cannot be read out of the way, and keeps it.
+    pub(crate) fn put_record_away(&self, job_id: &JobId, now: Timestamp) -> io::Result<()> {
+        let directory = self.aside()?;
+        fs::rename(self.record_path(job_id), directory.join(format!("{job_id}.record-{}", now.as_millisecond())))
     }
 
     /// Writes the final record of a job: whole, on disk before it has its name, and never over an earlier one.
@@ -130,18 +201,18 @@ impl ResultsDir {
                 File::open(&self.0)?.sync_all()?;
                 Ok(record.to_owned())
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self
-                .record(job_id)?
-                .ok_or_else(|| io::Error::other("a final record that came meanwhile has gone again")),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match self.record(job_id)? {
+                Record::Whole(record) => Ok(record),
+                Record::Missing => Err(io::Error::other("a final record that came meanwhile has gone again")),
+                Record::Unreadable(problem) => Err(io::Error::other(problem)),
+            },
             Err(error) => Err(error),
         }
     }
 
     /// Keeps a message that was no job, under a name made from its content: the same message again is the same file.
     pub(crate) fn put_away(&self, body: &str, problem: &str, now: Timestamp) -> io::Result<PathBuf> {
-        // No job id begins like this.
-        let directory = self.0.join("_rejected");
-        fs::create_dir_all(&directory)?;
+        let directory = self.aside()?;
         let digest = Sha256::digest(body.as_bytes());
         let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         let path = directory.join(format!("{name}.json"));
@@ -149,6 +220,13 @@ impl ResultsDir {
         write_synced(&aside, to_json(&Rejected { v: 1, problem, rejected_at: now, body }).as_bytes())?;
         fs::rename(&aside, &path)?;
         Ok(path)
+    }
+
+    /// Where things are kept that are of no job. No job id begins like this.
+    fn aside(&self) -> io::Result<PathBuf> {
+        let directory = self.0.join("_rejected");
+        fs::create_dir_all(&directory)?;
+        Ok(directory)
     }
 
     pub(crate) fn job_dir(&self, job_id: &JobId) -> PathBuf {
@@ -169,18 +247,37 @@ impl JobDir {
         self.path.join("output.json")
     }
 
-    /// Makes the output durable: it must be on disk before the job's end is announced.
-    pub(crate) fn sync_output(&self) -> io::Result<()> {
-        File::open(self.output())?.sync_all()?;
-        File::open(&self.path)?.sync_all()
+    /// Takes the directory back from the run, which may have locked us and itself out of it.
+    pub(crate) fn take_back(&self) -> io::Result<()> {
+        match fs::set_permissions(&self.path, Permissions::from_mode(JOB_DIR_MODE)) {
+            // A job may remove its own directory.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
     }
 }
 
 /// Which attempt left this directory behind; `None` when it is not of this job.
-fn earlier_attempt(path: &Path, job_id: &JobId) -> Option<u32> {
-    let meta = read_own_file(&path.join("meta.json")).ok()??;
-    let meta: Meta = serde_json::from_str(&meta).ok()?;
-    (meta.job_id == *job_id).then_some(meta.attempt)
+fn earlier_attempt(path: &Path, job_id: &JobId) -> io::Result<Option<u32>> {
+    let meta = match read_own_file(&path.join("meta.json"))? {
+        // The machine went down before it was on the disk. Nobody else leaves an empty one.
+        OwnFile::Text(text) if text.is_empty() => return Ok(Some(1)),
+        OwnFile::Text(text) => serde_json::from_str::<Meta>(&text).ok(),
+        OwnFile::Missing | OwnFile::Foreign => None,
+    };
+    if let Some(meta) = meta {
+        return Ok((meta.job_id == *job_id).then_some(meta.attempt.max(1)));
+    }
+    // A job can spoil its meta.json. Its input still tells whose directory it is.
+    #[derive(Deserialize)]
+    struct Whose {
+        job_id: JobId,
+    }
+    let input = match read_own_file(&path.join("input.json"))? {
+        OwnFile::Text(text) => serde_json::from_str::<Whose>(&text).ok(),
+        OwnFile::Missing | OwnFile::Foreign => None,
+    };
+    Ok(input.is_some_and(|input| input.job_id == *job_id).then_some(1))
 }
 
 fn input(job: &JobMessage) -> String {
@@ -199,19 +296,26 @@ fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Reads a small regular file, not following links; `None` when it is not there.
-fn read_own_file(path: &Path) -> io::Result<Option<String>> {
+/// What stands where a small file of ours should be.
+enum OwnFile {
+    Missing,
+    Text(String),
+    Foreign,
+}
+
+/// Reads a small regular file, not following links.
+fn read_own_file(path: &Path) -> io::Result<OwnFile> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(OwnFile::Missing),
         Err(error) => return Err(error),
     };
     if !metadata.is_file() || metadata.len() > OWN_FILE_BYTES_MAX {
-        return Err(io::Error::other(format!("{} is not a file of ours", path.display())));
+        return Ok(OwnFile::Foreign);
     }
-    let mut text = String::new();
-    File::open(path)?.take(OWN_FILE_BYTES_MAX).read_to_string(&mut text)?;
-    Ok(Some(text))
+    let mut bytes = Vec::new();
+    File::open(path)?.take(OWN_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8(bytes).map_or(OwnFile::Foreign, OwnFile::Text))
 }
 
 /// Removes whatever has this name, a directory with all that is in it too.
@@ -248,10 +352,66 @@ mod tests {
         }
         let input = fs::read_to_string(temp.path().join("j1/input.json")).unwrap();
         assert_eq!(input, "{\"job_id\":\"j1\",\"task\":\"echo\",\"input\":{\"n\":1},\"metadata\":null}\n");
-        assert_eq!(results.write_record(&job.job_id, "{\"first\":1}").unwrap(), "{\"first\":1}");
-        assert_eq!(results.write_record(&job.job_id, "{\"second\":2}").unwrap(), "{\"first\":1}");
+        let first = r#"{"v":1,"job_id":"j1","status":"completed","result_pointer":"x"}"#;
+        let second = first.replace("completed", "failed");
+        assert_eq!(results.write_record(&job.job_id, first).unwrap(), first);
+        assert_eq!(results.write_record(&job.job_id, &second).unwrap(), first);
         let Claim::Finished(record) = results.claim(&job, "node1", Timestamp::UNIX_EPOCH).unwrap() else { panic!() };
-        assert_eq!(record, "{\"first\":1}");
+        assert_eq!(record, first);
+    }
+
+    #[test]
+    fn a_job_that_spoils_its_directory_is_still_known() {
+        let temp = tempfile::tempdir().unwrap();
+        let results = ResultsDir::new(temp.path().to_owned());
+        let meta = temp.path().join("j1/meta.json");
+        let attempt = || match results.claim(&job("j1"), "node1", Timestamp::UNIX_EPOCH).unwrap() {
+            Claim::Ours(dir) => dir.attempt,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(attempt(), 1);
+        for spoiled in ["", "{", r#"{"v":1,"job_id":"j1","attempt":0,"host":"x","started_at":"2026-11-21T00:00:00Z"}"#]
+        {
+            fs::write(&meta, spoiled).unwrap();
+            assert_eq!(attempt(), 2, "{spoiled:?}");
+        }
+        fs::remove_file(&meta).unwrap();
+        assert_eq!(attempt(), 2);
+        fs::set_permissions(temp.path().join("j1"), Permissions::from_mode(0o111)).unwrap();
+        // Root is never locked out; others are, and read nothing here.
+        if fs::read_dir(temp.path().join("j1")).is_ok() {
+            assert_eq!(attempt(), 3);
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_is_not_published_as_one() {
+        let temp = tempfile::tempdir().unwrap();
+        let results = ResultsDir::new(temp.path().to_owned());
+        let job = job("j1");
+        let path = results.record_path(&job.job_id);
+        let other = r#"{"v":1,"job_id":"j2","status":"completed","result_pointer":"x"}"#;
+        for (content, problem) in [("", "no record"), ("{}", "no record"), (other, "another job")] {
+            fs::write(&path, content).unwrap();
+            let Claim::Lost(said) = results.claim(&job, "node1", Timestamp::UNIX_EPOCH).unwrap() else { panic!() };
+            assert!(said.contains(problem) && said.contains("j1.json"), "{said}");
+        }
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(matches!(results.claim(&job, "node1", Timestamp::UNIX_EPOCH).unwrap(), Claim::Lost(_)));
+        results.put_record_away(&job.job_id, Timestamp::UNIX_EPOCH).unwrap();
+        assert!(temp.path().join("_rejected/j1.record-0").is_dir());
+        assert_eq!(results.record(&job.job_id).unwrap(), Record::Missing);
+    }
+
+    #[test]
+    fn one_daemon_at_a_time() {
+        let temp = tempfile::tempdir().unwrap();
+        let results = ResultsDir::new(temp.path().join("results"));
+        let owner = results.own().unwrap();
+        assert!(owner.is_some() && results.own().unwrap().is_none());
+        drop(owner);
+        assert!(results.own().unwrap().is_some());
     }
 
     #[test]

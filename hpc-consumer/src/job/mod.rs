@@ -8,7 +8,7 @@
 //!     stdout.log stderr.log
 //!     meta.json        which attempt this is, where and when
 //!   <job_id>.json      the final record: the bytes of the published result, written last and whole
-//!   _rejected/         messages that were no jobs
+//!   _rejected/         messages that were no jobs, and records that could not be read
 //! ```
 //!
 //! [`files`] knows these names and nobody else does; [`output`] reads what a stranger's program wrote; [`attempt`]

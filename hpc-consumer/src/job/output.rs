@@ -38,7 +38,8 @@ pub(super) enum Output {
     },
 }
 
-/// Looks at the output file at `path`. An error is one of the file system, not of the task.
+/// Looks at the output file at `path` and, where it can be used, makes it durable: it must be on disk before the job's
+/// end is announced. An error is one of the file system, not of the task.
 pub(super) fn read(path: &Path) -> io::Result<Output> {
     let unusable = |problem: &str| Ok(Output::Unusable { problem: format!("output.json {problem}"), bytes: None });
     // Not following links, and not waiting for the other end of a FIFO.
@@ -48,7 +49,10 @@ pub(super) fn read(path: &Path) -> io::Result<Output> {
         Err(rustix::io::Errno::NOENT) => return Ok(Output::Missing),
         Err(rustix::io::Errno::LOOP) => return unusable("is a symbolic link, which is not followed"),
         Err(rustix::io::Errno::NXIO) => return unusable("is a socket or a device, not a regular file"),
-        Err(rustix::io::Errno::ACCESS) => return unusable("cannot be read: permission denied"),
+        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
+            return unusable("cannot be read: permission denied");
+        }
+        Err(rustix::io::Errno::NOTDIR) => return Ok(Output::Missing),
         Err(error) => return Err(error.into()),
     };
     let metadata = file.metadata()?;
@@ -56,6 +60,7 @@ pub(super) fn read(path: &Path) -> io::Result<Output> {
         return unusable("is not a regular file");
     }
     let bytes = metadata.len();
+    file.sync_all()?;
     if bytes > CHECKED_BYTES_MAX {
         return Ok(Output::Large { bytes, checked: false });
     }

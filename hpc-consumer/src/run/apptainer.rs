@@ -33,14 +33,30 @@ pub(crate) struct Apptainer {
     pub(crate) command: Vec<String>,
     pub(crate) as_root: bool,
     pub(crate) inherited: Vec<(OsString, OsString)>,
+    /// How to reach the registry that an image is pulled from.
+    pub(crate) proxies: Vec<(OsString, OsString)>,
 }
 
 impl Apptainer {
     pub(super) fn command(&self, job_id: &JobId, job_dir: &Path) -> CommandLine {
+        let mut words = self.exec_words(job_dir, job_id.as_str());
+        words.extend(self.command.iter().map(OsString::from));
+        CommandLine { words, environment: self.inherited.clone(), directory: job_dir.to_owned() }
+    }
+
+    /// `apptainer exec` with all isolation: own process and IPC namespaces, an empty environment, no home, none of the
+    /// paths that the site's configuration binds. All but the command.
+    fn exec_words(&self, job_dir: &Path, job_id: &str) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec![self.program.clone().into()];
+        words.extend(["--quiet", "exec", "--containall", "--no-home", "--no-mount", "bind-paths"].map(OsString::from));
+        if self.as_root {
+            // Root keeps its capabilities in a container by default: more than a job should have, and more than root
+            // itself has on some machines, where apptainer then fails.
+            words.push("--no-privs".into());
+        }
         let mut bind = job_dir.as_os_str().to_owned();
         bind.push(":");
         bind.push(WORK_DIR);
-        let mut words = self.exec_words();
         for (flag, value) in
             [("--bind", bind), ("--pwd", WORK_DIR.into()), ("--env", format!("JOB_ID={job_id}").into())]
         {
@@ -52,26 +68,15 @@ impl Apptainer {
         }
         words.extend(self.arguments.iter().map(OsString::from));
         words.push(self.image.clone().into());
-        words.extend(self.command.iter().map(OsString::from));
-        CommandLine { words, environment: self.inherited.clone(), directory: job_dir.to_owned() }
-    }
-
-    /// `apptainer exec` with all isolation: own process and IPC namespaces, an empty environment, no home, none of the
-    /// paths that the site's configuration binds.
-    fn exec_words(&self) -> Vec<OsString> {
-        let mut words: Vec<OsString> = vec![self.program.clone().into()];
-        words.extend(["--quiet", "exec", "--containall", "--no-home", "--no-mount", "bind-paths"].map(OsString::from));
-        if self.as_root {
-            // Root keeps its capabilities in a container by default: more than a job should have, and more than root
-            // itself has on some machines, where apptainer then fails.
-            words.push("--no-privs".into());
-        }
         words
     }
 
     /// Is apptainer there, and does it start containers from the image? Pulls the image first where it is missing and
     /// a reference is set.
-    pub(super) async fn probe(&self) -> Result<(), String> {
+    ///
+    /// It is started as a job is, with the same binds and arguments and `scratch` as its job directory: a file system
+    /// that is not mounted on this node would fail every job.
+    pub(super) async fn probe(&self, scratch: &Path) -> Result<(), String> {
         if !self.image.exists() {
             match &self.oci_ref {
                 Some(oci_ref) => self.pull(oci_ref).await?,
@@ -83,9 +88,9 @@ impl Apptainer {
                 }
             }
         }
-        let mut words = self.exec_words();
-        words.extend([self.image.clone().into(), NO_SUCH_PROGRAM.into()]);
-        let stderr = self.output_of(words, PROBE_TIMEOUT).await?;
+        let mut words = self.exec_words(scratch, "probe");
+        words.push(NO_SUCH_PROGRAM.into());
+        let (_, stderr) = self.output_of(words, &self.inherited, PROBE_TIMEOUT).await?;
         if stderr.contains(NO_SUCH_PROGRAM) {
             return Ok(());
         }
@@ -102,19 +107,29 @@ impl Apptainer {
             partial.clone().into(),
             format!("docker://{}", oci_ref.trim_start_matches("docker://")).into(),
         ];
-        let stderr = self.output_of(words, PULL_TIMEOUT).await?;
+        let mut environment = self.inherited.clone();
+        environment.extend(self.proxies.iter().cloned());
+        let (succeeded, stderr) = self.output_of(words, &environment, PULL_TIMEOUT).await?;
+        if !succeeded {
+            return Err(format!("apptainer could not pull APPTAINER_OCI_REF {oci_ref}: {}", last_lines(&stderr)));
+        }
         std::fs::rename(&partial, &self.image)
-            .map_err(|_| format!("apptainer could not pull APPTAINER_OCI_REF {oci_ref}: {}", last_lines(&stderr)))
+            .map_err(|error| format!("the image cannot be put at {}: {error}", self.image.display()))
     }
 
-    /// Runs apptainer for ourselves and returns what it says on stderr, whatever its exit code.
-    async fn output_of(&self, words: Vec<OsString>, timeout: Duration) -> Result<String, String> {
+    /// Runs apptainer for ourselves; returns whether it succeeded and what it says on stderr.
+    async fn output_of(
+        &self,
+        words: Vec<OsString>,
+        environment: &[(OsString, OsString)],
+        timeout: Duration,
+    ) -> Result<(bool, String), String> {
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).env_clear().envs(self.inherited.iter().map(|(name, value)| (name, value)));
+        command.args(&words[1..]).env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let program = self.program.display();
         match tokio::time::timeout(timeout, command.output()).await {
-            Ok(Ok(output)) => Ok(String::from_utf8_lossy(&output.stderr).into_owned()),
+            Ok(Ok(output)) => Ok((output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())),
             Ok(Err(error)) => Err(format!("cannot start {program}: {error}; install Apptainer or set APPTAINER_BIN")),
             Err(_) => Err(format!("{program} did not end within {} s", timeout.as_secs())),
         }
@@ -147,6 +162,7 @@ mod tests {
             command: vec!["sh".to_owned(), "-c".to_owned(), "echo $HOME".to_owned()],
             as_root: false,
             inherited: vec![("PATH".into(), "/bin".into())],
+            proxies: vec![("https_proxy".into(), "http://proxy".into())],
         };
         let command = apptainer.command(&"j1".parse().unwrap(), Path::new("/results/j1"));
         assert_eq!(

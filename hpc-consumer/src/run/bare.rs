@@ -1,6 +1,7 @@
 //! The runtime `bare`: the command as it is. It isolates nothing.
 
 use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use protocol::JobId;
@@ -30,15 +31,21 @@ impl Bare {
     pub(super) fn probe(&self) -> Result<(), String> {
         let program = &self.command[0];
         let path = self.inherited.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
-        let candidates: Vec<_> = if program.contains('/') {
-            vec![program.into()]
+        let found = if program.contains('/') {
+            // A relative path is relative to the job directory, which is not there yet.
+            Path::new(program).is_relative() || is_executable(Path::new(program))
         } else {
-            std::env::split_paths(&path.unwrap_or_default()).map(|directory| directory.join(program)).collect()
+            std::env::split_paths(&path.unwrap_or_default())
+                .filter(|directory| directory.is_absolute())
+                .any(|directory| is_executable(&directory.join(program)))
         };
-        // A relative path is relative to the job directory, which is not there yet.
-        if candidates.iter().any(|candidate| candidate.is_relative() || candidate.is_file()) {
+        if found {
             return Ok(());
         }
         Err(format!("the program {program:?} of CONTAINER_CMD is not there; install it or correct CONTAINER_CMD"))
     }
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }

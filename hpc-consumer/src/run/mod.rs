@@ -20,7 +20,7 @@ use protocol::{JobId, RuntimeKind};
 
 pub(crate) use apptainer::Apptainer;
 pub(crate) use bare::Bare;
-pub(crate) use process::{Ended, Finished, run};
+pub(crate) use process::{Ended, Finished, run, stopped};
 
 /// What wraps the command of a job.
 #[derive(Debug)]
@@ -64,10 +64,10 @@ impl Runtime {
         }
     }
 
-    /// Is all there that a job needs? The text says what is not, and what to do.
-    pub(crate) async fn probe(&self) -> Result<(), String> {
+    /// Is all there that a job needs? The text says what is not, and what to do. `scratch` stands for a job directory.
+    pub(crate) async fn probe(&self, scratch: &Path) -> Result<(), String> {
         match self {
-            Self::Apptainer(apptainer) => apptainer.probe().await,
+            Self::Apptainer(apptainer) => apptainer.probe(scratch).await,
             Self::Bare(bare) => bare.probe(),
         }
     }
@@ -78,6 +78,16 @@ impl Runtime {
         match self {
             Self::Apptainer(_) => apptainer::looks_fatal(ended, stderr_tail),
             Self::Bare(_) => false,
+        }
+    }
+
+    /// What is run, for the log.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Apptainer(apptainer) => {
+                format!("{:?} in {}", shell_words::join(&apptainer.command), apptainer.image.display())
+            }
+            Self::Bare(bare) => format!("{:?}", shell_words::join(&bare.command)),
         }
     }
 

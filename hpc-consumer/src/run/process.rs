@@ -16,6 +16,9 @@ use super::{CommandLine, Limits};
 /// How long the pipes may stay open once no process of the run is left that we know of.
 const PIPES_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long to wait for a killed process: one that hangs in the kernel, on a file system that is away, does not end.
+const KILL_PATIENCE: Duration = Duration::from_secs(30);
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -80,7 +83,8 @@ pub(crate) async fn run(
     Ok(Finished { ended, stderr_tail })
 }
 
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+/// Resolves when the daemon stops.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone, which happens only when the daemon is.
     let _ = stop.wait_for(|stop| *stop).await;
 }
@@ -109,8 +113,10 @@ async fn end(child: &mut Child, tree: &Tree, grace: Duration) {
         }
     }
     tree.signal(Signal::KILL);
-    // Without the process, there is nothing to wait for; the error says only that.
-    let _ = child.kill().await;
+    // An error says only that the process is gone already.
+    if tokio::time::timeout(KILL_PATIENCE, child.kill()).await.is_err() {
+        tracing::warn!("process {} of a run does not end although it was killed", child.id().unwrap_or_default());
+    }
 }
 
 fn ended(status: ExitStatus) -> Ended {

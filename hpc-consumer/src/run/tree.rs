@@ -73,14 +73,14 @@ impl Tree {
             return Vec::new();
         }
         let processes = processes();
-        let belongs = |pid: i32, process: &Process| {
-            process.group == self.root
-                || process.session == self.root
-                || descends(&processes, pid, self.root)
-                || (process.started >= self.started && self.is_marked(pid))
+        // Should the number of the first process have gone to another one meanwhile, it leads nothing of ours.
+        let reused = processes.get(&self.root).is_some_and(|root| root.started != self.started);
+        let led = |pid: i32, process: &Process| {
+            process.group == self.root || process.session == self.root || descends(&processes, pid, self.root)
         };
-        let alive = processes.iter().filter(|(_, process)| !process.zombie);
-        alive.filter(|&(&pid, process)| belongs(pid, process)).map(|(&pid, _)| pid).collect()
+        let alive = processes.iter().filter(|(_, process)| !process.zombie && process.started >= self.started);
+        let ours = alive.filter(|&(&pid, process)| (!reused && led(pid, process)) || self.is_marked(pid));
+        ours.map(|(&pid, _)| pid).collect()
     }
 
     fn is_marked(&self, pid: i32) -> bool {

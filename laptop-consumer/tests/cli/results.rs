@@ -144,7 +144,7 @@ fn errors_that_will_not_pass_end_the_program_with_advice() {
     for (status, code, exit, says) in [
         (401, 10_000, 1, "CF_QUEUES_API_TOKEN"),
         (403, 10_106, 1, "CF_QUEUES_API_TOKEN"),
-        (404, 10_104, 1, "queue id"),
+        (404, 10_104, 1, "the queue id"),
         (400, 10_026, 1, "as ordered"),
         (409, 0, 75, "paused"),
         (429, 10_253, 75, "allowance"),

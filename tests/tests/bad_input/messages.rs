@@ -79,7 +79,7 @@ fn messages_that_are_no_jobs_are_kept_answered_where_possible_and_gone() {
     // No path came of an id.
     let names = |path: &std::path::Path| -> BTreeSet<String> {
         let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| !name.starts_with("hpc-consumer.")).collect()
+        names.filter(|name| !name.starts_with("hpc-consumer.") && !name.starts_with('.')).collect()
     };
     assert_eq!(names(consumer.home()), BTreeSet::from(["results".to_owned()]));
     let good_id = good["job_id"].as_str().unwrap();

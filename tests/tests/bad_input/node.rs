@@ -77,6 +77,75 @@ fn an_image_that_is_none_is_waited_for() {
 }
 
 #[test]
+fn a_bind_that_is_not_mounted_is_waited_for() {
+    let edge = Edge::start();
+    let home = tempfile::tempdir().unwrap();
+    let scratch = home.path().join("scratch");
+    let bind = format!("{}:/scratch", scratch.display());
+    let consumer = Consumer::apptainer(&edge, &parts::runtime_sif()).set("APPTAINER_BIND", bind);
+    let job = echo(&edge);
+    let mut daemon = consumer.start();
+    daemon.wait_for_log("apptainer cannot start a container", PATIENCE);
+    assert_waits(&edge, &consumer, &mut daemon, &job);
+    fs::create_dir(&scratch).unwrap();
+    assert_completes(&consumer, &mut daemon, &job);
+}
+
+#[test]
+fn an_image_is_pulled_whole_or_not_at_all() {
+    let edge = Edge::start();
+    let home = tempfile::tempdir().unwrap();
+    let (image, program) = (home.path().join("runtime.sif"), home.path().join("apptainer"));
+    // A registry cannot run here. This apptainer pulls nothing; it leaves half of an image behind and fails.
+    let real = parts::apptainer();
+    let script = format!(
+        "#!/bin/sh\nif [ \"$1\" = pull ]; then echo half > \"$3\"; echo 'FATAL: no such host' >&2; exit 255; fi\nexec {} \"$@\"\n",
+        real.display()
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let consumer = Consumer::apptainer(&edge, &image)
+        .set("APPTAINER_BIN", &program)
+        .set("APPTAINER_OCI_REF", "registry.invalid/runtime:latest");
+    let job = echo(&edge);
+    let mut daemon = consumer.start();
+    daemon.wait_for_log("could not pull APPTAINER_OCI_REF registry.invalid/runtime:latest", PATIENCE);
+    assert!(daemon.log().contains("no such host"), "{}", daemon.log());
+    assert!(!image.exists(), "half of an image was taken for one");
+    assert_waits(&edge, &consumer, &mut daemon, &job);
+    put(&parts::runtime_sif(), &image);
+    assert_completes(&consumer, &mut daemon, &job);
+}
+
+#[test]
+fn a_second_daemon_in_the_same_directory_is_refused() {
+    let edge = Edge::start();
+    let consumer = Consumer::bare(&edge, SCRIPT);
+    let job = edge.producer().submit(&script("echo 1 > output.json"));
+    let mut first = consumer.start();
+    wait_for_record(&consumer, &mut first, &job);
+    let mut second = consumer.start();
+    assert_eq!(second.wait(PATIENCE).code(), Some(1));
+    assert!(second.log().contains("another hpc-consumer works in this RESULTS_DIR"), "{}", second.log());
+    assert!(first.is_running());
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_answered_as_lost_and_kept() {
+    let edge = Edge::start();
+    let consumer = Consumer::bare(&edge, SCRIPT);
+    fs::create_dir_all(consumer.results_dir()).unwrap();
+    let job = edge.producer().submit(&script("echo 1 > output.json"));
+    fs::write(consumer.results_dir().join(format!("{job}.json")), "").unwrap();
+    consumer.run_until_idle();
+    let record = consumer.record(&job).expect("a record");
+    assert_eq!((&record["status"], &record["reason"]), (&json!("failed"), &json!("lost")), "{record}");
+    assert!(!consumer.job_dir(&job).exists(), "a job that may have run was run");
+    assert_eq!(consumer.rejected().len(), 1);
+    assert_eq!((edge.backlog(Queue::Jobs), edge.backlog(Queue::Results)), (0, 1));
+}
+
+#[test]
 fn a_missing_apptainer_is_waited_for() {
     let edge = Edge::start();
     let home = tempfile::tempdir().unwrap();

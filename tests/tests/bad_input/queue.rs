@@ -158,11 +158,11 @@ fn a_queue_that_is_away_is_waited_for_at_start_and_in_the_middle() {
     wait_until("the job to be settled", LONG_PATIENCE, || edge.backlog(Queue::Jobs) == 0);
 }
 
-/// A daemon that no waiting can help ends with exit code 1 and says what to correct.
-fn assert_gives_up(consumer: &Consumer, advice: &str) {
+/// A daemon that no waiting can help ends and says what to correct.
+fn assert_gives_up(consumer: &Consumer, code: i32, advice: &str) {
     let mut daemon = consumer.start();
     let status = daemon.wait(PATIENCE);
-    assert_eq!(status.code(), Some(1), "{}", daemon.log());
+    assert_eq!(status.code(), Some(code), "{}", daemon.log());
     assert!(daemon.log().contains(advice), "no {advice:?}: {}", daemon.log());
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
 }
@@ -173,19 +173,90 @@ fn wrong_settings_end_the_daemon_with_advice() {
     let job = submit(&edge);
     let consumer = || Consumer::bare(&edge, SCRIPT);
     let token = "a-token-that-was-revoked";
-    assert_gives_up(&consumer().set("CF_QUEUES_API_TOKEN", token), "check CF_QUEUES_API_TOKEN");
+    assert_gives_up(&consumer().set("CF_QUEUES_API_TOKEN", token), 1, "check CF_QUEUES_API_TOKEN");
     let other = "0123456789abcdef0123456789abcdef";
-    assert_gives_up(&consumer().set("CF_JOBS_QUEUE_ID", other), "check CF_ACCOUNT_ID and the queue id");
-    assert_gives_up(&consumer().set("CF_API_BASE_URL", "ftp://127.0.0.1/"), "CF_API_BASE_URL");
+    assert_gives_up(&consumer().set("CF_JOBS_QUEUE_ID", other), 1, "check CF_ACCOUNT_ID and the queue id");
+    assert_gives_up(
+        &consumer().set("CF_ACCOUNT_ID", "").set("CF_JOBS_QUEUE_ID", ""),
+        2,
+        "(the id of the queue hpc-jobs)",
+    );
+    assert_gives_up(&consumer().set("HPC_QUEUE_LOG", "wanr"), 2, "wanr");
+    assert_gives_up(&consumer().set("CONTAINER_CMD", "sh 'never closed"), 2, "CONTAINER_CMD");
+    assert_gives_up(&consumer().set("CF_API_BASE_URL", "ftp://127.0.0.1/"), 2, "CF_API_BASE_URL");
 
     let front = Front::before(&edge.address());
     front.refuse(1, &Refusal::of_api(PULL, 403, 10106, "unauthorized"));
-    assert_gives_up(&behind(&edge, &front), "Queues: Edit");
+    assert_gives_up(&behind(&edge, &front), 1, "Queues: Edit");
     // The job is where it was.
     assert_eq!(edge.backlog(Queue::Jobs), 1);
     let fresh = consumer();
     fresh.run_until_idle();
     assert!(fresh.record(&job).is_some());
+}
+
+#[test]
+fn a_token_that_is_revoked_costs_no_running_job() {
+    let edge = Edge::start();
+    let front = Front::before(&edge.address());
+    let consumer = behind(&edge, &front).set("MAX_PARALLEL_JOBS", "2");
+    let gate = consumer.home().join("gate");
+    let text = format!("until test -e {}; do sleep 0.05; done; echo 1 > output.json", gate.display());
+    let job = edge.producer().submit(&script(&text));
+    let mut daemon = consumer.start();
+    wait_until("the job to start", PATIENCE, || consumer.job_dir(&job).join("job.sh").exists());
+    front.refuse(1, &Refusal::of_api(PULL, 401, 10000, "authentication error"));
+    daemon.wait_for_log("nothing more is taken", PATIENCE);
+    let next = submit(&edge);
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(daemon.wait(PATIENCE).code(), Some(1), "{}", daemon.log());
+    assert_eq!(consumer.record(&job).expect("a record")["output"], 1);
+    assert_eq!(consumer.record(&next), None, "nothing new was begun");
+    assert_eq!((edge.backlog(Queue::Results), edge.backlog(Queue::Jobs)), (1, 1));
+}
+
+#[test]
+fn an_answer_of_somebody_else_is_no_reason_to_give_up() {
+    let edge = Edge::start();
+    let front = Front::before(&edge.address());
+    let consumer = behind(&edge, &front);
+    let job = submit(&edge);
+    let body = "<html>Forbidden by your proxy</html>".to_owned();
+    front.refuse(1, &Refusal { body, ..Refusal::of_api(PULL, 403, 0, "") });
+    let mut daemon = consumer.start();
+    daemon.wait_for_log("CF_API_BASE_URL", PATIENCE);
+    assert_done_once(&edge, &consumer, &mut daemon, &job);
+}
+
+#[test]
+fn a_result_that_the_queue_never_takes_holds_up_no_other() {
+    let edge = Edge::start();
+    let front = Front::before(&edge.address());
+    let consumer = behind(&edge, &front).set("MAX_PARALLEL_JOBS", "1");
+    let first = submit(&edge);
+    front.refuse(1, &Refusal::of_api(PUSH, 400, 10203, "message metadata invalid"));
+    let mut daemon = consumer.start();
+    daemon.wait_for_log("does not take a result", PATIENCE);
+    assert!(consumer.record(&first).is_some(), "the record stays");
+    let second = submit(&edge);
+    wait_for_record(&consumer, &mut daemon, &second);
+    wait_for_backlog(&edge, Queue::Results, 1);
+    wait_for_backlog(&edge, Queue::Jobs, 0);
+}
+
+#[test]
+fn a_settings_file_that_cannot_be_read_tells_no_secret() {
+    let edge = Edge::start();
+    let consumer = Consumer::bare(&edge, SCRIPT);
+    for line in ["CF_QUEUES_API_TOKEN=\"s3cr3t", "CF_QUEUES_API_TOKEN=s3cr3t word"] {
+        let file = consumer.home().join("settings.env");
+        std::fs::write(&file, format!("{line}\n")).unwrap();
+        let mut fresh = testkit::command(&testkit::parts::program("hpc-consumer"), consumer.home());
+        fresh.arg("run").arg("--env-file").arg(&file);
+        let mut daemon = testkit::Process::start("hpc-consumer", &mut fresh, consumer.home());
+        assert_eq!(daemon.wait(PATIENCE).code(), Some(2));
+        assert!(daemon.log().contains("settings.env") && !daemon.log().contains("s3cr3t"), "{}", daemon.log());
+    }
 }
 
 #[test]
