@@ -15,8 +15,8 @@ const HEAD: &str = "| measure | here | against | ratio | aim | date |\n|---|---|
 /// What a new file holds around the table.
 const DOCUMENT: &str = "# Benchmarks\n\n\
     `cargo xtask bench` takes these measures and rewrites the table; `cargo xtask bench worker` and so on takes a part of \
-    them. Each is\nset against something in the same run, so the ratio carries over to other machines better than the \
-    numbers do.\n\n";
+    them.\nWhere it can be, a figure is set against something that was measured in the same run, so that the ratio \
+    carries over\nto other machines better than the number does; the others are set against a fixed aim.\n\n";
 
 /// What a ratio is to be.
 #[derive(Debug, Clone, Copy, PartialEq)]
