@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use lifecycle::{Delivery, Effect, Event, Failure, Lifecycle, Notice, RunEnd};
 use program::Exit;
-use protocol::{JobId, JobResult, Status};
+use protocol::{FailureClass, JobId, JobResult, Status};
 use queues::Client;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -53,6 +53,12 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
     }
     let results = ResultsDir::new(settings.results_dir);
     let _ownership = own(&results)?;
+    // A mistake in where results go is better met before a job has run for hours. All else is the loop's to wait for.
+    if let Err(error) = client.backlog(&settings.results_queue).await
+        && error.class == FailureClass::Fatal
+    {
+        anyhow::bail!(error);
+    }
     let daemon = Daemon {
         client,
         jobs_queue: settings.jobs_queue,
@@ -239,21 +245,27 @@ fn delivery(delivery: queues::Delivery) -> Delivery {
     Delivery { lease_id: delivery.lease_id, body: delivery.body }
 }
 
-/// The signals that ask us to end.
+/// The signals that ask us to end; the last one comes when a terminal is closed.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn listen() -> anyhow::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 }

@@ -78,18 +78,18 @@ pub(crate) struct EdgeArgs {
 #[command(next_help_heading = "Results queue")]
 pub(crate) struct QueueArgs {
     /// Reach the Queues API at this address
-    #[arg(long, env = "CF_API_BASE_URL", default_value = API_BASE_URL_DEFAULT, value_name = "URL")]
+    #[arg(long = "cf-api-base-url", env = "CF_API_BASE_URL", default_value = API_BASE_URL_DEFAULT, value_name = "URL")]
     api_base_url: String,
     /// Use the account with this id
-    #[arg(long, env = "CF_ACCOUNT_ID", value_name = "ID")]
+    #[arg(long = "cf-account-id", env = "CF_ACCOUNT_ID", value_name = "ID")]
     account_id: Option<String>,
     /// Pull from the queue with this id
-    #[arg(long, env = "CF_RESULTS_QUEUE_ID", value_name = "ID")]
+    #[arg(long = "cf-results-queue-id", env = "CF_RESULTS_QUEUE_ID", value_name = "ID")]
     results_queue_id: Option<String>,
     /// Present this API token; it needs the permission Queues: Edit
     ///
     /// Prefer the environment or .env: other users of the machine can see flags.
-    #[arg(long, env = "CF_QUEUES_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(long = "cf-queues-api-token", env = "CF_QUEUES_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     queues_api_token: Option<String>,
     /// Look at the queue this often
     ///
@@ -204,13 +204,19 @@ impl QueueArgs {
     /// What every command needs that pulls.
     pub(crate) fn complete(&self, common: &CommonArgs) -> anyhow::Result<ResultsQueue> {
         let what = "the id of the Cloudflare account, 32 hexadecimal digits";
-        let account_id = common.required(self.account_id.as_deref(), ("CF_ACCOUNT_ID", "--account-id"), what)?;
+        let account_id = common.required(self.account_id.as_deref(), ("CF_ACCOUNT_ID", "--cf-account-id"), what)?;
         let what = "the id of the queue hpc-results (`wrangler queues info hpc-results` shows it)";
-        let queue_id =
-            common.required(self.results_queue_id.as_deref(), ("CF_RESULTS_QUEUE_ID", "--results-queue-id"), what)?;
+        let queue_id = common.required(
+            self.results_queue_id.as_deref(),
+            ("CF_RESULTS_QUEUE_ID", "--cf-results-queue-id"),
+            what,
+        )?;
         let what = "an API token with the permission Queues: Edit";
-        let api_token =
-            common.required(self.queues_api_token.as_deref(), ("CF_QUEUES_API_TOKEN", "--queues-api-token"), what)?;
+        let api_token = common.required(
+            self.queues_api_token.as_deref(),
+            ("CF_QUEUES_API_TOKEN", "--cf-queues-api-token"),
+            what,
+        )?;
         Ok(ResultsQueue {
             endpoint: queues::Endpoint {
                 base_url: or_default(&self.api_base_url, API_BASE_URL_DEFAULT).to_owned(),

@@ -73,7 +73,7 @@ pub(crate) struct ServeArgs {
     /// Take this token for the queue API instead of the one in the data directory
     ///
     /// Prefer the environment: other users of the machine can see flags.
-    #[arg(long, env = "CF_QUEUES_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(long = "cf-queues-api-token", env = "CF_QUEUES_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     api_token: Option<String>,
     /// Offer faults on demand at /faults, for tests of other programs; never with real work
     ///

@@ -245,9 +245,9 @@ fn two_programs_may_share_an_inbox() {
 fn a_missing_setting_is_named_with_its_flag() {
     let laptop = Laptop::new();
     for (variable, flag) in [
-        ("CF_ACCOUNT_ID", "--account-id"),
-        ("CF_RESULTS_QUEUE_ID", "--results-queue-id"),
-        ("CF_QUEUES_API_TOKEN", "--queues-api-token"),
+        ("CF_ACCOUNT_ID", "--cf-account-id"),
+        ("CF_RESULTS_QUEUE_ID", "--cf-results-queue-id"),
+        ("CF_QUEUES_API_TOKEN", "--cf-queues-api-token"),
     ] {
         for value in [None, Some("")] {
             let mut command = laptop.command(&["pull"]);

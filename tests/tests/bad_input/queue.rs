@@ -183,6 +183,7 @@ fn wrong_settings_end_the_daemon_with_advice() {
     );
     assert_gives_up(&consumer().set("HPC_QUEUE_LOG", "wanr"), 2, "wanr");
     assert_gives_up(&consumer().set("CONTAINER_CMD", "sh 'never closed"), 2, "CONTAINER_CMD");
+    assert_gives_up(&consumer().set("CF_RESULTS_QUEUE_ID", other), 1, "check CF_ACCOUNT_ID and the queue id");
     assert_gives_up(&consumer().set("CF_API_BASE_URL", "ftp://127.0.0.1/"), 2, "CF_API_BASE_URL");
 
     let front = Front::before(&edge.address());
