@@ -12,7 +12,7 @@ use program::Exit;
 use protocol::{FailureClass, JobId, JobResult, Status};
 use queues::Client;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::Settings;
@@ -30,6 +30,8 @@ struct Daemon {
     visibility_timeout: Duration,
     node: Arc<Node>,
     tasks: JoinSet<Event>,
+    /// Runs whose processes are gone, while their tasks go on; never more than there are tasks.
+    exits: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     stop: watch::Sender<bool>,
 }
 
@@ -51,6 +53,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
     for warning in settings.runtime.warning().into_iter().chain(settings.lease_warning.as_deref()) {
         tracing::warn!("{warning}");
     }
+    crate::run::prepare();
     let results = ResultsDir::new(settings.results_dir);
     let _ownership = own(&results)?;
     // A mistake in where results go is better met before a job has run for hours. All else is the loop's to wait for.
@@ -66,6 +69,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
         visibility_timeout: settings.visibility_timeout,
         node: Arc::new(Node { results, runtime: settings.runtime, limits: settings.limits, host }),
         tasks: JoinSet::new(),
+        exits: mpsc::unbounded_channel(),
         stop: watch::Sender::new(false),
     };
     daemon.serve(Lifecycle::new(settings.lifecycle)).await
@@ -105,14 +109,8 @@ impl Daemon {
             }
             let wake = lifecycle.wake_at().map_or(Duration::MAX, |at| at.saturating_sub(started.elapsed()));
             event = tokio::select! {
-                Some(done) = self.tasks.join_next() => match done {
-                    Ok(event) => event,
-                    Err(error) => {
-                        self.end_all().await;
-                        return Err(error).context("a part of the daemon broke");
-                    }
-                },
-                () = tokio::time::sleep(wake), if wake < Duration::MAX => Event::Tick,
+                // In this order: a person goes before everything, and an exit is told before the end of the same run.
+                biased;
                 () = signals.next() => {
                     let (running, owed) = (lifecycle.running(), lifecycle.owed());
                     if draining {
@@ -125,6 +123,15 @@ impl Daemon {
                         Event::Drain
                     }
                 }
+                Some(exit) = self.exits.1.recv() => exit,
+                Some(done) = self.tasks.join_next() => match done {
+                    Ok(event) => event,
+                    Err(error) => {
+                        self.end_all().await;
+                        return Err(error).context("a part of the daemon broke");
+                    }
+                },
+                () = tokio::time::sleep(wake), if wake < Duration::MAX => Event::Tick,
             };
         }
     }
@@ -152,10 +159,14 @@ impl Daemon {
             }
             Effect::Run(job) => {
                 tracing::info!(job_id = %job.job_id, task = %job.task, "job starts");
-                let stop = self.stop.subscribe();
+                let (stop, exits) = (self.stop.subscribe(), self.exits.0.clone());
                 self.tasks.spawn(async move {
                     let job_id = job.job_id.clone();
-                    let end = node.attempt(*job, stop).await;
+                    let exited = || {
+                        // The daemon listens for as long as there are tasks.
+                        let _ = exits.send(Event::RunExited(job_id.clone()));
+                    };
+                    let end = node.attempt(*job, stop, exited).await;
                     match &end {
                         RunEnd::Recorded(record) => say_how_it_ended(&job_id, record),
                         RunEnd::NodeBroken(_) => tracing::warn!(%job_id, "job goes back to the queue"),

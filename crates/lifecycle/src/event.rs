@@ -13,7 +13,9 @@ pub enum Event {
     Probed(Result<(), String>),
     /// A pull came back.
     Pulled(Result<Vec<Delivery>, Failure>),
-    /// A run ended.
+    /// The processes of a run are gone; what it left behind is being read and recorded.
+    RunExited(JobId),
+    /// A run ended, and what it left behind was dealt with.
     RunEnded(JobId, RunEnd),
     /// A message that is no job was put away; with the final record where it has one that is owed to its user.
     PutAway {

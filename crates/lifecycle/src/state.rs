@@ -15,7 +15,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest time between two looks at a broken node.
 const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(600);
 
-/// How many results may be owed before no more jobs are taken: each is kept in memory until it is published.
+/// How many jobs may wait for their record or its publication before no more are taken: each is kept in memory.
 const OWED_MAX: usize = 1_000;
 
 /// How long a daemon that was told to stop still tries to hand over what it owes.
@@ -80,7 +80,10 @@ struct Job {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Phase {
+    /// It has a slot.
     Running,
+    /// Its processes are gone, and its record is being written.
+    Ending,
     Recorded(String),
 }
 
@@ -137,6 +140,13 @@ impl Lifecycle {
             Event::Probed(outcome) => self.probed(outcome, now, &mut effects),
             Event::Pulled(Ok(deliveries)) => self.pulled(deliveries, now, &mut effects),
             Event::Pulled(Err(failure)) => self.failed(|state| &mut state.pull, &failure, now, &mut effects),
+            Event::RunExited(job_id) => {
+                if let Some(job) = self.jobs.get_mut(&job_id)
+                    && job.phase == Phase::Running
+                {
+                    job.phase = Phase::Ending;
+                }
+            }
             Event::RunEnded(job_id, end) => self.run_ended(job_id, end, now, &mut effects),
             Event::PutAway { lease_id, record } => self.put_away(lease_id, record),
             Event::PutAwayFailed { lease_id, problem } => {
@@ -192,6 +202,11 @@ impl Lifecycle {
         self.jobs.values().filter(|job| job.phase == Phase::Running).count()
     }
 
+    /// How many jobs run or have no record yet.
+    fn unrecorded(&self) -> usize {
+        self.jobs.values().filter(|job| !matches!(job.phase, Phase::Recorded(_))).count()
+    }
+
     /// How many results are owed to the queue.
     pub fn owed(&self) -> usize {
         self.outbox.len()
@@ -205,7 +220,7 @@ impl Lifecycle {
         }
         for (job_id, job) in &self.jobs {
             let owed = self.outbox.iter().filter(|owed| *owed == job_id).count();
-            let expected = usize::from(job.phase != Phase::Running);
+            let expected = usize::from(matches!(job.phase, Phase::Recorded(_)));
             if owed != expected {
                 return Err(format!("job {job_id} is {owed} times in the outbox, not {expected}"));
             }
@@ -260,8 +275,8 @@ impl Lifecycle {
 
     /// Is it time to exit? What runs is never left alone: it has no other parent.
     fn end(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        let nothing_runs = self.running() == 0 && self.putting_away == 0 && !self.pull.busy;
-        if !nothing_runs {
+        let all_recorded = self.unrecorded() == 0 && self.putting_away == 0 && !self.pull.busy;
+        if !all_recorded {
             return;
         }
         let nothing_left = self.jobs.is_empty() && !self.unsettled();
@@ -290,9 +305,9 @@ impl Lifecycle {
             && !self.draining
             && !self.over
             && self.free_slots() > 0
-            && (self.trusted || self.running() == 0)
+            && (self.trusted || self.unrecorded() == 0)
             && self.putting_away == 0
-            && self.outbox.len() < OWED_MAX
+            && self.jobs.len() < self.settings.slots + OWED_MAX
     }
 
     fn unsettled(&self) -> bool {
@@ -303,7 +318,7 @@ impl Lifecycle {
         let mut bytes = 0;
         let record = |job_id: &JobId| match &self.jobs[job_id].phase {
             Phase::Recorded(record) => record.clone(),
-            Phase::Running => unreachable!("only recorded jobs enter the outbox"),
+            Phase::Running | Phase::Ending => unreachable!("only recorded jobs enter the outbox"),
         };
         let mut count = 0;
         let fits = |record: &String| {
@@ -473,8 +488,8 @@ impl Lifecycle {
                 // What runs is worth more than a quick exit: it is ended by nobody and still gets its record.
                 self.draining = true;
                 self.fatal = Some(failure.what.clone());
-                if self.running() > 0 {
-                    let (what, running) = (failure.what.clone(), self.running());
+                if self.unrecorded() > 0 {
+                    let (what, running) = (failure.what.clone(), self.unrecorded());
                     effects.push(Effect::Say(Notice::CannotGoOn { what, running }));
                 }
             }

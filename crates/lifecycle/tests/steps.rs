@@ -74,6 +74,23 @@ fn a_job_is_run_published_acknowledged_and_forgotten() {
 }
 
 #[test]
+fn a_slot_is_free_when_the_processes_of_its_job_are_gone() {
+    let mut state = pulling(Settings { slots: 1, ..settings() });
+    let effects = step(&mut state, Event::Pulled(Ok(vec![job("a", "L1")])), SECOND);
+    assert_eq!(effects.len(), 1, "no slot, no pull");
+    assert_eq!(step(&mut state, Event::RunExited(id("a")), SECOND), [Effect::Pull(1)]);
+    let effects = step(&mut state, Event::Pulled(Ok(vec![job("b", "L2"), job("a", "L3")])), SECOND);
+    assert_eq!((runs(&effects), effects.len()), (vec!["b".to_owned()], 1), "a is still held");
+    step(&mut state, Event::Drain, SECOND);
+    step(&mut state, recorded("b"), SECOND);
+    step(&mut state, Event::Published(Ok(())), SECOND);
+    assert_eq!(step(&mut state, Event::Settled(Ok(())), SECOND), [], "a has no record yet");
+    assert_eq!(step(&mut state, recorded("a"), SECOND), [Effect::Publish(vec!["record of a".to_owned()])]);
+    assert_eq!(step(&mut state, Event::Published(Ok(())), SECOND), [acks(&["L1", "L3"])]);
+    assert_eq!(step(&mut state, Event::Settled(Ok(())), SECOND), [Effect::Exit]);
+}
+
+#[test]
 fn a_further_delivery_of_a_held_job_is_settled_without_a_second_run() {
     let mut state = pulling(settings());
     let effects = step(&mut state, Event::Pulled(Ok(vec![job("a", "L1"), job("a", "L2")])), SECOND);

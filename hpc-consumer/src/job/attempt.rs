@@ -34,8 +34,13 @@ impl Node {
         self.runtime.probe(&scratch).await
     }
 
-    /// Runs a job to its end and writes its final record.
-    pub(crate) async fn attempt(self: Arc<Self>, job: JobMessage, mut stop: watch::Receiver<bool>) -> RunEnd {
+    /// Runs a job to its end and writes its final record. `exited` is called once its processes are gone.
+    pub(crate) async fn attempt(
+        self: Arc<Self>,
+        job: JobMessage,
+        mut stop: watch::Receiver<bool>,
+        exited: impl FnOnce(),
+    ) -> RunEnd {
         let claimed = {
             let (node, job) = (self.clone(), job.clone());
             blocking(move || node.results.claim(&job, &node.host, now())).await
@@ -82,6 +87,7 @@ impl Node {
         if finished.ended == Ended::Stopped {
             return RunEnd::Stopped;
         }
+        exited();
         if let Err(problem) = self.exonerate(&finished).await {
             return RunEnd::NodeBroken(problem);
         }

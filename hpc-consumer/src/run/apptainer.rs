@@ -8,6 +8,7 @@ use std::time::Duration;
 use protocol::JobId;
 use tokio::process::Command;
 
+use super::children::Known;
 use super::{CommandLine, Ended};
 
 /// Where a container sees its job directory.
@@ -128,9 +129,13 @@ impl Apptainer {
         command.args(&words[1..]).env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let program = self.program.display();
-        match tokio::time::timeout(timeout, command.output()).await {
+        let failed =
+            |error: std::io::Error| format!("cannot start {program}: {error}; install Apptainer or set APPTAINER_BIN");
+        let child = command.spawn().map_err(failed)?;
+        let _known = Known::new(&child);
+        match tokio::time::timeout(timeout, child.wait_with_output()).await {
             Ok(Ok(output)) => Ok((output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())),
-            Ok(Err(error)) => Err(format!("cannot start {program}: {error}; install Apptainer or set APPTAINER_BIN")),
+            Ok(Err(error)) => Err(failed(error)),
             Err(_) => Err(format!("{program} did not end within {} s", timeout.as_secs())),
         }
     }

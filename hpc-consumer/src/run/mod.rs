@@ -1,13 +1,15 @@
 //! Running the command of a job. This is the only place in the project's programs that starts processes.
 //!
 //! A [`Runtime`] turns a job directory into a [`CommandLine`] ([`apptainer`], [`bare`]); [`process`] runs it with its
-//! limits; [`log_file`] keeps what it prints, bounded; [`tree`] ends it with everything that it started.
+//! limits; [`log_file`] keeps what it prints, bounded; [`tree`] ends it with everything that it started, and [`children`]
+//! tells whether there is any such thing.
 //!
 //! Out of scope: what the result means (`job`). Invariant: when [`process::run`] returns, no process of the run that
 //! can be found is alive.
 
 mod apptainer;
 mod bare;
+mod children;
 mod log_file;
 mod process;
 mod tree;
@@ -21,6 +23,13 @@ use protocol::{JobId, RuntimeKind};
 pub(crate) use apptainer::Apptainer;
 pub(crate) use bare::Bare;
 pub(crate) use process::{Ended, Finished, run, stopped};
+
+/// Prepares this process for runs: what they leave behind becomes its own.
+pub(crate) fn prepare() {
+    if let Err(error) = children::adopt_orphans() {
+        tracing::warn!("processes that a job leaves behind may not be found: {error}");
+    }
+}
 
 /// What wraps the command of a job.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
+use super::children::Known;
 use super::log_file::LogFile;
 use super::tree::{Signal, Tree};
 use super::{CommandLine, Limits};
@@ -51,6 +52,7 @@ pub(crate) async fn run(
     stop: &mut watch::Receiver<bool>,
 ) -> io::Result<Finished> {
     let mut child = start(command)?;
+    let known = Known::new(&child);
     let tree = Tree::of(&child, marks);
     let stdout = child.stdout.take().expect("stdout is piped");
     let stderr = child.stderr.take().expect("stderr is piped");
@@ -69,6 +71,7 @@ pub(crate) async fn run(
             Ended::Stopped
         }
     };
+    drop(known);
     // The job is over when its first process is; what that left behind goes with it.
     tree.kill_until_gone().await;
     let pipes = async { (keep_stdout.await, keep_stderr.await) };

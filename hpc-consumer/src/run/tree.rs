@@ -1,8 +1,9 @@
 //! The processes of one run, found in `/proc`.
 //!
 //! A process belongs to the run when it descends from its first process, is in its process group or session, or
-//! carries the run's marks in its environment. The last catches what has left by double fork and `setsid`; a process
-//! that has also replaced its environment is not found (in a container it is: the kernel ends a PID namespace whole).
+//! carries the run's marks in its environment. The last catches what has left by double fork and `setsid`. A process
+//! that has also replaced its environment is told from those of other runs only once no other run is alive (in a
+//! container there is no such process: the kernel ends a PID namespace whole).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,6 +11,8 @@ use std::time::Duration;
 pub(super) use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 use tokio::process::Child;
+
+use super::children;
 
 /// Killing needs more than one look: a process may start another between the look and the signal.
 const LOOKS_MAX: u32 = 200;
@@ -59,6 +62,10 @@ impl Tree {
     /// Kills every process of the run, and those that they start meanwhile, until none is left.
     pub(super) async fn kill_until_gone(&self) {
         for _ in 0..LOOKS_MAX {
+            // Once its first process is gone, whatever is left of a run is, or descends from, an orphan of ours.
+            if children::orphans().is_some_and(|orphans| orphans.is_empty()) {
+                return;
+            }
             if self.alive().is_empty() {
                 return;
             }
@@ -79,7 +86,10 @@ impl Tree {
             process.group == self.root || process.session == self.root || descends(&processes, pid, self.root)
         };
         let alive = processes.iter().filter(|(_, process)| !process.zombie && process.started >= self.started);
-        let ours = alive.filter(|&(&pid, process)| (!reused && led(pid, process)) || self.is_marked(pid));
+        let orphans = if children::any_known() { None } else { children::orphans() }.unwrap_or_default();
+        let left_over = |pid| orphans.iter().any(|&orphan| descends(&processes, pid, orphan));
+        let ours =
+            alive.filter(|&(&pid, process)| (!reused && led(pid, process)) || self.is_marked(pid) || left_over(pid));
         ours.map(|(&pid, _)| pid).collect()
     }
 

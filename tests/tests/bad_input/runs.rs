@@ -106,6 +106,19 @@ fn what_a_run_leaves_behind_in_the_background_ends_with_it() {
 }
 
 #[test]
+fn what_hides_from_its_run_is_found_all_the_same() {
+    let edge = Edge::start();
+    let consumer = Consumer::bare(&edge, SCRIPT);
+    // Another session, a parent that is gone, and nothing in its environment that tells whose it was.
+    let hidden = "(setsid env -i /bin/sh -c 'echo $$ > hidden.pid; exec /bin/sleep 300' &) ; \
+         until test -s hidden.pid; do sleep 0.01; done; echo 1 > output.json";
+    let record = record_of(&edge, &consumer, hidden);
+    assert_eq!(record["status"], "completed", "{record}");
+    let hidden = fs::read_to_string(consumer.job_dir(record["job_id"].as_str().unwrap()).join("hidden.pid")).unwrap();
+    assert!(!is_alive(hidden.trim().parse().unwrap()));
+}
+
+#[test]
 fn the_command_is_split_as_a_shell_does_and_runs_without_one_in_a_clean_environment() {
     let edge = Edge::start();
     let command = r#"sh -c 'env > "$WORK_DIR/env.txt"; pwd > pwd.txt; printf "%s|" "$0" "$@" > arguments.txt' "a name" 'x  y' $HOME a\ b ''"#;

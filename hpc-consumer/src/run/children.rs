@@ -1,0 +1,72 @@
+//! The direct children of this process: those that it started, and orphans of theirs.
+//!
+//! The daemon is a subreaper: a process of a run whose parent has ended becomes the daemon's child, not that of the
+//! system's first process, even after a double fork and `setsid`. So one look at the list of children tells whether
+//! an ended run has left anything behind, without looking at every process of the machine.
+//!
+//! Invariant: every child that this program starts is announced ([`Known`]) before anything else happens on the
+//! thread that starts it, which is the main thread. What is a child and was not announced is an orphan.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::process::{Pid, WaitOptions, getpid, set_child_subreaper, waitpid};
+use tokio::process::Child;
+
+/// How often each number was announced; a number may be given to a new child while its last bearer is still announced.
+static KNOWN: Mutex<BTreeMap<i32, u32>> = Mutex::new(BTreeMap::new());
+
+/// A child that was started here, announced for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Known(i32);
+
+/// Makes this process the parent of its orphans.
+pub(super) fn adopt_orphans() -> std::io::Result<()> {
+    Ok(set_child_subreaper(Some(getpid()))?)
+}
+
+impl Known {
+    /// Announces a child.
+    pub(super) fn new(child: &Child) -> Self {
+        let number = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or_default();
+        *known().entry(number).or_default() += 1;
+        Self(number)
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        let mut known = known();
+        if let Some(count) = known.get_mut(&self.0) {
+            *count -= 1;
+            if *count == 0 {
+                known.remove(&self.0);
+            }
+        }
+    }
+}
+
+/// Is anything that was started here still running?
+pub(super) fn any_known() -> bool {
+    !known().is_empty()
+}
+
+/// The orphans of ended parents, or `None` where the kernel does not list children. Those that have ended are reaped.
+pub(super) fn orphans() -> Option<Vec<i32>> {
+    let own = getpid().as_raw_nonzero();
+    let children = std::fs::read_to_string(format!("/proc/self/task/{own}/children")).ok()?;
+    let known = known();
+    let orphans = children.split_whitespace().filter_map(|number| number.parse().ok());
+    Some(orphans.filter(|number| !known.contains_key(number)).filter(|&number| !reaped(number)).collect())
+}
+
+/// Was this an ended process that only waited for us to notice?
+fn reaped(number: i32) -> bool {
+    let Some(pid) = Pid::from_raw(number) else { return true };
+    matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(Some(_)) | Err(_))
+}
+
+fn known() -> MutexGuard<'static, BTreeMap<i32, u32>> {
+    // Nothing panics while it holds this.
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
