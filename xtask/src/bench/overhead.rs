@@ -16,7 +16,7 @@ use crate::workspace::{Profile, Workspace};
 use crate::{command, image};
 
 const JOBS: usize = 100;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<Row>> {
     let tools = Tools::set_up(workspace, &Kind::IMAGE)?;
