@@ -206,8 +206,9 @@ fn submit(report: &Report, producer: &str, key: &str) -> anyhow::Result<Vec<Stri
         curl.args(["-sS", &url, "-H", "content-type: application/json", "-H", &header, "-d", job.body]);
         report.note(format!("\n{}", job.title));
         report.command(command::line(&curl));
-        let answer = connection.post(&address, &[("x-api-key", key)], job.body.as_bytes())?.json(202)?;
-        report.note(&answer);
+        let response = connection.post(&address, &[("x-api-key", key)], job.body.as_bytes())?;
+        let answer = response.json(202)?;
+        report.note(&String::from_utf8_lossy(&response.body));
         ids.push(answer["job_id"].as_str().context("the answer has no job_id")?.to_owned());
     }
     Ok(ids)
