@@ -208,7 +208,7 @@ fn submit(report: &Report, producer: &str, key: &str) -> anyhow::Result<Vec<Stri
         report.command(command::line(&curl));
         let response = connection.post(&address, &[("x-api-key", key)], job.body.as_bytes())?;
         let answer = response.json(202)?;
-        report.note(&String::from_utf8_lossy(&response.body));
+        report.note(String::from_utf8_lossy(&response.body));
         ids.push(answer["job_id"].as_str().context("the answer has no job_id")?.to_owned());
     }
     Ok(ids)
