@@ -201,10 +201,12 @@ impl Node {
                 result.result_pointer = self.uri(&dir.output());
                 result.output = Some(json);
                 result.output_bytes = Some(bytes);
+                dir.sync()?;
             }
             Output::Large { bytes, checked } => {
                 result.result_pointer = self.uri(&dir.output());
                 result.output_bytes = Some(bytes);
+                dir.sync()?;
                 let unchecked = if checked { "" } else { "; whether it is JSON was not checked" };
                 let limit = limits::INLINE_OUTPUT_BYTES_MAX;
                 let message = format!(

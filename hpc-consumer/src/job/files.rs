@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use protocol::{JobId, JobInput, JobMessage, JobResult, Timestamp, limits};
 use rustix::fs::FlockOperation;
@@ -98,17 +99,21 @@ impl ResultsDir {
     /// Can files be made here, as a job needs them? Leaves an empty directory that stands for a job's. The text says
     /// why not.
     pub(crate) fn probe(&self) -> Result<PathBuf, String> {
+        // Several runs that fail together ask at the same time, so the directory stays and the files have their own names.
+        static PROBES: AtomicU64 = AtomicU64::new(0);
+        let number = PROBES.fetch_add(1, Ordering::Relaxed);
         let scratch = self.0.join(".probe");
         let write = || {
-            fs::create_dir_all(&self.0)?;
-            remove_any(&scratch)?;
-            DirBuilder::new().mode(JOB_DIR_MODE).create(&scratch)?;
-            let (file, link) = (scratch.join("file"), scratch.join("link"));
-            write_synced(&file, &[0; PROBE_BYTES])?;
-            // Final records are put into place like this.
-            fs::hard_link(&file, &link)?;
-            fs::remove_file(&file)?;
-            fs::remove_file(&link)
+            DirBuilder::new().recursive(true).mode(JOB_DIR_MODE).create(&scratch)?;
+            let (file, link) = (scratch.join(format!("file-{number}")), scratch.join(format!("link-{number}")));
+            // An earlier daemon may have died between making and removing them.
+            remove_any(&link)?;
+            let written = write_synced(&file, &[0; PROBE_BYTES])
+                // Final records are put into place like this.
+                .and_then(|()| fs::hard_link(&file, &link));
+            remove_any(&file)?;
+            remove_any(&link)?;
+            written
         };
         write().map_err(|error| format!("RESULTS_DIR {} cannot be written: {error}", self.0.display()))?;
         Ok(scratch)
@@ -245,6 +250,11 @@ impl JobDir {
 
     pub(crate) fn output(&self) -> PathBuf {
         self.path.join("output.json")
+    }
+
+    /// Makes the names in the directory durable, that of the output above all.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
     }
 
     /// Takes the directory back from the run, which may have locked us and itself out of it.
@@ -402,6 +412,21 @@ mod tests {
         results.put_record_away(&job.job_id, Timestamp::UNIX_EPOCH).unwrap();
         assert!(temp.path().join("_rejected/j1.record-0").is_dir());
         assert_eq!(results.record(&job.job_id).unwrap(), Record::Missing);
+    }
+
+    #[test]
+    fn probes_at_the_same_time_do_not_blame_the_disk_for_each_other() {
+        let temp = tempfile::tempdir().unwrap();
+        let results = ResultsDir::new(temp.path().join("results"));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..20).for_each(|_| assert!(results.probe().is_ok(), "{:?}", results.probe())));
+            }
+        });
+        assert_eq!(fs::read_dir(results.probe().unwrap()).unwrap().count(), 0, "a probe leaves nothing behind");
+        fs::remove_dir_all(temp.path().join("results")).unwrap();
+        fs::write(temp.path().join("results"), "in its place").unwrap();
+        assert!(results.probe().unwrap_err().contains("cannot be written"));
     }
 
     #[test]
