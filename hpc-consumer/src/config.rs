@@ -12,6 +12,11 @@ use program::LogArgs;
 use protocol::limits;
 
 use crate::run::{Apptainer, Bare, Limits, Runtime};
+use crate::store::Format;
+
+/// How often a job that another daemon holds is looked at.
+const CLAIM_PATIENCE_MIN: Duration = Duration::from_millis(250);
+const CLAIM_PATIENCE_MAX: Duration = Duration::from_secs(60);
 
 /// The shortest pause between two pulls of an empty queue.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
@@ -37,8 +42,11 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the daemon
     ///
-    /// It pulls no more jobs than it has free slots. The first SIGTERM or SIGINT drains: nothing new is taken, running
-    /// jobs finish. A second one stops: running jobs are ended and given back to the queue.
+    /// It pulls no more jobs than will find a slot soon. Jobs run under a keeper, a process of their own: they go on when
+    /// the daemon ends, however it ends, and the next start with the same STATE_DIR takes them up. The first SIGTERM or
+    /// SIGINT drains: nothing new is taken, what was not started goes back to the queue, and running jobs have
+    /// DRAIN_TIMEOUT_SECONDS to finish. A second one ends the daemon at once. To end the jobs as well, end their keeper:
+    /// its process id is in STATE_DIR/keeper/keeper.json.
     ///
     /// Exit codes: 0 drained, stopped or idle; 1 it could not go on, and says why; 2 wrong arguments or settings.
     #[command(
@@ -52,6 +60,66 @@ pub(crate) enum Command {
         after_help = "Example:\n  mkdir -p try && echo '{\"task\":\"echo\",\"input\":1}' > try/input.json\n  sh -c \"$(hpc-consumer command --job-dir try)\""
     )]
     Command(Box<ShowCommand>),
+    /// Show the jobs that the daemon holds, running or waiting or with a result owed
+    ///
+    /// Works while the daemon runs, from any machine that sees STATE_DIR, and when it does not.
+    Jobs(ShowState),
+    /// Show how the daemon is: the node, the queue, how many jobs run, which results are owed
+    Status(ShowState),
+    /// Print a systemd user unit for the daemon
+    #[command(
+        after_help = "Example:\n  hpc-consumer service > ~/.config/systemd/user/hpc-consumer.service\n  systemctl --user enable --now hpc-consumer"
+    )]
+    Service,
+    /// The process that holds the runs; the daemon starts it
+    #[command(hide = true)]
+    Keeper(KeeperSettings),
+}
+
+/// The settings of `hpc-consumer jobs` and `hpc-consumer status`.
+#[derive(Debug, Args)]
+pub(crate) struct ShowState {
+    #[command(flatten)]
+    state: StateSettings,
+    /// How to print it
+    #[arg(long, default_value = "text", value_name = "FORMAT")]
+    output: OutputChoice,
+}
+
+/// How to print what is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OutputChoice {
+    /// A table for people
+    Text,
+    /// JSON for programs
+    Json,
+}
+
+/// Where the daemon remembers what it has promised.
+#[derive(Debug, Args)]
+struct StateSettings {
+    /// Where the daemon keeps its state, one directory for each daemon [default: ~/.local/state/hpc-queue/HOST]
+    ///
+    /// It must outlive the daemon and the machine. A home directory on NFS, Lustre or GPFS will do.
+    #[arg(long, env = "STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+/// What the daemon tells its keeper.
+#[derive(Debug, Args)]
+pub(crate) struct KeeperSettings {
+    /// STATE_DIR of the daemon
+    #[arg(long)]
+    pub(crate) state_dir: PathBuf,
+    /// The file that shows other daemons that this one is alive
+    #[arg(long)]
+    pub(crate) heart: PathBuf,
+    /// How often it is written, in milliseconds
+    #[arg(long)]
+    pub(crate) beat_ms: u64,
+    /// How long runs may take to end when the keeper is told to end, in milliseconds
+    #[arg(long)]
+    pub(crate) grace_ms: u64,
 }
 
 /// What wraps the command of a job.
@@ -116,7 +184,7 @@ struct QueueSettings {
     #[arg(long, env = "BATCH_SIZE", default_value_t = 100, value_name = "COUNT",
           value_parser = clap::value_parser!(u16).range(1..=limits::BATCH_COUNT_MAX as i64))]
     batch_size: u16,
-    /// How long the queue hides a pulled message, in milliseconds, up to 12 hours: it must outlast the job
+    /// How long the queue hides a pulled message, in milliseconds, up to 12 hours; a job may run for longer
     #[arg(long, env = "VISIBILITY_TIMEOUT_MS", default_value_t = limits::VISIBILITY_TIMEOUT_MAX.as_millis() as u64,
           value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=limits::VISIBILITY_TIMEOUT_MAX.as_millis() as u64))]
     visibility_timeout_ms: u64,
@@ -143,7 +211,7 @@ struct JobSettings {
     #[arg(long, env = "MAX_PARALLEL_JOBS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_parallel_jobs: Option<u32>,
     /// The longest that a job may run, in seconds; a job may ask for less
-    #[arg(long, env = "JOB_TIME_LIMIT_SECONDS", default_value_t = 39_600, value_name = "SECONDS",
+    #[arg(long, env = "JOB_TIME_LIMIT_SECONDS", default_value_t = 604_800, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..))]
     job_time_limit_seconds: u64,
     /// How long a job may take to end after SIGTERM, in seconds, before it is killed
@@ -153,6 +221,12 @@ struct JobSettings {
     #[arg(long, env = "OUTPUT_LOG_BYTES_MAX", default_value_t = 16 * 1024 * 1024, value_name = "BYTES",
           value_parser = clap::value_parser!(u64).range(4_096..))]
     output_log_bytes_max: u64,
+    /// How long running jobs may take to finish after SIGTERM, in seconds, before the daemon leaves them to the next start
+    #[arg(long, env = "DRAIN_TIMEOUT_SECONDS", default_value = "60", value_name = "SECONDS", value_parser = seconds)]
+    drain_timeout_seconds: Duration,
+    /// After how long without a sign of life, in seconds, the jobs of another daemon on the same RESULTS_DIR are taken over
+    #[arg(long, env = "CLAIM_STALE_SECONDS", default_value = "300", value_name = "SECONDS", value_parser = stale)]
+    claim_stale_seconds: Duration,
 }
 
 /// The settings of `hpc-consumer run`, as given.
@@ -161,6 +235,11 @@ pub(crate) struct RunSettings {
     /// Exit once the queue is empty and nothing is left to do
     #[arg(long)]
     exit_when_idle: bool,
+    /// Use a STATE_DIR that was last used on another host, which is known to be down
+    #[arg(long)]
+    take_over: bool,
+    #[command(flatten)]
+    state: StateSettings,
     #[command(flatten)]
     jobs: JobSettings,
     #[command(flatten)]
@@ -185,10 +264,10 @@ pub(crate) struct Settings {
     pub(crate) endpoint: queues::Endpoint,
     pub(crate) jobs_queue: String,
     pub(crate) results_queue: String,
-    pub(crate) visibility_timeout: Duration,
-    /// What is to be said of limits that do not fit together.
-    pub(crate) lease_warning: Option<String>,
     pub(crate) results_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) take_over: bool,
+    pub(crate) claim_stale: Duration,
     pub(crate) runtime: Runtime,
     pub(crate) limits: Limits,
     pub(crate) lifecycle: lifecycle::Settings,
@@ -196,7 +275,7 @@ pub(crate) struct Settings {
 
 impl RunSettings {
     pub(crate) fn resolve(self) -> anyhow::Result<Settings> {
-        let Self { exit_when_idle, jobs, runtime, queue } = self;
+        let Self { exit_when_idle, take_over, state, jobs, runtime, queue } = self;
         let mut needed = Needed::default();
         let results_dir = needed.take(jobs.results_dir, "RESULTS_DIR", "the directory for job directories and records");
         let account_id = needed.take(queue.cf_account_id, "CF_ACCOUNT_ID", "the id of the Cloudflare account");
@@ -216,16 +295,6 @@ impl RunSettings {
             bail!("RESULTS_DIR begins with ~, which only a shell expands; write the whole path");
         }
         let results_dir = std::path::absolute(&results_dir)?;
-        let lease = Duration::from_millis(queue.visibility_timeout_ms);
-        let longest = Duration::from_secs(jobs.job_time_limit_seconds).saturating_add(jobs.job_kill_grace_seconds);
-        let lease_warning = (longest >= lease).then(|| {
-            format!(
-                "a job may run for {} s and the queue hides it for {} s: one that runs on may be started a second time \
-                 elsewhere; lower JOB_TIME_LIMIT_SECONDS or raise VISIBILITY_TIMEOUT_MS",
-                longest.as_secs(),
-                lease.as_secs()
-            )
-        });
         let slots = match jobs.max_parallel_jobs {
             Some(count) => count as usize,
             None => std::thread::available_parallelism().map_or(1, usize::from),
@@ -234,10 +303,11 @@ impl RunSettings {
             endpoint: queues::Endpoint { base_url: queue.cf_api_base_url, account_id, api_token },
             jobs_queue,
             results_queue,
-            visibility_timeout: lease,
-            lease_warning,
             runtime: runtime.resolve(&results_dir)?,
             results_dir,
+            state_dir: state.resolve()?,
+            take_over,
+            claim_stale: jobs.claim_stale_seconds,
             limits: Limits {
                 time: Duration::from_secs(jobs.job_time_limit_seconds),
                 grace: jobs.job_kill_grace_seconds,
@@ -248,10 +318,42 @@ impl RunSettings {
                 batch_size: queue.batch_size.into(),
                 poll_interval: queue.poll_interval_seconds,
                 poll_interval_max: queue.poll_interval_max_seconds,
+                lease: Duration::from_millis(queue.visibility_timeout_ms),
                 retry_delay: Duration::from_secs(queue.retry_delay_seconds),
+                // Often enough to see a daemon's end soon after its time, and seldom enough for thousands of jobs.
+                claim_patience: (jobs.claim_stale_seconds / 4).clamp(CLAIM_PATIENCE_MIN, CLAIM_PATIENCE_MAX),
+                drain_timeout: jobs.drain_timeout_seconds,
                 exit_when_idle,
             },
         })
+    }
+}
+
+impl StateSettings {
+    fn resolve(self) -> anyhow::Result<PathBuf> {
+        if let Some(directory) = non_empty(self.state_dir) {
+            if directory.starts_with("~") {
+                bail!("STATE_DIR begins with ~, which only a shell expands; write the whole path");
+            }
+            return Ok(std::path::absolute(directory)?);
+        }
+        let variable = |name: &str| non_empty(std::env::var_os(name).map(PathBuf::from)).filter(|path| path.is_absolute());
+        let base = variable("XDG_STATE_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/state")));
+        match base {
+            // A home directory is shared by the machines of a cluster, a state is not.
+            Some(base) => Ok(base.join("hpc-queue").join(crate::host())),
+            None => bail!("STATE_DIR is not set, and neither is HOME; it is the directory in which the daemon keeps its state"),
+        }
+    }
+}
+
+impl ShowState {
+    pub(crate) fn resolve(self) -> anyhow::Result<(PathBuf, Format)> {
+        let format = match self.output {
+            OutputChoice::Text => Format::Text,
+            OutputChoice::Json => Format::Json,
+        };
+        Ok((self.state.resolve()?, format))
     }
 }
 
@@ -370,6 +472,15 @@ fn pause(text: &str) -> Result<Duration, String> {
         return Err(format!("it must be {} seconds or more", POLL_INTERVAL_MIN.as_secs_f64()));
     }
     Ok(pause)
+}
+
+/// A sign of life is given six times within this, over a network file system.
+fn stale(text: &str) -> Result<Duration, String> {
+    let stale = seconds(text)?;
+    if stale < Duration::from_secs(1) {
+        return Err("it must be 1 second or more".to_owned());
+    }
+    Ok(stale)
 }
 
 #[cfg(test)]

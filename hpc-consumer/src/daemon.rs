@@ -1,38 +1,65 @@
-//! The loop between the pure crate `lifecycle` and the world: carry out effects, hand back events.
+//! The loop between the pure crate `lifecycle` and the world: put facts on disk, then carry out effects, and hand back
+//! events.
 //!
-//! No decision stands here. Every effect becomes a task; its end becomes an event; after each event, and when the
-//! lifecycle asks to be woken, it is stepped again.
+//! No decision stands here. All events that wait are stepped together; their facts go to the store as one transaction,
+//! and their effects begin when it is on disk. Meanwhile further events are stepped, for the next transaction. Every
+//! effect becomes a task, its end becomes an event.
 
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use lifecycle::{Delivery, Effect, Event, Failure, Lifecycle, Notice, RunEnd};
+use lifecycle::{Delivery, Effect, Ending, Event, Fact, Failure, Lifecycle, Run, Step};
 use program::Exit;
-use protocol::{FailureClass, JobId, JobResult, Status};
+use protocol::{FailureClass, JobId, JobMessage, Json};
 use queues::Client;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 
 use crate::config::Settings;
-use crate::job::attempt::Node;
-use crate::job::files::{Ownership, ResultsDir};
+use crate::job::{Conclusion, Node, ResultsDir};
+use crate::keeper::{self, Keeper};
+use crate::notices;
+use crate::run::Finished;
+use crate::store::{Problem, StateLock, Store};
+use crate::viewer::{Viewer, Watched};
 
-/// How long to wait for the end of all runs when the daemon cannot go on.
-const END_PATIENCE: Duration = Duration::from_secs(30);
+/// How many events are stepped for one transaction at most.
+const EVENTS_MAX: usize = 1_000;
+
+/// Claims of one batch are made by this many tasks at a time: on a network file system each takes a while.
+const CLAIMS_AT_ONCE: usize = 4;
 
 /// What the effects need.
 struct Daemon {
     client: Client,
     jobs_queue: String,
     results_queue: String,
-    visibility_timeout: Duration,
+    lease: Duration,
     node: Arc<Node>,
-    tasks: JoinSet<Event>,
-    /// Runs whose processes are gone, while their tasks go on; never more than there are tasks.
-    exits: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
-    stop: watch::Sender<bool>,
+    store: Store,
+    keeper: Keeper,
+    events: mpsc::UnboundedSender<Event>,
+    work: Arc<Work>,
+}
+
+/// What is kept of jobs at work, so that the store need not be asked again.
+#[derive(Default)]
+struct Work {
+    /// Jobs without their input.
+    jobs: Mutex<HashMap<JobId, Arc<JobMessage>>>,
+    /// How runs ended.
+    finished: Mutex<HashMap<Run, Finished>>,
+}
+
+/// Facts on their way to the disk, and what follows once they are there.
+struct Commit {
+    done: Pin<Box<dyn Future<Output = Result<(), Problem>>>>,
+    effects: Vec<Effect>,
+    launching: Vec<Run>,
 }
 
 /// Runs until told to end, or until nothing can get better by itself.
@@ -40,143 +67,220 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
     let http = queues::http_client().context("cannot set up HTTPS")?;
     let client = Client::new(http, &settings.endpoint)
         .with_context(|| format!("CF_API_BASE_URL is not an http or https URL: {}", settings.endpoint.base_url))?;
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host = crate::host();
     tracing::info!(
-        "hpc-consumer {} on {host}: {} slots, runtime {}, command {}, results in {}, queues at {}",
+        "hpc-consumer {} on {host}: {} slots, runtime {}, command {}, results in {}, state in {}, queues at {}",
         env!("CARGO_PKG_VERSION"),
         settings.lifecycle.slots,
         settings.runtime.kind(),
         settings.runtime.describe(),
         settings.results_dir.display(),
+        settings.state_dir.display(),
         settings.endpoint.base_url
     );
-    for warning in settings.runtime.warning().into_iter().chain(settings.lease_warning.as_deref()) {
+    if let Some(warning) = settings.runtime.warning() {
         tracing::warn!("{warning}");
     }
-    crate::run::prepare();
+    let lock = StateLock::take(&settings.state_dir, settings.take_over)?;
+    let opened = Store::open(&settings.state_dir)?;
     let results = ResultsDir::new(settings.results_dir);
-    let _ownership = own(&results)?;
+    let keeper_place = keeper::Place {
+        state_dir: settings.state_dir.clone(),
+        heart: results.heart(&opened.owner),
+        beat: (settings.claim_stale / 6).max(Duration::from_millis(100)),
+        grace: settings.limits.grace,
+    };
+    let node = Arc::new(Node::new(
+        results,
+        settings.runtime,
+        settings.limits,
+        host,
+        opened.owner,
+        settings.claim_stale,
+    ));
+    for (job_id, record) in opened.recent_records {
+        // After a power cut the file may be empty; the store has the bytes.
+        if let Err(error) = node.put_record(&job_id, &record).await {
+            tracing::warn!(%job_id, "the final record cannot be written again: {error}");
+        }
+    }
+    opened.store.settled_in().await?;
     // A mistake in where results go is better met before a job has run for hours. All else is the loop's to wait for.
     if let Err(error) = client.backlog(&settings.results_queue).await
         && error.class == FailureClass::Fatal
     {
         anyhow::bail!(error);
     }
+    let clock = Clock::start();
+    let lifecycle = Lifecycle::restore(settings.lifecycle.clone(), opened.entries, clock.now());
+    if lifecycle.held() > 0 {
+        let (held, owed) = (lifecycle.held(), lifecycle.owed());
+        tracing::info!("taking up what an earlier daemon left: {} jobs, {owed} results owed", held - owed);
+    }
+    let (events, queue) = mpsc::unbounded_channel();
+    let work = Arc::new(Work::default());
     let daemon = Daemon {
         client,
         jobs_queue: settings.jobs_queue,
         results_queue: settings.results_queue,
-        visibility_timeout: settings.visibility_timeout,
-        node: Arc::new(Node { results, runtime: settings.runtime, limits: settings.limits, host }),
-        tasks: JoinSet::new(),
-        exits: mpsc::unbounded_channel(),
-        stop: watch::Sender::new(false),
+        lease: settings.lifecycle.lease,
+        node,
+        store: opened.store,
+        keeper: Keeper::new(keeper_place),
+        events,
+        work,
     };
-    daemon.serve(Lifecycle::new(settings.lifecycle)).await
-}
-
-/// Takes the results directory for this daemon alone.
-fn own(results: &ResultsDir) -> anyhow::Result<Option<Ownership>> {
-    match results.own() {
-        Ok(None) => {
-            anyhow::bail!("another hpc-consumer works in this RESULTS_DIR; stop it, or choose another directory")
-        }
-        Ok(ownership) => Ok(ownership),
-        Err(error) => {
-            // A directory that cannot be made is a broken node, which is waited for.
-            tracing::warn!("RESULTS_DIR cannot be locked, make sure that no other hpc-consumer uses it: {error}");
-            Ok(None)
-        }
-    }
+    let viewer = Viewer::new(settings.state_dir, settings.lifecycle.slots);
+    let exit = daemon.serve(lifecycle, queue, clock, viewer).await;
+    lock.release();
+    exit
 }
 
 impl Daemon {
-    async fn serve(mut self, mut lifecycle: Lifecycle) -> anyhow::Result<Exit> {
+    async fn serve(
+        self,
+        mut lifecycle: Lifecycle,
+        mut queue: mpsc::UnboundedReceiver<Event>,
+        clock: Clock,
+        mut viewer: Viewer,
+    ) -> anyhow::Result<Exit> {
         let mut signals = Signals::listen()?;
-        let started = Instant::now();
-        let mut draining = false;
-        let mut event = Event::Tick;
+        let mut events = VecDeque::from([Event::Tick]);
+        let mut next = Step::default();
+        let mut commit: Option<Commit> = None;
+        let mut launching = BTreeSet::new();
+        let mut trouble = None;
         loop {
-            for effect in lifecycle.step(event, started.elapsed()) {
-                match effect {
-                    Effect::Exit => {
-                        tracing::info!("the end: no job runs here");
-                        return Ok(Exit::Ok);
+            if !events.is_empty() {
+                viewer.changed();
+            }
+            for event in events.drain(..) {
+                let Step { facts, effects } = lifecycle.step(event, clock.now());
+                let launched = facts.iter().filter_map(|fact| match fact {
+                    Fact::Launching(job_id, attempt) => Some(Run { job_id: job_id.clone(), attempt: *attempt }),
+                    _ => None,
+                });
+                launching.extend(launched);
+                next.facts.extend(facts);
+                for effect in effects {
+                    notices::watch(&effect, &mut trouble);
+                    match effect {
+                        // Its launch is on disk for a while, and a slot is empty.
+                        Effect::Start(run) if !launching.contains(&run) => self.start(run),
+                        effect => next.effects.push(effect),
                     }
-                    Effect::Fail(why) => anyhow::bail!(why),
-                    effect => self.perform(effect),
                 }
             }
-            let wake = lifecycle.wake_at().map_or(Duration::MAX, |at| at.saturating_sub(started.elapsed()));
-            event = tokio::select! {
-                // In this order: a person goes before everything, and an exit is told before the end of the same run.
+            if commit.is_none() {
+                let Step { facts, effects } = std::mem::take(&mut next);
+                if facts.is_empty() {
+                    if let Some(exit) = self.perform_all(effects) {
+                        viewer.last(&lifecycle, Watched { trouble: trouble.as_deref() }).await;
+                        return exit;
+                    }
+                } else {
+                    let launching = std::mem::take(&mut launching).into_iter().collect();
+                    let done = Box::pin(self.store.commit(facts, clock.wall()));
+                    commit = Some(Commit { done, effects, launching });
+                }
+            }
+            let wake = lifecycle.wake_at().map_or(Duration::MAX, |at| at.saturating_sub(clock.now()));
+            tokio::select! {
                 biased;
                 () = signals.next() => {
                     let (running, owed) = (lifecycle.running(), lifecycle.owed());
-                    if draining {
-                        tracing::warn!("stopping: running jobs are ended and go back to the queue; running: {running}, results owed: {owed}");
-                        self.stop.send_replace(true);
-                        Event::Stop
+                    if lifecycle.draining() {
+                        tracing::warn!("stopping now; jobs that run go on without this daemon: {running}, results owed: {owed}");
+                        events.push_back(Event::Stop);
                     } else {
-                        tracing::info!("draining: nothing new is taken; running: {running}, results owed: {owed}; a second signal stops the running jobs");
-                        draining = true;
-                        Event::Drain
+                        tracing::info!("draining: nothing new is taken; running: {running}, results owed: {owed}; a second signal stops at once and leaves running jobs to the next start");
+                        events.push_back(Event::Drain);
                     }
                 }
-                Some(exit) = self.exits.1.recv() => exit,
-                Some(done) = self.tasks.join_next() => match done {
-                    Ok(event) => event,
-                    Err(error) => {
-                        self.end_all().await;
-                        return Err(error).context("a part of the daemon broke");
+                outcome = async { commit.as_mut().expect("the condition says so").done.as_mut().await }, if commit.is_some() => {
+                    let Commit { effects, launching: launched, .. } = commit.take().expect("it has just ended");
+                    // Without this nothing that was promised can be kept; what runs goes on, and is taken up again.
+                    outcome.context("the state of the daemon cannot be stored, so it stops; jobs that run go on, and a new start takes them up once the file can be written")?;
+                    for run in &launched {
+                        launching.remove(run);
                     }
-                },
-                () = tokio::time::sleep(wake), if wake < Duration::MAX => Event::Tick,
-            };
+                    if let Some(exit) = self.perform_all(effects) {
+                        viewer.last(&lifecycle, Watched { trouble: trouble.as_deref() }).await;
+                        return exit;
+                    }
+                }
+                Some(event) = queue.recv() => {
+                    events.push_back(event);
+                    while events.len() < EVENTS_MAX && let Ok(event) = queue.try_recv() {
+                        events.push_back(event);
+                    }
+                }
+                () = viewer.due() => viewer.write(&lifecycle, Watched { trouble: trouble.as_deref() }),
+                () = tokio::time::sleep(wake), if wake < Duration::MAX => events.push_back(Event::Tick),
+            }
         }
     }
 
-    /// Ends what runs: it has no other parent.
-    async fn end_all(&mut self) {
-        self.stop.send_replace(true);
-        let all = async { while self.tasks.join_next().await.is_some() {} };
-        // What does not end within this hangs in the kernel.
-        let _ = tokio::time::timeout(END_PATIENCE, all).await;
+    /// Begins effects; returns how to end, if it is the end.
+    fn perform_all(&self, effects: Vec<Effect>) -> Option<anyhow::Result<Exit>> {
+        let mut claims = Vec::new();
+        let mut forgotten = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Exit => {
+                    tracing::info!("the end");
+                    return Some(Ok(Exit::Ok));
+                }
+                Effect::Fail(why) => return Some(Err(anyhow::anyhow!(why))),
+                Effect::Claim { job_id, last_attempt, rerunnable } => claims.push((job_id, last_attempt, rerunnable)),
+                Effect::Forget(runs) => forgotten.extend(runs),
+                effect => self.perform(effect),
+            }
+        }
+        let share = claims.len().div_ceil(CLAIMS_AT_ONCE).max(1);
+        while !claims.is_empty() {
+            self.claim(claims.split_off(claims.len().saturating_sub(share)));
+        }
+        if !forgotten.is_empty() {
+            self.forget(forgotten);
+        }
+        None
     }
 
-    fn perform(&mut self, effect: Effect) {
-        let (client, node) = (self.client.clone(), self.node.clone());
+    fn perform(&self, effect: Effect) {
         match effect {
             Effect::Probe => {
-                self.tasks.spawn(async move { Event::Probed(node.probe().await) });
+                let node = self.node.clone();
+                self.spawn(async move { Event::Probed(node.probe().await) });
             }
+            Effect::Observe => self.observe(),
             Effect::Pull(count) => {
-                let (queue, visibility_timeout) = (self.jobs_queue.clone(), self.visibility_timeout);
-                self.tasks.spawn(async move {
-                    let pulled = client.pull(&queue, count, visibility_timeout).await.map_err(failure);
+                let (client, queue, lease) = (self.client.clone(), self.jobs_queue.clone(), self.lease);
+                self.spawn(async move {
+                    let pulled = client.pull(&queue, count, lease).await.map_err(failure);
                     Event::Pulled(pulled.map(|pulled| pulled.deliveries.into_iter().map(delivery).collect()))
                 });
             }
-            Effect::Run(job) => {
-                tracing::info!(job_id = %job.job_id, task = %job.task, "job starts");
-                let (stop, exits) = (self.stop.subscribe(), self.exits.0.clone());
-                self.tasks.spawn(async move {
-                    let job_id = job.job_id.clone();
-                    let exited = || {
-                        // The daemon listens for as long as there are tasks.
-                        let _ = exits.send(Event::RunExited(job_id.clone()));
-                    };
-                    let end = node.attempt(*job, stop, exited).await;
-                    match &end {
-                        RunEnd::Recorded(record) => say_how_it_ended(&job_id, record),
-                        RunEnd::NodeBroken(_) => tracing::warn!(%job_id, "job goes back to the queue"),
-                        RunEnd::Stopped => tracing::warn!(%job_id, "job was stopped and goes back to the queue"),
-                    }
-                    Event::RunEnded(job_id, end)
+            Effect::Recall(jobs) => {
+                let store = self.store.clone();
+                self.spawn_fallible(async move { Ok(Event::Recalled(store.recall(jobs).await?)) });
+            }
+            Effect::Unclaim(run) => {
+                let node = self.node.clone();
+                self.spawn(async move {
+                    let outcome = node.unclaim(&run).await;
+                    Event::Unclaimed(run, outcome)
                 });
             }
+            Effect::Start(run) => self.start(run),
+            Effect::Conclude { run, ending, may_retry } => self.conclude(run, ending, may_retry),
+            Effect::End(run) => {
+                tracing::warn!("run {run} is not ours any more and is ended");
+                self.keeper.end(&run);
+            }
             Effect::PutAway { lease_id, job_id, body, problem } => {
-                self.tasks.spawn(async move {
+                let node = self.node.clone();
+                self.spawn(async move {
                     match node.put_away(job_id, body, problem).await {
                         Ok(record) => Event::PutAway { lease_id, record },
                         Err(error) => {
@@ -186,66 +290,228 @@ impl Daemon {
                     }
                 });
             }
-            Effect::Publish(records) => {
-                let queue = self.results_queue.clone();
-                self.tasks.spawn(async move {
-                    let bodies: Vec<&str> = records.iter().map(String::as_str).collect();
-                    Event::Published(client.push(&queue, &bodies).await.map_err(failure))
+            Effect::Publish(jobs) => {
+                let (client, queue, store) = (self.client.clone(), self.results_queue.clone(), self.store.clone());
+                self.spawn_fallible(async move {
+                    let records = store.records(jobs).await?;
+                    let bodies: Vec<&str> = records.iter().map(|(_, record)| record.as_str()).collect();
+                    Ok(Event::Published(client.push(&queue, &bodies).await.map_err(failure)))
                 });
             }
             Effect::Settle { acks, retries } => {
-                let queue = self.jobs_queue.clone();
-                self.tasks.spawn(async move {
+                let (client, queue) = (self.client.clone(), self.jobs_queue.clone());
+                self.spawn(async move {
                     let settled = client.settle(&queue, &acks, &retries).await;
                     if let Ok(settled) = &settled {
-                        for warning in &settled.warnings {
-                            tracing::warn!("the queue says of a lease: {warning}");
-                        }
+                        notices::say_of_leases(settled, acks.len(), retries.len());
                     }
                     Event::Settled(settled.map(drop).map_err(failure))
                 });
             }
-            Effect::Say(notice) => say(&notice),
-            Effect::Exit | Effect::Fail(_) => unreachable!("the loop ends on these"),
+            Effect::Say(notice) => notices::say(&notice),
+            Effect::Claim { .. } | Effect::Forget(_) | Effect::Exit | Effect::Fail(_) => {
+                unreachable!("these are taken out before")
+            }
+        }
+    }
+
+    /// Reaches the keeper and asks for all runs. What it says comes as events, in the order in which it says it.
+    fn observe(&self) {
+        let (keeper, events, work) = (self.keeper.clone(), self.events.clone(), self.work.clone());
+        tokio::spawn(async move {
+            let said = {
+                let events = events.clone();
+                move |event: keeper::Said| {
+                    // Nobody listens any more only when the daemon ends.
+                    let _ = events.send(work.hear(event));
+                }
+            };
+            if let Err(error) = keeper.observe(said).await {
+                tracing::error!("the keeper of the runs cannot be reached, and is tried again: {error:#}");
+                let _ = events.send(Event::KeeperGone);
+            }
+        });
+    }
+
+    fn claim(&self, claims: Vec<(JobId, u32, bool)>) {
+        let (node, store, events, work) =
+            (self.node.clone(), self.store.clone(), self.events.clone(), self.work.clone());
+        tokio::spawn(async move {
+            let jobs = claims.iter().map(|(job_id, ..)| job_id.clone()).collect();
+            let Ok(messages) = store.messages(jobs).await else { return };
+            let mut messages: HashMap<JobId, String> = messages.into_iter().collect();
+            for (job_id, last_attempt, rerunnable) in claims {
+                let message = messages.remove(&job_id).unwrap_or_default();
+                let claimed = match JobMessage::parse(&message) {
+                    Ok(job) => {
+                        let claimed = node.claim(&job, last_attempt, rerunnable).await;
+                        work.remember(job);
+                        claimed
+                    }
+                    // We stored it ourselves, after reading it.
+                    Err(error) => lifecycle::Claimed::NodeBroken(format!("a stored job cannot be read: {error}")),
+                };
+                let _ = events.send(Event::Claimed(job_id, claimed));
+            }
+        });
+    }
+
+    fn start(&self, run: Run) {
+        if let Some(job) = self.work.job(&run.job_id) {
+            return self.start_job(&job, &run);
+        }
+        let (daemon, store, work) = (self.starter(), self.store.clone(), self.work.clone());
+        tokio::spawn(async move {
+            if let Some(job) = work.job_from(&store, &run.job_id).await {
+                daemon.start(&job, &run);
+            }
+        });
+    }
+
+    fn start_job(&self, job: &JobMessage, run: &Run) {
+        self.starter().start(job, run);
+    }
+
+    fn starter(&self) -> Starter {
+        Starter { node: self.node.clone(), keeper: self.keeper.clone() }
+    }
+
+    fn conclude(&self, run: Run, ending: Ending, may_retry: bool) {
+        let (node, store, work) = (self.node.clone(), self.store.clone(), self.work.clone());
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let Some(job) = work.job_from(&store, &run.job_id).await else { return };
+            let conclusion = match ending {
+                Ending::Exited => match work.finished(&run) {
+                    Some(finished) => Conclusion::Finished(finished),
+                    None => Conclusion::CutOff("how it ended is not known any more".to_owned()),
+                },
+                Ending::CutOff(what) => Conclusion::CutOff(what),
+                Ending::GivenUp(problem) => Conclusion::GivenUp(problem),
+            };
+            let concluded = node.conclude(&job, &run, conclusion, may_retry).await;
+            notices::say_how_it_ended(&run, &concluded);
+            let _ = events.send(Event::Concluded(run, concluded));
+        });
+    }
+
+    fn forget(&self, runs: Vec<Run>) {
+        self.work.forget(&runs);
+        self.keeper.forget(&runs);
+    }
+
+    fn spawn(&self, task: impl Future<Output = Event> + Send + 'static) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let _ = events.send(task.await);
+        });
+    }
+
+    /// For tasks that ask the store. If the store has gone, the next commit says so and ends the daemon.
+    fn spawn_fallible(&self, task: impl Future<Output = Result<Event, Problem>> + Send + 'static) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            match task.await {
+                Ok(event) => drop(events.send(event)),
+                Err(problem) => tracing::error!("the state cannot be read: {problem}"),
+            }
+        });
+    }
+}
+
+/// Tells the keeper to begin runs.
+struct Starter {
+    node: Arc<Node>,
+    keeper: Keeper,
+}
+
+impl Starter {
+    fn start(&self, job: &JobMessage, run: &Run) {
+        tracing::info!(job_id = %run.job_id, attempt = run.attempt, task = %job.task, "job starts");
+        self.keeper.start(self.node.start_line(job, run));
+    }
+}
+
+impl Work {
+    fn remember(&self, job: JobMessage) {
+        // The input is in input.json by now, and may be large.
+        let job = JobMessage { input: Json::default(), metadata: None, ..job };
+        lock(&self.jobs).insert(job.job_id.clone(), Arc::new(job));
+    }
+
+    fn job(&self, job_id: &JobId) -> Option<Arc<JobMessage>> {
+        lock(&self.jobs).get(job_id).cloned()
+    }
+
+    async fn job_from(&self, store: &Store, job_id: &JobId) -> Option<Arc<JobMessage>> {
+        if let Some(job) = self.job(job_id) {
+            return Some(job);
+        }
+        let message = match store.messages(vec![job_id.clone()]).await {
+            Ok(messages) => messages.into_iter().next().map(|(_, message)| message).unwrap_or_default(),
+            Err(problem) => {
+                tracing::error!("the state cannot be read: {problem}");
+                return None;
+            }
+        };
+        match JobMessage::parse(&message) {
+            Ok(job) => {
+                self.remember(job);
+                self.job(job_id)
+            }
+            Err(error) => {
+                tracing::error!(%job_id, "a stored job cannot be read: {error}");
+                None
+            }
+        }
+    }
+
+    fn finished(&self, run: &Run) -> Option<Finished> {
+        lock(&self.finished).get(run).cloned()
+    }
+
+    fn forget(&self, runs: &[Run]) {
+        let (mut jobs, mut finished) = (lock(&self.jobs), lock(&self.finished));
+        for run in runs {
+            jobs.remove(&run.job_id);
+            finished.remove(run);
+        }
+    }
+
+    /// What the keeper says, as an event.
+    fn hear(&self, said: keeper::Said) -> Event {
+        match said {
+            keeper::Said::Ended(run, finished) => match finished.cut_off() {
+                Some(what) => Event::RunCutOff(run, what),
+                None => {
+                    lock(&self.finished).insert(run.clone(), finished);
+                    Event::RunEnded(run)
+                }
+            },
+            keeper::Said::Runs { alive, ended, cut_off, complete } => {
+                let mut runs: Vec<(Run, lifecycle::Sighting)> = Vec::new();
+                runs.extend(alive.into_iter().map(|run| (run, lifecycle::Sighting::Alive)));
+                for (run, finished) in ended {
+                    let sighting = match finished.cut_off() {
+                        Some(what) => lifecycle::Sighting::CutOff(what),
+                        None => {
+                            lock(&self.finished).insert(run.clone(), finished);
+                            lifecycle::Sighting::Ended
+                        }
+                    };
+                    runs.push((run, sighting));
+                }
+                runs.extend(cut_off.into_iter().map(|(run, what)| (run, lifecycle::Sighting::CutOff(what))));
+                Event::Observed(lifecycle::Observation { runs, complete })
+            }
+            keeper::Said::Gone => Event::KeeperGone,
         }
     }
 }
 
-fn say_how_it_ended(job_id: &JobId, record: &str) {
-    match JobResult::parse(record) {
-        Ok(JobResult { status: Status::Completed, .. }) => tracing::info!(%job_id, "job completed"),
-        Ok(JobResult { reason, message, .. }) => {
-            let reason = reason.map(|reason| reason.to_string()).unwrap_or_default();
-            tracing::warn!(%job_id, reason, "job failed: {}", message.unwrap_or_default());
-        }
-        // A record that a newer version wrote; it is published as it stands.
-        Err(_) => tracing::info!(%job_id, "job has its record"),
-    }
-}
-
-fn say(notice: &Notice) {
-    match notice {
-        Notice::NodeBroken(problem) => {
-            tracing::error!("this node cannot run jobs, no more are taken until it can: {problem}");
-        }
-        Notice::NodeReady => tracing::info!("this node can run jobs again"),
-        Notice::QueueTrouble { what, next_try } => {
-            let seconds = next_try.as_secs_f64();
-            tracing::warn!("{what}; next try in {seconds:.1} s, and again until it works");
-        }
-        Notice::QueueBack => tracing::info!("the queue answers again"),
-        Notice::ResultRefused { job_id, what } => {
-            tracing::error!(%job_id, "the queue does not take a result; its record stays in RESULTS_DIR: {what}");
-        }
-        Notice::CannotGoOn { what, running } => {
-            tracing::error!("{what}; nothing more is taken, and this ends when the running jobs have: {running}");
-        }
-        Notice::LeftOver { results } => {
-            tracing::warn!(
-                "results that are recorded and not published: {results}; they are published when their messages come again, after the leases"
-            );
-        }
-    }
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn failure(error: queues::Error) -> Failure {
@@ -253,7 +519,33 @@ fn failure(error: queues::Error) -> Failure {
 }
 
 fn delivery(delivery: queues::Delivery) -> Delivery {
-    Delivery { lease_id: delivery.lease_id, body: delivery.body }
+    Delivery { lease_id: delivery.lease_id, body: delivery.body, deliveries: delivery.deliveries }
+}
+
+/// The time since the Unix epoch: what the clock said at the start, and from then on how much time has passed.
+struct Clock {
+    wall: Duration,
+    started: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { wall: wall(), started: Instant::now() }
+    }
+
+    /// Never goes back.
+    fn now(&self) -> Duration {
+        self.wall + self.started.elapsed()
+    }
+
+    /// What the clock says, for what is kept beyond this process.
+    fn wall(&self) -> Duration {
+        wall()
+    }
+}
+
+fn wall() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The signals that ask us to end; the last one comes when a terminal is closed.

@@ -5,18 +5,28 @@
 //! | --- | --- |
 //! | `config` | every setting; the only place that reads the environment |
 //! | `daemon` | the loop between the pure crate `lifecycle` and the world |
-//! | `job` | the files of a job: its directory, its output, its record |
+//! | `notices` | what a person reads in its log |
+//! | `store` | what must not be forgotten, in `STATE_DIR`, and `hpc-consumer jobs` and `status`, which show it |
+//! | `keeper` | the process that holds the runs and outlives the daemon, and the daemon's side of it |
+//! | `job` | the files of a job: its directory and the claim for it, its output, its record |
 //! | `run` | the only place that starts processes: commands, limits, logs, ending a whole process tree |
 
 mod config;
 mod daemon;
 mod job;
+mod keeper;
+mod notices;
 mod run;
+mod store;
+mod viewer;
+
+use std::path::PathBuf;
 
 use clap::Parser as _;
 use program::Exit;
 
-use crate::config::{Cli, Command, Settings};
+use crate::config::{Cli, Command, KeeperSettings, Settings};
+use crate::store::Format;
 
 fn main() -> Exit {
     let failed = |error: anyhow::Error, exit| {
@@ -34,6 +44,14 @@ fn main() -> Exit {
 enum Resolved {
     Run(Box<Settings>),
     Show(String),
+    Jobs(PathBuf, Format),
+    Status(PathBuf, Format),
+    Keeper(KeeperSettings),
+}
+
+/// The name of this machine.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn settings() -> anyhow::Result<Resolved> {
@@ -43,16 +61,27 @@ fn settings() -> anyhow::Result<Resolved> {
     Ok(match cli.command {
         Command::Run(settings) => Resolved::Run(Box::new(settings.resolve()?)),
         Command::Command(show) => Resolved::Show(show.render()?),
+        Command::Jobs(show) => {
+            let (state_dir, format) = show.resolve()?;
+            Resolved::Jobs(state_dir, format)
+        }
+        Command::Status(show) => {
+            let (state_dir, format) = show.resolve()?;
+            Resolved::Status(state_dir, format)
+        }
+        Command::Service => Resolved::Show(include_str!("../../systemd/hpc-consumer.service").trim_end().to_owned()),
+        Command::Keeper(settings) => Resolved::Keeper(settings),
     })
 }
 
 fn start(command: Resolved) -> anyhow::Result<Exit> {
+    // One thread serves thousands of jobs: they are other processes. Files are handled on the blocking pool.
+    let reactor = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     match command {
-        Resolved::Run(settings) => {
-            // One thread serves thousands of jobs: they are other processes. Files are handled on the blocking pool.
-            let reactor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            reactor.block_on(daemon::run(*settings))
-        }
+        Resolved::Run(settings) => reactor()?.block_on(daemon::run(*settings)),
+        Resolved::Keeper(settings) => reactor()?.block_on(keeper::serve(settings)).map(|()| Exit::Ok),
+        Resolved::Jobs(state_dir, format) => store::show_jobs(&state_dir, format),
+        Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
         Resolved::Show(line) => {
             println!("{line}");
             Ok(Exit::Ok)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use protocol::JobId;
+use protocol::{JobId, limits};
 
 use crate::config::{CommonArgs, EdgeArgs, QueueArgs, duration_from_seconds};
 
@@ -81,6 +81,18 @@ pub(crate) struct SubmitArgs {
     /// End the job when it has run this long; the cluster may allow less
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) time_limit: Option<u64>,
+    /// Try the job again up to this many times when its task fails; without it, not at all
+    ///
+    /// A task fails by its exit code, a signal, its time limit, or an output that cannot be used. What the node does
+    /// wrong is not counted here.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(..=i64::from(limits::RETRIES_MAX)))]
+    pub(crate) retries: Option<u32>,
+    /// Never start the job again after it was cut off; it is `lost` then
+    ///
+    /// A job is cut off when the machine that it runs on goes down. Without this flag it is started again as its next
+    /// attempt.
+    #[arg(long)]
+    pub(crate) not_rerunnable: bool,
     /// Make this submission one job with every other one of the same key
     ///
     /// Without it each call of `submit` is a job of its own.

@@ -36,6 +36,10 @@ pub(crate) struct Submission {
     pub(crate) metadata: Option<Json>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) time_limit_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retries: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rerunnable: Option<bool>,
 }
 
 /// A job that is in the queue.

@@ -1,14 +1,20 @@
-//! `hpc-consumer`: how to start one, and what it leaves on disk.
+//! `hpc-consumer`: how to start one, what it leaves on disk, and the end of its keeper.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Edge, PATIENCE, Process, command, parts};
+use crate::{Edge, PATIENCE, Process, Spoken, command, is_alive, parts, signal, words_of};
+
+/// How long a keeper may take to end its runs and itself; well above the grace of a job.
+const KEEPER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A command that runs the `input` of its job, a string without `"` and `\`, as a shell script.
 ///
@@ -17,6 +23,8 @@ pub const SCRIPT: &str =
     r#"sh -c 'sed -n "s/.*\"input\": *\"\([^\"]*\)\".*/\1/p" input.json > job.sh; exec sh ./job.sh'"#;
 
 /// The settings and directories of one `hpc-consumer`, which can be started again and again.
+///
+/// Its keeper and the runs outlive the daemon, as they should; they end with this value.
 #[derive(Debug)]
 pub struct Consumer {
     home: TempDir,
@@ -40,14 +48,17 @@ impl Consumer {
 
     fn new(edge: &Edge) -> Self {
         let home = tempfile::tempdir().expect("a directory can be made");
-        let results = home.path().join("results");
+        let (results, state) = (home.path().join("results"), home.path().join("state"));
         Self { home, env_file: edge.env_file(), settings: BTreeMap::new() }
             .set("RESULTS_DIR", results)
+            .set("STATE_DIR", state)
             .set("MAX_PARALLEL_JOBS", "2")
             .set("POLL_INTERVAL_SECONDS", "0.1")
             .set("POLL_INTERVAL_MAX_SECONDS", "0.5")
             .set("RETRY_DELAY_SECONDS", "1")
             .set("JOB_KILL_GRACE_SECONDS", "1")
+            .set("CLAIM_STALE_SECONDS", "2")
+            .set("DRAIN_TIMEOUT_SECONDS", "5")
     }
 
     /// With this setting in its environment.
@@ -55,6 +66,12 @@ impl Consumer {
     pub fn set(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.settings.insert(name.to_owned(), value.as_ref().to_owned());
         self
+    }
+
+    /// With the `RESULTS_DIR` of another one, as two nodes have on a shared file system. The other one must live longer.
+    #[must_use]
+    pub fn sharing(self, other: &Self) -> Self {
+        self.set("RESULTS_DIR", other.results_dir())
     }
 
     /// Its home directory, which holds all else of it.
@@ -65,6 +82,25 @@ impl Consumer {
     /// `RESULTS_DIR`
     pub fn results_dir(&self) -> PathBuf {
         PathBuf::from(&self.settings["RESULTS_DIR"])
+    }
+
+    /// `STATE_DIR`
+    pub fn state_dir(&self) -> PathBuf {
+        PathBuf::from(&self.settings["STATE_DIR"])
+    }
+
+    /// The file in which the keeper says who it is.
+    pub fn keeper_file(&self) -> PathBuf {
+        self.state_dir().join("keeper/keeper.json")
+    }
+
+    /// The process id of its keeper, or `None` when none is running.
+    pub fn keeper_pid(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.keeper_file()).ok()?;
+        let keeper: Value = serde_json::from_str(&text).ok()?;
+        let pid = keeper["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())?;
+        // The file outlives the keeper, and the numbers of processes come again.
+        (is_alive(pid) && words_of(pid).iter().any(|word| word == "keeper")).then_some(pid)
     }
 
     /// The directory of a job.
@@ -94,9 +130,20 @@ impl Consumer {
 
     /// The command that starts it, to be changed by a test.
     pub fn command(&self) -> std::process::Command {
+        self.subcommand(&["run"])
+    }
+
+    fn subcommand(&self, words: &[&str]) -> std::process::Command {
         let mut command = command(&parts::program("hpc-consumer"), self.home());
-        command.envs(&self.settings).arg("run").arg("--env-file").arg(&self.env_file);
+        command.envs(&self.settings).args(words).arg("--env-file").arg(&self.env_file);
         command
+    }
+
+    /// Runs another of its subcommands to the end, whatever that is.
+    pub fn ask(&self, words: &[&str]) -> Spoken {
+        let mut process = Process::start("hpc-consumer", &mut self.subcommand(words), self.home());
+        let status = process.wait(PATIENCE);
+        Spoken { status, output: process.output(), log: process.log() }
     }
 
     /// The command that starts it by means of another program, whose last word takes a command.
@@ -118,5 +165,26 @@ impl Consumer {
         let status = process.wait(PATIENCE);
         assert!(status.success(), "hpc-consumer ended with {status}");
         process
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        let Some(keeper) = self.keeper_pid() else { return };
+        signal(keeper, Signal::TERM);
+        // A test may have stopped it.
+        signal(keeper, Signal::CONT);
+        let start = Instant::now();
+        while self.keeper_pid() == Some(keeper) {
+            if start.elapsed() > KEEPER_PATIENCE {
+                signal(keeper, Signal::KILL);
+                let problem =
+                    format!("the keeper, process {keeper}, did not end within {KEEPER_PATIENCE:?} of SIGTERM");
+                assert!(thread::panicking(), "{problem}");
+                eprintln!("{problem}");
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 }

@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::http::{Answer, block_on, client, send};
+use crate::http::{Answer, block_on, client, send, try_send};
 use crate::{PATIENCE, Process, command, parts, wait_for};
 
 /// One of the queues that `local-edge` makes at its first start.
@@ -153,6 +153,32 @@ impl Edge {
             Some(body) => request.json(body),
             None => request,
         })
+    }
+
+    /// Sets a plan of faults, or takes it away. The server must have been started with `--faults`; what was set is gone
+    /// after a restart.
+    pub fn set_faults(&self, plan: Option<&Value>) {
+        self.faults(|url| match plan {
+            Some(plan) => client().put(url).json(plan),
+            None => client().delete(url),
+        });
+    }
+
+    /// How often each fault was injected since the server started.
+    pub fn injected_faults(&self) -> BTreeMap<String, u64> {
+        let report = self.faults(|url| client().get(url));
+        let injected = report["injected"].as_object().unwrap_or_else(|| panic!("no counts of faults in {report}"));
+        injected.iter().map(|(fault, count)| (fault.clone(), count.as_u64().expect("a count is a number"))).collect()
+    }
+
+    fn faults(&self, request: impl Fn(String) -> reqwest::RequestBuilder) -> Value {
+        let url = format!("http://{}/faults", self.address());
+        // A connection to the server before its restart may still be in the pool.
+        let answer = wait_for("an answer of /faults", PATIENCE, || {
+            try_send(request(url.clone()).bearer_auth(self.setting("CF_QUEUES_API_TOKEN"))).ok()
+        });
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
     }
 
     /// Stops or resumes the delivery of a queue, as a person does.

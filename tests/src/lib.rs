@@ -4,16 +4,21 @@
 //! in a directory of its own, on free ports and with a clean environment, and then looks at files, queues and answers.
 //! What is not ours (Apptainer, workerd, the official clients) comes from [`parts`].
 //!
+//! A [`Ledger`] counts the runs of jobs from outside, and [`chaos`] kills programs at random and counts at the end.
+//!
 //! Out of scope: expectations; they stand in the tests. A [`Front`] refuses requests on demand and passes on the rest,
 //! so that even trouble is tested against the real server.
-//! Invariants: nothing here sleeps but [`wait_for`], which has a bound; a part that is missing is a failure; every
-//! process that was started ends with the value that stands for it.
+//! Invariants: nothing here sleeps but what waits, with a bound, and [`chaos`], which sleeps to strike at any moment; a
+//! part that is missing is a failure; every process that was started ends with the value that stands for it.
 
+pub mod chaos;
 mod consumer;
 mod edge;
 mod front;
 pub mod http;
+mod image;
 mod laptop;
+mod ledger;
 pub mod parts;
 mod process;
 mod wait;
@@ -22,8 +27,10 @@ mod worker;
 pub use consumer::{Consumer, SCRIPT};
 pub use edge::{Edge, Producer, Queue};
 pub use front::{Front, Refusal};
+pub use image::{build_image, compile};
 pub use laptop::{Laptop, Spoken};
-pub use process::{Process, command, is_alive};
+pub use ledger::{Ledger, Runs};
+pub use process::{Process, command, is_alive, signal, words_of};
 pub use wait::{wait_for, wait_until};
 pub use worker::Worker;
 

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use rustix::process::{Pid, Signal};
@@ -30,6 +30,20 @@ pub fn is_alive(pid: u32) -> bool {
     // The state is the first field after the name, which is in parentheses and may hold anything.
     let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
     !matches!(state, Some("Z" | "X"))
+}
+
+/// The words of the command line of a process; none when there is no such process.
+pub fn words_of(pid: u32) -> Vec<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
+/// Sends a signal to a process that may be gone already.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("process ids are positive numbers");
+    // Fails only when there is no such process of ours.
+    let _ = rustix::process::kill_process(pid, signal);
 }
 
 /// A running program. It is killed when this value goes, and what it said is printed if the test is failing then.
@@ -89,6 +103,18 @@ impl Process {
     pub fn wait(&mut self, bound: Duration) -> ExitStatus {
         let what = format!("the end of {}", self.name);
         wait_for(&what, bound, || self.child.try_wait().expect("a child can be waited for"))
+    }
+
+    /// Waits until it ends by itself, or for so long; `None` when it goes on.
+    pub fn wait_within(&mut self, bound: Duration) -> Option<ExitStatus> {
+        let start = Instant::now();
+        loop {
+            let status = self.child.try_wait().expect("a child can be waited for");
+            if status.is_some() || start.elapsed() >= bound {
+                return status;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Asks it to end (SIGTERM).

@@ -181,6 +181,8 @@ fn cases() -> Vec<Case> {
         jobs("a task with a NUL", r#"{"task":"a\u0000"}"#).refused(422, invalid, Some("task")),
         jobs("a list of notes", r#"{"task":"a","metadata":[]}"#).refused(422, invalid, Some("metadata")),
         jobs("no time", r#"{"task":"a","time_limit_seconds":0}"#).refused(422, invalid, Some("time_limit_seconds")),
+        jobs("too many retries", r#"{"task":"a","retries":101}"#).refused(422, invalid, Some("retries")),
+        jobs("a word for a truth", r#"{"task":"a","rerunnable":"no"}"#).refused(422, invalid, Some("rerunnable")),
         jobs("a typing error", r#"{"task":"a","inputs":{}}"#).refused(422, invalid, Some("inputs")),
         jobs("an id of one's own", r#"{"task":"a","job_id":"../x"}"#).refused(422, invalid, Some("job_id")),
         // Sizes
@@ -254,7 +256,7 @@ fn both_edges_queue_the_same_jobs_under_the_same_ids() {
         let health = send(client().get(format!("{}/health", producer.url)));
         assert_eq!((health.status, health.json()), (200, json!({"status": "ok"})));
 
-        let job = r#"{ "task": "simulate", "input": {"b": 1.50, "a": ["é", null]}, "metadata": {"n": 1}, "time_limit_seconds": 9 }"#;
+        let job = r#"{ "task": "simulate", "input": {"b": 1.50, "a": ["é", null]}, "metadata": {"n": 1}, "time_limit_seconds": 9, "retries": 2, "rerunnable": false }"#;
         let one = |key: &str| send(producer.post("/jobs").header("idempotency-key", key).body(job)).json();
         let id = JobId::from_idempotency_key("k", None);
         assert_eq!(one("k"), json!({"status": "queued", "job_id": id, "queue": "hpc-jobs"}));
@@ -274,6 +276,7 @@ fn both_edges_queue_the_same_jobs_under_the_same_ids() {
             let text = protocol::body::json_text(&delivery.body).expect("an edge sends JSON");
             let message = JobMessage::parse(&text).expect("an edge sends jobs");
             assert_eq!((message.task.as_str(), message.time_limit_seconds), ("simulate", Some(9)));
+            assert_eq!((message.retries, message.rerunnable), (Some(2), Some(false)));
             // Not a digit, and not the order of the fields, has changed on the way.
             assert_eq!(message.input.as_str(), r#"{"b":1.50,"a":["é",null]}"#);
             assert_eq!(message.metadata.expect("it was sent").as_str(), r#"{"n":1}"#);

@@ -2,7 +2,7 @@
 // one would write it by hand. It is no second implementation of the edge: it knows `POST /jobs` only.
 
 const encoder = new TextEncoder();
-const known = new Set(["task", "input", "metadata", "time_limit_seconds", "idempotency_key"]);
+const known = new Set(["task", "input", "metadata", "time_limit_seconds", "retries", "rerunnable", "idempotency_key"]);
 
 function sameKey(given, expected) {
   const a = encoder.encode(given);
@@ -25,6 +25,9 @@ function invalidField(job) {
   if (job.metadata != null && (typeof job.metadata !== "object" || Array.isArray(job.metadata))) return "metadata";
   const limit = job.time_limit_seconds;
   if (limit != null && (!Number.isInteger(limit) || limit < 1)) return "time_limit_seconds";
+  const retries = job.retries;
+  if (retries != null && (!Number.isInteger(retries) || retries < 0 || retries > 100)) return "retries";
+  if (job.rerunnable != null && typeof job.rerunnable !== "boolean") return "rerunnable";
   return null;
 }
 
@@ -61,6 +64,8 @@ export default {
     };
     if (job.metadata != null) message.metadata = job.metadata;
     if (job.time_limit_seconds != null) message.time_limit_seconds = job.time_limit_seconds;
+    if (job.retries != null) message.retries = job.retries;
+    if (job.rerunnable != null) message.rerunnable = job.rerunnable;
     const body = JSON.stringify(message);
     if (encoder.encode(body).byteLength > 127_900) return problem(413, "too_large", "the message is too large");
     try {

@@ -172,6 +172,7 @@ fn daemon(workspace: &Workspace, folder: &Path, env_file: &Path, runtime: &Runti
         .arg("--env-file")
         .arg(env_file)
         .env("RESULTS_DIR", folder.join("results"))
+        .env("STATE_DIR", folder.join("state"))
         .env("POLL_INTERVAL_SECONDS", "0.5")
         .env("POLL_INTERVAL_MAX_SECONDS", "0.5");
     match runtime {

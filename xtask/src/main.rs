@@ -1,12 +1,13 @@
 //! `cargo xtask …`: what a person or the CI runs in this repository.
 //!
 //! In scope: getting the tools, building the Worker and the runtime image, the demo, the tests with real parts, the
-//! measures. Out of scope: anything that a user of the programs needs; nothing in here is deployed.
+//! chaos, the measures. Out of scope: anything that a user of the programs needs; nothing in here is deployed.
 //!
 //! Invariants: the system is left as it was (tools go into the user's cache, everything else into `target/`), every
 //! process that is started is stopped, and whatever cannot be had is named together with the way to get it.
 
 mod bench;
+mod chaos;
 mod command;
 mod demo;
 mod env_file;
@@ -51,6 +52,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run jobs while the programs are killed over and over; count what was lost and what ran twice
+    Chaos(chaos::Options),
     /// Build the Worker and print its size
     Worker,
     /// Measure, print a table, and keep it in docs/benchmarks.md
@@ -80,6 +83,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Demo { worker } => demo::run(&workspace, worker),
         Command::Test { arguments } => test::run(&workspace, &arguments),
+        Command::Chaos(options) => chaos::run(&workspace, &options),
         Command::Worker => {
             let tools = Tools::set_up(&workspace, &Kind::WORKER)?;
             let built = worker::build(&workspace, &tools)?;

@@ -15,7 +15,7 @@ use crate::workspace::{Profile, Workspace};
 const GRACE: Duration = Duration::from_secs(15);
 
 /// Settings of our programs that have no prefix in common.
-const SETTINGS: [&str; 16] = [
+const SETTINGS: [&str; 20] = [
     "API_KEY",
     "APPTAINER_ARGS",
     "APPTAINER_BIN",
@@ -23,7 +23,10 @@ const SETTINGS: [&str; 16] = [
     "APPTAINER_IMAGE",
     "APPTAINER_OCI_REF",
     "BATCH_SIZE",
+    "CLAIM_STALE_SECONDS",
     "CONTAINER_CMD",
+    "DRAIN_TIMEOUT_SECONDS",
+    "JOB_KILL_GRACE_SECONDS",
     "JOB_TIME_LIMIT_SECONDS",
     "LAPTOP_DATA_DIR",
     "MAX_PARALLEL_JOBS",
@@ -31,6 +34,7 @@ const SETTINGS: [&str; 16] = [
     "PRODUCER_URL",
     "RETRY_DELAY_SECONDS",
     "RUNTIME",
+    "STATE_DIR",
     "VISIBILITY_TIMEOUT_MS",
 ];
 

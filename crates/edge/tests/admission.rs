@@ -99,6 +99,20 @@ fn one_job_becomes_one_message_and_202_only_once_it_is_sent() {
 }
 
 #[test]
+fn what_a_job_allows_travels_with_it_and_nothing_is_made_up() {
+    let allowed = |fields: &str| {
+        let pending = taken(&head("POST", "/jobs"), &format!(r#"{{"task":"echo"{fields}}}"#));
+        let message: Value = serde_json::from_str(&pending.messages()[0]).unwrap();
+        ["time_limit_seconds", "retries", "rerunnable"].map(|name| message.get(name).cloned())
+    };
+    assert_eq!(
+        allowed(r#","time_limit_seconds":60,"retries":3,"rerunnable":false"#),
+        [Some(json!(60)), Some(json!(3)), Some(json!(false))]
+    );
+    assert_eq!(allowed(""), [None, None, None]);
+}
+
+#[test]
 fn health_needs_no_key_and_reads_no_body() {
     for method in ["GET", "HEAD"] {
         let response = answer(&Head { api_key: None, content_type: None, ..head(method, "/health") });
@@ -180,6 +194,8 @@ fn what_is_no_job_is_refused_with_its_field() {
         (r#"{"task":"a\nb"}"#, 422, "invalid_job", Some("task")),
         (r#"{"task":"a","metadata":1}"#, 422, "invalid_job", Some("metadata")),
         (r#"{"task":"a","time_limit_seconds":-1}"#, 422, "invalid_job", Some("time_limit_seconds")),
+        (r#"{"task":"a","retries":101}"#, 422, "invalid_job", Some("retries")),
+        (r#"{"task":"a","rerunnable":"no"}"#, 422, "invalid_job", Some("rerunnable")),
         (r#"{"task":"a","idempotency_key":""}"#, 422, "invalid_job", Some("idempotency_key")),
         (r#"{"task":"a","job_id":"mine"}"#, 422, "invalid_job", Some("job_id")),
     ] {

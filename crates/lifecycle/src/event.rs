@@ -2,7 +2,22 @@
 
 use std::time::Duration;
 
-use protocol::{FailureClass, JobId, JobMessage};
+use protocol::{FailureClass, JobId};
+
+/// One execution of a job, by the number that fences what it writes. Its text is the name by which a run is found again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Run {
+    /// Which job.
+    pub job_id: JobId,
+    /// Which execution of it, from 1.
+    pub attempt: u32,
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.job_id, self.attempt)
+    }
+}
 
 /// Everything that can make the daemon act.
 #[derive(Debug, Clone)]
@@ -13,10 +28,22 @@ pub enum Event {
     Probed(Result<(), String>),
     /// A pull came back.
     Pulled(Result<Vec<Delivery>, Failure>),
-    /// The processes of a run are gone; what it left behind is being read and recorded.
-    RunExited(JobId),
-    /// A run ended, and what it left behind was dealt with.
-    RunEnded(JobId, RunEnd),
+    /// Which of the jobs that were asked after have ended before.
+    Recalled(Vec<(JobId, bool)>),
+    /// The job directory was claimed, or not.
+    Claimed(JobId, Claimed),
+    /// A claim for a run that was never begun was given up, or could not be.
+    Unclaimed(Run, Result<(), String>),
+    /// What the keeper knows of runs: all of them.
+    Observed(Observation),
+    /// The keeper has gone, or cannot be reached.
+    KeeperGone,
+    /// The processes of a run are gone, and the keeper has written down how it ended.
+    RunEnded(Run),
+    /// A run was ended by the keeper, which was told to end all, or is gone without a word. The text says what is known.
+    RunCutOff(Run, String),
+    /// What a run left behind was dealt with.
+    Concluded(Run, Concluded),
     /// A message that is no job was put away; with the final record where it has one that is owed to its user.
     PutAway {
         /// The lease of the message.
@@ -35,9 +62,9 @@ pub enum Event {
     Published(Result<(), Failure>),
     /// Acknowledgements and retries came back.
     Settled(Result<(), Failure>),
-    /// Take nothing new, finish what runs, then exit.
+    /// Take nothing new, finish what runs within a bounded time, then exit.
     Drain,
-    /// The same, but what runs is being ended, and what is owed is tried for a short time only.
+    /// Exit now. What runs goes on, and is taken up again by the next daemon.
     Stop,
 }
 
@@ -48,6 +75,8 @@ pub struct Delivery {
     pub lease_id: String,
     /// Its body as it came.
     pub body: String,
+    /// How often the message was delivered, this time included.
+    pub deliveries: u64,
 }
 
 /// A request to the queue service that failed.
@@ -61,15 +90,64 @@ pub struct Failure {
     pub jitter: f64,
 }
 
-/// How a run ended, as far as the queue is concerned. Whether the job failed is in its record.
+/// What became of the claim for a job directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RunEnd {
-    /// There is a final record, now or since an earlier run.
-    Recorded(String),
-    /// The node could not run the job; the job is not to blame.
+pub enum Claimed {
+    /// The directory is ours, for this attempt.
+    Ours(u32),
+    /// The job has its final record, now or since an earlier attempt, here or elsewhere.
+    Finished(String),
+    /// Another daemon holds the job, and is alive as far as we can tell. Look again later.
+    Elsewhere,
+    /// The node could not do it; the job is not to blame.
     NodeBroken(String),
-    /// The run was stopped before its end, because the daemon stops.
-    Stopped,
+}
+
+/// What the keeper, or what is left of an earlier one, tells of runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// Every run that was begun and not yet forgotten.
+    pub runs: Vec<(Run, Sighting)>,
+    /// Is this all? If not, a run that is missing from the list may have been begun all the same: the machine was
+    /// started anew, and what was written last is gone.
+    pub complete: bool,
+}
+
+/// What is known of a run that was begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sighting {
+    /// It goes on.
+    Alive,
+    /// It has ended, and it is written down how.
+    Ended,
+    /// It is gone, and nobody saw how it ended. The text says what happened, as far as that is known.
+    CutOff(String),
+}
+
+/// How the attempt at a job ended, for [`Effect::Conclude`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// The keeper knows how.
+    Exited,
+    /// It cannot be known how: the outcome is `lost`.
+    CutOff(String),
+    /// The node failed it too often: the outcome is `infrastructure`.
+    GivenUp(String),
+}
+
+/// What followed from the end of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Concluded {
+    /// There is a final record, this one.
+    Recorded(String),
+    /// The task failed, and it may be tried again.
+    TaskFailed,
+    /// The node failed, not the job: the run does not count.
+    NodeFailed(String),
+    /// What the run left behind cannot be dealt with now, because the node is broken. The run itself is over.
+    NodeBroken(String),
+    /// Another daemon has taken the job over: what this run did does not count.
+    TakenOver,
 }
 
 /// Everything that the daemon can be told to do.
@@ -77,10 +155,38 @@ pub enum RunEnd {
 pub enum Effect {
     /// Look whether the node has all that a job needs.
     Probe,
+    /// Reach the keeper, starting one where there is none, and ask it for all runs.
+    Observe,
     /// Ask the queue for up to this many messages.
     Pull(usize),
-    /// Run the job to its end and write its final record.
-    Run(Box<JobMessage>),
+    /// Look up which of these jobs have ended before.
+    Recall(Vec<JobId>),
+    /// Claim the directory of a job for its next attempt.
+    Claim {
+        /// Which job.
+        job_id: JobId,
+        /// The last attempt of ours that was launched, or 0.
+        last_attempt: u32,
+        /// May it be started again when an attempt elsewhere was cut off?
+        rerunnable: bool,
+    },
+    /// Give the claim for a run up: it was not begun, or the node failed it.
+    Unclaim(Run),
+    /// Have the keeper begin a run.
+    Start(Run),
+    /// Deal with what a run left behind, and write the final record unless the task failed and `may_retry`.
+    Conclude {
+        /// Which run.
+        run: Run,
+        /// How it ended.
+        ending: Ending,
+        /// May the job be tried again if its task failed?
+        may_retry: bool,
+    },
+    /// Have the keeper end a run that is not ours any more.
+    End(Run),
+    /// Have the keeper forget runs that have ended and are dealt with.
+    Forget(Vec<Run>),
     /// Store a message that is no job, and write a final record where it has an id.
     PutAway {
         /// The lease of the message.
@@ -92,8 +198,8 @@ pub enum Effect {
         /// What is wrong with it.
         problem: String,
     },
-    /// Push these final records, at most a batch.
-    Publish(Vec<String>),
+    /// Push the final records of these jobs, at most a batch.
+    Publish(Vec<JobId>),
     /// Settle deliveries: forget some, give back others with a delay. At most a batch of both together.
     Settle {
         /// Leases to acknowledge.
@@ -103,7 +209,7 @@ pub enum Effect {
     },
     /// Tell the person who reads the log.
     Say(Notice),
-    /// All is done: exit.
+    /// All is done, or told to: exit.
     Exit,
     /// Nothing will get better by itself: say why and exit.
     Fail(String),
@@ -132,17 +238,29 @@ pub enum Notice {
         /// What the queue says.
         what: String,
     },
-    /// Nothing more is taken, and the daemon exits when what runs has ended.
-    CannotGoOn {
-        /// What happened.
-        what: String,
-        /// How many jobs run.
+    /// Runs of an earlier daemon go on, and are watched again.
+    TakenUp {
+        /// How many.
         running: usize,
     },
-    /// The daemon exits with results that are not published or deliveries that are not settled. The records are on the
-    /// disk; they are published when their messages are delivered again.
+    /// A run was cut off.
+    CutOff {
+        /// Which run.
+        run: Run,
+        /// What is known of it.
+        what: String,
+        /// Is the job started again?
+        again: bool,
+    },
+    /// Another daemon holds a job that was delivered here.
+    Elsewhere(JobId),
+    /// The daemon exits and leaves something to the next one.
     LeftOver {
-        /// How many results.
+        /// Runs that go on.
+        running: usize,
+        /// Jobs that are accepted and do not run.
+        waiting: usize,
+        /// Results that are stored and not published.
         results: usize,
     },
 }

@@ -1,28 +1,58 @@
-//! The life of a job on the cluster, as a function: [`Lifecycle::step`] takes an event and the time, and returns the
-//! effects that the daemon is to carry out. Each effect ends in an event, and so on.
+//! The life of a job on the cluster, as a function: [`Lifecycle::step`] takes an event and the time, and returns facts
+//! and effects. The daemon puts the facts on disk and then performs the effects; each effect ends in an event, and so on.
 //!
 //! ```text
-//! Delivered ──► Running ──► Ending ──► Recorded ──► Published ──► forgotten
-//!     │            │          │           publish      acknowledge
-//!     │            └──────────┴─► given back with a delay (the node failed, not the job)
-//!     └─► rejected: Recorded, or stored aside when it has no id
+//! delivered ─► waiting ─► claiming ─► ready ─► running ─► ending ─► recorded ─► published, acknowledged, forgotten
+//!              accepted   exclusive   launch   started    exit      result      (its id is remembered)
+//!              (a fact)   claim       intended            known     (a fact)
+//!                                     (a fact)
 //! ```
 //!
-//! What holds in every state, and is checked by [`Lifecycle::check`]:
-//! 1. No more jobs run than there are slots, and no more messages are asked for than there are free slots. A slot is
-//!    free when the processes of its job are gone: the next job need not wait for the disk to take a record.
-//! 2. A delivery is acknowledged only after its job's result was published, or when it holds no job at all.
-//! 3. A job that is held is not run a second time: a further delivery of it only adds a lease to be settled.
-//! 4. While the node is broken nothing is pulled, and the jobs that it could not run go back with a delay.
-//! 5. On drain nothing is pulled, what runs goes on, and what is owed is still published.
+//! What holds, whatever dies and whenever:
+//! 1. Record before act: the facts of a step are on disk before any of its effects leaves the process.
+//! 2. A delivery is acknowledged when its result was published, or shortly before its lease would lapse. From its
+//!    acceptance on the job is ours in either case, whatever the queue forgets.
+//! 3. A job that is held or has ended does not run again: a further delivery only adds a lease to be settled. On a shared
+//!    file system the claim of the job directory decides between daemons.
+//! 4. Every run can be found again: a launch is recorded with its name before it is begun, and the keeper, which outlives
+//!    the daemon, tells what became of it.
+//! 5. What cannot be known is said to be `lost`; it is never guessed.
+//! 6. One final result per job: once recorded, the same bytes are published on every try.
+//! 7. Output is complete and synced before the end is recorded: a job is `ending` until then.
+//! 8. While the node is broken nothing is pulled or started; a job that the node failed goes back with a delay, or waits
+//!    here.
+//! 9. No more runs than slots, and no more is pulled than what will find a slot soon (see [`AHEAD`]); what was not started
+//!    goes back at once on drain.
 //!
-//! Out of scope: how any of this is done, clocks and randomness. `now` is the time since the daemon's start by a clock
-//! that never goes back. If the process dies in the middle, the queue still has every message that was not
-//! acknowledged, and the record on disk of each finished job keeps it from running again.
+//! [`Lifecycle::check`] checks the state after each step, [`permitted`] each effect against what is on disk. The
+//! simulation does both, through crashes before and after every effect.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `event` | the closed lists of events and effects |
+//! | `fact` | what is remembered on disk, and what each fact means |
+//! | `phases` | the phases of a job and the changes between them |
+//! | `table` | the jobs that are held, in their orders |
+//! | `state` | one step, and all that is possible after it |
+//! | `delivery` | what comes from the queue and goes back to it |
+//! | `execution` | claims, runs, the keeper, the node |
+//! | `pauses` | how long to wait before the next try |
+//!
+//! Out of scope: how any of this is done, clocks and randomness. `now` is the time since the Unix epoch, by a clock that
+//! never goes back in the life of one process; between two lives it may.
 
+mod audit;
+mod delivery;
 mod event;
+mod execution;
+mod fact;
 mod pauses;
+mod phases;
 mod state;
+mod table;
 
-pub use event::{Delivery, Effect, Event, Failure, Notice, RunEnd};
-pub use state::{Lifecycle, Settings};
+pub use audit::permitted;
+pub use event::{Claimed, Concluded, Delivery, Effect, Ending, Event, Failure, Notice, Observation, Run, Sighting};
+pub use fact::{Book, Entry, Fact, Failures, Lease, Stage, Terms};
+pub use phases::{Phase, TRANSITIONS, diagram};
+pub use state::{AHEAD, Lifecycle, Settings, Step};

@@ -28,6 +28,8 @@ pub(crate) struct Line {
     pub(crate) busy: bool,
     /// Not before this time.
     pub(crate) not_before: Duration,
+    /// When the last request began.
+    pub(crate) begun: Duration,
     failures: u32,
     not_enabled_since: Option<Duration>,
 }
@@ -64,8 +66,14 @@ impl Line {
     /// Notes a success; says whether it ended a trouble.
     pub(crate) fn succeeded(&mut self) -> bool {
         let recovered = self.failures > 0;
-        *self = Self::default();
+        *self = Self { begun: self.begun, ..Self::default() };
         recovered
+    }
+
+    /// A request begins.
+    pub(crate) fn begin(&mut self, now: Duration) {
+        self.busy = true;
+        self.begun = now;
     }
 
     pub(crate) fn failed(&mut self, failure: &Failure, now: Duration) -> Verdict {

@@ -1,25 +1,24 @@
-//! The state and its one function.
+//! One step, and all that is possible after it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use protocol::{FailureClass, JobId, JobMessage, limits};
+use protocol::JobId;
 
 use crate::pauses::{Line, Verdict};
-use crate::{Delivery, Effect, Event, Failure, Notice, RunEnd};
+use crate::phases::Phase;
+use crate::table::{Jobs, NewJob, State};
+use crate::{Delivery, Effect, Entry, Event, Fact, Failure, Notice, Run, Stage};
 
-/// Between two looks at a broken node. It doubles each time that a node which passed its probe breaks again without
-/// having finished a job: a probe cannot see everything, and each try takes a delivery from a job.
-const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// How far ahead jobs are pulled: as many as have ended within this time lately. A queue of jobs of a second is pulled two
+/// at a time; one of jobs that take a millisecond, in batches. Nobody else waits longer than this for a job that waits here.
+pub const AHEAD: Duration = Duration::from_secs(2);
 
-/// The longest time between two looks at a broken node.
-const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(600);
+/// How many results may be owed before no more jobs are taken.
+const OWED_MAX: usize = 10_000;
 
-/// How many jobs may wait for their record or its publication before no more are taken: each is kept in memory.
-const OWED_MAX: usize = 1_000;
-
-/// How long a daemon that was told to stop still tries to hand over what it owes.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a daemon that cannot go on still tries to hand over what it owes.
+const FATAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the life of a job depends on.
 #[derive(Debug, Clone)]
@@ -28,67 +27,73 @@ pub struct Settings {
     pub slots: usize,
     /// How many messages to ask for at most in one pull.
     pub batch_size: usize,
+    /// For how long a pull leases its messages.
+    pub lease: Duration,
     /// After the first empty pull, how long to the next; it doubles with each further empty pull.
     pub poll_interval: Duration,
     /// The longest time between two pulls of an empty queue.
     pub poll_interval_max: Duration,
-    /// How long a job waits in the queue after a node could not run it.
+    /// How long a job waits, in the queue or here, after a node could not run it.
     pub retry_delay: Duration,
+    /// Between two looks at a job that another daemon holds.
+    pub claim_patience: Duration,
+    /// How long a drain waits for what runs.
+    pub drain_timeout: Duration,
     /// Exit once the queue is empty and nothing is left to do?
     pub exit_when_idle: bool,
+}
+
+/// What follows from an event: the facts are to be on disk before any of the effects is performed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Step {
+    /// What must not be forgotten, in order.
+    pub facts: Vec<Fact>,
+    /// What to do, to be begun in this order; the ends may come in any.
+    pub effects: Vec<Effect>,
 }
 
 /// The life of all jobs that this daemon holds.
 #[derive(Debug)]
 pub struct Lifecycle {
-    settings: Settings,
-    jobs: BTreeMap<JobId, Job>,
-    /// Jobs whose record is to be published, in order. The first `publishing` of them are on their way.
-    outbox: VecDeque<JobId>,
-    publishing: usize,
+    pub(crate) settings: Settings,
+    pub(crate) now: Duration,
+    pub(crate) jobs: Jobs,
+    /// How many runs were found at the start: slots may have become fewer.
+    pub(crate) taken_up: usize,
+    pub(crate) pull: Line,
+    pub(crate) publish: Line,
+    pub(crate) settle: Line,
+    /// The jobs whose records are on their way.
+    pub(crate) publishing: Vec<JobId>,
     /// After a refusal: how many records to send at once, until the outbox is empty.
-    publish_at_most: Option<usize>,
-    acks: VecDeque<String>,
-    retries: VecDeque<(String, Duration)>,
+    pub(crate) publish_at_most: Option<usize>,
+    /// Leases to acknowledge; with the job if it goes on after that.
+    pub(crate) acks: VecDeque<(String, Option<JobId>)>,
+    pub(crate) retries: VecDeque<(String, Duration)>,
     /// How many of `acks` and `retries` are on their way.
-    settling: (usize, usize),
+    pub(crate) settling: (usize, usize),
+    /// Must the next request to settle not wait for more to come?
+    pub(crate) settle_now: bool,
     /// Messages that are no jobs and are being put away.
-    putting_away: usize,
-    pull: Line,
-    publish: Line,
-    settle: Line,
-    node: Node,
-    empty_pulls: u32,
+    pub(crate) putting_away: usize,
+    pub(crate) empty_pulls: u32,
+    /// When jobs ended lately, within [`AHEAD`].
+    pub(crate) ends: VecDeque<Duration>,
+    pub(crate) node: Node,
     /// How long to the next look, should the node break again.
-    probe_interval: Duration,
+    pub(crate) probe_interval: Duration,
     /// Has a job ended since the node broke last? Until one has, a single one is tried.
-    trusted: bool,
-    draining: bool,
-    /// Told to stop: exit at this time, whatever is owed.
-    stop_at: Option<Duration>,
-    /// Why the daemon cannot go on, once all that runs has ended.
+    pub(crate) trusted: bool,
+    pub(crate) keeper: Keeper,
+    pub(crate) draining_until: Option<Duration>,
+    stopped: bool,
+    /// Why the daemon cannot go on.
     fatal: Option<String>,
     over: bool,
 }
 
-#[derive(Debug)]
-struct Job {
-    /// Every lease that the queue gave us for this job and that is not settled.
-    leases: Vec<String>,
-    phase: Phase,
-}
-
 #[derive(Debug, PartialEq, Eq)]
-enum Phase {
-    /// It has a slot.
-    Running,
-    /// Its processes are gone, and its record is being written.
-    Ending,
-    Recorded(String),
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Node {
+pub(crate) enum Node {
     Probing {
         broken: Option<String>,
     },
@@ -100,407 +105,346 @@ enum Node {
     },
 }
 
+/// What is known of the process that holds the runs.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    /// Is it there, and did it tell of its runs?
+    pub(crate) known: bool,
+    /// When it was asked, if it is to answer.
+    pub(crate) asked: Option<Duration>,
+    pub(crate) ask_at: Duration,
+}
+
 impl Lifecycle {
     /// A daemon that holds nothing and knows nothing of its node yet. Step it with [`Event::Tick`] to begin.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings, now: Duration) -> Self {
+        Self::restore(settings, Vec::new(), now)
+    }
+
+    /// A daemon that finds this on its disk, in the order of acceptance.
+    pub fn restore(settings: Settings, entries: Vec<Entry>, now: Duration) -> Self {
+        // The queue counts from its receipt of the pull and we from its sending, so there is a margin already; this one is
+        // for the way of the acknowledgement, with its retries.
+        let margin = (settings.lease / 3).min(Duration::from_secs(300));
+        let mut jobs = Jobs::new(margin);
+        jobs.now = now;
+        let mut taken_up = 0;
+        for entry in entries {
+            let state = match entry.stage {
+                Stage::Accepted => State::Waiting(now),
+                Stage::Launching => State::Running(None),
+                Stage::Recorded(bytes) => State::Recorded(bytes),
+            };
+            taken_up += usize::from(entry.stage == Stage::Launching);
+            // How often it was delivered is not remembered; it could have been to somebody else as well.
+            let job = NewJob {
+                state,
+                attempt: entry.attempt,
+                terms: entry.terms,
+                failures: entry.failures,
+                deliveries: u64::MAX,
+            };
+            jobs.insert(entry.job_id.clone(), job);
+            if let Some(mut lease) = entry.lease {
+                // Should the clock have gone back, the lease still lapses after its length at the latest.
+                lease.until = lease.until.min(now + settings.lease);
+                jobs.add_lease(&entry.job_id, lease);
+            }
+        }
         Self {
             settings,
-            jobs: BTreeMap::new(),
-            outbox: VecDeque::new(),
-            publishing: 0,
+            now,
+            jobs,
+            taken_up,
+            pull: Line::default(),
+            publish: Line::default(),
+            settle: Line::default(),
+            publishing: Vec::new(),
             publish_at_most: None,
             acks: VecDeque::new(),
             retries: VecDeque::new(),
             settling: (0, 0),
+            settle_now: false,
             putting_away: 0,
-            pull: Line::default(),
-            publish: Line::default(),
-            settle: Line::default(),
-            node: Node::Broken { probe_at: Duration::ZERO, problem: None },
             empty_pulls: 0,
-            probe_interval: PROBE_INTERVAL,
+            ends: VecDeque::new(),
+            node: Node::Broken { probe_at: Duration::ZERO, problem: None },
+            probe_interval: crate::execution::PROBE_INTERVAL,
             trusted: true,
-            draining: false,
-            stop_at: None,
+            keeper: Keeper { known: false, asked: None, ask_at: Duration::ZERO },
+            draining_until: None,
+            stopped: false,
             fatal: None,
             over: false,
         }
     }
 
-    /// What follows from an event. Effects are to be begun in their order; they may end in any.
-    pub fn step(&mut self, event: Event, now: Duration) -> Vec<Effect> {
-        let mut effects = Vec::new();
+    /// What follows from an event.
+    pub fn step(&mut self, event: Event, now: Duration) -> Step {
+        self.now = self.now.max(now);
+        self.jobs.now = self.now;
+        let mut step = Step::default();
+        if self.over {
+            return step;
+        }
         match event {
             Event::Tick => {}
-            Event::Drain => self.draining = true,
-            Event::Stop => {
-                self.draining = true;
-                self.stop_at.get_or_insert(now + STOP_PATIENCE);
+            Event::Drain => {
+                self.draining_until.get_or_insert(self.now + self.settings.drain_timeout);
             }
-            Event::Probed(outcome) => self.probed(outcome, now, &mut effects),
-            Event::Pulled(Ok(deliveries)) => self.pulled(deliveries, now, &mut effects),
-            Event::Pulled(Err(failure)) => self.failed(|state| &mut state.pull, &failure, now, &mut effects),
-            Event::RunExited(job_id) => {
-                if let Some(job) = self.jobs.get_mut(&job_id)
-                    && job.phase == Phase::Running
-                {
-                    job.phase = Phase::Ending;
-                }
-            }
-            Event::RunEnded(job_id, end) => self.run_ended(job_id, end, now, &mut effects),
-            Event::PutAway { lease_id, record } => self.put_away(lease_id, record),
+            Event::Stop => self.stopped = true,
+            Event::Probed(outcome) => self.probed(outcome, &mut step),
+            Event::Pulled(Ok(deliveries)) => self.pulled(deliveries, &mut step),
+            Event::Pulled(Err(failure)) => self.failed(|state| &mut state.pull, &failure, &mut step),
+            Event::Recalled(answers) => self.recalled(answers, &mut step),
+            Event::Claimed(job_id, claimed) => self.claimed(&job_id, claimed, &mut step),
+            Event::Unclaimed(run, outcome) => self.unclaimed(&run, outcome, &mut step),
+            Event::Observed(observation) => self.observed(observation, &mut step),
+            Event::KeeperGone => self.keeper_gone(),
+            Event::RunEnded(run) => self.run_ended(&run, &mut step),
+            Event::RunCutOff(run, what) => self.run_cut_off(&run, what, &mut step),
+            Event::Concluded(run, concluded) => self.concluded(&run, concluded, &mut step),
+            Event::PutAway { lease_id, record } => self.put_away(lease_id, record, &mut step),
             Event::PutAwayFailed { lease_id, problem } => {
                 self.putting_away -= 1;
                 self.retries.push_back((lease_id, self.settings.retry_delay));
-                self.node_broken(problem, now, &mut effects);
+                self.node_broken(problem, &mut step);
             }
-            Event::Published(Ok(())) => {
-                self.back(|state| &mut state.publish, &mut effects);
-                self.published();
-            }
-            Event::Published(Err(failure)) => {
-                if failure.class == FailureClass::Refused {
-                    self.refused(&failure, &mut effects);
-                }
-                self.publishing = 0;
-                self.failed(|state| &mut state.publish, &failure, now, &mut effects);
-            }
-            Event::Settled(Ok(())) => {
-                self.back(|state| &mut state.settle, &mut effects);
-                let (acks, retries) = std::mem::take(&mut self.settling);
-                self.acks.drain(..acks);
-                self.retries.drain(..retries);
-            }
-            Event::Settled(Err(failure)) => {
-                let (acks, retries) = std::mem::take(&mut self.settling);
-                if failure.class == FailureClass::Refused {
-                    // These leases will never be taken. Their messages come again, and the records answer them.
-                    self.acks.drain(..acks);
-                    self.retries.drain(..retries);
-                }
-                self.failed(|state| &mut state.settle, &failure, now, &mut effects);
-            }
+            Event::Published(outcome) => self.published(outcome, &mut step),
+            Event::Settled(outcome) => self.settled(outcome, &mut step),
         }
-        self.advance(now, &mut effects);
-        effects
+        self.advance(&mut step);
+        step
     }
 
     /// When to step with [`Event::Tick`] if nothing else happens before.
     pub fn wake_at(&self) -> Option<Duration> {
+        if self.over {
+            return None;
+        }
         let probe = match self.node {
-            Node::Broken { probe_at, .. } if !self.draining => Some(probe_at),
+            Node::Broken { probe_at, .. } if !self.draining() => Some(probe_at),
             _ => None,
         };
-        let pull = if self.may_pull() { self.pull.next() } else { None };
-        let publish = if self.outbox.is_empty() { None } else { self.publish.next() };
-        let settle = if self.unsettled() { self.settle.next() } else { None };
-        [probe, pull, publish, settle, self.stop_at].into_iter().flatten().min()
+        let ask = self.keeper.asked.is_none().then_some(self.keeper.ask_at);
+        let pull = if self.wants_pull() > 0 { self.pull.next() } else { None };
+        let publish =
+            self.publish.next().filter(|_| !self.jobs.outbox().is_empty()).map(|at| at.max(self.publish_at()));
+        let settle = self.settle.next().filter(|_| self.unsettled()).map(|at| at.max(self.settle_at()));
+        let due = if self.may_begin() { self.jobs.next_due(self.now) } else { None };
+        let times = [probe, ask, pull, publish, settle, due, self.jobs.next_lapse(), self.draining_until];
+        // What is not done although its time has come waits for an event and not for the time.
+        times.into_iter().flatten().filter(|at| *at > self.now).min()
     }
 
-    /// How many jobs run.
+    /// How many runs go on.
     pub fn running(&self) -> usize {
-        self.jobs.values().filter(|job| job.phase == Phase::Running).count()
-    }
-
-    /// How many jobs run or have no record yet.
-    fn unrecorded(&self) -> usize {
-        self.jobs.values().filter(|job| !matches!(job.phase, Phase::Recorded(_))).count()
+        self.jobs.count(Phase::Running)
     }
 
     /// How many results are owed to the queue.
     pub fn owed(&self) -> usize {
-        self.outbox.len()
+        self.jobs.outbox().len()
+    }
+
+    /// How many jobs are ours.
+    pub fn held(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// What each job does, which attempt it is at, and since when; for people.
+    pub fn jobs(&self) -> impl Iterator<Item = (&JobId, Phase, u32, Duration)> {
+        self.jobs.iter().map(|(job_id, job)| (job_id, job.state.phase(), job.attempt, job.since))
+    }
+
+    /// The phase of a job that is held.
+    pub fn phase_of(&self, job_id: &JobId) -> Option<Phase> {
+        self.jobs.get(job_id).map(|job| job.state.phase())
+    }
+
+    /// What is wrong with the node, while something is.
+    pub fn node_problem(&self) -> Option<&str> {
+        match &self.node {
+            Node::Broken { problem, .. } | Node::Probing { broken: problem } => problem.as_deref(),
+            Node::Ready => None,
+        }
+    }
+
+    /// Is nothing new taken any more?
+    pub fn draining(&self) -> bool {
+        self.draining_until.is_some()
     }
 
     /// Checks what must hold in every state; the text says what does not.
     pub fn check(&self) -> Result<(), String> {
+        self.jobs.check()?;
         let running = self.running();
-        if running > self.settings.slots {
+        if running > self.settings.slots.max(self.taken_up) {
             return Err(format!("{running} jobs run in {} slots", self.settings.slots));
         }
-        for (job_id, job) in &self.jobs {
-            let owed = self.outbox.iter().filter(|owed| *owed == job_id).count();
-            let expected = usize::from(matches!(job.phase, Phase::Recorded(_)));
-            if owed != expected {
-                return Err(format!("job {job_id} is {owed} times in the outbox, not {expected}"));
-            }
-            if let Some(lease) = job.leases.iter().find(|lease| self.acks.contains(lease)) {
-                return Err(format!("lease {lease} of job {job_id} is acknowledged before its result is published"));
+        let acknowledged: BTreeSet<&str> = self.acks.iter().map(|(lease, _)| lease.as_str()).collect();
+        for (job_id, job) in self.jobs.iter() {
+            if let Some(lease) = job.leases.iter().find(|lease| acknowledged.contains(lease.id.as_str())) {
+                return Err(format!("lease {} of job {job_id} is acknowledged and kept", lease.id));
             }
         }
-        if let Some(unknown) = self.outbox.iter().find(|job_id| !self.jobs.contains_key(job_id)) {
-            return Err(format!("job {unknown} is in the outbox and not held"));
-        }
-        if self.settling.0 > self.acks.len() || self.settling.1 > self.retries.len() {
+        let (acks, retries) = self.settling;
+        if acks > self.acks.len() || retries > self.retries.len() {
             return Err("more deliveries are being settled than there are".to_owned());
         }
         Ok(())
     }
 
     /// Everything that is possible now, whatever the event was.
-    fn advance(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        if self.over {
-            return;
+    fn advance(&mut self, step: &mut Step) {
+        if self.stopped {
+            return self.leave(step);
         }
         if let Node::Broken { probe_at, problem } = &mut self.node
-            && now >= *probe_at
-            && !self.draining
+            && self.now >= *probe_at
+            && self.draining_until.is_none()
         {
             self.node = Node::Probing { broken: problem.take() };
-            effects.push(Effect::Probe);
+            step.effects.push(Effect::Probe);
         }
-        if !self.outbox.is_empty() && self.publish.free(now) {
-            let records = self.batch_to_publish();
-            self.publishing = records.len();
-            self.publish.busy = true;
-            effects.push(Effect::Publish(records));
+        if self.keeper.asked.is_none() && self.now >= self.keeper.ask_at {
+            self.keeper.asked = Some(self.now);
+            step.effects.push(Effect::Observe);
         }
-        if self.unsettled() && self.settle.free(now) {
-            let acks = self.acks.len().min(limits::BATCH_COUNT_MAX);
-            let retries = self.retries.len().min(limits::BATCH_COUNT_MAX - acks);
-            self.settling = (acks, retries);
-            self.settle.busy = true;
-            effects.push(Effect::Settle {
-                acks: self.acks.iter().take(acks).cloned().collect(),
-                retries: self.retries.iter().take(retries).cloned().collect(),
-            });
+        if self.draining() {
+            self.give_unstarted_back(Duration::ZERO, step);
         }
-        if self.may_pull() && self.pull.free(now) {
-            self.pull.busy = true;
-            let most = if self.trusted { self.settings.batch_size } else { 1 };
-            effects.push(Effect::Pull(self.free_slots().min(most)));
+        self.acknowledge_lapsing();
+        self.conclude_undone(step);
+        self.begin_runs(step);
+        self.publish_due(step);
+        self.settle_due(step);
+        let count = self.wants_pull();
+        if count > 0 && self.pull.free(self.now) {
+            self.pull.begin(self.now);
+            step.effects.push(Effect::Pull(count));
         }
-        self.end(now, effects);
+        self.end(step);
     }
 
-    /// Is it time to exit? What runs is never left alone: it has no other parent.
-    fn end(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        let all_recorded = self.unrecorded() == 0 && self.putting_away == 0 && !self.pull.busy;
-        if !all_recorded {
-            return;
+    /// Is it time to exit? What runs is left to the keeper and to the next daemon.
+    fn end(&mut self, step: &mut Step) {
+        let under_way = self.pull.busy
+            || self.putting_away > 0
+            || [Phase::Asked, Phase::Claiming, Phase::Returning].iter().any(|phase| self.jobs.count(*phase) > 0);
+        let idle = self.settings.exit_when_idle && self.empty_pulls > 0 && self.jobs.len() == 0;
+        if idle && !under_way && !self.unsettled() {
+            return self.leave(step);
         }
-        let nothing_left = self.jobs.is_empty() && !self.unsettled();
-        let told_to_end = self.draining || (self.settings.exit_when_idle && self.empty_pulls > 0);
+        let Some(until) = self.draining_until else { return };
+        let handed_over = self.jobs.outbox().is_empty() && !self.unsettled();
+        let at_work = self.running() + self.jobs.count(Phase::Ending) > 0;
+        let drained = !under_way && handed_over && !at_work;
+        // With a token that is refused nothing can be handed over; what runs needs no daemon to go on.
         let tried = |line: &Line, nothing_owed: bool| nothing_owed || (!line.busy && line.in_trouble());
-        let all_tried = tried(&self.publish, self.outbox.is_empty()) && tried(&self.settle, !self.unsettled());
-        let hopeless = (self.fatal.is_some() && all_tried) || self.stop_at.is_some_and(|stop_at| now >= stop_at);
-        if (nothing_left && told_to_end) || hopeless {
-            self.over = true;
-            if !self.outbox.is_empty() || self.unsettled() {
-                effects.push(Effect::Say(Notice::LeftOver { results: self.outbox.len() }));
-            }
-            effects.push(match self.fatal.take() {
-                Some(why) => Effect::Fail(why),
-                None => Effect::Exit,
-            });
+        let hopeless = self.fatal.is_some()
+            && !under_way
+            && tried(&self.publish, self.jobs.outbox().is_empty())
+            && tried(&self.settle, !self.unsettled());
+        if drained || hopeless || self.now >= until {
+            self.leave(step);
         }
     }
 
-    fn free_slots(&self) -> usize {
+    fn leave(&mut self, step: &mut Step) {
+        self.over = true;
+        if self.held() > 0 {
+            let (running, results) = (self.running(), self.owed());
+            let waiting = self.held() - running - results;
+            step.effects.push(Effect::Say(Notice::LeftOver { running, waiting, results }));
+        }
+        step.effects.push(match self.fatal.take() {
+            Some(why) => Effect::Fail(why),
+            None => Effect::Exit,
+        });
+    }
+
+    pub(crate) fn free_slots(&self) -> usize {
         self.settings.slots.saturating_sub(self.running())
     }
 
-    fn may_pull(&self) -> bool {
-        self.node == Node::Ready
-            && !self.draining
-            && !self.over
-            && self.free_slots() > 0
-            && (self.trusted || self.unrecorded() == 0)
-            && self.putting_away == 0
-            && self.jobs.len() < self.settings.slots + OWED_MAX
+    /// How many jobs may wait here besides those that fill the free slots.
+    pub(crate) fn ahead(&self) -> usize {
+        let recent = self.ends.iter().filter(|end| **end + AHEAD > self.now).count();
+        recent.min(self.settings.batch_size)
     }
 
-    fn unsettled(&self) -> bool {
+    pub(crate) fn job_ended(&mut self) {
+        self.trusted = true;
+        self.probe_interval = crate::execution::PROBE_INTERVAL;
+        self.ends.push_back(self.now);
+        if self.ends.len() > self.settings.batch_size {
+            self.ends.pop_front();
+        }
+    }
+
+    /// How many messages to ask for now.
+    fn wants_pull(&self) -> usize {
+        let may = self.node == Node::Ready
+            && self.keeper.known
+            && !self.draining()
+            && self.putting_away == 0
+            && self.jobs.outbox().len() < OWED_MAX;
+        if !may {
+            return 0;
+        }
+        let pending = self.jobs.count(Phase::Asked)
+            + self.jobs.due_count(self.now)
+            + self.jobs.count(Phase::Claiming)
+            + self.jobs.count(Phase::Ready);
+        if !self.trusted {
+            let at_work = pending + self.running() + self.jobs.count(Phase::Ending);
+            return usize::from(at_work == 0);
+        }
+        let (free, ahead) = (self.free_slots(), self.ahead());
+        let wanted = (free + ahead).saturating_sub(pending);
+        // A slot is never left empty for the sake of a larger batch.
+        if pending < free || wanted * 2 > ahead { wanted.min(self.settings.batch_size) } else { 0 }
+    }
+
+    pub(crate) fn unsettled(&self) -> bool {
         !self.acks.is_empty() || !self.retries.is_empty()
     }
 
-    fn batch_to_publish(&self) -> Vec<String> {
-        let mut bytes = 0;
-        let record = |job_id: &JobId| match &self.jobs[job_id].phase {
-            Phase::Recorded(record) => record.clone(),
-            Phase::Running | Phase::Ending => unreachable!("only recorded jobs enter the outbox"),
-        };
-        let mut count = 0;
-        let fits = |record: &String| {
-            bytes += record.len() + limits::MESSAGE_METADATA_BYTES;
-            count += 1;
-            // One record always goes: should it be too large, the queue says so.
-            count == 1 || bytes <= limits::BATCH_BYTES_MAX
-        };
-        let most = self.publish_at_most.unwrap_or(limits::BATCH_COUNT_MAX);
-        self.outbox.iter().take(most).map(record).take_while(fits).collect()
+    /// Is nothing going on that could add to a batch soon?
+    pub(crate) fn quiet(&self) -> bool {
+        let recorded = self.jobs.count(Phase::Recorded);
+        self.draining() || self.jobs.len() == recorded
     }
 
-    /// The queue will never take these records as they are. Which of them is to blame shows when they are sent one by
-    /// one; that one is given up, so that the others can go on. Its record stays on the disk.
-    fn refused(&mut self, failure: &Failure, effects: &mut Vec<Effect>) {
-        if self.publishing != 1 {
-            self.publish_at_most = Some(1);
-            return;
-        }
-        self.publishing = 1;
-        if let Some(job_id) = self.outbox.front() {
-            let (job_id, what) = (job_id.clone(), failure.what.clone());
-            effects.push(Effect::Say(Notice::ResultRefused { job_id, what }));
-        }
-        self.published();
-    }
-
-    fn pulled(&mut self, deliveries: Vec<Delivery>, now: Duration, effects: &mut Vec<Effect>) {
-        self.back(|state| &mut state.pull, effects);
-        if deliveries.is_empty() {
-            let doublings = self.empty_pulls.min(16);
-            self.empty_pulls = self.empty_pulls.saturating_add(1);
-            let pause = self.settings.poll_interval.saturating_mul(1 << doublings);
-            self.pull.not_before = now + pause.min(self.settings.poll_interval_max.max(self.settings.poll_interval));
-            return;
-        }
-        self.empty_pulls = 0;
-        // Jobs first: a stray message with the id of one of them must not take its place.
-        let mut strays = Vec::new();
-        for delivery in deliveries {
-            match parse(&delivery.body) {
-                Ok(message) => self.delivered(delivery.lease_id, message, effects),
-                Err(problem) => strays.push((delivery, problem)),
-            }
-        }
-        for (delivery, (job_id, problem)) in strays {
-            let job_id = job_id.filter(|job_id| !self.jobs.contains_key(job_id));
-            self.putting_away += 1;
-            effects.push(Effect::PutAway { lease_id: delivery.lease_id, job_id, body: delivery.body, problem });
-        }
-    }
-
-    fn delivered(&mut self, lease_id: String, message: JobMessage, effects: &mut Vec<Effect>) {
-        if let Some(job) = self.jobs.get_mut(&message.job_id) {
-            job.leases.push(lease_id);
-        } else if self.node != Node::Ready {
-            self.retries.push_back((lease_id, self.settings.retry_delay));
-        } else if self.draining || self.free_slots() == 0 {
-            // Pulled before we knew, or more than was asked for; others may have room.
-            self.retries.push_back((lease_id, Duration::ZERO));
-        } else {
-            let job = Job { leases: vec![lease_id], phase: Phase::Running };
-            self.jobs.insert(message.job_id.clone(), job);
-            effects.push(Effect::Run(Box::new(message)));
-        }
-    }
-
-    fn run_ended(&mut self, job_id: JobId, end: RunEnd, now: Duration, effects: &mut Vec<Effect>) {
-        match end {
-            RunEnd::Recorded(record) => {
-                self.trusted = true;
-                self.probe_interval = PROBE_INTERVAL;
-                if let Some(job) = self.jobs.get_mut(&job_id) {
-                    job.phase = Phase::Recorded(record);
-                    self.outbox.push_back(job_id);
-                }
-            }
-            RunEnd::NodeBroken(problem) => {
-                self.give_back(&job_id, self.settings.retry_delay);
-                self.node_broken(problem, now, effects);
-            }
-            RunEnd::Stopped => self.give_back(&job_id, Duration::ZERO),
-        }
-    }
-
-    fn give_back(&mut self, job_id: &JobId, delay: Duration) {
-        if let Some(job) = self.jobs.remove(job_id) {
-            // It comes back after its delay: the queue is not empty.
-            self.empty_pulls = 0;
-            self.retries.extend(job.leases.into_iter().map(|lease| (lease, delay)));
-        }
-    }
-
-    fn put_away(&mut self, lease_id: String, record: Option<(JobId, String)>) {
-        self.putting_away -= 1;
-        match record {
-            Some((job_id, record)) => match self.jobs.get_mut(&job_id) {
-                Some(job) => job.leases.push(lease_id),
-                None => {
-                    let job = Job { leases: vec![lease_id], phase: Phase::Recorded(record) };
-                    self.jobs.insert(job_id.clone(), job);
-                    self.outbox.push_back(job_id);
-                }
-            },
-            None => self.acks.push_back(lease_id),
-        }
-    }
-
-    fn published(&mut self) {
-        for job_id in self.outbox.drain(..std::mem::take(&mut self.publishing)) {
-            if let Some(job) = self.jobs.remove(&job_id) {
-                self.acks.extend(job.leases);
-            }
-        }
-        if self.outbox.is_empty() {
-            self.publish_at_most = None;
-        }
-    }
-
-    fn probed(&mut self, outcome: Result<(), String>, now: Duration, effects: &mut Vec<Effect>) {
-        let Node::Probing { broken } = &mut self.node else { return };
-        let known = broken.take();
-        match outcome {
-            Ok(()) => {
-                self.node = Node::Ready;
-                if known.is_some() {
-                    effects.push(Effect::Say(Notice::NodeReady));
-                }
-            }
-            Err(problem) => {
-                if known.as_ref() != Some(&problem) {
-                    effects.push(Effect::Say(Notice::NodeBroken(problem.clone())));
-                }
-                self.node = Node::Broken { probe_at: now + PROBE_INTERVAL, problem: Some(problem) };
-            }
-        }
-    }
-
-    fn node_broken(&mut self, problem: String, now: Duration, effects: &mut Vec<Effect>) {
-        if self.node == Node::Ready {
-            self.node = Node::Broken { probe_at: now + self.probe_interval, problem: Some(problem.clone()) };
-            self.probe_interval = (self.probe_interval * 2).min(PROBE_INTERVAL_MAX);
-            self.trusted = false;
-            effects.push(Effect::Say(Notice::NodeBroken(problem)));
-        }
-    }
-
-    fn back(&mut self, line: impl Fn(&mut Self) -> &mut Line, effects: &mut Vec<Effect>) {
+    pub(crate) fn back(&mut self, line: impl Fn(&mut Self) -> &mut Line, step: &mut Step) {
         if line(self).succeeded() {
-            effects.push(Effect::Say(Notice::QueueBack));
+            step.effects.push(Effect::Say(Notice::QueueBack));
         }
     }
 
-    fn failed(
-        &mut self,
-        line: impl Fn(&mut Self) -> &mut Line,
-        failure: &Failure,
-        now: Duration,
-        effects: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn failed(&mut self, line: impl Fn(&mut Self) -> &mut Line, failure: &Failure, step: &mut Step) {
+        let now = self.now;
         match line(self).failed(failure, now) {
             Verdict::Again { said: true, .. } => {}
             Verdict::Again { pause, said: false } => {
-                effects.push(Effect::Say(Notice::QueueTrouble { what: failure.what.clone(), next_try: pause }));
+                let notice = Notice::QueueTrouble { what: failure.what.clone(), next_try: pause };
+                step.effects.push(Effect::Say(notice));
             }
             Verdict::Never => {
-                // What runs is worth more than a quick exit: it is ended by nobody and still gets its record.
-                self.draining = true;
-                self.fatal = Some(failure.what.clone());
-                if self.unrecorded() > 0 {
-                    let (what, running) = (failure.what.clone(), self.unrecorded());
-                    effects.push(Effect::Say(Notice::CannotGoOn { what, running }));
-                }
+                let until = now + FATAL_PATIENCE;
+                self.draining_until = Some(self.draining_until.map_or(until, |earlier| earlier.min(until)));
+                self.fatal.get_or_insert_with(|| failure.what.clone());
             }
         }
     }
-}
 
-/// The job in a message, or whose job it was meant to be and what is wrong with it.
-fn parse(body: &str) -> Result<JobMessage, (Option<JobId>, String)> {
-    match protocol::body::json_text(body) {
-        Some(text) => JobMessage::parse(&text).map_err(|error| (error.job_id.clone(), error.to_string())),
-        None => Err((None, "the message is not a job: its body is not JSON, neither plain nor base64".to_owned())),
+    /// The lease of a delivery that a pull brought, by our clock.
+    pub(crate) fn lease_of(&self, delivery: &Delivery) -> crate::Lease {
+        crate::Lease { id: delivery.lease_id.clone(), until: self.pull.begun + self.settings.lease }
+    }
+
+    pub(crate) fn run_of(&self, job_id: &JobId) -> Run {
+        self.jobs.run(job_id).unwrap_or_else(|| Run { job_id: job_id.clone(), attempt: 0 })
     }
 }

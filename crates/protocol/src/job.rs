@@ -15,12 +15,16 @@ pub struct JobSubmission {
     pub metadata: Option<Json>,
     /// The longest that the job may run, in seconds; the cluster may allow less.
     pub time_limit_seconds: Option<u64>,
+    /// How often the job is tried again after its own task failed, at most [`limits::RETRIES_MAX`]; 0 when absent.
+    pub retries: Option<u32>,
+    /// May the job be started again after an attempt was cut off? It may when this is absent.
+    pub rerunnable: Option<bool>,
     /// The same key gives the same job id, so a repeated submission is one job.
     pub idempotency_key: Option<String>,
 }
 
 /// The fields that [`JobSubmission`] has, in the order of the documentation.
-const SUBMISSION_FIELDS: &str = "task, input, metadata, time_limit_seconds, idempotency_key";
+const SUBMISSION_FIELDS: &str = "task, input, metadata, time_limit_seconds, retries, rerunnable, idempotency_key";
 
 /// Why a submission is no job.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +93,18 @@ impl JobSubmission {
                 _ => Err(InvalidJob::field("time_limit_seconds", "must be a whole number of seconds, 1 or more")),
             })
             .transpose()?;
+        let retries = given("retries")
+            .map(|value| match value.read::<u32>() {
+                Ok(retries) if retries <= limits::RETRIES_MAX => Ok(retries),
+                _ => {
+                    let problem = format!("must be a whole number from 0 to {}", limits::RETRIES_MAX);
+                    Err(InvalidJob::field("retries", problem))
+                }
+            })
+            .transpose()?;
+        let rerunnable = given("rerunnable")
+            .map(|value| value.read::<bool>().map_err(|_| InvalidJob::field("rerunnable", "must be true or false")))
+            .transpose()?;
         let idempotency_key = text("idempotency_key")?;
         if let Some(key) = &idempotency_key {
             check_idempotency_key(key).map_err(|problem| InvalidJob::field("idempotency_key", problem))?;
@@ -98,6 +114,8 @@ impl JobSubmission {
             input: given("input").cloned().unwrap_or_default(),
             metadata,
             time_limit_seconds,
+            retries,
+            rerunnable,
             idempotency_key,
         })
     }
@@ -135,6 +153,14 @@ pub struct JobMessage {
     /// The longest that the job may run, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_limit_seconds: Option<u64>,
+    /// How often the job is tried again after its own task failed: by its exit code, a signal, the time limit, or an
+    /// output that cannot be used. Not at all when this is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// May the job be started again, as its next attempt, after one was cut off because the machine or the keeper of
+    /// the runs went down? It may when this is absent; when it may not, its outcome is [`crate::Reason::Lost`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rerunnable: Option<bool>,
 }
 
 impl JobMessage {
@@ -148,6 +174,8 @@ impl JobMessage {
             created_at: Some(created_at),
             metadata: submission.metadata,
             time_limit_seconds: submission.time_limit_seconds,
+            retries: submission.retries,
+            rerunnable: submission.rerunnable,
         }
     }
 
@@ -168,6 +196,8 @@ impl JobMessage {
             created_at: Option<Json>,
             metadata: Option<Json>,
             time_limit_seconds: Option<Json>,
+            retries: Option<Json>,
+            rerunnable: Option<Json>,
         }
         let no_job = |what: &str| UnreadableJob { job_id: None, problem: format!("it is no job object{what}") };
         let json = Json::parse(text).map_err(|error| no_job(&format!(": {error}")))?;
@@ -198,6 +228,8 @@ impl JobMessage {
             ("input", loose.input),
             ("metadata", loose.metadata),
             ("time_limit_seconds", loose.time_limit_seconds),
+            ("retries", loose.retries),
+            ("rerunnable", loose.rerunnable),
         ];
         let given: std::collections::BTreeMap<_, _> =
             fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
@@ -211,6 +243,8 @@ impl JobMessage {
             created_at: loose.created_at.and_then(|value| value.read().ok()),
             metadata: submission.metadata,
             time_limit_seconds: submission.time_limit_seconds,
+            retries: submission.retries,
+            rerunnable: submission.rerunnable,
         })
     }
 }
@@ -256,6 +290,11 @@ mod tests {
         let json = r#"{"v":1,"job_id":"01010101-0101-4101-8101-010101010101","task":"simulate","input":{"steps":10},"created_at":"2026-11-21T01:15:27.123Z","metadata":{"name":"a"},"time_limit_seconds":60}"#;
         assert_eq!(message().to_json(), json);
         assert_eq!(JobMessage::parse(json).unwrap(), message());
+
+        let json = r#"{"v":1,"job_id":"01010101-0101-4101-8101-010101010101","task":"simulate","input":{"steps":10},"created_at":"2026-11-21T01:15:27.123Z","metadata":{"name":"a"},"time_limit_seconds":60,"retries":3,"rerunnable":false}"#;
+        let message = JobMessage { retries: Some(3), rerunnable: Some(false), ..message() };
+        assert_eq!(message.to_json(), json);
+        assert_eq!(JobMessage::parse(json).unwrap(), message);
     }
 
     #[test]
@@ -275,11 +314,28 @@ mod tests {
             (r#"{"job_id":7,"task":"echo"}"#, None, "`job_id` is invalid"),
             (r#"{"job_id":"j1"}"#, Some("j1"), "`task` is missing"),
             (r#"{"job_id":"j1","task":{}}"#, Some("j1"), "`task` must be a string"),
+            (r#"{"job_id":"j1","task":"echo","retries":101}"#, Some("j1"), "`retries` must be"),
+            (r#"{"job_id":"j1","task":"echo","rerunnable":0}"#, Some("j1"), "`rerunnable` must be"),
             (r#"{"v":2,"job_id":"j1","task":"echo"}"#, Some("j1"), "version 2"),
         ] {
             let error = JobMessage::parse(text).unwrap_err();
             assert_eq!(error.job_id.as_ref().map(JobId::as_str), id, "{text}");
             assert!(error.problem.contains(problem), "{text}: {}", error.problem);
+        }
+    }
+
+    #[test]
+    fn retries_and_rerunnable_are_kept_as_given_and_null_is_absent() {
+        for (fields, retries, rerunnable) in [
+            ("", None, None),
+            (r#","retries":null,"rerunnable":null"#, None, None),
+            (r#","retries":0,"rerunnable":true"#, Some(0), Some(true)),
+            (r#","retries":100,"rerunnable":false"#, Some(100), Some(false)),
+        ] {
+            let submission = JobSubmission::parse(&format!(r#"{{"task":"a"{fields}}}"#)).unwrap();
+            assert_eq!((submission.retries, submission.rerunnable), (retries, rerunnable), "{fields}");
+            let message = JobMessage::new(JobId::from_random([1; 16]), submission, crate::timestamp_from_millis(0));
+            assert_eq!((message.retries, message.rerunnable), (retries, rerunnable), "{fields}");
         }
     }
 
@@ -297,6 +353,12 @@ mod tests {
             (r#"{"task":"a","metadata":[]}"#, "`metadata` must be an object"),
             (r#"{"task":"a","time_limit_seconds":0}"#, "`time_limit_seconds`"),
             (r#"{"task":"a","time_limit_seconds":1.5}"#, "`time_limit_seconds`"),
+            (r#"{"task":"a","retries":101}"#, "`retries` must be a whole number from 0 to 100"),
+            (r#"{"task":"a","retries":-1}"#, "`retries`"),
+            (r#"{"task":"a","retries":2.0}"#, "`retries`"),
+            (r#"{"task":"a","retries":"2"}"#, "`retries`"),
+            (r#"{"task":"a","rerunnable":1}"#, "`rerunnable` must be true or false"),
+            (r#"{"task":"a","rerunnable":"false"}"#, "`rerunnable`"),
             (r#"{"task":"a","idempotency_key":""}"#, "`idempotency_key`"),
             (r#"{"task":"a","inputs":{}}"#, "`inputs` is no field of a job"),
         ] {

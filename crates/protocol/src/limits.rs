@@ -34,6 +34,9 @@ pub const RETENTION_MAX: Duration = Duration::from_hours(14 * 24);
 /// The longest `task` name.
 pub const TASK_BYTES_MAX: usize = 128;
 
+/// How often a job can be tried again after its own task failed, at the most.
+pub const RETRIES_MAX: u32 = 100;
+
 /// The longest idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 

@@ -34,9 +34,10 @@ pub enum Reason {
     Rejected,
     /// A user cancelled the job.
     Cancelled,
-    /// We failed, not the job: the node, the image, the disk.
+    /// We failed, not the job: the node, the image, the disk. It was tried again, and then given up.
     Infrastructure,
-    /// It cannot be proven what happened to the run.
+    /// It cannot be proven what happened to the run: it was cut off and the job was not started again, or its record
+    /// cannot be read.
     Lost,
     /// A reason of a newer version.
     #[serde(other)]

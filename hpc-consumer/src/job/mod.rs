@@ -1,19 +1,270 @@
-//! The files of a job, and one attempt at it from claim to record.
+//! The files of a job: the claim for its directory, what its run leaves there, its final record.
 //!
 //! ```text
 //! RESULTS_DIR/
-//!   <job_id>/          the job directory, /work in the container
-//!     input.json       what the task works on
-//!     output.json      what it leaves behind
+//!   <job_id>/            the job directory, /work in the container
+//!     input.json         what the task works on
+//!     output.json        what it leaves behind
 //!     stdout.log stderr.log
-//!     meta.json        which attempt this is, where and when
-//!   <job_id>.json      the final record: the bytes of the published result, written last and whole
-//!   _rejected/         messages that were no jobs, and records that could not be read
+//!     meta.json          the claim: which attempt this is, whose, where and when
+//!   <job_id>.json        the final record: the bytes of the published result, written last and whole
+//!   .attempts/<job_id>.<attempt>/   the job directory of an attempt that another daemon has taken over
+//!   .owners/<owner>.json            the heart of a daemon's keeper
+//!   _rejected/           messages that were no jobs, and records that could not be read
 //! ```
 //!
-//! [`files`] knows these names and nobody else does; [`output`] reads what a stranger's program wrote; [`attempt`]
-//! goes through one attempt. Out of scope: processes (`run`), the queue (`daemon`).
+//! [`files`] and [`job_dir`] know how files are named, made and read; [`claim`], [`meta`] and [`whose`] tell whose a job
+//! is; [`output`] reads what a stranger's program wrote; [`conclude`] turns a run that is over into a result, and
+//! [`record`] writes that down.
+//!
+//! Out of scope: processes (`run`, `keeper`), what follows for the queue (`lifecycle`).
+//!
+//! Invariants: a final record is never replaced, and it is whole when it has its name. A claim changes hands only by
+//! moving the directory away, which one of many can do.
 
-pub(crate) mod attempt;
-pub(crate) mod files;
+mod claim;
+mod conclude;
+mod files;
+mod job_dir;
+mod meta;
 mod output;
+mod record;
+mod whose;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lifecycle::{Claimed, Concluded, Run};
+use protocol::{JobId, JobMessage, Reason, Timestamp};
+
+use self::claim::Wanted;
+pub(crate) use self::conclude::Conclusion;
+pub(crate) use self::files::ResultsDir;
+use self::record::Record;
+use self::whose::Signs;
+use crate::run::{CommandLine, Limits, Runtime};
+
+/// What all jobs of a daemon share.
+#[derive(Debug)]
+pub(crate) struct Node {
+    results: ResultsDir,
+    runtime: Runtime,
+    limits: Limits,
+    host: String,
+    /// Who we are among the daemons that share `RESULTS_DIR`; it stays the same when the daemon starts anew.
+    owner: String,
+    /// For how long another daemon shows no sign of life before its jobs are taken over.
+    stale: Duration,
+    signs: Signs,
+}
+
+/// All that is needed to begin a run.
+#[derive(Debug, Clone)]
+pub(crate) struct StartLine {
+    pub(crate) run: Run,
+    pub(crate) command: CommandLine,
+    /// Variables that all its processes have from their start; they are in the environment of the command.
+    pub(crate) marks: Vec<(String, String)>,
+    pub(crate) limits: Limits,
+    /// The directory for `stdout.log` and `stderr.log`.
+    pub(crate) logs: PathBuf,
+}
+
+impl Node {
+    pub(crate) fn new(
+        results: ResultsDir,
+        runtime: Runtime,
+        limits: Limits,
+        host: String,
+        owner: String,
+        stale: Duration,
+    ) -> Self {
+        Self { results, runtime, limits, host, owner, stale, signs: Signs::default() }
+    }
+
+    /// Is all there that a job needs?
+    pub(crate) async fn probe(&self) -> Result<(), String> {
+        let results = self.results.clone();
+        let scratch = blocking(move || results.probe()).await?;
+        self.runtime.probe(&scratch).await
+    }
+
+    /// Claims the directory of a job for its next attempt. `last_attempt` is the last one of ours that was launched,
+    /// or 0; `rerunnable` tells whether the job may be started again when an attempt elsewhere was cut off.
+    pub(crate) async fn claim(self: &Arc<Self>, job: &JobMessage, last_attempt: u32, rerunnable: bool) -> Claimed {
+        let (node, wanted) = (self.clone(), Wanted::new(job));
+        blocking(move || node.claim_now(&wanted, last_attempt, rerunnable, Instant::now())).await
+    }
+
+    /// Gives up the claim for a run that was not begun, or that the node failed.
+    pub(crate) async fn unclaim(self: &Arc<Self>, run: &Run) -> Result<(), String> {
+        let (node, run) = (self.clone(), run.clone());
+        blocking(move || node.unclaim_now(&run)).await
+    }
+
+    /// How the keeper is to begin a run.
+    pub(crate) fn start_line(&self, job: &JobMessage, run: &Run) -> StartLine {
+        let directory = self.results.job_dir(&run.job_id);
+        let mut command = self.runtime.command(&run.job_id, &directory);
+        let marks = vec![
+            ("JOB_ID".to_owned(), run.job_id.to_string()),
+            ("WORK_DIR".to_owned(), directory.to_string_lossy().into_owned()),
+            ("HPC_QUEUE_RUN".to_owned(), run.to_string()),
+        ];
+        // A container clears what its runtime was started with, so this tells nothing to the job in it.
+        for (name, value) in &marks {
+            if !command.environment.iter().any(|(known, _)| known == name.as_str()) {
+                command.environment.push((name.into(), value.into()));
+            }
+        }
+        let limits = Limits { time: self.time_limit(job), ..self.limits.clone() };
+        StartLine { run: run.clone(), command, marks, limits, logs: directory }
+    }
+
+    /// Deals with what a run left behind. The final record is written unless the task failed and `may_retry`.
+    pub(crate) async fn conclude(
+        self: &Arc<Self>,
+        job: &JobMessage,
+        run: &Run,
+        conclusion: Conclusion,
+        may_retry: bool,
+    ) -> Concluded {
+        if let Conclusion::Finished(finished) = &conclusion
+            && let Err(problem) = self.exonerate(finished).await
+        {
+            return Concluded::NodeFailed(problem);
+        }
+        let (node, job, run) = (self.clone(), job.clone(), run.clone());
+        blocking(move || node.conclude_now(job, &run, conclusion, may_retry)).await
+    }
+
+    /// Makes the file of a record again that is stored elsewhere, if the file is missing or empty: the machine may
+    /// have gone down before it was on the disk.
+    pub(crate) async fn put_record(self: &Arc<Self>, job_id: &JobId, record: &str) -> io::Result<()> {
+        let (node, job_id, record) = (self.clone(), job_id.clone(), record.to_owned());
+        blocking(move || match node.results.record(&job_id)? {
+            Record::Whole(_) | Record::Unreadable(_) => Ok(()),
+            Record::Missing | Record::Blank => node.results.write_record(&job_id, &record).map(drop),
+        })
+        .await
+    }
+
+    /// Puts away a message that is no job, and records a failed result where it has an id of its own.
+    pub(crate) async fn put_away(
+        self: &Arc<Self>,
+        job_id: Option<JobId>,
+        body: String,
+        problem: String,
+    ) -> io::Result<Option<(JobId, String)>> {
+        let node = self.clone();
+        blocking(move || {
+            let place = node.results.put_away(&body, &problem, now())?;
+            tracing::warn!("a message was rejected and kept in {}: {problem}", place.display());
+            // The message may share its id with a real job; that one keeps its own end.
+            let Some(job_id) = job_id.filter(|job_id| !node.results.job_dir(job_id).exists()) else { return Ok(None) };
+            if node.results.record(&job_id)? != Record::Missing {
+                return Ok(None);
+            }
+            let result = node.failed(job_id.clone(), None, Reason::Rejected, problem);
+            let record = node.results.write_record(&job_id, &result.to_json())?;
+            Ok(Some((job_id, record)))
+        })
+        .await
+    }
+
+    /// The longest that a job may run: what it asked for, where the node allows as much.
+    fn time_limit(&self, job: &JobMessage) -> Duration {
+        let asked = job.time_limit_seconds.map_or(Duration::MAX, Duration::from_secs);
+        self.limits.time.min(asked)
+    }
+}
+
+/// Milliseconds are as much as clocks of different machines agree on at best.
+fn now() -> Timestamp {
+    protocol::timestamp_from_millis(Timestamp::now().as_millisecond())
+}
+
+/// Handles files away from the reactor's thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // A panic is a broken invariant and stays one; nothing cancels these.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::run::Bare;
+
+    /// A node that has `RESULTS_DIR` to itself or shares it, and whose keeper has beaten once.
+    pub(super) fn node(results: &Path, owner: &str) -> Arc<Node> {
+        let results = ResultsDir::new(results.to_owned());
+        std::fs::create_dir_all(results.heart(owner).parent().unwrap()).unwrap();
+        std::fs::write(results.heart(owner), "{\"beat\":1}\n").unwrap();
+        let runtime = Runtime::Bare(Bare { command: vec!["true".to_owned()], inherited: Vec::new() });
+        let limits = Limits { time: Duration::from_secs(100), grace: Duration::ZERO, log_bytes: 1_000 };
+        Arc::new(Node::new(results, runtime, limits, "node1".to_owned(), owner.to_owned(), Duration::from_secs(60)))
+    }
+
+    pub(super) fn job(id: &str) -> JobMessage {
+        JobMessage::parse(&format!(r#"{{"job_id":"{id}","task":"echo","input":{{"n":1}},"time_limit_seconds":7}}"#))
+            .unwrap()
+    }
+
+    pub(super) fn run(id: &str, attempt: u32) -> Run {
+        Run { job_id: id.parse().unwrap(), attempt }
+    }
+
+    #[test]
+    fn every_mark_of_a_run_is_in_its_environment() {
+        let node = node(tempfile::tempdir().unwrap().path(), "us");
+        let line = node.start_line(&job("j1"), &run("j1", 3));
+        assert!(line.marks.contains(&("HPC_QUEUE_RUN".to_owned(), "j1.3".to_owned())));
+        for (name, value) in &line.marks {
+            let found = line.command.environment.iter().filter(|(known, _)| known == name.as_str());
+            assert_eq!(found.map(|(_, value)| value.to_str().unwrap()).collect::<Vec<_>>(), [value.as_str()]);
+        }
+        assert_eq!(line.limits.time, Duration::from_secs(7), "the job asked for less than the node allows");
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_no_job_gets_a_record_unless_its_id_is_taken() {
+        let temp = tempfile::tempdir().unwrap();
+        let node = node(temp.path(), "us");
+        std::fs::create_dir(temp.path().join("taken")).unwrap();
+        let put = async |id: Option<&str>| {
+            let job_id = id.map(|id| id.parse().unwrap());
+            node.put_away(job_id, "{}".to_owned(), "it has no task".to_owned()).await.unwrap()
+        };
+        assert_eq!(put(None).await, None);
+        assert_eq!(put(Some("taken")).await, None);
+        let (_, record) = put(Some("j1")).await.unwrap();
+        assert!(record.contains("rejected") && record.contains("it has no task"), "{record}");
+        assert_eq!(put(Some("j1")).await, None);
+        assert_eq!(std::fs::read_dir(temp.path().join("_rejected")).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_record_is_made_again_when_its_file_was_lost_and_never_replaced() {
+        let temp = tempfile::tempdir().unwrap();
+        let node = node(temp.path(), "us");
+        let job_id: JobId = "j1".parse().unwrap();
+        let record = r#"{"v":1,"job_id":"j1","status":"completed","result_pointer":"x"}"#;
+        let path = node.results.record_path(&job_id);
+        for lost in [None, Some(""), Some("\0\0")] {
+            if let Some(content) = lost {
+                std::fs::write(&path, content).unwrap();
+            }
+            node.put_record(&job_id, record).await.unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{record}\n"));
+        }
+        node.put_record(&job_id, &record.replace("completed", "failed")).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{record}\n"));
+    }
+}

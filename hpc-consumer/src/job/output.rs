@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::os::fd::BorrowedFd;
 
 use protocol::{Json, limits};
 use rustix::fs::{Mode, OFlags};
@@ -38,13 +38,13 @@ pub(super) enum Output {
     },
 }
 
-/// Looks at the output file at `path` and, where it can be used, makes it durable: it must be on disk before the job's
-/// end is announced. An error is one of the file system, not of the task.
-pub(super) fn read(path: &Path) -> io::Result<Output> {
+/// Looks at the output file in `directory` and, where it can be used, makes it durable: it must be on disk before the
+/// job's end is announced. An error is one of the file system, not of the task.
+pub(super) fn read(directory: BorrowedFd<'_>) -> io::Result<Output> {
     let unusable = |problem: &str| Ok(Output::Unusable { problem: format!("output.json {problem}"), bytes: None });
     // Not following links, and not waiting for the other end of a FIFO.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+    let file = match rustix::fs::openat(directory, "output.json", flags, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(rustix::io::Errno::NOENT) => return Ok(Output::Missing),
         Err(rustix::io::Errno::LOOP) => return unusable("is a symbolic link, which is not followed"),
@@ -84,47 +84,51 @@ pub(super) fn read(path: &Path) -> io::Result<Output> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+
     use super::*;
 
     #[test]
     fn everything_that_a_program_may_leave_is_told_apart() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("output.json");
-        let problem = |path: &Path| match read(path).unwrap() {
+        let opened = File::open(directory.path()).unwrap();
+        let read = || read(opened.as_fd());
+        let problem = || match read().unwrap() {
             Output::Unusable { problem, .. } => problem,
             other => panic!("{other:?}"),
         };
-        assert_eq!(read(&path).unwrap(), Output::Missing);
+        assert_eq!(read().unwrap(), Output::Missing);
 
         std::fs::write(&path, " {\"a\": 1}\n").unwrap();
-        assert_eq!(read(&path).unwrap(), Output::Inline { json: Json::parse("{\"a\":1}").unwrap(), bytes: 10 });
+        assert_eq!(read().unwrap(), Output::Inline { json: Json::parse("{\"a\":1}").unwrap(), bytes: 10 });
         std::fs::write(&path, "{\"a\": ").unwrap();
-        assert!(problem(&path).contains("is not JSON"));
+        assert!(problem().contains("is not JSON"));
         std::fs::write(&path, b"\"\xff\"").unwrap();
-        assert!(problem(&path).contains("is not JSON"));
+        assert!(problem().contains("is not JSON"));
         std::fs::write(&path, "").unwrap();
-        assert!(problem(&path).contains("is not JSON"));
+        assert!(problem().contains("is not JSON"));
 
         let large = format!("[{}1]", "1,".repeat(100_000));
         std::fs::write(&path, &large).unwrap();
-        assert_eq!(read(&path).unwrap(), Output::Large { bytes: large.len() as u64, checked: true });
+        assert_eq!(read().unwrap(), Output::Large { bytes: large.len() as u64, checked: true });
         std::fs::write(&path, &large[1..]).unwrap();
-        assert!(problem(&path).contains("is not JSON"));
+        assert!(problem().contains("is not JSON"));
 
         std::fs::File::create(&path).unwrap().set_len(1_000_000_000).unwrap();
-        assert_eq!(read(&path).unwrap(), Output::Large { bytes: 1_000_000_000, checked: false });
+        assert_eq!(read().unwrap(), Output::Large { bytes: 1_000_000_000, checked: false });
 
         std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
-        assert!(problem(&path).contains("symbolic link"));
+        assert!(problem().contains("symbolic link"));
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
-        assert!(problem(&path).contains("not a regular file"));
+        assert!(problem().contains("not a regular file"));
         std::fs::remove_dir(&path).unwrap();
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RWXU, 0).unwrap();
-        assert!(problem(&path).contains("not a regular file"));
+        assert!(problem().contains("not a regular file"));
         std::fs::remove_file(&path).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        assert!(problem(&path).contains("not a regular file"));
+        assert!(problem().contains("not a regular file"));
     }
 }

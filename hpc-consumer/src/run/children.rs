@@ -1,11 +1,11 @@
 //! The direct children of this process: those that it started, and orphans of theirs.
 //!
-//! The daemon is a subreaper: a process of a run whose parent has ended becomes the daemon's child, not that of the
+//! The keeper is a subreaper: a process of a run whose parent has ended becomes the keeper's child, not that of the
 //! system's first process, even after a double fork and `setsid`. So one look at the list of children tells whether
 //! an ended run has left anything behind, without looking at every process of the machine.
 //!
-//! Invariant: every child that this program starts is announced ([`Known`]) before anything else happens on the
-//! thread that starts it, which is the main thread. What is a child and was not announced is an orphan.
+//! Invariant: every child that the keeper starts is announced ([`Known`]) before anything else happens on the thread
+//! that starts it, which is the main thread. What is a child and was not announced is an orphan.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,79 +1,129 @@
 //! A log of bounded size: the beginning of what a run prints, and the end, with a line between them that tells how
-//! much was left out. A job that prints for ever costs no more than this.
+//! much was left out. A job that prints for ever costs no more than this, and one that prints nothing leaves no log.
+//!
+//! A thousand runs that wait must cost next to nothing: no buffer lives longer than a poll, and what is held of the end
+//! grows only with what is printed.
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::future::poll_fn;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::mem::MaybeUninit;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use protocol::limits;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// How much of the end is kept when not all is.
 const TAIL_BYTES: usize = 64 * 1024;
+
+/// How much is read at once.
+const READ_BYTES: usize = 8 * 1024;
 
 /// A log file that is being written.
 pub(super) struct LogFile {
     path: PathBuf,
     head_bytes: u64,
     tail_bytes: usize,
+    file: Output,
+    written: u64,
+    left_out: u64,
+    tail: VecDeque<u8>,
+}
+
+enum Output {
+    /// Nothing was printed so far.
+    Unopened,
+    Open(File),
+    /// The disk does not take it.
+    Broken,
 }
 
 impl LogFile {
     pub(super) fn new(path: PathBuf, bytes_max: u64) -> Self {
         let tail_bytes = usize::try_from(bytes_max / 2).unwrap_or(TAIL_BYTES).min(TAIL_BYTES);
-        Self { path, head_bytes: bytes_max - tail_bytes as u64, tail_bytes }
+        Self {
+            path,
+            head_bytes: bytes_max - tail_bytes as u64,
+            tail_bytes,
+            file: Output::Unopened,
+            written: 0,
+            left_out: 0,
+            tail: VecDeque::new(),
+        }
     }
 
     /// Writes what comes until its end, and returns the last bytes for the result.
     ///
     /// The stream is read to its end even if the file cannot be written, because a job must not block or die on a full
     /// pipe; what the disk did not take is missing from the log and nowhere else.
-    pub(super) async fn keep(self, mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
-        let mut file = open(&self.path).inspect_err(|error| self.complain(error)).ok();
-        let mut buffer = vec![0; 8 * 1024];
-        let mut tail: VecDeque<u8> = VecDeque::new();
-        let mut written = 0;
-        let mut left_out = 0;
-        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-            let bytes = &buffer[..count];
-            let room = usize::try_from(self.head_bytes - written).unwrap_or(usize::MAX);
-            let (head, rest) = bytes.split_at(count.min(room));
-            written += head.len() as u64;
-            if let Some(open) = &mut file
-                && let Err(error) = open.write_all(head)
-            {
-                self.complain(&error);
-                file = None;
-            }
-            // The tail serves the result as well, so it holds the last bytes even when all of them fit the head.
-            tail.extend(bytes);
-            let surplus = tail.len().saturating_sub(self.tail_bytes.max(limits::STDERR_TAIL_BYTES_MAX));
-            tail.drain(..surplus);
-            left_out += rest.len() as u64;
-        }
-        let tail = Vec::from(tail);
-        if let Some(mut file) = file
-            && left_out > 0
-        {
-            let end = &tail
-                [tail.len().saturating_sub(self.tail_bytes.min(usize::try_from(left_out).unwrap_or(usize::MAX)))..];
-            let skipped = left_out - end.len() as u64;
-            let notice = format!("\n[hpc-queue: {skipped} bytes left out]\n");
-            if let Err(error) = file.write_all(notice.as_bytes()).and_then(|()| file.write_all(end)) {
-                self.complain(&error);
-            }
-        }
-        tail[tail.len().saturating_sub(limits::STDERR_TAIL_BYTES_MAX)..].to_vec()
+    pub(super) async fn keep(mut self, mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
+        poll_fn(|context| self.poll_keep(&mut stream, context)).await;
+        self.finish()
     }
 
-    fn complain(&self, error: &io::Error) {
-        tracing::warn!("cannot write {}: {error}", self.path.display());
+    /// Ready when the stream has ended.
+    fn poll_keep(&mut self, stream: &mut (impl AsyncRead + Unpin), context: &mut Context<'_>) -> Poll<()> {
+        let mut space = [MaybeUninit::<u8>::uninit(); READ_BYTES];
+        loop {
+            let mut buffer = ReadBuf::uninit(&mut space);
+            match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => self.take(buffer.filled()),
+                Poll::Ready(_) => return Poll::Ready(()),
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        let room = usize::try_from(self.head_bytes - self.written).unwrap_or(usize::MAX);
+        let (head, rest) = bytes.split_at(bytes.len().min(room));
+        self.written += head.len() as u64;
+        self.left_out += rest.len() as u64;
+        self.write(head);
+        // The tail serves the result as well, so it holds the last bytes even when all of them fit the head.
+        let needed = if self.left_out > 0 { self.tail_bytes } else { 0 };
+        self.tail.extend(bytes);
+        let surplus = self.tail.len().saturating_sub(needed.max(limits::STDERR_TAIL_BYTES_MAX));
+        self.tail.drain(..surplus);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        let mut tail = Vec::from(std::mem::take(&mut self.tail));
+        if self.left_out > 0 {
+            let length = self.tail_bytes.min(usize::try_from(self.left_out).unwrap_or(usize::MAX));
+            let end = &tail[tail.len().saturating_sub(length)..];
+            let skipped = self.left_out - end.len() as u64;
+            self.write(format!("\n[hpc-queue: {skipped} bytes left out]\n").as_bytes());
+            self.write(end);
+        }
+        tail.split_off(tail.len().saturating_sub(limits::STDERR_TAIL_BYTES_MAX))
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let written = match &mut self.file {
+            Output::Broken => return,
+            Output::Open(file) => file.write_all(bytes),
+            Output::Unopened => open(&self.path).and_then(|mut file| {
+                let written = file.write_all(bytes);
+                self.file = Output::Open(file);
+                written
+            }),
+        };
+        if let Err(error) = written {
+            tracing::warn!("cannot write {}: {error}", self.path.display());
+            self.file = Output::Broken;
+        }
     }
 }
 
 /// A new file; what an earlier attempt left in its place, a link or a FIFO even, was removed by the caller.
-fn open(path: &PathBuf) -> io::Result<File> {
+fn open(path: &Path) -> io::Result<File> {
     File::options().write(true).create_new(true).open(path)
 }
 
@@ -86,6 +136,14 @@ mod tests {
         let path = directory.path().join("log");
         let tail = LogFile::new(path.clone(), bytes_max).keep(input.as_slice()).await;
         (String::from_utf8(std::fs::read(path).unwrap()).unwrap(), tail)
+    }
+
+    #[tokio::test]
+    async fn who_prints_nothing_leaves_no_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        assert!(LogFile::new(path.clone(), 4_096).keep(b"".as_slice()).await.is_empty());
+        assert!(!path.exists());
     }
 
     #[tokio::test]

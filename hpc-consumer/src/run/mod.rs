@@ -2,16 +2,19 @@
 //!
 //! A [`Runtime`] turns a job directory into a [`CommandLine`] ([`apptainer`], [`bare`]); [`process`] runs it with its
 //! limits; [`log_file`] keeps what it prints, bounded; [`tree`] ends it with everything that it started, and [`children`]
-//! tells whether there is any such thing.
+//! tells whether there is any such thing; [`leftovers`] finds what is left of runs that nobody watches any more;
+//! [`service`] starts the process in which all this happens, the keeper.
 //!
-//! Out of scope: what the result means (`job`). Invariant: when [`process::run`] returns, no process of the run that
-//! can be found is alive.
+//! Out of scope: what the result means (`job`), and which runs there are (`keeper`). Invariant: when [`process::run`]
+//! returns, no process of the run that can be found is alive.
 
 mod apptainer;
 mod bare;
 mod children;
+mod leftovers;
 mod log_file;
 mod process;
+mod service;
 mod tree;
 
 use std::ffi::{OsStr, OsString};
@@ -22,7 +25,10 @@ use protocol::{JobId, RuntimeKind};
 
 pub(crate) use apptainer::Apptainer;
 pub(crate) use bare::Bare;
-pub(crate) use process::{Ended, Finished, run, stopped};
+pub(crate) use leftovers::{Leftover, kill_leftovers};
+pub(crate) use process::{Ended, Finished, make_room, run};
+pub(crate) use service::start_service;
+pub(crate) use tree::{FirstProcess, started_at};
 
 /// Prepares this process for runs: what they leave behind becomes its own.
 pub(crate) fn prepare() {
@@ -39,7 +45,7 @@ pub(crate) enum Runtime {
 }
 
 /// What a run may use.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// How long it may run.
     pub(crate) time: Duration,

@@ -1,17 +1,20 @@
 //! One run: start the command, keep what it prints, end it when its time is over, and wait until all of it is gone.
 
+use std::future::Future;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use protocol::Timestamp;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
-use tokio::sync::watch;
 
 use super::children::Known;
 use super::log_file::LogFile;
-use super::tree::{Signal, Tree};
+use super::tree::{FirstProcess, Signal, Tree};
 use super::{CommandLine, Limits};
 
 /// How long the pipes may stay open once no process of the run is left that we know of.
@@ -20,8 +23,13 @@ const PIPES_PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait for a killed process: one that hangs in the kernel, on a file system that is away, does not end.
 const KILL_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How many files and pipes the process needs by itself, and how many for each run.
+const DESCRIPTORS_OWN: u64 = 64;
+const DESCRIPTORS_PER_RUN: u64 = 6;
+
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Ended {
     /// By itself, with this exit code.
     Exit(i32),
@@ -29,31 +37,69 @@ pub(crate) enum Ended {
     Signal(i32),
     /// It ran longer than it was allowed to, and was ended.
     TimeLimit,
-    /// The daemon stops, and ended it.
+    /// Its keeper was told to end it, or to end, and ended it.
     Stopped,
+    /// The command could not be started at all; the text says why.
+    NotStarted(String),
 }
 
 /// A run that is over.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Finished {
     pub(crate) ended: Ended,
     /// The end of what it wrote to stderr.
-    pub(crate) stderr_tail: Vec<u8>,
+    pub(crate) stderr_tail: String,
+    /// In milliseconds since the Unix epoch, as the next.
+    pub(crate) started_at_ms: i64,
+    pub(crate) finished_at_ms: i64,
 }
 
-/// Runs a command to its end. `stop` turns true when the daemon stops and the run is to be ended at once.
+impl Finished {
+    /// A run of which no process was started.
+    pub(crate) fn not_started(why: String) -> Self {
+        let now = now_ms();
+        Self { ended: Ended::NotStarted(why), stderr_tail: String::new(), started_at_ms: now, finished_at_ms: now }
+    }
+
+    /// Was it ended before its time, by no fault of its own? The text says what happened.
+    pub(crate) fn cut_off(&self) -> Option<String> {
+        (self.ended == Ended::Stopped).then(|| "its keeper was told to end, and ended it".to_owned())
+    }
+}
+
+/// Makes sure that so many runs at the same time do not pass the number of files that a process may have open.
 ///
-/// An error means that the command could not be started at all.
+/// What the process may have by default stays as it is for as long as it is enough: runs inherit it.
+pub(crate) fn make_room(runs: usize) {
+    let needed = (DESCRIPTORS_OWN + DESCRIPTORS_PER_RUN * runs as u64).next_power_of_two();
+    let limit = getrlimit(Resource::Nofile);
+    let needed = needed.min(limit.maximum.unwrap_or(u64::MAX));
+    if limit.current.is_some_and(|current| current < needed) {
+        // A failure is met, and told, by the run that cannot be started for it.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum: limit.maximum });
+    }
+}
+
+/// Runs a command to its end. `begun` is called once it is started. `stop` resolves when the run is to be ended, to how
+/// long it may take to end.
 pub(crate) async fn run(
-    command: &CommandLine,
-    marks: &[(&str, &str)],
+    command: CommandLine,
+    marks: &[(String, String)],
     logs: &Path,
     limits: &Limits,
-    stop: &mut watch::Receiver<bool>,
-) -> io::Result<Finished> {
-    let mut child = start(command)?;
+    begun: impl FnOnce(FirstProcess),
+    stop: impl Future<Output = Duration>,
+) -> Finished {
+    let mut child = match start(&command) {
+        Ok(child) => child,
+        Err(error) => return Finished::not_started(why_not_started(&command, &error)),
+    };
     let known = Known::new(&child);
+    let started_at_ms = now_ms();
+    // A thousand of them would be held for as long as the runs take.
+    drop(command);
     let tree = Tree::of(&child, marks);
+    begun(tree.first());
     let stdout = child.stdout.take().expect("stdout is piped");
     let stderr = child.stderr.take().expect("stderr is piped");
     let keep_stdout = tokio::spawn(LogFile::new(logs.join("stdout.log"), limits.log_bytes).keep(stdout));
@@ -61,13 +107,19 @@ pub(crate) async fn run(
     let (abort_stdout, abort_stderr) = (keep_stdout.abort_handle(), keep_stderr.abort_handle());
 
     let ended = tokio::select! {
-        status = child.wait() => ended(status?),
+        status = child.wait() => match status {
+            Ok(status) => ended(status),
+            Err(error) => {
+                end(&mut child, &tree, Duration::ZERO).await;
+                Ended::NotStarted(format!("the end of its process cannot be seen: {error}"))
+            }
+        },
         () = tokio::time::sleep(limits.time) => {
             end(&mut child, &tree, limits.grace).await;
             Ended::TimeLimit
         }
-        () = stopped(stop) => {
-            end(&mut child, &tree, Duration::ZERO).await;
+        grace = stop => {
+            end(&mut child, &tree, grace).await;
             Ended::Stopped
         }
     };
@@ -83,28 +135,36 @@ pub(crate) async fn run(
             Vec::new()
         }
     };
-    Ok(Finished { ended, stderr_tail })
-}
-
-/// Resolves when the daemon stops.
-pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error means that the sender is gone, which happens only when the daemon is.
-    let _ = stop.wait_for(|stop| *stop).await;
+    let stderr_tail = String::from_utf8_lossy(&stderr_tail).into_owned();
+    // The clock may have been set back meanwhile.
+    Finished { ended, stderr_tail, started_at_ms, finished_at_ms: now_ms().max(started_at_ms) }
 }
 
 fn start(command: &CommandLine) -> io::Result<Child> {
-    Command::new(&command.words[0])
-        .args(&command.words[1..])
+    let Some((program, arguments)) = command.words.split_first() else {
+        return Err(io::Error::other("the command has no words"));
+    };
+    Command::new(program)
+        .args(arguments)
         .env_clear()
         .envs(command.environment.iter().map(|(name, value)| (name, value)))
         .current_dir(&command.directory)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // An own process group: a Ctrl-C at the daemon's terminal drains the daemon and leaves its jobs alone.
+        // An own process group: a signal to the keeper's group leaves its runs alone.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
+}
+
+fn why_not_started(command: &CommandLine, error: &io::Error) -> String {
+    // The same error comes for both.
+    if !command.directory.is_dir() {
+        return format!("the job directory {} is not there: {error}", command.directory.display());
+    }
+    let program = command.words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+    format!("the program {program} of the runtime cannot be started: {error}")
 }
 
 /// Asks the whole tree to end, and waits for the first process; after the grace it is killed.
@@ -127,4 +187,8 @@ fn ended(status: ExitStatus) -> Ended {
         (Some(code), _) => Ended::Exit(code),
         (None, signal) => Ended::Signal(signal.unwrap_or_default()),
     }
+}
+
+fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
 }

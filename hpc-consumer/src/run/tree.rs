@@ -10,6 +10,7 @@ use std::time::Duration;
 
 pub(super) use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
+use serde::{Deserialize, Serialize};
 use tokio::process::Child;
 
 use super::children;
@@ -18,7 +19,15 @@ use super::children;
 const LOOKS_MAX: u32 = 200;
 
 /// Between two looks.
-const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The first process of a run. Its number alone may be given to another process later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FirstProcess {
+    pub(crate) pid: i32,
+    /// In clock ticks since the machine started.
+    pub(crate) started: u64,
+}
 
 /// The processes of one run.
 pub(super) struct Tree {
@@ -31,32 +40,30 @@ pub(super) struct Tree {
 
 /// A line of `/proc/PID/stat`.
 #[derive(Debug, Clone, Copy)]
-struct Process {
+pub(super) struct Process {
     parent: i32,
-    group: i32,
-    session: i32,
-    zombie: bool,
+    pub(super) group: i32,
+    pub(super) session: i32,
+    pub(super) zombie: bool,
     /// In clock ticks since the machine started.
-    started: u64,
+    pub(super) started: u64,
 }
 
 impl Tree {
     /// The tree of a child that was started as the leader of its own process group.
-    pub(super) fn of(child: &Child, marks: &[(&str, &str)]) -> Self {
+    pub(super) fn of(child: &Child, marks: &[(String, String)]) -> Self {
         let root = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or_default();
-        let started = process(root).map_or(0, |process| process.started);
-        let marks = marks.iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect();
-        Self { root, started, marks }
+        Self { root, started: started_at(root), marks: as_in_environ(marks) }
+    }
+
+    /// Its first process.
+    pub(super) fn first(&self) -> FirstProcess {
+        FirstProcess { pid: self.root, started: self.started }
     }
 
     /// Sends a signal to every process of the run.
     pub(super) fn signal(&self, signal: Signal) {
-        for process in self.alive() {
-            if let Some(pid) = Pid::from_raw(process) {
-                // It may have ended meanwhile.
-                let _ = kill_process(pid, signal);
-            }
-        }
+        send(signal, &self.alive());
     }
 
     /// Kills every process of the run, and those that they start meanwhile, until none is left.
@@ -83,28 +90,56 @@ impl Tree {
         // Should the number of the first process have gone to another one meanwhile, it leads nothing of ours.
         let reused = processes.get(&self.root).is_some_and(|root| root.started != self.started);
         let led = |pid: i32, process: &Process| {
-            process.group == self.root || process.session == self.root || descends(&processes, pid, self.root)
+            process.group == self.root || process.session == self.root || descends(&processes, pid, |at| at == self.root)
         };
         let alive = processes.iter().filter(|(_, process)| !process.zombie && process.started >= self.started);
         let orphans = if children::any_known() { None } else { children::orphans() }.unwrap_or_default();
-        let left_over = |pid| orphans.iter().any(|&orphan| descends(&processes, pid, orphan));
+        let left_over = |pid| descends(&processes, pid, |at| orphans.contains(&at));
         let ours =
             alive.filter(|&(&pid, process)| (!reused && led(pid, process)) || self.is_marked(pid) || left_over(pid));
         ours.map(|(&pid, _)| pid).collect()
     }
 
     fn is_marked(&self, pid: i32) -> bool {
-        // Unreadable means of another user, and so not ours.
-        let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else { return false };
-        let has = |mark: &Vec<u8>| environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_slice());
-        !self.marks.is_empty() && self.marks.iter().all(has)
+        if self.marks.is_empty() {
+            return false;
+        }
+        let environment = environment(pid);
+        let variables: Vec<&[u8]> = variables(&environment).collect();
+        self.marks.iter().all(|mark| variables.contains(&mark.as_slice()))
     }
 }
 
-fn descends(processes: &BTreeMap<i32, Process>, mut pid: i32, root: i32) -> bool {
+/// When a process started, in clock ticks since the machine did; 0 when there is no such process.
+pub(crate) fn started_at(pid: i32) -> u64 {
+    process(pid).map_or(0, |process| process.started)
+}
+
+/// Sends a signal to processes, each of which may have ended meanwhile.
+pub(super) fn send(signal: Signal, pids: &[i32]) {
+    for pid in pids.iter().filter_map(|&pid| Pid::from_raw(pid)) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+pub(super) fn as_in_environ(marks: &[(String, String)]) -> Vec<Vec<u8>> {
+    marks.iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect()
+}
+
+/// The environment that a process was started with. One that cannot be read is of another user, and so not ours.
+pub(super) fn environment(pid: i32) -> Vec<u8> {
+    std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()
+}
+
+pub(super) fn variables(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
+    environment.split(|byte| *byte == 0)
+}
+
+/// Is the process, or one that it descends from, among the roots?
+pub(super) fn descends(processes: &BTreeMap<i32, Process>, mut pid: i32, is_root: impl Fn(i32) -> bool) -> bool {
     // Bounded, because the parents were read one after the other and may not be a tree.
     for _ in 0..processes.len() {
-        if pid == root {
+        if is_root(pid) {
             return true;
         }
         match processes.get(&pid) {
@@ -115,7 +150,8 @@ fn descends(processes: &BTreeMap<i32, Process>, mut pid: i32, root: i32) -> bool
     false
 }
 
-fn processes() -> BTreeMap<i32, Process> {
+/// Every process of the machine that can be seen.
+pub(super) fn processes() -> BTreeMap<i32, Process> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter_map(|pid| Some((pid, process(pid)?))).collect()

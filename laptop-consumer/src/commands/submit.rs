@@ -28,6 +28,9 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
         metadata: args.metadata.as_deref().map(|value| json("--metadata", value, io::stdin())).transpose()?,
         task: args.task,
         time_limit_seconds: args.time_limit,
+        retries: args.retries,
+        // Only what was said is sent: the default is the cluster's.
+        rerunnable: args.not_rerunnable.then_some(false),
     };
     let idempotency_key = match args.idempotency_key {
         Some(key) => checked_key(key)?,

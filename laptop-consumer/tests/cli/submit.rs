@@ -51,6 +51,10 @@ fn what_the_user_gives_arrives_unharmed() {
     let expected = "{\"task\":\"simulate\",\"input\":{\"z\":12345678901234567890.10,\"a\":[1e400,-0.0]},\
                     \"metadata\":{\"name\":\"é\"},\"time_limit_seconds\":60}";
     assert_eq!(laptop.server.requests("jobs")[0].body, expected);
+
+    assert_eq!(laptop.run(&["submit", "--task", "t", "--retries", "100", "--not-rerunnable"]).code, Some(0));
+    let expected = r#"{"task":"t","retries":100,"rerunnable":false}"#;
+    assert_eq!(laptop.server.requests("jobs")[1].body, expected);
 }
 
 #[test]
@@ -98,6 +102,7 @@ fn wrong_arguments_are_told_before_anything_is_sent() {
         (vec!["--metadata", "@none.json"], vec!["--metadata", "none.json"]),
         (vec!["--idempotency-key", "é"], vec!["--idempotency-key"]),
         (vec!["--time-limit", "0"], vec!["--time-limit"]),
+        (vec!["--retries", "101"], vec!["--retries", "0..=100"]),
     ] {
         let spoken = laptop.run(&[vec!["submit", "--task", "t"], arguments].concat());
         assert_eq!((spoken.code, spoken.stdout.as_str()), (Some(2), ""), "{spoken:?}");

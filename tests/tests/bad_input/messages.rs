@@ -81,7 +81,7 @@ fn messages_that_are_no_jobs_are_kept_answered_where_possible_and_gone() {
         let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| !name.starts_with("hpc-consumer.") && !name.starts_with('.')).collect()
     };
-    assert_eq!(names(consumer.home()), BTreeSet::from(["results".to_owned()]));
+    assert_eq!(names(consumer.home()), BTreeSet::from(["results".to_owned(), "state".to_owned()]));
     let good_id = good["job_id"].as_str().unwrap();
     let mut expected: BTreeSet<String> = failed.iter().map(|id| format!("{id}.json")).collect();
     expected.extend([good_id.to_owned(), format!("{good_id}.json"), "_rejected".to_owned()]);

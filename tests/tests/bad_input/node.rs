@@ -52,7 +52,7 @@ fn a_missing_image_is_waited_for() {
     wait_for_backlog(&edge, Queue::Jobs, 0);
     fs::rename(&image, home.path().join("away.sif")).unwrap();
     let second = echo(&edge);
-    daemon.wait_for_log("job goes back to the queue", PATIENCE);
+    daemon.wait_for_log("the node failed the job", PATIENCE);
     assert_eq!(consumer.record(&second), None);
     assert_eq!((edge.backlog(Queue::Jobs), edge.backlog(Queue::Results)), (1, 1));
     fs::rename(home.path().join("away.sif"), &image).unwrap();
@@ -118,7 +118,7 @@ fn an_image_is_pulled_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_second_daemon_in_the_same_directory_is_refused() {
+fn a_second_daemon_on_the_same_state_is_refused() {
     let edge = Edge::start();
     let consumer = Consumer::bare(&edge, SCRIPT);
     let job = edge.producer().submit(&script("echo 1 > output.json"));
@@ -126,7 +126,7 @@ fn a_second_daemon_in_the_same_directory_is_refused() {
     wait_for_record(&consumer, &mut first, &job);
     let mut second = consumer.start();
     assert_eq!(second.wait(PATIENCE).code(), Some(1));
-    assert!(second.log().contains("another hpc-consumer works in this RESULTS_DIR"), "{}", second.log());
+    assert!(second.log().contains("is in use by the hpc-consumer"), "{}", second.log());
     assert!(first.is_running());
 }
 
@@ -246,7 +246,7 @@ fn a_disk_that_fills_while_a_job_runs_is_not_the_jobs_fault() {
     let mount = r#"mount -t tmpfs -o size=1m none "$RESULTS_DIR" && exec "$@""#;
     let words = ["--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"];
     let mut daemon = Process::start("hpc-consumer", &mut consumer.command_within(&unshare, &words), consumer.home());
-    daemon.wait_for_log("job goes back to the queue", PATIENCE);
+    daemon.wait_for_log("the node failed the job", PATIENCE);
     assert!(daemon.log().contains("No space left on device"), "{}", daemon.log());
     let seen = |name: &str| {
         let path = consumer.results_dir().join(name);

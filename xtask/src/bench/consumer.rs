@@ -1,12 +1,20 @@
-//! What the measures of the daemon share: jobs in the queue, and the time until all of them have a final record.
+//! What the measures of the daemon share: its directories, its end, jobs in the queue, and the time until all of them
+//! have their results in the queue.
+//!
+//! Invariant: with a daemon ends its keeper, and with the keeper every run.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use super::results::Results;
+use super::subfolder;
 use crate::http::{Connection, Url};
 use crate::processes::{LocalEdge, Process};
 use crate::workspace::{Profile, Workspace};
@@ -14,6 +22,11 @@ use crate::workspace::{Profile, Workspace};
 /// The most that one request to the edge takes.
 const BATCH: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How long between two looks at the queue of results: often enough for a measure of seconds, and rare enough to cost
+/// nothing next to it.
+const LOOK: Duration = Duration::from_millis(15);
+/// How long a keeper may take to end all runs.
+const KEEPER_GRACE: Duration = Duration::from_secs(60);
 
 /// Submits the same job so many times.
 pub(super) fn submit(edge: &LocalEdge, job: &Value, count: usize) -> anyhow::Result<()> {
@@ -34,55 +47,163 @@ pub(super) fn submit(edge: &LocalEdge, job: &Value, count: usize) -> anyhow::Res
     Ok(())
 }
 
-/// The daemon's command, with its results in `results`.
-pub(super) fn command(workspace: &Workspace, edge: &LocalEdge, results: &Path) -> Command {
-    let mut command = Command::new(workspace.program(Profile::Release, "hpc-consumer"));
-    command
-        .arg("run")
-        .arg("--env-file")
-        .arg(&edge.env_file)
-        .env("RESULTS_DIR", results)
-        .env("POLL_INTERVAL_SECONDS", "0.1")
-        .env("POLL_INTERVAL_MAX_SECONDS", "0.1");
-    command
+/// The directories of one daemon.
+pub(super) struct Node {
+    folder: PathBuf,
+    state: PathBuf,
+    results: PathBuf,
 }
 
-/// Starts the daemon and measures the seconds until so many final records are there; then it must end by itself.
-pub(super) fn seconds_for(mut command: Command, folder: &Path, results: &Path, records: usize) -> anyhow::Result<f64> {
-    command.arg("--exit-when-idle");
-    let begin = Instant::now();
-    let mut daemon = Process::start("hpc-consumer", &mut command, folder)?;
-    // The last record may be the last thing that the daemon does, so its end is no reason to stop looking.
-    let seconds = loop {
-        if count_records(results) >= records {
-            break begin.elapsed().as_secs_f64();
-        }
-        if begin.elapsed() > PATIENCE {
-            bail!("{} of {records} jobs ended within {PATIENCE:?}: {}", count_records(results), daemon.log());
-        }
-        if daemon.has_ended()? && count_records(results) < records {
-            bail!("the daemon ended after {} of {records} jobs: {}", count_records(results), daemon.log());
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    let status = daemon.wait(Duration::from_secs(60))?;
-    if !status.success() {
-        bail!("the daemon ended with {status}: {}", daemon.log());
+impl Node {
+    /// Makes them in `folder/<name>`.
+    pub(super) fn new(folder: &Path, name: &str) -> anyhow::Result<Self> {
+        let folder = subfolder(folder, name)?;
+        Ok(Self { state: subfolder(&folder, "state")?, results: subfolder(&folder, "results")?, folder })
     }
-    Ok(seconds)
+
+    /// Where the daemon keeps what must not be forgotten.
+    pub(super) fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// The daemon's command.
+    pub(super) fn command(&self, workspace: &Workspace, edge: &LocalEdge) -> Command {
+        let mut command = Command::new(workspace.program(Profile::Release, "hpc-consumer"));
+        command
+            .arg("run")
+            .arg("--env-file")
+            .arg(&edge.env_file)
+            .env("STATE_DIR", &self.state)
+            .env("RESULTS_DIR", &self.results)
+            .env("POLL_INTERVAL_SECONDS", "0.1")
+            .env("POLL_INTERVAL_MAX_SECONDS", "0.1")
+            .env("DRAIN_TIMEOUT_SECONDS", "1");
+        command
+    }
+
+    /// The command of a daemon whose jobs are this one without a container.
+    pub(super) fn bare(&self, workspace: &Workspace, edge: &LocalEdge, job: &str, slots: usize) -> Command {
+        let mut command = self.command(workspace, edge);
+        command.env("RUNTIME", "bare").env("CONTAINER_CMD", job).env("MAX_PARALLEL_JOBS", slots.to_string());
+        command
+    }
+
+    /// Starts the daemon.
+    pub(super) fn start(&self, mut command: Command) -> anyhow::Result<Daemon> {
+        let process = Process::start("hpc-consumer", &mut command, &self.folder)?;
+        Ok(Daemon { process, state: self.state.clone() })
+    }
+
+    /// Starts the daemon and measures the seconds until so many results are in the queue, which was empty. Then the
+    /// daemon must end by itself, and the results are taken out of the queue: each must be of another job, completed.
+    pub(super) fn seconds_for(&self, edge: &LocalEdge, mut command: Command, jobs: usize) -> anyhow::Result<f64> {
+        let mut results = Results::of(edge)?;
+        command.arg("--exit-when-idle");
+        let begin = Instant::now();
+        let mut daemon = self.start(command)?;
+        let all_there = format!("the results of {jobs} jobs were in the queue");
+        let seconds = daemon.process.wait_for(&all_there, PATIENCE, |_| {
+            thread::sleep(LOOK);
+            // The edge answers, or the patience ends.
+            let count = results.count().unwrap_or_default();
+            (count >= jobs).then(|| begin.elapsed().as_secs_f64())
+        })?;
+        daemon.ends_by_itself(Duration::from_secs(60))?;
+        results.take(jobs)?;
+        Ok(seconds)
+    }
 }
 
-/// How many files `<job_id>.json` are there.
-fn count_records(results: &Path) -> usize {
-    let Ok(entries) = std::fs::read_dir(results) else { return 0 };
-    entries
-        .filter_map(Result::ok)
-        .filter(|entry| {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            name.ends_with(".json") && !name.starts_with('.')
-        })
-        .count()
+/// A running daemon. Dropping it stops it, its keeper and all runs.
+pub(super) struct Daemon {
+    /// The daemon itself.
+    pub(super) process: Process,
+    state: PathBuf,
+}
+
+impl Daemon {
+    /// The process ids of the daemon and of its keeper.
+    pub(super) fn ids(&self) -> anyhow::Result<[u32; 2]> {
+        let keeper = keeper(&self.state)
+            .with_context(|| format!("no keeper runs for {}; its keeper.json tells which", self.state.display()))?;
+        Ok([self.process.id(), keeper])
+    }
+
+    /// An error when it does not run any more.
+    pub(super) fn runs(&mut self) -> anyhow::Result<()> {
+        if self.process.has_ended()? {
+            bail!("the daemon ended instead of going on. Its last lines:\n{}", self.last_lines());
+        }
+        Ok(())
+    }
+
+    /// Waits until it has ended, in good order.
+    pub(super) fn ends_by_itself(&mut self, bound: Duration) -> anyhow::Result<()> {
+        let status = self.process.wait(bound)?;
+        if !status.success() {
+            bail!("the daemon ended with {status}. Its last lines:\n{}", self.last_lines());
+        }
+        Ok(())
+    }
+
+    /// Stops it, its keeper and all runs; an error when one of them has to be killed.
+    pub(super) fn stop(mut self) -> anyhow::Result<()> {
+        if !self.process.stop() {
+            bail!("the daemon did not end when it was asked to, and was killed");
+        }
+        end_keeper(&self.state)
+    }
+
+    fn last_lines(&self) -> String {
+        let log = self.process.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // In this order: a daemon whose keeper goes would start another one.
+        self.process.stop();
+        if let Err(error) = end_keeper(&self.state) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// Ends the keeper of this state, if there is one, and with it all runs.
+fn end_keeper(state: &Path) -> anyhow::Result<()> {
+    let Some(id) = keeper(state) else { return Ok(()) };
+    let pid = i32::try_from(id).ok().and_then(Pid::from_raw).context("keeper.json has no process id")?;
+    // An error says that it has gone by itself in between.
+    let _ = kill_process(pid, Signal::TERM);
+    let end = Instant::now() + KEEPER_GRACE;
+    while is_keeper(id) {
+        if Instant::now() > end {
+            let _ = kill_process(pid, Signal::KILL);
+            bail!("the keeper did not end within {KEEPER_GRACE:?}, and was killed; runs of it may go on");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// The process id of the keeper of this state, if it runs.
+fn keeper(state: &Path) -> Option<u32> {
+    let text = fs::read_to_string(state.join("keeper/keeper.json")).ok()?;
+    keeper_in(&text).filter(|id| is_keeper(*id))
+}
+
+fn keeper_in(text: &str) -> Option<u32> {
+    let keeper: Value = serde_json::from_str(text).ok()?;
+    u32::try_from(keeper["pid"].as_u64()?).ok()
+}
+
+/// Is the process a keeper? The id in an old file may be another program's by now, and what has ended and waits for its
+/// parent has no command line any more.
+fn is_keeper(id: u32) -> bool {
+    let words = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+    words.split(|byte| *byte == 0).any(|word| word == b"keeper")
 }
 
 #[cfg(test)]
@@ -90,13 +211,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_final_records_are_counted() {
+    fn the_keeper_is_ended_and_no_other_process() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["a.json", "b.json", ".c.json.tmp", ".d.json", "state.db"] {
-            std::fs::write(folder.path().join(name), "").unwrap();
+        fs::create_dir(folder.path().join("keeper")).unwrap();
+        let file = folder.path().join("keeper/keeper.json");
+        end_keeper(folder.path()).unwrap();
+
+        let script = "i=0; while [ $i -lt 400 ]; do sleep 0.05; i=$((i+1)); done";
+        let start = |name: &str| Command::new("sh").args(["-c", script, name]).spawn().unwrap();
+        let (mut other, mut keeper) = (start("other"), start("keeper"));
+        fs::write(&file, format!("{{\"pid\":{}}}", other.id())).unwrap();
+        end_keeper(folder.path()).unwrap();
+        assert!(other.try_wait().unwrap().is_none(), "a process that is no keeper was ended");
+        other.kill().unwrap();
+        other.wait().unwrap();
+
+        // It may not be itself yet right after its start.
+        let end = Instant::now() + Duration::from_secs(10);
+        while !is_keeper(keeper.id()) {
+            assert!(Instant::now() < end, "the keeper is not found");
         }
-        std::fs::create_dir(folder.path().join("a")).unwrap();
-        assert_eq!(count_records(folder.path()), 2);
-        assert_eq!(count_records(&folder.path().join("nowhere")), 0);
+        fs::write(&file, format!("{{\"pid\":{}}}", keeper.id())).unwrap();
+        end_keeper(folder.path()).unwrap();
+        assert!(!keeper.wait().unwrap().success());
+        assert_eq!(keeper_in("{}"), None);
     }
 }

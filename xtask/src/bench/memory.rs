@@ -1,49 +1,103 @@
-//! The resident memory of a daemon that has nothing to do.
+//! The resident memory of a daemon and its keeper together: when there is nothing to do, and when there is much.
 
+use std::fs;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use serde_json::json;
 
+use super::consumer::{self, Daemon, Node};
 use super::table::{Aim, Row};
-use super::{consumer, median, subfolder};
-use crate::processes::{LocalEdge, Process};
+use super::{median, subfolder};
+use crate::processes::LocalEdge;
 use crate::workspace::{Profile, Workspace};
 
-const AIM: f64 = 10e6;
-/// By then it has polled the empty queue many times, and nothing grows any more.
+const IDLE_AIM: f64 = 10e6;
+const LOADED_AIM: f64 = 50e6;
+const WAITING: usize = 10_000;
+const RUNNING: usize = 1_000;
+/// By then it has polled the queue many times, and nothing grows any more.
 const SETTLED: Duration = Duration::from_secs(5);
 const SAMPLES: usize = 10;
+/// How long until all jobs run.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<Row>> {
+    let idle = idle(workspace, &subfolder(folder, "idle")?)?;
+    let loaded = loaded(workspace, &subfolder(folder, "loaded")?)?;
+    let row = |state: &str, bytes: f64, aim: f64| Row {
+        measure: format!("hpc-consumer: resident memory {state}"),
+        here: format!("{:.1} MB", bytes / 1e6),
+        against: format!("{:.0} MB, the aim", aim / 1e6),
+        ratio: bytes / aim,
+        aim: Aim::Under(1.0),
+    };
+    Ok(vec![
+        row("while idle", idle, IDLE_AIM),
+        row(&format!("with {WAITING} jobs waiting and {RUNNING} running"), loaded, LOADED_AIM),
+    ])
+}
+
+fn idle(workspace: &Workspace, folder: &Path) -> anyhow::Result<f64> {
     let edge = LocalEdge::start(workspace, Profile::Release, folder)?;
-    let results = subfolder(folder, "results")?;
-    let mut command = consumer::command(workspace, &edge, &results);
-    command.env("RUNTIME", "bare").env("CONTAINER_CMD", "/bin/true");
-    let mut daemon = Process::start("hpc-consumer", &mut command, folder)?;
+    let node = Node::new(folder, "node")?;
+    let mut daemon = node.start(node.bare(workspace, &edge, "/bin/true", 2))?;
+    let bytes = settled_bytes(&mut daemon)?;
+    daemon.stop()?;
+    Ok(bytes)
+}
+
+fn loaded(workspace: &Workspace, folder: &Path) -> anyhow::Result<f64> {
+    let edge = LocalEdge::start(workspace, Profile::Release, folder)?;
+    let node = Node::new(folder, "node")?;
+    consumer::submit(&edge, &json!({"task": "sleep"}), WAITING + RUNNING)?;
+    // Nobody else on the machine sleeps for this long.
+    let seconds = format!("600.{}", std::process::id());
+    let mut daemon = node.start(node.bare(workspace, &edge, &format!("sleep {seconds}"), RUNNING))?;
+    daemon.process.wait_for(&format!("{RUNNING} jobs ran"), PATIENCE, |_| {
+        thread::sleep(Duration::from_millis(200));
+        (sleepers(&seconds) >= RUNNING).then_some(())
+    })?;
+    let bytes = settled_bytes(&mut daemon)?;
+    let running = sleepers(&seconds);
+    daemon.stop()?;
+    let left = sleepers(&seconds);
+    if running != RUNNING || left > 0 {
+        bail!("{running} jobs ran while the memory was measured, and not {RUNNING}; {left} go on after the end");
+    }
+    Ok(bytes)
+}
+
+/// What both processes have once nothing grows any more.
+fn settled_bytes(daemon: &mut Daemon) -> anyhow::Result<f64> {
     thread::sleep(SETTLED);
     let mut samples = Vec::new();
     for _ in 0..SAMPLES {
         thread::sleep(Duration::from_millis(200));
-        if daemon.has_ended()? {
-            bail!("the daemon ended instead of waiting for jobs: {}", daemon.log());
-        }
-        samples.push(resident_bytes(daemon.id())?);
+        daemon.runs()?;
+        let [own, keeper] = daemon.ids()?;
+        samples.push(resident_bytes(own)? + resident_bytes(keeper)?);
     }
-    let bytes = median(&samples);
-    Ok(vec![Row {
-        measure: "hpc-consumer: resident memory while idle".to_owned(),
-        here: format!("{:.1} MB", bytes / 1e6),
-        against: format!("{:.0} MB, the aim", AIM / 1e6),
-        ratio: bytes / AIM,
-        aim: Aim::Under(1.0),
-    }])
+    Ok(median(&samples))
+}
+
+/// How many processes are `sleep <seconds>`, whoever started them.
+fn sleepers(seconds: &str) -> usize {
+    let words = format!("sleep\0{seconds}\0");
+    let Ok(entries) = fs::read_dir("/proc") else { return 0 };
+    let of = |entry: fs::DirEntry| fs::read(entry.path().join("cmdline")).unwrap_or_default();
+    entries.filter_map(Result::ok).filter(is_number).map(of).filter(|line| *line == words.as_bytes()).count()
+}
+
+fn is_number(entry: &fs::DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)
 }
 
 fn resident_bytes(pid: u32) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/status");
-    let status = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     resident_in(&status).with_context(|| format!("{path} has no VmRSS"))
 }
 
@@ -62,5 +116,20 @@ mod tests {
         assert_eq!(resident_in("VmHWM:\t  9000 kB\nVmRSS:\t    8000 kB\n"), Some(8_192_000.0));
         assert_eq!(resident_in("Name:\tx\n"), None);
         assert!(resident_bytes(std::process::id()).unwrap() > 100_000.0);
+    }
+
+    #[test]
+    fn sleepers_are_counted_by_their_seconds() {
+        let seconds = format!("60.{}5", std::process::id());
+        assert_eq!(sleepers(&seconds), 0);
+        let mut sleeper = std::process::Command::new("sleep").arg(&seconds).spawn().unwrap();
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        // It may not be itself yet right after its start.
+        while sleepers(&seconds) != 1 {
+            assert!(std::time::Instant::now() < end, "the process is not found");
+        }
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+        assert_eq!(sleepers(&seconds), 0);
     }
 }

@@ -1,12 +1,16 @@
 //! `cargo xtask bench`: the measures, each against something in the same run, so that the ratio means the same on every
 //! machine. Release builds of the programs, real parts, nothing simulated.
 
+mod access_log;
 mod consumer;
 mod edge;
+mod latency;
 mod load;
 mod machine;
 mod memory;
 mod overhead;
+mod results;
+mod startup;
 mod table;
 mod throughput;
 mod worker;
@@ -29,10 +33,14 @@ pub(crate) enum Part {
     Edge,
     /// What the daemon adds to the time of a container
     Overhead,
-    /// Jobs per second without a container
+    /// Jobs per second without a container, and requests to the queues per job
     Throughput,
-    /// Resident memory of an idle daemon
+    /// The time of one job in an idle system
+    Latency,
+    /// Resident memory of the daemon and its keeper, idle and under load
     Memory,
+    /// The time until a daemon that has run a million jobs takes the next one
+    Startup,
 }
 
 /// Measures the parts, or all of them, prints the table and keeps it.
@@ -49,7 +57,9 @@ pub(crate) fn run(workspace: &Workspace, parts: &[Part]) -> anyhow::Result<ExitC
             Part::Edge => edge::measure(workspace, folder.path()),
             Part::Overhead => overhead::measure(workspace, folder.path()),
             Part::Throughput => throughput::measure(workspace, folder.path()),
+            Part::Latency => latency::measure(workspace, folder.path()),
             Part::Memory => memory::measure(workspace, folder.path()),
+            Part::Startup => startup::measure(workspace, folder.path()),
         };
         rows.extend(measured.with_context(|| format!("cannot measure the part {part:?}"))?);
     }

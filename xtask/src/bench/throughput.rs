@@ -1,43 +1,89 @@
-//! Jobs that do nothing, without a container, from the queue to the final record: all that is left is our own cost.
+//! Jobs that do nothing, without a container, from the queue to the queue of results: all that is left is our own cost.
+//! The floor is what `xargs` takes to start as many, right before and right after.
+//!
+//! And the requests to the API of the queues for as many, counted in a round of their own.
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::consumer::{self, Node};
+use super::results::Results;
 use super::table::{Aim, Row};
-use super::{consumer, median, ratios, subfolder};
+use super::{access_log, median, ratios, subfolder};
 use crate::command;
 use crate::processes::LocalEdge;
 use crate::workspace::{Profile, Workspace};
 
-const JOBS: usize = 500;
-const ROUNDS: usize = 4;
+const JOBS: usize = 10_000;
+const ROUNDS: usize = 3;
+const SLOTS: usize = 2;
+const PROGRAM: &str = "/bin/true";
+const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<Row>> {
-    let edge = LocalEdge::start(workspace, Profile::Release, folder)?;
-    let (mut ours, mut others) = (Vec::new(), Vec::new());
+    let mut ours = Vec::new();
+    let mut floors = vec![xargs()?];
     for round in 0..ROUNDS {
-        let results = subfolder(folder, &format!("results-{round}"))?;
-        consumer::submit(&edge, &json!({"task": "true"}), JOBS)?;
-        let mut command = consumer::command(workspace, &edge, &results);
-        command.env("RUNTIME", "bare").env("CONTAINER_CMD", "/bin/true").env("MAX_PARALLEL_JOBS", "2");
-        ours.push(JOBS as f64 / consumer::seconds_for(command, folder, &results, JOBS)?);
-        others.push(JOBS as f64 / xargs()?);
+        ours.push(daemon(workspace, &subfolder(folder, &format!("round-{round}"))?)?);
+        floors.push(xargs()?);
     }
-    Ok(vec![Row {
-        measure: "hpc-consumer: jobs of /bin/true per second, bare, two slots, against xargs -P2 -n1".to_owned(),
-        here: format!("{:.0}/s", median(&ours)),
-        against: format!("{:.0}/s", median(&others)),
-        ratio: median(&ratios(&ours, &others)),
-        aim: Aim::None,
-    }])
+    let floors: Vec<f64> = floors.windows(2).map(|around| f64::midpoint(around[0], around[1])).collect();
+    let requests = requests(workspace, &subfolder(folder, "requests")?)?;
+    Ok(vec![
+        Row {
+            measure: "hpc-consumer: jobs of /bin/true per second, bare, two slots, against xargs -P2 -n1".to_owned(),
+            here: format!("{:.0}/s", median(&ours)),
+            against: format!("{:.0}/s", median(&floors)),
+            ratio: median(&ratios(&ours, &floors)),
+            aim: Aim::AtLeast(0.6),
+        },
+        Row {
+            measure: "hpc-consumer: requests to the queues per job under load".to_owned(),
+            here: format!("{requests} requests"),
+            against: format!("{JOBS} jobs"),
+            ratio: requests as f64 / JOBS as f64,
+            aim: Aim::Under(0.1),
+        },
+    ])
 }
 
-/// The seconds that xargs takes for as many.
+/// Jobs per second, from the start of the daemon until all results are in the queue.
+fn daemon(workspace: &Workspace, folder: &Path) -> anyhow::Result<f64> {
+    let edge = LocalEdge::start(workspace, Profile::Release, folder)?;
+    let node = Node::new(folder, "node")?;
+    consumer::submit(&edge, &json!({"task": "true"}), JOBS)?;
+    settle();
+    let seconds = node.seconds_for(&edge, node.bare(workspace, &edge, PROGRAM, SLOTS), JOBS)?;
+    Ok(JOBS as f64 / seconds)
+}
+
+/// Processes per second.
 fn xargs() -> anyhow::Result<f64> {
+    settle();
     let begin = Instant::now();
-    command::capture(Command::new("sh").args(["-c", &format!("seq {JOBS} | xargs -P2 -n1 /bin/true")]))?;
-    Ok(begin.elapsed().as_secs_f64())
+    let line = format!("seq {JOBS} | xargs -P{SLOTS} -n1 {PROGRAM}");
+    command::capture(Command::new("sh").args(["-c", &line]))?;
+    Ok(JOBS as f64 / begin.elapsed().as_secs_f64())
+}
+
+/// What came before may have left the system much to write; that must not slow down what comes next.
+fn settle() {
+    rustix::fs::sync();
+}
+
+/// All requests of a daemon to the API of the queues, from its start to its end.
+fn requests(workspace: &Workspace, folder: &Path) -> anyhow::Result<usize> {
+    let edge = access_log::start(workspace, folder)?;
+    let node = Node::new(folder, "node")?;
+    consumer::submit(&edge, &json!({"task": "true"}), JOBS)?;
+    let mut command = node.bare(workspace, &edge, PROGRAM, SLOTS);
+    command.arg("--exit-when-idle");
+    node.start(command)?.ends_by_itself(PATIENCE)?;
+    let count = access_log::requests(&edge, "/client/v4/");
+    // Only now: what the check asks for is not the daemon's.
+    Results::of(&edge)?.take(JOBS)?;
+    Ok(count)
 }

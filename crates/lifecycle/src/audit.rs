@@ -1,0 +1,48 @@
+//! Record before act, as a check: what must be on disk for an effect to leave the process.
+
+use crate::{Book, Effect, Ending, Run, Stage};
+
+/// Is all on disk that must be there before this effect is performed? The text says what is not.
+pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
+    let entry = |run: &Run| book.entry(&run.job_id).filter(|entry| entry.attempt == run.attempt);
+    match effect {
+        Effect::Claim { job_id, .. } => match book.entry(job_id) {
+            Some(entry) if entry.stage == Stage::Accepted => Ok(()),
+            other => Err(format!("job {job_id} is claimed and not accepted: {other:?}")),
+        },
+        Effect::Start(run) => match entry(run) {
+            Some(entry) if entry.stage == Stage::Launching => Ok(()),
+            other => Err(format!("run {run} is started and its launch is not recorded: {other:?}")),
+        },
+        Effect::Conclude { run, ending: Ending::Exited | Ending::CutOff(_), .. } => match entry(run) {
+            Some(entry) if entry.stage == Stage::Launching => Ok(()),
+            other => Err(format!("run {run} is concluded and its launch is not recorded: {other:?}")),
+        },
+        Effect::Forget(runs) => {
+            match runs.iter().find(|run| entry(run).is_some_and(|entry| entry.stage == Stage::Launching)) {
+                Some(run) => Err(format!("run {run} is forgotten and what became of it is not recorded")),
+                None => Ok(()),
+            }
+        }
+        Effect::Unclaim(run) => match entry(run) {
+            Some(entry) if entry.stage == Stage::Accepted => Ok(()),
+            other => Err(format!("the claim for {run} is given up and a restart would not claim anew: {other:?}")),
+        },
+        Effect::Publish(jobs) => match jobs.iter().find(|job_id| !book.records.contains_key(*job_id)) {
+            Some(job_id) => Err(format!("the result of job {job_id} is published and not recorded")),
+            None => Ok(()),
+        },
+        // Which job a lease is of is not told; the simulation checks acknowledgements at the queue.
+        Effect::Settle { .. }
+        | Effect::Conclude { ending: Ending::GivenUp(_), .. }
+        | Effect::Probe
+        | Effect::Observe
+        | Effect::Pull(_)
+        | Effect::Recall(_)
+        | Effect::End(_)
+        | Effect::PutAway { .. }
+        | Effect::Say(_)
+        | Effect::Exit
+        | Effect::Fail(_) => Ok(()),
+    }
+}

@@ -1,0 +1,357 @@
+//! Claims, runs, the keeper that holds them, and the node that they run on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use protocol::JobId;
+
+use crate::phases::Phase;
+use crate::state::{Lifecycle, Node, Step};
+use crate::table::State;
+use crate::{Claimed, Concluded, Effect, Ending, Fact, Notice, Observation, Run, Sighting};
+
+/// Between two looks at a broken node. It doubles each time that a node which passed its probe breaks again without
+/// having finished a job: a probe cannot see everything, and each try takes an attempt from a job.
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The longest time between two looks at a broken node.
+const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(600);
+
+/// Between two comparisons of what runs with what is recorded, when nothing happens.
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Before the next try to reach a keeper that has gone.
+const KEEPER_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a node may fail a job here before its outcome is `infrastructure`. The pauses between make this a day.
+const NODE_FAILURES_MAX: u32 = 30;
+
+/// How often a job is started again after it was cut off. A job that takes its machine down each time must not go on.
+const CUT_OFFS_MAX: u32 = 10;
+
+/// The longest pause before a node tries a job again that it failed.
+const AGAIN_PAUSE_MAX: Duration = Duration::from_secs(3_600);
+
+impl Lifecycle {
+    /// May jobs be claimed and started?
+    pub(crate) fn may_begin(&self) -> bool {
+        self.node == Node::Ready && self.keeper.known && !self.draining()
+    }
+
+    /// Claims what waits and starts what is ready, as far as there are slots.
+    pub(crate) fn begin_runs(&mut self, step: &mut Step) {
+        if !self.may_begin() {
+            return;
+        }
+        while self.free_slots() > 0
+            && (self.trusted || self.running() + self.jobs.count(Phase::Ending) == 0)
+            && let Some(job_id) = self.jobs.first_ready()
+        {
+            self.jobs.set(&job_id, State::Running(Some(self.now)));
+            step.effects.push(Effect::Start(self.run_of(&job_id)));
+        }
+        loop {
+            let claimed = self.jobs.count(Phase::Claiming) + self.jobs.count(Phase::Ready);
+            let at_work = claimed + self.running() + self.jobs.count(Phase::Ending);
+            let room = if self.trusted { claimed < self.free_slots() + self.ahead() } else { at_work == 0 };
+            if !room {
+                break;
+            }
+            let Some(job_id) = self.jobs.due(self.now) else { break };
+            let Some(job) = self.jobs.get(&job_id) else { break };
+            let (last_attempt, rerunnable) = (job.attempt, job.terms.rerunnable);
+            self.jobs.set(&job_id, State::Claiming);
+            step.effects.push(Effect::Claim { job_id, last_attempt, rerunnable });
+        }
+    }
+
+    pub(crate) fn claimed(&mut self, job_id: &JobId, claimed: Claimed, step: &mut Step) {
+        if self.phase_of(job_id) != Some(Phase::Claiming) {
+            return;
+        }
+        match claimed {
+            Claimed::Ours(attempt) => {
+                if let Some(job) = self.jobs.get_mut(job_id) {
+                    job.attempt = attempt;
+                }
+                step.facts.push(Fact::Launching(job_id.clone(), attempt));
+                self.jobs.set(job_id, State::Ready);
+            }
+            Claimed::Finished(record) => self.recorded(job_id, record, step),
+            Claimed::Elsewhere => {
+                step.effects.push(Effect::Say(Notice::Elsewhere(job_id.clone())));
+                self.jobs.set(job_id, State::Waiting(self.now + self.settings.claim_patience));
+            }
+            Claimed::NodeBroken(problem) => {
+                self.jobs.set(job_id, State::Waiting(self.now + self.settings.retry_delay));
+                self.node_broken(problem, step);
+                self.give_back(job_id, self.settings.retry_delay, step);
+            }
+        }
+    }
+
+    fn recorded(&mut self, job_id: &JobId, record: String, step: &mut Step) {
+        self.jobs.set(job_id, State::Recorded(record.len()));
+        step.facts.push(Fact::Recorded(job_id.clone(), record));
+    }
+
+    /// Observed against recorded: the same pass after a start, after the keeper went, and from time to time.
+    pub(crate) fn observed(&mut self, observation: Observation, step: &mut Step) {
+        let asked_at = self.keeper.asked.take().unwrap_or_default();
+        let first = !std::mem::replace(&mut self.keeper.known, true);
+        self.keeper.ask_at = self.now + OBSERVE_INTERVAL;
+        let mut sightings: BTreeMap<Run, Sighting> = observation.runs.into_iter().collect();
+        let running: Vec<(Run, Option<Duration>)> = self
+            .jobs
+            .iter()
+            .filter_map(|(job_id, job)| match job.state {
+                State::Running(since) => Some((Run { job_id: job_id.clone(), attempt: job.attempt }, since)),
+                _ => None,
+            })
+            .collect();
+        let mut alive = 0;
+        for (run, since) in running {
+            match sightings.remove(&run) {
+                Some(Sighting::Alive) => alive += 1,
+                Some(Sighting::Ended) => self.run_ended(&run, step),
+                Some(Sighting::CutOff(what)) => self.cut_off(&run, what, step),
+                // It was told to the keeper after the list was asked for.
+                None if since.is_some_and(|since| since >= asked_at) => {}
+                // Nothing is begun before it is in the list.
+                None if observation.complete => self.jobs.set(&run.job_id, State::Ready),
+                None => {
+                    let what = "it was to be started when the machine went down, and nothing tells whether it was";
+                    self.cut_off(&run, what.to_owned(), step);
+                }
+            }
+        }
+        if first && alive > 0 {
+            step.effects.push(Effect::Say(Notice::TakenUp { running: alive }));
+        }
+        for (run, sighting) in sightings {
+            self.stray_run(run, &sighting, step);
+        }
+    }
+
+    /// A run that is not recorded as running.
+    fn stray_run(&mut self, run: Run, sighting: &Sighting, step: &mut Step) {
+        if self.jobs.is(&run, Phase::Ready) {
+            // It was told to an earlier keeper connection and begun after all.
+            self.jobs.set(&run.job_id, State::Running(None));
+            match sighting {
+                Sighting::Alive => {}
+                Sighting::Ended => self.run_ended(&run, step),
+                Sighting::CutOff(what) => self.cut_off(&run, what.clone(), step),
+            }
+        } else if self.jobs.is(&run, Phase::Ending) {
+            // It is being dealt with, and forgotten after that.
+        } else if *sighting == Sighting::Alive {
+            step.effects.push(Effect::End(run));
+        } else {
+            step.effects.push(Effect::Forget(vec![run]));
+        }
+    }
+
+    pub(crate) fn keeper_gone(&mut self) {
+        self.keeper.known = false;
+        self.keeper.asked = None;
+        self.keeper.ask_at = self.now + KEEPER_PAUSE;
+    }
+
+    pub(crate) fn run_ended(&mut self, run: &Run, step: &mut Step) {
+        if self.jobs.is(run, Phase::Running) {
+            self.conclude(run, Ending::Exited, step);
+        } else if !self.jobs.is(run, Phase::Ending) && !self.jobs.is(run, Phase::Ready) {
+            step.effects.push(Effect::Forget(vec![run.clone()]));
+        }
+    }
+
+    pub(crate) fn run_cut_off(&mut self, run: &Run, what: String, step: &mut Step) {
+        if self.jobs.is(run, Phase::Running) {
+            self.cut_off(run, what, step);
+        } else {
+            self.run_ended(run, step);
+        }
+    }
+
+    fn conclude(&mut self, run: &Run, ending: Ending, step: &mut Step) {
+        let Some(job) = self.jobs.get(&run.job_id) else { return };
+        let may_retry = job.failures.task < job.terms.retries;
+        self.jobs.set(&run.job_id, State::Ending { ending: ending.clone(), under_way: true });
+        step.effects.push(Effect::Conclude { run: run.clone(), ending, may_retry });
+    }
+
+    /// Goes on with what a broken node has held up.
+    pub(crate) fn conclude_undone(&mut self, step: &mut Step) {
+        if self.node != Node::Ready {
+            return;
+        }
+        while let Some(job_id) = self.jobs.first_undone() {
+            let run = self.run_of(&job_id);
+            let Some(State::Ending { ending, .. }) = self.jobs.get(&job_id).map(|job| &job.state) else { break };
+            self.conclude(&run, ending.clone(), step);
+        }
+    }
+
+    pub(crate) fn concluded(&mut self, run: &Run, concluded: Concluded, step: &mut Step) {
+        if !self.jobs.is(run, Phase::Ending) {
+            return;
+        }
+        let job_id = &run.job_id;
+        match concluded {
+            Concluded::Recorded(record) => {
+                self.job_ended();
+                self.recorded(job_id, record, step);
+                step.effects.push(Effect::Forget(vec![run.clone()]));
+            }
+            Concluded::TaskFailed => {
+                self.job_ended();
+                self.again(run, Duration::ZERO, |failures| failures.task += 1, step);
+            }
+            Concluded::NodeFailed(problem) => self.node_failed(run, problem, step),
+            Concluded::NodeBroken(problem) => {
+                let Some(State::Ending { ending, .. }) = self.jobs.get(job_id).map(|job| &job.state) else { return };
+                let ending = ending.clone();
+                self.jobs.set(job_id, State::Ending { ending, under_way: false });
+                self.node_broken(problem, step);
+            }
+            Concluded::TakenOver => {
+                // Its successor holds the job, and the message as well: the leases lapse.
+                self.jobs.remove(job_id);
+                step.facts.push(Fact::Released(job_id.clone()));
+                step.effects.push(Effect::Forget(vec![run.clone()]));
+            }
+        }
+    }
+
+    fn node_failed(&mut self, run: &Run, problem: String, step: &mut Step) {
+        let job_id = &run.job_id;
+        self.node_broken(problem.clone(), step);
+        let failures = self.jobs.get(job_id).map_or(0, |job| job.failures.node);
+        if failures >= NODE_FAILURES_MAX {
+            self.conclude(run, Ending::GivenUp(problem), step);
+        } else if self.can_go_back(job_id) {
+            self.jobs.set(job_id, State::Returning(self.settings.retry_delay));
+            step.effects.extend([Effect::Unclaim(run.clone()), Effect::Forget(vec![run.clone()])]);
+            self.failed_by_node(run, step);
+        } else {
+            let pause = self.settings.retry_delay.saturating_mul(1 << failures.min(12)).min(AGAIN_PAUSE_MAX);
+            self.again(run, pause, |failures| failures.node += 1, step);
+        }
+    }
+
+    /// The attempt is over, whatever becomes of the job: a restart must not look for its run.
+    fn failed_by_node(&mut self, run: &Run, step: &mut Step) {
+        if let Some(job) = self.jobs.get_mut(&run.job_id) {
+            job.failures.node += 1;
+            step.facts.push(Fact::Again(run.job_id.clone(), job.failures));
+        }
+    }
+
+    fn again(&mut self, run: &Run, pause: Duration, count: impl Fn(&mut crate::Failures), step: &mut Step) {
+        if let Some(job) = self.jobs.get_mut(&run.job_id) {
+            count(&mut job.failures);
+            step.facts.push(Fact::Again(run.job_id.clone(), job.failures));
+            step.effects.push(Effect::Forget(vec![run.clone()]));
+        }
+        self.jobs.set(&run.job_id, State::Waiting(self.now + pause));
+    }
+
+    fn cut_off(&mut self, run: &Run, what: String, step: &mut Step) {
+        let Some(job) = self.jobs.get(&run.job_id) else { return };
+        let again = job.terms.rerunnable && job.failures.cut_off < CUT_OFFS_MAX;
+        step.effects.push(Effect::Say(Notice::CutOff { run: run.clone(), what: what.clone(), again }));
+        if again {
+            self.again(run, Duration::ZERO, |failures| failures.cut_off += 1, step);
+        } else {
+            self.conclude(run, Ending::CutOff(what), step);
+        }
+    }
+
+    /// Can the job go back to the queue, so that nothing of it is ours any more? Only while its message is sure to be
+    /// there: it was delivered to us alone, and the lease holds.
+    fn can_go_back(&self, job_id: &JobId) -> bool {
+        self.jobs.get(job_id).is_some_and(|job| {
+            job.deliveries <= 1 && !job.leases.is_empty() && job.leases.iter().all(|lease| lease.until > self.now)
+        })
+    }
+
+    /// Gives back all that was not started, as far as that is possible; the rest waits here.
+    pub(crate) fn give_unstarted_back(&mut self, delay: Duration, step: &mut Step) {
+        for job_id in self.jobs.waiting().into_iter().chain(self.jobs.ready()) {
+            self.give_back(&job_id, delay, step);
+        }
+    }
+
+    fn give_back(&mut self, job_id: &JobId, delay: Duration, step: &mut Step) {
+        if !self.can_go_back(job_id) {
+            return;
+        }
+        match self.phase_of(job_id) {
+            // An earlier attempt here has left its claim on disk, and no other daemon could take the job.
+            Some(Phase::Waiting) if self.run_of(job_id).attempt > 0 => {}
+            Some(Phase::Waiting) => self.release(job_id, delay, step),
+            Some(Phase::Ready) => {
+                // From here on a restart claims anew: the claim may be gone already.
+                let failures = self.jobs.get(job_id).map(|job| job.failures).unwrap_or_default();
+                step.facts.push(Fact::Again(job_id.clone(), failures));
+                self.jobs.set(job_id, State::Returning(delay));
+                step.effects.push(Effect::Unclaim(self.run_of(job_id)));
+            }
+            _ => {}
+        }
+    }
+
+    fn release(&mut self, job_id: &JobId, delay: Duration, step: &mut Step) {
+        let leases = self.jobs.remove(job_id);
+        step.facts.push(Fact::Released(job_id.clone()));
+        self.retry(leases, delay);
+    }
+
+    pub(crate) fn unclaimed(&mut self, run: &Run, outcome: Result<(), String>, step: &mut Step) {
+        if !self.jobs.is(run, Phase::Returning) {
+            return;
+        }
+        let Some(State::Returning(delay)) = self.jobs.get(&run.job_id).map(|job| &job.state) else { return };
+        let delay = *delay;
+        match outcome {
+            Ok(()) if self.can_go_back(&run.job_id) => self.release(&run.job_id, delay, step),
+            outcome => {
+                self.jobs.set(&run.job_id, State::Waiting(self.now + self.settings.retry_delay));
+                if let Err(problem) = outcome {
+                    self.node_broken(problem, step);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn probed(&mut self, outcome: Result<(), String>, step: &mut Step) {
+        let Node::Probing { broken } = &mut self.node else { return };
+        let known = broken.take();
+        match outcome {
+            Ok(()) => {
+                self.node = Node::Ready;
+                if known.is_some() {
+                    step.effects.push(Effect::Say(Notice::NodeReady));
+                }
+            }
+            Err(problem) => {
+                if known.as_ref() != Some(&problem) {
+                    step.effects.push(Effect::Say(Notice::NodeBroken(problem.clone())));
+                }
+                self.node = Node::Broken { probe_at: self.now + PROBE_INTERVAL, problem: Some(problem) };
+            }
+        }
+    }
+
+    pub(crate) fn node_broken(&mut self, problem: String, step: &mut Step) {
+        if self.node != Node::Ready {
+            return;
+        }
+        self.node = Node::Broken { probe_at: self.now + self.probe_interval, problem: Some(problem.clone()) };
+        self.probe_interval = (self.probe_interval * 2).min(PROBE_INTERVAL_MAX);
+        self.trusted = false;
+        step.effects.push(Effect::Say(Notice::NodeBroken(problem)));
+        self.give_unstarted_back(self.settings.retry_delay, step);
+    }
+}

@@ -1,0 +1,164 @@
+//! What must be on disk before its consequences leave the process, and what a daemon that starts finds there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use protocol::JobId;
+
+/// Something that has happened and must not be forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    /// The job is ours, whatever the queue forgets.
+    Accepted {
+        /// Which job.
+        job_id: JobId,
+        /// Its message as JSON; empty for a message that was no job and has its record at once.
+        message: String,
+        /// What the job allows.
+        terms: Terms,
+        /// Its delivery.
+        lease: Lease,
+    },
+    /// A further delivery of a job that we hold.
+    Leased(JobId, Lease),
+    /// The queue has forgotten the message: nobody else gets it.
+    Acknowledged(JobId),
+    /// A run is intended, with its name to look for.
+    Launching(JobId, u32),
+    /// The attempt is over and does not count as the job's end; the next one may begin.
+    Again(JobId, Failures),
+    /// The final record of the job.
+    Recorded(JobId, String),
+    /// The result is published, or will never be: the id alone is kept.
+    Finished(JobId),
+    /// The job is not ours any more: it went back to the queue, or another daemon has taken it over.
+    Released(JobId),
+}
+
+/// What a job allows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// How often the job is tried again after its task failed.
+    pub retries: u32,
+    /// May it be started again after an attempt was cut off?
+    pub rerunnable: bool,
+}
+
+/// A delivery of the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// What settles it.
+    pub id: String,
+    /// When the queue delivers the message again, at the earliest; since the Unix epoch.
+    pub until: Duration,
+}
+
+/// How often attempts at a job have failed, by whose fault it was. Each has a budget of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// The task's.
+    pub task: u32,
+    /// The node's.
+    pub node: u32,
+    /// The attempt was cut off: the machine or the keeper went down.
+    pub cut_off: u32,
+}
+
+/// A job as it is remembered on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Which job.
+    pub job_id: JobId,
+    /// How far it is.
+    pub stage: Stage,
+    /// The last attempt that was launched, or 0.
+    pub attempt: u32,
+    /// What the job allows.
+    pub terms: Terms,
+    /// What has failed so far.
+    pub failures: Failures,
+    /// The last delivery that is not acknowledged.
+    pub lease: Option<Lease>,
+}
+
+/// How far a remembered job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It waits for its first attempt or the next one.
+    Accepted,
+    /// Its last attempt may be running.
+    Launching,
+    /// It has its final record, of so many bytes, which is owed to the queue.
+    Recorded(usize),
+}
+
+/// What is remembered, as a value: the meaning of every [`Fact`], which a store must give it, too.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Book {
+    /// The jobs that are ours, in the order of their acceptance.
+    pub entries: Vec<Entry>,
+    /// Their messages.
+    pub messages: BTreeMap<JobId, String>,
+    /// The final records that are owed.
+    pub records: BTreeMap<JobId, String>,
+    /// Jobs that have ended.
+    pub finished: BTreeSet<JobId>,
+}
+
+impl Book {
+    /// What is remembered of a job that is ours.
+    pub fn entry(&self, job_id: &JobId) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.job_id == *job_id)
+    }
+
+    /// Remembers a fact. A fact about a job that is not ours changes nothing.
+    pub fn apply(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Accepted { job_id, message, terms, lease } => {
+                self.forget(job_id);
+                self.messages.insert(job_id.clone(), message.clone());
+                self.entries.push(Entry {
+                    job_id: job_id.clone(),
+                    stage: Stage::Accepted,
+                    attempt: 0,
+                    terms: *terms,
+                    failures: Failures::default(),
+                    lease: Some(lease.clone()),
+                });
+            }
+            Fact::Leased(job_id, lease) => self.change(job_id, |entry| entry.lease = Some(lease.clone())),
+            Fact::Acknowledged(job_id) => self.change(job_id, |entry| entry.lease = None),
+            Fact::Launching(job_id, attempt) => self.change(job_id, |entry| {
+                entry.stage = Stage::Launching;
+                entry.attempt = *attempt;
+            }),
+            Fact::Again(job_id, failures) => self.change(job_id, |entry| {
+                entry.stage = Stage::Accepted;
+                entry.failures = *failures;
+            }),
+            Fact::Recorded(job_id, record) => {
+                self.change(job_id, |entry| entry.stage = Stage::Recorded(record.len()));
+                if self.entry(job_id).is_some() {
+                    self.records.insert(job_id.clone(), record.clone());
+                }
+            }
+            Fact::Finished(job_id) => {
+                self.forget(job_id);
+                self.finished.insert(job_id.clone());
+            }
+            Fact::Released(job_id) => self.forget(job_id),
+        }
+    }
+
+    fn change(&mut self, job_id: &JobId, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.job_id == *job_id) {
+            change(entry);
+        }
+    }
+
+    fn forget(&mut self, job_id: &JobId) {
+        self.entries.retain(|entry| entry.job_id != *job_id);
+        self.messages.remove(job_id);
+        self.records.remove(job_id);
+    }
+}

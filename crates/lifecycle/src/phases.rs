@@ -1,0 +1,90 @@
+//! The phases of a job and every change between them that is possible: the diagram in `docs/lifecycle.md` is drawn
+//! from this table.
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// It was delivered, and the store is asked whether it has ended before.
+    Asked,
+    /// It is accepted, and waits for a slot.
+    Waiting,
+    /// Its directory is being claimed.
+    Claiming,
+    /// It is claimed, and the launch is intended.
+    Ready,
+    /// It runs.
+    Running,
+    /// Its run is over, and what that left behind is being dealt with.
+    Ending,
+    /// It is going back to the queue.
+    Returning,
+    /// It has its final record, which is owed to the queue.
+    Recorded,
+}
+
+use Phase::{Asked, Claiming, Ending, Ready, Recorded, Returning, Running, Waiting};
+
+/// Every change: from, to, why. `None` is a job that we do not hold.
+pub const TRANSITIONS: &[(Option<Phase>, Option<Phase>, &str)] = &[
+    (None, Some(Asked), "delivered"),
+    (None, Some(Recorded), "no job, but with an id"),
+    (None, Some(Waiting), "restart"),
+    (None, Some(Running), "restart"),
+    (Some(Asked), Some(Waiting), "new: accepted"),
+    (Some(Asked), None, "has ended before, or cannot be taken"),
+    (Some(Waiting), Some(Claiming), "a slot"),
+    (Some(Waiting), None, "given back"),
+    (Some(Claiming), Some(Ready), "claimed: launch intended"),
+    (Some(Claiming), Some(Recorded), "has its record already"),
+    (Some(Claiming), Some(Waiting), "held elsewhere, or node broken"),
+    (Some(Claiming), None, "given back"),
+    (Some(Ready), Some(Running), "started"),
+    (Some(Ready), Some(Returning), "drain, or node broken"),
+    (Some(Ready), Some(Waiting), "node broken, and cannot go back"),
+    (Some(Running), Some(Ready), "never begun"),
+    (Some(Running), Some(Ending), "ended"),
+    (Some(Running), Some(Waiting), "cut off: again"),
+    (Some(Ending), Some(Ending), "node broken: later again"),
+    (Some(Ending), Some(Recorded), "record written"),
+    (Some(Ending), Some(Waiting), "failed: again"),
+    (Some(Ending), Some(Returning), "node failed it"),
+    (Some(Ending), None, "taken over elsewhere"),
+    (Some(Returning), Some(Waiting), "cannot go back"),
+    (Some(Returning), None, "given back"),
+    (Some(Recorded), None, "published"),
+];
+
+impl Phase {
+    pub(crate) const COUNT: usize = 8;
+
+    /// All phases, in the order in which a job goes through them.
+    pub const ALL: [Self; Self::COUNT] = [Asked, Waiting, Claiming, Ready, Running, Ending, Returning, Recorded];
+
+    /// Its name for people and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Asked => "asked",
+            Waiting => "waiting",
+            Claiming => "claiming",
+            Ready => "ready",
+            Running => "running",
+            Ending => "ending",
+            Returning => "returning",
+            Recorded => "recorded",
+        }
+    }
+
+    pub(crate) fn may_follow(from: Option<Self>, to: Option<Self>) -> bool {
+        TRANSITIONS.iter().any(|(known_from, known_to, _)| (*known_from, *known_to) == (from, to))
+    }
+}
+
+/// The table as a state diagram in Mermaid's language.
+pub fn diagram() -> String {
+    let name = |phase: &Option<Phase>| phase.map_or("[*]", Phase::name);
+    let mut text = "stateDiagram-v2\n".to_owned();
+    for (from, to, why) in TRANSITIONS {
+        text.push_str(&format!("    {} --> {}: {why}\n", name(from), name(to)));
+    }
+    text
+}

@@ -1,0 +1,308 @@
+//! The jobs that a daemon holds, with the orders and counts that decisions need.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use protocol::{JobId, JobMessage};
+
+use crate::phases::Phase;
+use crate::{Ending, Failures, Lease, Run, Terms};
+
+/// A job that is ours, or that is about to be.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// Its place in the order of acceptance.
+    pub(crate) no: u64,
+    pub(crate) state: State,
+    /// Since when it is in its state.
+    pub(crate) since: Duration,
+    /// The last attempt that was launched, or 0.
+    pub(crate) attempt: u32,
+    pub(crate) terms: Terms,
+    pub(crate) failures: Failures,
+    /// Deliveries that are neither settled nor about to be.
+    pub(crate) leases: Vec<Lease>,
+    /// How often its message was delivered, to us or to anybody.
+    pub(crate) deliveries: u64,
+}
+
+/// What a job does.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// The store is asked whether it has ended before.
+    Asked(Box<JobMessage>),
+    /// It waits for a slot, not before this time.
+    Waiting(Duration),
+    Claiming,
+    /// Claimed and launch intended: it can be started at once.
+    Ready,
+    /// The keeper was told to start it, at this time; an earlier daemon told it where there is none.
+    Running(Option<Duration>),
+    /// The run is over, and what it left behind is dealt with, or will be once the node is well again.
+    Ending {
+        ending: Ending,
+        under_way: bool,
+    },
+    /// Its claim is being given up, and then its message goes back with this delay.
+    Returning(Duration),
+    /// It has its final record of so many bytes.
+    Recorded(usize),
+}
+
+impl State {
+    pub(crate) fn phase(&self) -> Phase {
+        match self {
+            Self::Asked(_) => Phase::Asked,
+            Self::Waiting(_) => Phase::Waiting,
+            Self::Claiming => Phase::Claiming,
+            Self::Ready => Phase::Ready,
+            Self::Running(_) => Phase::Running,
+            Self::Ending { .. } => Phase::Ending,
+            Self::Returning(_) => Phase::Returning,
+            Self::Recorded(_) => Phase::Recorded,
+        }
+    }
+}
+
+/// All jobs. Every change of a state goes through here.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    /// The time of the present step.
+    pub(crate) now: Duration,
+    map: BTreeMap<JobId, Job>,
+    counts: [usize; Phase::COUNT],
+    next_no: u64,
+    /// Jobs that wait, by the time from which they may be claimed.
+    waiting: BTreeSet<(Duration, u64, JobId)>,
+    ready: BTreeSet<(u64, JobId)>,
+    /// Runs that are over and not dealt with, because the node is broken.
+    undone: BTreeSet<JobId>,
+    /// Jobs whose record is to be published, in order.
+    outbox: VecDeque<JobId>,
+    /// When each lease is to be acknowledged at the latest.
+    lapses: BTreeSet<(Duration, JobId)>,
+    /// How long before its end a lease is acknowledged.
+    margin: Duration,
+    /// A change that the table of transitions does not know.
+    stray: Option<String>,
+}
+
+impl Jobs {
+    pub(crate) fn new(margin: Duration) -> Self {
+        Self { margin, ..Self::default() }
+    }
+
+    pub(crate) fn get(&self, job_id: &JobId) -> Option<&Job> {
+        self.map.get(job_id)
+    }
+
+    /// For all but its state and its leases.
+    pub(crate) fn get_mut(&mut self, job_id: &JobId) -> Option<&mut Job> {
+        self.map.get_mut(job_id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&JobId, &Job)> {
+        self.map.iter()
+    }
+
+    pub(crate) fn count(&self, phase: Phase) -> usize {
+        self.counts[phase as usize]
+    }
+
+    pub(crate) fn insert(&mut self, job_id: JobId, job: NewJob) {
+        let no = self.next_no;
+        self.next_no += 1;
+        self.note(&job_id, None, Some(job.state.phase()));
+        let NewJob { state, attempt, terms, failures, deliveries } = job;
+        let job = Job { no, state: State::Claiming, since: self.now, attempt, terms, failures, leases: Vec::new(), deliveries };
+        self.map.insert(job_id.clone(), job);
+        self.enter(&job_id, state);
+    }
+
+    pub(crate) fn set(&mut self, job_id: &JobId, state: State) {
+        let from = self.leave(job_id);
+        self.note(job_id, from, Some(state.phase()));
+        self.enter(job_id, state);
+    }
+
+    /// Takes a job out, and its leases with it.
+    pub(crate) fn remove(&mut self, job_id: &JobId) -> Vec<Lease> {
+        let leases = self.take_leases(job_id);
+        let from = self.leave(job_id);
+        self.note(job_id, from, None);
+        self.map.remove(job_id);
+        leases
+    }
+
+    fn leave(&mut self, job_id: &JobId) -> Option<Phase> {
+        let job = self.map.get(job_id)?;
+        let phase = job.state.phase();
+        match &job.state {
+            State::Waiting(not_before) => {
+                self.waiting.remove(&(*not_before, job.no, job_id.clone()));
+            }
+            State::Ready => {
+                self.ready.remove(&(job.no, job_id.clone()));
+            }
+            State::Ending { .. } => {
+                self.undone.remove(job_id);
+            }
+            State::Recorded(_) => match self.outbox.front() {
+                Some(first) if first == job_id => drop(self.outbox.pop_front()),
+                _ => self.outbox.retain(|owed| owed != job_id),
+            },
+            State::Asked(_) | State::Claiming | State::Running(_) | State::Returning(_) => {}
+        }
+        self.counts[phase as usize] -= 1;
+        Some(phase)
+    }
+
+    fn enter(&mut self, job_id: &JobId, state: State) {
+        let Some(job) = self.map.get_mut(job_id) else { return };
+        self.counts[state.phase() as usize] += 1;
+        match &state {
+            State::Waiting(not_before) => {
+                self.waiting.insert((*not_before, job.no, job_id.clone()));
+            }
+            State::Ready => {
+                self.ready.insert((job.no, job_id.clone()));
+            }
+            State::Ending { under_way: false, .. } => {
+                self.undone.insert(job_id.clone());
+            }
+            State::Recorded(_) => self.outbox.push_back(job_id.clone()),
+            State::Ending { under_way: true, .. }
+            | State::Asked(_)
+            | State::Claiming
+            | State::Running(_)
+            | State::Returning(_) => {}
+        }
+        job.state = state;
+        job.since = self.now;
+    }
+
+    fn note(&mut self, job_id: &JobId, from: Option<Phase>, to: Option<Phase>) {
+        if !Phase::may_follow(from, to) {
+            self.stray = Some(format!("job {job_id} went from {from:?} to {to:?}"));
+        }
+    }
+
+    pub(crate) fn add_lease(&mut self, job_id: &JobId, lease: Lease) {
+        if let Some(job) = self.map.get_mut(job_id) {
+            self.lapses.insert((lease.until.saturating_sub(self.margin), job_id.clone()));
+            job.leases.push(lease);
+        }
+    }
+
+    pub(crate) fn take_leases(&mut self, job_id: &JobId) -> Vec<Lease> {
+        let Some(job) = self.map.get_mut(job_id) else { return Vec::new() };
+        for lease in &job.leases {
+            self.lapses.remove(&(lease.until.saturating_sub(self.margin), job_id.clone()));
+        }
+        std::mem::take(&mut job.leases)
+    }
+
+    /// A job whose lease is about to lapse.
+    pub(crate) fn lapsing(&self, now: Duration) -> Option<JobId> {
+        self.lapses.first().filter(|(at, _)| *at <= now).map(|(_, job_id)| job_id.clone())
+    }
+
+    pub(crate) fn next_lapse(&self) -> Option<Duration> {
+        self.lapses.first().map(|(at, _)| *at)
+    }
+
+    /// The job that waits for the longest time and may be claimed.
+    pub(crate) fn due(&self, now: Duration) -> Option<JobId> {
+        self.waiting.first().filter(|(not_before, ..)| *not_before <= now).map(|(_, _, job_id)| job_id.clone())
+    }
+
+    /// How many jobs may be claimed.
+    pub(crate) fn due_count(&self, now: Duration) -> usize {
+        // All waiting jobs are due as a rule, and there are few of them.
+        self.waiting.iter().take_while(|(not_before, ..)| *not_before <= now).count()
+    }
+
+    /// When the next job that is not due yet will be.
+    pub(crate) fn next_due(&self, now: Duration) -> Option<Duration> {
+        self.waiting.iter().map(|(not_before, ..)| *not_before).find(|not_before| *not_before > now)
+    }
+
+    pub(crate) fn waiting(&self) -> Vec<JobId> {
+        self.waiting.iter().map(|(_, _, job_id)| job_id.clone()).collect()
+    }
+
+    pub(crate) fn first_ready(&self) -> Option<JobId> {
+        self.ready.first().map(|(_, job_id)| job_id.clone())
+    }
+
+    pub(crate) fn ready(&self) -> Vec<JobId> {
+        self.ready.iter().map(|(_, job_id)| job_id.clone()).collect()
+    }
+
+    pub(crate) fn first_undone(&self) -> Option<JobId> {
+        self.undone.first().cloned()
+    }
+
+    pub(crate) fn outbox(&self) -> &VecDeque<JobId> {
+        &self.outbox
+    }
+
+    /// The run of a job whose attempt was launched.
+    pub(crate) fn run(&self, job_id: &JobId) -> Option<Run> {
+        self.map.get(job_id).map(|job| Run { job_id: job_id.clone(), attempt: job.attempt })
+    }
+
+    /// Is this the present attempt of a job in this phase?
+    pub(crate) fn is(&self, run: &Run, phase: Phase) -> bool {
+        self.map.get(&run.job_id).is_some_and(|job| job.attempt == run.attempt && job.state.phase() == phase)
+    }
+
+    /// Do the orders and counts agree with the jobs?
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if let Some(stray) = &self.stray {
+            return Err(format!("{stray}, which no rule allows"));
+        }
+        let mut counts = [0; Phase::COUNT];
+        for (job_id, job) in &self.map {
+            counts[job.state.phase() as usize] += 1;
+            let launched = matches!(job.state, State::Ready | State::Running(_));
+            if launched && job.attempt == 0 {
+                return Err(format!("job {job_id} is launched and has no attempt"));
+            }
+            let owed = self.outbox.iter().filter(|owed| *owed == job_id).count();
+            if owed != usize::from(matches!(job.state, State::Recorded(_))) {
+                return Err(format!("job {job_id} is {owed} times in the outbox in the state {:?}", job.state));
+            }
+            for lease in &job.leases {
+                if !self.lapses.contains(&(lease.until.saturating_sub(self.margin), job_id.clone())) {
+                    return Err(format!("the end of lease {} of job {job_id} is not watched", lease.id));
+                }
+            }
+        }
+        let ordered = [(Phase::Waiting, self.waiting.len()), (Phase::Ready, self.ready.len())];
+        if counts != self.counts || ordered.iter().any(|(phase, length)| counts[*phase as usize] != *length) {
+            return Err(format!("the counts {:?} are not those of the jobs, {counts:?}", self.counts));
+        }
+        Ok(())
+    }
+}
+
+/// A job that comes in.
+#[derive(Debug)]
+pub(crate) struct NewJob {
+    pub(crate) state: State,
+    pub(crate) attempt: u32,
+    pub(crate) terms: Terms,
+    pub(crate) failures: Failures,
+    pub(crate) deliveries: u64,
+}
+
+impl NewJob {
+    pub(crate) fn new(state: State, terms: Terms, deliveries: u64) -> Self {
+        Self { state, attempt: 0, terms, failures: Failures::default(), deliveries }
+    }
+}

@@ -1,0 +1,328 @@
+//! The rules of the lifecycle, one small history each: events in, facts and effects out, and nothing unexpected left
+//! over.
+//!
+//! What holds in every history is checked after every step, by [`Daemon::step`]: the state is sound, each effect has on
+//! disk what it needs, a restart would find each job as far as it is, and the time to wake is not over.
+//!
+//! Out of scope: crashes, several daemons and the real queue; the simulation has them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use lifecycle::{
+    Book, Claimed, Concluded, Delivery, Effect, Ending, Event, Fact, Failure, Failures, Lease, Lifecycle, Notice,
+    Observation, Phase, Run, Settings, Sighting, Stage, Step, Terms, permitted,
+};
+use protocol::{FailureClass, JobId};
+
+mod delivery;
+mod ending;
+mod execution;
+mod node;
+mod restart;
+mod results;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// When all histories begin, since the Unix epoch.
+const START: Duration = Duration::from_secs(1_000_000);
+
+/// A lease is acknowledged early when a third of it is left: 40 seconds after the pull.
+const EARLY_ACK: Duration = Duration::from_secs(40);
+
+fn settings() -> Settings {
+    Settings {
+        slots: 2,
+        batch_size: 100,
+        lease: 60 * SECOND,
+        poll_interval: SECOND,
+        poll_interval_max: 8 * SECOND,
+        retry_delay: 60 * SECOND,
+        claim_patience: 20 * SECOND,
+        drain_timeout: 30 * SECOND,
+        exit_when_idle: false,
+    }
+}
+
+fn slots(slots: usize) -> Settings {
+    Settings { slots, ..settings() }
+}
+
+/// A lifecycle with its disk and its clock.
+struct Daemon {
+    state: Lifecycle,
+    book: Book,
+    now: Duration,
+}
+
+impl Daemon {
+    /// A daemon that finds this on its disk.
+    fn restore(settings: Settings, facts: &[Fact]) -> Self {
+        let mut book = Book::default();
+        facts.iter().for_each(|fact| book.apply(fact));
+        Self { state: Lifecycle::restore(settings, book.entries.clone(), START), book, now: START }
+    }
+
+    /// A daemon whose node is ready, whose keeper has no runs, and whose first pull is on its way.
+    fn pulling(settings: Settings) -> Self {
+        let count = settings.slots;
+        let mut daemon = Self::restore(settings, &[]);
+        assert_eq!(daemon.step(Event::Tick).effects, [Effect::Probe, Effect::Observe]);
+        assert_eq!(daemon.step(observed(&[])).effects, []);
+        assert_eq!(daemon.step(Event::Probed(Ok(()))).effects, [Effect::Pull(count)]);
+        daemon
+    }
+
+    fn step(&mut self, event: Event) -> Step {
+        let step = self.state.step(event, self.now);
+        self.state.check().expect("the invariants hold after every step");
+        step.facts.iter().for_each(|fact| self.book.apply(fact));
+        for effect in &step.effects {
+            permitted(effect, &self.book).expect("what an effect needs is on disk before it");
+        }
+        self.check_what_a_restart_finds();
+        if let Some(at) = self.state.wake_at() {
+            assert!(at > self.now, "it wants to wake at {at:?}, and it is {:?} already", self.now);
+        }
+        step
+    }
+
+    fn check_what_a_restart_finds(&self) {
+        let mut held = 0;
+        for (job_id, phase, attempt, ..) in self.state.jobs().filter(|job| job.1 != Phase::Asked) {
+            held += 1;
+            let entry = self.book.entry(job_id).expect("a job that is ours is remembered");
+            let agrees = match phase {
+                Phase::Asked | Phase::Waiting | Phase::Claiming | Phase::Returning => entry.stage == Stage::Accepted,
+                Phase::Ready | Phase::Running | Phase::Ending => entry.stage == Stage::Launching,
+                Phase::Recorded => matches!(entry.stage, Stage::Recorded(_)),
+            };
+            assert!(agrees && entry.attempt == attempt, "{job_id} is {phase:?} in attempt {attempt}: {entry:?}");
+        }
+        assert_eq!(self.book.entries.len(), held, "a job that is remembered is ours");
+    }
+
+    /// Time passes, and nothing happens.
+    fn tick(&mut self, pause: Duration) -> Vec<Effect> {
+        self.now += pause;
+        self.step(Event::Tick).effects
+    }
+
+    fn phase(&self, job_id: &str) -> Option<Phase> {
+        self.state.phase_of(&id(job_id))
+    }
+
+    /// When it wants to be woken, from now.
+    fn sleeps(&self) -> Option<Duration> {
+        self.state.wake_at().map(|at| at - self.now)
+    }
+
+    /// Delivers a job and accepts it.
+    fn accept(&mut self, delivery: Delivery) -> Step {
+        let job_id = protocol::JobMessage::parse(&delivery.body).expect("the tests deliver jobs").job_id;
+        self.step(Event::Pulled(Ok(vec![delivery])));
+        self.step(Event::Recalled(vec![(job_id, false)]))
+    }
+
+    /// Has a job delivered and started, as its first attempt.
+    fn start(&mut self, job_id: &str, delivery: Delivery) {
+        self.accept(delivery);
+        let step = self.step(claimed(job_id, 1));
+        assert!(step.effects.contains(&Effect::Start(run(job_id, 1))), "{job_id} is started: {step:?}");
+    }
+
+    /// The first attempt of a job ends, and its record is written.
+    fn finish(&mut self, job_id: &str) -> Step {
+        self.step(ended(job_id, 1));
+        self.step(recorded(job_id, 1))
+    }
+
+    /// Lets all go well until it does what is wanted, and says how long that took.
+    fn until(&mut self, wanted: impl Fn(&Effect) -> bool) -> Duration {
+        let begun = self.now;
+        // An hour has 450 pulls of an empty queue.
+        for _ in 0..1_000 {
+            self.now = self.state.wake_at().expect("it has something to wait for");
+            let mut effects = VecDeque::from(self.step(Event::Tick).effects);
+            let mut found = false;
+            while let Some(effect) = effects.pop_front() {
+                found |= wanted(&effect);
+                if let Some(event) = self.answer(&effect).filter(|_| !wanted(&effect)) {
+                    effects.extend(self.step(event).effects);
+                }
+            }
+            if found {
+                return self.now - begun;
+            }
+        }
+        panic!("it never does what is wanted");
+    }
+
+    fn answer(&self, effect: &Effect) -> Option<Event> {
+        let alive = |(job_id, phase, attempt, _): (&JobId, Phase, u32, Duration)| {
+            (phase == Phase::Running).then(|| (Run { job_id: job_id.clone(), attempt }, Sighting::Alive))
+        };
+        match effect {
+            Effect::Probe => Some(Event::Probed(Ok(()))),
+            Effect::Observe => {
+                let runs = self.state.jobs().filter_map(alive).collect();
+                Some(Event::Observed(Observation { runs, complete: true }))
+            }
+            Effect::Pull(_) => Some(Event::Pulled(Ok(vec![]))),
+            Effect::Settle { .. } => Some(Event::Settled(Ok(()))),
+            Effect::Publish(_) => Some(Event::Published(Ok(()))),
+            _ => None,
+        }
+    }
+}
+
+fn id(text: &str) -> JobId {
+    text.parse().expect("the tests use valid ids")
+}
+
+fn ids(texts: &[&str]) -> Vec<JobId> {
+    texts.iter().map(|text| id(text)).collect()
+}
+
+fn run(job_id: &str, attempt: u32) -> Run {
+    Run { job_id: id(job_id), attempt }
+}
+
+fn body(job_id: &str) -> String {
+    format!(r#"{{"v":1,"job_id":"{job_id}","task":"echo","input":null}}"#)
+}
+
+fn job(job_id: &str, lease: &str) -> Delivery {
+    Delivery { lease_id: lease.to_owned(), body: body(job_id), deliveries: 1 }
+}
+
+/// The job may be with another daemon as well.
+fn second_delivery(job_id: &str, lease: &str) -> Delivery {
+    Delivery { deliveries: 2, ..job(job_id, lease) }
+}
+
+fn with_fields(job_id: &str, lease: &str, fields: &str) -> Delivery {
+    let body = format!(r#"{{"v":1,"job_id":"{job_id}","task":"echo","input":null,{fields}}}"#);
+    Delivery { body, ..job(job_id, lease) }
+}
+
+/// A lease that was pulled at the start.
+fn lease(lease: &str) -> Lease {
+    Lease { id: lease.to_owned(), until: START + 60 * SECOND }
+}
+
+fn accepted(job_id: &str, with_lease: &str) -> Fact {
+    let terms = Terms { retries: 0, rerunnable: true };
+    Fact::Accepted { job_id: id(job_id), message: body(job_id), terms, lease: lease(with_lease) }
+}
+
+fn pulled(deliveries: &[Delivery]) -> Event {
+    Event::Pulled(Ok(deliveries.to_vec()))
+}
+
+/// None of the jobs has ended before.
+fn recalled(job_ids: &[&str]) -> Event {
+    Event::Recalled(job_ids.iter().map(|job_id| (id(job_id), false)).collect())
+}
+
+fn claimed(job_id: &str, attempt: u32) -> Event {
+    Event::Claimed(id(job_id), Claimed::Ours(attempt))
+}
+
+fn ended(job_id: &str, attempt: u32) -> Event {
+    Event::RunEnded(run(job_id, attempt))
+}
+
+fn record(job_id: &str) -> String {
+    format!("record of {job_id}")
+}
+
+fn recorded(job_id: &str, attempt: u32) -> Event {
+    Event::Concluded(run(job_id, attempt), Concluded::Recorded(record(job_id)))
+}
+
+/// All that the keeper knows.
+fn observed(runs: &[(Run, Sighting)]) -> Event {
+    Event::Observed(Observation { runs: runs.to_vec(), complete: true })
+}
+
+fn failure(class: FailureClass) -> Failure {
+    Failure { class, what: "it failed".to_owned(), jitter: 1.0 }
+}
+
+fn trouble(pause: Duration) -> Effect {
+    Effect::Say(Notice::QueueTrouble { what: "it failed".to_owned(), next_try: pause })
+}
+
+fn broken(what: &str) -> Effect {
+    Effect::Say(Notice::NodeBroken(what.to_owned()))
+}
+
+fn claim(job_id: &str, last_attempt: u32) -> Effect {
+    Effect::Claim { job_id: id(job_id), last_attempt, rerunnable: true }
+}
+
+fn conclude(job_id: &str, attempt: u32, ending: Ending) -> Effect {
+    Effect::Conclude { run: run(job_id, attempt), ending, may_retry: false }
+}
+
+fn forget(job_id: &str, attempt: u32) -> Effect {
+    Effect::Forget(vec![run(job_id, attempt)])
+}
+
+fn publish(job_ids: &[&str]) -> Effect {
+    Effect::Publish(ids(job_ids))
+}
+
+fn acks(leases: &[&str]) -> Effect {
+    Effect::Settle { acks: leases.iter().map(ToString::to_string).collect(), retries: vec![] }
+}
+
+fn back(leases: &[&str], delay: Duration) -> Effect {
+    let retries = leases.iter().map(|lease| (lease.to_string(), delay)).collect();
+    Effect::Settle { acks: vec![], retries }
+}
+
+fn only(effects: &[Effect], wanted: impl Fn(&Effect) -> bool) -> Vec<Effect> {
+    effects.iter().filter(|effect| wanted(effect)).cloned().collect()
+}
+
+fn is_pull(effect: &Effect) -> bool {
+    matches!(effect, Effect::Pull(_))
+}
+
+fn is_claim(effect: &Effect) -> bool {
+    matches!(effect, Effect::Claim { .. })
+}
+
+fn is_publish(effect: &Effect) -> bool {
+    matches!(effect, Effect::Publish(_))
+}
+
+fn is_settle(effect: &Effect) -> bool {
+    matches!(effect, Effect::Settle { .. })
+}
+
+#[test]
+fn a_job_is_run_published_acknowledged_and_forgotten() {
+    let mut daemon = Daemon::pulling(settings());
+    let step = daemon.step(pulled(&[job("a", "L1")]));
+    let wanted = vec![Effect::Recall(ids(&["a"])), Effect::Pull(1)];
+    assert_eq!(step, Step { facts: vec![], effects: wanted }, "one slot will be taken, one is asked for");
+    let step = daemon.step(recalled(&["a"]));
+    assert_eq!(step, Step { facts: vec![accepted("a", "L1")], effects: vec![claim("a", 0)] });
+    let step = daemon.step(claimed("a", 1));
+    let start = vec![Effect::Start(run("a", 1))];
+    assert_eq!(step, Step { facts: vec![Fact::Launching(id("a"), 1)], effects: start });
+    let step = daemon.step(ended("a", 1));
+    assert_eq!(step, Step { facts: vec![], effects: vec![conclude("a", 1, Ending::Exited)] });
+    let step = daemon.step(recorded("a", 1));
+    let facts = vec![Fact::Recorded(id("a"), record("a"))];
+    assert_eq!(step, Step { facts, effects: vec![forget("a", 1), publish(&["a"])] });
+    let step = daemon.step(Event::Published(Ok(())));
+    assert_eq!(step, Step { facts: vec![Fact::Finished(id("a"))], effects: vec![acks(&["L1"])] });
+    assert_eq!(daemon.step(Event::Settled(Ok(()))), Step::default());
+    assert_eq!((daemon.state.held(), daemon.state.running(), daemon.state.owed()), (0, 0, 0));
+    assert!(daemon.book.finished.contains(&id("a")), "its id is remembered");
+}

@@ -1,0 +1,198 @@
+//! A node that is broken must not eat the queue, and its failures are not those of the jobs.
+
+use super::*;
+
+fn node_failed(job_id: &str, attempt: u32) -> Event {
+    Event::Concluded(run(job_id, attempt), Concluded::NodeFailed("disk full".to_owned()))
+}
+
+fn again(job_id: &str, node: u32) -> Fact {
+    Fact::Again(id(job_id), Failures { node, ..Failures::default() })
+}
+
+/// A daemon with one slot that runs a job, and the node fails it.
+fn failing(delivery: Delivery) -> (Daemon, Step) {
+    let mut daemon = Daemon::pulling(slots(1));
+    daemon.start("a", delivery);
+    daemon.step(ended("a", 1));
+    daemon.step(pulled(&[]));
+    let step = daemon.step(node_failed("a", 1));
+    (daemon, step)
+}
+
+#[test]
+fn a_cause_is_said_when_it_is_new() {
+    let mut daemon = Daemon::restore(settings(), &[]);
+    daemon.step(Event::Tick);
+    let probed = |what: &str| Event::Probed(Err(what.to_owned()));
+    assert_eq!(daemon.step(probed("no apptainer")).effects, [broken("no apptainer")]);
+    for (what, said) in [("no apptainer", vec![]), ("no image", vec![broken("no image")]), ("no image", vec![])] {
+        assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
+        assert_eq!(daemon.step(probed(what)).effects, said);
+        assert_eq!(daemon.state.node_problem(), Some(what));
+    }
+    daemon.tick(10 * SECOND);
+    daemon.step(observed(&[]));
+    let effects = daemon.step(Event::Probed(Ok(()))).effects;
+    assert_eq!(effects, [Effect::Say(Notice::NodeReady), Effect::Pull(2)]);
+    assert_eq!(daemon.state.node_problem(), None);
+}
+
+#[test]
+fn a_job_that_the_node_failed_goes_back_with_a_delay() {
+    let (mut daemon, step) = failing(job("a", "L1"));
+    // A restart must not look for the run: that is on disk before the claim is given up.
+    assert_eq!(step.facts, [again("a", 1)]);
+    assert_eq!(step.effects, [broken("disk full"), Effect::Unclaim(run("a", 1)), forget("a", 1)]);
+    let step = daemon.step(Event::Unclaimed(run("a", 1), Ok(())));
+    assert_eq!(step.facts, [Fact::Released(id("a"))]);
+    assert_eq!(step.effects, [back(&["L1"], 60 * SECOND)]);
+    assert_eq!(daemon.state.held(), 0);
+}
+
+#[test]
+fn a_broken_node_pulls_again_only_after_a_probe() {
+    let (mut daemon, _) = failing(job("a", "L1"));
+    daemon.step(Event::Unclaimed(run("a", 1), Ok(())));
+    daemon.step(Event::Settled(Ok(())));
+    assert_eq!(daemon.sleeps(), Some(10 * SECOND));
+    assert_eq!(daemon.tick(10 * SECOND - MILLISECOND), []);
+    assert_eq!(daemon.tick(MILLISECOND), [Effect::Probe]);
+    assert_eq!(daemon.step(Event::Probed(Err("disk full".to_owned()))).effects, [], "it is said once");
+    assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
+    let effects = daemon.step(Event::Probed(Ok(()))).effects;
+    assert_eq!(effects, [Effect::Say(Notice::NodeReady), Effect::Pull(1)]);
+}
+
+#[test]
+fn a_job_that_cannot_go_back_after_all_waits_here() {
+    // The claim could not be given up.
+    let (mut daemon, _) = failing(job("a", "L1"));
+    assert_eq!(daemon.step(Event::Unclaimed(run("a", 1), Err("disk full".to_owned()))), Step::default());
+    assert_eq!(daemon.until(is_claim), 60 * SECOND);
+    // The lease ran out meanwhile, so the message may be with somebody else.
+    let (mut daemon, _) = failing(job("a", "L1"));
+    assert!(daemon.tick(EARLY_ACK).contains(&acks(&["L1"])));
+    assert_eq!(daemon.step(Event::Unclaimed(run("a", 1), Ok(()))).facts, []);
+    assert_eq!(daemon.phase("a"), Some(Phase::Waiting));
+    assert_eq!(daemon.step(Event::Settled(Ok(()))).facts, [Fact::Acknowledged(id("a"))]);
+}
+
+#[test]
+fn a_job_that_may_be_elsewhere_too_is_tried_here_with_growing_pauses_until_the_node_is_to_blame() {
+    let (mut daemon, mut step) = failing(second_delivery("a", "L1"));
+    for failures in 1..=30 {
+        assert_eq!(step.facts, [again("a", failures)]);
+        assert!(step.effects.contains(&forget("a", failures)), "{step:?}");
+        let pause = 60 * SECOND * 2_u32.pow((failures - 1).min(6));
+        assert_eq!(daemon.until(is_claim), pause.min(3_600 * SECOND), "after {failures} failures");
+        daemon.step(claimed("a", failures + 1));
+        daemon.step(ended("a", failures + 1));
+        step = daemon.step(node_failed("a", failures + 1));
+    }
+    let given_up = conclude("a", 31, Ending::GivenUp("disk full".to_owned()));
+    assert_eq!(step, Step { facts: vec![], effects: vec![broken("disk full"), given_up] });
+    assert_eq!(daemon.step(recorded("a", 31)).facts, [Fact::Recorded(id("a"), record("a"))]);
+}
+
+#[test]
+fn what_a_run_left_behind_is_dealt_with_once_the_node_is_well_again() {
+    let reboot = || Ending::CutOff("reboot".to_owned());
+    let events = [(ended("a", 1), Ending::Exited), (Event::RunCutOff(run("a", 1), "reboot".to_owned()), reboot())];
+    for (event, ending) in events {
+        let mut daemon = Daemon::pulling(slots(1));
+        daemon.start("a", with_fields("a", "L1", r#""rerunnable":false"#));
+        assert!(daemon.step(event).effects.contains(&conclude("a", 1, ending.clone())));
+        daemon.step(pulled(&[]));
+        let step = daemon.step(Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".to_owned())));
+        assert_eq!(step, Step { facts: vec![], effects: vec![broken("disk full")] });
+        assert_eq!(daemon.phase("a"), Some(Phase::Ending), "it is not run again");
+        assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
+        assert_eq!(daemon.step(Event::Probed(Err("disk full".to_owned()))), Step::default());
+        assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
+        let effects = daemon.step(Event::Probed(Ok(()))).effects;
+        assert_eq!(effects, [Effect::Say(Notice::NodeReady), conclude("a", 1, ending)]);
+        assert_eq!(daemon.step(recorded("a", 1)).facts, [Fact::Recorded(id("a"), record("a"))]);
+    }
+}
+
+#[test]
+fn after_a_failure_a_single_job_is_tried_before_the_node_is_trusted() {
+    let mut daemon = Daemon::pulling(settings());
+    daemon.accept(job("a", "L1"));
+    daemon.step(Event::Claimed(id("a"), Claimed::NodeBroken("disk full".to_owned())));
+    daemon.step(Event::Settled(Ok(())));
+    daemon.step(pulled(&[]));
+    daemon.tick(10 * SECOND);
+    let effects = daemon.step(Event::Probed(Ok(()))).effects;
+    assert_eq!(effects, [Effect::Say(Notice::NodeReady), Effect::Pull(1)]);
+    let effects = daemon.step(pulled(&[second_delivery("a", "L2"), job("b", "L3")])).effects;
+    assert_eq!(effects, [Effect::Recall(ids(&["a", "b"]))]);
+    assert_eq!(daemon.step(recalled(&["a", "b"])).effects, [claim("a", 0)]);
+    assert_eq!(daemon.step(claimed("a", 1)).effects, [Effect::Start(run("a", 1))]);
+    assert_eq!(daemon.step(ended("a", 1)).effects, [conclude("a", 1, Ending::Exited)], "it may still be to blame");
+    let effects = daemon.step(recorded("a", 1)).effects;
+    assert_eq!(effects[1..], [claim("b", 0), publish(&["a"]), Effect::Pull(2)]);
+}
+
+#[test]
+fn a_node_that_passes_its_probe_and_breaks_again_is_looked_at_less_and_less() {
+    let mut daemon = Daemon::pulling(slots(1));
+    let mut fail = |pause: Duration| {
+        daemon.accept(job("a", "L1"));
+        daemon.step(Event::Claimed(id("a"), Claimed::NodeBroken("no".to_owned())));
+        daemon.step(Event::Settled(Ok(())));
+        assert_eq!(daemon.until(|effect| *effect == Effect::Probe), pause);
+        daemon.step(Event::Probed(Ok(())));
+    };
+    for pause in [10, 20, 40, 80, 160, 320, 600, 600] {
+        fail(pause * SECOND);
+    }
+    // A job that ends shows that the node is well.
+    daemon.start("b", job("b", "L1"));
+    daemon.finish("b");
+    daemon.step(Event::Published(Ok(())));
+    daemon.step(Event::Settled(Ok(())));
+    daemon.accept(job("a", "L1"));
+    daemon.step(Event::Claimed(id("a"), Claimed::NodeBroken("no".to_owned())));
+    daemon.step(Event::Settled(Ok(())));
+    assert_eq!(daemon.until(|effect| *effect == Effect::Probe), 10 * SECOND);
+}
+
+#[test]
+fn a_job_that_the_node_cannot_claim_goes_back_or_waits_here() {
+    let not_claimed = || Event::Claimed(id("a"), Claimed::NodeBroken("read-only".to_owned()));
+    let mut daemon = Daemon::pulling(slots(1));
+    daemon.accept(job("a", "L1"));
+    let step = daemon.step(not_claimed());
+    assert_eq!(step.facts, [Fact::Released(id("a"))]);
+    assert_eq!(step.effects, [broken("read-only"), back(&["L1"], 60 * SECOND)]);
+
+    let mut daemon = Daemon::pulling(slots(1));
+    daemon.accept(second_delivery("a", "L1"));
+    assert_eq!(daemon.step(not_claimed()), Step { facts: vec![], effects: vec![broken("read-only")] });
+    assert_eq!(daemon.until(is_claim), 60 * SECOND);
+}
+
+#[test]
+fn all_that_was_not_started_goes_back_when_the_node_breaks() {
+    let mut daemon = Daemon::pulling(settings());
+    daemon.start("a", job("a", "L1"));
+    daemon.step(pulled(&[job("b", "L2"), job("c", "L3"), job("d", "L4")]));
+    daemon.step(recalled(&["b", "c"]));
+    // The keeper is away, so b is ready and cannot start; c waits; d may have ended before.
+    daemon.step(Event::KeeperGone);
+    daemon.step(claimed("b", 1));
+    daemon.step(ended("a", 1));
+    let broke = Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".to_owned()));
+    let step = daemon.step(broke);
+    assert_eq!(step.facts, [Fact::Released(id("c")), Fact::Again(id("b"), Failures::default())]);
+    let effects = [broken("disk full"), Effect::Unclaim(run("b", 1)), back(&["L3"], 60 * SECOND)];
+    assert_eq!(step.effects, effects);
+    daemon.step(Event::Settled(Ok(())));
+    let step = daemon.step(Event::Unclaimed(run("b", 1), Ok(())));
+    assert_eq!(step, Step { facts: vec![Fact::Released(id("b"))], effects: vec![back(&["L2"], 60 * SECOND)] });
+    daemon.step(Event::Settled(Ok(())));
+    let step = daemon.step(recalled(&["d"]));
+    assert_eq!(step, Step { facts: vec![], effects: vec![back(&["L4"], 60 * SECOND)] }, "it was never ours");
+}

@@ -1,0 +1,161 @@
+//! Results on their way to the queue, and a queue that fails.
+
+use super::*;
+
+fn published(outcome: Result<(), FailureClass>) -> Event {
+    Event::Published(outcome.map_err(failure))
+}
+
+/// A daemon that finds so many results of this size.
+fn owing(results: usize, bytes: usize) -> Daemon {
+    let facts = (0..results).flat_map(|number| {
+        let job_id = format!("job{number}");
+        [accepted(&job_id, &job_id), Fact::Recorded(id(&job_id), "x".repeat(bytes))]
+    });
+    Daemon::restore(settings(), &facts.collect::<Vec<_>>())
+}
+
+#[test]
+fn results_are_pushed_until_the_queue_takes_them_and_only_then_acknowledged() {
+    let mut daemon = Daemon::pulling(Settings { lease: 3_600 * SECOND, ..settings() });
+    daemon.start("a", job("a", "L1"));
+    assert!(daemon.finish("a").effects.contains(&publish(&["a"])));
+    for (try_number, pause) in [1, 2, 4, 8, 16, 32, 60, 60].into_iter().enumerate() {
+        let effects = daemon.step(published(Err(FailureClass::Unavailable))).effects;
+        let said = if try_number == 0 { vec![trouble(SECOND)] } else { vec![] };
+        assert_eq!(effects, said, "the trouble is said once");
+        assert_eq!(only(&daemon.tick(pause * SECOND - MILLISECOND), is_publish), []);
+        assert_eq!(only(&daemon.tick(MILLISECOND), is_publish), [publish(&["a"])]);
+    }
+    let step = daemon.step(published(Ok(())));
+    assert_eq!(step.facts, [Fact::Finished(id("a"))]);
+    assert_eq!(step.effects, [Effect::Say(Notice::QueueBack), acks(&["L1"])]);
+}
+
+#[test]
+fn under_load_results_and_acknowledgements_are_gathered_and_in_quiet_they_go_at_once() {
+    let mut daemon = Daemon::pulling(slots(4));
+    for (job_id, lease_id) in [("a", "L1"), ("b", "L2"), ("c", "L3"), ("d", "L4")] {
+        daemon.start(job_id, job(job_id, lease_id));
+    }
+    assert_eq!(only(&daemon.finish("a").effects, is_publish), [publish(&["a"])], "the first goes at once");
+    assert_eq!(daemon.step(published(Ok(()))).effects, [acks(&["L1"])]);
+    daemon.step(Event::Settled(Ok(())));
+    daemon.now += 10 * MILLISECOND;
+    assert_eq!(only(&daemon.finish("b").effects, is_publish), []);
+    daemon.now += 10 * MILLISECOND;
+    assert_eq!(only(&daemon.finish("c").effects, is_publish), []);
+    assert_eq!(daemon.sleeps(), Some(80 * MILLISECOND), "a tenth of a second after the last push");
+    assert_eq!(daemon.tick(80 * MILLISECOND), [publish(&["b", "c"])]);
+    assert_eq!(daemon.step(published(Ok(()))).effects, []);
+    assert_eq!(daemon.sleeps(), Some(900 * MILLISECOND), "a second after the last acknowledgement");
+    assert_eq!(daemon.tick(900 * MILLISECOND), [acks(&["L2", "L3"])]);
+    daemon.step(Event::Settled(Ok(())));
+    // With the last job nothing can follow soon.
+    assert_eq!(daemon.finish("d").effects[1..], [publish(&["d"])]);
+    assert_eq!(daemon.step(published(Ok(()))).effects, [acks(&["L4"])]);
+}
+
+#[test]
+fn a_push_holds_what_one_request_may_hold() {
+    let mut daemon = owing(101, 10);
+    let sizes = |effects: &[Effect]| -> Vec<usize> {
+        let size = |effect: &Effect| match effect {
+            Effect::Publish(jobs) => Some(jobs.len()),
+            _ => None,
+        };
+        effects.iter().filter_map(size).collect()
+    };
+    assert_eq!(sizes(&daemon.step(Event::Tick).effects), [100]);
+    assert_eq!(sizes(&daemon.step(published(Ok(()))).effects), [1]);
+
+    let mut daemon = owing(3, 100_000);
+    assert_eq!(sizes(&daemon.step(Event::Tick).effects), [2]);
+    assert_eq!(sizes(&daemon.step(published(Ok(()))).effects), [1]);
+
+    let mut daemon = owing(2, 300_000);
+    assert_eq!(sizes(&daemon.step(Event::Tick).effects), [1], "the queue is to say that it is too large");
+}
+
+#[test]
+fn no_more_jobs_are_taken_while_too_many_results_are_owed() {
+    let entry = |number: usize| lifecycle::Entry {
+        job_id: id(&format!("job{number}")),
+        stage: Stage::Recorded(1),
+        attempt: 1,
+        terms: Terms::default(),
+        failures: Failures::default(),
+        lease: None,
+    };
+    // Without the check after each step, which would compare each result with each other.
+    let mut state = Lifecycle::restore(settings(), (0..10_000).map(entry).collect(), START);
+    state.step(Event::Tick, START);
+    state.step(observed(&[]), START);
+    assert_eq!(state.step(Event::Probed(Ok(())), START).effects, []);
+    assert_eq!(only(&state.step(published(Ok(())), START).effects, is_pull), [Effect::Pull(2)]);
+}
+
+#[test]
+fn a_result_that_is_refused_does_not_hold_up_the_others() {
+    let mut daemon = Daemon::pulling(slots(3));
+    for (job_id, lease_id) in [("a", "L1"), ("b", "L2"), ("c", "L3")] {
+        daemon.start(job_id, job(job_id, lease_id));
+    }
+    daemon.finish("a");
+    daemon.finish("b");
+    daemon.finish("c");
+    assert_eq!(only(&daemon.step(published(Ok(()))).effects, is_publish), [publish(&["b", "c"])]);
+    daemon.step(Event::Settled(Ok(())));
+    // Refused together, they go one by one.
+    assert_eq!(daemon.step(published(Err(FailureClass::Refused))).effects, [trouble(SECOND)]);
+    assert_eq!(daemon.tick(SECOND), [publish(&["b"])]);
+    let step = daemon.step(published(Err(FailureClass::Refused)));
+    let given_up = Notice::ResultRefused { job_id: id("b"), what: "it failed".to_owned() };
+    assert_eq!(step.facts, [Fact::Finished(id("b"))]);
+    assert_eq!(step.effects, [Effect::Say(given_up), acks(&["L2"])]);
+    assert_eq!(daemon.tick(2 * SECOND), [publish(&["c"])]);
+    let step = daemon.step(published(Ok(())));
+    assert_eq!(step.facts, [Fact::Finished(id("c"))]);
+    assert_eq!(step.effects, [Effect::Say(Notice::QueueBack)], "the acknowledgement before is still under way");
+}
+
+#[test]
+fn leases_that_are_refused_are_not_sent_again() {
+    let mut daemon = Daemon::pulling(slots(1));
+    daemon.start("a", job("a", "L1"));
+    daemon.tick(EARLY_ACK);
+    let step = daemon.step(Event::Settled(Err(failure(FailureClass::Refused))));
+    assert_eq!(step, Step { facts: vec![], effects: vec![trouble(SECOND)] }, "it may be delivered again");
+    assert_eq!(daemon.tick(10 * SECOND), []);
+}
+
+#[test]
+fn failures_of_the_queue_are_met_by_class() {
+    let cases = [
+        (FailureClass::Paused, 30),
+        (FailureClass::QuotaExhausted, 900),
+        (FailureClass::Throttled(Some(7 * SECOND)), 7),
+        (FailureClass::Throttled(None), 1),
+        (FailureClass::Unavailable, 1),
+        (FailureClass::PullNotEnabled, 1),
+    ];
+    for (class, pause) in cases {
+        let mut daemon = Daemon::pulling(settings());
+        let effects = daemon.step(Event::Pulled(Err(failure(class)))).effects;
+        assert_eq!(effects, [trouble(pause * SECOND)], "{class:?}");
+        assert_eq!(daemon.until(is_pull), pause * SECOND, "{class:?}");
+        assert_eq!(daemon.step(pulled(&[])).effects, [Effect::Say(Notice::QueueBack)]);
+    }
+}
+
+#[test]
+fn a_queue_that_stays_without_pull_consumer_is_a_mistake() {
+    let mut daemon = Daemon::pulling(settings());
+    let mut effects = daemon.step(Event::Pulled(Err(failure(FailureClass::PullNotEnabled)))).effects;
+    while effects != [Effect::Fail("it failed".to_owned())] {
+        assert!(daemon.now < START + 120 * SECOND, "it must give up");
+        daemon.until(is_pull);
+        effects = daemon.step(Event::Pulled(Err(failure(FailureClass::PullNotEnabled)))).effects;
+    }
+    assert!(daemon.now >= START + 60 * SECOND, "a new consumer needs some time");
+}

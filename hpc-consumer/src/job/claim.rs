@@ -1,0 +1,419 @@
+//! Whose a job is, among daemons that share `RESULTS_DIR`.
+//!
+//! The claim is the job directory, which one of many can make, and in it `meta.json` with owner and attempt. Whether
+//! another owner is alive is told by the heart that its keeper writes, seen with our own clock: the clocks of two
+//! machines are never compared. What is done about what is seen is decided in [`super::whose`].
+//!
+//! Invariants: a new directory is ours once we have made `meta.json` in it, which one of many can do as well. What
+//! another one has claimed is taken over only by moving its directory to `.attempts`, and there it is the proof for
+//! its former owner, because a job can change its own `meta.json`.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::time::{Duration, Instant};
+
+use lifecycle::Claimed;
+use protocol::{JobId, JobInput, JobMessage, JobResult, Reason, Timestamp};
+use rustix::fs::CWD;
+
+use super::Node;
+use super::files::{OwnFile, Place, is_missing, read_own_file, to_json, write_new};
+use super::meta::{is_blank, meta_of, names_job};
+use super::record::Record;
+use super::whose::{Seen, Verdict, decide};
+
+/// How often we look again because others changed what we had seen.
+const LOOKS_MAX: u32 = 8;
+
+/// What goes when a further attempt begins in a directory; all else is the job's, its checkpoints above all.
+const FILES_OF_AN_ATTEMPT: [&str; 4] = ["output.json", "stdout.log", "stderr.log", "input.json"];
+
+/// A job to be claimed.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    job_id: JobId,
+    task: String,
+    created_at: Option<Timestamp>,
+    /// The content of `input.json`.
+    input: String,
+}
+
+impl Wanted {
+    pub(super) fn new(job: &JobMessage) -> Self {
+        let input = JobInput { job_id: &job.job_id, task: &job.task, input: &job.input, metadata: &job.metadata };
+        Self { input: to_json(&input), job_id: job.job_id.clone(), task: job.task.clone(), created_at: job.created_at }
+    }
+}
+
+impl Node {
+    pub(super) fn claim_now(&self, wanted: &Wanted, last_attempt: u32, rerunnable: bool, at: Instant) -> Claimed {
+        self.try_claim(wanted, last_attempt, rerunnable, at).unwrap_or_else(|error| {
+            let place = self.results.job_dir(&wanted.job_id);
+            Claimed::NodeBroken(format!("the job directory {} cannot be made: {error}", place.display()))
+        })
+    }
+
+    fn try_claim(&self, wanted: &Wanted, launched: u32, rerunnable: bool, at: Instant) -> io::Result<Claimed> {
+        let job_id = &wanted.job_id;
+        let mut last_attempt = launched;
+        for _ in 0..LOOKS_MAX {
+            match decide(self.look(job_id, launched, at)?, last_attempt, rerunnable, self.stale) {
+                Verdict::Finished(record) => return Ok(Claimed::Finished(record)),
+                Verdict::Fill(attempt) if self.fill(wanted, attempt)? => return Ok(Claimed::Ours(attempt)),
+                Verdict::GoOn(attempt) if self.go_on(wanted, attempt)? => return Ok(Claimed::Ours(attempt)),
+                Verdict::Fill(_) | Verdict::GoOn(_) | Verdict::Look => {}
+                Verdict::MoveAside { attempt, inode } => {
+                    if !self.results.move_aside(job_id, attempt, inode)? {
+                        return Ok(Claimed::Elsewhere);
+                    }
+                    tracing::info!(%job_id, attempt, "job is taken over; the files of the attempt before are in .attempts");
+                    last_attempt = last_attempt.max(attempt).max(1);
+                }
+                Verdict::DropRecord => self.results.remove_record(job_id)?,
+                Verdict::EndLost(problem) => {
+                    let message = format!("the job has ended, and it is lost how: {problem}");
+                    return self.finish(wanted, 0, Reason::Lost, message);
+                }
+                Verdict::CutOff { attempt, host } => {
+                    let place = self.results.job_dir(job_id);
+                    let which = if attempt == 0 { "an attempt".to_owned() } else { format!("attempt {attempt}") };
+                    let message = format!(
+                        "the hpc-consumer on {host} that held {which} is gone, and the job may not be started again; what is left of it is in {}",
+                        place.display()
+                    );
+                    return self.finish(wanted, attempt, Reason::Lost, message);
+                }
+                Verdict::Reject => {
+                    let place = self.results.job_dir(job_id);
+                    let message =
+                        format!("{} is there already and is not of this job; it stays as it is", place.display());
+                    return self.finish(wanted, 0, Reason::Rejected, message);
+                }
+                Verdict::Wait => return Ok(Claimed::Elsewhere),
+            }
+        }
+        Ok(Claimed::Elsewhere)
+    }
+
+    /// Records an end without a run of ours.
+    fn finish(&self, wanted: &Wanted, attempt: u32, reason: Reason, message: String) -> io::Result<Claimed> {
+        let result = JobResult {
+            attempt,
+            created_at: wanted.created_at,
+            ..self.failed(wanted.job_id.clone(), Some(wanted.task.clone()), reason, message)
+        };
+        Ok(Claimed::Finished(self.results.write_record(&wanted.job_id, &result.to_json())?))
+    }
+
+    fn look(&self, job_id: &JobId, launched: u32, at: Instant) -> io::Result<Seen> {
+        match self.results.record(job_id)? {
+            Record::Missing if self.results.make_job_dir(job_id)? => Ok(Seen::Made),
+            Record::Missing => self.look_inside(job_id, launched, at),
+            Record::Whole(record) => Ok(Seen::Record(record)),
+            Record::Unreadable(problem) => Ok(Seen::UnreadableRecord(problem)),
+            Record::Blank => {
+                let ours = matches!(self.look_inside(job_id, launched, at)?, Seen::Ours { .. });
+                Ok(Seen::BlankRecord { ours, quiet: self.quiet(format!("record {job_id}"), None, at) })
+            }
+        }
+    }
+
+    fn look_inside(&self, job_id: &JobId, launched: u32, at: Instant) -> io::Result<Seen> {
+        let dir = match self.results.open_job_dir(job_id)? {
+            Place::Nothing => return Ok(Seen::Gone),
+            Place::Foreign => return Ok(Seen::Foreign),
+            Place::Dir(dir) => dir,
+        };
+        let inode = dir.inode()?;
+        let unchanged = || self.quiet(format!("job {job_id}"), Some(inode.to_string()), at);
+        let unknown = || Seen::Others { attempt: 0, inode, host: "another node".to_owned(), quiet: unchanged() };
+        let file = dir.read("meta.json")?;
+        if let Some(meta) = meta_of(job_id, &file) {
+            let attempt = meta.attempt.max(1);
+            return Ok(if meta.owner == self.owner {
+                Seen::Ours { attempt }
+            } else if meta.owner.is_empty() {
+                Seen::Released { attempt, inode }
+            } else {
+                let quiet = self.quiet(format!("owner {}", meta.owner), self.beat(&meta.owner)?, at);
+                Seen::Others { attempt, inode, host: meta.host, quiet }
+            });
+        }
+        // A job can spoil its meta.json. Its input still tells whose directory it is.
+        let (blank, input) = (is_blank(&file), names_job(&dir.read("input.json")?, job_id));
+        if !input && matches!(file, OwnFile::Missing) && dir.holds_only(&[])? {
+            return Ok(Seen::Empty { quiet: unchanged() });
+        }
+        if blank && input && !is_blank(&dir.read("meta.json")?) {
+            // Somebody was writing both just now.
+            return Ok(Seen::Gone);
+        }
+        // Blank without an input: somebody writes it just now, or the machine went down before it was on the disk.
+        let written = input || !blank;
+        if written && launched > 0 && !self.results.was_moved_aside(job_id, launched)? {
+            return Ok(Seen::Ours { attempt: launched });
+        }
+        Ok(if input || blank { unknown() } else { Seen::Foreign })
+    }
+
+    fn quiet(&self, of: String, text: Option<String>, at: Instant) -> Duration {
+        self.signs.quiet(of, text, self.stale / 2, at)
+    }
+
+    /// What the keeper of an owner wrote last.
+    fn beat(&self, owner: &str) -> io::Result<Option<String>> {
+        Ok(match read_own_file(CWD, &self.results.heart(owner))? {
+            OwnFile::Text(text) => Some(text),
+            OwnFile::Missing | OwnFile::Foreign => None,
+        })
+    }
+
+    /// Makes an empty directory ours; `false` if another one does, or takes it away.
+    fn fill(&self, wanted: &Wanted, attempt: u32) -> io::Result<bool> {
+        let dir = self.results.job_dir(&wanted.job_id);
+        let (meta, input) = (dir.join("meta.json"), dir.join("input.json"));
+        let mut file = match File::options().write(true).create_new(true).open(&meta) {
+            Ok(file) => file,
+            Err(error) if is_missing(&error) || error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            Err(error) => {
+                let _ = fs::remove_dir(&dir);
+                return Err(error);
+            }
+        };
+        let claim = self.meta(&wanted.job_id, attempt, &self.owner);
+        let written = file.write_all(claim.as_bytes()).and_then(|()| write_new(&input, wanted.input.as_bytes()));
+        if let Err(error) = written {
+            // On a full disk, say. Nobody should wait for a claim behind which nobody stands.
+            for path in [input, meta] {
+                let _ = fs::remove_file(path);
+            }
+            let _ = fs::remove_dir(&dir);
+            return Err(error);
+        }
+        Ok(true)
+    }
+
+    /// Claims our own directory for a further attempt; `false` if it is not ours any more.
+    fn go_on(&self, wanted: &Wanted, attempt: u32) -> io::Result<bool> {
+        let Place::Dir(dir) = self.results.open_job_dir(&wanted.job_id)? else { return Ok(false) };
+        dir.unlock()?;
+        for name in FILES_OF_AN_ATTEMPT {
+            dir.remove(name)?;
+        }
+        dir.write_new("input.json", &wanted.input)?;
+        dir.replace("meta.json", &self.meta(&wanted.job_id, attempt, &self.owner))?;
+        // If it was moved away meanwhile, this went into the old one.
+        match self.results.open_job_dir(&wanted.job_id)? {
+            Place::Dir(found) => Ok(found.inode()? == dir.inode()?),
+            Place::Nothing | Place::Foreign => Ok(false),
+        }
+    }
+
+    /// Is this the `RESULTS_DIR` that our keeper writes its heart to? If its file system is away, there may be an
+    /// empty directory in its place.
+    pub(super) fn is_mounted(&self) -> io::Result<bool> {
+        Ok(self.beat(&self.owner)?.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::Arc;
+
+    use protocol::Status;
+
+    use super::*;
+    use crate::job::tests::{job, node, run};
+
+    /// A `RESULTS_DIR` that two daemons share.
+    struct Shared {
+        temp: tempfile::TempDir,
+        start: Instant,
+        us: Arc<Node>,
+        them: Arc<Node>,
+    }
+
+    impl Shared {
+        fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            let (us, them) = (node(temp.path(), "us"), node(temp.path(), "them"));
+            Self { temp, start: Instant::now(), us, them }
+        }
+
+        fn path(&self, name: &str) -> std::path::PathBuf {
+            self.temp.path().join(name)
+        }
+
+        fn write(&self, name: &str, content: &str) {
+            fs::write(self.path(name), content).unwrap();
+        }
+
+        fn claim(&self, node: &Node, last_attempt: u32, seconds: u64) -> Claimed {
+            node.claim_now(&Wanted::new(&job("j1")), last_attempt, true, self.start + Duration::from_secs(seconds))
+        }
+
+        /// Looks until the others must be taken for dead.
+        fn wait(&self, node: &Node) {
+            for seconds in [0, 30] {
+                assert_eq!(self.claim(node, 0, seconds), Claimed::Elsewhere);
+            }
+        }
+    }
+
+    fn result(claimed: Claimed) -> JobResult {
+        let Claimed::Finished(record) = claimed else { panic!("{claimed:?}") };
+        JobResult::parse(&record).unwrap()
+    }
+
+    #[test]
+    fn our_next_attempt_goes_on_in_our_directory() {
+        let shared = Shared::new();
+        assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1));
+        let input = fs::read_to_string(shared.path("j1/input.json")).unwrap();
+        assert_eq!(input, "{\"job_id\":\"j1\",\"task\":\"echo\",\"input\":{\"n\":1},\"metadata\":null}\n");
+        assert_eq!(fs::metadata(shared.path("j1")).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1), "it was not launched");
+        for name in ["j1/output.json", "j1/stdout.log", "j1/checkpoint"] {
+            shared.write(name, "1");
+        }
+        fs::remove_file(shared.path("j1/input.json")).unwrap();
+        assert_eq!(shared.claim(&shared.us, 1, 0), Claimed::Ours(2));
+        assert!(!shared.path("j1/output.json").exists(), "an earlier output must not be taken for this one's");
+        assert!(!shared.path("j1/stdout.log").exists() && shared.path("j1/checkpoint").exists());
+        assert_eq!(fs::read_to_string(shared.path("j1/input.json")).unwrap(), input);
+        let meta = fs::read_to_string(shared.path("j1/meta.json")).unwrap();
+        assert!(meta.contains(r#""attempt":2,"owner":"us""#), "{meta}");
+    }
+
+    #[test]
+    fn a_job_that_spoils_its_directory_is_still_known() {
+        let foreign =
+            r#"{"v":1,"job_id":"j2","attempt":1,"owner":"us","host":"x","started_at":"2026-11-21T00:00:00Z"}"#;
+        for spoiled in ["", "{", foreign] {
+            let shared = Shared::new();
+            assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1));
+            shared.write("j1/meta.json", spoiled);
+            assert_eq!(shared.claim(&shared.us, 1, 0), Claimed::Ours(2), "{spoiled:?}");
+            shared.write("j1/meta.json", spoiled);
+            shared.wait(&shared.them);
+            assert_eq!(shared.claim(&shared.them, 0, 60), Claimed::Ours(2), "{spoiled:?}");
+            assert!(shared.path(".attempts/j1.0/input.json").exists());
+        }
+        let shared = Shared::new();
+        assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1));
+        fs::set_permissions(shared.path("j1"), fs::Permissions::from_mode(0)).unwrap();
+        assert_eq!(shared.claim(&shared.us, 1, 0), Claimed::Ours(2), "it locked us out");
+    }
+
+    #[test]
+    fn the_job_of_a_dead_daemon_is_taken_over_and_that_of_a_living_one_is_not() {
+        let shared = Shared::new();
+        let first = run("j1", 1);
+        assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1));
+        shared.write("j1/checkpoint", "1");
+        shared.wait(&shared.them);
+        fs::write(shared.us.results.heart("us"), "{\"beat\":2}\n").unwrap();
+        for seconds in [60, 90] {
+            assert_eq!(shared.claim(&shared.them, 0, seconds), Claimed::Elsewhere, "it lives");
+        }
+        assert_eq!(shared.claim(&shared.them, 0, 120), Claimed::Ours(2));
+        assert!(shared.path(".attempts/j1.1/checkpoint").exists() && !shared.path("j1/checkpoint").exists());
+
+        // The former owner was only suspended.
+        let Place::Dir(dir) = shared.us.results.open_job_dir(&first.job_id).unwrap() else { panic!() };
+        assert!(!shared.us.is_ours(Some(&dir), &first).unwrap());
+        assert!(shared.them.is_ours(Some(&dir), &run("j1", 2)).unwrap());
+        assert_eq!(shared.us.unclaim_now(&first), Ok(()));
+        assert_eq!(shared.claim(&shared.us, 1, 0), Claimed::Elsewhere);
+        assert_eq!(shared.claim(&shared.them, 2, 0), Claimed::Ours(3), "it still holds the job");
+    }
+
+    #[test]
+    fn a_job_that_must_not_run_twice_is_lost_with_its_daemon() {
+        let shared = Shared::new();
+        assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1));
+        shared.wait(&shared.them);
+        let wanted = Wanted::new(&job("j1"));
+        let claimed = shared.them.claim_now(&wanted, 0, false, shared.start + Duration::from_secs(60));
+        let lost = result(claimed.clone());
+        assert_eq!((lost.status, lost.reason, lost.attempt), (Status::Failed, Some(Reason::Lost), 1));
+        assert!(shared.path("j1/input.json").exists(), "what is left can be looked at");
+        assert_eq!(shared.claim(&shared.us, 1, 0), claimed, "one end for all");
+    }
+
+    #[test]
+    fn what_was_given_up_is_for_the_next_one_at_once() {
+        let shared = Shared::new();
+        assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1));
+        assert_eq!(shared.us.unclaim_now(&run("j1", 2)), Ok(()), "that is not the run of this claim");
+        assert!(shared.path("j1").exists());
+        assert_eq!(shared.us.unclaim_now(&run("j1", 1)), Ok(()));
+        assert!(!shared.path("j1").exists(), "nothing happened in it");
+        assert_eq!(shared.us.unclaim_now(&run("j1", 1)), Ok(()));
+
+        assert_eq!(shared.claim(&shared.them, 0, 0), Claimed::Ours(1));
+        shared.write("j1/checkpoint", "1");
+        assert_eq!(shared.them.unclaim_now(&run("j1", 1)), Ok(()));
+        assert_eq!(shared.claim(&shared.us, 1, 0), Claimed::Ours(2));
+        assert!(shared.path(".attempts/j1.1/checkpoint").exists());
+        assert_eq!(shared.claim(&shared.them, 1, 0), Claimed::Elsewhere);
+    }
+
+    #[test]
+    fn an_empty_directory_is_left_alone_for_a_while() {
+        let shared = Shared::new();
+        fs::create_dir(shared.path("j1")).unwrap();
+        shared.wait(&shared.us);
+        assert_eq!(shared.claim(&shared.us, 0, 60), Claimed::Ours(1));
+        assert_eq!(shared.claim(&shared.them, 0, 60), Claimed::Elsewhere);
+        // Who made it and was suspended before it wrote its claim.
+        let wanted = Wanted::new(&job("j1"));
+        assert!(!shared.them.fill(&wanted, 1).unwrap());
+    }
+
+    #[test]
+    fn what_is_not_ours_stays_and_the_job_is_rejected() {
+        let shared = Shared::new();
+        fs::create_dir(shared.path("j1")).unwrap();
+        shared.write("j1/thesis.tex", "x");
+        assert_eq!(result(shared.claim(&shared.us, 0, 0)).reason, Some(Reason::Rejected));
+        assert!(shared.path("j1/thesis.tex").exists());
+        fs::remove_dir_all(shared.path("j1")).unwrap();
+        fs::remove_file(shared.path("j1.json")).unwrap();
+        shared.write("j1", "x");
+        assert!(result(shared.claim(&shared.us, 0, 0)).message.unwrap().contains("is there already"));
+        assert_eq!(fs::read_to_string(shared.path("j1")).unwrap(), "x");
+    }
+
+    #[test]
+    fn what_is_no_record_is_not_published_as_one() {
+        let shared = Shared::new();
+        shared.write("j1.json", "{}");
+        let lost = result(shared.claim(&shared.us, 0, 0));
+        assert_eq!(lost.reason, Some(Reason::Lost));
+        assert!(lost.message.unwrap().contains("is no record"));
+        assert_eq!(fs::read_dir(shared.path("_rejected")).unwrap().count(), 1, "it is kept");
+        assert!(!shared.path("j1").exists(), "nothing is claimed for it");
+    }
+
+    #[test]
+    fn an_empty_record_is_left_to_its_owner_for_a_while() {
+        let shared = Shared::new();
+        assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1));
+        shared.write("j1.json", "");
+        shared.wait(&shared.them);
+        assert_eq!(shared.claim(&shared.us, 1, 0), Claimed::Ours(2), "it was never announced");
+        shared.write("j1.json", "");
+        assert_eq!(result(shared.claim(&shared.them, 0, 60)).reason, Some(Reason::Lost));
+    }
+
+    #[test]
+    fn a_results_dir_that_is_away_is_no_fault_of_the_job() {
+        let shared = Shared::new();
+        fs::remove_dir_all(shared.temp.path()).unwrap();
+        let claimed = shared.claim(&shared.us, 0, 0);
+        assert!(matches!(&claimed, Claimed::NodeBroken(problem) if problem.contains("cannot be made")), "{claimed:?}");
+        fs::create_dir(shared.temp.path()).unwrap();
+    }
+}

@@ -1,0 +1,398 @@
+//! From a run that is over to its result: whose fault it was, what the task left behind, and the final record.
+//!
+//! Out of scope: what follows for the job (`lifecycle`). Invariants: the output is on disk before the record tells of
+//! it, and nothing is recorded for a run whose job another daemon has taken over.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use lifecycle::{Concluded, Run};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use protocol::{JobId, JobMessage, JobResult, Reason, RuntimeKind, Status, VERSION, limits, timestamp_from_millis};
+
+use super::files::Place;
+use super::job_dir::JobDir;
+use super::output::{self, Output};
+use super::{Node, blocking, now};
+use crate::run::{Ended, Finished};
+
+/// What stays as it is in the path of a `file:` URI.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// What is known of the end of a run.
+#[derive(Debug, Clone)]
+pub(crate) enum Conclusion {
+    /// The keeper saw how it ended.
+    Finished(Finished),
+    /// Nobody saw it; the text says what is known.
+    CutOff(String),
+    /// The node failed the job too often; the text says how it did the last time.
+    GivenUp(String),
+}
+
+impl Node {
+    /// After a run that failed: was it the node? What the run itself says is not evidence enough.
+    pub(super) async fn exonerate(self: &Arc<Self>, finished: &Finished) -> Result<(), String> {
+        match &finished.ended {
+            Ended::Exit(0) | Ended::TimeLimit | Ended::Stopped => return Ok(()),
+            Ended::NotStarted(problem) => return Err(format!("the job cannot be started: {problem}")),
+            Ended::Exit(_) | Ended::Signal(_) => {}
+        }
+        let node = self.clone();
+        let scratch = blocking(move || node.results.probe()).await?;
+        if self.runtime.suspects_itself(&finished.ended, &finished.stderr_tail) {
+            return self.runtime.probe(&scratch).await;
+        }
+        Ok(())
+    }
+
+    pub(super) fn conclude_now(
+        &self,
+        job: JobMessage,
+        run: &Run,
+        conclusion: Conclusion,
+        may_retry: bool,
+    ) -> Concluded {
+        let place = self.results.job_dir(&run.job_id);
+        self.try_conclude(job, run, conclusion, may_retry).unwrap_or_else(|error| {
+            Concluded::NodeBroken(format!("what a run left in {} cannot be read: {error}", place.display()))
+        })
+    }
+
+    fn try_conclude(
+        &self,
+        job: JobMessage,
+        run: &Run,
+        conclusion: Conclusion,
+        may_retry: bool,
+    ) -> io::Result<Concluded> {
+        // Held open: should it be taken over in this moment, it is still ours that is read.
+        let dir = match self.results.open_job_dir(&run.job_id)? {
+            Place::Dir(dir) => Some(dir),
+            // A job may remove its own directory.
+            Place::Nothing | Place::Foreign if self.is_mounted()? => None,
+            Place::Nothing | Place::Foreign => {
+                return Err(io::Error::other("RESULTS_DIR is not the one it was; is its file system mounted?"));
+            }
+        };
+        if !self.is_ours(dir.as_ref(), run)? {
+            return Ok(Concluded::TakenOver);
+        }
+        let finished = match conclusion {
+            Conclusion::Finished(finished) if finished.ended != Ended::Stopped => finished,
+            Conclusion::Finished(_) => {
+                return Ok(self.record(self.lost(job, run, "it was ended because hpc-consumer was told to end all")));
+            }
+            Conclusion::CutOff(what) => return Ok(self.record(self.lost(job, run, &what))),
+            Conclusion::GivenUp(problem) => {
+                let message = format!(
+                    "this node failed the job again and again, through no fault of the job; at last: {problem}"
+                );
+                return Ok(self.record(self.of_run(job, run, Some((Reason::Infrastructure, message)))));
+            }
+        };
+        let result = self.result(job, run, dir.as_ref(), finished)?;
+        // A task that could not write its output on a full disk is not to blame for it.
+        if (result.reason == Some(Reason::Output) || self.results.is_full())
+            && let Err(problem) = self.results.probe()
+        {
+            // An output that is there and can be used is kept until there is room for its record.
+            let usable = result.status == Status::Completed && result.output_bytes.is_some();
+            return Ok(if usable { Concluded::NodeBroken(problem) } else { Concluded::NodeFailed(problem) });
+        }
+        // Only these come from a run that ended; none is the node's fault.
+        if may_retry && result.status == Status::Failed {
+            return Ok(Concluded::TaskFailed);
+        }
+        Ok(self.record(result))
+    }
+
+    fn result(&self, job: JobMessage, run: &Run, dir: Option<&JobDir>, finished: Finished) -> io::Result<JobResult> {
+        let time_limit = self.time_limit(&job).as_secs();
+        let failure = match &finished.ended {
+            Ended::Exit(0) => None,
+            Ended::Exit(code) => Some((Reason::Exit, format!("the task ended with exit code {code}"))),
+            Ended::Signal(signal) => Some((Reason::Signal, format!("signal {signal} ended the task"))),
+            Ended::TimeLimit => Some((
+                Reason::TimeLimit,
+                format!("the task was ended: it ran longer than its time limit of {time_limit} s"),
+            )),
+            // These do not come here, because they are not the task's end.
+            Ended::Stopped => Some((Reason::Lost, "the task was stopped".to_owned())),
+            Ended::NotStarted(problem) => Some((Reason::Infrastructure, problem.clone())),
+        };
+        let (exit_code, signal) = match finished.ended {
+            Ended::Exit(code) => (Some(code), None),
+            Ended::Signal(signal) => (None, Some(signal)),
+            Ended::TimeLimit | Ended::Stopped | Ended::NotStarted(_) => (None, None),
+        };
+        let mut result = JobResult {
+            exit_code,
+            signal,
+            started_at: Some(timestamp_from_millis(finished.started_at_ms)),
+            finished_at: Some(timestamp_from_millis(finished.finished_at_ms)),
+            ..self.of_run(job, run, failure)
+        };
+        self.add_output(&mut result, dir)?;
+        if result.status == Status::Failed && !finished.stderr_tail.is_empty() {
+            result.stderr_tail = Some(finished.stderr_tail);
+        }
+        Ok(result)
+    }
+
+    fn add_output(&self, result: &mut JobResult, dir: Option<&JobDir>) -> io::Result<()> {
+        let no_output = "the task ended well and wrote no output.json";
+        let Some(dir) = dir else {
+            result.message.get_or_insert(no_output.to_owned());
+            return Ok(());
+        };
+        match output::read(dir.as_fd())? {
+            Output::Missing => {
+                result.message.get_or_insert(no_output.to_owned());
+            }
+            Output::Inline { json, bytes } => {
+                result.result_pointer = self.uri(&self.results.output_path(&result.job_id));
+                result.output = Some(json);
+                result.output_bytes = Some(bytes);
+                dir.sync()?;
+            }
+            Output::Large { bytes, checked } => {
+                result.result_pointer = self.uri(&self.results.output_path(&result.job_id));
+                result.output_bytes = Some(bytes);
+                dir.sync()?;
+                let unchecked = if checked { "" } else { "; whether it is JSON was not checked" };
+                let limit = limits::INLINE_OUTPUT_BYTES_MAX;
+                let message = format!(
+                    "output.json has {bytes} bytes, more than the {limit} that travel with a result; it stays on the cluster{unchecked}"
+                );
+                result.message.get_or_insert(message);
+            }
+            Output::Unusable { problem, bytes } => {
+                result.output_bytes = bytes;
+                if result.status == Status::Completed {
+                    result.status = Status::Failed;
+                    result.reason = Some(Reason::Output);
+                    result.message = Some(problem);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The result of a run of which nobody can say how it ended.
+    fn lost(&self, job: JobMessage, run: &Run, what: &str) -> JobResult {
+        let place = self.results.job_dir(&run.job_id);
+        let message = format!(
+            "it cannot be known how attempt {} ended: {what}; what it left is in {}",
+            run.attempt,
+            place.display()
+        );
+        self.of_run(job, run, Some((Reason::Lost, message)))
+    }
+
+    /// The result of a run here.
+    fn of_run(&self, job: JobMessage, run: &Run, failure: Option<(Reason, String)>) -> JobResult {
+        JobResult {
+            attempt: run.attempt,
+            runtime: Some(self.runtime.kind()),
+            isolated: Some(self.runtime.kind() == RuntimeKind::Apptainer),
+            created_at: job.created_at,
+            ..self.outcome(job.job_id, Some(job.task), failure)
+        }
+    }
+
+    /// A failed result without any run.
+    pub(super) fn failed(&self, job_id: JobId, task: Option<String>, reason: Reason, message: String) -> JobResult {
+        self.outcome(job_id, task, Some((reason, message)))
+    }
+
+    fn outcome(&self, job_id: JobId, task: Option<String>, failure: Option<(Reason, String)>) -> JobResult {
+        let (reason, message) = failure.unzip();
+        JobResult {
+            v: VERSION,
+            result_pointer: self.uri(&self.results.record_path(&job_id)),
+            job_id,
+            status: if reason.is_some() { Status::Failed } else { Status::Completed },
+            reason,
+            message,
+            exit_code: None,
+            signal: None,
+            task,
+            attempt: 0,
+            runtime: None,
+            isolated: None,
+            host: Some(self.host.clone()),
+            created_at: None,
+            started_at: None,
+            finished_at: Some(now()),
+            output: None,
+            output_bytes: None,
+            stderr_tail: None,
+        }
+    }
+
+    /// Writes the final record. The job has ended and may never run again: until the disk takes it, this is repeated.
+    fn record(&self, mut result: JobResult) -> Concluded {
+        let text = fitting(&mut result);
+        self.results.write_record(&result.job_id, &text).map_or_else(
+            |error| {
+                let place = self.results.record_path(&result.job_id);
+                Concluded::NodeBroken(format!("the final record {} cannot be written: {error}", place.display()))
+            },
+            Concluded::Recorded,
+        )
+    }
+
+    fn uri(&self, path: &Path) -> String {
+        format!("file://{}{}", self.host, utf8_percent_encode(&path.to_string_lossy(), PATH))
+    }
+}
+
+/// The result as it travels. JSON escapes may blow a text up; what does not fit stays on the cluster.
+fn fitting(result: &mut JobResult) -> String {
+    let mut text = result.to_json();
+    if text.len() > limits::RESULT_BYTES_MAX && result.stderr_tail.take().is_some() {
+        text = result.to_json();
+    }
+    if text.len() > limits::RESULT_BYTES_MAX && result.output.take().is_some() {
+        let message = "output.json is too large to travel with its result; it stays on the cluster".to_owned();
+        result.message.get_or_insert(message);
+        text = result.to_json();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::job::tests::{job, node, run};
+
+    /// A claimed job and a run of it that is over.
+    struct Case {
+        temp: tempfile::TempDir,
+        node: Arc<Node>,
+    }
+
+    fn finished(ended: Ended) -> Conclusion {
+        let stderr_tail = "oops".to_owned();
+        Conclusion::Finished(Finished { ended, stderr_tail, started_at_ms: 1_000, finished_at_ms: 2_500 })
+    }
+
+    impl Case {
+        async fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            let node = node(temp.path(), "us");
+            assert_eq!(node.claim(&job("j1"), 0, true).await, lifecycle::Claimed::Ours(1));
+            Self { temp, node }
+        }
+
+        fn write(&self, name: &str, content: &str) {
+            fs::write(self.temp.path().join("j1").join(name), content).unwrap();
+        }
+
+        async fn conclude(&self, conclusion: Conclusion, may_retry: bool) -> Concluded {
+            self.node.conclude(&job("j1"), &run("j1", 1), conclusion, may_retry).await
+        }
+
+        async fn recorded(&self, conclusion: Conclusion) -> JobResult {
+            let Concluded::Recorded(record) = self.conclude(conclusion, false).await else { panic!() };
+            assert_eq!(fs::read_to_string(self.temp.path().join("j1.json")).unwrap(), format!("{record}\n"));
+            JobResult::parse(&record).unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_result_tells_what_was_there() {
+        let case = Case::new().await;
+        case.write("output.json", "[1]");
+        let result = case.recorded(finished(Ended::Exit(0))).await;
+        assert_eq!((result.status, result.reason, result.exit_code), (Status::Completed, None, Some(0)));
+        assert_eq!((result.attempt, result.output_bytes, result.isolated), (1, Some(3), Some(false)));
+        assert_eq!(result.output.unwrap().as_str(), "[1]");
+        assert!(
+            result.result_pointer.starts_with("file://node1/") && result.result_pointer.ends_with("j1/output.json")
+        );
+        assert_eq!(result.started_at.unwrap().as_millisecond(), 1_000);
+        assert_eq!((result.finished_at.unwrap().as_millisecond(), result.stderr_tail), (2_500, None));
+    }
+
+    #[tokio::test]
+    async fn every_end_has_its_reason() {
+        for (conclusion, reason, message) in [
+            (finished(Ended::Exit(3)), Reason::Exit, "exit code 3"),
+            (finished(Ended::Signal(9)), Reason::Signal, "signal 9"),
+            (finished(Ended::TimeLimit), Reason::TimeLimit, "time limit of 7 s"),
+            (finished(Ended::Stopped), Reason::Lost, "told to end all"),
+            (Conclusion::CutOff("the machine went down".to_owned()), Reason::Lost, "the machine went down"),
+            (Conclusion::GivenUp("no image".to_owned()), Reason::Infrastructure, "no image"),
+        ] {
+            let result = Case::new().await.recorded(conclusion).await;
+            assert_eq!((result.status, result.reason), (Status::Failed, Some(reason)));
+            assert!(result.message.as_ref().unwrap().contains(message), "{result:?}");
+            assert!(result.result_pointer.ends_with("/j1.json"), "{result:?}");
+        }
+        let case = Case::new().await;
+        case.write("output.json", "{");
+        let result = case.recorded(finished(Ended::Exit(0))).await;
+        assert_eq!((result.status, result.reason), (Status::Failed, Some(Reason::Output)));
+    }
+
+    #[tokio::test]
+    async fn only_what_the_task_did_is_tried_again() {
+        let case = Case::new().await;
+        for ended in [Ended::Exit(1), Ended::Signal(11), Ended::TimeLimit] {
+            assert_eq!(case.conclude(finished(ended), true).await, Concluded::TaskFailed);
+        }
+        let not_started = finished(Ended::NotStarted("no such program".to_owned()));
+        let concluded = case.conclude(not_started, true).await;
+        assert!(matches!(&concluded, Concluded::NodeFailed(problem) if problem.contains("no such program")));
+        assert!(!case.temp.path().join("j1.json").exists(), "none of them is an end");
+        assert!(matches!(case.conclude(finished(Ended::Exit(0)), true).await, Concluded::Recorded(_)));
+    }
+
+    #[tokio::test]
+    async fn a_job_may_spoil_its_directory_and_keeps_its_result() {
+        let forged = r#"{"v":1,"job_id":"j1","attempt":9,"owner":"x","host":"h","started_at":"2026-11-21T00:00:00Z"}"#;
+        for spoiled in ["", "{", forged] {
+            let case = Case::new().await;
+            case.write("meta.json", spoiled);
+            assert_eq!(case.recorded(finished(Ended::Exit(0))).await.status, Status::Completed, "{spoiled:?}");
+        }
+        let case = Case::new().await;
+        case.write("output.json", "1");
+        fs::set_permissions(case.temp.path().join("j1"), fs::Permissions::from_mode(0)).unwrap();
+        assert_eq!(case.recorded(finished(Ended::Exit(0))).await.output_bytes, Some(1), "it locked us out");
+        let case = Case::new().await;
+        fs::remove_dir_all(case.temp.path().join("j1")).unwrap();
+        assert_eq!(case.recorded(finished(Ended::Exit(0))).await.status, Status::Completed);
+    }
+
+    #[tokio::test]
+    async fn a_results_dir_that_is_away_is_not_a_task_without_output() {
+        let case = Case::new().await;
+        let (path, away) = (case.temp.path(), tempfile::tempdir().unwrap());
+        for name in ["j1", ".owners"] {
+            fs::rename(path.join(name), away.path().join(name)).unwrap();
+        }
+        let concluded = case.conclude(finished(Ended::Exit(0)), false).await;
+        assert!(matches!(&concluded, Concluded::NodeBroken(problem) if problem.contains("mounted")), "{concluded:?}");
+        assert!(!path.join("j1.json").exists());
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_stays_and_the_result_travels() {
+        let case = Case::new().await;
+        // Escapes make six bytes of one.
+        let control = "\u{1}".repeat(limits::RESULT_BYTES_MAX / 5);
+        let Conclusion::Finished(mut flood) = finished(Ended::Exit(1)) else { panic!() };
+        flood.stderr_tail = control;
+        case.write("output.json", "[1]");
+        let result = case.recorded(Conclusion::Finished(flood)).await;
+        assert_eq!((result.stderr_tail, result.output_bytes), (None, Some(3)));
+        assert!(result.output.is_some(), "it fits when the rest is left out");
+    }
+}

@@ -1,0 +1,158 @@
+//! A job directory that is held open, and the files in it.
+//!
+//! What a job can write is not trusted: links are not followed, and what it made in place of our files is removed or
+//! told apart.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use super::files::{JOB_DIR_MODE, OwnFile, read_own_file, remove_any, write_new};
+
+/// A directory with the name of a job, held open: what is done in it is done in this one, even if it is moved away
+/// and another one takes its name.
+#[derive(Debug)]
+pub(super) struct JobDir(File);
+
+impl JobDir {
+    pub(super) fn new(directory: OwnedFd) -> Self {
+        Self(File::from(directory))
+    }
+
+    /// A path into the directory, for as long as this is held open.
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+
+    /// What tells it from others, wherever it is moved to.
+    pub(super) fn inode(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.ino())
+    }
+
+    /// Takes the directory back from its run, which may have locked us and itself out of it.
+    pub(super) fn unlock(&self) -> io::Result<()> {
+        fs::set_permissions(self.path(), Permissions::from_mode(JOB_DIR_MODE))
+    }
+
+    /// Reads a small file of ours.
+    pub(super) fn read(&self, name: &str) -> io::Result<OwnFile> {
+        let refused = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        match read_own_file(self.0.as_fd(), name.as_ref()) {
+            Err(error) if refused(&error) => {}
+            done => return done,
+        }
+        match self.unlock() {
+            // It belongs to somebody else.
+            Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => return Ok(OwnFile::Foreign),
+            done => done?,
+        }
+        match read_own_file(self.0.as_fd(), name.as_ref()) {
+            Err(error) if refused(&error) => Ok(OwnFile::Foreign),
+            done => done,
+        }
+    }
+
+    /// Makes a file that is not there yet.
+    pub(super) fn write_new(&self, name: &str, content: &str) -> io::Result<()> {
+        write_new(&self.path().join(name), content.as_bytes())
+    }
+
+    /// Puts a file in place of another, whole.
+    pub(super) fn replace(&self, name: &str, content: &str) -> io::Result<()> {
+        let (path, aside) = (self.path().join(name), self.path().join(format!("{name}.new")));
+        remove_any(&aside)?;
+        write_new(&aside, content.as_bytes())?;
+        fs::rename(&aside, &path).or_else(|_| {
+            // A job can make a directory of it.
+            remove_any(&path)?;
+            fs::rename(&aside, &path)
+        })
+    }
+
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        remove_any(&self.path().join(name))
+    }
+
+    /// Is there nothing but this in the directory?
+    pub(super) fn holds_only(&self, names: &[&str]) -> io::Result<bool> {
+        let entries = match self.unlocked(|| fs::read_dir(self.path())) {
+            // It belongs to somebody else.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+            done => done?,
+        };
+        for entry in entries {
+            let name = entry?.file_name();
+            if !names.iter().any(|known| name == *known) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Makes the names in the directory durable, that of the output above all.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.unlocked(|| File::open(self.path()))?.sync_all()
+    }
+
+    fn unlocked<T>(&self, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        match work() {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.unlock()?;
+                work()
+            }
+            done => done,
+        }
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::JobId;
+
+    use super::*;
+    use crate::job::files::{Place, ResultsDir};
+
+    #[test]
+    fn what_a_job_puts_in_place_of_our_files_is_not_followed() {
+        let temp = tempfile::tempdir().unwrap();
+        let results = ResultsDir::new(temp.path().to_owned());
+        let job_id: JobId = "j1".parse().unwrap();
+        results.make_job_dir(&job_id).unwrap();
+        let Place::Dir(dir) = results.open_job_dir(&job_id).unwrap() else { panic!() };
+        let (path, victim) = (results.job_dir(&job_id), temp.path().join("victim"));
+        fs::write(&victim, "precious").unwrap();
+        for name in ["meta.json", "meta.json.new"] {
+            std::os::unix::fs::symlink(&victim, path.join(name)).unwrap();
+        }
+        assert!(matches!(dir.read("meta.json").unwrap(), OwnFile::Foreign));
+        dir.replace("meta.json", "ours").unwrap();
+        assert!(matches!(dir.read("meta.json").unwrap(), OwnFile::Text(text) if text == "ours"));
+        dir.remove("meta.json").unwrap();
+        fs::create_dir_all(path.join("meta.json/deep")).unwrap();
+        dir.replace("meta.json", "ours").unwrap();
+        assert!(matches!(dir.read("meta.json").unwrap(), OwnFile::Text(text) if text == "ours"));
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_directory_that_is_held_open_is_not_mistaken_for_its_successor() {
+        let temp = tempfile::tempdir().unwrap();
+        let results = ResultsDir::new(temp.path().to_owned());
+        let job_id: JobId = "j1".parse().unwrap();
+        results.make_job_dir(&job_id).unwrap();
+        let Place::Dir(dir) = results.open_job_dir(&job_id).unwrap() else { panic!() };
+        assert!(results.move_aside(&job_id, 1, dir.inode().unwrap()).unwrap());
+        results.make_job_dir(&job_id).unwrap();
+        dir.write_new("output.json", "1").unwrap();
+        assert!(temp.path().join(".attempts/j1.1/output.json").exists());
+        assert!(!temp.path().join("j1/output.json").exists() && !dir.holds_only(&[]).unwrap());
+    }
+}

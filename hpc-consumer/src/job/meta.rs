@@ -1,0 +1,106 @@
+//! `meta.json`, in which a claim is written: reading it, telling whether it is still ours, and giving it up.
+//!
+//! It lies where the job can write, so it is proof of nothing that would harm another job: what it says of an owner is
+//! believed when a directory is to be claimed, and not when it would cost a run its result.
+
+use std::fs;
+use std::io;
+
+use lifecycle::Run;
+use protocol::{JobId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::files::{OwnFile, Place, is_missing, to_json};
+use super::job_dir::JobDir;
+use super::{Node, now};
+
+/// `meta.json`: which attempt this is, whose, where and when.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Meta {
+    v: u64,
+    job_id: JobId,
+    pub(super) attempt: u32,
+    /// Empty when the job was given back, and in files of versions that knew no owners.
+    #[serde(default)]
+    pub(super) owner: String,
+    pub(super) host: String,
+    started_at: Timestamp,
+}
+
+impl Node {
+    pub(super) fn meta(&self, job_id: &JobId, attempt: u32, owner: &str) -> String {
+        let (host, owner) = (self.host.clone(), owner.to_owned());
+        to_json(&Meta { v: 1, job_id: job_id.clone(), attempt, owner, host, started_at: now() })
+    }
+
+    /// Is this still the directory of our run? What `meta.json` tells is enough to say yes, but not to say no: a job
+    /// can change it. Then the directory was taken over if it was moved away.
+    pub(super) fn is_ours(&self, dir: Option<&JobDir>, run: &Run) -> io::Result<bool> {
+        let meta = match dir {
+            Some(dir) => meta_of(&run.job_id, &dir.read("meta.json")?),
+            None => None,
+        };
+        let moved = |attempt| self.results.was_moved_aside(&run.job_id, attempt);
+        match meta {
+            Some(meta) if meta.owner == self.owner && meta.attempt == run.attempt => Ok(true),
+            // Its new owner could not read the number, and moved it as 0.
+            Some(_) => Ok(!moved(run.attempt)? && !moved(0)?),
+            None => Ok(!moved(run.attempt)?),
+        }
+    }
+
+    pub(super) fn unclaim_now(&self, run: &Run) -> Result<(), String> {
+        self.try_unclaim(run).map_err(|error| {
+            let place = self.results.job_dir(&run.job_id);
+            format!("the claim for the job directory {} cannot be given up: {error}", place.display())
+        })
+    }
+
+    fn try_unclaim(&self, run: &Run) -> io::Result<()> {
+        let Place::Dir(dir) = self.results.open_job_dir(&run.job_id)? else { return Ok(()) };
+        let ours = match meta_of(&run.job_id, &dir.read("meta.json")?) {
+            Some(meta) => meta.owner == self.owner && meta.attempt == run.attempt,
+            None => !self.results.was_moved_aside(&run.job_id, run.attempt)?,
+        };
+        if !ours {
+            return Ok(());
+        }
+        dir.unlock()?;
+        // The number of a later attempt must not be forgotten with its directory.
+        if run.attempt > 1 || !dir.holds_only(&["meta.json", "input.json"])? {
+            return dir.replace("meta.json", &self.meta(&run.job_id, run.attempt, ""));
+        }
+        // In this order, so that what is left after a crash is ours, or empty.
+        dir.remove("input.json")?;
+        dir.remove("meta.json")?;
+        match fs::remove_dir(self.results.job_dir(&run.job_id)) {
+            // Another one has made it its own in this moment.
+            Err(error) if is_missing(&error) || error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            done => done,
+        }
+    }
+}
+
+/// The claim in a `meta.json`, if it is one for this job.
+pub(super) fn meta_of(job_id: &JobId, file: &OwnFile) -> Option<Meta> {
+    let OwnFile::Text(text) = file else { return None };
+    let meta: Meta = serde_json::from_str(text).ok()?;
+    // It becomes part of a path, and a job can write here.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    (meta.job_id == *job_id && meta.owner.len() <= JobId::LENGTH_MAX && meta.owner.bytes().all(plain)).then_some(meta)
+}
+
+/// Is this a file of ours whose content is not there, or not yet?
+pub(super) fn is_blank(file: &OwnFile) -> bool {
+    matches!(file, OwnFile::Text(text) if text.trim_matches('\0').is_empty())
+}
+
+/// Is this the `input.json` of the job?
+pub(super) fn names_job(file: &OwnFile, job_id: &JobId) -> bool {
+    #[derive(Deserialize)]
+    struct Whose {
+        job_id: JobId,
+    }
+    let OwnFile::Text(text) = file else { return false };
+    serde_json::from_str::<Whose>(text).is_ok_and(|input| input.job_id == *job_id)
+}

@@ -1,0 +1,258 @@
+//! What the keeper knows of runs, and the lines from which it can be made again.
+
+use std::collections::BTreeMap;
+
+use anyhow::bail;
+use serde::{Deserialize, Serialize};
+
+use super::folder::Origin;
+use super::messages::Runs;
+use crate::run::{Finished, FirstProcess, Leftover};
+
+/// The version of the lines.
+pub(super) const VERSION: u32 = 1;
+
+/// Something that has happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Line {
+    /// The first line: who writes the next ones.
+    Keeper {
+        v: u32,
+        #[serde(flatten)]
+        origin: Origin,
+    },
+    /// A run is about to be begun.
+    Begin { run: String, marks: Vec<(String, String)> },
+    /// Its first process is started.
+    Began {
+        run: String,
+        #[serde(flatten)]
+        first: FirstProcess,
+    },
+    /// It is over.
+    End { run: String, finished: Finished },
+    /// It is gone, and nobody saw how it ended.
+    CutOff { run: String, what: String },
+    /// Runs that nobody will ask for any more.
+    Forget { runs: Vec<String> },
+    /// Is every run known that was ever begun and not forgotten?
+    Complete { complete: bool },
+}
+
+/// What is known of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    Begun { marks: Vec<(String, String)>, first: Option<FirstProcess> },
+    Ended(Finished),
+    CutOff(String),
+}
+
+/// What is known of all runs that are not forgotten.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Book {
+    runs: BTreeMap<String, State>,
+    /// Runs may be missing.
+    incomplete: bool,
+    /// Who wrote it last, if anybody did.
+    origin: Option<Origin>,
+}
+
+impl Book {
+    /// Reads lines. A last one that is cut short was never relied upon. Another one that cannot be read means that
+    /// something is missing.
+    pub(super) fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
+        let mut book = Self::default();
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            match serde_json::from_slice(line) {
+                Ok(Line::Keeper { v, .. }) if v > VERSION => bail!(
+                    "it is of version {v}, and this program knows versions up to {VERSION}; use the newer program, or \
+                     move the file away when none of its runs goes on"
+                ),
+                Ok(line) => book.apply(line),
+                Err(_) if !line.ends_with(b"\n") => {}
+                Err(_) => book.incomplete = true,
+            }
+        }
+        Ok(book)
+    }
+
+    pub(super) fn apply(&mut self, line: Line) {
+        match line {
+            Line::Keeper { origin, .. } => self.origin = Some(origin),
+            Line::Begin { run, marks } => {
+                self.runs.insert(run, State::Begun { marks, first: None });
+            }
+            Line::Began { run, first: process } => {
+                if let Some(State::Begun { first, .. }) = self.runs.get_mut(&run) {
+                    *first = Some(process);
+                }
+            }
+            Line::End { run, finished } => {
+                self.runs.insert(run, State::Ended(finished));
+            }
+            Line::CutOff { run, what } => {
+                self.runs.insert(run, State::CutOff(what));
+            }
+            Line::Forget { runs } => {
+                for run in runs {
+                    self.runs.remove(&run);
+                }
+            }
+            Line::Complete { complete } => self.incomplete = !complete,
+        }
+    }
+
+    /// Takes over what an earlier keeper has written: its runs that have not ended are cut off. Returns what may be
+    /// left of them.
+    pub(super) fn take_over(&mut self, here: Origin) -> Vec<Leftover> {
+        let same_boot = !here.boot_id.is_empty() && self.origin.as_ref() == Some(&here);
+        // Nothing was synced: after a power cut the disk may have an older state of the file, or none.
+        self.incomplete |= !same_boot;
+        let what = match &self.origin {
+            _ if same_boot => "its keeper was killed while it ran".to_owned(),
+            Some(origin) if origin.host == here.host => format!("the machine {} was started anew while it ran", here.host),
+            Some(origin) => format!("it was begun on the host {}, and its keeper is gone", origin.host),
+            None => "what its keeper has written is damaged".to_owned(),
+        };
+        self.origin = Some(here);
+        let mut leftovers = Vec::new();
+        for state in self.runs.values_mut() {
+            if let State::Begun { .. } = state
+                && let State::Begun { marks, first } = std::mem::replace(state, State::CutOff(what.clone()))
+            {
+                leftovers.push(Leftover { marks, first: first.filter(|_| same_boot) });
+            }
+        }
+        leftovers
+    }
+
+    /// Lines from which the same can be made.
+    pub(super) fn lines(&self) -> Vec<Line> {
+        let keeper = self.origin.clone().map(|origin| Line::Keeper { v: VERSION, origin });
+        let incomplete = self.incomplete.then_some(Line::Complete { complete: false });
+        let mut lines: Vec<Line> = keeper.into_iter().chain(incomplete).collect();
+        for (run, state) in &self.runs {
+            let run = run.clone();
+            match state {
+                State::Begun { marks, first } => {
+                    lines.push(Line::Begin { run: run.clone(), marks: marks.clone() });
+                    lines.extend(first.map(|first| Line::Began { run, first }));
+                }
+                State::Ended(finished) => lines.push(Line::End { run, finished: finished.clone() }),
+                State::CutOff(what) => lines.push(Line::CutOff { run, what: what.clone() }),
+            }
+        }
+        lines
+    }
+
+    pub(super) fn get(&self, run: &str) -> Option<&State> {
+        self.runs.get(run)
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        !self.incomplete
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// All runs, as the daemon is told.
+    pub(super) fn runs(&self) -> Runs {
+        let mut runs = Runs { complete: self.is_complete(), ..Runs::default() };
+        for (run, state) in &self.runs {
+            let run = run.clone();
+            match state {
+                State::Begun { .. } => runs.alive.push(run),
+                State::Ended(finished) => runs.ended.push((run, finished.clone())),
+                State::CutOff(what) => runs.cut_off.push((run, what.clone())),
+            }
+        }
+        runs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Ended;
+
+    fn here() -> Origin {
+        Origin { boot_id: "b".to_owned(), host: "node1".to_owned() }
+    }
+
+    const WRITTEN: &str = r#"{"keeper":{"v":1,"boot_id":"b","host":"node1"}}
+{"begin":{"run":"j1.1","marks":[["M","j1.1"]]}}
+{"began":{"run":"j1.1","pid":7,"started":4711}}
+{"begin":{"run":"j2.1","marks":[]}}
+{"end":{"run":"j2.1","finished":{"ended":{"exit":0},"stderr_tail":"","started_at_ms":1,"finished_at_ms":2}}}
+{"cut_off":{"run":"j3.1","what":"why"}}
+{"end":{"run":"j4.1","finished":{"ended":"stopped","stderr_tail":"","started_at_ms":1,"finished_at_ms":2}}}
+{"forget":{"runs":["j4.1"]}}
+{"complete":{"complete":true}}
+"#;
+
+    fn written() -> Book {
+        Book::parse(WRITTEN.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_journal_format_unchanged() {
+        let book = written();
+        let first = Some(FirstProcess { pid: 7, started: 4711 });
+        let marks = vec![("M".to_owned(), "j1.1".to_owned())];
+        assert_eq!(book.get("j1.1"), Some(&State::Begun { marks, first }));
+        let finished =
+            Finished { ended: Ended::Exit(0), stderr_tail: String::new(), started_at_ms: 1, finished_at_ms: 2 };
+        assert_eq!(book.get("j2.1"), Some(&State::Ended(finished)));
+        assert_eq!(book.get("j3.1"), Some(&State::CutOff("why".to_owned())));
+        assert_eq!(book.get("j4.1"), None);
+        let mut written_again: Vec<u8> = Vec::new();
+        for line in WRITTEN.lines() {
+            let line: Line = serde_json::from_str(line).unwrap();
+            super::super::link::push_line(&mut written_again, &line);
+        }
+        assert_eq!(String::from_utf8(written_again).unwrap(), WRITTEN);
+    }
+
+    #[test]
+    fn its_lines_make_the_same_book_again() {
+        let mut book = written();
+        book.incomplete = true;
+        let mut again = Book::default();
+        book.lines().into_iter().for_each(|line| again.apply(line));
+        assert_eq!(again, book);
+    }
+
+    #[test]
+    fn a_torn_last_line_is_nothing_and_a_damaged_one_means_that_something_is_missing() {
+        let torn = format!("{WRITTEN}{{\"begin\":{{\"run\":\"j5");
+        assert_eq!(Book::parse(torn.as_bytes()).unwrap(), written());
+        let damaged = format!("\0\0\n{{\"begin\":{{\"run\":\"j5.1\",\"marks\":[]}}}}\n");
+        let mut book = Book::parse(format!("{WRITTEN}{damaged}").as_bytes()).unwrap();
+        assert!(!book.is_complete() && book.get("j5.1").is_some());
+        book.take_over(here());
+        assert!(!book.runs().complete, "until the daemon has dealt with it");
+        assert!(Book::parse(br#"{"keeper":{"v":2,"boot_id":"b","host":"h","more":1}}"#).is_err());
+    }
+
+    #[test]
+    fn the_runs_of_a_dead_keeper_are_cut_off_and_looked_for() {
+        let mut book = written();
+        let leftovers = book.take_over(here());
+        let marks = vec![("M".to_owned(), "j1.1".to_owned())];
+        let first = Some(FirstProcess { pid: 7, started: 4711 });
+        assert_eq!(leftovers, [Leftover { marks: marks.clone(), first }]);
+        let runs = book.runs();
+        assert_eq!(runs.cut_off.iter().map(|(run, _)| run.as_str()).collect::<Vec<_>>(), ["j1.1", "j3.1"]);
+        assert!(runs.complete && runs.alive.is_empty() && runs.ended.len() == 1);
+
+        let mut book = written();
+        let leftovers = book.take_over(Origin { boot_id: "c".to_owned(), ..here() });
+        assert_eq!(leftovers, [Leftover { marks, first: None }], "the number is another process's by now");
+        let runs = book.runs();
+        assert!(!runs.complete && runs.cut_off[0].1.contains("node1 was started anew"), "{runs:?}");
+        assert!(Book::default().take_over(here()).is_empty());
+    }
+}

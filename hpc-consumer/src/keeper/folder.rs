@@ -1,0 +1,163 @@
+//! `STATE_DIR/keeper`: the lock, and the file that tells who the keeper is and where it listens.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+/// A log that is larger is put aside when a keeper starts.
+const LOG_BYTES_MAX: u64 = 1024 * 1024;
+
+/// The directory of the keeper.
+#[derive(Debug, Clone)]
+pub(super) struct Folder(PathBuf);
+
+/// One start of a machine. What was written during another one tells nothing of processes that run now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Origin {
+    pub(super) boot_id: String,
+    pub(super) host: String,
+}
+
+/// Who the keeper is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Card {
+    pub(super) v: u32,
+    pub(super) pid: u32,
+    /// When the process started, in clock ticks since the machine did: with it the number means one process.
+    pub(super) started: u64,
+    #[serde(flatten)]
+    pub(super) origin: Origin,
+    /// The abstract name of its socket. A path may be too long for a socket, or on a file system that has none.
+    pub(super) socket: String,
+}
+
+impl Origin {
+    /// This machine, as it was last started.
+    pub(super) fn here() -> Self {
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Self { boot_id: boot_id.trim().to_owned(), host: crate::host() }
+    }
+}
+
+impl Card {
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        SocketAddr::from_abstract_name(&self.socket)
+    }
+}
+
+impl Folder {
+    pub(super) fn of(state_dir: &Path) -> Self {
+        Self(state_dir.join("keeper"))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        self.0.join("journal")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.0.join("keeper.log")
+    }
+
+    /// What runs print may be anybody's secret.
+    pub(super) fn make(&self) -> anyhow::Result<()> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.0);
+        made.with_context(|| format!("the directory of the keeper {} cannot be made", self.0.display()))
+    }
+
+    /// The lock, if no keeper has it.
+    pub(super) fn lock(&self) -> anyhow::Result<Option<File>> {
+        let path = self.0.join("lock");
+        let cannot = || format!("the lock of the keeper {} cannot be taken", path.display());
+        let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
+        let file = file.with_context(cannot)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error).with_context(cannot),
+        }
+    }
+
+    /// Is there a keeper?
+    pub(super) fn is_locked(&self) -> anyhow::Result<bool> {
+        Ok(self.lock()?.is_none())
+    }
+
+    pub(super) fn card(&self) -> anyhow::Result<Card> {
+        let path = self.card_path();
+        let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    pub(super) fn write_card(&self, card: &Card) -> anyhow::Result<()> {
+        let mut text = serde_json::to_vec(card).expect("it holds only strings and numbers");
+        text.push(b'\n');
+        let path = self.card_path();
+        replace(&path, &text).with_context(|| format!("{} cannot be written", path.display()))?;
+        Ok(())
+    }
+
+    /// The log, to be written at its end.
+    pub(super) fn open_log(&self) -> anyhow::Result<File> {
+        let path = self.log();
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
+            // If this fails it grows on, which is no reason to run no jobs.
+            let _ = fs::rename(&path, path.with_extension("log.old"));
+        }
+        let log = File::options().create(true).append(true).open(&path);
+        log.with_context(|| format!("the log of the keeper {} cannot be written", path.display()))
+    }
+
+    fn card_path(&self) -> PathBuf {
+        self.0.join("keeper.json")
+    }
+}
+
+/// Puts a file in place of another, whole, and returns it, to be written further.
+pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<File> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    let mut file = File::create(&aside)?;
+    file.write_all(content)?;
+    fs::rename(&aside, path)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_card_format_unchanged() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Folder::of(temp.path());
+        folder.make().unwrap();
+        let origin = Origin { boot_id: "b".to_owned(), host: "node1".to_owned() };
+        let card = Card { v: 1, pid: 7, started: 4711, origin, socket: "s".to_owned() };
+        folder.write_card(&card).unwrap();
+        let text = fs::read_to_string(temp.path().join("keeper/keeper.json")).unwrap();
+        assert_eq!(text, "{\"v\":1,\"pid\":7,\"started\":4711,\"boot_id\":\"b\",\"host\":\"node1\",\"socket\":\"s\"}\n");
+        assert_eq!(folder.card().unwrap(), card);
+    }
+
+    #[test]
+    fn one_keeper_at_a_time() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Folder::of(temp.path());
+        folder.make().unwrap();
+        let held = folder.lock().unwrap();
+        assert!(held.is_some() && folder.is_locked().unwrap());
+        drop(held);
+        assert!(!folder.is_locked().unwrap());
+    }
+}

@@ -1,0 +1,35 @@
+//! The keeper: one process for each `STATE_DIR` that is the parent of all runs and outlives the daemon.
+//!
+//! ```text
+//! STATE_DIR/keeper/
+//!   lock          held for as long as the keeper lives
+//!   keeper.json   who it is and where it listens
+//!   journal       which runs were begun, and how they ended
+//!   keeper.log    what it has to tell a person
+//! ```
+//!
+//! The daemon tells it over a socket which runs to begin, to end and to forget; it tells the daemon how they ended
+//! ([`messages`], carried by [`link`]). A daemon that goes away changes nothing for the runs. The next one connects
+//! anew, asks for all runs, and misses nothing ([`client`]).
+//!
+//! | what dies | what is known afterwards |
+//! | --- | --- |
+//! | the daemon | everything; the keeper goes on |
+//! | the keeper | what has ended, from the [`journal`]; the next keeper kills what still runs, and calls it cut off |
+//! | the machine | what the disk has kept of the journal, and that it may not be all |
+//!
+//! Out of scope: what a run is (`run`), what its end means (`job`), what follows from it (`lifecycle`).
+//!
+//! Invariants: there is one keeper for each `STATE_DIR`. A run is begun at most once under its name until it is
+//! forgotten. It is in the journal before it is begun. How it ended is kept until the daemon says to forget it.
+
+mod client;
+mod folder;
+mod heart;
+mod journal;
+mod link;
+mod messages;
+mod server;
+
+pub(crate) use client::{Keeper, Place, Said};
+pub(crate) use server::serve;

@@ -1,0 +1,75 @@
+//! What a person reads in the log about jobs, the queue and the node.
+
+use lifecycle::{Concluded, Effect, Notice, Run};
+use protocol::{JobResult, Status};
+
+/// Keeps what is wrong with the queue, for `hpc-consumer status`.
+pub(crate) fn watch(effect: &Effect, trouble: &mut Option<String>) {
+    match effect {
+        Effect::Say(Notice::QueueTrouble { what, .. }) => *trouble = Some(what.clone()),
+        Effect::Say(Notice::QueueBack) => *trouble = None,
+        _ => {}
+    }
+}
+
+pub(crate) fn say(notice: &Notice) {
+    match notice {
+        Notice::NodeBroken(problem) => {
+            tracing::error!("this node cannot run jobs, no more are taken until it can: {problem}");
+        }
+        Notice::NodeReady => tracing::info!("this node can run jobs again"),
+        Notice::QueueTrouble { what, next_try } => {
+            let seconds = next_try.as_secs_f64();
+            tracing::warn!("{what}; next try in {seconds:.1} s, and again until it works");
+        }
+        Notice::QueueBack => tracing::info!("the queue answers again"),
+        Notice::ResultRefused { job_id, what } => {
+            tracing::error!(%job_id, "the queue does not take a result; its record stays in RESULTS_DIR: {what}");
+        }
+        Notice::TakenUp { running } => tracing::info!("runs of an earlier daemon go on and are watched: {running}"),
+        Notice::CutOff { run, what, again: true } => tracing::warn!("run {run} was cut off, the job starts again: {what}"),
+        Notice::CutOff { run, what, again: false } => {
+            tracing::error!("run {run} was cut off, and the job does not start again: {what}");
+        }
+        Notice::Elsewhere(job_id) => tracing::debug!(%job_id, "another daemon holds this job; it is looked at again"),
+        Notice::LeftOver { running, waiting, results } => {
+            tracing::warn!(
+                "left to the next start with this STATE_DIR: jobs that go on without this daemon: {running}, jobs that wait: {waiting}, results owed: {results}"
+            );
+        }
+    }
+}
+
+pub(crate) fn say_how_it_ended(run: &Run, concluded: &Concluded) {
+    let job_id = &run.job_id;
+    match concluded {
+        Concluded::Recorded(record) => match JobResult::parse(record) {
+            Ok(JobResult { status: Status::Completed, .. }) => tracing::info!(%job_id, "job completed"),
+            Ok(JobResult { reason, message, .. }) => {
+                let reason = reason.map(|reason| reason.to_string()).unwrap_or_default();
+                tracing::warn!(%job_id, reason, "job failed: {}", message.unwrap_or_default());
+            }
+            // A record that a newer version wrote; it is published as it stands.
+            Err(_) => tracing::info!(%job_id, "job has its record"),
+        },
+        Concluded::TaskFailed => tracing::warn!(%job_id, attempt = run.attempt, "the task failed, and is tried again"),
+        Concluded::NodeFailed(_) => tracing::warn!(%job_id, attempt = run.attempt, "the node failed the job, which does not count"),
+        Concluded::NodeBroken(_) => tracing::warn!(%job_id, "the job has ended; its result waits for the node"),
+        Concluded::TakenOver => tracing::warn!(%job_id, attempt = run.attempt, "another daemon has taken the job over; this run does not count"),
+    }
+}
+
+/// The queue may not know a lease any more; that costs nothing but is worth knowing.
+pub(crate) fn say_of_leases(settled: &queues::Settled, acks: usize, retries: usize) {
+    for warning in &settled.warnings {
+        tracing::debug!("the queue says of a lease: {warning}");
+    }
+    let counted = |count: Option<u64>, sent: usize| count.is_some_and(|count| count < sent as u64);
+    if counted(settled.acks, acks) || counted(settled.retries, retries) {
+        tracing::info!(
+            "the queue counted {} of {acks} acknowledgements and {} of {retries} messages given back; the others had lapsed, and are settled when they come again",
+            settled.acks.unwrap_or_default(),
+            settled.retries.unwrap_or_default()
+        );
+    }
+}

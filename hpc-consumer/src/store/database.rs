@@ -1,0 +1,425 @@
+//! The tables, and what each fact does to them. What stands in them is documented by [`SCHEMA`].
+//!
+//! Messages and final records have tables of their own: a fact changes the small row of a job, and does not copy its
+//! message. A job has the same number in all three; numbers grow, and none is used again.
+//!
+//! Invariant: each fact means here what it means for [`lifecycle::Book`]; a test compares the two.
+//!
+//! Out of scope: opening a file and refusing one (`opening`), and who asks when (the thread in `super`).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use lifecycle::{Entry, Fact, Failures, Lease, Stage, Terms};
+use protocol::JobId;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
+
+/// The version of the tables, in `user_version`.
+pub(super) const VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,  -- owner: the id of this state; boot_id: the boot of which all files are known to be there
+    value TEXT NOT NULL
+) STRICT;
+CREATE TABLE jobs (
+    no             INTEGER PRIMARY KEY,  -- in the order of acceptance
+    job_id         TEXT NOT NULL UNIQUE,
+    stage          INTEGER NOT NULL,     -- 0 waits, 1 its last attempt may be running, 2 its final record is owed
+    attempt        INTEGER NOT NULL,     -- the last one that was launched, or 0
+    retries        INTEGER NOT NULL,
+    rerunnable     INTEGER NOT NULL,
+    task_failures  INTEGER NOT NULL,
+    node_failures  INTEGER NOT NULL,
+    cut_off        INTEGER NOT NULL,
+    lease_id       TEXT,                 -- these two together, or none
+    lease_until_ms INTEGER,
+    accepted_ms    INTEGER NOT NULL,
+    changed_ms     INTEGER NOT NULL      -- since when it is in its stage
+) STRICT;
+CREATE TABLE messages (
+    no      INTEGER PRIMARY KEY,
+    message TEXT NOT NULL
+) STRICT;
+CREATE TABLE records (
+    no     INTEGER PRIMARY KEY,          -- of a job, or for a while of one that has ended
+    job_id TEXT NOT NULL,
+    record TEXT NOT NULL
+) STRICT;
+CREATE TABLE finished (
+    no          INTEGER PRIMARY KEY,     -- in the order in which they ended
+    job_id      TEXT NOT NULL UNIQUE,
+    finished_ms INTEGER NOT NULL
+) STRICT;
+PRAGMA user_version = 1;
+";
+
+/// How long the id of a job that has ended is remembered: longer than the queue can keep a message, which is 14 days.
+const IDS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// How long the final record of a job that has ended is kept: longer than the operating system keeps what is written
+/// to a file in memory only.
+const RECORDS_KEPT: Duration = Duration::from_secs(600);
+
+/// How many rows of each kind a commit takes away beyond twice those that it adds.
+const PURGE_STEP: i64 = 200;
+
+/// The tables behind a connection. Its owner is the only one that may have it open.
+pub(super) struct Database {
+    connection: Connection,
+    /// The next number of a job.
+    next_no: i64,
+    /// Records of jobs that have ended since the start: when, and their numbers.
+    kept: VecDeque<(Duration, i64)>,
+    /// Records that were kept at the start.
+    leftover: Option<Leftover>,
+    /// How many jobs have ended since the last purge.
+    ended: i64,
+}
+
+/// Records with numbers in a range. Among them may be some that are still owed.
+#[derive(Clone, Copy)]
+struct Leftover {
+    after: i64,
+    up_to: i64,
+    /// When those that are not owed may go.
+    due: Option<Duration>,
+}
+
+/// Makes the tables, all of them or none.
+pub(super) fn create(connection: &Connection, owner: &str, boot_id: &str) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA}"))?;
+    let mut insert = connection.prepare("INSERT INTO meta (key, value) VALUES (?1, ?2)")?;
+    insert.execute(["owner", owner])?;
+    insert.execute(["boot_id", boot_id])?;
+    connection.execute_batch("COMMIT")
+}
+
+/// The jobs in the order of their acceptance, each with the time since when it is in its stage, in milliseconds since
+/// the Unix epoch. Of a record only the length is read.
+pub(super) fn entries(connection: &Connection) -> rusqlite::Result<Vec<(Entry, i64)>> {
+    let mut select = connection.prepare(
+        "SELECT jobs.job_id, stage, attempt, retries, rerunnable, task_failures, node_failures, cut_off,
+                lease_id, lease_until_ms, octet_length(records.record), changed_ms
+         FROM jobs LEFT JOIN records ON records.no = jobs.no ORDER BY jobs.no",
+    )?;
+    let rows = select.query_map([], |row| Ok((entry(row)?, row.get(11)?)))?;
+    rows.collect()
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let stage = match row.get::<_, i64>(1)? {
+        0 => Stage::Accepted,
+        1 => Stage::Launching,
+        2 => Stage::Recorded(row.get::<_, u32>(10)? as usize),
+        other => return Err(unreadable(1, Type::Integer, format!("a job has the unknown stage {other}"))),
+    };
+    let lease_id: Option<String> = row.get(8)?;
+    let lease = lease_id.map(|id| row.get(9).map(|until| Lease { id, until: duration(until) })).transpose()?;
+    Ok(Entry {
+        job_id: job_id(row, 0)?,
+        stage,
+        attempt: row.get(2)?,
+        terms: Terms { retries: row.get(3)?, rerunnable: row.get(4)? },
+        failures: Failures { task: row.get(5)?, node: row.get(6)?, cut_off: row.get(7)? },
+        lease,
+    })
+}
+
+fn job_id(row: &Row<'_>, column: usize) -> rusqlite::Result<JobId> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|_| unreadable(column, Type::Text, format!("{text:?} is no job id")))
+}
+
+fn unreadable(column: usize, kind: Type, problem: String) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, kind, problem.into())
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn duration(millis: i64) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+impl Database {
+    /// What is behind a connection, where the tables are.
+    pub(super) fn new(connection: Connection) -> rusqlite::Result<Self> {
+        connection.set_prepared_statement_cache_capacity(64);
+        let last = |table: &str| {
+            connection.query_row(&format!("SELECT coalesce(max(no), 0) FROM {table}"), [], |row| row.get::<_, i64>(0))
+        };
+        let (last_job, last_record) = (last("jobs")?, last("records")?);
+        Ok(Self {
+            next_no: last_job.max(last_record) + 1,
+            kept: VecDeque::new(),
+            leftover: (last_record > 0).then_some(Leftover { after: 0, up_to: last_record, due: None }),
+            ended: 0,
+            connection,
+        })
+    }
+
+    /// Writes what is in the log to the file, and closes it.
+    pub(super) fn close(self) -> rusqlite::Result<()> {
+        self.connection.close().map_err(|(_, error)| error)
+    }
+
+    pub(super) fn begin(&self) -> rusqlite::Result<()> {
+        self.run("BEGIN IMMEDIATE", params![])
+    }
+
+    pub(super) fn commit(&self) -> rusqlite::Result<()> {
+        self.run("COMMIT", params![])
+    }
+
+    /// Ends a transaction that failed. SQLite may have ended it already.
+    pub(super) fn roll_back(&self) -> rusqlite::Result<()> {
+        if self.connection.is_autocommit() { Ok(()) } else { self.run("ROLLBACK", params![]) }
+    }
+
+    fn run(&self, sql: &str, values: &[&dyn ToSql]) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute(values).map(drop)
+    }
+
+    /// Remembers a fact, within a transaction.
+    pub(super) fn apply(&mut self, fact: &Fact, now: Duration) -> rusqlite::Result<()> {
+        let now_ms = millis(now);
+        match fact {
+            Fact::Accepted { job_id, message, terms, lease } => {
+                self.forget(job_id)?;
+                self.accept(job_id, *terms, lease, now_ms)?;
+                self.run("INSERT INTO messages (no, message) VALUES (?1, ?2)", params![self.next_no, message])?;
+                self.next_no += 1;
+                Ok(())
+            }
+            Fact::Leased(job_id, lease) => self.run(
+                "UPDATE jobs SET lease_id = ?2, lease_until_ms = ?3 WHERE job_id = ?1",
+                params![job_id.as_str(), lease.id, millis(lease.until)],
+            ),
+            Fact::Acknowledged(job_id) => self.run(
+                "UPDATE jobs SET lease_id = NULL, lease_until_ms = NULL WHERE job_id = ?1",
+                params![job_id.as_str()],
+            ),
+            Fact::Launching(job_id, attempt) => self.run(
+                "UPDATE jobs SET stage = 1, attempt = ?2, changed_ms = ?3 WHERE job_id = ?1",
+                params![job_id.as_str(), attempt, now_ms],
+            ),
+            Fact::Again(job_id, failures) => self.run(
+                "UPDATE jobs SET stage = 0, task_failures = ?2, node_failures = ?3, cut_off = ?4, changed_ms = ?5
+                 WHERE job_id = ?1",
+                params![job_id.as_str(), failures.task, failures.node, failures.cut_off, now_ms],
+            ),
+            Fact::Recorded(job_id, record) => self.record(job_id, record, now_ms),
+            Fact::Finished(job_id) => self.finish(job_id, now),
+            Fact::Released(job_id) => self.forget(job_id),
+        }
+    }
+
+    fn accept(&self, job_id: &JobId, terms: Terms, lease: &Lease, now_ms: i64) -> rusqlite::Result<()> {
+        self.run(
+            "INSERT INTO jobs (no, job_id, stage, attempt, retries, rerunnable, task_failures, node_failures, cut_off,
+                               lease_id, lease_until_ms, accepted_ms, changed_ms)
+             VALUES (?1, ?2, 0, 0, ?3, ?4, 0, 0, 0, ?5, ?6, ?7, ?7)",
+            params![
+                self.next_no,
+                job_id.as_str(),
+                terms.retries,
+                terms.rerunnable,
+                lease.id,
+                millis(lease.until),
+                now_ms
+            ],
+        )
+    }
+
+    fn record(&self, job_id: &JobId, record: &str, now_ms: i64) -> rusqlite::Result<()> {
+        let Some(no) = self.number(job_id)? else { return Ok(()) };
+        self.run("UPDATE jobs SET stage = 2, changed_ms = ?2 WHERE no = ?1", params![no, now_ms])?;
+        self.run(
+            "INSERT OR REPLACE INTO records (no, job_id, record) VALUES (?1, ?2, ?3)",
+            params![no, job_id.as_str(), record],
+        )
+    }
+
+    /// Forgets the job but for its id, and for a while its record.
+    fn finish(&mut self, job_id: &JobId, now: Duration) -> rusqlite::Result<()> {
+        if let Some(no) = self.take_out(job_id)? {
+            self.kept.push_back((now, no));
+        }
+        self.ended += 1;
+        // A job that ends again is the last again.
+        self.run(
+            "INSERT OR REPLACE INTO finished (job_id, finished_ms) VALUES (?1, ?2)",
+            params![job_id.as_str(), millis(now)],
+        )
+    }
+
+    fn forget(&self, job_id: &JobId) -> rusqlite::Result<()> {
+        match self.take_out(job_id)? {
+            Some(no) => self.run("DELETE FROM records WHERE no = ?1", params![no]),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets a job, but not its record.
+    fn take_out(&self, job_id: &JobId) -> rusqlite::Result<Option<i64>> {
+        let no = self.number(job_id)?;
+        if no.is_some() {
+            self.run("DELETE FROM jobs WHERE no = ?1", params![no])?;
+            self.run("DELETE FROM messages WHERE no = ?1", params![no])?;
+        }
+        Ok(no)
+    }
+
+    fn number(&self, job_id: &JobId) -> rusqlite::Result<Option<i64>> {
+        self.one("SELECT no FROM jobs WHERE job_id = ?1", job_id.as_str())
+    }
+
+    fn one<T: rusqlite::types::FromSql>(&self, sql: &str, key: &str) -> rusqlite::Result<Option<T>> {
+        self.connection.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()
+    }
+
+    /// The jobs in the order of their acceptance.
+    pub(super) fn entries(&self) -> rusqlite::Result<Vec<Entry>> {
+        Ok(entries(&self.connection)?.into_iter().map(|(entry, _)| entry).collect())
+    }
+
+    /// The message of a job that is ours.
+    pub(super) fn message(&self, job_id: &JobId) -> rusqlite::Result<Option<String>> {
+        self.one("SELECT message FROM jobs JOIN messages ON messages.no = jobs.no WHERE job_id = ?1", job_id.as_str())
+    }
+
+    /// The record of a job that is ours.
+    fn owed(&self, job_id: &JobId) -> rusqlite::Result<Option<String>> {
+        self.one("SELECT record FROM jobs JOIN records ON records.no = jobs.no WHERE jobs.job_id = ?1", job_id.as_str())
+    }
+
+    /// The messages of those jobs that are ours.
+    pub(super) fn messages(&self, jobs: &[JobId]) -> rusqlite::Result<Vec<(JobId, String)>> {
+        found(jobs, |job_id| self.message(job_id))
+    }
+
+    /// The records of those jobs that are ours and have one.
+    pub(super) fn records(&self, jobs: &[JobId]) -> rusqlite::Result<Vec<(JobId, String)>> {
+        found(jobs, |job_id| self.owed(job_id))
+    }
+
+    /// Which of these jobs have ended, as far as is remembered.
+    pub(super) fn are_finished(&self, jobs: &[JobId]) -> rusqlite::Result<Vec<(JobId, bool)>> {
+        let mut select = self.connection.prepare_cached("SELECT 1 FROM finished WHERE job_id = ?1")?;
+        jobs.iter().map(|job_id| Ok((job_id.clone(), select.exists([job_id.as_str()])?))).collect()
+    }
+
+    /// The records that are owed, and those that are kept of jobs that have ended.
+    pub(super) fn recent_records(&self) -> rusqlite::Result<Vec<(JobId, String)>> {
+        let mut select = self.connection.prepare("SELECT job_id, record FROM records ORDER BY no")?;
+        let rows = select.query_map([], |row| Ok((job_id(row, 0)?, row.get(1)?)))?;
+        rows.collect()
+    }
+
+    /// The random id of this state.
+    pub(super) fn owner(&self) -> rusqlite::Result<String> {
+        self.connection.query_row("SELECT value FROM meta WHERE key = 'owner'", [], |row| row.get(0))
+    }
+
+    /// The boot that [`Self::set_boot_id`] has named last.
+    pub(super) fn boot_id(&self) -> rusqlite::Result<String> {
+        self.connection.query_row("SELECT value FROM meta WHERE key = 'boot_id'", [], |row| row.get(0))
+    }
+
+    pub(super) fn set_boot_id(&self, boot_id: &str) -> rusqlite::Result<()> {
+        self.run("UPDATE meta SET value = ?1 WHERE key = 'boot_id'", params![boot_id])
+    }
+
+    /// Takes away some of what has been kept for long enough, within a transaction: more than is added, and no more
+    /// than is done in a moment. SQLite uses the room again.
+    pub(super) fn purge(&mut self, now: Duration) -> rusqlite::Result<()> {
+        let limit = PURGE_STEP + 2 * std::mem::take(&mut self.ended);
+        self.purge_ids(now, limit)?;
+        self.purge_records(now, limit)?;
+        self.purge_leftover(now, limit)
+    }
+
+    fn purge_ids(&self, now: Duration, limit: i64) -> rusqlite::Result<()> {
+        let oldest: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT finished_ms FROM finished ORDER BY no LIMIT 1")?
+            .query_row([], |row| row.get(0))
+            .optional()?;
+        let Some(oldest) = oldest else { return Ok(()) };
+        let (now_ms, ended_before) = (millis(now), millis(now.saturating_sub(IDS_KEPT)));
+        if oldest > now_ms {
+            // The clock was ahead, and these would stay for as long as it was, with all that came after them.
+            self.run(
+                "UPDATE finished SET finished_ms = ?1
+                 WHERE no IN (SELECT no FROM finished ORDER BY no LIMIT ?2) AND finished_ms > ?1",
+                params![now_ms, limit],
+            )
+        } else if oldest < ended_before {
+            self.run(
+                "DELETE FROM finished
+                 WHERE no IN (SELECT no FROM finished ORDER BY no LIMIT ?2) AND finished_ms < ?1",
+                params![ended_before, limit],
+            )
+        } else {
+            Ok(())
+        }
+    }
+
+    fn purge_records(&mut self, now: Duration, limit: i64) -> rusqlite::Result<()> {
+        for _ in 0..limit {
+            let Some((ended_at, no)) = self.kept.front_mut() else { return Ok(()) };
+            // A clock that was ahead.
+            *ended_at = (*ended_at).min(now);
+            if *ended_at + RECORDS_KEPT > now {
+                return Ok(());
+            }
+            let no = *no;
+            self.kept.pop_front();
+            self.drop_record(no)?;
+        }
+        Ok(())
+    }
+
+    fn purge_leftover(&mut self, now: Duration, limit: i64) -> rusqlite::Result<()> {
+        let Some(mut leftover) = self.leftover else { return Ok(()) };
+        let due = leftover.due.unwrap_or(Duration::MAX).min(now + RECORDS_KEPT);
+        leftover.due = Some(due);
+        self.leftover = Some(leftover);
+        if now < due {
+            return Ok(());
+        }
+        let next: Vec<i64> = self
+            .connection
+            .prepare_cached("SELECT no FROM records WHERE no > ?1 AND no <= ?2 ORDER BY no LIMIT ?3")?
+            .query_map([leftover.after, leftover.up_to, limit], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for no in &next {
+            self.drop_record(*no)?;
+        }
+        self.leftover = next.last().map(|last| Leftover { after: *last, ..leftover });
+        Ok(())
+    }
+
+    /// Deletes a record, unless it is still owed.
+    fn drop_record(&self, no: i64) -> rusqlite::Result<()> {
+        self.run(
+            "DELETE FROM records WHERE no = ?1 AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.no = ?1)",
+            params![no],
+        )
+    }
+
+    #[cfg(test)]
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+fn found(
+    jobs: &[JobId],
+    read: impl Fn(&JobId) -> rusqlite::Result<Option<String>>,
+) -> rusqlite::Result<Vec<(JobId, String)>> {
+    jobs.iter().filter_map(|job_id| Some(read(job_id).transpose()?.map(|text| (job_id.clone(), text)))).collect()
+}

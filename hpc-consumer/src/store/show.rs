@@ -1,0 +1,431 @@
+//! `hpc-consumer jobs` and `hpc-consumer status`.
+//!
+//! A daemon that lives is seen through its view, from any machine that sees the directory. When none lives, what the
+//! next one will find is read from the state itself, which is never written to here.
+//!
+//! With `--output json` both commands print one object with the fields of [`Report`]; a field without a value is
+//! `null`. `jobs` adds the array `jobs`. The fields of version 1 stay; others may come.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use anyhow::Context as _;
+use lifecycle::{Entry, Phase, Stage};
+use program::Exit;
+use protocol::{Timestamp, timestamp_from_millis};
+use serde::Serialize;
+
+use super::lock::{self, Held, Holder};
+use super::view::{self, Counts, JobView, State, View};
+use super::{DATABASE, opening};
+
+/// The version of the JSON.
+const VERSION: u64 = 1;
+
+/// The form of what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// For a person.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// What is printed.
+#[derive(Debug, Serialize)]
+struct Report {
+    v: u64,
+    daemon: Daemon,
+    /// When this was so.
+    as_of: Option<Timestamp>,
+    /// Where the daemon is or was, and its process.
+    host: Option<String>,
+    pid: Option<u32>,
+    /// What to know about all this.
+    note: Option<String>,
+    /// Why the node cannot run jobs.
+    node_problem: Option<String>,
+    /// Why the queue does not answer.
+    queue_trouble: Option<String>,
+    slots: Option<usize>,
+    counts: Counts,
+    owed_since: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jobs: Option<Vec<JobView>>,
+}
+
+/// Whether there is a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Daemon {
+    Running,
+    Draining,
+    Stopped,
+    /// It cannot be told from here.
+    Unknown,
+}
+
+/// `hpc-consumer jobs`.
+pub(crate) fn show_jobs(state_dir: &Path, format: Format) -> anyhow::Result<Exit> {
+    show(state_dir, format, jobs_text, |report| report)
+}
+
+/// `hpc-consumer status`.
+pub(crate) fn show_status(state_dir: &Path, format: Format) -> anyhow::Result<Exit> {
+    show(state_dir, format, status_text, |report| Report { jobs: None, ..report })
+}
+
+fn show(
+    state_dir: &Path,
+    format: Format,
+    text: fn(&Report, Timestamp) -> String,
+    shown: fn(Report) -> Report,
+) -> anyhow::Result<Exit> {
+    if !state_dir.is_dir() {
+        eprintln!(
+            "hpc-consumer: there is no directory {}: no daemon was started with this STATE_DIR",
+            state_dir.display()
+        );
+        return Ok(Exit::NotFound);
+    }
+    let now = timestamp_from_millis(Timestamp::now().as_millisecond());
+    let report = shown(report(state_dir, now)?);
+    print(&match format {
+        Format::Text => text(&report, now),
+        Format::Json => serde_json::to_string(&report)? + "\n",
+    })?;
+    Ok(Exit::Ok)
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // The reader, such as `head`, has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to standard output"),
+    }
+}
+
+fn report(state_dir: &Path, now: Timestamp) -> anyhow::Result<Report> {
+    Ok(match lock::look(state_dir)? {
+        Held::Yes(holder) => of_live(holder, view::read(state_dir)),
+        Held::Elsewhere(holder) => of_other_machine(holder, view::read(state_dir)),
+        Held::No => match opening::look(&state_dir.join(DATABASE)) {
+            Ok(entries) => of_state(entries, now),
+            Err(error) => {
+                let Some(view) = view::read(state_dir) else { return Err(error) };
+                let note = format!("{error:#}. What is shown here is what the last daemon wrote");
+                Report { daemon: Daemon::Stopped, note: Some(note), ..of_view(view) }
+            }
+        },
+    })
+}
+
+fn of_live(holder: Option<Holder>, view: Option<View>) -> Report {
+    let is_his =
+        |view: &View| holder.as_ref().is_none_or(|holder| (&holder.host, holder.pid) == (&view.host, view.pid));
+    match view.filter(is_his) {
+        Some(view) => of_view(view),
+        None => Report {
+            daemon: Daemon::Running,
+            note: Some("the daemon has only just started, and has not said yet what it does".to_owned()),
+            ..nothing(holder)
+        },
+    }
+}
+
+fn of_other_machine(holder: Holder, view: Option<View>) -> Report {
+    let host = &holder.host;
+    let note = format!(
+        "the daemon was started on {host}, and only there can be told whether it lives; what is shown here is what it \
+         wrote last"
+    );
+    let report = match view {
+        Some(view) => of_view(view),
+        None => nothing(Some(holder)),
+    };
+    Report { daemon: Daemon::Unknown, note: Some(note), ..report }
+}
+
+/// What the next daemon will find.
+fn of_state(entries: Vec<(Entry, i64)>, now: Timestamp) -> Report {
+    let mut report = Report { daemon: Daemon::Stopped, as_of: Some(now), jobs: Some(Vec::new()), ..nothing(None) };
+    for (entry, changed_ms) in entries {
+        let since = timestamp_from_millis(changed_ms);
+        let (count, phase) = match entry.stage {
+            Stage::Accepted => (&mut report.counts.waiting, Phase::Waiting),
+            Stage::Launching => (&mut report.counts.running, Phase::Running),
+            Stage::Recorded(_) => {
+                report.owed_since = Some(report.owed_since.map_or(since, |earlier| earlier.min(since)));
+                (&mut report.counts.owed, Phase::Recorded)
+            }
+        };
+        *count += 1;
+        report.jobs.get_or_insert_default().push(JobView {
+            job_id: entry.job_id,
+            phase: phase.name().to_owned(),
+            attempt: entry.attempt,
+            since: Some(since),
+            task: None,
+        });
+    }
+    if report.counts.running > 0 {
+        let note = "jobs that are shown as running were started and go on without the daemon, or have ended since: \
+                    the next one finds out";
+        report.note = Some(note.to_owned());
+    }
+    report
+}
+
+fn of_view(view: View) -> Report {
+    Report {
+        v: VERSION,
+        daemon: match view.state {
+            State::Running => Daemon::Running,
+            // It is about to let the directory go.
+            State::Draining | State::Ended => Daemon::Draining,
+        },
+        as_of: Some(view.written_at),
+        host: Some(view.host),
+        pid: Some(view.pid),
+        note: None,
+        node_problem: view.node,
+        queue_trouble: view.queue_trouble,
+        slots: Some(view.slots),
+        counts: view.counts,
+        owed_since: view.owed_since,
+        jobs: Some(view.jobs),
+    }
+}
+
+fn nothing(holder: Option<Holder>) -> Report {
+    let (host, pid) = holder.map(|holder| (holder.host, holder.pid)).unzip();
+    Report {
+        v: VERSION,
+        daemon: Daemon::Unknown,
+        as_of: None,
+        host,
+        pid,
+        note: None,
+        node_problem: None,
+        queue_trouble: None,
+        slots: None,
+        counts: Counts::default(),
+        owed_since: None,
+        jobs: None,
+    }
+}
+
+fn jobs_text(report: &Report, now: Timestamp) -> String {
+    let jobs = report.jobs.as_deref().unwrap_or_default();
+    let mut text = if jobs.is_empty() { "no jobs\n".to_owned() } else { jobs_table(jobs) };
+    let _ = writeln!(text, "\n{}", daemon_line(report));
+    if report.daemon != Daemon::Stopped
+        && let Some(as_of) = report.as_of
+    {
+        let _ = writeln!(text, "as of {} ({} ago)", seconds(as_of), age(as_of, now));
+    }
+    if let Some(note) = &report.note {
+        let _ = writeln!(text, "{}", one_line(note));
+    }
+    text
+}
+
+fn jobs_table(jobs: &[JobView]) -> String {
+    let mut rows = vec![["JOB ID", "PHASE", "ATTEMPT", "SINCE", "TASK"].map(str::to_owned)];
+    rows.extend(jobs.iter().map(|job| {
+        [
+            job.job_id.to_string(),
+            one_line(&job.phase),
+            if job.attempt == 0 { "-".to_owned() } else { job.attempt.to_string() },
+            job.since.map_or_else(|| "-".to_owned(), seconds),
+            one_line(job.task.as_deref().unwrap_or("-")),
+        ]
+    }));
+    if jobs.iter().all(|job| job.task.is_none()) {
+        for row in &mut rows {
+            row[4].clear();
+        }
+    }
+    table(&rows)
+}
+
+fn status_text(report: &Report, now: Timestamp) -> String {
+    let Counts { waiting, running, ending, owed } = report.counts;
+    let trouble = |problem: &Option<String>, well: &str| {
+        let unknown = if report.slots.is_some() { well } else { "not known" };
+        problem.as_deref().map_or_else(|| unknown.to_owned(), one_line)
+    };
+    let owed = match report.owed_since {
+        Some(since) if owed > 0 => format!("{owed}, the oldest since {} ({})", seconds(since), age(since, now)),
+        _ => owed.to_string(),
+    };
+    let mut rows = vec![["daemon".to_owned(), daemon_line(report)]];
+    let mut row = |name: &str, value: String| rows.push([name.to_owned(), value]);
+    row("node", trouble(&report.node_problem, "can run jobs"));
+    row("queue", trouble(&report.queue_trouble, "no trouble"));
+    row("slots", report.slots.map_or_else(|| "not known".to_owned(), |slots| slots.to_string()));
+    row("jobs", format!("{running} running, {waiting} waiting, {ending} ending"));
+    row("results owed", owed);
+    if let Some(as_of) = report.as_of {
+        row("as of", format!("{} ({} ago)", seconds(as_of), age(as_of, now)));
+    }
+    if let Some(note) = &report.note {
+        row("note", one_line(note));
+    }
+    table(&rows)
+}
+
+fn daemon_line(report: &Report) -> String {
+    let place = match (&report.host, report.pid) {
+        (Some(host), Some(pid)) => format!(" on {}, process {pid}", one_line(host)),
+        _ => String::new(),
+    };
+    match report.daemon {
+        Daemon::Running => format!("running{place}"),
+        Daemon::Draining => format!("draining{place}"),
+        Daemon::Stopped => "no daemon runs here; this is what the next one will find".to_owned(),
+        Daemon::Unknown => format!("perhaps running{place}"),
+    }
+}
+
+/// Columns side by side.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+/// For a terminal: what came from elsewhere cannot move the cursor.
+fn one_line(text: &str) -> String {
+    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Without fractions of a second.
+fn seconds(time: Timestamp) -> String {
+    timestamp_from_millis(time.as_millisecond().div_euclid(1_000) * 1_000).to_string()
+}
+
+fn age(from: Timestamp, to: Timestamp) -> String {
+    let seconds = ((to.as_millisecond() - from.as_millisecond()) / 1_000).max(0);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::StateLock;
+    use super::*;
+
+    const T0: &str = "2026-11-21T01:15:27.123Z";
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn view() -> View {
+        let job = |id: &str, phase: &str, attempt, since: Option<&str>, task: Option<&str>| JobView {
+            job_id: id.parse().unwrap(),
+            phase: phase.to_owned(),
+            attempt,
+            since: since.map(at),
+            task: task.map(str::to_owned),
+        };
+        View {
+            v: view::VERSION,
+            written_at: at(T0),
+            host: "n1".to_owned(),
+            pid: 4_711,
+            state: State::Running,
+            node: Some("apptainer is not there\n\u{1b}[31m".to_owned()),
+            slots: 4,
+            counts: Counts { waiting: 1, running: 1, ending: 0, owed: 3 },
+            jobs: vec![
+                job("a-rather-long-id", "running", 2, Some("2026-11-21T01:00:00.912Z"), Some("echo")),
+                job("b", "waiting", 0, None, None),
+            ],
+            queue_trouble: None,
+            owed_since: Some(at("2026-11-20T23:00:00Z")),
+        }
+    }
+
+    #[test]
+    fn jobs_stand_in_columns() {
+        let now = at("2026-11-21T01:15:30.5Z");
+        let text = jobs_text(&of_view(view()), now);
+        let expected = "\
+JOB ID            PHASE    ATTEMPT  SINCE                 TASK
+a-rather-long-id  running  2        2026-11-21T01:00:00Z  echo
+b                 waiting  -        -                     -
+
+running on n1, process 4711
+as of 2026-11-21T01:15:27Z (3 s ago)
+";
+        assert_eq!(text, expected);
+        let none = jobs_text(&of_state(Vec::new(), now), now);
+        assert_eq!(none, "no jobs\n\nno daemon runs here; this is what the next one will find\n");
+    }
+
+    #[test]
+    fn status_says_what_is_wrong_and_what_is_owed() {
+        let text = status_text(&of_view(view()), at("2026-11-21T01:15:30Z"));
+        let expected = "\
+daemon        running on n1, process 4711
+node          apptainer is not there  [31m
+queue         no trouble
+slots         4
+jobs          1 running, 1 waiting, 0 ending
+results owed  3, the oldest since 2026-11-20T23:00:00Z (2 h)
+as of         2026-11-21T01:15:27Z (2 s ago)
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn json_format_unchanged() {
+        // Scripts read this: fields may be added, nothing else.
+        let mut report = of_view(View { node: None, ..view() });
+        report.jobs.as_mut().unwrap().truncate(1);
+        let json = r#"{"v":1,"daemon":"running","as_of":"2026-11-21T01:15:27.123Z","host":"n1","pid":4711,"note":null,"node_problem":null,"queue_trouble":null,"slots":4,"counts":{"waiting":1,"running":1,"ending":0,"owed":3},"owed_since":"2026-11-20T23:00:00Z","jobs":[{"job_id":"a-rather-long-id","phase":"running","attempt":2,"since":"2026-11-21T01:00:00.912Z","task":"echo"}]}"#;
+        assert_eq!(serde_json::to_string(&report).unwrap(), json);
+        let status = serde_json::to_string(&Report { jobs: None, ..report }).unwrap();
+        assert!(!status.contains("job_id"), "{status}");
+    }
+
+    #[test]
+    fn the_view_of_a_daemon_that_lives_is_shown_and_that_of_an_earlier_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = StateLock::take(folder.path(), false).unwrap();
+        view::write(folder.path(), &view()).unwrap();
+        let report_now = || report(folder.path(), at(T0)).unwrap();
+        assert!(report_now().note.unwrap().contains("only just started"));
+        let mine = View { host: crate::host(), pid: std::process::id(), ..view() };
+        view::write(folder.path(), &mine).unwrap();
+        let shown = report_now();
+        assert_eq!((shown.daemon, shown.jobs), (Daemon::Running, Some(view().jobs)));
+
+        // It has ended: now its state counts, and its view only when the state cannot be read.
+        drop(lock);
+        let shown = report_now();
+        assert_eq!((shown.daemon, shown.jobs), (Daemon::Stopped, Some(Vec::new())));
+        std::fs::write(folder.path().join(DATABASE), "not a database, but more than nothing").unwrap();
+        let shown = report_now();
+        assert_eq!((shown.daemon, shown.jobs), (Daemon::Stopped, Some(view().jobs)));
+        assert!(shown.note.unwrap().contains("no SQLite file"));
+        std::fs::remove_file(folder.path().join("view.json")).unwrap();
+        assert!(report(folder.path(), at(T0)).is_err());
+    }
+}

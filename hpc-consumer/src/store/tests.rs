@@ -1,0 +1,322 @@
+//! The tables against their model, files that are refused, and the thread.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use lifecycle::{Book, Failures, Lease, Stage, Terms};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::*;
+
+const T0: Duration = Duration::from_secs(1_800_000_000);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn id(number: usize) -> JobId {
+    format!("job-{number}").parse().unwrap()
+}
+
+fn accepted(job_id: JobId) -> Fact {
+    let lease = Lease { id: "lease".to_owned(), until: T0 };
+    Fact::Accepted { job_id, message: "{}".to_owned(), terms: Terms::default(), lease }
+}
+
+/// A life from beginning to end.
+fn whole_life(job_id: JobId, record: &str) -> Vec<Fact> {
+    vec![
+        accepted(job_id.clone()),
+        Fact::Launching(job_id.clone(), 1),
+        Fact::Recorded(job_id.clone(), record.to_owned()),
+        Fact::Finished(job_id),
+    ]
+}
+
+fn in_memory() -> Database {
+    let connection = Connection::open_in_memory().unwrap();
+    database::create(&connection, "owner", "boot").unwrap();
+    Database::new(connection).unwrap()
+}
+
+fn open(folder: &TempDir) -> anyhow::Result<Database> {
+    opening::open(&folder.path().join(DATABASE), "owner", "boot")
+}
+
+fn commit(database: &mut Database, facts: &[Fact], now: Duration) {
+    database.begin().unwrap();
+    for fact in facts {
+        database.apply(fact, now).unwrap();
+    }
+    database.purge(now).unwrap();
+    database.commit().unwrap();
+}
+
+fn count(database: &Database, table: &str) -> i64 {
+    let sql = format!("SELECT count(*) FROM {table}");
+    database.connection().query_row(&sql, [], |row| row.get(0)).unwrap()
+}
+
+/// Every file of a folder.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+fn random_fact(random: &mut fastrand::Rng) -> Fact {
+    let job_id = id(random.usize(0..4));
+    let lease = Lease { id: random.u8(..).to_string(), until: Duration::from_millis(random.u64(0..1 << 40)) };
+    match random.u8(0..10) {
+        0 | 1 => Fact::Accepted {
+            job_id,
+            message: "é".repeat(random.usize(0..3)),
+            terms: Terms { retries: random.u32(0..101), rerunnable: random.bool() },
+            lease,
+        },
+        2 => Fact::Leased(job_id, lease),
+        3 => Fact::Acknowledged(job_id),
+        4 => Fact::Launching(job_id, random.u32(1..9)),
+        5 => {
+            let failures = Failures { task: random.u32(0..9), node: random.u32(0..9), cut_off: random.u32(0..9) };
+            Fact::Again(job_id, failures)
+        }
+        6 | 7 => Fact::Recorded(job_id, "ü\0".repeat(random.usize(0..4_000))),
+        8 => Fact::Finished(job_id),
+        _ => Fact::Released(job_id),
+    }
+}
+
+#[test]
+fn every_fact_means_what_it_means_for_the_book() {
+    let jobs: Vec<JobId> = (0..4).map(id).collect();
+    for seed in 0..60 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut database, mut book) = (in_memory(), Book::default());
+        for step in 0..60_u32 {
+            let fact = random_fact(&mut random);
+            // Records that are kept go after ten minutes, and never one that is owed.
+            let now = T0 + MINUTE * 3 * step;
+            if random.u8(0..5) == 0 {
+                database.begin().unwrap();
+                database.apply(&fact, now).unwrap();
+                database.roll_back().unwrap();
+                continue;
+            }
+            commit(&mut database, std::slice::from_ref(&fact), now);
+            book.apply(&fact);
+            let of_book = |map: &BTreeMap<JobId, String>| -> Vec<(JobId, String)> {
+                jobs.iter().filter_map(|job| Some((job.clone(), map.get(job)?.clone()))).collect()
+            };
+            let place = format!("seed {seed}, step {step}");
+            assert_eq!(database.entries().unwrap(), book.entries, "{place}");
+            assert_eq!(database.messages(&jobs).unwrap(), of_book(&book.messages), "{place}");
+            assert_eq!(database.records(&jobs).unwrap(), of_book(&book.records), "{place}");
+            let finished: Vec<(JobId, bool)> =
+                jobs.iter().map(|job| (job.clone(), book.finished.contains(job))).collect();
+            assert_eq!(database.are_finished(&jobs).unwrap(), finished, "{place}");
+        }
+    }
+}
+
+#[test]
+fn what_has_ended_is_forgotten_bit_by_bit() {
+    let mut database = in_memory();
+    for number in 0..500 {
+        commit(&mut database, &whole_life(id(number), "{}"), T0);
+    }
+    commit(&mut database, &[], T0 + MINUTE * 9);
+    assert_eq!((count(&database, "records"), count(&database, "finished")), (500, 500));
+    commit(&mut database, &[], T0 + MINUTE * 10);
+    assert_eq!((count(&database, "records"), count(&database, "finished")), (300, 500));
+    commit(&mut database, &[], T0 + DAY * 29);
+    assert_eq!((count(&database, "records"), count(&database, "finished")), (100, 500));
+    commit(&mut database, &[], T0 + DAY * 31);
+    assert_eq!((count(&database, "records"), count(&database, "finished")), (0, 300));
+    assert_eq!(database.are_finished(&[id(199), id(200)]).unwrap(), [(id(199), false), (id(200), true)]);
+    // A job that ends again is remembered from then on.
+    commit(&mut database, &[Fact::Finished(id(200))], T0 + DAY * 31);
+    for _ in 0..3 {
+        commit(&mut database, &[], T0 + DAY * 32);
+    }
+    assert_eq!(database.are_finished(&[id(200)]).unwrap(), [(id(200), true)]);
+    assert_eq!(count(&database, "finished"), 1);
+}
+
+#[test]
+fn a_clock_that_was_ahead_does_not_keep_everything_for_ever() {
+    let mut database = in_memory();
+    commit(&mut database, &whole_life(id(0), "{}"), T0 + DAY * 1_000);
+    commit(&mut database, &whole_life(id(1), "{}"), T0);
+    commit(&mut database, &[], T0 + MINUTE * 10);
+    commit(&mut database, &[], T0 + DAY * 31);
+    assert_eq!((count(&database, "records"), count(&database, "finished")), (0, 0));
+}
+
+#[test]
+fn records_from_before_a_restart_go_except_those_that_are_owed() {
+    let folder = TempDir::new().unwrap();
+    let mut database = open(&folder).unwrap();
+    commit(&mut database, &whole_life(id(0), "0"), T0);
+    commit(&mut database, &whole_life(id(1), "1")[..3], T0);
+    commit(&mut database, &whole_life(id(2), "2"), T0);
+    database.close().unwrap();
+    let mut database = open(&folder).unwrap();
+    assert_eq!(database.recent_records().unwrap().len(), 3);
+    // The number of a record that is kept is not given to another job, which would then have it.
+    commit(&mut database, &[accepted(id(3))], T0 + MINUTE * 20);
+    assert!(database.records(&[id(3)]).unwrap().is_empty());
+    commit(&mut database, &[], T0 + MINUTE * 29);
+    assert_eq!(count(&database, "records"), 3);
+    commit(&mut database, &[], T0 + MINUTE * 30);
+    assert_eq!(database.recent_records().unwrap(), [(id(1), "1".to_owned())]);
+    assert_eq!(database.records(&[id(1)]).unwrap(), [(id(1), "1".to_owned())]);
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_and_stays_as_it_is() {
+    type Spoil = fn(&Path);
+    let newer: Spoil = |path| {
+        Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
+    };
+    let foreign: Spoil = |path| {
+        Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 0").unwrap();
+    };
+    let unknown_stage: Spoil = |path| {
+        Connection::open(path).unwrap().execute_batch("UPDATE jobs SET stage = 9 WHERE no = 1").unwrap();
+    };
+    let garbage: Spoil = |path| {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[4_096..].fill(0x5a);
+        fs::write(path, bytes).unwrap();
+    };
+    let no_database: Spoil = |path| fs::write(path, "hello").unwrap();
+    for (spoil, problem) in [
+        (newer, "version 2, and this hpc-consumer knows version 1: start the newer"),
+        (foreign, "another program"),
+        (unknown_stage, "it is damaged: "),
+        (garbage, "it is damaged: "),
+        (no_database, "no SQLite file"),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let mut database = open(&folder).unwrap();
+        let facts: Vec<Fact> = (0..300).map(|number| accepted(id(number))).collect();
+        commit(&mut database, &facts, T0);
+        database.close().unwrap();
+        let path = folder.path().join(DATABASE);
+        spoil(&path);
+        let before = files(folder.path());
+        for error in [open(&folder).err(), opening::look(&path).err()] {
+            let text = format!("{:#}", error.expect(problem));
+            for part in [problem, &path.display().to_string(), "`hpc-consumer jobs`", "RESULTS_DIR"] {
+                assert!(text.contains(part), "{part}: {text}");
+            }
+        }
+        assert!(files(folder.path()) == before, "{problem}");
+    }
+}
+
+#[test]
+fn what_a_crash_left_in_the_log_is_seen_without_a_write_and_taken_up() {
+    let folder = TempDir::new().unwrap();
+    let mut database = open(&folder).unwrap();
+    commit(&mut database, &whole_life(id(0), "0")[..3], T0);
+    // As it is at this moment, with a log that nobody has closed.
+    let crashed = TempDir::new().unwrap();
+    for (path, bytes) in files(folder.path()) {
+        fs::write(crashed.path().join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    let path = crashed.path().join(DATABASE);
+    let before = files(crashed.path());
+    assert!(before.len() == 2 && before.values().all(|bytes| !bytes.is_empty()), "{:?}", before.keys());
+    let seen = opening::look(&path).unwrap();
+    assert_eq!((seen.len(), seen[0].0.stage, seen[0].1), (1, Stage::Recorded(1), T0.as_millis() as i64));
+    assert!(files(crashed.path()) == before);
+    assert_eq!(open(&crashed).unwrap().entries().unwrap(), database.entries().unwrap());
+
+    // The same without a log, and under a name that is not one for a URI.
+    database.close().unwrap();
+    let odd = folder.path().join("a b%41?c#d");
+    fs::create_dir(&odd).unwrap();
+    fs::rename(folder.path().join(DATABASE), odd.join(DATABASE)).unwrap();
+    let before = files(&odd);
+    assert_eq!(opening::look(&odd.join(DATABASE)).unwrap(), seen);
+    assert!(files(&odd) == before);
+}
+
+#[test]
+fn answers_come_in_the_order_of_the_questions_and_the_state_is_there_again() {
+    let folder = TempDir::new().unwrap();
+    let opened = Store::open(folder.path()).unwrap();
+    let store = opened.store.clone();
+    assert!(!opened.rebooted && opened.entries.is_empty() && opened.owner.len() == 16);
+    block_on(async {
+        // None of them is polled before all have been asked.
+        let commits: Vec<_> = (0..50).map(|number| store.commit(whole_life(id(number), "{}"), T0)).collect();
+        let recalled = store.recall(vec![id(49), id(50)]);
+        let held = store.commit(vec![accepted(id(50))], T0);
+        let messages = store.messages(vec![id(49), id(50)]);
+        let closed = store.close();
+        let late = store.recall(vec![id(0)]);
+        for commit in commits {
+            commit.await.unwrap();
+        }
+        assert_eq!(recalled.await.unwrap(), [(id(49), true), (id(50), false)]);
+        held.await.unwrap();
+        assert_eq!(messages.await.unwrap(), [(id(50), "{}".to_owned())]);
+        closed.await.unwrap();
+        assert_eq!(late.await, Err(Problem::gone()));
+    });
+    assert_eq!(files(folder.path()).len(), 1, "the log is gone");
+    let again = Store::open(folder.path()).unwrap();
+    assert_eq!((again.owner, again.entries.len(), again.rebooted), (opened.owner, 1, false));
+}
+
+#[test]
+fn after_a_reboot_the_records_are_handed_out_until_they_are_settled() {
+    let folder = TempDir::new().unwrap();
+    let open = |boot: &str| Store::open_after_boot(folder.path(), Some(boot.to_owned())).unwrap();
+    let close = |opened: &Opened| block_on(opened.store.close()).unwrap();
+    let first = open("1");
+    block_on(first.store.commit(whole_life(id(0), "0"), T0)).unwrap();
+    block_on(first.store.commit(whole_life(id(1), "1")[..3].to_vec(), T0)).unwrap();
+    close(&first);
+    let same = open("1");
+    assert!(!same.rebooted && same.recent_records.is_empty());
+    close(&same);
+    for _ in 0..2 {
+        let other = open("2");
+        assert!(other.rebooted);
+        assert_eq!(other.recent_records, [(id(0), "0".to_owned()), (id(1), "1".to_owned())]);
+        close(&other);
+    }
+    let settled = open("2");
+    block_on(settled.store.settled_in_after_boot(Some("2".to_owned()))).unwrap();
+    close(&settled);
+    assert!(!open("2").rebooted);
+}
+
+#[test]
+fn a_full_disk_ends_everything_and_loses_nothing_that_was_answered() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join(DATABASE);
+    let database = open(&folder).unwrap();
+    let pages: i64 = database.connection().pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    database.connection().execute_batch(&format!("PRAGMA max_page_count = {}", pages + 10)).unwrap();
+    let store = Store::start(database, path.clone()).unwrap();
+    block_on(async {
+        store.commit(vec![accepted(id(0))], T0).await.unwrap();
+        let large = Fact::Recorded(id(0), "x".repeat(100_000));
+        let problem = store.commit(vec![accepted(id(1)), large], T0).await.unwrap_err();
+        let text = problem.to_string();
+        assert!(text.contains(&path.display().to_string()) && text.contains("make room"), "{text}");
+        // This one would have had room.
+        assert_eq!(store.commit(vec![Fact::Released(id(0))], T0).await, Err(problem.clone()));
+        assert_eq!(store.recall(vec![id(0)]).await, Err(problem.clone()));
+        assert_eq!(store.close().await, Err(problem));
+    });
+    let held: Vec<JobId> = open(&folder).unwrap().entries().unwrap().into_iter().map(|entry| entry.job_id).collect();
+    assert_eq!(held, [id(0)]);
+}

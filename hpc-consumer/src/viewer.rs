@@ -1,0 +1,119 @@
+//! Keeps `STATE_DIR/view.json` up to date for `hpc-consumer jobs` and `status`: soon after a change, and not more often
+//! than once a second.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lifecycle::{Lifecycle, Phase};
+use protocol::{Timestamp, timestamp_from_millis};
+use tokio::time::Instant;
+
+use crate::store::view::{self, Counts, JobView, State, VERSION, View};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many jobs are shown at most: the view is for people, and is written every second.
+const JOBS_MAX: usize = 2_000;
+
+/// What the lifecycle does not know.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Watched<'a> {
+    /// Why the queue does not answer.
+    pub(crate) trouble: Option<&'a str>,
+}
+
+/// Writes the view.
+#[derive(Debug)]
+pub(crate) struct Viewer {
+    state_dir: PathBuf,
+    host: String,
+    slots: usize,
+    /// When to write next, if anything has changed.
+    due: Option<Instant>,
+    written: Option<Instant>,
+    /// Said once, not every second.
+    complained: bool,
+}
+
+impl Viewer {
+    pub(crate) fn new(state_dir: PathBuf, slots: usize) -> Self {
+        Self { state_dir, host: crate::host(), slots, due: None, written: None, complained: false }
+    }
+
+    /// Something may have changed.
+    pub(crate) fn changed(&mut self) {
+        if self.due.is_none() {
+            let now = Instant::now();
+            self.due = Some(self.written.map_or(now, |written| now.max(written + INTERVAL)));
+        }
+    }
+
+    /// Resolves when the view is to be written.
+    pub(crate) async fn due(&self) {
+        match self.due {
+            Some(due) => tokio::time::sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Begins to write the view; how that ends is nobody's concern but the log's.
+    pub(crate) fn write(&mut self, lifecycle: &Lifecycle, watched: Watched<'_>) {
+        let state = if lifecycle.draining() { State::Draining } else { State::Running };
+        let view = self.view(lifecycle, watched, state);
+        (self.due, self.written) = (None, Some(Instant::now()));
+        let (state_dir, complained) = (self.state_dir.clone(), std::mem::replace(&mut self.complained, true));
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = view::write(&state_dir, &view)
+                && !complained
+            {
+                tracing::warn!("what `hpc-consumer jobs` shows cannot be written: {error}");
+            }
+        });
+    }
+
+    /// Writes the last view of this daemon.
+    pub(crate) async fn last(&mut self, lifecycle: &Lifecycle, watched: Watched<'_>) {
+        let (state_dir, view) = (self.state_dir.clone(), self.view(lifecycle, watched, State::Ended));
+        // The state itself tells the same; this is only for machines that cannot read it.
+        let _ = tokio::task::spawn_blocking(move || view::write(&state_dir, &view)).await;
+    }
+
+    fn view(&self, lifecycle: &Lifecycle, watched: Watched<'_>, state: State) -> View {
+        let mut counts = Counts::default();
+        let mut jobs = Vec::new();
+        let mut owed_since: Option<Duration> = None;
+        for (job_id, phase, attempt, since) in lifecycle.jobs() {
+            match phase {
+                Phase::Asked => continue,
+                Phase::Waiting | Phase::Claiming | Phase::Ready | Phase::Returning => counts.waiting += 1,
+                Phase::Running => counts.running += 1,
+                Phase::Ending => counts.ending += 1,
+                Phase::Recorded => {
+                    counts.owed += 1;
+                    owed_since = Some(owed_since.map_or(since, |earliest| earliest.min(since)));
+                }
+            }
+            if jobs.len() < JOBS_MAX {
+                let (job_id, phase) = (job_id.clone(), phase.name().to_owned());
+                jobs.push(JobView { job_id, phase, attempt, since: Some(timestamp(since)), task: None });
+            }
+        }
+        View {
+            v: VERSION,
+            written_at: timestamp_from_millis(Timestamp::now().as_millisecond()),
+            host: self.host.clone(),
+            pid: std::process::id(),
+            state,
+            node: lifecycle.node_problem().map(str::to_owned),
+            slots: self.slots,
+            counts,
+            jobs,
+            queue_trouble: watched.trouble.map(str::to_owned),
+            owed_since: owed_since.map(timestamp),
+        }
+    }
+}
+
+fn timestamp(since_epoch: Duration) -> Timestamp {
+    timestamp_from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,158 @@
+//! Chaos: real programs, killed at random while faults disturb what they say to each other, and a count at the end.
+//!
+//! One `local-edge` with faults, and two `hpc-consumer` with a `STATE_DIR` each and one `RESULTS_DIR`. Jobs are submitted
+//! and results received all the while. What must hold is counted from outside: the ledger of the jobs (see
+//! [`Ledger`]), the messages in the queue of results, the records on disk.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `victims` | the programs, and what is done to them |
+//! | `traffic` | who submits the jobs, and who receives their results |
+//! | `report` | the count |
+//! | `random` | its numbers |
+//!
+//! Out of scope: the death of keepers. A run whose keeper died is cut off and started again, and that is another test.
+//! With all keepers alive each job runs exactly once, and has one result.
+//! Invariants: the seed decides what is submitted, which faults come and in which order the victims are struck; when
+//! they are struck depends on the machine. Everything ends within the bound of the plan and some seconds.
+
+mod random;
+mod report;
+mod traffic;
+mod victims;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::{Ledger, Queue};
+use random::Random;
+pub use report::Report;
+use traffic::Traffic;
+use victims::Victims;
+
+/// How often the count so far is told.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(15);
+
+/// The part of the time in which programs are killed; the rest is for what they left undone.
+const CHAOS_SHARE: f64 = 0.6;
+
+/// The part of the results at whose arrival the killing ends, if it was enough.
+const RESULTS_SHARE: f64 = 0.95;
+
+/// What wraps the jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runtime {
+    /// No container.
+    Bare,
+    /// Real Apptainer containers.
+    Apptainer,
+}
+
+/// What is done.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How many jobs.
+    pub jobs: usize,
+    /// What all chance is drawn from.
+    pub seed: u64,
+    /// What wraps the jobs.
+    pub runtime: Runtime,
+    /// How long it may take until every job has its result.
+    pub bound: Duration,
+    /// For how long a pulled job is hidden; some jobs take longer.
+    pub lease: Duration,
+    /// How many jobs each daemon runs at a time.
+    pub slots: usize,
+    /// How many jobs are in the system at most.
+    pub outstanding: usize,
+    /// How many times programs are killed at least, unless time runs out.
+    pub kills_min: u64,
+}
+
+impl Plan {
+    /// One that fits the number of jobs.
+    pub fn new(jobs: usize, seed: u64, runtime: Runtime, bound: Duration) -> Self {
+        Self {
+            jobs,
+            seed,
+            runtime,
+            bound,
+            lease: Duration::from_secs(if jobs < 1_000 { 5 } else { 20 }),
+            slots: if runtime == Runtime::Bare { 8 } else { 4 },
+            outstanding: (jobs / 4).clamp(10, 1_000),
+            kills_min: (jobs as u64 / 100).clamp(8, 100),
+        }
+    }
+
+    /// How long a job takes: most a moment, some seconds, a few longer than the lease.
+    fn duration(&self, number: usize) -> Duration {
+        let mut random = Random::of(self.seed, number as u64);
+        let every = (self.jobs / 3).clamp(1, 1_000);
+        if number % every == every / 2 {
+            self.lease + random.millis(1_000..=3_000)
+        } else if random.below(100) < 3 {
+            random.millis(200..=3_000)
+        } else {
+            random.millis(0..=50)
+        }
+    }
+}
+
+/// Does it all, and counts.
+pub fn run(plan: &Plan) -> Report {
+    let began = Instant::now();
+    let ledger = Ledger::new();
+    let mut victims = Victims::start(plan, &ledger);
+    let traffic = Traffic::new(plan.jobs, began + plan.bound);
+    let (producer, queues) = (victims.edge().producer(), victims.edge().queues());
+    let results_queue = victims.edge().queue_id(Queue::Results).to_owned();
+    thread::scope(|scope| {
+        // Also when this thread panics: the others would go on until the bound.
+        let _end = traffic.end();
+        scope.spawn(|| traffic.submit(plan, &producer));
+        scope.spawn(|| traffic.collect(&queues, &results_queue));
+        rage(plan, &mut victims, &traffic, began);
+        victims.calm_down();
+        while !traffic.is_complete() && began.elapsed() < plan.bound {
+            thread::sleep(Duration::from_millis(50));
+        }
+        victims.settle(plan.lease);
+        victims.end();
+    });
+    Report::count(plan, &ledger, &victims, &traffic.seen(), began.elapsed())
+}
+
+/// Kills one program after the other until most of the work is done.
+fn rage(plan: &Plan, victims: &mut Victims, traffic: &Traffic, began: Instant) {
+    let end = began + plan.bound.mul_f64(CHAOS_SHARE);
+    let mut told = Instant::now();
+    while Instant::now() < end {
+        let (results, kills) = (traffic.share_of_results(), victims.kills());
+        if results >= RESULTS_SHARE && kills >= plan.kills_min {
+            return;
+        }
+        if told.elapsed() > PROGRESS_INTERVAL {
+            let (seconds, percent) = (began.elapsed().as_secs(), results * 100.0);
+            eprintln!("{seconds:4} s: results of {percent:.0} % of the jobs, {kills} kills");
+            told = Instant::now();
+        }
+        victims.strike();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_jobs_outlast_their_lease_and_most_take_a_moment() {
+        for jobs in [30, 300, 10_000] {
+            let plan = Plan::new(jobs, 1, Runtime::Bare, Duration::from_secs(60));
+            let durations: Vec<Duration> = (0..jobs).map(|number| plan.duration(number)).collect();
+            let long = durations.iter().filter(|duration| **duration > plan.lease).count();
+            assert!((3..=jobs / 10).contains(&long), "{jobs}: {long}");
+            let short = durations.iter().filter(|duration| **duration <= Duration::from_millis(50)).count();
+            assert!(short > jobs * 3 / 4, "{jobs}: {short}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Images for Apptainer that hold one statically linked program of C and nothing else.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use crate::{command, parts};
+
+/// Compiles a program of one file, without anything that it would have to find where it runs.
+pub fn compile(source: &Path, program: &Path) {
+    let compiler = parts::on_path("cc").expect("a C compiler, `cc`, is on the PATH");
+    let home = program.parent().expect("a program lies in a directory");
+    run(command(&compiler, home).args(["-static", "-O1", "-o"]).arg(program).arg(source));
+}
+
+/// Builds an image with the program in `/bin` and with empty folders to mount over.
+pub fn build_image(program: &Path, folders: &[&str], image: &Path) {
+    let home = tempfile::tempdir().expect("a directory can be made");
+    let root = home.path().join("root");
+    let usual = ["bin", "dev", "etc", "proc", "sys", "tmp", "var/tmp", "work"];
+    for folder in usual.iter().chain(folders) {
+        fs::create_dir_all(root.join(folder)).expect("a directory can be made");
+    }
+    for file in ["passwd", "group", "hosts", "resolv.conf", "localtime"] {
+        File::create(root.join("etc").join(file)).expect("a file can be made");
+    }
+    let name = program.file_name().expect("a program has a name");
+    fs::copy(program, root.join("bin").join(name)).expect("a program can be copied");
+    run(command(&parts::apptainer(), home.path()).args(["--quiet", "build"]).arg(image).arg(&root));
+}
+
+fn run(command: &mut std::process::Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,102 @@
+/* The job of the crash tests: it notes its beginning and its end where no program of the project can reach.
+ *
+ *   ledger DIR    reads {"number": N, "sleep_ms": M, "gate": 0 or 1} out of input.json, appends a line to DIR/N, waits for
+ *                 the file DIR/gate if it is told to, sleeps, writes output.json, and appends another line
+ *
+ * A line is `begin` or `end`, the time in nanoseconds, the process id and the attempt that meta.json tells (0: none). It
+ * is one write to a file that is opened for appending, so lines of two runs never mix.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Longer than any test: a gate that is never opened must not leave a process behind for ever. */
+#define GATE_POLLS_MAX 60000
+
+static char text[65536];
+
+/* The whole file, or the empty string. */
+static const char *content(const char *path)
+{
+    FILE *in = fopen(path, "r");
+    size_t length = 0;
+    if (in) {
+        length = fread(text, 1, sizeof text - 1, in);
+        fclose(in);
+    }
+    text[length] = '\0';
+    return text;
+}
+
+/* The whole number in a field of JSON that has only plain names and numbers there; 0 when there is none. */
+static long long number_in(const char *json, const char *name)
+{
+    char quoted[32];
+    const char *at;
+    snprintf(quoted, sizeof quoted, "\"%s\"", name);
+    at = strstr(json, quoted);
+    at = at ? strchr(at, ':') : NULL;
+    return at ? strtoll(at + 1, NULL, 10) : 0;
+}
+
+static long long nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (long long)now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+static void rest(long long milliseconds)
+{
+    struct timespec left = { (time_t)(milliseconds / 1000), (long)(milliseconds % 1000) * 1000000L };
+    while (nanosleep(&left, &left) != 0)
+        ;
+}
+
+static int note(int ledger, const char *what, long long now, long long attempt)
+{
+    char line[128];
+    int length = snprintf(line, sizeof line, "%s %lld %d %lld\n", what, now, (int)getpid(), attempt);
+    return write(ledger, line, (size_t)length) == length;
+}
+
+int main(int count, char **words)
+{
+    char path[4096];
+    long long number, sleep_ms, gate, attempt, begun;
+    int ledger;
+    FILE *out;
+    if (count != 2) {
+        fputs("usage: ledger DIR\n", stderr);
+        return 2;
+    }
+    content("input.json");
+    number = number_in(text, "number");
+    sleep_ms = number_in(text, "sleep_ms");
+    gate = number_in(text, "gate");
+    attempt = number_in(content("meta.json"), "attempt");
+
+    snprintf(path, sizeof path, "%s/%lld", words[1], number);
+    ledger = open(path, O_WRONLY | O_APPEND | O_CREAT, 0644);
+    begun = nanoseconds();
+    if (ledger < 0 || !note(ledger, "begin", begun, attempt)) {
+        perror(path);
+        return 1;
+    }
+    if (gate) {
+        snprintf(path, sizeof path, "%s/gate", words[1]);
+        for (int polls = 0; access(path, F_OK) != 0 && polls < GATE_POLLS_MAX; polls++)
+            rest(20);
+    }
+    rest(sleep_ms);
+    /* The time makes the outputs of two runs differ. */
+    out = fopen("output.json", "w");
+    if (!out || fprintf(out, "{\"number\":%lld,\"begun\":%lld}\n", number, begun) < 0 || fclose(out) != 0) {
+        perror("output.json");
+        return 1;
+    }
+    return note(ledger, "end", nanoseconds(), attempt) ? 0 : 1;
+}

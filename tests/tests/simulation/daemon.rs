@@ -1,0 +1,327 @@
+//! A daemon and its node: the loop of the real one with a commit before the effects, and its death at any point.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lifecycle::{Book, Effect, Event, Fact, Lifecycle, Phase, Step, permitted};
+use protocol::JobId;
+
+use crate::effects::Errand;
+use crate::keeper::Keeper;
+use crate::plan::{HOUR, SECOND, Time, duration, time};
+use crate::report::kind_of;
+use crate::sabotage::Sabotage;
+use crate::world::{Checked, Happening, World};
+
+/// A machine, with what outlives the processes on it.
+pub(crate) struct Node {
+    /// The daemon's process, while there is one.
+    pub(crate) life: Option<Life>,
+    /// How many there were.
+    lives: u64,
+    /// The daemon's disk.
+    pub(crate) book: Book,
+    pub(crate) keeper: Keeper,
+    /// Until when the daemon stands still, and since and until when the whole node does.
+    pub(crate) asleep_until: Time,
+    pub(crate) frozen_since: Time,
+    pub(crate) frozen_until: Time,
+    /// Until when it cannot run jobs.
+    pub(crate) broken_until: Time,
+    /// What its clock adds to the true time.
+    clock: Time,
+    /// Is the clock set back before the next start of the daemon?
+    pub(crate) clock_back: bool,
+    /// When the last request to the keeper arrives there, and the last message from it here: both stay in order.
+    to_keeper: Time,
+    from_keeper: Time,
+}
+
+/// A process, with what is lost when it dies.
+pub(crate) struct Life {
+    number: u64,
+    pub(crate) lifecycle: Lifecycle,
+    /// What is to be committed next, and the effects that wait for it.
+    pub(crate) pending: Step,
+    pub(crate) committing: Option<Step>,
+    wake: Option<Time>,
+    /// The hearts of others, and since when they stand still.
+    pub(crate) watched: BTreeMap<usize, (Time, Time)>,
+    phases: BTreeMap<JobId, Phase>,
+}
+
+impl Node {
+    pub(crate) fn new() -> Self {
+        Self {
+            life: None,
+            lives: 0,
+            book: Book::default(),
+            keeper: Keeper::new(),
+            asleep_until: 0,
+            frozen_since: 0,
+            frozen_until: 0,
+            broken_until: 0,
+            clock: 0,
+            clock_back: false,
+            to_keeper: 0,
+            from_keeper: 0,
+        }
+    }
+
+    /// Its own time.
+    fn clock_at(&self, now: Time) -> Duration {
+        duration(now + self.clock)
+    }
+
+    /// Which process it is.
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.life.as_ref().map(|life| life.number)
+    }
+}
+
+impl World {
+    /// The daemon is started, with what is on its disk.
+    pub(crate) fn restart(&mut self, n: usize) -> Checked {
+        let exit_when_idle = !self.calm && self.rng.u8(0..6) == 0;
+        let settings = self.plan.settings(exit_when_idle);
+        let node = &mut self.nodes[n];
+        if node.life.is_some() {
+            return Ok(());
+        }
+        node.clock = if std::mem::take(&mut node.clock_back) { -HOUR } else { 0 };
+        node.lives += 1;
+        let lifecycle = Lifecycle::restore(settings, node.book.entries.clone(), node.clock_at(self.now));
+        let phases: BTreeMap<JobId, Phase> = lifecycle.jobs().map(|held| (held.0.clone(), held.1)).collect();
+        self.report.transitions.extend(phases.values().map(|phase| (None, "restart", Some(*phase))));
+        node.life = Some(Life {
+            number: node.lives,
+            lifecycle,
+            pending: Step::default(),
+            committing: None,
+            wake: None,
+            watched: BTreeMap::new(),
+            phases,
+        });
+        self.note(format_args!("daemon {n} starts"));
+        self.step(n, Event::Tick)
+    }
+
+    /// An event comes to a process, if that lives.
+    pub(crate) fn arrive(&mut self, n: usize, life: u64, event: Event) -> Checked {
+        if self.nodes[n].number() == Some(life) { self.step(n, event) } else { Ok(()) }
+    }
+
+    /// The time has come for which the lifecycle asked.
+    pub(crate) fn wake(&mut self, n: usize, number: u64) -> Checked {
+        match &mut self.nodes[n].life {
+            Some(life) if life.number == number && life.wake.is_some_and(|at| at <= self.now) => {
+                life.wake = None;
+                self.step(n, Event::Tick)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn step(&mut self, n: usize, event: Event) -> Checked {
+        self.note(format_args!("daemon {n} <- {event:?}"));
+        let kind = kind_of(&event);
+        let now = self.nodes[n].clock_at(self.now);
+        let Some(life) = &mut self.nodes[n].life else { return Ok(()) };
+        let step = life.lifecycle.step(event, now);
+        life.lifecycle.check().map_err(|problem| format!("daemon {n}: {problem}"))?;
+        for job_id in self.jobs.keys() {
+            let (from, to) = (life.phases.get(job_id).copied(), life.lifecycle.phase_of(job_id));
+            if from == to {
+                continue;
+            }
+            self.report.transitions.insert((from, kind, to));
+            match to {
+                Some(phase) => life.phases.insert(job_id.clone(), phase),
+                None => life.phases.remove(job_id),
+            };
+        }
+        let wake = life.lifecycle.wake_at();
+        for fact in &step.facts {
+            self.note(format_args!("daemon {n}    fact {fact:?}"));
+        }
+        for effect in &step.effects {
+            self.note(format_args!("daemon {n}    {effect:?}"));
+        }
+        if let Some(life) = &mut self.nodes[n].life {
+            life.pending.facts.extend(step.facts);
+            life.pending.effects.extend(step.effects);
+        }
+        self.set_alarm(n, wake);
+        self.go_on(n)
+    }
+
+    fn set_alarm(&mut self, n: usize, wake: Option<Duration>) {
+        let now = self.now;
+        let node = &mut self.nodes[n];
+        let clock = node.clock;
+        let Some(life) = &mut node.life else { return };
+        let at = wake.map(|wake| (time(wake) - clock).max(now + 1));
+        if at == life.wake {
+            return;
+        }
+        life.wake = at;
+        let life = life.number;
+        if let Some(at) = at {
+            self.schedule(at, Happening::Wake { node: n, life });
+        }
+    }
+
+    /// Commits what waits as one transaction, unless one is on its way. Without facts there is nothing to wait for.
+    fn go_on(&mut self, n: usize) -> Checked {
+        let Some(life) = &mut self.nodes[n].life else { return Ok(()) };
+        if life.committing.is_some() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut life.pending);
+        if batch.facts.is_empty() {
+            return self.dispatch(n, batch.effects);
+        }
+        life.committing = Some(batch);
+        let life = life.number;
+        if self.crash_now() {
+            return self.crash(n);
+        }
+        let at = self.now + if self.rng.u8(0..60) == 0 { self.rng.i64(0..=5 * SECOND) } else { self.rng.i64(0..=10) };
+        self.schedule(at, Happening::Committed { node: n, life });
+        Ok(())
+    }
+
+    /// The disk has taken a transaction, or not; then the daemon stops.
+    pub(crate) fn committed(&mut self, n: usize, number: u64) -> Checked {
+        let Some(life) = &mut self.nodes[n].life else { return Ok(()) };
+        if life.number != number {
+            return Ok(());
+        }
+        let Some(batch) = life.committing.take() else { return Ok(()) };
+        if !self.calm && self.rng.u32(0..1_000) == 0 {
+            self.note(format_args!("daemon {n} cannot commit"));
+            return self.crash(n);
+        }
+        self.commit(n, &batch.facts)?;
+        self.agree(n)?;
+        if self.crash_now() {
+            return self.crash(n);
+        }
+        self.dispatch(n, batch.effects)?;
+        self.go_on(n)
+    }
+
+    fn commit(&mut self, n: usize, facts: &[Fact]) -> Checked {
+        for fact in facts {
+            if self.sabotage.is_some_and(|sabotage| sabotage.forgets(fact)) {
+                continue;
+            }
+            self.nodes[n].book.apply(fact);
+            self.is_true(n, fact)?;
+        }
+        Ok(())
+    }
+
+    /// The effects leave the process, in order.
+    fn dispatch(&mut self, n: usize, effects: Vec<Effect>) -> Checked {
+        let Some(life) = self.nodes[n].number() else { return Ok(()) };
+        for effect in effects {
+            if self.crash_now() {
+                return self.crash(n);
+            }
+            // Sabotage is to be seen from outside.
+            if self.sabotage.is_none() {
+                permitted(&effect, &self.nodes[n].book).map_err(|problem| format!("daemon {n}: {problem}"))?;
+            }
+            if matches!(effect, Effect::Exit | Effect::Fail(_)) {
+                return self.crash(n);
+            }
+            if let Some(errand) = self.errand(n, effect)? {
+                let mut at = self.now + self.delay();
+                if errand.is_for_the_keeper() {
+                    at = at.max(self.nodes[n].to_keeper);
+                    self.nodes[n].to_keeper = at;
+                }
+                self.schedule(at, Happening::Perform { node: n, life, errand });
+            }
+            if self.crash_now() {
+                return self.crash(n);
+            }
+        }
+        Ok(())
+    }
+
+    /// An effect arrives where it has its consequences, and the answer goes on its way.
+    pub(crate) fn perform(&mut self, n: usize, life: u64, errand: Errand) -> Checked {
+        let event = self.carry_out(n, errand)?;
+        self.queues.check()?;
+        if self.nodes[n].number() != Some(life) {
+            return Ok(());
+        }
+        if self.crash_now() {
+            return self.crash(n);
+        }
+        match event {
+            Some(event @ (Event::Observed(_) | Event::KeeperGone)) => self.say_as_keeper(n, life, event),
+            Some(event) => {
+                let at = self.now + self.delay();
+                self.schedule(at, Happening::Arrive { node: n, life, event });
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The keeper tells something to the daemon that has its ear, if there is one.
+    pub(crate) fn tell_from_keeper(&mut self, n: usize, event: Event) {
+        if let Some(life) = self.nodes[n].number()
+            && self.nodes[n].keeper.connected
+        {
+            self.say_as_keeper(n, life, event);
+        }
+    }
+
+    fn say_as_keeper(&mut self, n: usize, life: u64, event: Event) {
+        let at = (self.now + self.delay()).max(self.nodes[n].from_keeper);
+        self.nodes[n].from_keeper = at;
+        self.schedule(at, Happening::Arrive { node: n, life, event });
+    }
+
+    /// The process is gone, with all that it had in memory. What was on its way may have arrived or not, and requests to
+    /// the queue may still arrive. It is started again later.
+    pub(crate) fn crash(&mut self, n: usize) -> Checked {
+        let Some(mut life) = self.nodes[n].life.take() else { return Ok(()) };
+        self.note(format_args!("daemon {n} is gone"));
+        self.report.crashes += 1;
+        let frozen = self.is_frozen(n);
+        for (key, happening) in self.take_of(n, life.number) {
+            let Happening::Perform { node, life, errand } = happening else { continue };
+            match self.rng.u8(0..3) {
+                0 => self.agenda_back(key, Happening::Perform { node, life, errand }),
+                1 if !frozen => drop(self.carry_out(n, errand)?),
+                _ => {}
+            }
+        }
+        if let Some(batch) = life.committing.take() {
+            if self.rng.bool() {
+                self.commit(n, &batch.facts)?;
+            } else if self.sabotage == Some(Sabotage::EffectsBeforeCommit) {
+                for effect in batch.effects {
+                    if let Some(errand) = self.errand(n, effect)? {
+                        self.carry_out(n, errand)?;
+                    }
+                }
+            }
+        }
+        let away = if self.calm { 30 * SECOND } else { self.plan.away };
+        let at = self.now + self.rng.i64(SECOND..=away.max(SECOND));
+        let now = self.now;
+        let node = &mut self.nodes[n];
+        node.keeper.connected = false;
+        node.asleep_until = node.frozen_until;
+        node.to_keeper = now;
+        node.from_keeper = now;
+        self.schedule(at, Happening::Restart(n));
+        Ok(())
+    }
+}

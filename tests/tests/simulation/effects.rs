@@ -1,0 +1,119 @@
+//! Effects are carried out: as their documentation says, each in one moment.
+
+use lifecycle::{Concluded, Effect, Ending, Event, Run};
+use protocol::JobId;
+
+use crate::keeper::Outcome;
+use crate::world::{Checked, World};
+
+/// An effect with all that it takes along.
+pub(crate) enum Errand {
+    Do(Effect),
+    /// What is published, from the disk.
+    Publish(Vec<(JobId, String)>),
+}
+
+impl Errand {
+    /// May it arrive although its sender is dead, or stands still?
+    pub(crate) fn is_on_the_wire(&self) -> bool {
+        matches!(self, Self::Publish(_) | Self::Do(Effect::Pull(_) | Effect::Settle { .. }))
+    }
+
+    /// Does it go to the keeper?
+    pub(crate) fn is_for_the_keeper(&self) -> bool {
+        matches!(self, Self::Do(Effect::Observe | Effect::Start(_) | Effect::End(_) | Effect::Forget(_)))
+    }
+}
+
+impl World {
+    /// What an effect takes along; nothing for one that only tells.
+    pub(crate) fn errand(&self, n: usize, effect: Effect) -> Checked<Option<Errand>> {
+        let jobs = match effect {
+            Effect::Say(_) | Effect::Exit | Effect::Fail(_) => return Ok(None),
+            Effect::Publish(jobs) => jobs,
+            effect => return Ok(Some(Errand::Do(effect))),
+        };
+        let mut records = Vec::new();
+        for job_id in jobs {
+            let Some(record) = self.nodes[n].book.records.get(&job_id) else {
+                return Err(format!("daemon {n} publishes the result of {job_id}, which is not on its disk"));
+            };
+            records.push((job_id, record.clone()));
+        }
+        Ok(Some(Errand::Publish(records)))
+    }
+
+    /// Carries it out; returns the answer.
+    pub(crate) fn carry_out(&mut self, n: usize, errand: Errand) -> Checked<Option<Event>> {
+        let effect = match errand {
+            Errand::Publish(records) => return Ok(Some(Event::Published(self.publish(n, records)?))),
+            Errand::Do(effect) => effect,
+        };
+        Ok(Some(match effect {
+            Effect::Probe => Event::Probed(self.well(n)),
+            Effect::Observe => self.observe(n),
+            Effect::Pull(count) => Event::Pulled(self.pull(n, count)?),
+            Effect::Recall(jobs) => {
+                let finished = &self.nodes[n].book.finished;
+                Event::Recalled(jobs.into_iter().map(|job_id| (job_id.clone(), finished.contains(&job_id))).collect())
+            }
+            Effect::Claim { job_id, last_attempt, rerunnable } => {
+                let claimed = self.claim(n, &job_id, last_attempt, rerunnable);
+                Event::Claimed(job_id, claimed)
+            }
+            Effect::Unclaim(run) => {
+                let outcome = self.unclaim(n, &run)?;
+                Event::Unclaimed(run, outcome)
+            }
+            Effect::Start(run) => return self.start(n, run),
+            Effect::End(run) => return self.end_run(n, &run),
+            Effect::Forget(runs) => return self.forget(n, &runs),
+            Effect::Conclude { run, ending, may_retry } => {
+                let concluded = self.conclude(n, &run, &ending, may_retry)?;
+                Event::Concluded(run, concluded)
+            }
+            Effect::PutAway { lease_id, job_id, body, .. } => self.put_away(n, lease_id, job_id, body)?,
+            Effect::Settle { acks, retries } => Event::Settled(self.settle(n, &acks, &retries)?),
+            Effect::Publish(_) | Effect::Say(_) | Effect::Exit | Effect::Fail(_) => return Ok(None),
+        }))
+    }
+
+    fn conclude(&mut self, n: usize, run: &Run, ending: &Ending, may_retry: bool) -> Checked<Concluded> {
+        if let Err(problem) = self.well(n) {
+            return Ok(Concluded::NodeBroken(problem));
+        }
+        if !self.files.holds(n, run) {
+            return Ok(Concluded::TakenOver);
+        }
+        self.may_conclude(n, run, ending, may_retry)?;
+        let outcome = self.nodes[n].keeper.runs.get(run).map(|kept| kept.outcome);
+        let status = match (ending, outcome) {
+            (Ending::CutOff(_), _) => "lost",
+            (Ending::GivenUp(_), _) => "infrastructure",
+            (Ending::Exited, Some(Outcome::Completed)) => "completed",
+            (Ending::Exited, Some(Outcome::TaskFailed))
+                if may_retry && !self.files.records.contains_key(&run.job_id) =>
+            {
+                return Ok(Concluded::TaskFailed);
+            }
+            (Ending::Exited, Some(Outcome::TaskFailed)) => "failed",
+            (Ending::Exited, Some(Outcome::NodeFailed | Outcome::Ended) | None) => {
+                return Ok(Concluded::NodeFailed("the runtime does not start".to_owned()));
+            }
+        };
+        Ok(Concluded::Recorded(self.files.record(&run.job_id, run.attempt, status)))
+    }
+
+    fn put_away(&mut self, n: usize, lease_id: String, job_id: Option<JobId>, body: String) -> Checked<Event> {
+        if let Err(problem) = self.well(n) {
+            return Ok(Event::PutAwayFailed { lease_id, problem });
+        }
+        self.files.aside.insert(body);
+        let Some(job_id) = job_id else { return Ok(Event::PutAway { lease_id, record: None }) };
+        if self.jobs.get(&job_id).is_none_or(|job| job.readable) {
+            return Err(format!("daemon {n} puts {job_id} away as if it were no job"));
+        }
+        let record = self.files.record(&job_id, 0, "rejected");
+        Ok(Event::PutAway { lease_id, record: Some((job_id, record)) })
+    }
+}

@@ -1,0 +1,124 @@
+//! What goes wrong from outside, and the end of it.
+
+use lifecycle::Event;
+
+use crate::keeper::State;
+use crate::plan::{Fault, HOUR, SECOND, Time};
+use crate::world::{Checked, Happening, World};
+
+impl World {
+    /// A fault of the plan strikes.
+    pub(crate) fn strike(&mut self, fault: &Fault) -> Checked {
+        self.note(format_args!("fault: {fault:?}"));
+        match *fault {
+            // What stands still cannot be killed, and nothing can be seen of it; a machine can be switched off.
+            Fault::Crash(n)
+            | Fault::ClockBack(n)
+            | Fault::KeeperDies(n)
+            | Fault::RunVanishes(n)
+            | Fault::PauseNode(n, _)
+                if self.is_frozen(n) => {}
+            Fault::Crash(n) => return self.crash(n),
+            Fault::ClockBack(n) => {
+                self.nodes[n].clock_back = true;
+                return self.crash(n);
+            }
+            Fault::Reboot(n) => return self.reboot(n),
+            Fault::KeeperDies(n) => self.keeper_dies(n),
+            Fault::RunVanishes(n) => self.run_vanishes(n),
+            Fault::PauseDaemon(n, lasts) => {
+                let until = self.now + lasts;
+                let node = &mut self.nodes[n];
+                node.asleep_until = node.asleep_until.max(until);
+            }
+            Fault::PauseNode(n, lasts) => self.freeze(n, lasts),
+            Fault::BreakNode(n, lasts) => self.nodes[n].broken_until = self.now + lasts,
+            Fault::Outage(lasts, class) => {
+                self.queues.down_until = self.queues.down_until.max(self.now + lasts);
+                self.queues.answer = class;
+            }
+            Fault::Drain(n) => self.signal(n, Event::Drain, self.plan.drain_timeout),
+            Fault::Stop(n) => self.signal(n, Event::Stop, 0),
+        }
+        Ok(())
+    }
+
+    /// Told to go, a daemon is to be gone after a while, whatever else is wrong.
+    fn signal(&mut self, n: usize, event: Event, patience: Time) {
+        if let Some(life) = self.nodes[n].number() {
+            self.schedule(self.now, Happening::Arrive { node: n, life, event });
+            self.schedule(self.now + patience + HOUR, Happening::MustBeGone { node: n, life });
+        }
+    }
+
+    pub(crate) fn must_be_gone(&mut self, n: usize, life: u64) -> Checked {
+        if self.nodes[n].number() != Some(life) {
+            return Ok(());
+        }
+        // It may have stood still in between.
+        let awake = self.nodes[n].asleep_until;
+        if awake + HOUR > self.now {
+            self.schedule(awake + HOUR, Happening::MustBeGone { node: n, life });
+            return Ok(());
+        }
+        Err(format!("daemon {n} was told to go, and is still there"))
+    }
+
+    /// The machine goes down: with everything that runs, and with what was written last.
+    fn reboot(&mut self, n: usize) -> Checked {
+        self.crash(n)?;
+        self.keeper_dies(n);
+        self.journal_torn(n);
+        let now = self.now;
+        let node = &mut self.nodes[n];
+        node.frozen_until = node.frozen_until.min(now);
+        node.asleep_until = node.frozen_until;
+        Ok(())
+    }
+
+    /// The whole node stands still: its runs make no progress, and its heart does not beat.
+    fn freeze(&mut self, n: usize, lasts: Time) {
+        let (now, beat) = (self.now, self.plan.stale / 4);
+        let node = &mut self.nodes[n];
+        node.frozen_since = now;
+        node.frozen_until = now + lasts;
+        node.asleep_until = node.asleep_until.max(now + lasts);
+        for kept in node.keeper.runs.values_mut().filter(|kept| kept.state == State::Alive) {
+            kept.ends_at += lasts;
+        }
+        let at = now + lasts + self.rng.i64(0..=beat);
+        self.schedule(at, Happening::Thaw(n));
+    }
+
+    pub(crate) fn is_frozen(&self, n: usize) -> bool {
+        self.nodes[n].frozen_until > self.now
+    }
+
+    /// Does the daemon die here?
+    pub(crate) fn crash_now(&mut self) -> bool {
+        let dies = !self.calm && self.crashes_left > 0 && self.rng.u32(0..self.plan.crash_one_in) == 0;
+        self.crashes_left -= u32::from(dies);
+        dies
+    }
+
+    /// How long something takes: mostly next to nothing.
+    pub(crate) fn delay(&mut self) -> Time {
+        match self.rng.u8(0..50) {
+            0 => self.rng.i64(0..=30 * SECOND),
+            1 => self.rng.i64(0..=3 * SECOND),
+            _ => self.rng.i64(0..=30),
+        }
+    }
+
+    /// Everything works from here on, and every daemon is started anew.
+    pub(crate) fn calm_down(&mut self) -> Checked {
+        self.note(format_args!("calm"));
+        self.calm = true;
+        self.queues.down_until = self.now;
+        for n in 0..self.nodes.len() {
+            self.nodes[n].broken_until = self.now;
+            self.crash(n)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! The file system that all nodes share: claims of job directories, final records, hearts.
+//!
+//! A claim is made by one node at a time, as a directory is; a final record is put in place once, and the first one stays.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lifecycle::{Claimed, Run};
+use protocol::JobId;
+
+use crate::plan::Time;
+use crate::sabotage::Sabotage;
+use crate::world::{Checked, World};
+
+/// Who holds a job directory, for which attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// Nobody, after it was given up.
+    pub(crate) owner: Option<usize>,
+    pub(crate) attempt: u32,
+}
+
+/// What is on it.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    pub(crate) claims: BTreeMap<JobId, Claim>,
+    pub(crate) records: BTreeMap<JobId, String>,
+    /// Bodies of messages that were put away.
+    pub(crate) aside: BTreeSet<String>,
+    written: u32,
+}
+
+impl Files {
+    /// Is the directory of the job held by this node, for this attempt?
+    pub(crate) fn holds(&self, n: usize, run: &Run) -> bool {
+        self.claims.get(&run.job_id) == Some(&Claim { owner: Some(n), attempt: run.attempt })
+    }
+
+    /// Writes a final record, unless there is one; returns the one that stands. No two that are written are equal.
+    pub(crate) fn record(&mut self, job_id: &JobId, attempt: u32, status: &str) -> String {
+        self.written += 1;
+        let nonce = self.written;
+        let record = format!(r#"{{"job_id":"{job_id}","status":"{status}","attempt":{attempt},"nonce":{nonce}}}"#);
+        self.records.entry(job_id.clone()).or_insert(record).clone()
+    }
+}
+
+impl World {
+    /// Whether the disk of a node takes anything.
+    pub(crate) fn well(&self, n: usize) -> Result<(), String> {
+        if self.nodes[n].broken_until > self.now { Err("the disk is full".to_owned()) } else { Ok(()) }
+    }
+
+    pub(crate) fn claim(&mut self, n: usize, job_id: &JobId, last_attempt: u32, rerunnable: bool) -> Claimed {
+        if let Err(problem) = self.well(n) {
+            return Claimed::NodeBroken(problem);
+        }
+        if self.sabotage == Some(Sabotage::SkipClaim) {
+            let attempt = last_attempt + 1;
+            self.files.claims.insert(job_id.clone(), Claim { owner: Some(n), attempt });
+            return Claimed::Ours(attempt);
+        }
+        if let Some(record) = self.files.records.get(job_id) {
+            return Claimed::Finished(record.clone());
+        }
+        let found = self.files.claims.get(job_id).copied();
+        let next = found.map_or(0, |claim| claim.attempt).max(last_attempt) + 1;
+        let attempt = match found {
+            // A claim that was made and not used, or the last one.
+            Some(Claim { owner: Some(owner), attempt }) if owner == n => attempt.max(last_attempt + 1),
+            Some(Claim { owner: Some(owner), .. }) => {
+                if !self.has_stopped(n, owner) {
+                    return Claimed::Elsewhere;
+                }
+                self.taken_over(owner, job_id);
+                next
+            }
+            Some(Claim { owner: None, .. }) | None => next,
+        };
+        self.files.claims.insert(job_id.clone(), Claim { owner: Some(n), attempt });
+        let taken_over = found.is_some_and(|claim| claim.owner.is_some_and(|owner| owner != n));
+        if taken_over && !rerunnable {
+            return Claimed::Finished(self.files.record(job_id, attempt, "lost"));
+        }
+        let known = found.is_some_and(|claim| claim.owner == Some(n)) && last_attempt > 0;
+        if found.is_some() && !known {
+            self.new_holder(job_id);
+        }
+        Claimed::Ours(attempt)
+    }
+
+    /// Gives a claim up. It is no trouble if the job was taken over before.
+    pub(crate) fn unclaim(&mut self, n: usize, run: &Run) -> Checked<Result<(), String>> {
+        if let Err(problem) = self.well(n) {
+            return Ok(Err(problem));
+        }
+        if self.nodes[n].keeper.is_alive(run) {
+            return Err(format!("daemon {n} gives the claim for {run} up, which goes on"));
+        }
+        if self.files.holds(n, run)
+            && let Some(claim) = self.files.claims.get_mut(&run.job_id)
+        {
+            claim.owner = None;
+        }
+        Ok(Ok(()))
+    }
+
+    /// The number that the keeper of a node writes: it grows while the keeper lives and the node is not paused.
+    fn heart(&self, n: usize) -> Time {
+        let node = &self.nodes[n];
+        let last = if !node.keeper.alive {
+            node.keeper.died_at
+        } else if self.is_frozen(n) {
+            node.frozen_since
+        } else {
+            self.now
+        };
+        last / (self.plan.stale / 4)
+    }
+
+    /// Has this daemon seen the heart of the other stand still for long enough?
+    fn has_stopped(&mut self, n: usize, owner: usize) -> bool {
+        let (heart, now, stale) = (self.heart(owner), self.now, self.plan.stale);
+        let Some(life) = &mut self.nodes[n].life else { return false };
+        let (seen, since) = life.watched.entry(owner).or_insert((heart, now));
+        if *seen != heart {
+            (*seen, *since) = (heart, now);
+        }
+        now - *since >= stale
+    }
+
+    /// What runs on a node that stands still goes on when it wakes: until its keeper looks.
+    fn taken_over(&mut self, owner: usize, job_id: &JobId) {
+        self.report.taken_over += 1;
+        self.note(format_args!("the claim of node {owner} for {job_id} is taken over"));
+        let frozen = self.is_frozen(owner);
+        for (run, kept) in &mut self.nodes[owner].keeper.runs {
+            kept.overtaken |= frozen && run.job_id == *job_id;
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The keeper of a node: it holds the runs, outlives the daemon, and tells it what became of them.
+
+use std::collections::BTreeMap;
+
+use lifecycle::{Event, Observation, Run, Sighting, Stage};
+
+use crate::plan::{SECOND, Time};
+use crate::sabotage::Sabotage;
+use crate::world::{Checked, Happening, World};
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Alive,
+    /// It is written down how it ended.
+    Ended,
+    /// Nobody saw how.
+    CutOff,
+}
+
+/// How a run ends if it is let alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Completed,
+    TaskFailed,
+    NodeFailed,
+    /// It was ended because it was not its daemon's any more, or it was not even begun for that reason.
+    Ended,
+}
+
+/// A run that is remembered.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    pub(crate) state: State,
+    pub(crate) outcome: Outcome,
+    pub(crate) ends_at: Time,
+    /// Was its claim taken over while the whole node stood still?
+    pub(crate) overtaken: bool,
+}
+
+/// The process, and the journal that outlives it.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub(crate) alive: bool,
+    /// Does the present daemon have its ear?
+    pub(crate) connected: bool,
+    /// Does the journal have everything? Not after a reboot.
+    pub(crate) complete: bool,
+    /// When its heart beat last, if it is not alive.
+    pub(crate) died_at: Time,
+    pub(crate) runs: BTreeMap<Run, Kept>,
+}
+
+impl Keeper {
+    pub(crate) fn new() -> Self {
+        Self { alive: false, connected: false, complete: true, died_at: 0, runs: BTreeMap::new() }
+    }
+
+    pub(crate) fn is_alive(&self, run: &Run) -> bool {
+        self.runs.get(run).is_some_and(|kept| kept.state == State::Alive)
+    }
+
+    /// The runs that go on.
+    pub(crate) fn alive(&self) -> Vec<Run> {
+        let alive = self.runs.iter().filter(|(_, kept)| kept.state == State::Alive);
+        alive.map(|(run, _)| run.clone()).collect()
+    }
+
+    fn observation(&self) -> Observation {
+        let sighting = |(run, kept): (&Run, &Kept)| {
+            let sighting = match kept.state {
+                State::Alive => Sighting::Alive,
+                State::Ended => Sighting::Ended,
+                State::CutOff => Sighting::CutOff("it was killed".to_owned()),
+            };
+            (run.clone(), sighting)
+        };
+        Observation { runs: self.runs.iter().map(sighting).collect(), complete: self.complete }
+    }
+}
+
+impl World {
+    pub(crate) fn observe(&mut self, n: usize) -> Event {
+        if !self.calm && self.rng.u8(0..60) == 0 {
+            self.nodes[n].keeper.connected = false;
+            return Event::KeeperGone;
+        }
+        let settled = !self.nodes[n].book.entries.iter().any(|entry| entry.stage == Stage::Launching);
+        let keeper = &mut self.nodes[n].keeper;
+        keeper.alive = true;
+        keeper.connected = true;
+        keeper.complete |= settled;
+        if self.sabotage == Some(Sabotage::RestartInsteadOfObserve) {
+            return Event::Observed(Observation { runs: Vec::new(), complete: true });
+        }
+        Event::Observed(keeper.observation())
+    }
+
+    /// A run that is known is not begun again.
+    pub(crate) fn start(&mut self, n: usize, run: Run) -> Checked<Option<Event>> {
+        let keeper = &self.nodes[n].keeper;
+        if !keeper.connected {
+            return Ok(Some(Event::KeeperGone));
+        }
+        if keeper.runs.contains_key(&run) && self.sabotage != Some(Sabotage::RestartInsteadOfObserve) {
+            return Ok(None);
+        }
+        let now = self.now;
+        if !self.files.holds(n, &run) {
+            let kept = Kept { state: State::Ended, outcome: Outcome::Ended, ends_at: now, overtaken: false };
+            self.nodes[n].keeper.runs.insert(run.clone(), kept);
+            self.tell_from_keeper(n, Event::RunEnded(run));
+            return Ok(None);
+        }
+        let lasts = self.begins(n, &run)?;
+        let (outcome, lasts) = match self.rng.u8(0..50) {
+            0 | 1 if !self.calm => (Outcome::NodeFailed, lasts.min(SECOND)),
+            2..=6 => (Outcome::TaskFailed, lasts),
+            _ => (Outcome::Completed, lasts),
+        };
+        let kept = Kept { state: State::Alive, outcome, ends_at: now + lasts, overtaken: false };
+        self.note(format_args!("node {n}: {run} begins: {kept:?}"));
+        self.nodes[n].keeper.runs.insert(run.clone(), kept);
+        self.schedule(now + lasts, Happening::RunOver { node: n, run });
+        Ok(None)
+    }
+
+    /// A run has come to its end, unless it stood still in between.
+    pub(crate) fn run_over(&mut self, n: usize, run: Run) {
+        let (now, ours) = (self.now, self.files.holds(n, &run));
+        let Some(kept) = self.nodes[n].keeper.runs.get_mut(&run) else { return };
+        if kept.state != State::Alive {
+            return;
+        }
+        if kept.ends_at > now {
+            let at = kept.ends_at;
+            self.schedule(at, Happening::RunOver { node: n, run });
+            return;
+        }
+        kept.state = State::Ended;
+        if kept.outcome == Outcome::TaskFailed && ours {
+            self.task_failed(&run);
+        }
+        self.note(format_args!("node {n}: {run} is over"));
+        self.tell_from_keeper(n, Event::RunEnded(run));
+    }
+
+    pub(crate) fn end_run(&mut self, n: usize, run: &Run) -> Checked<Option<Event>> {
+        if !self.nodes[n].keeper.connected {
+            return Ok(Some(Event::KeeperGone));
+        }
+        if !self.nodes[n].keeper.is_alive(run) {
+            return Ok(None);
+        }
+        if self.files.holds(n, run) && self.is_open(n, run) {
+            return Err(format!("daemon {n} ends {run}, which is its own"));
+        }
+        self.kill_overtaken(n, run);
+        Ok(None)
+    }
+
+    fn kill_overtaken(&mut self, n: usize, run: &Run) {
+        if let Some(kept) = self.nodes[n].keeper.runs.get_mut(run) {
+            kept.state = State::Ended;
+            kept.outcome = Outcome::Ended;
+        }
+        self.note(format_args!("node {n}: {run} is ended"));
+        self.tell_from_keeper(n, Event::RunEnded(run.clone()));
+    }
+
+    pub(crate) fn forget(&mut self, n: usize, runs: &[Run]) -> Checked<Option<Event>> {
+        if !self.nodes[n].keeper.connected {
+            return Ok(Some(Event::KeeperGone));
+        }
+        for run in runs {
+            if self.nodes[n].keeper.is_alive(run) {
+                return Err(format!("daemon {n} has {run} forgotten, which goes on"));
+            }
+            if self.is_open(n, run) {
+                return Err(format!("daemon {n} has {run} forgotten, and what became of it is not on its disk"));
+            }
+            self.nodes[n].keeper.runs.remove(run);
+        }
+        Ok(None)
+    }
+
+    /// Is it still to be settled what became of this run?
+    fn is_open(&self, n: usize, run: &Run) -> bool {
+        let open = |entry: &lifecycle::Entry| entry.stage == Stage::Launching && entry.attempt == run.attempt;
+        self.nodes[n].book.entry(&run.job_id).is_some_and(open)
+    }
+
+    /// The keeper is killed, and its runs with it. The next one finds its journal.
+    pub(crate) fn keeper_dies(&mut self, n: usize) {
+        if !self.nodes[n].keeper.alive {
+            return;
+        }
+        for run in self.nodes[n].keeper.alive() {
+            self.cut_off(n, &run);
+        }
+        self.tell_from_keeper(n, Event::KeeperGone);
+        let last = if self.is_frozen(n) { self.nodes[n].frozen_since } else { self.now };
+        let keeper = &mut self.nodes[n].keeper;
+        keeper.alive = false;
+        keeper.connected = false;
+        keeper.died_at = last;
+    }
+
+    /// One run is killed, and the keeper sees it.
+    pub(crate) fn run_vanishes(&mut self, n: usize) {
+        let alive = self.nodes[n].keeper.alive();
+        if let Some(run) = self.rng.choice(alive) {
+            self.cut_off(n, &run);
+            self.tell_from_keeper(n, Event::RunCutOff(run, "it was killed".to_owned()));
+        }
+    }
+
+    fn cut_off(&mut self, n: usize, run: &Run) {
+        self.report.cut_off += 1;
+        self.note(format_args!("node {n}: {run} is cut off"));
+        if let Some(kept) = self.nodes[n].keeper.runs.get_mut(run) {
+            kept.state = State::CutOff;
+        }
+        self.was_cut_off(&run.job_id);
+    }
+
+    /// What the journal had not yet on disk is gone, too.
+    pub(crate) fn journal_torn(&mut self, n: usize) {
+        self.nodes[n].keeper.complete = false;
+        for (run, kept) in self.nodes[n].keeper.runs.clone() {
+            if self.rng.bool() {
+                continue;
+            }
+            self.nodes[n].keeper.runs.remove(&run);
+            if self.is_open(n, &run) {
+                self.end_forgotten(&run, kept.outcome == Outcome::TaskFailed && kept.state == State::Ended);
+            }
+        }
+    }
+
+    /// The keeper looks at its claims after it stood still.
+    pub(crate) fn thaw(&mut self, n: usize) {
+        if self.is_frozen(n) || !self.nodes[n].keeper.alive {
+            return;
+        }
+        for run in self.nodes[n].keeper.alive() {
+            if !self.files.holds(n, &run) {
+                self.kill_overtaken(n, &run);
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The queue service: two queues of the model of `edge` with their bodies, and requests to them that get lost.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use edge::queue::{Candidates, Consumer, Fact, Handle, MessageId, NewMessage, Queue, Removal, Retry, Seq, Settings};
+use fastrand::Rng;
+use lifecycle::{Delivery, Failure};
+use protocol::{FailureClass, JobId};
+
+use crate::plan::{SECOND, Time, duration};
+use crate::sabotage::Sabotage;
+use crate::world::{Checked, World};
+
+/// A message that was sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Sent {
+    /// Whose job it is; nonsense is nobody's.
+    pub(crate) job_id: Option<JobId>,
+    pub(crate) body: String,
+}
+
+/// Both queues.
+pub(crate) struct Queues {
+    jobs: Queue,
+    results: Queue,
+    next_seq: Seq,
+    /// What is in the queue of jobs.
+    messages: BTreeMap<Seq, Sent>,
+    /// What left it since somebody asked.
+    gone: Vec<(Sent, Removal)>,
+    /// Until when the service cannot be used, and what it says.
+    pub(crate) down_until: Time,
+    pub(crate) answer: FailureClass,
+}
+
+impl Queues {
+    pub(crate) fn new() -> Self {
+        let settings = Settings { message_retention_period: 14 * 86_400, ..Settings::default() };
+        let consumer = Consumer { max_retries: 100, ..Consumer::default() };
+        Self {
+            jobs: Queue::new(settings.clone(), Some(consumer)),
+            results: Queue::new(settings, None),
+            next_seq: 1,
+            messages: BTreeMap::new(),
+            gone: Vec::new(),
+            down_until: 0,
+            answer: FailureClass::Unavailable,
+        }
+    }
+
+    fn new_message(&mut self, bytes: usize) -> NewMessage {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let id = MessageId(u128::try_from(seq).unwrap_or_default().to_be_bytes());
+        NewMessage { seq, id, bytes, delay: None }
+    }
+
+    /// A message comes into the queue of jobs.
+    pub(crate) fn send(&mut self, now: Time, job_id: Option<JobId>, body: String) -> Checked {
+        let message = self.new_message(body.len());
+        let mut facts = Vec::new();
+        self.jobs.push(now, &[message], None, &mut facts).map_err(|refused| refused.to_string())?;
+        self.messages.insert(message.seq, Sent { job_id, body });
+        self.note(facts);
+        Ok(())
+    }
+
+    /// Mostly what the service does; sometimes in another order, or with messages that are leased already.
+    fn pull(&mut self, now: Time, count: usize, lease: Time, rng: &mut Rng) -> Checked<Vec<Delivery>> {
+        let (reordered, again) = (rng.u8(..) < 60, rng.u8(..) < 15);
+        let choose = |candidates: &Candidates| {
+            let mut chosen: Vec<Seq> = candidates.ready.iter().map(|message| message.seq).collect();
+            if again {
+                // Not so often that this alone would use up the deliveries of a message.
+                chosen.extend(
+                    candidates.leased.iter().filter(|message| message.attempts < 20).map(|message| message.seq),
+                );
+            }
+            if reordered {
+                rng.shuffle(&mut chosen);
+            }
+            chosen
+        };
+        let (size, timeout) = (u64::try_from(count).ok(), u64::try_from(lease).ok());
+        let mut facts = Vec::new();
+        let pulled = self.jobs.pull_chosen(now, size, timeout, choose, &mut facts);
+        self.note(facts);
+        let delivery = |message: &edge::queue::Message| {
+            let body = self.messages.get(&message.seq)?.body.clone();
+            Some(Delivery { lease_id: message.lease().to_string(), body, deliveries: u64::from(message.attempts) })
+        };
+        Ok(pulled.map_err(|refused| refused.to_string())?.iter().filter_map(delivery).collect())
+    }
+
+    fn settle(&mut self, now: Time, acks: &[String], retries: &[(String, Duration)]) -> Checked {
+        let acks: Vec<&str> = acks.iter().map(String::as_str).collect();
+        let retries: Vec<Retry<'_>> =
+            retries.iter().map(|(lease, delay)| Retry { lease: lease.as_str(), delay: Some(*delay) }).collect();
+        let mut facts = Vec::new();
+        let settled = self.jobs.settle(now, &acks, &retries, &mut facts);
+        self.note(facts);
+        settled.map(|_| ()).map_err(|refused| refused.to_string())
+    }
+
+    fn publish(&mut self, now: Time, records: &[(JobId, String)]) -> Checked {
+        let messages: Vec<NewMessage> = records.iter().map(|(_, record)| self.new_message(record.len())).collect();
+        self.results.push(now, &messages, None, &mut Vec::new()).map_err(|refused| refused.to_string())
+    }
+
+    fn note(&mut self, facts: Vec<Fact>) {
+        for fact in facts {
+            let (seq, removal) = match fact {
+                Fact::Removed(message, removal) => (message.seq, removal),
+                Fact::DeadLettered(message, _) => (message.seq, Removal::Exhausted),
+                Fact::Added(_) | Fact::Changed(_) | Fact::Cleared => continue,
+            };
+            self.gone.extend(self.messages.remove(&seq).map(|sent| (sent, removal)));
+        }
+    }
+
+    /// The message that a lease is of, while the queue holds it.
+    fn leased_as(&self, lease: &str) -> Option<Sent> {
+        let handle: Handle = lease.parse().ok()?;
+        self.messages.get(&handle.seq).cloned()
+    }
+
+    /// Does the queue hold a message of this job?
+    pub(crate) fn holds(&self, job_id: &JobId) -> bool {
+        self.messages.values().any(|sent| sent.job_id.as_ref() == Some(job_id))
+    }
+
+    /// How many messages the queue of jobs holds.
+    pub(crate) fn backlog(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Do the parts of the queues agree?
+    pub(crate) fn check(&self) -> Checked {
+        self.jobs.check()?;
+        self.results.check()?;
+        let (counted, known) = (self.jobs.metrics().backlog_count, self.messages.len());
+        if usize::try_from(counted) != Ok(known) {
+            return Err(format!("the queue holds {counted} messages, and {known} bodies are known"));
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    pub(crate) fn pull(&mut self, n: usize, count: usize) -> Checked<Result<Vec<Delivery>, Failure>> {
+        if count == 0 || count > self.plan.batch_size {
+            return Err(format!("daemon {n} asks for {count} messages; its largest batch is {}", self.plan.batch_size));
+        }
+        if let Some(failure) = self.request_lost() {
+            return Ok(Err(failure));
+        }
+        let deliveries = self.queues.pull(self.now, count, self.plan.lease, &mut self.rng)?;
+        if self.sabotage == Some(Sabotage::AckBeforeAccept) {
+            let leases: Vec<String> = deliveries.iter().map(|delivery| delivery.lease_id.clone()).collect();
+            self.settle_now(n, &leases, &[])?;
+        }
+        self.queue_forgot()?;
+        Ok(self.response_lost().map_or(Ok(deliveries), Err))
+    }
+
+    pub(crate) fn settle(
+        &mut self,
+        n: usize,
+        acks: &[String],
+        retries: &[(String, Duration)],
+    ) -> Checked<Result<(), Failure>> {
+        if let Some(failure) = self.request_lost() {
+            return Ok(Err(failure));
+        }
+        if !self.calm && self.plan.lost > 0 && self.rng.u8(0..100) == 0 {
+            return Ok(Err(self.failure(FailureClass::Refused)));
+        }
+        self.settle_now(n, acks, retries)?;
+        Ok(self.response_lost().map_or(Ok(()), Err))
+    }
+
+    fn settle_now(&mut self, n: usize, acks: &[String], retries: &[(String, Duration)]) -> Checked {
+        for lease in acks {
+            if let Some(sent) = self.queues.leased_as(lease)
+                && !self.is_safe(&sent)
+            {
+                let Sent { job_id, body } = sent;
+                return Err(format!("daemon {n} acknowledges the message of {job_id:?}, and nobody has it: {body}"));
+            }
+        }
+        self.queues.settle(self.now, acks, retries)?;
+        self.queue_forgot()
+    }
+
+    /// Whatever left the queue without an acknowledgement must be in safe hands as well.
+    fn queue_forgot(&mut self) -> Checked {
+        for (sent, removal) in std::mem::take(&mut self.queues.gone) {
+            if removal != Removal::Acknowledged && !self.is_safe(&sent) {
+                let Sent { job_id, body } = sent;
+                return Err(format!("the queue gave the message of {job_id:?} up ({removal:?}): {body}"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn publish(&mut self, n: usize, mut records: Vec<(JobId, String)>) -> Checked<Result<(), Failure>> {
+        if let Some(failure) = self.request_lost() {
+            return Ok(Err(failure));
+        }
+        if self.sabotage == Some(Sabotage::ForgetRecordBytes) {
+            for (_, record) in &mut records {
+                record.push_str(&format!(" at {}", self.now));
+            }
+        }
+        self.queues.publish(self.now, &records)?;
+        for (job_id, record) in records {
+            self.was_published(n, &job_id, record)?;
+        }
+        Ok(self.response_lost().map_or(Ok(()), Err))
+    }
+
+    /// A request that does not reach the service, or that it does not carry out.
+    fn request_lost(&mut self) -> Option<Failure> {
+        if self.queues.down_until > self.now {
+            return Some(self.failure(self.queues.answer));
+        }
+        if self.calm || self.rng.u8(0..100) >= self.plan.lost {
+            return None;
+        }
+        let class = match self.rng.u8(0..60) {
+            0 => FailureClass::Fatal,
+            1 => FailureClass::QuotaExhausted,
+            2..=6 => FailureClass::Throttled(Some(duration(5 * SECOND))),
+            7..=9 => FailureClass::Paused,
+            _ => FailureClass::Unavailable,
+        };
+        Some(self.failure(class))
+    }
+
+    /// The service has carried it out, and its answer does not come back.
+    fn response_lost(&mut self) -> Option<Failure> {
+        let lost = !self.calm && self.rng.u8(0..100) < self.plan.lost;
+        lost.then(|| self.failure(FailureClass::Unavailable))
+    }
+
+    fn failure(&mut self, class: FailureClass) -> Failure {
+        Failure { class, what: "it went wrong".to_owned(), jitter: self.rng.f64() }
+    }
+}

@@ -1,0 +1,106 @@
+//! What came out of histories: counts and transitions, or the promise that was broken.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use lifecycle::{Claimed, Concluded, Event, Phase};
+
+/// A change of a job's phase that was seen from outside: from, by which event, to. `None` is a job that is not held.
+pub(crate) type Transition = (Option<Phase>, &'static str, Option<Phase>);
+
+/// What happened in histories that kept the promises.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// How many things happened.
+    pub(crate) steps: u64,
+    /// Runs that were begun.
+    pub(crate) runs: u64,
+    /// Processes of daemons that ended, by a signal or by themselves.
+    pub(crate) crashes: u64,
+    /// Claims that another daemon took over.
+    pub(crate) taken_over: u64,
+    /// Runs that were cut off.
+    pub(crate) cut_off: u64,
+    /// Every change of a phase that was seen. A phase that is entered and left in one step is not seen.
+    pub(crate) transitions: BTreeSet<Transition>,
+}
+
+impl Report {
+    /// Adds what happened in another history.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.runs += other.runs;
+        self.crashes += other.crashes;
+        self.taken_over += other.taken_over;
+        self.cut_off += other.cut_off;
+        self.transitions.extend(other.transitions);
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { steps, runs, crashes, taken_over, cut_off, transitions } = self;
+        let seen = transitions.len();
+        write!(
+            f,
+            "{steps} steps, {runs} runs, {crashes} ends of daemons, {taken_over} claims taken over, \
+             {cut_off} runs cut off, {seen} transitions"
+        )
+    }
+}
+
+/// A promise that was broken.
+#[derive(Debug)]
+pub(crate) struct Violation {
+    /// Which history.
+    pub(crate) seed: u64,
+    /// Which promise.
+    pub(crate) what: String,
+    /// The end of the history, if it was written down.
+    pub(crate) lines: Vec<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.lines {
+            writeln!(f, "{line}")?;
+        }
+        let Self { seed, what, .. } = self;
+        write!(f, "seed {seed}: {what}\nto see it again: HPC_QUEUE_SIM_SEEDS={seed}; then name it in seeds.rs")
+    }
+}
+
+/// The name of an event in a [`Transition`].
+pub(crate) fn kind_of(event: &Event) -> &'static str {
+    match event {
+        Event::Tick => "tick",
+        Event::Probed(Ok(())) => "probed: well",
+        Event::Probed(Err(_)) => "probed: broken",
+        Event::Pulled(Ok(_)) => "pulled",
+        Event::Pulled(Err(_)) => "pull failed",
+        Event::Recalled(_) => "recalled",
+        Event::Claimed(_, Claimed::Ours(_)) => "claimed: ours",
+        Event::Claimed(_, Claimed::Finished(_)) => "claimed: finished",
+        Event::Claimed(_, Claimed::Elsewhere) => "claimed: elsewhere",
+        Event::Claimed(_, Claimed::NodeBroken(_)) => "claimed: node broken",
+        Event::Unclaimed(_, Ok(())) => "unclaimed",
+        Event::Unclaimed(_, Err(_)) => "unclaim failed",
+        Event::Observed(_) => "observed",
+        Event::KeeperGone => "keeper gone",
+        Event::RunEnded(_) => "run ended",
+        Event::RunCutOff(..) => "run cut off",
+        Event::Concluded(_, Concluded::Recorded(_)) => "concluded: recorded",
+        Event::Concluded(_, Concluded::TaskFailed) => "concluded: task failed",
+        Event::Concluded(_, Concluded::NodeFailed(_)) => "concluded: node failed",
+        Event::Concluded(_, Concluded::NodeBroken(_)) => "concluded: node broken",
+        Event::Concluded(_, Concluded::TakenOver) => "concluded: taken over",
+        Event::PutAway { .. } => "put away",
+        Event::PutAwayFailed { .. } => "put away failed",
+        Event::Published(Ok(())) => "published",
+        Event::Published(Err(_)) => "publish failed",
+        Event::Settled(Ok(())) => "settled",
+        Event::Settled(Err(_)) => "settle failed",
+        Event::Drain => "drain",
+        Event::Stop => "stop",
+    }
+}

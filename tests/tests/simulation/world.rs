@@ -1,0 +1,249 @@
+//! The world of a history: the time, what is to happen, and everything that things happen to.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use fastrand::Rng;
+use lifecycle::{Event, Run};
+use protocol::JobId;
+
+use crate::daemon::Node;
+use crate::effects::Errand;
+use crate::files::Files;
+use crate::plan::{DAY, Fault, Plan, SECOND, START, Time};
+use crate::promises::Known;
+use crate::queues::Queues;
+use crate::report::{Report, Violation};
+use crate::sabotage::Sabotage;
+
+/// Fine, or the promise that was broken.
+pub(crate) type Checked<T = ()> = Result<T, String>;
+
+/// When something happens, and which of those of the same time it is.
+pub(crate) type Moment = (Time, u64);
+
+/// More happens in no history that ends.
+const STEPS_MAX: u64 = 3_000_000;
+
+/// How much of the end of a history is shown.
+const LINES: usize = 80;
+
+/// What can happen. `life` is the process that it happens to.
+pub(crate) enum Happening {
+    /// A job is sent.
+    Submit(usize),
+    /// A message comes that is no job.
+    Nonsense,
+    Strike(Fault),
+    Calm,
+    Restart(usize),
+    Wake {
+        node: usize,
+        life: u64,
+    },
+    Committed {
+        node: usize,
+        life: u64,
+    },
+    Perform {
+        node: usize,
+        life: u64,
+        errand: Errand,
+    },
+    Arrive {
+        node: usize,
+        life: u64,
+        event: Event,
+    },
+    MustBeGone {
+        node: usize,
+        life: u64,
+    },
+    RunOver {
+        node: usize,
+        run: Run,
+    },
+    Thaw(usize),
+}
+
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) rng: Rng,
+    pub(crate) now: Time,
+    agenda: BTreeMap<Moment, Happening>,
+    next_moment: u64,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) files: Files,
+    pub(crate) queues: Queues,
+    /// What was submitted.
+    pub(crate) jobs: BTreeMap<JobId, Known>,
+    /// Do faults lie behind us?
+    pub(crate) calm: bool,
+    pub(crate) crashes_left: u32,
+    pub(crate) sabotage: Option<Sabotage>,
+    pub(crate) report: Report,
+    log: Option<VecDeque<String>>,
+}
+
+/// One history from its beginning to its end. With `logged` a violation shows what happened before it.
+pub(crate) fn history(seed: u64, sabotage: Option<Sabotage>, logged: bool) -> Result<Report, Violation> {
+    let mut world = World::new(seed, sabotage, logged);
+    match world.run() {
+        Ok(()) => Ok(world.report),
+        Err(what) => {
+            let mut lines = Vec::from(world.log.unwrap_or_default());
+            if logged {
+                lines.insert(0, format!("{:#?}", world.plan));
+            }
+            Err(Violation { seed, what, lines })
+        }
+    }
+}
+
+impl World {
+    fn new(seed: u64, sabotage: Option<Sabotage>, logged: bool) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let plan = Plan::new(seed, &mut rng);
+        let mut world = Self {
+            rng,
+            now: START,
+            agenda: BTreeMap::new(),
+            next_moment: 0,
+            nodes: (0..plan.daemons).map(|_| Node::new()).collect(),
+            files: Files::default(),
+            queues: Queues::new(),
+            jobs: plan.jobs.iter().map(|job| (job.job_id.clone(), Known::new(job))).collect(),
+            calm: false,
+            crashes_left: plan.crashes,
+            sabotage,
+            report: Report::default(),
+            log: logged.then(VecDeque::new),
+            plan,
+        };
+        world.follow_plan();
+        world
+    }
+
+    fn follow_plan(&mut self) {
+        let mut first = vec![(self.plan.calm, Happening::Calm)];
+        for n in 0..self.plan.daemons {
+            first.push((START + self.rng.i64(0..=60 * SECOND), Happening::Restart(n)));
+        }
+        for (no, job) in self.plan.jobs.iter().enumerate() {
+            first.extend(job.sent.iter().map(|at| (*at, Happening::Submit(no))));
+        }
+        first.extend(self.plan.nonsense.iter().map(|at| (*at, Happening::Nonsense)));
+        first.extend(self.plan.faults.iter().map(|(at, fault)| (*at, Happening::Strike(fault.clone()))));
+        for (at, happening) in first {
+            self.schedule(at, happening);
+        }
+    }
+
+    /// Lets everything happen in its order, until all is done.
+    fn run(&mut self) -> Checked {
+        let last = self.plan.calm + self.plan.patience;
+        while let Some(((at, no), happening)) = self.agenda.pop_first() {
+            self.now = at;
+            self.report.steps += 1;
+            if let Some(until) = self.held_back(&happening) {
+                // Under its old number, so that what stays in order does.
+                self.agenda.insert((until, no), happening);
+                continue;
+            }
+            self.happen(happening)?;
+            if self.report.steps > STEPS_MAX {
+                return Err(format!("no end after {STEPS_MAX} steps: {:?}", self.left_over()));
+            }
+            // Now and then is enough, and faster.
+            if !self.calm || !self.report.steps.is_multiple_of(16) {
+                continue;
+            }
+            let Some(left) = self.left_over() else { return Ok(()) };
+            if at > last {
+                let days = self.plan.patience / DAY;
+                return Err(format!("{days} days after the last fault: {left}"));
+            }
+        }
+        Err(format!("nothing happens any more: {:?}", self.left_over()))
+    }
+
+    fn happen(&mut self, happening: Happening) -> Checked {
+        match happening {
+            Happening::Submit(no) => {
+                let job = &self.plan.jobs[no];
+                let (job_id, body) = (job.job_id.clone(), job.body());
+                self.note(format_args!("{body} is sent"));
+                self.queues.send(self.now, Some(job_id), body)
+            }
+            Happening::Nonsense => self.queues.send(self.now, None, format!("nonsense of {}", self.now)),
+            Happening::Strike(fault) => self.strike(&fault),
+            Happening::Calm => self.calm_down(),
+            Happening::Restart(n) => self.restart(n),
+            Happening::Wake { node, life } => self.wake(node, life),
+            Happening::Committed { node, life } => self.committed(node, life),
+            Happening::Perform { node, life, errand } => self.perform(node, life, errand),
+            Happening::Arrive { node, life, event } => self.arrive(node, life, event),
+            Happening::MustBeGone { node, life } => self.must_be_gone(node, life),
+            Happening::RunOver { node, run } => {
+                self.run_over(node, run);
+                Ok(())
+            }
+            Happening::Thaw(n) => {
+                self.thaw(n);
+                Ok(())
+            }
+        }
+    }
+
+    /// Until when it cannot happen, because who is to do it stands still.
+    fn held_back(&self, happening: &Happening) -> Option<Time> {
+        let until = match happening {
+            Happening::Perform { errand, .. } if errand.is_on_the_wire() => return None,
+            Happening::Perform { node, .. }
+            | Happening::Arrive { node, .. }
+            | Happening::Committed { node, .. }
+            | Happening::Wake { node, .. } => self.nodes[*node].asleep_until,
+            Happening::Restart(node) => self.nodes[*node].frozen_until,
+            _ => return None,
+        };
+        (until > self.now).then_some(until)
+    }
+
+    pub(crate) fn schedule(&mut self, at: Time, happening: Happening) {
+        self.agenda.insert((at, self.next_moment), happening);
+        self.next_moment += 1;
+    }
+
+    /// Takes everything out that is to happen to a process or by it.
+    pub(crate) fn take_of(&mut self, n: usize, number: u64) -> Vec<(Moment, Happening)> {
+        let is_of = |happening: &Happening| match happening {
+            Happening::Wake { node, life }
+            | Happening::Committed { node, life }
+            | Happening::Perform { node, life, .. }
+            | Happening::Arrive { node, life, .. }
+            | Happening::MustBeGone { node, life } => (*node, *life) == (n, number),
+            _ => false,
+        };
+        let moments: Vec<Moment> =
+            self.agenda.iter().filter(|(_, happening)| is_of(happening)).map(|(moment, _)| *moment).collect();
+        moments.into_iter().filter_map(|moment| Some((moment, self.agenda.remove(&moment)?))).collect()
+    }
+
+    /// A request to the queue that arrives although its sender is dead; anything else does not.
+    pub(crate) fn agenda_back(&mut self, moment: Moment, happening: Happening) {
+        if matches!(&happening, Happening::Perform { errand, .. } if errand.is_on_the_wire()) {
+            self.agenda.insert(moment, happening);
+        }
+    }
+
+    /// Writes a line into the history, if somebody is to read it.
+    pub(crate) fn note(&mut self, what: fmt::Arguments<'_>) {
+        if let Some(log) = &mut self.log {
+            if log.len() == LINES {
+                log.pop_front();
+            }
+            let (seconds, millis) = ((self.now - START) / SECOND, (self.now - START) % SECOND);
+            log.push_back(format!("{seconds:>8}.{millis:03} {what}"));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The time of one job in an idle system: from `POST /jobs` to the result in the queue, without a container.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use super::consumer::Node;
+use super::results::Results;
+use super::table::{Aim, Row};
+use super::{median, subfolder};
+use crate::http::{Connection, Url};
+use crate::processes::LocalEdge;
+use crate::workspace::{Profile, Workspace};
+
+const AIM: f64 = 0.05;
+const JOBS: u32 = 40;
+const WARM_UP: u32 = 5;
+/// The shortest that the daemon takes.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// By then the daemon is idle.
+const IDLE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<Row>> {
+    let folder = subfolder(folder, "latency")?;
+    let edge = LocalEdge::start(workspace, Profile::Release, &folder)?;
+    let node = Node::new(&folder, "node")?;
+    let interval = POLL_INTERVAL.as_secs_f64().to_string();
+    let mut command = node.bare(workspace, &edge, "/bin/true", 2);
+    command.env("POLL_INTERVAL_SECONDS", &interval).env("POLL_INTERVAL_MAX_SECONDS", &interval);
+    let mut daemon = node.start(command)?;
+    let mut user = User::of(&edge)?;
+    for _ in 0..WARM_UP {
+        user.one_job()?;
+    }
+    let mut seconds = Vec::new();
+    for job in 0..JOBS {
+        // Each job comes at another moment between two polls: 19 has no divisor in common with the number of jobs.
+        thread::sleep(IDLE + POLL_INTERVAL / JOBS * (job * 19 % JOBS));
+        daemon.runs()?;
+        seconds.push(user.one_job()?);
+    }
+    daemon.stop()?;
+    let row = |what: &str, value: f64, aim: Aim| Row {
+        measure: format!(
+            "hpc-consumer: from POST /jobs to the result in the queue, idle, polling each {interval} s, {what}"
+        ),
+        here: format!("{:.1} ms", value * 1e3),
+        against: format!("{:.0} ms, the aim", AIM * 1e3),
+        ratio: value / AIM,
+        aim,
+    };
+    Ok(vec![row("p50", median(&seconds), Aim::Under(1.0)), row("p95", percentile(&seconds, 95), Aim::None)])
+}
+
+/// Someone who submits one job and waits for its result.
+struct User<'a> {
+    jobs: Url,
+    key: &'a str,
+    connection: Connection,
+    results: Results,
+}
+
+impl<'a> User<'a> {
+    fn of(edge: &'a LocalEdge) -> anyhow::Result<Self> {
+        let jobs = Url::parse(&format!("{}/jobs", edge.settings.get("PRODUCER_URL")?.trim_end_matches('/')))?;
+        let connection = Connection::open(&jobs)?;
+        Ok(Self { jobs, key: edge.settings.get("API_KEY")?, connection, results: Results::of(edge)? })
+    }
+
+    /// The seconds from the request to the result.
+    fn one_job(&mut self) -> anyhow::Result<f64> {
+        let begin = Instant::now();
+        let headers = [("x-api-key", self.key)];
+        let answer = self.connection.post(&self.jobs, &headers, br#"{"task":"true"}"#)?.json(202)?;
+        let id = answer["job_id"].as_str().context("the answer to the job has no id")?;
+        loop {
+            let arrived = self.results.pull()?;
+            let time = begin.elapsed();
+            match arrived.as_slice() {
+                [] if time > PATIENCE => bail!("the job {id} had no result within {PATIENCE:?}"),
+                [] => thread::sleep(Duration::from_millis(1)),
+                [one] if one.job_id == id => {
+                    self.results.acknowledge(&arrived)?;
+                    return Ok(time.as_secs_f64());
+                }
+                _ => bail!("there are results of other jobs than {id}"),
+            }
+        }
+    }
+}
+
+/// The smallest value that so many percent of the values do not exceed.
+fn percentile(values: &[f64], percent: usize) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (values.len() * percent).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles() {
+        let values: Vec<f64> = (1..=40).rev().map(f64::from).collect();
+        assert_eq!(percentile(&values, 95), 38.0);
+        assert_eq!(percentile(&values, 100), 40.0);
+        assert_eq!(percentile(&[3.0], 95), 3.0);
+        assert!(percentile(&[], 95).is_nan());
+    }
+}
