@@ -39,6 +39,7 @@ pub(crate) struct Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::enum_variant_names, reason = "`hpc-consumer command` is the name of one")]
 pub(crate) enum Command {
     /// Run the daemon
     ///
@@ -337,12 +338,15 @@ impl StateSettings {
             }
             return Ok(std::path::absolute(directory)?);
         }
-        let variable = |name: &str| non_empty(std::env::var_os(name).map(PathBuf::from)).filter(|path| path.is_absolute());
+        let variable =
+            |name: &str| non_empty(std::env::var_os(name).map(PathBuf::from)).filter(|path| path.is_absolute());
         let base = variable("XDG_STATE_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/state")));
         match base {
             // A home directory is shared by the machines of a cluster, a state is not.
             Some(base) => Ok(base.join("hpc-queue").join(crate::host())),
-            None => bail!("STATE_DIR is not set, and neither is HOME; it is the directory in which the daemon keeps its state"),
+            None => bail!(
+                "STATE_DIR is not set, and neither is HOME; it is the directory in which the daemon keeps its state"
+            ),
         }
     }
 }

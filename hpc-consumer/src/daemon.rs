@@ -68,6 +68,8 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
     let client = Client::new(http, &settings.endpoint)
         .with_context(|| format!("CF_API_BASE_URL is not an http or https URL: {}", settings.endpoint.base_url))?;
     let host = crate::host();
+    let lock = StateLock::take(&settings.state_dir, settings.take_over)?;
+    let opened = Store::open(&settings.state_dir)?;
     tracing::info!(
         "hpc-consumer {} on {host}: {} slots, runtime {}, command {}, results in {}, state in {}, queues at {}",
         env!("CARGO_PKG_VERSION"),
@@ -78,11 +80,12 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
         settings.state_dir.display(),
         settings.endpoint.base_url
     );
+    if opened.rebooted && !opened.entries.is_empty() {
+        tracing::warn!("the machine was started anew since the last daemon ran here: what ran then is cut off");
+    }
     if let Some(warning) = settings.runtime.warning() {
         tracing::warn!("{warning}");
     }
-    let lock = StateLock::take(&settings.state_dir, settings.take_over)?;
-    let opened = Store::open(&settings.state_dir)?;
     let results = ResultsDir::new(settings.results_dir);
     let keeper_place = keeper::Place {
         state_dir: settings.state_dir.clone(),
@@ -90,21 +93,9 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
         beat: (settings.claim_stale / 6).max(Duration::from_millis(100)),
         grace: settings.limits.grace,
     };
-    let node = Arc::new(Node::new(
-        results,
-        settings.runtime,
-        settings.limits,
-        host,
-        opened.owner,
-        settings.claim_stale,
-    ));
-    for (job_id, record) in opened.recent_records {
-        // After a power cut the file may be empty; the store has the bytes.
-        if let Err(error) = node.put_record(&job_id, &record).await {
-            tracing::warn!(%job_id, "the final record cannot be written again: {error}");
-        }
-    }
-    opened.store.settled_in().await?;
+    let node =
+        Arc::new(Node::new(results, settings.runtime, settings.limits, host, opened.owner, settings.claim_stale));
+    restore_records(&node, &opened.store, opened.recent_records).await?;
     // A mistake in where results go is better met before a job has run for hours. All else is the loop's to wait for.
     if let Err(error) = client.backlog(&settings.results_queue).await
         && error.class == FailureClass::Fatal
@@ -118,6 +109,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
         tracing::info!("taking up what an earlier daemon left: {} jobs, {owed} results owed", held - owed);
     }
     let (events, queue) = mpsc::unbounded_channel();
+    let store = opened.store.clone();
     let work = Arc::new(Work::default());
     let daemon = Daemon {
         client,
@@ -131,9 +123,34 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
         work,
     };
     let viewer = Viewer::new(settings.state_dir, settings.lifecycle.slots);
-    let exit = daemon.serve(lifecycle, queue, clock, viewer).await;
-    lock.release();
-    exit
+    let left = daemon.serve(lifecycle, queue, clock, viewer).await?;
+    store.close().await?;
+    // While runs go on under the keeper of this machine, no other machine may use the state unasked.
+    if left.running == 0 {
+        lock.release();
+    }
+    left.exit
+}
+
+/// Makes the files of records again that may not have reached the disk before the machine went down.
+async fn restore_records(node: &Arc<Node>, store: &Store, records: Vec<(JobId, String)>) -> anyhow::Result<()> {
+    let mut all = true;
+    for (job_id, record) in records {
+        if let Err(error) = node.put_record(&job_id, &record).await {
+            tracing::warn!(%job_id, "the final record cannot be written again, which the next start tries once more: {error}");
+            all = false;
+        }
+    }
+    if all {
+        store.settled_in().await?;
+    }
+    Ok(())
+}
+
+/// How the daemon ends, and how many runs it leaves to the keeper.
+struct Left {
+    exit: anyhow::Result<Exit>,
+    running: usize,
 }
 
 impl Daemon {
@@ -143,7 +160,7 @@ impl Daemon {
         mut queue: mpsc::UnboundedReceiver<Event>,
         clock: Clock,
         mut viewer: Viewer,
-    ) -> anyhow::Result<Exit> {
+    ) -> anyhow::Result<Left> {
         let mut signals = Signals::listen()?;
         let mut events = VecDeque::from([Event::Tick]);
         let mut next = Step::default();
@@ -176,7 +193,7 @@ impl Daemon {
                 if facts.is_empty() {
                     if let Some(exit) = self.perform_all(effects) {
                         viewer.last(&lifecycle, Watched { trouble: trouble.as_deref() }).await;
-                        return exit;
+                        return Ok(Left { exit, running: lifecycle.running() });
                     }
                 } else {
                     let launching = std::mem::take(&mut launching).into_iter().collect();
@@ -206,7 +223,7 @@ impl Daemon {
                     }
                     if let Some(exit) = self.perform_all(effects) {
                         viewer.last(&lifecycle, Watched { trouble: trouble.as_deref() }).await;
-                        return exit;
+                        return Ok(Left { exit, running: lifecycle.running() });
                     }
                 }
                 Some(event) = queue.recv() => {
@@ -254,6 +271,7 @@ impl Daemon {
                 self.spawn(async move { Event::Probed(node.probe().await) });
             }
             Effect::Observe => self.observe(),
+            Effect::Reconciled => self.keeper.reconciled(),
             Effect::Pull(count) => {
                 let (client, queue, lease) = (self.client.clone(), self.jobs_queue.clone(), self.lease);
                 self.spawn(async move {

@@ -27,7 +27,9 @@ pub(crate) fn say(notice: &Notice) {
             tracing::error!(%job_id, "the queue does not take a result; its record stays in RESULTS_DIR: {what}");
         }
         Notice::TakenUp { running } => tracing::info!("runs of an earlier daemon go on and are watched: {running}"),
-        Notice::CutOff { run, what, again: true } => tracing::warn!("run {run} was cut off, the job starts again: {what}"),
+        Notice::CutOff { run, what, again: true } => {
+            tracing::warn!("run {run} was cut off, the job starts again: {what}")
+        }
         Notice::CutOff { run, what, again: false } => {
             tracing::error!("run {run} was cut off, and the job does not start again: {what}");
         }
@@ -53,9 +55,13 @@ pub(crate) fn say_how_it_ended(run: &Run, concluded: &Concluded) {
             Err(_) => tracing::info!(%job_id, "job has its record"),
         },
         Concluded::TaskFailed => tracing::warn!(%job_id, attempt = run.attempt, "the task failed, and is tried again"),
-        Concluded::NodeFailed(_) => tracing::warn!(%job_id, attempt = run.attempt, "the node failed the job, which does not count"),
+        Concluded::NodeFailed(_) => {
+            tracing::warn!(%job_id, attempt = run.attempt, "the node failed the job, which does not count")
+        }
         Concluded::NodeBroken(_) => tracing::warn!(%job_id, "the job has ended; its result waits for the node"),
-        Concluded::TakenOver => tracing::warn!(%job_id, attempt = run.attempt, "another daemon has taken the job over; this run does not count"),
+        Concluded::TakenOver => {
+            tracing::warn!(%job_id, attempt = run.attempt, "another daemon has taken the job over; this run does not count")
+        }
     }
 }
 

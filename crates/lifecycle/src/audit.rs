@@ -37,6 +37,7 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
         | Effect::Conclude { ending: Ending::GivenUp(_), .. }
         | Effect::Probe
         | Effect::Observe
+        | Effect::Reconciled
         | Effect::Pull(_)
         | Effect::Recall(_)
         | Effect::End(_)

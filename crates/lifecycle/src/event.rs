@@ -157,6 +157,8 @@ pub enum Effect {
     Probe,
     /// Reach the keeper, starting one where there is none, and ask it for all runs.
     Observe,
+    /// Tell the keeper that what followed from its list is on disk: from now on the list is complete.
+    Reconciled,
     /// Ask the queue for up to this many messages.
     Pull(usize),
     /// Look up which of these jobs have ended before.
@@ -252,13 +254,13 @@ pub enum Notice {
         /// Is the job started again?
         again: bool,
     },
-    /// Another daemon holds a job that was delivered here.
+    /// Another daemon holds a job that was delivered here. Said at each look.
     Elsewhere(JobId),
     /// The daemon exits and leaves something to the next one.
     LeftOver {
         /// Runs that go on.
         running: usize,
-        /// Jobs that are accepted and do not run.
+        /// Jobs that are ours, do not run and have no result yet.
         waiting: usize,
         /// Results that are stored and not published.
         results: usize,

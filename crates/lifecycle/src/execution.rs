@@ -26,6 +26,10 @@ const KEEPER_PAUSE: Duration = Duration::from_secs(1);
 /// How often a node may fail a job here before its outcome is `infrastructure`. The pauses between make this a day.
 const NODE_FAILURES_MAX: u32 = 30;
 
+/// How many jobs are claimed besides those that fill the free slots, or as many as there are slots. After a power cut
+/// nothing tells whether a job that was ready had been started.
+const CLAIMS_AHEAD: usize = 8;
+
 /// How often a job is started again after it was cut off. A job that takes its machine down each time must not go on.
 const CUT_OFFS_MAX: u32 = 10;
 
@@ -53,7 +57,8 @@ impl Lifecycle {
         loop {
             let claimed = self.jobs.count(Phase::Claiming) + self.jobs.count(Phase::Ready);
             let at_work = claimed + self.running() + self.jobs.count(Phase::Ending);
-            let room = if self.trusted { claimed < self.free_slots() + self.ahead() } else { at_work == 0 };
+            let ahead = self.ahead().min(self.settings.slots.max(CLAIMS_AHEAD));
+            let room = if self.trusted { claimed < self.free_slots() + ahead } else { at_work == 0 };
             if !room {
                 break;
             }
@@ -131,6 +136,9 @@ impl Lifecycle {
         for (run, sighting) in sightings {
             self.stray_run(run, &sighting, step);
         }
+        if !observation.complete {
+            step.effects.push(Effect::Reconciled);
+        }
     }
 
     /// A run that is not recorded as running.
@@ -138,6 +146,7 @@ impl Lifecycle {
         if self.jobs.is(&run, Phase::Ready) {
             // It was told to an earlier keeper connection and begun after all.
             self.jobs.set(&run.job_id, State::Running(None));
+            self.taken_up = self.taken_up.max(self.running());
             match sighting {
                 Sighting::Alive => {}
                 Sighting::Ended => self.run_ended(&run, step),
@@ -200,7 +209,13 @@ impl Lifecycle {
         let job_id = &run.job_id;
         match concluded {
             Concluded::Recorded(record) => {
-                self.job_ended();
+                // Only a run that went to its end tells that the node is well.
+                if matches!(
+                    self.jobs.get(job_id).map(|job| &job.state),
+                    Some(State::Ending { ending: Ending::Exited, .. })
+                ) {
+                    self.job_ended();
+                }
                 self.recorded(job_id, record, step);
                 step.effects.push(Effect::Forget(vec![run.clone()]));
             }
@@ -272,7 +287,12 @@ impl Lifecycle {
     /// there: it was delivered to us alone, and the lease holds.
     fn can_go_back(&self, job_id: &JobId) -> bool {
         self.jobs.get(job_id).is_some_and(|job| {
-            job.deliveries <= 1 && !job.leases.is_empty() && job.leases.iter().all(|lease| lease.until > self.now)
+            // What has failed already counts, and would be forgotten.
+            let unharmed = job.failures.task + job.failures.cut_off == 0;
+            unharmed
+                && job.deliveries <= 1
+                && !job.leases.is_empty()
+                && job.leases.iter().all(|lease| lease.until > self.now)
         })
     }
 

@@ -118,7 +118,16 @@ impl Jobs {
         self.next_no += 1;
         self.note(&job_id, None, Some(job.state.phase()));
         let NewJob { state, attempt, terms, failures, deliveries } = job;
-        let job = Job { no, state: State::Claiming, since: self.now, attempt, terms, failures, leases: Vec::new(), deliveries };
+        let job = Job {
+            no,
+            state: State::Claiming,
+            since: self.now,
+            attempt,
+            terms,
+            failures,
+            leases: Vec::new(),
+            deliveries,
+        };
         self.map.insert(job_id.clone(), job);
         self.enter(&job_id, state);
     }

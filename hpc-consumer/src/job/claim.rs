@@ -112,8 +112,13 @@ impl Node {
             Record::Whole(record) => Ok(Seen::Record(record)),
             Record::Unreadable(problem) => Ok(Seen::UnreadableRecord(problem)),
             Record::Blank => {
-                let ours = matches!(self.look_inside(job_id, launched, at)?, Seen::Ours { .. });
-                Ok(Seen::BlankRecord { ours, quiet: self.quiet(format!("record {job_id}"), None, at) })
+                let holder = self.look_inside(job_id, launched, at)?;
+                let quiet = match holder {
+                    Seen::Others { .. } | Seen::Empty { .. } => self.quiet(format!("record {job_id}"), None, at),
+                    // Nobody will make it whole.
+                    _ => Duration::MAX,
+                };
+                Ok(Seen::BlankRecord { ours: matches!(holder, Seen::Ours { .. }), quiet })
             }
         }
     }
@@ -209,10 +214,10 @@ impl Node {
         }
     }
 
-    /// Is this the `RESULTS_DIR` that our keeper writes its heart to? If its file system is away, there may be an
-    /// empty directory in its place.
+    /// Is this the `RESULTS_DIR` that it was, and that our keeper writes its heart to? If its file system is away, there
+    /// may be an empty directory in its place.
     pub(super) fn is_mounted(&self) -> io::Result<bool> {
-        Ok(self.beat(&self.owner)?.is_some())
+        Ok(self.results.is_where_it_was()? && self.beat(&self.owner)?.is_some())
     }
 }
 
@@ -262,8 +267,10 @@ mod tests {
     }
 
     fn result(claimed: Claimed) -> JobResult {
-        let Claimed::Finished(record) = claimed else { panic!("{claimed:?}") };
-        JobResult::parse(&record).unwrap()
+        match claimed {
+            Claimed::Finished(record) => JobResult::parse(&record).unwrap(),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -302,7 +309,7 @@ mod tests {
         }
         let shared = Shared::new();
         assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1));
-        fs::set_permissions(shared.path("j1"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(shared.path("j1"), fs::Permissions::from_mode(0o0)).unwrap();
         assert_eq!(shared.claim(&shared.us, 1, 0), Claimed::Ours(2), "it locked us out");
     }
 
@@ -395,6 +402,8 @@ mod tests {
         assert!(lost.message.unwrap().contains("is no record"));
         assert_eq!(fs::read_dir(shared.path("_rejected")).unwrap().count(), 1, "it is kept");
         assert!(!shared.path("j1").exists(), "nothing is claimed for it");
+        shared.write("j1.json", "");
+        assert!(result(shared.claim(&shared.us, 0, 0)).message.unwrap().contains("is empty"), "and nobody holds it");
     }
 
     #[test]

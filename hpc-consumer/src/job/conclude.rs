@@ -364,7 +364,7 @@ mod tests {
         }
         let case = Case::new().await;
         case.write("output.json", "1");
-        fs::set_permissions(case.temp.path().join("j1"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(case.temp.path().join("j1"), fs::Permissions::from_mode(0o0)).unwrap();
         assert_eq!(case.recorded(finished(Ended::Exit(0))).await.output_bytes, Some(1), "it locked us out");
         let case = Case::new().await;
         fs::remove_dir_all(case.temp.path().join("j1")).unwrap();

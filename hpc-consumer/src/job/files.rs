@@ -7,9 +7,10 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use lifecycle::Run;
 use protocol::{JobId, Timestamp};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -36,6 +37,8 @@ pub(crate) struct ResultsDir {
     pub(super) path: PathBuf,
     /// Its file system cannot make a file first and name it later.
     pub(super) named_only: Arc<AtomicBool>,
+    /// Which directory it was when it was looked at first, by its inode.
+    known: Arc<OnceLock<u64>>,
 }
 
 /// What has the name of a job directory.
@@ -71,7 +74,7 @@ struct Rejected<'a> {
 
 impl ResultsDir {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, named_only: Arc::default() }
+        Self { path, named_only: Arc::default(), known: Arc::default() }
     }
 
     /// Can files be made here, as a job needs them? Leaves an empty directory that stands for a job's. The text says
@@ -83,6 +86,7 @@ impl ResultsDir {
         let number = PROBES.fetch_add(1, Ordering::Relaxed);
         let scratch = self.path.join(".probe");
         let write = || {
+            self.find()?;
             DirBuilder::new().recursive(true).mode(JOB_DIR_MODE).create(&scratch)?;
             let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
             let name = format!("{host}-{}-{number}", std::process::id());
@@ -98,6 +102,32 @@ impl ResultsDir {
         };
         write().map_err(|error| format!("RESULTS_DIR {} cannot be written: {error}", self.path.display()))?;
         Ok(scratch)
+    }
+
+    /// Makes the directory once. From then on it must be this one: if the file system that it is on goes away, an empty
+    /// directory may be left in its place, and jobs must not seem to have left nothing.
+    fn find(&self) -> io::Result<()> {
+        if !self.is_where_it_was()? {
+            return Err(io::Error::other(
+                "it is not the directory that it was; mount its file system again, or start hpc-consumer anew if it was replaced on purpose",
+            ));
+        }
+        if self.known.get().is_none() {
+            fs::create_dir_all(&self.path)?;
+            let inode = fs::metadata(&self.path)?.ino();
+            self.known.get_or_init(|| inode);
+        }
+        Ok(())
+    }
+
+    /// Is this still the directory that it was when it was looked at first?
+    pub(super) fn is_where_it_was(&self) -> io::Result<bool> {
+        let Some(known) = self.known.get() else { return Ok(true) };
+        match fs::metadata(&self.path) {
+            Ok(metadata) => Ok(metadata.ino() == *known),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Is there hardly any room left? Quotas are not seen by this; [`Self::probe`] sees them.
@@ -157,6 +187,13 @@ impl ResultsDir {
             }
         }
         Err(io::Error::other(format!("there are too many directories like {}; remove some", to.display())))
+    }
+
+    /// What appears when another daemon takes over the job of a run: its directory moved aside, also under the number
+    /// for an attempt that could not be read, or its final record.
+    pub(super) fn signs_of_a_successor(&self, run: &Run) -> Vec<PathBuf> {
+        let Run { job_id, attempt } = run;
+        vec![self.attempt_dir(job_id, *attempt), self.attempt_dir(job_id, 0), self.record_path(job_id)]
     }
 
     /// Was the directory of this attempt moved away?
@@ -284,6 +321,22 @@ mod tests {
         fs::remove_dir_all(temp.path().join("results")).unwrap();
         fs::write(temp.path().join("results"), "in its place").unwrap();
         assert!(results.probe().unwrap_err().contains("cannot be written"));
+    }
+
+    #[test]
+    fn a_directory_that_takes_the_place_of_another_is_not_used() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, away) = (temp.path().join("results"), temp.path().join("away"));
+        let results = ResultsDir::new(path.clone());
+        results.probe().unwrap();
+        fs::rename(&path, &away).unwrap();
+        assert!(results.probe().unwrap_err().contains("not the directory that it was"));
+        assert!(!path.exists(), "it is not made a second time");
+        fs::create_dir(&path).unwrap();
+        assert!(results.probe().is_err() && !results.is_where_it_was().unwrap());
+        fs::remove_dir(&path).unwrap();
+        fs::rename(&away, &path).unwrap();
+        results.probe().unwrap();
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub(crate) struct StartLine {
     pub(crate) limits: Limits,
     /// The directory for `stdout.log` and `stderr.log`.
     pub(crate) logs: PathBuf,
+    /// What appears when another daemon takes the job over, or ends it: then the run must not begin, or go on.
+    pub(crate) unless: Vec<PathBuf>,
 }
 
 impl Node {
@@ -120,7 +122,8 @@ impl Node {
             }
         }
         let limits = Limits { time: self.time_limit(job), ..self.limits.clone() };
-        StartLine { run: run.clone(), command, marks, limits, logs: directory }
+        let unless = self.results.signs_of_a_successor(run);
+        StartLine { run: run.clone(), command, marks, limits, logs: directory, unless }
     }
 
     /// Deals with what a run left behind. The final record is written unless the task failed and `may_retry`.
@@ -146,7 +149,11 @@ impl Node {
         let (node, job_id, record) = (self.clone(), job_id.clone(), record.to_owned());
         blocking(move || match node.results.record(&job_id)? {
             Record::Whole(_) | Record::Unreadable(_) => Ok(()),
-            Record::Missing | Record::Blank => node.results.write_record(&job_id, &record).map(drop),
+            Record::Missing => node.results.write_record(&job_id, &record).map(drop),
+            Record::Blank => {
+                node.results.remove_record(&job_id)?;
+                node.results.write_record(&job_id, &record).map(drop)
+            }
         })
         .await
     }

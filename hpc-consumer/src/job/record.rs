@@ -9,12 +9,11 @@ use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use protocol::{JobId, JobResult, limits};
+use protocol::{JobId, JobResult, Timestamp, limits};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::files::{OwnFile, ResultsDir, is_missing, read_own_file, remove_any, write_new};
-use super::now;
+use super::files::{OwnFile, ResultsDir, read_own_file, remove_any, write_new};
 
 /// How often it is tried to put a record in place while others put theirs there and take them away.
 const TRIES: u32 = 3;
@@ -67,7 +66,7 @@ impl ResultsDir {
             match self.record(job_id)? {
                 Record::Whole(standing) => return Ok(standing),
                 Record::Missing => {}
-                Record::Blank => self.remove_record(job_id)?,
+                Record::Blank => self.put_record_away(job_id)?,
                 Record::Unreadable(problem) => {
                     tracing::warn!(%job_id, "{problem}; it is moved to _rejected");
                     self.put_record_away(job_id)?;
@@ -83,10 +82,10 @@ impl ResultsDir {
 
     /// Puts a record that cannot be read out of the way, and keeps it.
     fn put_record_away(&self, job_id: &JobId) -> io::Result<()> {
-        let name = format!("{job_id}.record-{}", now().as_millisecond());
+        let name = format!("{job_id}.record-{}", Timestamp::now().as_nanosecond());
         match fs::rename(self.record_path(job_id), self.rejected_dir()?.join(name)) {
             // Another daemon has done it.
-            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done,
         }
     }
@@ -195,6 +194,6 @@ mod tests {
         assert!(matches!(results.record(&job_id).unwrap(), Record::Unreadable(_)));
         assert_eq!(results.write_record(&job_id, RECORD).unwrap(), RECORD);
         assert_eq!(results.record(&job_id).unwrap(), Record::Whole(RECORD.to_owned()));
-        assert_eq!(fs::read_dir(temp.path().join("_rejected")).unwrap().count(), 1, "it is kept");
+        assert_eq!(fs::read_dir(temp.path().join("_rejected")).unwrap().count(), 2, "both are kept");
     }
 }

@@ -14,7 +14,7 @@ pub(super) enum Seen {
     Record(String),
     /// A final record that cannot be read, and what is wrong with it.
     UnreadableRecord(String),
-    /// A final record without content, for how long it is so, and whether we hold the job.
+    /// A final record without content, for how long whoever holds the job has left it so, and whether that is us.
     BlankRecord { ours: bool, quiet: Duration },
     /// There was nothing, and now there is a directory that we have made.
     Made,
@@ -65,7 +65,9 @@ pub(super) fn decide(seen: Seen, last_attempt: u32, rerunnable: bool, stale: Dur
         Seen::UnreadableRecord(problem) => Verdict::EndLost(format!("{problem}; it was kept in _rejected")),
         // A record is stored before it is published, and then the job is not claimed again.
         Seen::BlankRecord { ours: true, .. } => Verdict::DropRecord,
-        Seen::BlankRecord { quiet, .. } if quiet >= stale => Verdict::EndLost("its final record is empty".to_owned()),
+        Seen::BlankRecord { quiet, .. } if quiet >= stale => {
+            Verdict::EndLost("its final record is empty; it was kept in _rejected".to_owned())
+        }
         Seen::Made => Verdict::Fill(next(last_attempt)),
         Seen::Empty { quiet } if quiet >= stale => Verdict::Fill(next(last_attempt)),
         // A higher number than we know was claimed and never launched, so it is used again.
@@ -139,7 +141,12 @@ mod tests {
             ),
             (blank(true, Duration::ZERO), 0, true, Verdict::DropRecord),
             (blank(false, fresh), 0, true, Verdict::Wait),
-            (blank(false, STALE), 0, true, Verdict::EndLost("its final record is empty".to_owned())),
+            (
+                blank(false, STALE),
+                0,
+                true,
+                Verdict::EndLost("its final record is empty; it was kept in _rejected".to_owned()),
+            ),
             (Seen::Made, 0, true, Verdict::Fill(1)),
             (Seen::Made, 4, false, Verdict::Fill(5)),
             (Seen::Empty { quiet: fresh }, 0, true, Verdict::Wait),

@@ -111,14 +111,16 @@ impl Book {
         self.incomplete |= !same_boot;
         let what = match &self.origin {
             _ if same_boot => "its keeper was killed while it ran".to_owned(),
-            Some(origin) if origin.host == here.host => format!("the machine {} was started anew while it ran", here.host),
+            Some(origin) if origin.host == here.host => {
+                format!("the machine {} was started anew while it ran", here.host)
+            }
             Some(origin) => format!("it was begun on the host {}, and its keeper is gone", origin.host),
             None => "what its keeper has written is damaged".to_owned(),
         };
         self.origin = Some(here);
         let mut leftovers = Vec::new();
         for state in self.runs.values_mut() {
-            if let State::Begun { .. } = state
+            if matches!(state, State::Begun { .. })
                 && let State::Begun { marks, first } = std::mem::replace(state, State::CutOff(what.clone()))
             {
                 leftovers.push(Leftover { marks, first: first.filter(|_| same_boot) });
@@ -229,7 +231,7 @@ mod tests {
     fn a_torn_last_line_is_nothing_and_a_damaged_one_means_that_something_is_missing() {
         let torn = format!("{WRITTEN}{{\"begin\":{{\"run\":\"j5");
         assert_eq!(Book::parse(torn.as_bytes()).unwrap(), written());
-        let damaged = format!("\0\0\n{{\"begin\":{{\"run\":\"j5.1\",\"marks\":[]}}}}\n");
+        let damaged = "\0\0\n{\"begin\":{\"run\":\"j5.1\",\"marks\":[]}}\n";
         let mut book = Book::parse(format!("{WRITTEN}{damaged}").as_bytes()).unwrap();
         assert!(!book.is_complete() && book.get("j5.1").is_some());
         book.take_over(here());

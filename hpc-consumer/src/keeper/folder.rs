@@ -146,7 +146,10 @@ mod tests {
         let card = Card { v: 1, pid: 7, started: 4711, origin, socket: "s".to_owned() };
         folder.write_card(&card).unwrap();
         let text = fs::read_to_string(temp.path().join("keeper/keeper.json")).unwrap();
-        assert_eq!(text, "{\"v\":1,\"pid\":7,\"started\":4711,\"boot_id\":\"b\",\"host\":\"node1\",\"socket\":\"s\"}\n");
+        assert_eq!(
+            text,
+            "{\"v\":1,\"pid\":7,\"started\":4711,\"boot_id\":\"b\",\"host\":\"node1\",\"socket\":\"s\"}\n"
+        );
         assert_eq!(folder.card().unwrap(), card);
     }
 

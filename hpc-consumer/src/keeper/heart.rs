@@ -3,9 +3,11 @@
 //!
 //! It is a thread of its own, because `RESULTS_DIR` may hang, and what hangs must not hold up the runs.
 
+use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -30,15 +32,49 @@ struct Heart {
     last: Option<u64>,
 }
 
-/// Begins to write the file again and again.
-pub(super) fn start(path: PathBuf, host: String, every: Duration) -> anyhow::Result<()> {
+/// Runs that go on, and the paths that show that another daemon has taken one over. It can do so when no heart was
+/// seen to beat for a time: the machine stood still, or was cut off from the file system.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Watched(Arc<Mutex<BTreeMap<String, Vec<PathBuf>>>>);
+
+impl Watched {
+    pub(super) fn watch(&self, run: &str, unless: Vec<PathBuf>) {
+        self.lock().insert(run.to_owned(), unless);
+    }
+
+    pub(super) fn forget(&self, run: &str) {
+        self.lock().remove(run);
+    }
+
+    /// Looks which runs were taken over. What hangs here holds nothing up but the next look.
+    pub(super) fn taken_over(&self) -> Vec<String> {
+        let watched = self.lock().clone();
+        let taken = |paths: &[PathBuf]| paths.iter().any(|path| path.exists());
+        watched.into_iter().filter(|(_, unless)| taken(unless)).map(|(run, _)| run).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<PathBuf>>> {
+        // Nothing panics while it holds this.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Begins to write the file again and again, and to tell which runs were taken over meanwhile.
+pub(super) fn start(
+    path: PathBuf,
+    host: String,
+    every: Duration,
+    watched: Watched,
+    taken_over: impl Fn(String) + Send + 'static,
+) -> anyhow::Result<()> {
     let heart = Heart { path, host, last: None };
     let thread = std::thread::Builder::new().name("heart".to_owned());
-    thread.spawn(move || beat_for_ever(heart, every)).context("cannot start a thread")?;
+    let beat = move || beat_for_ever(heart, every, &watched, taken_over);
+    thread.spawn(beat).context("cannot start a thread")?;
     Ok(())
 }
 
-fn beat_for_ever(mut heart: Heart, every: Duration) {
+fn beat_for_ever(mut heart: Heart, every: Duration, watched: &Watched, taken_over: impl Fn(String)) {
     let mut said = false;
     loop {
         match heart.beat() {
@@ -52,6 +88,7 @@ fn beat_for_ever(mut heart: Heart, every: Duration) {
             }
             Err(_) => {}
         }
+        watched.taken_over().into_iter().for_each(&taken_over);
         std::thread::sleep(every);
     }
 }

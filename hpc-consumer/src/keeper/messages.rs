@@ -65,6 +65,8 @@ pub(super) struct Start {
     /// The directory for its logs.
     pub(super) logs: PathBuf,
     pub(super) limits: Limits,
+    /// As long as none of these exists the run is the daemon's; once one does, it is not begun, or ended.
+    pub(super) unless: Vec<PathBuf>,
 }
 
 /// The same as it is written.
@@ -76,6 +78,8 @@ struct StartText {
     directory: Word,
     marks: Vec<(String, String)>,
     logs: Word,
+    #[serde(default)]
+    unless: Vec<Word>,
     time_ms: u64,
     grace_ms: u64,
     log_bytes: u64,
@@ -114,6 +118,7 @@ impl From<Start> for StartText {
             directory: directory.into_os_string().into(),
             marks: start.marks,
             logs: start.logs.into_os_string().into(),
+            unless: start.unless.into_iter().map(|path| path.into_os_string().into()).collect(),
             time_ms: to_ms(start.limits.time),
             grace_ms: to_ms(start.limits.grace),
             log_bytes: start.limits.log_bytes,
@@ -132,6 +137,7 @@ impl From<StartText> for Start {
             },
             marks: text.marks,
             logs: OsString::from(text.logs).into(),
+            unless: text.unless.into_iter().map(|path| OsString::from(path).into()).collect(),
             limits: Limits {
                 time: Duration::from_millis(text.time_ms),
                 grace: Duration::from_millis(text.grace_ms),
@@ -174,11 +180,12 @@ mod tests {
             },
             marks: vec![("M".to_owned(), "j1.1".to_owned())],
             logs: "/r/j1".into(),
+            unless: vec!["/r/j1.json".into()],
             limits: Limits { time: Duration::from_secs(3), grace: Duration::from_millis(4), log_bytes: 5 },
         };
         pinned(
             ToKeeper::Start(start),
-            r#"{"start":{"run":"j1.1","words":["sh",[255]],"environment":[["A","b"]],"directory":"/r/j1","marks":[["M","j1.1"]],"logs":"/r/j1","time_ms":3000,"grace_ms":4,"log_bytes":5}}"#,
+            r#"{"start":{"run":"j1.1","words":["sh",[255]],"environment":[["A","b"]],"directory":"/r/j1","marks":[["M","j1.1"]],"logs":"/r/j1","unless":["/r/j1.json"],"time_ms":3000,"grace_ms":4,"log_bytes":5}}"#,
         );
         pinned(ToKeeper::End { run: "j1.1".to_owned() }, r#"{"end":{"run":"j1.1"}}"#);
         pinned(ToKeeper::Forget { runs: vec!["j1.1".to_owned()] }, r#"{"forget":{"runs":["j1.1"]}}"#);

@@ -10,7 +10,7 @@
 //!
 //! The daemon tells it over a socket which runs to begin, to end and to forget; it tells the daemon how they ended
 //! ([`messages`], carried by [`link`]). A daemon that goes away changes nothing for the runs. The next one connects
-//! anew, asks for all runs, and misses nothing ([`client`]).
+//! anew, asks for all runs, and misses nothing ([`client`]). [`server`] is the keeper itself, [`book`] what it knows.
 //!
 //! | what dies | what is known afterwards |
 //! | --- | --- |
@@ -23,6 +23,7 @@
 //! Invariants: there is one keeper for each `STATE_DIR`. A run is begun at most once under its name until it is
 //! forgotten. It is in the journal before it is begun. How it ended is kept until the daemon says to forget it.
 
+mod book;
 mod client;
 mod folder;
 mod heart;

@@ -57,13 +57,23 @@ pub(crate) struct Finished {
 impl Finished {
     /// A run of which no process was started.
     pub(crate) fn not_started(why: String) -> Self {
+        Self::without_process(Ended::NotStarted(why))
+    }
+
+    /// A run that was not to begin any more.
+    pub(crate) fn stopped_before() -> Self {
+        Self::without_process(Ended::Stopped)
+    }
+
+    fn without_process(ended: Ended) -> Self {
         let now = now_ms();
-        Self { ended: Ended::NotStarted(why), stderr_tail: String::new(), started_at_ms: now, finished_at_ms: now }
+        Self { ended, stderr_tail: String::new(), started_at_ms: now, finished_at_ms: now }
     }
 
     /// Was it ended before its time, by no fault of its own? The text says what happened.
     pub(crate) fn cut_off(&self) -> Option<String> {
-        (self.ended == Ended::Stopped).then(|| "its keeper was told to end, and ended it".to_owned())
+        (self.ended == Ended::Stopped)
+            .then(|| "its keeper ended it: it was told to end all runs, or the job was taken over".to_owned())
     }
 }
 

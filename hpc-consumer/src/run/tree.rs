@@ -90,7 +90,9 @@ impl Tree {
         // Should the number of the first process have gone to another one meanwhile, it leads nothing of ours.
         let reused = processes.get(&self.root).is_some_and(|root| root.started != self.started);
         let led = |pid: i32, process: &Process| {
-            process.group == self.root || process.session == self.root || descends(&processes, pid, |at| at == self.root)
+            process.group == self.root
+                || process.session == self.root
+                || descends(&processes, pid, |at| at == self.root)
         };
         let alive = processes.iter().filter(|(_, process)| !process.zombie && process.started >= self.started);
         let orphans = if children::any_known() { None } else { children::orphans() }.unwrap_or_default();

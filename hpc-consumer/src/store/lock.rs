@@ -115,9 +115,9 @@ impl StateLock {
         }
         if let Some(Holder { host, pid, since, .. }) = last.filter(|last| !take_over && !last.is_near(me)) {
             bail!(
-                "STATE_DIR {shown} belongs to the hpc-consumer that was started on {host} (process {pid}, since {since}) \
-                 and has not released it: it or its jobs may be alive there. Start it on {host}; or, when {host} is \
-                 known to be down, start it here with --take-over; or choose another STATE_DIR"
+                "STATE_DIR {shown} belongs to the hpc-consumer that was started on {host} (process {pid}, since \
+                 {since}) and has not released it: it or its jobs may be alive there. Start it on {host}; or, when \
+                 {host} is known to be down, start it here with --take-over; or choose another STATE_DIR"
             );
         }
         me.write(&file).with_context(|| format!("cannot write {}", path.display()))?;
@@ -158,8 +158,8 @@ fn lock(file: &File) -> io::Result<bool> {
 
 fn cannot_lock(error: io::Error, path: &Path) -> anyhow::Error {
     anyhow!(error).context(format!(
-        "cannot lock {}; if its file system has no locks (Lustre is mounted so without the option flock), set STATE_DIR \
-         to a directory on another one",
+        "cannot lock {}; if its file system has no locks (Lustre is mounted so without the option flock), set \
+         STATE_DIR to a directory on another one",
         path.display()
     ))
 }
@@ -167,8 +167,8 @@ fn cannot_lock(error: io::Error, path: &Path) -> anyhow::Error {
 fn in_use(state_dir: &str, holder: Option<&Holder>) -> String {
     match holder {
         Some(Holder { host, pid, since, .. }) => format!(
-            "STATE_DIR {state_dir} is in use by the hpc-consumer with process id {pid} on {host}, since {since}; end it \
-             first (`kill {pid}` on {host}), or choose another STATE_DIR"
+            "STATE_DIR {state_dir} is in use by the hpc-consumer with process id {pid} on {host}, since {since}; end \
+             it first (`kill {pid}` on {host}), or choose another STATE_DIR"
         ),
         None => format!(
             "STATE_DIR {state_dir} is in use by another hpc-consumer; end it first, or choose another STATE_DIR"

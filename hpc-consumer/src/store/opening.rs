@@ -170,9 +170,9 @@ fn damaged(problem: impl std::fmt::Display, path: &Path) -> String {
 fn begin_anew(path: &Path) -> String {
     let directory = path.parent().unwrap_or(path).display();
     format!(
-        "look at it with `hpc-consumer jobs` or `sqlite3 {} .dump`; to begin anew, move the directory {directory} away: \
-         jobs that have ended do not run again, because RESULTS_DIR has their claims and records; messages that were \
-         not acknowledged come again; results that were owed are in RESULTS_DIR",
+        "look at it with `hpc-consumer jobs` or `sqlite3 {} .dump`; to begin anew, move the directory {directory} \
+         away: jobs that have ended do not run again, because RESULTS_DIR has their claims and records; messages \
+         that were not acknowledged come again; results that were owed are in RESULTS_DIR",
         path.display()
     )
 }

@@ -220,6 +220,12 @@ fn nothing(holder: Option<Holder>) -> Report {
 fn jobs_text(report: &Report, now: Timestamp) -> String {
     let jobs = report.jobs.as_deref().unwrap_or_default();
     let mut text = if jobs.is_empty() { "no jobs\n".to_owned() } else { jobs_table(jobs) };
+    let Counts { waiting, running, ending, owed } = report.counts;
+    // A daemon with very many jobs writes only the first of them down.
+    let more = (waiting + running + ending + owed).saturating_sub(jobs.len());
+    if more > 0 {
+        let _ = writeln!(text, "and {more} more");
+    }
     let _ = writeln!(text, "\n{}", daemon_line(report));
     if report.daemon != Daemon::Stopped
         && let Some(as_of) = report.as_of
@@ -370,6 +376,7 @@ mod tests {
 JOB ID            PHASE    ATTEMPT  SINCE                 TASK
 a-rather-long-id  running  2        2026-11-21T01:00:00Z  echo
 b                 waiting  -        -                     -
+and 3 more
 
 running on n1, process 4711
 as of 2026-11-21T01:15:27Z (3 s ago)

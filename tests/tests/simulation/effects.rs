@@ -21,7 +21,10 @@ impl Errand {
 
     /// Does it go to the keeper?
     pub(crate) fn is_for_the_keeper(&self) -> bool {
-        matches!(self, Self::Do(Effect::Observe | Effect::Start(_) | Effect::End(_) | Effect::Forget(_)))
+        matches!(
+            self,
+            Self::Do(Effect::Observe | Effect::Reconciled | Effect::Start(_) | Effect::End(_) | Effect::Forget(_))
+        )
     }
 }
 
@@ -66,6 +69,10 @@ impl World {
                 Event::Unclaimed(run, outcome)
             }
             Effect::Start(run) => return self.start(n, run),
+            Effect::Reconciled => {
+                self.nodes[n].keeper.complete = true;
+                return Ok(None);
+            }
             Effect::End(run) => return self.end_run(n, &run),
             Effect::Forget(runs) => return self.forget(n, &runs),
             Effect::Conclude { run, ending, may_retry } => {

@@ -85,11 +85,9 @@ impl World {
             self.nodes[n].keeper.connected = false;
             return Event::KeeperGone;
         }
-        let settled = !self.nodes[n].book.entries.iter().any(|entry| entry.stage == Stage::Launching);
         let keeper = &mut self.nodes[n].keeper;
         keeper.alive = true;
         keeper.connected = true;
-        keeper.complete |= settled;
         if self.sabotage == Some(Sabotage::RestartInsteadOfObserve) {
             return Event::Observed(Observation { runs: Vec::new(), complete: true });
         }

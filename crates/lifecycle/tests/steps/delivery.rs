@@ -144,8 +144,8 @@ fn a_batch_ahead_is_not_filled_up_one_by_one() {
         pulls.extend(only(&daemon.step(ended(job_id, 1)).effects, is_pull));
         pulls.extend(only(&daemon.step(recorded(job_id, 1)).effects, is_pull));
     }
-    // Five have ended and three wait, when a sixth frees the slot: there is room for three more, and not before for more
-    // than half of the five that may wait.
+    // Five have ended and three wait when a sixth frees the slot: there is room for three more, which is more than half
+    // of the five that may wait. Before that it was never more than half.
     assert_eq!(pulls, [Effect::Pull(3)]);
 }
 

@@ -75,7 +75,7 @@ fn a_launch_that_may_have_begun_counts_as_cut_off() {
     let mut daemon = asking(&launching("a"));
     let step = daemon.step(unknown.clone());
     assert_eq!(step.facts, [Fact::Again(id("a"), Failures { cut_off: 1, ..Failures::default() })]);
-    assert_eq!(step.effects[1..], [forget("a", 1), claim("a", 1)]);
+    assert_eq!(step.effects[1..], [forget("a", 1), Effect::Reconciled, claim("a", 1)]);
 
     let terms = Terms { retries: 0, rerunnable: false };
     let accepted = Fact::Accepted { job_id: id("a"), message: body("a"), terms, lease: lease("L1") };

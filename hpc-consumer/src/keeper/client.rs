@@ -1,0 +1,293 @@
+//! The daemon's side of the keeper: reach it, starting one where there is none, tell it what to do, hear what happens.
+//!
+//! Invariant: what is told while the keeper cannot be reached is dropped. It is no loss: after that the keeper is
+//! asked for all runs, and what is missing then is told again.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use lifecycle::Run;
+use tokio::net::UnixStream;
+use tokio::process::Child;
+
+use super::folder::Folder;
+use super::link::{self, Inbox, Outbox};
+use super::messages::{FromKeeper, Start, ToKeeper, VERSION};
+use crate::job::StartLine;
+use crate::run::{Finished, start_service};
+
+/// How long a keeper may take to be there: it may have to end what an earlier one left.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a keeper may take to answer.
+const HELLO_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where the keeper is, and what one that is started has to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) state_dir: PathBuf,
+    /// The file that shows other daemons that this one is alive.
+    pub(crate) heart: PathBuf,
+    /// How often it is written.
+    pub(crate) beat: Duration,
+    /// How long runs may take to end when the keeper is told to end.
+    pub(crate) grace: Duration,
+}
+
+/// What the keeper says.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// A run is over.
+    Ended(Run, Finished),
+    /// All runs that are not forgotten. What ended before was said before, or is in here.
+    Runs {
+        alive: Vec<Run>,
+        ended: Vec<(Run, Finished)>,
+        /// Runs that are gone and nobody saw how they ended, with what is known of it.
+        cut_off: Vec<(Run, String)>,
+        /// Is this all? If not, a run that is missing here may have been begun all the same.
+        complete: bool,
+    },
+    /// The keeper has gone, and says no more.
+    Gone,
+}
+
+/// The keeper of the runs, as the daemon sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Keeper(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    place: Place,
+    line: Mutex<Line>,
+}
+
+/// The connection.
+#[derive(Debug)]
+enum Line {
+    Gone,
+    /// Somebody is about to make it.
+    Reaching,
+    Reached(Outbox<ToKeeper>),
+}
+
+impl Keeper {
+    pub(crate) fn new(place: Place) -> Self {
+        Self(Arc::new(Shared { place, line: Mutex::new(Line::Gone) }))
+    }
+
+    /// Asks for all runs; [`Said::Runs`] is the answer. Reaches the keeper first if there is no connection, and then
+    /// hands on all that it says until it has gone. With a connection, who reached it hears the answer.
+    pub(crate) async fn observe(&self, mut said: impl FnMut(Said)) -> anyhow::Result<()> {
+        if !self.is_to_be_reached() {
+            return Ok(());
+        }
+        let reached = match reach(&self.0.place).await {
+            Ok(reached) => reached,
+            Err(error) => {
+                *self.line() = Line::Gone;
+                return Err(error);
+            }
+        };
+        let Reached { outbox, mut inbox, mut messages } = reached;
+        outbox.send(ToKeeper::List);
+        *self.line() = Line::Reached(outbox);
+        loop {
+            messages.into_iter().filter_map(Said::of).for_each(&mut said);
+            messages = match inbox.next().await {
+                Ok(messages) if messages.is_empty() => break,
+                Ok(messages) => messages,
+                Err(error) => {
+                    tracing::warn!("the connection to the keeper of the runs is lost: {error}");
+                    break;
+                }
+            };
+        }
+        // Before it is said, so that who hears it can reach the next keeper.
+        *self.line() = Line::Gone;
+        said(Said::Gone);
+        Ok(())
+    }
+
+    /// Has a run begun. A run that was begun before is not begun again.
+    pub(crate) fn start(&self, line: StartLine) {
+        let StartLine { run, command, marks, limits, logs, unless } = line;
+        self.tell(ToKeeper::Start(Start { run: run.to_string(), command, marks, logs, limits, unless }));
+    }
+
+    /// Has a run ended, within its grace.
+    pub(crate) fn end(&self, run: &Run) {
+        self.tell(ToKeeper::End { run: run.to_string() });
+    }
+
+    /// Has runs forgotten that have ended.
+    pub(crate) fn forget(&self, runs: &[Run]) {
+        self.tell(ToKeeper::Forget { runs: runs.iter().map(Run::to_string).collect() });
+    }
+
+    /// All that followed from the last [`Said::Runs`] is stored. From now on the list is complete: until this is told,
+    /// every later list says that it may not be, to a later daemon as well.
+    pub(crate) fn reconciled(&self) {
+        self.tell(ToKeeper::Reconciled);
+    }
+
+    fn tell(&self, message: ToKeeper) {
+        if let Line::Reached(outbox) = &*self.line() {
+            outbox.send(message);
+        }
+    }
+
+    /// Is there no connection, and nobody about to make it? If there is one, asks for all runs.
+    fn is_to_be_reached(&self) -> bool {
+        let mut line = self.line();
+        match &*line {
+            Line::Reached(outbox) => outbox.send(ToKeeper::List),
+            Line::Reaching => {}
+            Line::Gone => {
+                *line = Line::Reaching;
+                return true;
+            }
+        }
+        false
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        // Nothing panics while it holds this.
+        self.0.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Said {
+    fn of(message: FromKeeper) -> Option<Self> {
+        match message {
+            FromKeeper::Hello { .. } => None,
+            FromKeeper::Ended { run, finished } => Some(Self::Ended(named(&run)?, finished)),
+            FromKeeper::Runs(runs) => Some(Self::Runs {
+                alive: runs.alive.iter().filter_map(|run| named(run)).collect(),
+                ended: runs.ended.into_iter().filter_map(|(run, end)| Some((named(&run)?, end))).collect(),
+                cut_off: runs.cut_off.into_iter().filter_map(|(run, what)| Some((named(&run)?, what))).collect(),
+                complete: runs.complete,
+            }),
+        }
+    }
+}
+
+/// A run by its name, as [`Run`] writes it.
+fn named(name: &str) -> Option<Run> {
+    let run = name
+        .rsplit_once('.')
+        .and_then(|(job_id, attempt)| Some(Run { job_id: job_id.parse().ok()?, attempt: attempt.parse().ok()? }));
+    if run.is_none() {
+        tracing::warn!("the keeper names a run that is none of ours: {name}");
+    }
+    run
+}
+
+/// A connection to the keeper, and what it said at once.
+struct Reached {
+    outbox: Outbox<ToKeeper>,
+    inbox: Inbox<FromKeeper>,
+    messages: Vec<FromKeeper>,
+}
+
+/// Reaches the keeper, starting one where there is none.
+async fn reach(place: &Place) -> anyhow::Result<Reached> {
+    let folder = Folder::of(&std::path::absolute(&place.state_dir)?);
+    folder.make()?;
+    let end = Instant::now() + PATIENCE;
+    let mut child: Option<Child> = None;
+    let outcome = loop {
+        if child.is_none() && !folder.is_locked()? {
+            child = Some(start(place, &folder)?);
+        }
+        let error = match connect(&folder, child.as_ref().and_then(Child::id)).await {
+            Ok(reached) => break Ok(reached),
+            Err(error) => error,
+        };
+        if let Some(started) = &mut child
+            && let Some(status) = started.try_wait()?
+        {
+            // Another one may have been there first.
+            if !folder.is_locked()? {
+                bail!("it ended as soon as it was started ({status}); {} tells why", folder.log().display());
+            }
+            child = None;
+        }
+        if Instant::now() > end {
+            break Err(error);
+        }
+        tokio::time::sleep(PAUSE).await;
+    };
+    if let Some(mut child) = child {
+        // It outlives us, or else its end is to be noticed, which is all that is left of it then.
+        tokio::spawn(async move { child.wait().await });
+    }
+    outcome
+}
+
+fn start(place: &Place, folder: &Folder) -> anyhow::Result<Child> {
+    let ms = |duration: Duration| OsString::from(duration.as_millis().to_string());
+    let arguments: [OsString; 9] = [
+        "keeper".into(),
+        "--state-dir".into(),
+        std::path::absolute(&place.state_dir)?.into(),
+        "--heart".into(),
+        std::path::absolute(&place.heart)?.into(),
+        "--beat-ms".into(),
+        ms(place.beat),
+        "--grace-ms".into(),
+        ms(place.grace),
+    ];
+    start_service(&arguments, folder.path(), folder.open_log()?).context("it cannot be started")
+}
+
+/// Connects to the keeper that says in its file where it is; to that of process `pid` only, if this is given.
+async fn connect(folder: &Folder, pid: Option<u32>) -> anyhow::Result<Reached> {
+    let card = folder.card()?;
+    if pid.is_some_and(|pid| pid != card.pid) {
+        bail!("it was started and is not ready after {} s; see {}", PATIENCE.as_secs(), folder.log().display());
+    }
+    let host = crate::host();
+    if card.origin.host != host {
+        let other = &card.origin.host;
+        bail!("it runs on the host {other} as process {}, and this is {host}; run the daemon there", card.pid);
+    }
+    let who = || format!("the keeper, process {}, cannot be reached; see {}", card.pid, folder.log().display());
+    let stream = UnixStream::connect_addr(&card.address()?.into()).await.with_context(who)?;
+    if !link::is_ours(&stream) {
+        bail!("a process of another user listens in place of the keeper, process {}", card.pid);
+    }
+    let (outbox, mut inbox, _) = link::open::<ToKeeper, FromKeeper>(stream);
+    let hello =
+        tokio::time::timeout(HELLO_PATIENCE, inbox.next()).await.context("it does not answer").with_context(who)?;
+    let mut messages = hello.with_context(who)?;
+    match messages.first() {
+        Some(FromKeeper::Hello { v: VERSION, .. }) => {}
+        Some(FromKeeper::Hello { v, pid }) => bail!(
+            "the keeper, process {pid}, is of another version ({v}, not {VERSION}); it ends by itself when no run of \
+             its goes on, and then a new one is started; or end it with all its runs: kill {pid}"
+        ),
+        _ => bail!("it ends just now, or does not speak as a keeper does; see {}", folder.log().display()),
+    }
+    messages.remove(0);
+    Ok(Reached { outbox, inbox, messages })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_have_the_same_names_on_both_sides() {
+        let run = Run { job_id: "a1-b".parse().unwrap(), attempt: 12 };
+        assert_eq!(named(&run.to_string()), Some(run));
+        assert_eq!(named("j1"), None);
+        assert_eq!(named("j1.x"), None);
+    }
+}
