@@ -7,7 +7,7 @@ use protocol::JobId;
 
 use crate::phases::Phase;
 use crate::state::{Lifecycle, Node, Step};
-use crate::table::State;
+use crate::table::{Job, State};
 use crate::{Claimed, Concluded, Effect, Ending, Fact, Notice, Observation, Run, Sighting};
 
 /// Between two looks at a broken node. It doubles each time that a node which passed its probe breaks again without
@@ -136,7 +136,15 @@ impl Lifecycle {
         for (run, sighting) in sightings {
             self.stray_run(run, &sighting, step);
         }
-        if !observation.complete {
+        self.keeper.to_reconcile = !observation.complete;
+    }
+
+    /// Once all that was missing in the list has its consequences on disk, the list is as good as complete. A job that is
+    /// lost is not there yet while its record is being written.
+    pub(crate) fn reconcile_done(&mut self, step: &mut Step) {
+        let undecided = |job: &Job| matches!(job.state, State::Ending { ending: Ending::CutOff(_), .. });
+        if self.keeper.to_reconcile && !self.jobs.iter().any(|(_, job)| undecided(job)) {
+            self.keeper.to_reconcile = false;
             step.effects.push(Effect::Reconciled);
         }
     }
@@ -163,6 +171,7 @@ impl Lifecycle {
 
     pub(crate) fn keeper_gone(&mut self) {
         self.keeper.known = false;
+        self.keeper.to_reconcile = false;
         self.keeper.asked = None;
         self.keeper.ask_at = self.now + KEEPER_PAUSE;
     }

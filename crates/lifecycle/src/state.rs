@@ -113,6 +113,8 @@ pub(crate) struct Keeper {
     /// When it was asked, if it is to answer.
     pub(crate) asked: Option<Duration>,
     pub(crate) ask_at: Duration,
+    /// Is it to be told when what followed from its incomplete list is on disk?
+    pub(crate) to_reconcile: bool,
 }
 
 impl Lifecycle {
@@ -171,7 +173,7 @@ impl Lifecycle {
             node: Node::Broken { probe_at: Duration::ZERO, problem: None },
             probe_interval: crate::execution::PROBE_INTERVAL,
             trusted: true,
-            keeper: Keeper { known: false, asked: None, ask_at: Duration::ZERO },
+            keeper: Keeper { known: false, asked: None, ask_at: Duration::ZERO, to_reconcile: false },
             draining_until: None,
             stopped: false,
             fatal: None,
@@ -316,6 +318,7 @@ impl Lifecycle {
         }
         self.acknowledge_lapsing();
         self.conclude_undone(step);
+        self.reconcile_done(step);
         self.begin_runs(step);
         self.publish_due(step);
         self.settle_due(step);

@@ -13,4 +13,6 @@ macro_rules! seeds {
     };
 }
 
-seeds! {}
+seeds! {
+    a_job_that_is_lost_is_not_begun_when_the_list_is_called_complete_too_early: 709,
+}
