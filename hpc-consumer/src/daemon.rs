@@ -102,6 +102,9 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
     {
         anyhow::bail!(error);
     }
+    if std::process::id() == 1 {
+        reap_for_ever()?;
+    }
     let clock = Clock::start();
     let lifecycle = Lifecycle::restore(settings.lifecycle.clone(), opened.entries, clock.now());
     if lifecycle.held() > 0 {
@@ -564,6 +567,17 @@ impl Clock {
 
 fn wall() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// As process 1 of a container we are the parent of every orphan, and nobody else buries them.
+fn reap_for_ever() -> anyhow::Result<()> {
+    let mut ended = signal(SignalKind::child())?;
+    tokio::spawn(async move {
+        while ended.recv().await.is_some() {
+            crate::run::reap_orphans()
+        }
+    });
+    Ok(())
 }
 
 /// The signals that ask us to end; the last one comes when a terminal is closed.

@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use lifecycle::Run;
 use tokio::net::UnixStream;
-use tokio::process::Child;
 
 use super::folder::Folder;
 use super::link::{self, Inbox, Outbox};
 use super::messages::{FromKeeper, Start, ToKeeper, VERSION};
 use crate::job::StartLine;
-use crate::run::{Finished, start_service};
+use crate::run::{Finished, Service, start_service};
 
 /// How long a keeper may take to be there: it may have to end what an earlier one left.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -201,12 +200,12 @@ async fn reach(place: &Place) -> anyhow::Result<Reached> {
     let folder = Folder::of(&std::path::absolute(&place.state_dir)?);
     folder.make()?;
     let end = Instant::now() + PATIENCE;
-    let mut child: Option<Child> = None;
+    let mut child: Option<Service> = None;
     let outcome = loop {
         if child.is_none() && !folder.is_locked()? {
             child = Some(start(place, &folder)?);
         }
-        let error = match connect(&folder, child.as_ref().and_then(Child::id)).await {
+        let error = match connect(&folder, child.as_ref().and_then(Service::id)).await {
             Ok(reached) => break Ok(reached),
             Err(error) => error,
         };
@@ -224,14 +223,14 @@ async fn reach(place: &Place) -> anyhow::Result<Reached> {
         }
         tokio::time::sleep(PAUSE).await;
     };
-    if let Some(mut child) = child {
+    if let Some(child) = child {
         // It outlives us, or else its end is to be noticed, which is all that is left of it then.
         tokio::spawn(async move { child.wait().await });
     }
     outcome
 }
 
-fn start(place: &Place, folder: &Folder) -> anyhow::Result<Child> {
+fn start(place: &Place, folder: &Folder) -> anyhow::Result<Service> {
     let ms = |duration: Duration| OsString::from(duration.as_millis().to_string());
     let arguments: [OsString; 9] = [
         "keeper".into(),

@@ -32,6 +32,10 @@ const FIRST_DAEMON: Duration = Duration::from_secs(30);
 /// How long to try for the lock: a daemon that looks whether there is a keeper has it for a moment.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a keeper stays for ends of runs that no daemon has asked for. Until then its heart tells other daemons that
+/// these jobs are done, and are not theirs to begin anew.
+const ENDS_KEPT: Duration = Duration::from_hours(24);
+
 /// How long the daemon may take to read the last of what it is told.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -79,6 +83,7 @@ pub(crate) async fn serve(settings: KeeperSettings) -> anyhow::Result<()> {
     let mut daemon: Option<Daemon> = None;
     let first_daemon = Instant::now() + FIRST_DAEMON;
     let mut expected = true;
+    let mut last_event = Instant::now();
     let mut batch = Vec::new();
     loop {
         tokio::select! {
@@ -102,13 +107,17 @@ pub(crate) async fn serve(settings: KeeperSettings) -> anyhow::Result<()> {
             _ = heard.recv_many(&mut batch, NEWS_MAX) => batch.drain(..).for_each(|news| keeper.note(news)),
             () = tokio::time::sleep(RETRY), if keeper.journal.is_behind() => keeper.journal.rewrite(),
             () = tokio::time::sleep_until(first_daemon), if expected => expected = false,
+            () = tokio::time::sleep_until(last_event + ENDS_KEPT) => {}
         }
+        let waited = last_event.elapsed();
+        last_event = Instant::now();
         for message in keeper.turn() {
             if let Some(daemon) = &daemon {
                 daemon.outbox.send(message);
             }
         }
-        let alone = daemon.is_none() && !expected && !keeper.journal.is_behind();
+        let done = keeper.journal.book().is_empty() || waited >= ENDS_KEPT;
+        let alone = daemon.is_none() && !expected && !keeper.journal.is_behind() && done;
         if keeper.alive.is_empty() && (alone || keeper.stopping) {
             break;
         }

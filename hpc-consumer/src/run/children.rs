@@ -60,6 +60,11 @@ pub(super) fn orphans() -> Option<Vec<i32>> {
     Some(orphans.filter(|number| !known.contains_key(number)).filter(|&number| !reaped(number)).collect())
 }
 
+/// Reaps orphans that have ended, for who is process 1 of a container and gets every orphan there is.
+pub(crate) fn reap_orphans() {
+    drop(orphans());
+}
+
 /// Was this an ended process that only waited for us to notice?
 fn reaped(number: i32) -> bool {
     let Some(pid) = Pid::from_raw(number) else { return true };

@@ -4,23 +4,47 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
 use tokio::process::{Child, Command};
+
+use super::children::Known;
 
 /// This program, even when its file was replaced or removed while it ran.
 const SELF: &str = "/proc/self/exe";
 
+/// A process of this program that outlives us.
+#[derive(Debug)]
+pub(crate) struct Service {
+    child: Child,
+    _known: Known,
+}
+
+impl Service {
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    pub(crate) fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    pub(crate) async fn wait(mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+}
+
 /// Starts this program with other arguments and nothing of our environment: it holds our secrets. The process stays
 /// when the returned handle is dropped.
-pub(crate) fn start_service(arguments: &[OsString], directory: &Path, log: File) -> io::Result<Child> {
+pub(crate) fn start_service(arguments: &[OsString], directory: &Path, log: File) -> io::Result<Service> {
     let program = std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from(SELF));
-    Command::new(program)
+    let child = Command::new(program)
         .args(arguments)
         .env_clear()
         .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
-        .spawn()
+        .spawn()?;
+    Ok(Service { _known: Known::new(&child), child })
 }

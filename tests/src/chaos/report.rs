@@ -96,7 +96,8 @@ impl Report {
 
         let missing = plan.jobs - seen.accepted.len();
         report.verdict("jobs that were not accepted in time", missing);
-        let all: [(&str, fn(&Wrong) -> bool); 8] = [
+        type Seen = fn(&Wrong) -> bool;
+        let all: [(&str, Seen); 8] = [
             ("jobs lost: accepted, without a result", |wrong| wrong.lost),
             ("jobs that never ran", |wrong| wrong.never_ran),
             ("jobs run twice or more", |wrong| wrong.ran_twice),

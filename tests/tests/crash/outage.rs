@@ -40,6 +40,7 @@ fn a_result_is_owed_through_an_outage_and_published_once_with_the_same_bytes() {
         assert_eq!(owed(&consumer), 1);
         daemon = consumer.start();
     }
+    daemon.wait_for_log("next try in", PATIENCE);
     edge.restart();
     wait_for_backlog(&edge, Queue::Results, 1);
     wait_for_backlog(&edge, Queue::Jobs, 0);

@@ -26,14 +26,14 @@ fn worked(edge: &Edge) -> (Consumer, PathBuf) {
 }
 
 fn change(state: &Path, change: impl Fn(&mut Vec<u8>)) {
-    let mut bytes = fs::read(state).unwrap();
+    let mut bytes = fs::read(state).expect("the state file can be read and written");
     change(&mut bytes);
-    fs::write(state, bytes).unwrap();
+    fs::write(state, bytes).expect("the state file can be read and written");
 }
 
 /// The daemon does not start, names the file and one of these ways to go on, and leaves the file and the job alone.
 fn assert_refused(edge: &Edge, consumer: &Consumer, state: &Path, said: &str) {
-    let before = fs::read(state).unwrap();
+    let before = fs::read(state).expect("the state file can be read and written");
     let job = edge.producer().submit(&script("echo 1 > output.json"));
     let mut daemon = consumer.start();
     let status = daemon.wait(PATIENCE);
@@ -42,7 +42,7 @@ fn assert_refused(edge: &Edge, consumer: &Consumer, state: &Path, said: &str) {
     assert!(log.contains(&state.display().to_string()), "the file is not named: {log}");
     assert!(log.contains(said), "no {said:?}: {log}");
     assert!(!log.contains("panicked"), "{log}");
-    assert!(fs::read(state).unwrap() == before, "the file was changed");
+    assert!(fs::read(state).expect("the state file can be read and written") == before, "the file was changed");
     assert_eq!(consumer.record(&job), None);
     assert_eq!(edge.backlog(Queue::Jobs), 1, "the job was taken");
 }
