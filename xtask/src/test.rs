@@ -24,7 +24,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result
 
     println!("\nTests");
     let mut tests = workspace.cargo("test");
-    tests.args(["--workspace", "--exclude", "producer-worker"]).args(arguments);
+    tests.args(["--workspace", "--exclude", "producer-worker", "--no-fail-fast"]).args(arguments);
     for part in &parts {
         part.announce(&mut tests);
     }
