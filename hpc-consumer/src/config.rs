@@ -46,7 +46,8 @@ pub(crate) enum Command {
     /// It pulls no more jobs than will find a slot soon. Jobs run under a keeper, a process of their own: they go on when
     /// the daemon ends, however it ends, and the next start with the same STATE_DIR takes them up. The first SIGTERM or
     /// SIGINT drains: nothing new is taken, what was not started goes back to the queue, and running jobs have
-    /// DRAIN_TIMEOUT_SECONDS to finish. A second one ends the daemon at once. To end the jobs as well, end their keeper:
+    /// DRAIN_TIMEOUT_SECONDS to finish. A second one ends the daemon at once. SIGHUP has it read its settings anew, unless
+    /// it was started at a terminal, which says with SIGHUP that it is closed, and then drains. To end the jobs as well, end their keeper:
     /// its process id is in STATE_DIR/keeper/keeper.json.
     ///
     /// Exit codes: 0 drained, stopped or idle; 1 it could not go on, and says why; 2 wrong arguments or settings.
@@ -236,6 +237,9 @@ pub(crate) struct RunSettings {
     /// Exit once the queue is empty and nothing is left to do
     #[arg(long)]
     exit_when_idle: bool,
+    /// Check the settings, and exit
+    #[arg(long)]
+    pub(crate) check: bool,
     /// Use a STATE_DIR that was last used on another host, which is known to be down
     #[arg(long)]
     take_over: bool,
@@ -276,7 +280,7 @@ pub(crate) struct Settings {
 
 impl RunSettings {
     pub(crate) fn resolve(self) -> anyhow::Result<Settings> {
-        let Self { exit_when_idle, take_over, state, jobs, runtime, queue } = self;
+        let Self { exit_when_idle, check: _, take_over, state, jobs, runtime, queue } = self;
         let mut needed = Needed::default();
         let results_dir = needed.take(jobs.results_dir, "RESULTS_DIR", "the directory for job directories and records");
         let account_id = needed.take(queue.cf_account_id, "CF_ACCOUNT_ID", "the id of the Cloudflare account");

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::Future;
+use std::io::IsTerminal as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use crate::config::Settings;
 use crate::job::{Conclusion, Node, ResultsDir};
 use crate::keeper::{self, Keeper};
 use crate::notices;
-use crate::run::Finished;
+use crate::run::{Finished, Invocation};
 use crate::store::{Problem, StateLock, Store};
 use crate::viewer::{Viewer, Watched};
 
@@ -63,7 +64,7 @@ struct Commit {
 }
 
 /// Runs until told to end, or until nothing can get better by itself.
-pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
+pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::Result<End> {
     let http = queues::http_client().context("cannot set up HTTPS")?;
     let client = Client::new(http, &settings.endpoint)
         .with_context(|| format!("CF_API_BASE_URL is not an http or https URL: {}", settings.endpoint.base_url))?;
@@ -126,13 +127,20 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<Exit> {
         work,
     };
     let viewer = Viewer::new(settings.state_dir, settings.lifecycle.slots);
-    let left = daemon.serve(lifecycle, queue, clock, viewer).await?;
+    let left = daemon.serve(lifecycle, queue, clock, viewer, invocation).await?;
     store.close().await?;
     // While runs go on under the keeper of this machine, no other machine may use the state unasked.
-    if left.running == 0 {
+    if left.running == 0 && !left.reload {
         lock.release();
     }
-    left.exit
+    Ok(if left.reload { End::Reload } else { End::Exit(left.exit?) })
+}
+
+/// What comes after the daemon.
+pub(crate) enum End {
+    Exit(Exit),
+    /// The same program again, with the settings as they are now.
+    Reload,
 }
 
 /// Makes the files of records again that may not have reached the disk before the machine went down.
@@ -154,6 +162,7 @@ async fn restore_records(node: &Arc<Node>, store: &Store, records: Vec<(JobId, S
 struct Left {
     exit: anyhow::Result<Exit>,
     running: usize,
+    reload: bool,
 }
 
 impl Daemon {
@@ -163,11 +172,15 @@ impl Daemon {
         mut queue: mpsc::UnboundedReceiver<Event>,
         clock: Clock,
         mut viewer: Viewer,
+        invocation: &Invocation,
     ) -> anyhow::Result<Left> {
         let mut signals = Signals::listen()?;
+        let (checked, mut settings_checked) = mpsc::unbounded_channel();
+        let mut reload = false;
         let mut events = VecDeque::from([Event::Tick]);
         let mut next = Step::default();
         let mut commit: Option<Commit> = None;
+        // Runs whose launch is not on disk yet.
         let mut launching = BTreeSet::new();
         let mut trouble = None;
         loop {
@@ -196,10 +209,10 @@ impl Daemon {
                 if facts.is_empty() {
                     if let Some(exit) = self.perform_all(effects) {
                         viewer.last(&lifecycle, Watched { trouble: trouble.as_deref() }).await;
-                        return Ok(Left { exit, running: lifecycle.running() });
+                        return Ok(Left { exit, running: lifecycle.running(), reload });
                     }
                 } else {
-                    let launching = std::mem::take(&mut launching).into_iter().collect();
+                    let launching = launching.iter().cloned().collect();
                     let done = Box::pin(self.store.commit(facts, clock.wall()));
                     commit = Some(Commit { done, effects, launching });
                 }
@@ -207,16 +220,10 @@ impl Daemon {
             let wake = lifecycle.wake_at().map_or(Duration::MAX, |at| at.saturating_sub(clock.now()));
             tokio::select! {
                 biased;
-                () = signals.next() => {
-                    let (running, owed) = (lifecycle.running(), lifecycle.owed());
-                    if lifecycle.draining() {
-                        tracing::warn!("stopping now; jobs that run go on without this daemon: {running}, results owed: {owed}");
-                        events.push_back(Event::Stop);
-                    } else {
-                        tracing::info!("draining: nothing new is taken; running: {running}, results owed: {owed}; a second signal stops at once and leaves running jobs to the next start");
-                        events.push_back(Event::Drain);
-                    }
-                }
+                asked = signals.next() => match asked {
+                    Asked::Reload => check_settings(invocation.clone(), checked.clone()),
+                    Asked::End => events.push_back(told_to_end(&lifecycle)),
+                },
                 outcome = async { commit.as_mut().expect("the condition says so").done.as_mut().await }, if commit.is_some() => {
                     let Commit { effects, launching: launched, .. } = commit.take().expect("it has just ended");
                     // Without this nothing that was promised can be kept; what runs goes on, and is taken up again.
@@ -226,9 +233,16 @@ impl Daemon {
                     }
                     if let Some(exit) = self.perform_all(effects) {
                         viewer.last(&lifecycle, Watched { trouble: trouble.as_deref() }).await;
-                        return Ok(Left { exit, running: lifecycle.running() });
+                        return Ok(Left { exit, running: lifecycle.running(), reload });
                     }
                 }
+                Some(valid) = settings_checked.recv() => if valid {
+                    tracing::info!("the settings are read anew; jobs that run go on");
+                    reload = true;
+                    events.push_back(Event::Stop);
+                } else {
+                    tracing::error!("the new settings are not in order, which is told above; the daemon goes on with the old ones");
+                },
                 Some(event) = queue.recv() => {
                     events.push_back(event);
                     while events.len() < EVENTS_MAX && let Ok(event) = queue.try_recv() {
@@ -580,11 +594,43 @@ fn reap_for_ever() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The signals that ask us to end; the last one comes when a terminal is closed.
+/// The first time the daemon drains, the second time it stops.
+fn told_to_end(lifecycle: &Lifecycle) -> Event {
+    let (running, owed) = (lifecycle.running(), lifecycle.owed());
+    if lifecycle.draining() {
+        tracing::warn!("stopping now; jobs that run go on without this daemon: {running}, results owed: {owed}");
+        return Event::Stop;
+    }
+    tracing::info!(
+        "draining: nothing new is taken; running: {running}, results owed: {owed}; a second signal stops at once and leaves running jobs to the next start"
+    );
+    Event::Drain
+}
+
+/// Looks whether a new start would take its settings.
+fn check_settings(invocation: Invocation, checked: mpsc::UnboundedSender<bool>) {
+    tokio::spawn(async move {
+        let valid = invocation.is_still_valid().await.unwrap_or_else(|error| {
+            tracing::error!("the settings cannot be checked: {error}");
+            false
+        });
+        let _ = checked.send(valid);
+    });
+}
+
+/// What a person or a service manager wants of the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    End,
+    Reload,
+}
+
+/// The signals that are for us. A hangup comes from a terminal that is closed, or asks for new settings where there is none.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    at_terminal: bool,
 }
 
 impl Signals {
@@ -593,14 +639,15 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
+            at_terminal: std::io::stderr().is_terminal(),
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.hangup.recv() => if self.at_terminal { Asked::End } else { Asked::Reload },
         }
     }
 }

@@ -22,10 +22,13 @@ mod viewer;
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 use program::Exit;
 
 use crate::config::{Cli, Command, KeeperSettings, Settings};
+use crate::daemon::End;
+use crate::run::Invocation;
 use crate::store::Format;
 
 fn main() -> Exit {
@@ -42,7 +45,7 @@ fn main() -> Exit {
 
 /// What to do, once everything that a person can get wrong was looked at.
 enum Resolved {
-    Run(Box<Settings>),
+    Run(Box<Settings>, Invocation),
     Show(String),
     Jobs(PathBuf, Format),
     Status(PathBuf, Format),
@@ -55,11 +58,20 @@ fn host() -> String {
 }
 
 fn settings() -> anyhow::Result<Resolved> {
+    let invocation = Invocation::of_this_process();
     program::load_env_file(std::env::args_os())?;
     let cli = Cli::parse();
     cli.log.init()?;
     Ok(match cli.command {
-        Command::Run(settings) => Resolved::Run(Box::new(settings.resolve()?)),
+        Command::Run(settings) => {
+            let check = settings.check;
+            let settings = settings.resolve()?;
+            if check {
+                Resolved::Show("the settings are in order".to_owned())
+            } else {
+                Resolved::Run(Box::new(settings), invocation)
+            }
+        }
         Command::Command(show) => Resolved::Show(show.render()?),
         Command::Jobs(show) => {
             let (state_dir, format) = show.resolve()?;
@@ -78,7 +90,10 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
     // One thread serves thousands of jobs: they are other processes. Files are handled on the blocking pool.
     let reactor = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     match command {
-        Resolved::Run(settings) => reactor()?.block_on(daemon::run(*settings)),
+        Resolved::Run(settings, invocation) => match reactor()?.block_on(daemon::run(*settings, &invocation))? {
+            End::Exit(exit) => Ok(exit),
+            End::Reload => Err(invocation.start_anew()).context("the daemon cannot start anew"),
+        },
         Resolved::Keeper(settings) => reactor()?.block_on(keeper::serve(settings)).map(|()| Exit::Ok),
         Resolved::Jobs(state_dir, format) => store::show_jobs(&state_dir, format),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
@@ -12,6 +13,39 @@ use super::children::Known;
 
 /// This program, even when its file was replaced or removed while it ran.
 const SELF: &str = "/proc/self/exe";
+
+/// How this program was started, before it read any settings.
+#[derive(Debug, Clone)]
+pub(crate) struct Invocation {
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl Invocation {
+    /// Of this process; to be called before a settings file is read into its environment.
+    pub(crate) fn of_this_process() -> Self {
+        Self { arguments: std::env::args_os().skip(1).collect(), environment: std::env::vars_os().collect() }
+    }
+
+    /// Would a new start take its settings? What is wrong with them is said on stderr.
+    pub(crate) async fn is_still_valid(&self) -> io::Result<bool> {
+        let mut command = Command::new(program());
+        command.args(&self.arguments).arg("--check").env_clear().envs(self.environment.iter().cloned());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).spawn()?;
+        let _known = Known::new(&child);
+        Ok(child.wait().await?.success())
+    }
+
+    /// Starts anew in place of this process. Returns only if that fails.
+    pub(crate) fn start_anew(&self) -> io::Error {
+        let mut command = std::process::Command::new(program());
+        command.args(&self.arguments).env_clear().envs(self.environment.iter().cloned()).exec()
+    }
+}
+
+fn program() -> PathBuf {
+    std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from(SELF))
+}
 
 /// A process of this program that outlives us.
 #[derive(Debug)]
@@ -37,8 +71,7 @@ impl Service {
 /// Starts this program with other arguments and nothing of our environment: it holds our secrets. The process stays
 /// when the returned handle is dropped.
 pub(crate) fn start_service(arguments: &[OsString], directory: &Path, log: File) -> io::Result<Service> {
-    let program = std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from(SELF));
-    let child = Command::new(program)
+    let child = Command::new(program())
         .args(arguments)
         .env_clear()
         .current_dir(directory)

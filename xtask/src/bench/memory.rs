@@ -35,7 +35,7 @@ pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Ve
         aim: Aim::Under(1.0),
     };
     Ok(vec![
-        row("while idle", idle, IDLE_AIM),
+        row("while idle, keeper included", idle, IDLE_AIM),
         row(&format!("with {WAITING} jobs waiting and {RUNNING} running"), loaded, LOADED_AIM),
     ])
 }
@@ -95,14 +95,16 @@ fn is_number(entry: &fs::DirEntry) -> bool {
     entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)
 }
 
+/// The resident memory of a process, with its share of the pages that it has in common with others: the two processes
+/// are of one program, whose pages must not be counted twice.
 fn resident_bytes(pid: u32) -> anyhow::Result<f64> {
-    let path = format!("/proc/{pid}/status");
+    let path = format!("/proc/{pid}/smaps_rollup");
     let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    resident_in(&status).with_context(|| format!("{path} has no VmRSS"))
+    share_in(&status).with_context(|| format!("{path} has no Pss"))
 }
 
-fn resident_in(status: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn share_in(rollup: &str) -> Option<f64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024.0)
 }
@@ -112,9 +114,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resident_memory_is_read_from_the_status() {
-        assert_eq!(resident_in("VmHWM:\t  9000 kB\nVmRSS:\t    8000 kB\n"), Some(8_192_000.0));
-        assert_eq!(resident_in("Name:\tx\n"), None);
+    fn resident_memory_is_read_from_the_rollup() {
+        assert_eq!(share_in("Rss:\t  9000 kB\nPss:     8000 kB\nPss_Dirty: 1 kB\n"), Some(8_192_000.0));
+        assert_eq!(share_in("Rss: 1 kB\n"), None);
         assert!(resident_bytes(std::process::id()).unwrap() > 100_000.0);
     }
 
