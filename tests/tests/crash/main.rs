@@ -10,6 +10,7 @@ mod lease;
 mod outage;
 mod process_1;
 mod recovery;
+mod reload;
 mod shared;
 mod state;
 
