@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use program::LogArgs;
 use protocol::limits;
 
-use crate::run::{Apptainer, Bare, Limits, Runtime};
+use crate::run::{Apptainer, Bare, Limits, Runtime, Unpacked};
 use crate::store::Format;
 
 /// How often a job that another daemon holds is looked at.
@@ -161,6 +161,12 @@ pub(crate) struct RuntimeSettings {
     /// More arguments of `apptainer exec`, split as a shell does, for example --nv
     #[arg(long, env = "APPTAINER_ARGS", value_name = "ARGS", allow_hyphen_values = true)]
     apptainer_args: Option<String>,
+    /// Unpack the image once into DIR, on this node's own disk, and start containers from there, which is faster
+    ///
+    /// Nobody may clean up in DIR, so /tmp is not for this. Without unsquashfs, containers start from the
+    /// image.
+    #[arg(long, env = "APPTAINER_UNPACK_DIR", value_name = "DIR")]
+    apptainer_unpack_dir: Option<PathBuf>,
 }
 
 /// Where the queues are.
@@ -388,18 +394,28 @@ impl RuntimeSettings {
             ),
         };
         let binds = self.apptainer_bind.unwrap_or_default();
+        let arguments = words(&self.apptainer_args.unwrap_or_default(), "APPTAINER_ARGS")?;
+        let unpacked = non_empty(self.apptainer_unpack_dir).map(|directory| unpacked(&directory, &arguments));
         Ok(Runtime::Apptainer(Apptainer {
             program: self.apptainer_bin,
             image,
             oci_ref,
             binds: binds.split(',').map(str::trim).filter(|bind| !bind.is_empty()).map(str::to_owned).collect(),
-            arguments: words(&self.apptainer_args.unwrap_or_default(), "APPTAINER_ARGS")?,
+            arguments,
             command,
             as_root: rustix::process::geteuid().is_root(),
             inherited,
             proxies: from_environment(&PROXIES),
+            unpacked: unpacked.transpose()?,
         }))
     }
+}
+
+fn unpacked(directory: &Path, arguments: &[String]) -> anyhow::Result<Unpacked> {
+    if directory.starts_with("~") {
+        bail!("APPTAINER_UNPACK_DIR begins with ~, which only a shell expands; write the whole path");
+    }
+    Unpacked::new(std::path::absolute(directory)?, arguments).map_err(anyhow::Error::msg)
 }
 
 impl ShowCommand {

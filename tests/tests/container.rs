@@ -4,6 +4,7 @@
 //! around `probe.c`, built the same way: a statically linked program in an otherwise empty root file system.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -103,6 +104,60 @@ fn a_job_sees_its_directory_its_image_and_the_stated_binds_and_nothing_else() {
             ["s3cret", "HANDED_ON", "CF_", "RESULTS_DIR", token].iter().any(|secret| variable.contains(secret));
         assert!(!leaked, "{variable} reached the job");
     }
+}
+
+#[test]
+fn an_image_is_unpacked_once_and_stays_read_only() {
+    let (edge, image) = (Edge::start(), Image::build());
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("local/images");
+    let consumer =
+        image.consumer(&edge, "/bin/probe look / /bin /data /data/mark /work").set("APPTAINER_UNPACK_DIR", &directory);
+    let assert_seen = |record: Value, mark: bool| {
+        assert_eq!(record["status"], "completed", "{record}");
+        for (path, expected) in
+            [("/", (true, false)), ("/bin", (true, false)), ("/data", (true, false)), ("/work", (true, true))]
+        {
+            let seen = &record["output"]["paths"][path];
+            assert_eq!((seen["exists"] == true, seen["writable"] == true), expected, "{path}: {record}");
+        }
+        assert_eq!(record["output"]["paths"]["/data/mark"], json!({"exists": mark, "writable": false}), "{record}");
+    };
+    assert_seen(record_of(&edge, &consumer), false);
+    let places: Vec<PathBuf> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [place] = &places[..] else { panic!("there is not one image: {places:?}") };
+    assert_eq!(fs::metadata(place).unwrap().permissions().mode() & 0o777, 0o700, "other users can look into it");
+
+    // It is seen by a job that runs from this very directory; unpacking would make another one.
+    fs::write(place.join("rootfs/data/mark"), "").unwrap();
+    assert_seen(record_of(&edge, &consumer), true);
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+}
+
+#[test]
+fn an_image_that_cannot_be_unpacked_is_run_as_it_is() {
+    let (edge, image) = (Edge::start(), Image::build());
+    let home = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        fs::write(home.path().join(name), text).unwrap();
+        fs::set_permissions(home.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    write("apptainer", &format!("#!/bin/sh\nexec {} \"$@\"\n", parts::apptainer().display()));
+    // It is looked for beside apptainer first. This one meets a disk that is full.
+    let full = "while [ \"$1\" != -d ]; do shift; done\nmkdir \"$2\"\necho half > \"$2/half\"\n\
+                echo 'FATAL ERROR: No space left on device' >&2\nexit 1\n";
+    write("unsquashfs", &format!("#!/bin/sh\n{full}"));
+    let directory = home.path().join("images");
+    let consumer = image
+        .consumer(&edge, "/bin/probe look /bin")
+        .set("APPTAINER_BIN", home.path().join("apptainer"))
+        .set("APPTAINER_UNPACK_DIR", &directory);
+    let id = edge.producer().submit(&json!({"task": "probe"}));
+    let log = consumer.run_until_idle().log();
+    let record = consumer.record(&id).expect("the job has its record");
+    assert_eq!((&record["status"], &record["attempt"]), (&json!("completed"), &json!(1)), "{record}");
+    assert!(log.contains("No space left on device"), "{log}");
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "half of an image is left");
 }
 
 #[test]

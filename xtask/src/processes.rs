@@ -15,13 +15,14 @@ use crate::workspace::{Profile, Workspace};
 const GRACE: Duration = Duration::from_secs(15);
 
 /// Settings of our programs that have no prefix in common.
-const SETTINGS: [&str; 20] = [
+const SETTINGS: [&str; 21] = [
     "API_KEY",
     "APPTAINER_ARGS",
     "APPTAINER_BIN",
     "APPTAINER_BIND",
     "APPTAINER_IMAGE",
     "APPTAINER_OCI_REF",
+    "APPTAINER_UNPACK_DIR",
     "BATCH_SIZE",
     "CLAIM_STALE_SECONDS",
     "CONTAINER_CMD",

@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use protocol::JobId;
 use tokio::process::Command;
 
 use super::children::Known;
+use super::unpacked::Unpacked;
 use super::{CommandLine, Ended};
 
 /// Where a container sees its job directory.
@@ -36,18 +37,33 @@ pub(crate) struct Apptainer {
     pub(crate) inherited: Vec<(OsString, OsString)>,
     /// How to reach the registry that an image is pulled from.
     pub(crate) proxies: Vec<(OsString, OsString)>,
+    /// Where the image is unpacked, if it is to be.
+    pub(crate) unpacked: Option<Unpacked>,
+}
+
+/// What a program said that we started for ourselves, and how it ended.
+pub(super) struct Said {
+    pub(super) status: ExitStatus,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
 }
 
 impl Apptainer {
     pub(super) fn command(&self, job_id: &JobId, job_dir: &Path) -> CommandLine {
-        let mut words = self.exec_words(job_dir, job_id.as_str());
+        let mut words = self.exec_words(self.root(), job_dir, job_id.as_str());
         words.extend(self.command.iter().map(OsString::from));
         CommandLine { words, environment: self.inherited.clone(), directory: job_dir.to_owned() }
     }
 
+    /// What containers start from: what was unpacked of the image as it is now, or the image.
+    fn root(&self) -> PathBuf {
+        let unpacked = self.unpacked.as_ref().and_then(|unpacked| unpacked.root(&self.image));
+        unpacked.unwrap_or_else(|| self.image.clone())
+    }
+
     /// `apptainer exec` with all isolation: own process and IPC namespaces, an empty environment, no home, none of the
     /// paths that the site's configuration binds. All but the command.
-    fn exec_words(&self, job_dir: &Path, job_id: &str) -> Vec<OsString> {
+    fn exec_words(&self, root: PathBuf, job_dir: &Path, job_id: &str) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec![self.program.clone().into()];
         words.extend(["--quiet", "exec", "--containall", "--no-home", "--no-mount", "bind-paths"].map(OsString::from));
         if self.as_root {
@@ -68,7 +84,7 @@ impl Apptainer {
             words.extend(["--bind".into(), bind.into()]);
         }
         words.extend(self.arguments.iter().map(OsString::from));
-        words.push(self.image.clone().into());
+        words.push(root.into());
         words
     }
 
@@ -89,13 +105,31 @@ impl Apptainer {
                 }
             }
         }
-        let mut words = self.exec_words(scratch, "probe");
+        let Some(unpacked) = &self.unpacked else { return self.start_from(self.image.clone(), scratch).await };
+        unpacked.prepare(self).await;
+        let root = self.root();
+        let outcome = self.start_from(root.clone(), scratch).await;
+        if root == self.image {
+            return outcome;
+        }
+        let Err(problem) = outcome else {
+            unpacked.works();
+            return Ok(());
+        };
+        // Is it what was unpacked, or does the image itself fail as well?
+        self.start_from(self.image.clone(), scratch).await?;
+        unpacked.give_up(&self.image, problem)
+    }
+
+    /// Starts a container, and gets as far as looking for its program.
+    async fn start_from(&self, root: PathBuf, scratch: &Path) -> Result<(), String> {
+        let mut words = self.exec_words(root.clone(), scratch, "probe");
         words.push(NO_SUCH_PROGRAM.into());
-        let (_, stderr) = self.output_of(words, &self.inherited, PROBE_TIMEOUT).await?;
-        if stderr.contains(NO_SUCH_PROGRAM) {
+        let said = self.output_of(words, &self.inherited, PROBE_TIMEOUT).await?;
+        if said.stderr.contains(NO_SUCH_PROGRAM) {
             return Ok(());
         }
-        Err(format!("apptainer cannot start a container from {}: {}", self.image.display(), last_lines(&stderr)))
+        Err(format!("apptainer cannot start a container from {}: {}", root.display(), last_lines(&said.stderr)))
     }
 
     async fn pull(&self, oci_ref: &str) -> Result<(), String> {
@@ -110,33 +144,36 @@ impl Apptainer {
         ];
         let mut environment = self.inherited.clone();
         environment.extend(self.proxies.iter().cloned());
-        let (succeeded, stderr) = self.output_of(words, &environment, PULL_TIMEOUT).await?;
-        if !succeeded {
-            return Err(format!("apptainer could not pull APPTAINER_OCI_REF {oci_ref}: {}", last_lines(&stderr)));
+        let said = self.output_of(words, &environment, PULL_TIMEOUT).await?;
+        if !said.status.success() {
+            return Err(format!("apptainer could not pull APPTAINER_OCI_REF {oci_ref}: {}", last_lines(&said.stderr)));
         }
         std::fs::rename(&partial, &self.image)
             .map_err(|error| format!("the image cannot be put at {}: {error}", self.image.display()))
     }
 
-    /// Runs apptainer for ourselves; returns whether it succeeded and what it says on stderr.
-    async fn output_of(
+    /// Runs apptainer, or a tool that goes with it, for ourselves.
+    pub(super) async fn output_of(
         &self,
         words: Vec<OsString>,
         environment: &[(OsString, OsString)],
         timeout: Duration,
-    ) -> Result<(bool, String), String> {
+    ) -> Result<Said, String> {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-        let program = self.program.display();
-        let failed =
-            |error: std::io::Error| format!("cannot start {program}: {error}; install Apptainer or set APPTAINER_BIN");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let program = Path::new(&words[0]);
+        let advice = if program == self.program { "; install Apptainer or set APPTAINER_BIN" } else { "" };
+        let failed = |error: std::io::Error| format!("cannot start {}: {error}{advice}", program.display());
         let child = command.spawn().map_err(failed)?;
         let _known = Known::new(&child);
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         match tokio::time::timeout(timeout, child.wait_with_output()).await {
-            Ok(Ok(output)) => Ok((output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())),
+            Ok(Ok(output)) => {
+                Ok(Said { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) })
+            }
             Ok(Err(error)) => Err(failed(error)),
-            Err(_) => Err(format!("{program} did not end within {} s", timeout.as_secs())),
+            Err(_) => Err(format!("{} did not end within {} s", program.display(), timeout.as_secs())),
         }
     }
 }
@@ -146,7 +183,7 @@ pub(super) fn looks_fatal(ended: &Ended, stderr_tail: &str) -> bool {
     *ended == Ended::Exit(255) && stderr_tail.contains("FATAL:")
 }
 
-fn last_lines(text: &str) -> String {
+pub(super) fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let last = &lines[lines.len().saturating_sub(3)..];
     if last.is_empty() { "it did not say why".to_owned() } else { last.join(" / ") }
@@ -168,6 +205,7 @@ mod tests {
             as_root: false,
             inherited: vec![("PATH".into(), "/bin".into())],
             proxies: vec![("https_proxy".into(), "http://proxy".into())],
+            unpacked: None,
         };
         let command = apptainer.command(&"j1".parse().unwrap(), Path::new("/results/j1"));
         assert_eq!(

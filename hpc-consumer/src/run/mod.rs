@@ -1,9 +1,9 @@
 //! Running the command of a job. This is the only place in the project's programs that starts processes.
 //!
-//! A [`Runtime`] turns a job directory into a [`CommandLine`] ([`apptainer`], [`bare`]); [`process`] runs it with its
-//! limits; [`log_file`] keeps what it prints, bounded; [`tree`] ends it with everything that it started, and [`children`]
-//! tells whether there is any such thing; [`leftovers`] finds what is left of runs that nobody watches any more;
-//! [`service`] starts the process in which all this happens, the keeper.
+//! A [`Runtime`] turns a job directory into a [`CommandLine`] ([`apptainer`], with [`unpacked`] for its image, or
+//! [`bare`]); [`process`] runs it with its limits; [`log_file`] keeps what it prints, bounded; [`tree`] ends it with
+//! everything that it started, and [`children`] tells whether there is any such thing; [`leftovers`] finds what is left
+//! of runs that nobody watches any more; [`service`] starts the process in which all this happens, the keeper.
 //!
 //! Out of scope: what the result means (`job`), and which runs there are (`keeper`). Invariant: when [`process::run`]
 //! returns, no process of the run that can be found is alive.
@@ -16,6 +16,7 @@ mod log_file;
 mod process;
 mod service;
 mod tree;
+mod unpacked;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub(crate) use leftovers::{Leftover, kill_leftovers};
 pub(crate) use process::{Ended, Finished, make_room, run};
 pub(crate) use service::{Invocation, Service, start_service};
 pub(crate) use tree::{FirstProcess, started_at};
+pub(crate) use unpacked::Unpacked;
 
 /// Prepares this process for runs: what they leave behind becomes its own.
 pub(crate) fn prepare() {
