@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use lifecycle::{Delivery, Effect, Ending, Event, Fact, Failure, Lifecycle, Run, Step};
+use lifecycle::{Delivery, Effect, Ending, Event, Fact, Failure, Lifecycle, Phase, Run, Stage, Step};
 use program::Exit;
 use protocol::{FailureClass, JobId, JobMessage, Json};
 use queues::Client;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::config::Settings;
 use crate::job::{Conclusion, Node, ResultsDir};
@@ -33,6 +33,13 @@ const EVENTS_MAX: usize = 1_000;
 
 /// Claims of one batch are made by this many tasks at a time: on a network file system each takes a while.
 const CLAIMS_AT_ONCE: usize = 4;
+
+/// How often other daemons are shown that this one lives. A keeper keeps the pace that it was started with, so it must do
+/// for other values of CLAIM_STALE_SECONDS, too.
+const BEAT_MIN: Duration = Duration::from_millis(100);
+const BEAT_MAX: Duration = Duration::from_secs(5);
+
+const CANNOT_STORE: &str = "the state of the daemon cannot be stored, so it stops; jobs that run go on, and a new start takes them up once the file can be written";
 
 /// What the effects need.
 struct Daemon {
@@ -54,6 +61,10 @@ struct Work {
     jobs: Mutex<HashMap<JobId, Arc<JobMessage>>>,
     /// How runs ended.
     finished: Mutex<HashMap<Run, Finished>>,
+    /// The store could not be read. It fails for good then, which a commit tells.
+    store_failed: Notify,
+    /// Why the keeper cannot be reached.
+    keeper_trouble: Mutex<Option<String>>,
 }
 
 /// Facts on their way to the disk, and what follows once they are there.
@@ -65,6 +76,9 @@ struct Commit {
 
 /// Runs until told to end, or until nothing can get better by itself.
 pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::Result<End> {
+    // From the first moment: a signal that nobody listens to would end this process, or be lost where it is process 1.
+    let signals = Signals::listen()?;
+    abort_on_panic();
     let http = queues::http_client().context("cannot set up HTTPS")?;
     let client = Client::new(http, &settings.endpoint)
         .with_context(|| format!("CF_API_BASE_URL is not an http or https URL: {}", settings.endpoint.base_url))?;
@@ -91,7 +105,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     let keeper_place = keeper::Place {
         state_dir: settings.state_dir.clone(),
         heart: results.heart(&opened.owner),
-        beat: (settings.claim_stale / 6).max(Duration::from_millis(100)),
+        beat: (settings.claim_stale / 6).clamp(BEAT_MIN, BEAT_MAX),
         grace: settings.limits.grace,
     };
     let node =
@@ -101,6 +115,9 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     if let Err(error) = client.backlog(&settings.results_queue).await
         && error.class == FailureClass::Fatal
     {
+        if !opened.entries.iter().any(|entry| entry.stage == Stage::Launching) {
+            lock.release();
+        }
         anyhow::bail!(error);
     }
     if std::process::id() == 1 {
@@ -127,13 +144,14 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         work,
     };
     let viewer = Viewer::new(settings.state_dir, settings.lifecycle.slots);
-    let left = daemon.serve(lifecycle, queue, clock, viewer, invocation).await?;
+    let left = daemon.serve(lifecycle, queue, clock, viewer, signals, invocation).await?;
     store.close().await?;
     // While runs go on under the keeper of this machine, no other machine may use the state unasked.
     if left.running == 0 && !left.reload {
         lock.release();
     }
-    Ok(if left.reload { End::Reload } else { End::Exit(left.exit?) })
+    let exit = left.exit?;
+    Ok(if left.reload { End::Reload } else { End::Exit(exit) })
 }
 
 /// What comes after the daemon.
@@ -172,9 +190,9 @@ impl Daemon {
         mut queue: mpsc::UnboundedReceiver<Event>,
         clock: Clock,
         mut viewer: Viewer,
+        mut signals: Signals,
         invocation: &Invocation,
     ) -> anyhow::Result<Left> {
-        let mut signals = Signals::listen()?;
         let (checked, mut settings_checked) = mpsc::unbounded_channel();
         let mut reload = false;
         let mut events = VecDeque::from([Event::Tick]);
@@ -208,8 +226,12 @@ impl Daemon {
                 let Step { facts, effects } = std::mem::take(&mut next);
                 if facts.is_empty() {
                     if let Some(exit) = self.perform_all(effects) {
-                        viewer.last(&lifecycle, Watched { trouble: trouble.as_deref() }).await;
-                        return Ok(Left { exit, running: lifecycle.running(), reload });
+                        viewer.last(&lifecycle, self.watched(trouble.as_deref())).await;
+                        return Ok(Left {
+                            exit,
+                            running: at_work(&lifecycle),
+                            reload: reload && !lifecycle.draining(),
+                        });
                     }
                 } else {
                     let launching = launching.iter().cloned().collect();
@@ -227,32 +249,39 @@ impl Daemon {
                 outcome = async { commit.as_mut().expect("the condition says so").done.as_mut().await }, if commit.is_some() => {
                     let Commit { effects, launching: launched, .. } = commit.take().expect("it has just ended");
                     // Without this nothing that was promised can be kept; what runs goes on, and is taken up again.
-                    outcome.context("the state of the daemon cannot be stored, so it stops; jobs that run go on, and a new start takes them up once the file can be written")?;
+                    outcome.context(CANNOT_STORE)?;
                     for run in &launched {
                         launching.remove(run);
                     }
                     if let Some(exit) = self.perform_all(effects) {
-                        viewer.last(&lifecycle, Watched { trouble: trouble.as_deref() }).await;
-                        return Ok(Left { exit, running: lifecycle.running(), reload });
+                        viewer.last(&lifecycle, self.watched(trouble.as_deref())).await;
+                        return Ok(Left { exit, running: at_work(&lifecycle), reload: reload && !lifecycle.draining() });
                     }
                 }
-                Some(valid) = settings_checked.recv() => if valid {
+                Some(valid) = settings_checked.recv() => if valid && lifecycle.draining() {
+                    tracing::info!("the daemon is about to end, and does not read its settings anew");
+                } else if valid {
                     tracing::info!("the settings are read anew; jobs that run go on");
                     reload = true;
-                    events.push_back(Event::Stop);
+                    events.push_back(Event::HandOver);
                 } else {
                     tracing::error!("the new settings are not in order, which is told above; the daemon goes on with the old ones");
                 },
+                () = self.work.store_failed.notified() => self.store.commit(Vec::new(), clock.wall()).await.context(CANNOT_STORE)?,
                 Some(event) = queue.recv() => {
                     events.push_back(event);
                     while events.len() < EVENTS_MAX && let Ok(event) = queue.try_recv() {
                         events.push_back(event);
                     }
                 }
-                () = viewer.due() => viewer.write(&lifecycle, Watched { trouble: trouble.as_deref() }),
+                () = viewer.due() => viewer.write(&lifecycle, self.watched(trouble.as_deref())),
                 () = tokio::time::sleep(wake), if wake < Duration::MAX => events.push_back(Event::Tick),
             }
         }
+    }
+
+    fn watched(&self, trouble: Option<&str>) -> Watched {
+        Watched { trouble: trouble.map(str::to_owned), keeper: lock(&self.work.keeper_trouble).clone() }
     }
 
     /// Begins effects; returns how to end, if it is the end.
@@ -263,9 +292,13 @@ impl Daemon {
             match effect {
                 Effect::Exit => {
                     tracing::info!("the end");
+                    self.forget(forgotten);
                     return Some(Ok(Exit::Ok));
                 }
-                Effect::Fail(why) => return Some(Err(anyhow::anyhow!(why))),
+                Effect::Fail(why) => {
+                    self.forget(forgotten);
+                    return Some(Err(anyhow::anyhow!(why)));
+                }
                 Effect::Claim { job_id, last_attempt, rerunnable } => claims.push((job_id, last_attempt, rerunnable)),
                 Effect::Forget(runs) => forgotten.extend(runs),
                 effect => self.perform(effect),
@@ -275,9 +308,7 @@ impl Daemon {
         while !claims.is_empty() {
             self.claim(claims.split_off(claims.len().saturating_sub(share)));
         }
-        if !forgotten.is_empty() {
-            self.forget(forgotten);
-        }
+        self.forget(forgotten);
         None
     }
 
@@ -301,6 +332,7 @@ impl Daemon {
                 self.spawn_fallible(async move { Ok(Event::Recalled(store.recall(jobs).await?)) });
             }
             Effect::Unclaim(run) => {
+                self.work.forget(std::slice::from_ref(&run));
                 let node = self.node.clone();
                 self.spawn(async move {
                     let outcome = node.unclaim(&run).await;
@@ -353,6 +385,7 @@ impl Daemon {
     /// Reaches the keeper and asks for all runs. What it says comes as events, in the order in which it says it.
     fn observe(&self) {
         let (keeper, events, work) = (self.keeper.clone(), self.events.clone(), self.work.clone());
+        let trouble = self.work.clone();
         tokio::spawn(async move {
             let said = {
                 let events = events.clone();
@@ -362,7 +395,10 @@ impl Daemon {
                 }
             };
             if let Err(error) = keeper.observe(said).await {
-                tracing::error!("the keeper of the runs cannot be reached, and is tried again: {error:#}");
+                let text = format!("the keeper of the runs cannot be reached: {error:#}");
+                if lock(&trouble.keeper_trouble).replace(text.clone()).as_ref() != Some(&text) {
+                    tracing::error!("{text}; it is tried again until it can");
+                }
                 let _ = events.send(Event::KeeperGone);
             }
         });
@@ -373,14 +409,16 @@ impl Daemon {
             (self.node.clone(), self.store.clone(), self.events.clone(), self.work.clone());
         tokio::spawn(async move {
             let jobs = claims.iter().map(|(job_id, ..)| job_id.clone()).collect();
-            let Ok(messages) = store.messages(jobs).await else { return };
+            let Ok(messages) = store.messages(jobs).await else { return work.store_failed.notify_one() };
             let mut messages: HashMap<JobId, String> = messages.into_iter().collect();
             for (job_id, last_attempt, rerunnable) in claims {
                 let message = messages.remove(&job_id).unwrap_or_default();
                 let claimed = match JobMessage::parse(&message) {
                     Ok(job) => {
                         let claimed = node.claim(&job, last_attempt, rerunnable).await;
-                        work.remember(job);
+                        if matches!(claimed, lifecycle::Claimed::Ours(_)) {
+                            work.remember(job);
+                        }
                         claimed
                     }
                     // We stored it ourselves, after reading it.
@@ -431,6 +469,9 @@ impl Daemon {
     }
 
     fn forget(&self, runs: Vec<Run>) {
+        if runs.is_empty() {
+            return;
+        }
         self.work.forget(&runs);
         self.keeper.forget(&runs);
     }
@@ -442,13 +483,16 @@ impl Daemon {
         });
     }
 
-    /// For tasks that ask the store. If the store has gone, the next commit says so and ends the daemon.
+    /// For tasks that ask the store. If that fails, a commit says why and ends the daemon.
     fn spawn_fallible(&self, task: impl Future<Output = Result<Event, Problem>> + Send + 'static) {
-        let events = self.events.clone();
+        let (events, work) = (self.events.clone(), self.work.clone());
         tokio::spawn(async move {
             match task.await {
                 Ok(event) => drop(events.send(event)),
-                Err(problem) => tracing::error!("the state cannot be read: {problem}"),
+                Err(problem) => {
+                    tracing::error!("the state cannot be read: {problem}");
+                    work.store_failed.notify_one();
+                }
             }
         });
     }
@@ -486,6 +530,7 @@ impl Work {
             Ok(messages) => messages.into_iter().next().map(|(_, message)| message).unwrap_or_default(),
             Err(problem) => {
                 tracing::error!("the state cannot be read: {problem}");
+                self.store_failed.notify_one();
                 return None;
             }
         };
@@ -495,8 +540,10 @@ impl Work {
                 self.job(job_id)
             }
             Err(error) => {
+                // Its run is not to be forgotten for that; to deal with what it left needs no more than its id.
                 tracing::error!(%job_id, "a stored job cannot be read: {error}");
-                None
+                let text = format!(r#"{{"job_id":"{job_id}","task":"unknown"}}"#);
+                JobMessage::parse(&text).ok().map(Arc::new)
             }
         }
     }
@@ -524,6 +571,7 @@ impl Work {
                 }
             },
             keeper::Said::Runs { alive, ended, cut_off, complete } => {
+                *lock(&self.keeper_trouble) = None;
                 let mut runs: Vec<(Run, lifecycle::Sighting)> = Vec::new();
                 runs.extend(alive.into_iter().map(|run| (run, lifecycle::Sighting::Alive)));
                 for (run, finished) in ended {
@@ -583,6 +631,16 @@ fn wall() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
+/// A part of the daemon that broke would never end, and what waits for it would wait for ever. After an abort the next
+/// start goes on from what is stored.
+fn abort_on_panic() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        told(info);
+        std::process::abort();
+    }));
+}
+
 /// As process 1 of a container we are the parent of every orphan, and nobody else buries them.
 fn reap_for_ever() -> anyhow::Result<()> {
     let mut ended = signal(SignalKind::child())?;
@@ -592,6 +650,11 @@ fn reap_for_ever() -> anyhow::Result<()> {
         }
     });
     Ok(())
+}
+
+/// How many runs the keeper still knows.
+fn at_work(lifecycle: &Lifecycle) -> usize {
+    lifecycle.jobs().filter(|(_, phase, ..)| matches!(phase, Phase::Running | Phase::Ending)).count()
 }
 
 /// The first time the daemon drains, the second time it stops.

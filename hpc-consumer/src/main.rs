@@ -90,10 +90,16 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
     // One thread serves thousands of jobs: they are other processes. Files are handled on the blocking pool.
     let reactor = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     match command {
-        Resolved::Run(settings, invocation) => match reactor()?.block_on(daemon::run(*settings, &invocation))? {
-            End::Exit(exit) => Ok(exit),
-            End::Reload => Err(invocation.start_anew()).context("the daemon cannot start anew"),
-        },
+        Resolved::Run(settings, invocation) => {
+            let reactor = reactor()?;
+            let end = reactor.block_on(daemon::run(*settings, &invocation));
+            // Not waiting for what hangs in a file system.
+            reactor.shutdown_background();
+            match end? {
+                End::Exit(exit) => Ok(exit),
+                End::Reload => Err(invocation.start_anew()).context("the daemon cannot start anew"),
+            }
+        }
         Resolved::Keeper(settings) => reactor()?.block_on(keeper::serve(settings)).map(|()| Exit::Ok),
         Resolved::Jobs(state_dir, format) => store::show_jobs(&state_dir, format),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),

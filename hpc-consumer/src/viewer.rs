@@ -2,24 +2,32 @@
 //! than once a second.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lifecycle::{Lifecycle, Phase};
 use protocol::{Timestamp, timestamp_from_millis};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::store::view::{self, Counts, JobView, State, VERSION, View};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long the end of the daemon waits for the last view.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How many jobs are shown at most: the view is for people, and is written every second.
 const JOBS_MAX: usize = 2_000;
 
 /// What the lifecycle does not know.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Watched<'a> {
+#[derive(Debug, Clone)]
+pub(crate) struct Watched {
     /// Why the queue does not answer.
-    pub(crate) trouble: Option<&'a str>,
+    pub(crate) trouble: Option<String>,
+    /// Why the keeper cannot be reached.
+    pub(crate) keeper: Option<String>,
 }
 
 /// Writes the view.
@@ -31,13 +39,22 @@ pub(crate) struct Viewer {
     /// When to write next, if anything has changed.
     due: Option<Instant>,
     written: Option<Instant>,
+    writing: Option<JoinHandle<()>>,
     /// Said once, not every second.
-    complained: bool,
+    complained: Arc<AtomicBool>,
 }
 
 impl Viewer {
     pub(crate) fn new(state_dir: PathBuf, slots: usize) -> Self {
-        Self { state_dir, host: crate::host(), slots, due: None, written: None, complained: false }
+        Self {
+            state_dir,
+            host: crate::host(),
+            slots,
+            due: None,
+            written: None,
+            writing: None,
+            complained: Arc::default(),
+        }
     }
 
     /// Something may have changed.
@@ -57,28 +74,34 @@ impl Viewer {
     }
 
     /// Begins to write the view; how that ends is nobody's concern but the log's.
-    pub(crate) fn write(&mut self, lifecycle: &Lifecycle, watched: Watched<'_>) {
+    pub(crate) fn write(&mut self, lifecycle: &Lifecycle, watched: Watched) {
+        if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
+            // The file system is slow, or hangs.
+            self.due = Some(Instant::now() + INTERVAL);
+            return;
+        }
         let state = if lifecycle.draining() { State::Draining } else { State::Running };
         let view = self.view(lifecycle, watched, state);
         (self.due, self.written) = (None, Some(Instant::now()));
-        let (state_dir, complained) = (self.state_dir.clone(), std::mem::replace(&mut self.complained, true));
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = view::write(&state_dir, &view)
-                && !complained
-            {
+        let (state_dir, complained) = (self.state_dir.clone(), self.complained.clone());
+        self.writing = Some(tokio::task::spawn_blocking(move || match view::write(&state_dir, &view) {
+            Ok(()) => complained.store(false, Ordering::Relaxed),
+            Err(error) if !complained.swap(true, Ordering::Relaxed) => {
                 tracing::warn!("what `hpc-consumer jobs` shows cannot be written: {error}");
             }
-        });
+            Err(_) => {}
+        }));
     }
 
     /// Writes the last view of this daemon.
-    pub(crate) async fn last(&mut self, lifecycle: &Lifecycle, watched: Watched<'_>) {
+    pub(crate) async fn last(&mut self, lifecycle: &Lifecycle, watched: Watched) {
         let (state_dir, view) = (self.state_dir.clone(), self.view(lifecycle, watched, State::Ended));
         // The state itself tells the same; this is only for machines that cannot read it.
-        let _ = tokio::task::spawn_blocking(move || view::write(&state_dir, &view)).await;
+        let written = tokio::task::spawn_blocking(move || view::write(&state_dir, &view));
+        let _ = tokio::time::timeout(LAST_PATIENCE, written).await;
     }
 
-    fn view(&self, lifecycle: &Lifecycle, watched: Watched<'_>, state: State) -> View {
+    fn view(&self, lifecycle: &Lifecycle, watched: Watched, state: State) -> View {
         let mut counts = Counts::default();
         let mut jobs = Vec::new();
         let mut owed_since: Option<Duration> = None;
@@ -93,7 +116,8 @@ impl Viewer {
                     owed_since = Some(owed_since.map_or(since, |earliest| earliest.min(since)));
                 }
             }
-            if jobs.len() < JOBS_MAX {
+            // Results that are owed may be many, and must not hide what runs.
+            if jobs.len() < if phase == Phase::Recorded { JOBS_MAX / 2 } else { JOBS_MAX } {
                 let (job_id, phase) = (job_id.clone(), phase.name().to_owned());
                 jobs.push(JobView { job_id, phase, attempt, since: Some(timestamp(since)), task: None });
             }
@@ -104,11 +128,11 @@ impl Viewer {
             host: self.host.clone(),
             pid: std::process::id(),
             state,
-            node: lifecycle.node_problem().map(str::to_owned),
+            node: lifecycle.node_problem().map(str::to_owned).or(watched.keeper),
             slots: self.slots,
             counts,
             jobs,
-            queue_trouble: watched.trouble.map(str::to_owned),
+            queue_trouble: watched.trouble,
             owed_since: owed_since.map(timestamp),
         }
     }

@@ -64,6 +64,8 @@ pub enum Event {
     Settled(Result<(), Failure>),
     /// Take nothing new, finish what runs within a bounded time, then exit.
     Drain,
+    /// Take nothing more and exit as soon as nothing is on its way: a new daemon begins at once in our place.
+    HandOver,
     /// Exit now. What runs goes on, and is taken up again by the next daemon.
     Stop,
 }

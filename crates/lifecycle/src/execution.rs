@@ -30,6 +30,9 @@ const NODE_FAILURES_MAX: u32 = 30;
 /// nothing tells whether a job that was ready had been started.
 const CLAIMS_AHEAD: usize = 8;
 
+/// How often the end of a run may be held up by a node that passes its probe before that is put down to the job.
+const HELD_UP_MAX: u32 = 2;
+
 /// How often a job is started again after it was cut off. A job that takes its machine down each time must not go on.
 const CUT_OFFS_MAX: u32 = 10;
 
@@ -48,7 +51,7 @@ impl Lifecycle {
             return;
         }
         while self.free_slots() > 0
-            && (self.trusted || self.running() + self.jobs.count(Phase::Ending) == 0)
+            && (self.trusted || self.running() + self.being_dealt_with() == 0)
             && let Some(job_id) = self.jobs.first_ready()
         {
             self.jobs.set(&job_id, State::Running(Some(self.now)));
@@ -56,7 +59,7 @@ impl Lifecycle {
         }
         loop {
             let claimed = self.jobs.count(Phase::Claiming) + self.jobs.count(Phase::Ready);
-            let at_work = claimed + self.running() + self.jobs.count(Phase::Ending);
+            let at_work = claimed + self.running() + self.being_dealt_with();
             let ahead = self.ahead().min(self.settings.slots.max(CLAIMS_AHEAD));
             let room = if self.trusted { claimed < self.free_slots() + ahead } else { at_work == 0 };
             if !room {
@@ -195,8 +198,18 @@ impl Lifecycle {
     fn conclude(&mut self, run: &Run, ending: Ending, step: &mut Step) {
         let Some(job) = self.jobs.get(&run.job_id) else { return };
         let may_retry = job.failures.task < job.terms.retries;
-        self.jobs.set(&run.job_id, State::Ending { ending: ending.clone(), under_way: true });
+        let held_up = match job.state {
+            State::Ending { held_up, .. } => held_up,
+            _ => 0,
+        };
+        let state = State::Ending { ending: ending.clone(), under_way: true, held_up, again_at: Duration::ZERO };
+        self.jobs.set(&run.job_id, state);
         step.effects.push(Effect::Conclude { run: run.clone(), ending, may_retry });
+    }
+
+    /// How many runs are over and on their way to a record, without those that wait for a broken directory.
+    pub(crate) fn being_dealt_with(&self) -> usize {
+        self.jobs.count(Phase::Ending) - self.jobs.undone_count()
     }
 
     /// Goes on with what a broken node has held up.
@@ -204,7 +217,7 @@ impl Lifecycle {
         if self.node != Node::Ready {
             return;
         }
-        while let Some(job_id) = self.jobs.first_undone() {
+        while let Some(job_id) = self.jobs.first_undone(self.now) {
             let run = self.run_of(&job_id);
             let Some(State::Ending { ending, .. }) = self.jobs.get(&job_id).map(|job| &job.state) else { break };
             self.conclude(&run, ending.clone(), step);
@@ -234,10 +247,18 @@ impl Lifecycle {
             }
             Concluded::NodeFailed(problem) => self.node_failed(run, problem, step),
             Concluded::NodeBroken(problem) => {
-                let Some(State::Ending { ending, .. }) = self.jobs.get(job_id).map(|job| &job.state) else { return };
-                let ending = ending.clone();
-                self.jobs.set(job_id, State::Ending { ending, under_way: false });
-                self.node_broken(problem, step);
+                let Some(State::Ending { ending, held_up, .. }) = self.jobs.get(job_id).map(|job| &job.state) else {
+                    return;
+                };
+                let (ending, held_up) = (ending.clone(), held_up.saturating_add(1));
+                // Probes have passed in between: it is something about this job, which must not hold up all others.
+                let its_own = held_up > HELD_UP_MAX;
+                let pause = if its_own { PROBE_INTERVAL.saturating_mul(1 << held_up.min(6)) } else { Duration::ZERO };
+                let again_at = self.now + pause.min(PROBE_INTERVAL_MAX);
+                self.jobs.set(job_id, State::Ending { ending, under_way: false, held_up, again_at });
+                if !its_own {
+                    self.node_broken(problem, step);
+                }
             }
             Concluded::TakenOver => {
                 // Its successor holds the job, and the message as well: the leases lapse.
@@ -360,6 +381,8 @@ impl Lifecycle {
         match outcome {
             Ok(()) => {
                 self.node = Node::Ready;
+                // A job of days must not keep all other slots empty for as long.
+                self.trust_at = (!self.trusted).then_some(self.now + PROBE_INTERVAL_MAX);
                 if known.is_some() {
                     step.effects.push(Effect::Say(Notice::NodeReady));
                 }
@@ -380,6 +403,7 @@ impl Lifecycle {
         self.node = Node::Broken { probe_at: self.now + self.probe_interval, problem: Some(problem.clone()) };
         self.probe_interval = (self.probe_interval * 2).min(PROBE_INTERVAL_MAX);
         self.trusted = false;
+        self.trust_at = None;
         step.effects.push(Effect::Say(Notice::NodeBroken(problem)));
         self.give_unstarted_back(self.settings.retry_delay, step);
     }

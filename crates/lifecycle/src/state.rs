@@ -20,6 +20,12 @@ const OWED_MAX: usize = 10_000;
 /// How long a daemon that cannot go on still tries to hand over what it owes.
 const FATAL_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How much longer than its time a drain waits for the queue to take back what was not begun.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a daemon that hands over to the next one waits for what is on its way.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(60);
+
 /// What the life of a job depends on.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -84,8 +90,12 @@ pub struct Lifecycle {
     pub(crate) probe_interval: Duration,
     /// Has a job ended since the node broke last? Until one has, a single one is tried.
     pub(crate) trusted: bool,
+    /// When the node is trusted again although no job has ended.
+    pub(crate) trust_at: Option<Duration>,
     pub(crate) keeper: Keeper,
     pub(crate) draining_until: Option<Duration>,
+    /// Told to hand over: until then what is on its way is waited for.
+    handing_over_until: Option<Duration>,
     stopped: bool,
     /// Why the daemon cannot go on.
     fatal: Option<String>,
@@ -173,8 +183,10 @@ impl Lifecycle {
             node: Node::Broken { probe_at: Duration::ZERO, problem: None },
             probe_interval: crate::execution::PROBE_INTERVAL,
             trusted: true,
+            trust_at: None,
             keeper: Keeper { known: false, asked: None, ask_at: Duration::ZERO, to_reconcile: false },
             draining_until: None,
+            handing_over_until: None,
             stopped: false,
             fatal: None,
             over: false,
@@ -193,6 +205,9 @@ impl Lifecycle {
             Event::Tick => {}
             Event::Drain => {
                 self.draining_until.get_or_insert(self.now + self.settings.drain_timeout);
+            }
+            Event::HandOver => {
+                self.handing_over_until.get_or_insert(self.now + HAND_OVER_PATIENCE);
             }
             Event::Stop => self.stopped = true,
             Event::Probed(outcome) => self.probed(outcome, &mut step),
@@ -233,8 +248,12 @@ impl Lifecycle {
         let publish =
             self.publish.next().filter(|_| !self.jobs.outbox().is_empty()).map(|at| at.max(self.publish_at()));
         let settle = self.settle.next().filter(|_| self.unsettled()).map(|at| at.max(self.settle_at()));
+        let undone = if self.node == Node::Ready { self.jobs.next_undone() } else { None };
         let due = if self.may_begin() { self.jobs.next_due(self.now) } else { None };
-        let times = [probe, ask, pull, publish, settle, due, self.jobs.next_lapse(), self.draining_until];
+        let late = self.draining_until.map(|until| until + SETTLE_PATIENCE);
+        let ends = [self.draining_until, late, self.handing_over_until];
+        let mut times = vec![probe, ask, pull, publish, settle, due, undone, self.trust_at, self.jobs.next_lapse()];
+        times.extend(ends);
         // What is not done although its time has come waits for an event and not for the time.
         times.into_iter().flatten().filter(|at| *at > self.now).min()
     }
@@ -317,6 +336,9 @@ impl Lifecycle {
             self.give_unstarted_back(Duration::ZERO, step);
         }
         self.acknowledge_lapsing();
+        if self.node == Node::Ready && self.trust_at.is_some_and(|at| at <= self.now) {
+            (self.trusted, self.trust_at) = (true, None);
+        }
         self.conclude_undone(step);
         self.reconcile_done(step);
         self.begin_runs(step);
@@ -339,6 +361,12 @@ impl Lifecycle {
         if idle && !under_way && !self.unsettled() {
             return self.leave(step);
         }
+        if let Some(until) = self.handing_over_until {
+            let on_the_way = under_way || self.settle.busy || !self.retries.is_empty();
+            if !on_the_way || self.now >= until {
+                return self.leave(step);
+            }
+        }
         let Some(until) = self.draining_until else { return };
         let handed_over = self.jobs.outbox().is_empty() && !self.unsettled();
         let at_work = self.running() + self.jobs.count(Phase::Ending) > 0;
@@ -349,13 +377,21 @@ impl Lifecycle {
             && !under_way
             && tried(&self.publish, self.jobs.outbox().is_empty())
             && tried(&self.settle, !self.unsettled());
-        if drained || hopeless || self.now >= until {
+        // What is being given back is not to be seen again only after its lease.
+        let giving_back = self.settle.busy || !self.retries.is_empty();
+        let late = self.now >= until && (!giving_back || self.now >= until + SETTLE_PATIENCE);
+        if drained || hopeless || late {
             self.leave(step);
         }
     }
 
     fn leave(&mut self, step: &mut Step) {
         self.over = true;
+        for job_id in self.jobs.ready() {
+            // It was not begun: we know that, and the next daemon would not after a power cut.
+            let failures = self.jobs.get(&job_id).map(|job| job.failures).unwrap_or_default();
+            step.facts.push(Fact::Again(job_id, failures));
+        }
         if self.held() > 0 {
             let (running, results) = (self.running(), self.owed());
             let waiting = self.held() - running - results;
@@ -391,6 +427,7 @@ impl Lifecycle {
         let may = self.node == Node::Ready
             && self.keeper.known
             && !self.draining()
+            && self.handing_over_until.is_none()
             && self.putting_away == 0
             && self.jobs.outbox().len() < OWED_MAX;
         if !may {
@@ -401,7 +438,7 @@ impl Lifecycle {
             + self.jobs.count(Phase::Claiming)
             + self.jobs.count(Phase::Ready);
         if !self.trusted {
-            let at_work = pending + self.running() + self.jobs.count(Phase::Ending);
+            let at_work = pending + self.running() + self.being_dealt_with();
             return usize::from(at_work == 0);
         }
         let (free, ahead) = (self.free_slots(), self.ahead());
@@ -421,7 +458,9 @@ impl Lifecycle {
     }
 
     pub(crate) fn back(&mut self, line: impl Fn(&mut Self) -> &mut Line, step: &mut Step) {
-        if line(self).succeeded() {
+        let recovered = line(self).succeeded();
+        let lines = [&self.pull, &self.publish, &self.settle];
+        if recovered && !lines.into_iter().any(Line::in_trouble) {
             step.effects.push(Effect::Say(Notice::QueueBack));
         }
     }

@@ -42,6 +42,10 @@ pub(crate) enum State {
     Ending {
         ending: Ending,
         under_way: bool,
+        /// How often a broken node has held it up.
+        held_up: u32,
+        /// Not dealt with again before this time.
+        again_at: Duration,
     },
     /// Its claim is being given up, and then its message goes back with this delay.
     Returning(Duration),
@@ -76,7 +80,7 @@ pub(crate) struct Jobs {
     waiting: BTreeSet<(Duration, u64, JobId)>,
     ready: BTreeSet<(u64, JobId)>,
     /// Runs that are over and not dealt with, because the node is broken.
-    undone: BTreeSet<JobId>,
+    undone: BTreeSet<(Duration, JobId)>,
     /// Jobs whose record is to be published, in order.
     outbox: VecDeque<JobId>,
     /// When each lease is to be acknowledged at the latest.
@@ -157,8 +161,8 @@ impl Jobs {
             State::Ready => {
                 self.ready.remove(&(job.no, job_id.clone()));
             }
-            State::Ending { .. } => {
-                self.undone.remove(job_id);
+            State::Ending { again_at, .. } => {
+                self.undone.remove(&(*again_at, job_id.clone()));
             }
             State::Recorded(_) => match self.outbox.front() {
                 Some(first) if first == job_id => drop(self.outbox.pop_front()),
@@ -180,8 +184,8 @@ impl Jobs {
             State::Ready => {
                 self.ready.insert((job.no, job_id.clone()));
             }
-            State::Ending { under_way: false, .. } => {
-                self.undone.insert(job_id.clone());
+            State::Ending { under_way: false, again_at, .. } => {
+                self.undone.insert((*again_at, job_id.clone()));
             }
             State::Recorded(_) => self.outbox.push_back(job_id.clone()),
             State::Ending { under_way: true, .. }
@@ -252,8 +256,18 @@ impl Jobs {
         self.ready.iter().map(|(_, job_id)| job_id.clone()).collect()
     }
 
-    pub(crate) fn first_undone(&self) -> Option<JobId> {
-        self.undone.first().cloned()
+    /// A run that is over and may be dealt with once more.
+    pub(crate) fn first_undone(&self, now: Duration) -> Option<JobId> {
+        self.undone.first().filter(|(again_at, _)| *again_at <= now).map(|(_, job_id)| job_id.clone())
+    }
+
+    /// When the next one may be.
+    pub(crate) fn next_undone(&self) -> Option<Duration> {
+        self.undone.first().map(|(again_at, _)| *again_at)
+    }
+
+    pub(crate) fn undone_count(&self) -> usize {
+        self.undone.len()
     }
 
     pub(crate) fn outbox(&self) -> &VecDeque<JobId> {

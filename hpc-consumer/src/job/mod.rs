@@ -171,8 +171,11 @@ impl Node {
             tracing::warn!("a message was rejected and kept in {}: {problem}", place.display());
             // The message may share its id with a real job; that one keeps its own end.
             let Some(job_id) = job_id.filter(|job_id| !node.results.job_dir(job_id).exists()) else { return Ok(None) };
-            if node.results.record(&job_id)? != Record::Missing {
-                return Ok(None);
+            match node.results.record(&job_id)? {
+                // Ours of an earlier try, as a rule, which was not stored: it is owed all the same.
+                Record::Whole(record) => return Ok(Some((job_id, record))),
+                Record::Unreadable(_) => return Ok(None),
+                Record::Missing | Record::Blank => {}
             }
             let result = node.failed(job_id.clone(), None, Reason::Rejected, problem);
             let record = node.results.write_record(&job_id, &result.to_json())?;
@@ -253,7 +256,7 @@ mod tests {
         assert_eq!(put(Some("taken")).await, None);
         let (_, record) = put(Some("j1")).await.unwrap();
         assert!(record.contains("rejected") && record.contains("it has no task"), "{record}");
-        assert_eq!(put(Some("j1")).await, None);
+        assert_eq!(put(Some("j1")).await.map(|(_, again)| again), Some(record), "the same bytes on every try");
         assert_eq!(std::fs::read_dir(temp.path().join("_rejected")).unwrap().count(), 1);
     }
 

@@ -42,6 +42,7 @@ pub(crate) fn prepare() {
 
 /// What wraps the command of a job.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one in each process")]
 pub(crate) enum Runtime {
     Apptainer(Apptainer),
     Bare(Bare),

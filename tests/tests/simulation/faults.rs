@@ -3,7 +3,7 @@
 use lifecycle::Event;
 
 use crate::keeper::State;
-use crate::plan::{Fault, HOUR, SECOND, Time};
+use crate::plan::{Fault, HOUR, MINUTE, SECOND, Time};
 use crate::world::{Checked, Happening, World};
 
 impl World {
@@ -38,6 +38,8 @@ impl World {
                 self.queues.answer = class;
             }
             Fault::Drain(n) => self.signal(n, Event::Drain, self.plan.drain_timeout),
+            // In turns, so that the dice of the histories stay as they are.
+            Fault::Stop(n) if self.now % 2 == 0 => self.signal(n, Event::HandOver, MINUTE),
             Fault::Stop(n) => self.signal(n, Event::Stop, 0),
         }
         Ok(())

@@ -102,5 +102,6 @@ pub(crate) fn kind_of(event: &Event) -> &'static str {
         Event::Settled(Err(_)) => "settle failed",
         Event::Drain => "drain",
         Event::Stop => "stop",
+        Event::HandOver => "hand over",
     }
 }
