@@ -101,7 +101,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     if let Some(warning) = settings.runtime.warning() {
         tracing::warn!("{warning}");
     }
-    let results = ResultsDir::new(settings.results_dir);
+    let results = ResultsDir::new(settings.results_dir).marked_by(&settings.state_dir, &opened.owner);
     let keeper_place = keeper::Place {
         state_dir: settings.state_dir.clone(),
         heart: results.heart(&opened.owner),

@@ -20,6 +20,7 @@ mod run;
 mod store;
 mod viewer;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -33,7 +34,7 @@ use crate::store::Format;
 
 fn main() -> Exit {
     let failed = |error: anyhow::Error, exit| {
-        eprintln!("hpc-consumer: {error:#}");
+        let _ = writeln!(std::io::stderr(), "hpc-consumer: {error:#}");
         exit
     };
     let command = match settings() {
@@ -100,7 +101,12 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
                 End::Reload => Err(invocation.start_anew()).context("the daemon cannot start anew"),
             }
         }
-        Resolved::Keeper(settings) => reactor()?.block_on(keeper::serve(settings)).map(|()| Exit::Ok),
+        Resolved::Keeper(settings) => {
+            let reactor = reactor()?;
+            let served = reactor.block_on(keeper::serve(settings));
+            reactor.shutdown_background();
+            served.map(|()| Exit::Ok)
+        }
         Resolved::Jobs(state_dir, format) => store::show_jobs(&state_dir, format),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
         Resolved::Show(line) => {

@@ -30,6 +30,7 @@ mod store;
 
 use clap::Parser as _;
 use program::Exit;
+use std::io::Write as _;
 
 use crate::config::{Cli, Command};
 
@@ -37,7 +38,7 @@ fn main() -> Exit {
     match start() {
         Ok(()) => Exit::Ok,
         Err(error) => {
-            eprintln!("local-edge: {error:#}");
+            let _ = writeln!(std::io::stderr(), "local-edge: {error:#}");
             Exit::Unexpected
         }
     }

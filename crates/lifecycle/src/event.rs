@@ -13,6 +13,14 @@ pub struct Run {
     pub attempt: u32,
 }
 
+impl Run {
+    /// Reads what [`std::fmt::Display`] writes.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (job_id, attempt) = name.rsplit_once('.')?;
+        Some(Self { job_id: job_id.parse().ok()?, attempt: attempt.parse().ok()? })
+    }
+}
+
 impl std::fmt::Display for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.job_id, self.attempt)

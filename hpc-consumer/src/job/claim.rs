@@ -8,7 +8,7 @@
 //! another one has claimed is taken over only by moving its directory to `.attempts`, and there it is the proof for
 //! its former owner, because a job can change its own `meta.json`.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,8 @@ use protocol::{JobId, JobInput, JobMessage, JobResult, Reason, Timestamp};
 use rustix::fs::CWD;
 
 use super::Node;
-use super::files::{OwnFile, Place, is_missing, read_own_file, to_json, write_new};
+use super::files::{OwnFile, Place, is_missing, read_own_file, to_json};
+use super::job_dir::JobDir;
 use super::meta::{is_blank, meta_of, names_job};
 use super::record::Record;
 use super::whose::{Seen, Verdict, decide};
@@ -55,6 +56,9 @@ impl Node {
 
     fn try_claim(&self, wanted: &Wanted, launched: u32, rerunnable: bool, at: Instant) -> io::Result<Claimed> {
         let job_id = &wanted.job_id;
+        if !self.results.is_where_it_was()? {
+            return Err(io::Error::other("RESULTS_DIR is not the directory that it was; is its file system mounted?"));
+        }
         let mut last_attempt = launched;
         for _ in 0..LOOKS_MAX {
             match decide(self.look(job_id, launched, at)?, last_attempt, rerunnable, self.stale) {
@@ -63,9 +67,17 @@ impl Node {
                 Verdict::GoOn(attempt) if self.go_on(wanted, attempt)? => return Ok(Claimed::Ours(attempt)),
                 Verdict::Fill(_) | Verdict::GoOn(_) | Verdict::Look => {}
                 Verdict::MoveAside { attempt, inode } => {
-                    if !self.results.move_aside(job_id, attempt, inode)? {
+                    let Some(moved) = self.results.move_aside(job_id, attempt, inode)? else {
                         return Ok(Claimed::Elsewhere);
-                    }
+                    };
+                    // Its owner may have gone on to a further attempt since we looked, and is to find that one moved.
+                    let attempt = match self.results.attempt_in(job_id, &moved)? {
+                        Some(found) if found != attempt => {
+                            self.results.name_aside(job_id, &moved, found)?;
+                            attempt.max(found)
+                        }
+                        _ => attempt,
+                    };
                     tracing::info!(%job_id, attempt, "job is taken over; the files of the attempt before are in .attempts");
                     last_attempt = last_attempt.max(attempt).max(1);
                 }
@@ -175,40 +187,50 @@ impl Node {
 
     /// Makes an empty directory ours; `false` if another one does, or takes it away.
     fn fill(&self, wanted: &Wanted, attempt: u32) -> io::Result<bool> {
-        let dir = self.results.job_dir(&wanted.job_id);
-        let (meta, input) = (dir.join("meta.json"), dir.join("input.json"));
-        let mut file = match File::options().write(true).create_new(true).open(&meta) {
+        let path = self.results.job_dir(&wanted.job_id);
+        // Held open: should another daemon take it over while we are slow, nothing of this happens in its successor.
+        let Place::Dir(dir) = self.results.open_job_dir(&wanted.job_id)? else { return Ok(false) };
+        let mut file = match dir.create_new("meta.json") {
             Ok(file) => file,
             Err(error) if is_missing(&error) || error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             Err(error) => {
-                let _ = fs::remove_dir(&dir);
+                let _ = fs::remove_dir(&path);
                 return Err(error);
             }
         };
         let claim = self.meta(&wanted.job_id, attempt, &self.owner);
-        let written = file.write_all(claim.as_bytes()).and_then(|()| write_new(&input, wanted.input.as_bytes()));
+        let written = file.write_all(claim.as_bytes()).and_then(|()| dir.write_new("input.json", &wanted.input));
         if let Err(error) = written {
             // On a full disk, say. Nobody should wait for a claim behind which nobody stands.
-            for path in [input, meta] {
-                let _ = fs::remove_file(path);
+            for name in ["input.json", "meta.json"] {
+                let _ = dir.remove(name);
             }
-            let _ = fs::remove_dir(&dir);
+            // Only an empty one goes.
+            let _ = fs::remove_dir(&path);
             return Err(error);
         }
-        Ok(true)
+        self.is_still(&wanted.job_id, &dir)
     }
 
     /// Claims our own directory for a further attempt; `false` if it is not ours any more.
     fn go_on(&self, wanted: &Wanted, attempt: u32) -> io::Result<bool> {
         let Place::Dir(dir) = self.results.open_job_dir(&wanted.job_id)? else { return Ok(false) };
+        if meta_of(&wanted.job_id, &dir.read("meta.json")?).is_some_and(|meta| meta.owner != self.owner) {
+            // Taken over since we looked.
+            return Ok(false);
+        }
         dir.unlock()?;
         for name in FILES_OF_AN_ATTEMPT {
             dir.remove(name)?;
         }
         dir.write_new("input.json", &wanted.input)?;
         dir.replace("meta.json", &self.meta(&wanted.job_id, attempt, &self.owner))?;
-        // If it was moved away meanwhile, this went into the old one.
-        match self.results.open_job_dir(&wanted.job_id)? {
+        self.is_still(&wanted.job_id, &dir)
+    }
+
+    /// Has this directory still the name of the job? If it was moved away meanwhile, what was written went into the old one.
+    fn is_still(&self, job_id: &JobId, dir: &JobDir) -> io::Result<bool> {
+        match self.results.open_job_dir(job_id)? {
             Place::Dir(found) => Ok(found.inode()? == dir.inode()?),
             Place::Nothing | Place::Foreign => Ok(false),
         }

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use lifecycle::Run;
 use protocol::{JobId, Timestamp};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -18,6 +17,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::job_dir::JobDir;
+use super::meta::meta_of;
 
 /// No record or `meta.json` of ours is larger; one that is, is not ours.
 const OWN_FILE_BYTES_MAX: u64 = 1_000_000;
@@ -39,6 +39,16 @@ pub(crate) struct ResultsDir {
     pub(super) named_only: Arc<AtomicBool>,
     /// Which directory it was when it was looked at first, by its inode.
     known: Arc<OnceLock<u64>>,
+    /// What tells after a restart whether it is the one that it was.
+    mark: Option<Arc<Mark>>,
+}
+
+/// The heart of our keeper lies in `RESULTS_DIR`, and `STATE_DIR` remembers that it was made there.
+#[derive(Debug)]
+struct Mark {
+    /// Holds the path of the `RESULTS_DIR` that has the heart.
+    file: PathBuf,
+    heart: PathBuf,
 }
 
 /// What has the name of a job directory.
@@ -74,7 +84,13 @@ struct Rejected<'a> {
 
 impl ResultsDir {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, named_only: Arc::default(), known: Arc::default() }
+        Self { path, named_only: Arc::default(), known: Arc::default(), mark: None }
+    }
+
+    /// The same, marked as that of this state: an empty directory in its place is not taken for it.
+    pub(crate) fn marked_by(self, state_dir: &Path, owner: &str) -> Self {
+        let mark = Mark { file: state_dir.join("results-dir"), heart: self.heart(owner) };
+        Self { mark: Some(Arc::new(mark)), ..self }
     }
 
     /// Can files be made here, as a job needs them? Leaves an empty directory that stands for a job's. The text says
@@ -113,11 +129,33 @@ impl ResultsDir {
             ));
         }
         if self.known.get().is_none() {
-            fs::create_dir_all(&self.path)?;
+            match &self.mark {
+                Some(mark) => self.find_mark(mark)?,
+                None => fs::create_dir_all(&self.path)?,
+            }
             let inode = fs::metadata(&self.path)?.ino();
             self.known.get_or_init(|| inode);
         }
         Ok(())
+    }
+
+    fn find_mark(&self, mark: &Mark) -> io::Result<()> {
+        if mark.heart.try_exists()? {
+            return Ok(());
+        }
+        let path = self.path.as_os_str().as_encoded_bytes();
+        if fs::read(&mark.file).is_ok_and(|known| known == path) {
+            return Err(io::Error::other(format!(
+                "it has lost the mark of this STATE_DIR, {}; mount its file system, or, if it was emptied on purpose, remove {} and start hpc-consumer anew",
+                mark.heart.display(),
+                mark.file.display()
+            )));
+        }
+        fs::create_dir_all(mark.heart.parent().unwrap_or(&self.path))?;
+        fs::write(&mark.heart, b"")?;
+        let aside = mark.file.with_extension("new");
+        write_synced(&aside, path)?;
+        fs::rename(aside, &mark.file)
     }
 
     /// Is this still the directory that it was when it was looked at first?
@@ -157,8 +195,8 @@ impl ResultsDir {
     }
 
     /// Moves the directory of an attempt away, so that another one can take its name. Of many who try this with the
-    /// same directory, known by its inode, one succeeds; the others are told `false`.
-    pub(super) fn move_aside(&self, job_id: &JobId, attempt: u32, inode: u64) -> io::Result<bool> {
+    /// same directory, known by its inode, one succeeds and is told where it is; the others are told nothing.
+    pub(super) fn move_aside(&self, job_id: &JobId, attempt: u32, inode: u64) -> io::Result<Option<PathBuf>> {
         let from = self.job_dir(job_id);
         let mut to = self.attempt_dir(job_id, attempt);
         if let Some(attempts) = to.parent() {
@@ -168,17 +206,17 @@ impl ResultsDir {
         let _ = fs::set_permissions(&from, Permissions::from_mode(JOB_DIR_MODE));
         for number in 2..ASIDE_MAX {
             match fs::rename(&from, &to) {
-                Ok(()) if fs::symlink_metadata(&to)?.ino() == inode => return Ok(true),
+                Ok(()) if fs::symlink_metadata(&to)?.ino() == inode => return Ok(Some(to)),
                 Ok(()) => {
                     // Another one was faster, and this is what it made. If that was done a third time meanwhile, it
                     // keeps its claim, and this stays here.
                     let _ = fs::rename(&to, &from);
-                    return Ok(false);
+                    return Ok(None);
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(error) if is_taken(&error) => {
                     if fs::symlink_metadata(&to).is_ok_and(|metadata| metadata.ino() == inode) {
-                        return Ok(false);
+                        return Ok(None);
                     }
                     // That of an earlier life of the job.
                     to.set_file_name(format!("{job_id}.{attempt}-{number}"));
@@ -189,11 +227,19 @@ impl ResultsDir {
         Err(io::Error::other(format!("there are too many directories like {}; remove some", to.display())))
     }
 
-    /// What appears when another daemon takes over the job of a run: its directory moved aside, also under the number
-    /// for an attempt that could not be read, or its final record.
-    pub(super) fn signs_of_a_successor(&self, run: &Run) -> Vec<PathBuf> {
-        let Run { job_id, attempt } = run;
-        vec![self.attempt_dir(job_id, *attempt), self.attempt_dir(job_id, 0), self.record_path(job_id)]
+    /// Which attempt a directory that was moved aside is of, if that can be read.
+    pub(super) fn attempt_in(&self, job_id: &JobId, moved: &Path) -> io::Result<Option<u32>> {
+        let file = read_own_file(rustix::fs::CWD, &moved.join("meta.json"))?;
+        Ok(meta_of(job_id, &file).map(|meta| meta.attempt))
+    }
+
+    /// Gives a directory that was moved aside the name of another attempt.
+    pub(super) fn name_aside(&self, job_id: &JobId, moved: &Path, attempt: u32) -> io::Result<()> {
+        match fs::rename(moved, self.attempt_dir(job_id, attempt)) {
+            // One of this attempt is there, which tells its owner as much.
+            Err(error) if is_taken(&error) => Ok(()),
+            done => done,
+        }
     }
 
     /// Was the directory of this attempt moved away?
@@ -220,8 +266,11 @@ impl ResultsDir {
     /// Where things are kept that are of no job. No job id begins like this.
     pub(super) fn rejected_dir(&self) -> io::Result<PathBuf> {
         let directory = self.path.join("_rejected");
-        fs::create_dir_all(&directory)?;
-        Ok(directory)
+        // Not the directory above it: its file system may be away.
+        match DirBuilder::new().create(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(directory),
+        }
     }
 
     pub(super) fn job_dir(&self, job_id: &JobId) -> PathBuf {
@@ -351,14 +400,14 @@ mod tests {
         };
         let moved = |name: &str| fs::read_to_string(temp.path().join(".attempts").join(name).join("file")).unwrap();
         let first = make("first");
-        assert!(results.move_aside(&job_id, 1, first).unwrap());
+        assert!(results.move_aside(&job_id, 1, first).unwrap().is_some());
         assert!(results.was_moved_aside(&job_id, 1).unwrap() && !results.was_moved_aside(&job_id, 2).unwrap());
-        assert!(!results.move_aside(&job_id, 1, first).unwrap(), "nothing is left to move");
+        assert!(results.move_aside(&job_id, 1, first).unwrap().is_none(), "nothing is left to move");
         let second = make("second");
-        assert!(!results.move_aside(&job_id, 1, first).unwrap(), "it was moved by another one");
-        assert!(!results.move_aside(&job_id, 7, first).unwrap(), "it has another number there");
+        assert!(results.move_aside(&job_id, 1, first).unwrap().is_none(), "it was moved by another one");
+        assert!(results.move_aside(&job_id, 7, first).unwrap().is_none(), "it has another number there");
         assert_eq!(fs::read_to_string(results.job_dir(&job_id).join("file")).unwrap(), "second");
-        assert!(results.move_aside(&job_id, 1, second).unwrap(), "a number can come again");
+        assert!(results.move_aside(&job_id, 1, second).unwrap().is_some(), "a number can come again");
         assert_eq!((moved("j1.1").as_str(), moved("j1.1-2").as_str()), ("first", "second"));
     }
 }

@@ -56,6 +56,11 @@ impl JobDir {
         }
     }
 
+    /// Makes a file that is not there yet, to be written.
+    pub(super) fn create_new(&self, name: &str) -> io::Result<File> {
+        File::options().write(true).create_new(true).open(self.path().join(name))
+    }
+
     /// Makes a file that is not there yet.
     pub(super) fn write_new(&self, name: &str, content: &str) -> io::Result<()> {
         write_new(&self.path().join(name), content.as_bytes())
@@ -149,7 +154,7 @@ mod tests {
         let job_id: JobId = "j1".parse().unwrap();
         results.make_job_dir(&job_id).unwrap();
         let Place::Dir(dir) = results.open_job_dir(&job_id).unwrap() else { panic!() };
-        assert!(results.move_aside(&job_id, 1, dir.inode().unwrap()).unwrap());
+        assert!(results.move_aside(&job_id, 1, dir.inode().unwrap()).unwrap().is_some());
         results.make_job_dir(&job_id).unwrap();
         dir.write_new("output.json", "1").unwrap();
         assert!(temp.path().join(".attempts/j1.1/output.json").exists());

@@ -5,12 +5,14 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use lifecycle::Run;
 use protocol::{JobId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::files::{OwnFile, Place, is_missing, to_json};
+use super::files::{OwnFile, Place, is_missing, read_own_file, to_json};
 use super::job_dir::JobDir;
 use super::{Node, now};
 
@@ -78,6 +80,32 @@ impl Node {
             Err(error) if is_missing(&error) || error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
             done => done,
         }
+    }
+}
+
+/// A job directory as the keeper knows it: claimed for a run that it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeldDir {
+    path: PathBuf,
+    inode: u64,
+    record: PathBuf,
+}
+
+impl HeldDir {
+    /// The directory, if it is claimed by this owner for this run and the job has no record. Asked before the run begins,
+    /// when no job has had the directory since the claim was written.
+    pub(crate) fn find(path: &Path, record: &Path, owner: &str, run: &Run) -> io::Result<Option<Self>> {
+        let inode = fs::symlink_metadata(path)?.ino();
+        let file = read_own_file(rustix::fs::CWD, &path.join("meta.json"))?;
+        let ours = meta_of(&run.job_id, &file).is_some_and(|meta| meta.owner == owner && meta.attempt == run.attempt);
+        let held = ours && !record.try_exists()? && fs::symlink_metadata(path)?.ino() == inode;
+        Ok(held.then(|| Self { path: path.to_owned(), inode, record: record.to_owned() }))
+    }
+
+    /// Has another daemon taken the job over, or ended it? A directory that is not there was removed by its job.
+    pub(crate) fn is_taken_over(&self) -> bool {
+        let other = fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.ino() != self.inode);
+        other || self.record.exists()
     }
 }
 

@@ -42,6 +42,7 @@ use protocol::{JobId, JobMessage, Reason, Timestamp};
 use self::claim::Wanted;
 pub(crate) use self::conclude::Conclusion;
 pub(crate) use self::files::ResultsDir;
+pub(crate) use self::meta::HeldDir;
 use self::record::Record;
 use self::whose::Signs;
 use crate::run::{CommandLine, Limits, Runtime};
@@ -70,8 +71,8 @@ pub(crate) struct StartLine {
     pub(crate) limits: Limits,
     /// The directory for `stdout.log` and `stderr.log`.
     pub(crate) logs: PathBuf,
-    /// What appears when another daemon takes the job over, or ends it: then the run must not begin, or go on.
-    pub(crate) unless: Vec<PathBuf>,
+    /// The final record, which must not be there before the run has ended.
+    pub(crate) record: PathBuf,
 }
 
 impl Node {
@@ -122,8 +123,8 @@ impl Node {
             }
         }
         let limits = Limits { time: self.time_limit(job), ..self.limits.clone() };
-        let unless = self.results.signs_of_a_successor(run);
-        StartLine { run: run.clone(), command, marks, limits, logs: directory, unless }
+        let record = self.results.record_path(&run.job_id);
+        StartLine { run: run.clone(), command, marks, limits, logs: directory, record }
     }
 
     /// Deals with what a run left behind. The final record is written unless the task failed and `may_retry`.
@@ -167,6 +168,9 @@ impl Node {
     ) -> io::Result<Option<(JobId, String)>> {
         let node = self.clone();
         blocking(move || {
+            if !node.results.is_where_it_was()? {
+                return Err(io::Error::other("RESULTS_DIR is not the directory that it was"));
+            }
             let place = node.results.put_away(&body, &problem, now())?;
             tracing::warn!("a message was rejected and kept in {}: {problem}", place.display());
             // The message may share its id with a real job; that one keeps its own end.

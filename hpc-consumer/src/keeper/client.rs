@@ -116,8 +116,8 @@ impl Keeper {
 
     /// Has a run begun. A run that was begun before is not begun again.
     pub(crate) fn start(&self, line: StartLine) {
-        let StartLine { run, command, marks, limits, logs, unless } = line;
-        self.tell(ToKeeper::Start(Start { run: run.to_string(), command, marks, logs, limits, unless }));
+        let StartLine { run, command, marks, limits, logs, record } = line;
+        self.tell(ToKeeper::Start(Start { run: run.to_string(), command, marks, logs, limits, record }));
     }
 
     /// Has a run ended, within its grace.
@@ -179,9 +179,7 @@ impl Said {
 
 /// A run by its name, as [`Run`] writes it.
 fn named(name: &str) -> Option<Run> {
-    let run = name
-        .rsplit_once('.')
-        .and_then(|(job_id, attempt)| Some(Run { job_id: job_id.parse().ok()?, attempt: attempt.parse().ok()? }));
+    let run = Run::parse(name);
     if run.is_none() {
         tracing::warn!("the keeper names a run that is none of ours: {name}");
     }
@@ -202,7 +200,7 @@ async fn reach(place: &Place) -> anyhow::Result<Reached> {
     let end = Instant::now() + PATIENCE;
     let mut child: Option<Service> = None;
     let outcome = loop {
-        if child.is_none() && !folder.is_locked()? {
+        if child.is_none() && !folder.is_locked()? && !folder.lives() {
             child = Some(start(place, &folder)?);
         }
         let error = match connect(&folder, child.as_ref().and_then(Service::id)).await {
@@ -263,12 +261,16 @@ async fn connect(folder: &Folder, pid: Option<u32>) -> anyhow::Result<Reached> {
         bail!("a process of another user listens in place of the keeper, process {}", card.pid);
     }
     let (outbox, mut inbox, _) = link::open::<ToKeeper, FromKeeper>(stream);
+    outbox.send(ToKeeper::Hello { token: card.daemon_token.clone() });
     let hello =
         tokio::time::timeout(HELLO_PATIENCE, inbox.next()).await.context("it does not answer").with_context(who)?;
     let mut messages = hello.with_context(who)?;
     match messages.first() {
-        Some(FromKeeper::Hello { v: VERSION, .. }) => {}
-        Some(FromKeeper::Hello { v, pid }) => bail!(
+        Some(FromKeeper::Hello { v: VERSION, token, .. }) if *token == card.keeper_token => {}
+        Some(FromKeeper::Hello { v: VERSION, .. }) => {
+            bail!("another program listens in place of the keeper, process {}", card.pid)
+        }
+        Some(FromKeeper::Hello { v, pid, .. }) => bail!(
             "the keeper, process {pid}, is of another version ({v}, not {VERSION}); it ends by itself when no run of \
              its goes on, and then a new one is started; or end it with all its runs: kill {pid}"
         ),

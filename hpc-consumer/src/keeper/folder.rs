@@ -11,6 +11,8 @@ use anyhow::Context as _;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
+use crate::run::FirstProcess;
+
 /// A log that is larger is put aside when a keeper starts.
 const LOG_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -36,6 +38,10 @@ pub(super) struct Card {
     pub(super) origin: Origin,
     /// The abstract name of its socket. A path may be too long for a socket, or on a file system that has none.
     pub(super) socket: String,
+    /// What a daemon says to the keeper first, and what the keeper answers. A container shares the abstract names of its
+    /// machine, and its processes are of this user: only who can read this file is the daemon, or the keeper.
+    pub(super) daemon_token: String,
+    pub(super) keeper_token: String,
 }
 
 impl Origin {
@@ -93,6 +99,22 @@ impl Folder {
         Ok(self.lock()?.is_none())
     }
 
+    /// The process that was the keeper before, since the machine was started: all its runs are in its session.
+    pub(super) fn dead_keeper(&self, here: &Origin) -> Option<FirstProcess> {
+        let card = self.card().ok().filter(|card| card.origin == *here && card.started != 0)?;
+        Some(FirstProcess { pid: card.pid.try_into().ok()?, started: card.started })
+    }
+
+    /// Does the keeper that wrote the card live? Locks can be lost, on network file systems above all.
+    pub(super) fn lives(&self) -> bool {
+        self.card().is_ok_and(|card| {
+            card.origin == Origin::here()
+                && card.pid != std::process::id()
+                && card.started != 0
+                && i32::try_from(card.pid).is_ok_and(|pid| crate::run::started_at(pid) == card.started)
+        })
+    }
+
     pub(super) fn card(&self) -> anyhow::Result<Card> {
         let path = self.card_path();
         let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
@@ -129,6 +151,8 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<File> {
     aside.push(".new");
     let mut file = File::create(&aside)?;
     file.write_all(content)?;
+    // A network file system may say only now that there is no room.
+    file.sync_data()?;
     fs::rename(&aside, path)?;
     Ok(file)
 }
@@ -143,12 +167,13 @@ mod tests {
         let folder = Folder::of(temp.path());
         folder.make().unwrap();
         let origin = Origin { boot_id: "b".to_owned(), host: "node1".to_owned() };
-        let card = Card { v: 1, pid: 7, started: 4711, origin, socket: "s".to_owned() };
+        let [socket, daemon_token, keeper_token] = ["s", "d", "k"].map(str::to_owned);
+        let card = Card { v: 1, pid: 7, started: 4711, origin, socket, daemon_token, keeper_token };
         folder.write_card(&card).unwrap();
         let text = fs::read_to_string(temp.path().join("keeper/keeper.json")).unwrap();
         assert_eq!(
             text,
-            "{\"v\":1,\"pid\":7,\"started\":4711,\"boot_id\":\"b\",\"host\":\"node1\",\"socket\":\"s\"}\n"
+            "{\"v\":1,\"pid\":7,\"started\":4711,\"boot_id\":\"b\",\"host\":\"node1\",\"socket\":\"s\",\"daemon_token\":\"d\",\"keeper_token\":\"k\"}\n"
         );
         assert_eq!(folder.card().unwrap(), card);
     }

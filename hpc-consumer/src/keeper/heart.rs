@@ -4,8 +4,8 @@
 //! It is a thread of its own, because `RESULTS_DIR` may hang, and what hangs must not hold up the runs.
 
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +14,10 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::folder::replace;
+use crate::job::HeldDir;
+
+/// Before the first beat.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What stands in the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,14 +36,14 @@ struct Heart {
     last: Option<u64>,
 }
 
-/// Runs that go on, and the paths that show that another daemon has taken one over. It can do so when no heart was
+/// Runs that go on, and their directories, which show when another daemon has taken one over. It can do so when no heart was
 /// seen to beat for a time: the machine stood still, or was cut off from the file system.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Watched(Arc<Mutex<BTreeMap<String, Vec<PathBuf>>>>);
+pub(super) struct Watched(Arc<Mutex<BTreeMap<String, HeldDir>>>);
 
 impl Watched {
-    pub(super) fn watch(&self, run: &str, unless: Vec<PathBuf>) {
-        self.lock().insert(run.to_owned(), unless);
+    pub(super) fn watch(&self, run: &str, held: HeldDir) {
+        self.lock().insert(run.to_owned(), held);
     }
 
     pub(super) fn forget(&self, run: &str) {
@@ -49,11 +53,10 @@ impl Watched {
     /// Looks which runs were taken over. What hangs here holds nothing up but the next look.
     pub(super) fn taken_over(&self) -> Vec<String> {
         let watched = self.lock().clone();
-        let taken = |paths: &[PathBuf]| paths.iter().any(|path| path.exists());
-        watched.into_iter().filter(|(_, unless)| taken(unless)).map(|(run, _)| run).collect()
+        watched.into_iter().filter(|(_, held)| held.is_taken_over()).map(|(run, _)| run).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<PathBuf>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, HeldDir>> {
         // Nothing panics while it holds this.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -68,17 +71,34 @@ pub(super) fn start(
     taken_over: impl Fn(String) + Send + 'static,
 ) -> anyhow::Result<()> {
     let heart = Heart { path, host, last: None };
-    let thread = std::thread::Builder::new().name("heart".to_owned());
-    let beat = move || beat_for_ever(heart, every, &watched, taken_over);
-    thread.spawn(beat).context("cannot start a thread")?;
+    // Two threads: one file that hangs must not keep us from seeing what happens to the others.
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    thread("heart").spawn(move || beat_for_ever(heart, every)).context("cannot start a thread")?;
+    let look = move || {
+        loop {
+            watched.taken_over().into_iter().for_each(&taken_over);
+            std::thread::sleep(every);
+        }
+    };
+    thread("watch").spawn(look).context("cannot start a thread")?;
     Ok(())
 }
 
-fn beat_for_ever(mut heart: Heart, every: Duration, watched: &Watched, taken_over: impl Fn(String)) {
+/// Whose heart it is, by the name of its file.
+pub(super) fn owner(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn beat_for_ever(mut heart: Heart, every: Duration) {
     let mut said = false;
     loop {
         match heart.beat() {
             Ok(()) => said = false,
+            // The daemon makes it when it has looked at RESULTS_DIR for the first time.
+            Err(error) if heart.last.is_none() && error.kind() == io::ErrorKind::NotFound => {
+                std::thread::sleep(every.min(FIRST_PAUSE));
+                continue;
+            }
             Err(error) if !said => {
                 let path = heart.path.display();
                 tracing::warn!(
@@ -88,41 +108,36 @@ fn beat_for_ever(mut heart: Heart, every: Duration, watched: &Watched, taken_ove
             }
             Err(_) => {}
         }
-        watched.taken_over().into_iter().for_each(&taken_over);
         std::thread::sleep(every);
     }
 }
 
 impl Heart {
     fn beat(&mut self) -> io::Result<()> {
-        if let Some(parent) = self.path.parent() {
-            make(parent)?;
-        }
         let last = match self.last {
-            Some(last) => last,
-            None => last_beat(&self.path)?,
+            Some(last) if self.path.try_exists()? => last,
+            _ => last_beat(&self.path)?,
         };
         let beat = Beat {
             v: 1,
-            owner: self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            owner: owner(&self.path),
             host: self.host.clone(),
             pid: std::process::id(),
             beat: last.wrapping_add(1),
         };
         let mut text = serde_json::to_vec(&beat).expect("it holds only strings and numbers");
         text.push(b'\n');
-        replace(&self.path, &text)?;
+        // It is made by the daemon: where it is not there, something else is in the place of RESULTS_DIR. On a full disk
+        // there is no room for a second one, and the others must not think that we are dead.
+        replace(&self.path, &text).map(drop).or_else(|_| overwrite(&self.path, &text))?;
         self.last = Some(beat.beat);
         Ok(())
     }
 }
 
-/// Only the last directory: when `RESULTS_DIR` is not mounted, none must be made in its place.
-fn make(directory: &Path) -> io::Result<()> {
-    match DirBuilder::new().create(directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
+/// The text never gets shorter, and who reads it only looks whether it changes.
+fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
+    File::options().write(true).open(path)?.write_all(text)
 }
 
 /// The number goes on where an earlier keeper stopped: an old number must not come again.
@@ -130,7 +145,6 @@ fn last_beat(path: &Path) -> io::Result<u64> {
     match std::fs::read(path) {
         // What is damaged changes with the next beat, whatever its number.
         Ok(text) => Ok(serde_json::from_slice::<Beat>(&text).map_or(0, |beat| beat.beat)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error),
     }
 }
@@ -144,6 +158,8 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join(".owners/o1.json");
         let heart = || Heart { path: path.clone(), host: "node1".to_owned(), last: None };
+        std::fs::create_dir(temp.path().join(".owners")).unwrap();
+        std::fs::write(&path, "").unwrap();
         let mut first = heart();
         first.beat().unwrap();
         first.beat().unwrap();

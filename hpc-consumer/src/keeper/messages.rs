@@ -19,6 +19,8 @@ pub(super) const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ToKeeper {
+    /// The first that a keeper hears, with what only the daemon can know: what stands in the keeper's file.
+    Hello { token: String },
     /// Begin a run. One that is known is not begun again.
     Start(Start),
     /// End a run.
@@ -36,7 +38,7 @@ pub(super) enum ToKeeper {
 #[serde(rename_all = "snake_case")]
 pub(super) enum FromKeeper {
     /// The first that a daemon hears.
-    Hello { v: u32, pid: u32 },
+    Hello { v: u32, pid: u32, token: String },
     /// A run is over, and it is written down how.
     Ended { run: String, finished: Finished },
     /// All runs that are not forgotten.
@@ -65,8 +67,8 @@ pub(super) struct Start {
     /// The directory for its logs.
     pub(super) logs: PathBuf,
     pub(super) limits: Limits,
-    /// As long as none of these exists the run is the daemon's; once one does, it is not begun, or ended.
-    pub(super) unless: Vec<PathBuf>,
+    /// The final record of the job. Once it is there, or the directory is another one, the run is not the daemon's.
+    pub(super) record: PathBuf,
 }
 
 /// The same as it is written.
@@ -78,8 +80,7 @@ struct StartText {
     directory: Word,
     marks: Vec<(String, String)>,
     logs: Word,
-    #[serde(default)]
-    unless: Vec<Word>,
+    record: Word,
     time_ms: u64,
     grace_ms: u64,
     log_bytes: u64,
@@ -118,7 +119,7 @@ impl From<Start> for StartText {
             directory: directory.into_os_string().into(),
             marks: start.marks,
             logs: start.logs.into_os_string().into(),
-            unless: start.unless.into_iter().map(|path| path.into_os_string().into()).collect(),
+            record: start.record.into_os_string().into(),
             time_ms: to_ms(start.limits.time),
             grace_ms: to_ms(start.limits.grace),
             log_bytes: start.limits.log_bytes,
@@ -137,7 +138,7 @@ impl From<StartText> for Start {
             },
             marks: text.marks,
             logs: OsString::from(text.logs).into(),
-            unless: text.unless.into_iter().map(|path| OsString::from(path).into()).collect(),
+            record: OsString::from(text.record).into(),
             limits: Limits {
                 time: Duration::from_millis(text.time_ms),
                 grace: Duration::from_millis(text.grace_ms),
@@ -180,13 +181,14 @@ mod tests {
             },
             marks: vec![("M".to_owned(), "j1.1".to_owned())],
             logs: "/r/j1".into(),
-            unless: vec!["/r/j1.json".into()],
+            record: "/r/j1.json".into(),
             limits: Limits { time: Duration::from_secs(3), grace: Duration::from_millis(4), log_bytes: 5 },
         };
         pinned(
             ToKeeper::Start(start),
-            r#"{"start":{"run":"j1.1","words":["sh",[255]],"environment":[["A","b"]],"directory":"/r/j1","marks":[["M","j1.1"]],"logs":"/r/j1","unless":["/r/j1.json"],"time_ms":3000,"grace_ms":4,"log_bytes":5}}"#,
+            r#"{"start":{"run":"j1.1","words":["sh",[255]],"environment":[["A","b"]],"directory":"/r/j1","marks":[["M","j1.1"]],"logs":"/r/j1","record":"/r/j1.json","time_ms":3000,"grace_ms":4,"log_bytes":5}}"#,
         );
+        pinned(ToKeeper::Hello { token: "t".to_owned() }, r#"{"hello":{"token":"t"}}"#);
         pinned(ToKeeper::End { run: "j1.1".to_owned() }, r#"{"end":{"run":"j1.1"}}"#);
         pinned(ToKeeper::Forget { runs: vec!["j1.1".to_owned()] }, r#"{"forget":{"runs":["j1.1"]}}"#);
         pinned(ToKeeper::List, r#""list""#);
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn what_the_keeper_says_format_unchanged() {
-        pinned(FromKeeper::Hello { v: 1, pid: 7 }, r#"{"hello":{"v":1,"pid":7}}"#);
+        pinned(FromKeeper::Hello { v: 1, pid: 7, token: "t".to_owned() }, r#"{"hello":{"v":1,"pid":7,"token":"t"}}"#);
         for (ended, text) in [
             (Ended::Exit(0), r#"{"exit":0}"#),
             (Ended::Signal(9), r#"{"signal":9}"#),

@@ -8,13 +8,16 @@ use std::fs::File;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
+use lifecycle::Run;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::book::{Line, State};
@@ -24,6 +27,7 @@ use super::journal::{self, Journal};
 use super::link::{self, Inbox, Outbox};
 use super::messages::{FromKeeper, Start, ToKeeper, VERSION};
 use crate::config::KeeperSettings;
+use crate::job::HeldDir;
 use crate::run::{self, Finished, FirstProcess};
 
 /// How long to wait for the first daemon.
@@ -42,6 +46,12 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The pause before a full disk is tried again, and before one more look for a daemon after an error.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long the file system may take to show the job directory before a run begins.
+const LOOK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a keeper that is told to end waits for the disk to take what it knows.
+const BEHIND_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How many ends of runs are taken in one turn.
 const NEWS_MAX: usize = 1_024;
 
@@ -59,15 +69,16 @@ pub(crate) async fn serve(settings: KeeperSettings) -> anyhow::Result<()> {
     let leftovers = book.take_over(origin.clone());
     if !leftovers.is_empty() {
         tracing::warn!("an earlier keeper has died; what is left of its runs is ended: {}", leftovers.len());
-        run::kill_leftovers(&leftovers).await;
     }
+    run::kill_leftovers(&leftovers, folder.dead_keeper(&origin)).await;
     let journal = Journal::begin(folder.journal(), book)?;
     let host = origin.host.clone();
-    let listener = listen(&folder, origin)?;
+    let (listener, card) = listen(&folder, origin)?;
     tracing::info!("the keeper {} of the runs of {} begins", std::process::id(), settings.state_dir.display());
 
     let (news, mut heard) = mpsc::unbounded_channel();
-    let mut keeper = Keeper::new(journal, news.clone());
+    let owner = heart::owner(&settings.heart);
+    let mut keeper = Keeper::new(journal, owner, news.clone());
     let taken_over = move |run| {
         // The loop listens for as long as there are runs.
         let _ = news.send(News::TakenOver(run));
@@ -85,21 +96,23 @@ pub(crate) async fn serve(settings: KeeperSettings) -> anyhow::Result<()> {
     let mut expected = true;
     let mut last_event = Instant::now();
     let mut batch = Vec::new();
+    let mut callers: JoinSet<Option<Daemon>> = JoinSet::new();
     loop {
         tokio::select! {
             () = signals.next() => keeper.stop_all(grace),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => if let Some(new) = Daemon::admit(stream) {
-                    if let Some(old) = daemon.replace(new) {
-                        old.task.abort();
-                    }
-                    expected = false;
-                },
+                Ok((stream, _)) => drop(callers.spawn(Daemon::admit(stream, card.clone()))),
                 Err(error) => {
                     tracing::warn!("a daemon cannot connect: {error}");
                     tokio::time::sleep(RETRY).await;
                 }
             },
+            Some(Ok(Some(new))) = callers.join_next() => {
+                if let Some(old) = daemon.replace(new) {
+                    old.task.abort();
+                }
+                expected = false;
+            }
             messages = hear(&mut daemon) => match messages {
                 Some(messages) => messages.into_iter().for_each(|message| keeper.obey(message)),
                 None => daemon = None,
@@ -118,7 +131,9 @@ pub(crate) async fn serve(settings: KeeperSettings) -> anyhow::Result<()> {
         }
         let done = keeper.journal.book().is_empty() || waited >= ENDS_KEPT;
         let alone = daemon.is_none() && !expected && !keeper.journal.is_behind() && done;
-        if keeper.alive.is_empty() && (alone || keeper.stopping) {
+        let told_to_end =
+            keeper.stopping.is_some_and(|since| !keeper.journal.is_behind() || since.elapsed() >= BEHIND_PATIENCE);
+        if keeper.alive.is_empty() && (alone || told_to_end) {
             break;
         }
     }
@@ -143,7 +158,7 @@ async fn lock(folder: &Folder) -> anyhow::Result<File> {
 }
 
 /// Listens, and then tells where.
-fn listen(folder: &Folder, origin: Origin) -> anyhow::Result<UnixListener> {
+fn listen(folder: &Folder, origin: Origin) -> anyhow::Result<(UnixListener, Arc<Card>)> {
     let socket = format!("hpc-queue-keeper-{:032x}", fastrand::u128(..));
     let listen = || -> io::Result<UnixListener> {
         let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(&socket)?)?;
@@ -153,8 +168,17 @@ fn listen(folder: &Folder, origin: Origin) -> anyhow::Result<UnixListener> {
     let listener = listen().context("the keeper cannot listen for the daemon")?;
     let pid = std::process::id();
     let started = run::started_at(i32::try_from(pid).unwrap_or_default());
-    folder.write_card(&Card { v: VERSION, pid, started, origin, socket })?;
-    Ok(listener)
+    let (daemon_token, keeper_token) = (token()?, token()?);
+    let card = Card { v: VERSION, pid, started, origin, socket, daemon_token, keeper_token };
+    folder.write_card(&card)?;
+    Ok((listener, Arc::new(card)))
+}
+
+/// What nobody can guess.
+fn token() -> anyhow::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("the system has no randomness: {error}"))?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 /// The daemon that is connected.
@@ -165,13 +189,19 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn admit(stream: UnixStream) -> Option<Self> {
+    /// Nothing is said to a caller that has not shown that it is the daemon.
+    async fn admit(stream: UnixStream, card: Arc<Card>) -> Option<Self> {
         if !link::is_ours(&stream) {
             tracing::warn!("a process of another user wanted to be the daemon of this keeper");
             return None;
         }
-        let (outbox, inbox, task) = link::open(stream);
-        outbox.send(FromKeeper::Hello { v: VERSION, pid: std::process::id() });
+        let (outbox, mut inbox, task) = link::open(stream);
+        let first: Vec<ToKeeper> = tokio::time::timeout(LAST_WORDS, inbox.next()).await.ok()?.ok()?;
+        if !matches!(first.as_slice(), [ToKeeper::Hello { token }] if *token == card.daemon_token) {
+            tracing::warn!("a process that is not the daemon wanted to speak to this keeper");
+            return None;
+        }
+        outbox.send(FromKeeper::Hello { v: VERSION, pid: card.pid, token: card.keeper_token.clone() });
         Some(Self { inbox, outbox, task })
     }
 
@@ -219,17 +249,22 @@ struct Keeper {
     told: Vec<FromKeeper>,
     watched: Watched,
     news: mpsc::UnboundedSender<News>,
-    stopping: bool,
+    /// Who the daemon is among those that share `RESULTS_DIR`.
+    owner: String,
+    /// Since when it is told to end.
+    stopping: Option<Instant>,
 }
 
 impl Keeper {
-    fn new(journal: Journal, news: mpsc::UnboundedSender<News>) -> Self {
+    fn new(journal: Journal, owner: String, news: mpsc::UnboundedSender<News>) -> Self {
         let (alive, watched) = (BTreeMap::new(), Watched::default());
-        Self { journal, alive, starts: Vec::new(), told: Vec::new(), watched, news, stopping: false }
+        Self { journal, alive, starts: Vec::new(), told: Vec::new(), watched, news, owner, stopping: None }
     }
 
     fn obey(&mut self, message: ToKeeper) {
         match message {
+            // Heard already.
+            ToKeeper::Hello { .. } => {}
             ToKeeper::Start(start) => self.start(start),
             ToKeeper::End { run } => {
                 if let Some(alive) = self.alive.get_mut(&run) {
@@ -249,11 +284,10 @@ impl Keeper {
             Some(State::Ended(finished)) => self.told.push(FromKeeper::Ended { run, finished: finished.clone() }),
             Some(State::Begun { .. } | State::CutOff(_)) => {}
             // Nobody is told: the daemon sees that this keeper goes, and the run begins under the next one.
-            None if self.stopping => tracing::warn!("run {run} is not begun, because the keeper ends"),
+            None if self.stopping.is_some() => tracing::warn!("run {run} is not begun, because the keeper ends"),
             None => {
                 self.journal.note(Line::Begin { run: run.clone(), marks: start.marks.clone() });
                 let (stop, stopped) = oneshot::channel();
-                self.watched.watch(&run, start.unless.clone());
                 self.alive.insert(run, Alive { stop: Some(stop), grace: start.limits.grace });
                 self.starts.push((start, stopped));
             }
@@ -287,7 +321,7 @@ impl Keeper {
 
     fn stop_all(&mut self, grace: Duration) {
         tracing::warn!("the keeper is told to end, and ends all runs: {}", self.alive.len());
-        self.stopping = true;
+        self.stopping.get_or_insert_with(Instant::now);
         self.alive.values_mut().for_each(|alive| alive.stop(grace));
     }
 
@@ -302,20 +336,13 @@ impl Keeper {
             run::make_room(self.alive.len());
         }
         for (start, stop) in starts {
-            // The whole machine may have stood still since the daemon sent this.
-            if start.unless.iter().any(|sign| sign.exists()) {
-                tracing::warn!("run {} is not begun: another daemon has taken its job over", start.run);
-                self.note(News::Ended(start.run, Finished::stopped_before()));
-            } else if written {
-                tokio::spawn(perform(start, stop, self.news.clone()));
+            if written {
+                let (owner, watched) = (self.owner.clone(), self.watched.clone());
+                tokio::spawn(perform(start, stop, owner, watched, self.news.clone()));
             } else {
                 let why = "the disk of STATE_DIR does not take the journal of the keeper, so no run is begun";
                 self.note(News::Ended(start.run, Finished::not_started(why.to_owned())));
             }
-        }
-        if written {
-            // For what was not begun after all.
-            self.journal.flush();
         }
         std::mem::take(&mut self.told)
     }
@@ -330,9 +357,45 @@ impl Alive {
     }
 }
 
+fn look_at_claim(directory: &Path, record: &Path, owner: &str, name: &str) -> io::Result<Option<HeldDir>> {
+    match Run::parse(name) {
+        Some(run) => HeldDir::find(directory, record, owner, &run),
+        None => Ok(None),
+    }
+}
+
 /// A run from its begin to its end.
-async fn perform(start: Start, stop: oneshot::Receiver<Duration>, news: mpsc::UnboundedSender<News>) {
-    let Start { run: name, command, marks, logs, limits, unless: _ } = start;
+async fn perform(
+    start: Start,
+    stop: oneshot::Receiver<Duration>,
+    owner: String,
+    watched: Watched,
+    news: mpsc::UnboundedSender<News>,
+) {
+    let Start { run: name, command, marks, logs, limits, record } = start;
+    // The whole machine may have stood still since the daemon sent this, and another one has taken the job over.
+    let look = {
+        let (logs, name) = (logs.clone(), name.clone());
+        tokio::task::spawn_blocking(move || look_at_claim(&logs, &record, &owner, &name))
+    };
+    let refused = match tokio::time::timeout(LOOK_PATIENCE, look).await {
+        Ok(Ok(Ok(Some(held)))) => {
+            watched.watch(&name, held);
+            None
+        }
+        Ok(Ok(Ok(None))) => {
+            tracing::warn!("run {name} is not begun: another daemon has taken its job over");
+            Some(Finished::stopped_before())
+        }
+        Ok(Ok(Err(error))) => {
+            Some(Finished::not_started(format!("the job directory {} cannot be looked at: {error}", logs.display())))
+        }
+        Ok(Err(_)) | Err(_) => Some(Finished::not_started("RESULTS_DIR does not answer".to_owned())),
+    };
+    if let Some(finished) = refused {
+        let _ = news.send(News::Ended(name, finished));
+        return;
+    }
     let begun = |first| {
         // The loop listens for as long as there are runs, as below.
         let _ = news.send(News::Began(name.clone(), first));
@@ -389,6 +452,9 @@ mod tests {
             environment: vec![("M".into(), run.into())],
             directory: directory.to_owned(),
         };
+        if directory.exists() {
+            claim(run, directory, "o1");
+        }
         let limits = Limits { time: Duration::from_secs(60), grace: Duration::from_secs(5), log_bytes: 4_096 };
         ToKeeper::Start(Start {
             run: run.to_owned(),
@@ -396,8 +462,17 @@ mod tests {
             marks: vec![("M".to_owned(), run.to_owned())],
             logs: directory.to_owned(),
             limits,
-            unless: vec![directory.join(format!("{run}.taken"))],
+            record: directory.join(format!("{run}.record")),
         })
+    }
+
+    /// As the daemon of this owner leaves it for a run.
+    fn claim(run: &str, directory: &Path, owner: &str) {
+        let Run { job_id, attempt } = Run::parse(run).unwrap();
+        let meta = format!(
+            r#"{{"v":1,"job_id":"{job_id}","attempt":{attempt},"owner":"{owner}","host":"h","started_at":"2026-11-21T00:00:00Z"}}"#
+        );
+        std::fs::write(directory.join("meta.json"), meta).unwrap();
     }
 
     fn keeper(journal: &Path) -> (Keeper, mpsc::UnboundedReceiver<News>) {
@@ -405,7 +480,7 @@ mod tests {
         book.take_over(Origin::here());
         let (news, heard) = mpsc::unbounded_channel();
         let journal = Journal::begin(journal.to_owned(), book).unwrap();
-        (Keeper::new(journal, news), heard)
+        (Keeper::new(journal, "o1".to_owned(), news), heard)
     }
 
     /// Lets the runs go on until one has ended.
@@ -466,16 +541,17 @@ mod tests {
     async fn a_run_that_was_taken_over_is_not_begun_and_does_not_go_on() {
         let temp = tempfile::tempdir().unwrap();
         let (mut keeper, mut heard) = keeper(&temp.path().join("journal"));
-        std::fs::write(temp.path().join("j1.1.taken"), "").unwrap();
         keeper.obey(start("j1.1", temp.path(), "echo 1 > begun"));
-        let told = keeper.turn();
-        let [FromKeeper::Ended { finished, .. }] = told.as_slice() else { panic!("{told:?}") };
-        assert!(finished.ended == Ended::Stopped && !temp.path().join("begun").exists());
+        claim("j1.2", temp.path(), "o2");
+        keeper.turn();
+        assert_eq!(next_end(&mut keeper, &mut heard).await.ended, Ended::Stopped);
+        assert!(!temp.path().join("begun").exists());
 
         keeper.obey(start("j2.1", temp.path(), "sleep 600"));
         keeper.turn();
+        keeper.note(heard.recv().await.unwrap());
         assert_eq!(keeper.watched.taken_over(), Vec::<String>::new());
-        std::fs::write(temp.path().join("j2.1.taken"), "").unwrap();
+        std::fs::write(temp.path().join("j2.1.record"), "").unwrap();
         assert_eq!(keeper.watched.taken_over(), ["j2.1"]);
         keeper.note(News::TakenOver("j2.1".to_owned()));
         assert_eq!(next_end(&mut keeper, &mut heard).await.ended, Ended::Stopped);

@@ -22,8 +22,11 @@ pub(crate) struct Leftover {
 }
 
 /// Kills what is left of all these runs. They are looked for together: a look at every process takes its time.
-pub(crate) async fn kill_leftovers(runs: &[Leftover]) {
-    if runs.is_empty() {
+///
+/// All runs of a keeper are in its session, `dead`: also one whose first process it had no time to write down, and a
+/// container, which carries no marks.
+pub(crate) async fn kill_leftovers(runs: &[Leftover], dead: Option<FirstProcess>) {
+    if runs.is_empty() && dead.is_none() {
         return;
     }
     let marks: Vec<Vec<Vec<u8>>> = runs.iter().map(|run| tree::as_in_environ(&run.marks)).collect();
@@ -31,7 +34,7 @@ pub(crate) async fn kill_leftovers(runs: &[Leftover]) {
     let roots = alive_roots(&tree::processes(), runs);
     let end = Instant::now() + PATIENCE;
     loop {
-        let found = find(&tree::processes(), &roots, &marks);
+        let found = find(&tree::processes(), &roots, &marks, dead);
         if found.is_empty() {
             return;
         }
@@ -51,7 +54,12 @@ fn alive_roots(processes: &BTreeMap<i32, Process>, runs: &[Leftover]) -> BTreeSe
     runs.iter().filter_map(|run| run.first).filter(same).map(|first| first.pid).collect()
 }
 
-fn find(processes: &BTreeMap<i32, Process>, roots: &BTreeSet<i32>, marks: &[Vec<Vec<u8>>]) -> Vec<i32> {
+fn find(
+    processes: &BTreeMap<i32, Process>,
+    roots: &BTreeSet<i32>,
+    marks: &[Vec<Vec<u8>>],
+    dead: Option<FirstProcess>,
+) -> Vec<i32> {
     let own = rustix::process::getpid().as_raw_pid();
     let is_alive = |pid: i32, process: &Process| pid > 1 && pid != own && !process.zombie;
     let alive: Vec<(i32, &Process)> = processes
@@ -60,7 +68,14 @@ fn find(processes: &BTreeMap<i32, Process>, roots: &BTreeSet<i32>, marks: &[Vec<
         .filter(|&(pid, process)| is_alive(pid, process))
         .collect();
     let led = |pid: i32, process: &Process| [pid, process.group, process.session].iter().any(|id| roots.contains(id));
-    let proven = alive.iter().filter(|&&(pid, process)| led(pid, process) || is_marked(pid, marks));
+    // A session keeps its number for as long as one of its processes lives. Its leader must be gone: it is the keeper.
+    let of_dead = |process: &Process| {
+        dead.is_some_and(|dead| {
+            let gone = processes.get(&dead.pid).is_none_or(|leader| leader.zombie);
+            process.session == dead.pid && process.started >= dead.started && gone
+        })
+    };
+    let proven = alive.iter().filter(|&&(pid, process)| led(pid, process) || of_dead(process) || is_marked(pid, marks));
     let proven: BTreeSet<i32> = proven.map(|&(pid, _)| pid).collect();
     let ours = alive.iter().map(|&(pid, _)| pid);
     ours.filter(|&pid| tree::descends(processes, pid, |at| proven.contains(&at))).collect()
@@ -103,7 +118,7 @@ mod tests {
             Leftover { marks: by_mark, first: None },
             Leftover { marks: mark("of no process"), first: Some(reused_number) },
         ];
-        kill_leftovers(&runs).await;
+        kill_leftovers(&runs, None).await;
         assert!(!children[0].wait().await.unwrap().success() && !children[1].wait().await.unwrap().success());
         assert!(children[2].try_wait().unwrap().is_none(), "its number was known, and not its start");
     }

@@ -155,6 +155,9 @@ pub(super) fn explain(error: rusqlite::Error, path: &Path) -> anyhow::Error {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => anyhow!(
             "another program has it open ({error}); end that, for example a sqlite3 that looks at it, and start again"
         ),
+        Some(ErrorCode::CannotOpen) => {
+            anyhow!("{error}; look whether its disk is full, and whether its directory may be written")
+        }
         Some(_) => error.into(),
     }
 }

@@ -83,7 +83,8 @@ fn show(
     shown: fn(Report) -> Report,
 ) -> anyhow::Result<Exit> {
     if !state_dir.is_dir() {
-        eprintln!(
+        let _ = writeln!(
+            std::io::stderr(),
             "hpc-consumer: there is no directory {}: no daemon was started with this STATE_DIR",
             state_dir.display()
         );
