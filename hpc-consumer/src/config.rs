@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use program::LogArgs;
 use protocol::limits;
 
-use crate::run::{Apptainer, Bare, Limits, Runtime, Unpacked};
+use crate::run::{Apptainer, Bare, Invocation, Limits, Runtime, Unpacked};
 use crate::store::Format;
 
 /// How often a job that another daemon holds is looked at.
@@ -426,6 +426,11 @@ impl ShowCommand {
         let command = self.runtime.resolve(&job_dir)?.command(&job_id, &job_dir);
         Ok(command.to_shell_line())
     }
+}
+
+/// How this program was started; to be called before a settings file is read into its environment.
+pub(crate) fn invocation() -> Invocation {
+    Invocation::new(std::env::args_os().skip(1).collect(), std::env::vars_os().collect())
 }
 
 /// What apptainer, or a bare command, needs of our environment; all else stays with us: it holds our secrets.

@@ -59,7 +59,7 @@ fn host() -> String {
 }
 
 fn settings() -> anyhow::Result<Resolved> {
-    let invocation = Invocation::of_this_process();
+    let invocation = config::invocation();
     program::load_env_file(std::env::args_os())?;
     let cli = Cli::parse();
     cli.log.init()?;

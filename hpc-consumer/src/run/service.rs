@@ -22,9 +22,8 @@ pub(crate) struct Invocation {
 }
 
 impl Invocation {
-    /// Of this process; to be called before a settings file is read into its environment.
-    pub(crate) fn of_this_process() -> Self {
-        Self { arguments: std::env::args_os().skip(1).collect(), environment: std::env::vars_os().collect() }
+    pub(crate) fn new(arguments: Vec<OsString>, environment: Vec<(OsString, OsString)>) -> Self {
+        Self { arguments, environment }
     }
 
     /// Would a new start take its settings? What is wrong with them is said on stderr.

@@ -40,7 +40,7 @@ fn try_open(path: &Path, owner: &str, boot_id: &str) -> anyhow::Result<Database>
     connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE").map_err(explained)?;
     let is_new = !check(&connection, path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(explained)?;
-    prepare(&connection)?;
+    prepare(&connection).map_err(explained)??;
     if is_new {
         database::create(&connection, owner, boot_id).map_err(explained)?;
     }
@@ -48,14 +48,16 @@ fn try_open(path: &Path, owner: &str, boot_id: &str) -> anyhow::Result<Database>
 }
 
 /// How commits reach the disk.
-fn prepare(connection: &Connection) -> anyhow::Result<()> {
+fn prepare(connection: &Connection) -> rusqlite::Result<anyhow::Result<()>> {
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
-    ensure!(mode == "wal", "SQLite offers the journal mode {mode} and not WAL");
+    if mode != "wal" {
+        return Ok(Err(anyhow!("SQLite offers the journal mode {mode} and not WAL")));
+    }
     // FULL: a commit is on the medium, not only in the operating system's memory. 4,000 pages are 16 MB of log,
     // which then goes to the file in one go.
     connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000")?;
     connection.execute_batch("PRAGMA cache_size = -8000; PRAGMA temp_store = MEMORY")?;
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// The jobs in the file, and since when each is in its stage. Nothing at all is written; nobody else may have the
