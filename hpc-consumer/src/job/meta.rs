@@ -98,7 +98,7 @@ impl HeldDir {
         let inode = fs::symlink_metadata(path)?.ino();
         let file = read_own_file(rustix::fs::CWD, &path.join("meta.json"))?;
         let ours = meta_of(&run.job_id, &file).is_some_and(|meta| meta.owner == owner && meta.attempt == run.attempt);
-        let held = ours && !record.try_exists()? && fs::symlink_metadata(path)?.ino() == inode;
+        let held = ours && !record.try_exists()?;
         Ok(held.then(|| Self { path: path.to_owned(), inode, record: record.to_owned() }))
     }
 

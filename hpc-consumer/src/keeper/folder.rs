@@ -145,14 +145,22 @@ impl Folder {
     }
 }
 
+/// The same, and on the disk before the old one goes: a network file system may say only then that there is no room.
+pub(super) fn replace_synced(path: &Path, content: &[u8]) -> io::Result<File> {
+    put_in_place(path, content, File::sync_data)
+}
+
 /// Puts a file in place of another, whole, and returns it, to be written further.
 pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<File> {
+    put_in_place(path, content, |_| Ok(()))
+}
+
+fn put_in_place(path: &Path, content: &[u8], before: impl Fn(&File) -> io::Result<()>) -> io::Result<File> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".new");
     let mut file = File::create(&aside)?;
     file.write_all(content)?;
-    // A network file system may say only now that there is no room.
-    file.sync_data()?;
+    before(&file)?;
     fs::rename(&aside, path)?;
     Ok(file)
 }

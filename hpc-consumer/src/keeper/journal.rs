@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::book::{Book, Line};
-use super::folder::replace;
+use super::folder::{replace, replace_synced};
 use super::link::push_line;
 
 /// A file below this size is not worth writing anew.
@@ -49,7 +49,7 @@ impl Journal {
     /// Begins a new file with what is known.
     pub(super) fn begin(path: PathBuf, book: Book) -> anyhow::Result<Self> {
         let lines = as_bytes(&book);
-        let file = replace(&path, &lines)
+        let file = put(&path, &lines, &book)
             .with_context(|| format!("the journal of the keeper {} cannot be written", path.display()))?;
         let bytes = lines.len() as u64;
         Ok(Self { path, file, book, waiting: Vec::new(), bytes, bytes_rewritten: bytes, said: false })
@@ -86,7 +86,7 @@ impl Journal {
     /// Writes the file anew, with what is still needed. Room may be found like this when there is none to append.
     pub(super) fn rewrite(&mut self) {
         let lines = as_bytes(&self.book);
-        let outcome = replace(&self.path, &lines).map(|file| {
+        let outcome = put(&self.path, &lines, &self.book).map(|file| {
             self.file = file;
             self.waiting.clear();
             self.bytes = lines.len() as u64;
@@ -142,6 +142,11 @@ impl Journal {
             _ => {}
         }
     }
+}
+
+/// There is nothing to lose, and nothing to wait for, as long as no run is known.
+fn put(path: &Path, lines: &[u8], book: &Book) -> io::Result<File> {
+    if book.is_empty() { replace(path, lines) } else { replace_synced(path, lines) }
 }
 
 fn as_bytes(book: &Book) -> Vec<u8> {

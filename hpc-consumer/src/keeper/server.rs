@@ -46,9 +46,6 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The pause before a full disk is tried again, and before one more look for a daemon after an error.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long the file system may take to show the job directory before a run begins.
-const LOOK_PATIENCE: Duration = Duration::from_secs(60);
-
 /// How long a keeper that is told to end waits for the disk to take what it knows.
 const BEHIND_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -374,23 +371,19 @@ async fn perform(
 ) {
     let Start { run: name, command, marks, logs, limits, record } = start;
     // The whole machine may have stood still since the daemon sent this, and another one has taken the job over.
-    let look = {
-        let (logs, name) = (logs.clone(), name.clone());
-        tokio::task::spawn_blocking(move || look_at_claim(&logs, &record, &owner, &name))
-    };
-    let refused = match tokio::time::timeout(LOOK_PATIENCE, look).await {
-        Ok(Ok(Ok(Some(held)))) => {
+    // Here and not on another thread: to begin the run is to enter the same directory, which hangs as well if this does.
+    let refused = match look_at_claim(&logs, &record, &owner, &name) {
+        Ok(Some(held)) => {
             watched.watch(&name, held);
             None
         }
-        Ok(Ok(Ok(None))) => {
+        Ok(None) => {
             tracing::warn!("run {name} is not begun: another daemon has taken its job over");
             Some(Finished::stopped_before())
         }
-        Ok(Ok(Err(error))) => {
+        Err(error) => {
             Some(Finished::not_started(format!("the job directory {} cannot be looked at: {error}", logs.display())))
         }
-        Ok(Err(_)) | Err(_) => Some(Finished::not_started("RESULTS_DIR does not answer".to_owned())),
     };
     if let Some(finished) = refused {
         let _ = news.send(News::Ended(name, finished));
