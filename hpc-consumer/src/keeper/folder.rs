@@ -111,7 +111,8 @@ impl Folder {
             card.origin == Origin::here()
                 && card.pid != std::process::id()
                 && card.started != 0
-                && i32::try_from(card.pid).is_ok_and(|pid| crate::run::started_at(pid) == card.started)
+                && i32::try_from(card.pid)
+                    .is_ok_and(|pid| crate::run::is_running(FirstProcess { pid, started: card.started }))
         })
     }
 

@@ -30,7 +30,7 @@ pub(crate) use children::reap_orphans;
 pub(crate) use leftovers::{Leftover, kill_leftovers};
 pub(crate) use process::{Ended, Finished, make_room, run};
 pub(crate) use service::{Invocation, Service, start_service};
-pub(crate) use tree::{FirstProcess, started_at};
+pub(crate) use tree::{FirstProcess, is_running, started_at};
 pub(crate) use unpacked::Unpacked;
 
 /// Prepares this process for runs: what they leave behind becomes its own.

@@ -112,6 +112,11 @@ impl Tree {
     }
 }
 
+/// Does this very process run? One that has ended and only waits to be noticed does not.
+pub(crate) fn is_running(first: FirstProcess) -> bool {
+    process(first.pid).is_some_and(|process| !process.zombie && process.started == first.started)
+}
+
 /// When a process started, in clock ticks since the machine did; 0 when there is no such process.
 pub(crate) fn started_at(pid: i32) -> u64 {
     process(pid).map_or(0, |process| process.started)
