@@ -7,26 +7,26 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::Future;
-use std::io::IsTerminal as _;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use lifecycle::{Delivery, Effect, Ending, Event, Fact, Failure, Lifecycle, Phase, Run, Stage, Step};
 use program::Exit;
-use protocol::{FailureClass, JobId, JobMessage, Json};
+use protocol::{FailureClass, JobId, JobMessage};
 use queues::Client;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use crate::config::Settings;
 use crate::job::{Conclusion, Node, ResultsDir};
 use crate::keeper::{self, Keeper};
 use crate::notices;
-use crate::run::{Finished, Invocation};
+use crate::process::{Asked, Clock, Signals, abort_on_panic, reap_for_ever};
+use crate::run::Invocation;
 use crate::store::{Problem, StateLock, Store};
 use crate::viewer::{Viewer, Watched};
+use crate::work::{Work, lock};
 
 /// How many events are stepped for one transaction at most.
 const EVENTS_MAX: usize = 1_000;
@@ -52,19 +52,6 @@ struct Daemon {
     keeper: Keeper,
     events: mpsc::UnboundedSender<Event>,
     work: Arc<Work>,
-}
-
-/// What is kept of jobs at work, so that the store need not be asked again.
-#[derive(Default)]
-struct Work {
-    /// Jobs without their input.
-    jobs: Mutex<HashMap<JobId, Arc<JobMessage>>>,
-    /// How runs ended.
-    finished: Mutex<HashMap<Run, Finished>>,
-    /// The store could not be read. It fails for good then, which a commit tells.
-    store_failed: Notify,
-    /// Why the keeper cannot be reached.
-    keeper_trouble: Mutex<Option<String>>,
 }
 
 /// Facts on their way to the disk, and what follows once they are there.
@@ -511,145 +498,12 @@ impl Starter {
     }
 }
 
-impl Work {
-    fn remember(&self, job: JobMessage) {
-        // The input is in input.json by now, and may be large.
-        let job = JobMessage { input: Json::default(), metadata: None, ..job };
-        lock(&self.jobs).insert(job.job_id.clone(), Arc::new(job));
-    }
-
-    fn job(&self, job_id: &JobId) -> Option<Arc<JobMessage>> {
-        lock(&self.jobs).get(job_id).cloned()
-    }
-
-    async fn job_from(&self, store: &Store, job_id: &JobId) -> Option<Arc<JobMessage>> {
-        if let Some(job) = self.job(job_id) {
-            return Some(job);
-        }
-        let message = match store.messages(vec![job_id.clone()]).await {
-            Ok(messages) => messages.into_iter().next().map(|(_, message)| message).unwrap_or_default(),
-            Err(problem) => {
-                tracing::error!("the state cannot be read: {problem}");
-                self.store_failed.notify_one();
-                return None;
-            }
-        };
-        match JobMessage::parse(&message) {
-            Ok(job) => {
-                self.remember(job);
-                self.job(job_id)
-            }
-            Err(error) => {
-                // Its run is not to be forgotten for that; to deal with what it left needs no more than its id.
-                tracing::error!(%job_id, "a stored job cannot be read: {error}");
-                let text = format!(r#"{{"job_id":"{job_id}","task":"unknown"}}"#);
-                JobMessage::parse(&text).ok().map(Arc::new)
-            }
-        }
-    }
-
-    fn finished(&self, run: &Run) -> Option<Finished> {
-        lock(&self.finished).get(run).cloned()
-    }
-
-    fn forget(&self, runs: &[Run]) {
-        let (mut jobs, mut finished) = (lock(&self.jobs), lock(&self.finished));
-        for run in runs {
-            jobs.remove(&run.job_id);
-            finished.remove(run);
-        }
-    }
-
-    /// What the keeper says, as an event.
-    fn hear(&self, said: keeper::Said) -> Event {
-        match said {
-            keeper::Said::Ended(run, finished) => match finished.cut_off() {
-                Some(what) => Event::RunCutOff(run, what),
-                None => {
-                    lock(&self.finished).insert(run.clone(), finished);
-                    Event::RunEnded(run)
-                }
-            },
-            keeper::Said::Runs { alive, ended, cut_off, complete } => {
-                *lock(&self.keeper_trouble) = None;
-                let mut runs: Vec<(Run, lifecycle::Sighting)> = Vec::new();
-                runs.extend(alive.into_iter().map(|run| (run, lifecycle::Sighting::Alive)));
-                for (run, finished) in ended {
-                    let sighting = match finished.cut_off() {
-                        Some(what) => lifecycle::Sighting::CutOff(what),
-                        None => {
-                            lock(&self.finished).insert(run.clone(), finished);
-                            lifecycle::Sighting::Ended
-                        }
-                    };
-                    runs.push((run, sighting));
-                }
-                runs.extend(cut_off.into_iter().map(|(run, what)| (run, lifecycle::Sighting::CutOff(what))));
-                Event::Observed(lifecycle::Observation { runs, complete })
-            }
-            keeper::Said::Gone => Event::KeeperGone,
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing panics while it holds one of these.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn failure(error: queues::Error) -> Failure {
     Failure { class: error.class, what: error.to_string(), jitter: fastrand::f64() }
 }
 
 fn delivery(delivery: queues::Delivery) -> Delivery {
     Delivery { lease_id: delivery.lease_id, body: delivery.body, deliveries: delivery.deliveries }
-}
-
-/// The time since the Unix epoch: what the clock said at the start, and from then on how much time has passed.
-struct Clock {
-    wall: Duration,
-    started: Instant,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self { wall: wall(), started: Instant::now() }
-    }
-
-    /// Never goes back.
-    fn now(&self) -> Duration {
-        self.wall + self.started.elapsed()
-    }
-
-    /// What the clock says, for what is kept beyond this process.
-    fn wall(&self) -> Duration {
-        wall()
-    }
-}
-
-fn wall() -> Duration {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
-}
-
-/// A part of the daemon that broke would never end, and what waits for it would wait for ever. After an abort the next
-/// start goes on from what is stored.
-fn abort_on_panic() {
-    let told = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        told(info);
-        std::process::abort();
-    }));
-}
-
-/// As process 1 of a container we are the parent of every orphan, and nobody else buries them.
-fn reap_for_ever() -> anyhow::Result<()> {
-    let mut ended = signal(SignalKind::child())?;
-    tokio::spawn(async move {
-        while ended.recv().await.is_some() {
-            crate::run::reap_orphans()
-        }
-    });
-    Ok(())
 }
 
 /// How many runs the keeper still knows.
@@ -679,38 +533,4 @@ fn check_settings(invocation: Invocation, checked: mpsc::UnboundedSender<bool>) 
         });
         let _ = checked.send(valid);
     });
-}
-
-/// What a person or a service manager wants of the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    End,
-    Reload,
-}
-
-/// The signals that are for us. A hangup comes from a terminal that is closed, or asks for new settings where there is none.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-    at_terminal: bool,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            at_terminal: std::io::stderr().is_terminal(),
-        })
-    }
-
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.interrupt.recv() => Asked::End,
-            _ = self.terminate.recv() => Asked::End,
-            _ = self.hangup.recv() => if self.at_terminal { Asked::End } else { Asked::Reload },
-        }
-    }
 }

@@ -5,6 +5,9 @@
 //! | --- | --- |
 //! | `config` | every setting; the only place that reads the environment |
 //! | `daemon` | the loop between the pure crate `lifecycle` and the world |
+//! | `work` | what is kept of jobs at work |
+//! | `process` | the process itself: clock, signals |
+//! | `viewer` | keeps up to date what `jobs` and `status` show |
 //! | `notices` | what a person reads in its log |
 //! | `store` | what must not be forgotten, in `STATE_DIR`, and `hpc-consumer jobs` and `status`, which show it |
 //! | `keeper` | the process that holds the runs and outlives the daemon, and the daemon's side of it |
@@ -16,9 +19,11 @@ mod daemon;
 mod job;
 mod keeper;
 mod notices;
+mod process;
 mod run;
 mod store;
 mod viewer;
+mod work;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -51,6 +56,15 @@ enum Resolved {
     Jobs(PathBuf, Format),
     Status(PathBuf, Format),
     Keeper(KeeperSettings),
+}
+
+/// Handles files away from the reactor's thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // A panic is a broken invariant and stays one; nothing cancels these.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
 /// The name of this machine.

@@ -45,6 +45,7 @@ pub(crate) use self::files::ResultsDir;
 pub(crate) use self::meta::HeldDir;
 use self::record::Record;
 use self::whose::Signs;
+use crate::blocking;
 use crate::run::{CommandLine, Limits, Runtime};
 
 /// What all jobs of a daemon share.
@@ -198,15 +199,6 @@ impl Node {
 /// Milliseconds are as much as clocks of different machines agree on at best.
 fn now() -> Timestamp {
     protocol::timestamp_from_millis(Timestamp::now().as_millisecond())
-}
-
-/// Handles files away from the reactor's thread.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        // A panic is a broken invariant and stays one; nothing cancels these.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }
 
 #[cfg(test)]

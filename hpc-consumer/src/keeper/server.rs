@@ -15,7 +15,6 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use lifecycle::Run;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -28,6 +27,7 @@ use super::link::{self, Inbox, Outbox};
 use super::messages::{FromKeeper, Start, ToKeeper, VERSION};
 use crate::config::KeeperSettings;
 use crate::job::HeldDir;
+use crate::process::{Asked, Signals};
 use crate::run::{self, Finished, FirstProcess};
 
 /// How long to wait for the first daemon.
@@ -96,7 +96,8 @@ pub(crate) async fn serve(settings: KeeperSettings) -> anyhow::Result<()> {
     let mut callers: JoinSet<Option<Daemon>> = JoinSet::new();
     loop {
         tokio::select! {
-            () = signals.next() => keeper.stop_all(grace),
+            // It has no terminal, so a hangup means nothing to it; to ignore it would make its runs ignore it as well.
+            asked = signals.next() => if asked == Asked::End { keeper.stop_all(grace) },
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => drop(callers.spawn(Daemon::admit(stream, card.clone()))),
                 Err(error) => {
@@ -401,34 +402,6 @@ async fn perform(
     };
     let finished = run::run(command, &marks, &logs, &limits, begun, stop).await;
     let _ = news.send(News::Ended(name, finished));
-}
-
-/// The signals that end the keeper. It has no terminal, so a hangup means nothing to it; to ignore it would make its
-/// runs ignore it as well.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return,
-                _ = self.terminate.recv() => return,
-                _ = self.hangup.recv() => {}
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use super::apptainer::{Apptainer, last_lines};
+use crate::blocking;
 
 /// The longest that reading the table of contents of an image may take.
 const LIST_TIMEOUT: Duration = Duration::from_secs(120);
@@ -310,15 +311,6 @@ fn open_up(directory: &Path) {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             open_up(&entry.path());
         }
-    }
-}
-
-/// Handles files away from the reactor's thread.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        // A panic is a broken invariant and stays one; nothing cancels these.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

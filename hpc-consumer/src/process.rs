@@ -1,0 +1,87 @@
+//! This process itself: its clock, its signals, and what it owes to the system.
+
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The time since the Unix epoch: what the clock said at the start, and from then on how much time has passed.
+pub(super) struct Clock {
+    wall: Duration,
+    started: Instant,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self { wall: wall(), started: Instant::now() }
+    }
+
+    /// Never goes back.
+    pub(super) fn now(&self) -> Duration {
+        self.wall + self.started.elapsed()
+    }
+
+    /// What the clock says, for what is kept beyond this process.
+    pub(super) fn wall(&self) -> Duration {
+        wall()
+    }
+}
+
+fn wall() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// A part of the daemon that broke would never end, and what waits for it would wait for ever. After an abort the next
+/// start goes on from what is stored.
+pub(super) fn abort_on_panic() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        told(info);
+        std::process::abort();
+    }));
+}
+
+/// As process 1 of a container we are the parent of every orphan, and nobody else buries them.
+pub(super) fn reap_for_ever() -> anyhow::Result<()> {
+    let mut ended = signal(SignalKind::child())?;
+    tokio::spawn(async move {
+        while ended.recv().await.is_some() {
+            crate::run::reap_orphans()
+        }
+    });
+    Ok(())
+}
+
+/// What a person or a service manager wants of the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    End,
+    Reload,
+}
+
+/// The signals that are for us. A hangup comes from a terminal that is closed, or asks for new settings where there is none.
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+    at_terminal: bool,
+}
+
+impl Signals {
+    pub(super) fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            at_terminal: std::io::stderr().is_terminal(),
+        })
+    }
+
+    pub(super) async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.hangup.recv() => if self.at_terminal { Asked::End } else { Asked::Reload },
+        }
+    }
+}
