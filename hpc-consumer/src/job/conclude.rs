@@ -4,7 +4,7 @@
 //! it, and nothing is recorded for a run whose job another daemon has taken over.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lifecycle::{Concluded, Run};
@@ -39,12 +39,18 @@ impl Node {
             Ended::NotStarted(problem) => return Err(format!("the job cannot be started: {problem}")),
             Ended::Exit(_) | Ended::Signal(_) => {}
         }
-        let node = self.clone();
-        let scratch = blocking(move || node.results.probe()).await?;
+        let (node, ended_at_ms) = (self.clone(), finished.finished_at_ms);
+        let scratch = blocking(move || node.probe_files_about(ended_at_ms)).await?;
         if self.runtime.suspects_itself(&finished.ended, &finished.stderr_tail) {
-            return self.runtime.probe(&scratch).await;
+            return self.runtime.probe(&scratch).await.inspect_err(|problem| self.met(problem));
         }
         Ok(())
+    }
+
+    /// Can files be made now, and was there no trouble when a run ended?
+    fn probe_files_about(&self, ended_at_ms: i64) -> Result<PathBuf, String> {
+        let scratch = self.results.probe().inspect_err(|problem| self.met(problem))?;
+        self.trouble_near(ended_at_ms).map_or(Ok(scratch), Err)
     }
 
     pub(super) fn conclude_now(
@@ -92,11 +98,17 @@ impl Node {
                 return Ok(self.record(self.of_run(job, run, Some((Reason::Infrastructure, message)))));
             }
         };
+        let ended_at_ms = finished.finished_at_ms;
         let result = self.result(job, run, dir.as_ref(), finished)?;
         // A task that could not write its output on a full disk is not to blame for it.
-        if (result.reason == Some(Reason::Output) || self.results.is_full())
-            && let Err(problem) = self.results.probe()
-        {
+        let nodes_fault = if result.reason == Some(Reason::Output) {
+            self.probe_files_about(ended_at_ms).err()
+        } else if self.results.is_full() {
+            self.results.probe().err()
+        } else {
+            None
+        };
+        if let Some(problem) = nodes_fault {
             // An output that is there and can be used is kept until there is room for its record.
             let usable = result.status == Status::Completed && result.output_bytes.is_some();
             return Ok(if usable { Concluded::NodeBroken(problem) } else { Concluded::NodeFailed(problem) });
@@ -238,7 +250,9 @@ impl Node {
         self.results.write_record(&result.job_id, &text).map_or_else(
             |error| {
                 let place = self.results.record_path(&result.job_id);
-                Concluded::NodeBroken(format!("the final record {} cannot be written: {error}", place.display()))
+                let problem = format!("the final record {} cannot be written: {error}", place.display());
+                self.met(&problem);
+                Concluded::NodeBroken(problem)
             },
             Concluded::Recorded,
         )
@@ -352,6 +366,23 @@ mod tests {
         assert!(matches!(&concluded, Concluded::NodeFailed(problem) if problem.contains("no such program")));
         assert!(!case.temp.path().join("j1.json").exists(), "none of them is an end");
         assert!(matches!(case.conclude(finished(Ended::Exit(0)), true).await, Concluded::Recorded(_)));
+    }
+
+    #[tokio::test]
+    async fn a_failure_near_a_trouble_of_the_node_is_not_the_tasks_even_when_the_trouble_is_over() {
+        let case = Case::new().await;
+        case.node.met("the disk is full");
+        let at = |finished_at_ms| {
+            let Conclusion::Finished(seen) = finished(Ended::Exit(1)) else { panic!() };
+            Conclusion::Finished(Finished { finished_at_ms, ..seen })
+        };
+        let now_ms = super::now().as_millisecond();
+        for near in [now_ms, now_ms - 30_000, now_ms + 30_000] {
+            let concluded = case.conclude(at(near), true).await;
+            assert!(matches!(&concluded, Concluded::NodeFailed(problem) if problem.contains("the disk is full")));
+        }
+        assert_eq!(case.conclude(at(now_ms - 100_000), true).await, Concluded::TaskFailed, "it was before that");
+        assert_eq!(case.conclude(at(now_ms + 100_000), true).await, Concluded::TaskFailed, "it was after that");
     }
 
     #[tokio::test]

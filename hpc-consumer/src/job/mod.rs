@@ -33,7 +33,7 @@ mod whose;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lifecycle::{Claimed, Concluded, Run};
@@ -48,6 +48,10 @@ use self::whose::Signs;
 use crate::blocking;
 use crate::run::{CommandLine, Limits, Runtime};
 
+/// A run that failed so near to a trouble of the node is not blamed: the node may have been well again when it was
+/// looked at.
+const TROUBLE_REACHES: Duration = Duration::from_secs(60);
+
 /// What all jobs of a daemon share.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -60,6 +64,8 @@ pub(crate) struct Node {
     /// For how long another daemon shows no sign of life before its jobs are taken over.
     stale: Duration,
     signs: Signs,
+    /// The last trouble that the node was seen in, and when, in milliseconds since the Unix epoch.
+    trouble: Mutex<Option<(i64, String)>>,
 }
 
 /// All that is needed to begin a run.
@@ -85,21 +91,43 @@ impl Node {
         owner: String,
         stale: Duration,
     ) -> Self {
-        Self { results, runtime, limits, host, owner, stale, signs: Signs::default() }
+        Self { results, runtime, limits, host, owner, stale, signs: Signs::default(), trouble: Mutex::default() }
     }
 
     /// Is all there that a job needs?
     pub(crate) async fn probe(&self) -> Result<(), String> {
         let results = self.results.clone();
-        let scratch = blocking(move || results.probe()).await?;
-        self.runtime.probe(&scratch).await
+        let probed = match blocking(move || results.probe()).await {
+            Ok(scratch) => self.runtime.probe(&scratch).await,
+            Err(problem) => Err(problem),
+        };
+        probed.inspect_err(|problem| self.met(problem))
+    }
+
+    /// Remembers that the node is in trouble.
+    fn met(&self, problem: &str) {
+        // Nothing panics while it holds this.
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        *trouble = Some((now().as_millisecond(), problem.to_owned()));
+    }
+
+    /// The trouble that the node was in when a run ended, or shortly before or after.
+    fn trouble_near(&self, ended_at_ms: i64) -> Option<String> {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let (met_at_ms, problem) = trouble.as_ref()?;
+        let distance = Duration::from_millis(met_at_ms.abs_diff(ended_at_ms));
+        (distance <= TROUBLE_REACHES).then(|| format!("about when the run ended, {problem}"))
     }
 
     /// Claims the directory of a job for its next attempt. `last_attempt` is the last one of ours that was launched,
     /// or 0; `rerunnable` tells whether the job may be started again when an attempt elsewhere was cut off.
     pub(crate) async fn claim(self: &Arc<Self>, job: &JobMessage, last_attempt: u32, rerunnable: bool) -> Claimed {
         let (node, wanted) = (self.clone(), Wanted::new(job));
-        blocking(move || node.claim_now(&wanted, last_attempt, rerunnable, Instant::now())).await
+        let claimed = blocking(move || node.claim_now(&wanted, last_attempt, rerunnable, Instant::now())).await;
+        if let Claimed::NodeBroken(problem) = &claimed {
+            self.met(problem);
+        }
+        claimed
     }
 
     /// Gives up the claim for a run that was not begun, or that the node failed.
