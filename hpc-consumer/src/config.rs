@@ -299,9 +299,8 @@ impl RunSettings {
             "an API token with the permission Queues: Edit",
         );
         needed.check()?;
-        if !["http://", "https://"].iter().any(|scheme| queue.cf_api_base_url.starts_with(scheme)) {
-            bail!("CF_API_BASE_URL is not an http or https URL: {}", queue.cf_api_base_url);
-        }
+        let endpoint = queues::Endpoint { base_url: queue.cf_api_base_url, account_id, api_token };
+        endpoint.url()?;
         if results_dir.starts_with("~") {
             bail!("RESULTS_DIR begins with ~, which only a shell expands; write the whole path");
         }
@@ -311,7 +310,7 @@ impl RunSettings {
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
         Ok(Settings {
-            endpoint: queues::Endpoint { base_url: queue.cf_api_base_url, account_id, api_token },
+            endpoint,
             jobs_queue,
             results_queue,
             runtime: runtime.resolve(&results_dir)?,

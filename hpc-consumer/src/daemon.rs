@@ -67,8 +67,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     let signals = Signals::listen()?;
     abort_on_panic();
     let http = queues::http_client().context("cannot set up HTTPS")?;
-    let client = Client::new(http, &settings.endpoint)
-        .with_context(|| format!("CF_API_BASE_URL is not an http or https URL: {}", settings.endpoint.base_url))?;
+    let client = Client::new(http, &settings.endpoint)?;
     let host = crate::host();
     let lock = StateLock::take(&settings.state_dir, settings.take_over)?;
     let opened = Store::open(&settings.state_dir)?;

@@ -48,10 +48,8 @@ pub(crate) struct Received {
 impl Receiver {
     /// Makes the inbox ready and sets up the client.
     pub(crate) fn new(http: reqwest::Client, queue: ResultsQueue, inbox: Inbox) -> anyhow::Result<Self> {
-        let client = Client::new(http, &queue.endpoint).ok_or_else(|| {
-            let url = &queue.endpoint.base_url;
-            Failure::with(Exit::Usage, format!("CF_API_BASE_URL is no http or https address: {url}"))
-        })?;
+        let client =
+            Client::new(http, &queue.endpoint).map_err(|error| Failure::with(Exit::Usage, error.to_string()))?;
         inbox.prepare()?;
         Ok(Self {
             client,

@@ -31,6 +31,31 @@ pub struct Endpoint {
     pub api_token: String,
 }
 
+/// Why a base URL cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnusableUrl {
+    /// It has another scheme, or none.
+    #[error("CF_API_BASE_URL is no http or https address: {0}")]
+    NotHttp(String),
+    /// It has a user name or a password in it. The text must not repeat them.
+    #[error(
+        "CF_API_BASE_URL holds a user name or a password, which would stand in logs; the API asks only for its token"
+    )]
+    Credentials,
+}
+
+impl Endpoint {
+    /// The base URL, if it can be used.
+    pub fn url(&self) -> Result<Url, UnusableUrl> {
+        let not_http = || UnusableUrl::NotHttp(self.base_url.clone());
+        let url = Url::parse(&self.base_url).map_err(|_| not_http())?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(UnusableUrl::Credentials);
+        }
+        if matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err(not_http()) }
+    }
+}
+
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint")
@@ -97,14 +122,15 @@ pub struct Settled {
 }
 
 impl Client {
-    /// A client; `None` when the base URL is no `http` or `https` URL.
-    pub fn new(http: reqwest::Client, endpoint: &Endpoint) -> Option<Self> {
-        let mut queues = Url::parse(&endpoint.base_url).ok()?;
-        if !matches!(queues.scheme(), "http" | "https") {
-            return None;
-        }
-        queues.path_segments_mut().ok()?.pop_if_empty().extend(["accounts", &endpoint.account_id, "queues"]);
-        Some(Self { http, queues, api_token: endpoint.api_token.clone() })
+    /// A client; an error when the base URL cannot be used.
+    pub fn new(http: reqwest::Client, endpoint: &Endpoint) -> Result<Self, UnusableUrl> {
+        let mut queues = endpoint.url()?;
+        queues.path_segments_mut().expect("an http or https URL has a path").pop_if_empty().extend([
+            "accounts",
+            &endpoint.account_id,
+            "queues",
+        ]);
+        Ok(Self { http, queues, api_token: endpoint.api_token.clone() })
     }
 
     /// Pulls up to `batch_size` messages, each leased for `visibility_timeout`.
@@ -261,4 +287,29 @@ fn millis(duration: Duration) -> u64 {
 /// The specification has all numbers as floating point. Saturates; no count is negative.
 fn count(number: f64) -> u64 {
     number as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_url_is_refused_without_repeating_a_secret() {
+        let endpoint = |base_url: &str| Endpoint {
+            base_url: base_url.to_owned(),
+            account_id: String::new(),
+            api_token: String::new(),
+        };
+        for usable in ["http://127.0.0.1:8787/client/v4", "https://api.cloudflare.com/client/v4/"] {
+            assert!(endpoint(usable).url().is_ok(), "{usable}");
+        }
+        for unusable in ["", "api.cloudflare.com", "ftp://x"] {
+            assert_eq!(endpoint(unusable).url(), Err(UnusableUrl::NotHttp(unusable.to_owned())));
+        }
+        for secret in ["https://me:secret@api.cloudflare.com", "https://secret@api.cloudflare.com", "ftp://:secret@x"] {
+            let error = endpoint(secret).url().unwrap_err();
+            assert_eq!(error, UnusableUrl::Credentials);
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
 }

@@ -13,5 +13,5 @@ mod error;
 mod wire;
 
 pub use backoff::Backoff;
-pub use client::{Client, Delivery, Endpoint, Pulled, Settled, http_client};
+pub use client::{Client, Delivery, Endpoint, Pulled, Settled, UnusableUrl, http_client};
 pub use error::{Class, Error};
