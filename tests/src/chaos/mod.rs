@@ -9,23 +9,23 @@
 //! | `victims` | the programs, and what is done to them |
 //! | `traffic` | who submits the jobs, and who receives their results |
 //! | `report` | the count |
-//! | `random` | its numbers |
 //!
 //! Out of scope: the death of keepers. A run whose keeper died is cut off and started again, and that is another test.
 //! With all keepers alive each job runs exactly once, and has one result.
 //! Invariants: the seed decides what is submitted, which faults come and in which order the victims are struck; when
 //! they are struck depends on the machine. Everything ends within the bound of the plan and some seconds.
 
-mod random;
 mod report;
 mod traffic;
 mod victims;
 
+use std::ops::RangeInclusive;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
+
 use crate::{Ledger, Queue};
-use random::Random;
 pub use report::Report;
 use traffic::Traffic;
 use victims::Victims;
@@ -86,14 +86,14 @@ impl Plan {
 
     /// How long a job takes: most a moment, some seconds, a few longer than the lease.
     fn duration(&self, number: usize) -> Duration {
-        let mut random = Random::of(self.seed, number as u64);
+        let mut random = random(self.seed, number as u64);
         let every = (self.jobs / 3).clamp(1, 1_000);
         if number % every == every / 2 {
-            self.lease + random.millis(1_000..=3_000)
-        } else if random.below(100) < 3 {
-            random.millis(200..=3_000)
+            self.lease + millis(&mut random, 1_000..=3_000)
+        } else if random.u32(..100) < 3 {
+            millis(&mut random, 200..=3_000)
         } else {
-            random.millis(0..=50)
+            millis(&mut random, 0..=50)
         }
     }
 }
@@ -138,6 +138,15 @@ fn rage(plan: &Plan, victims: &mut Victims, traffic: &Traffic, began: Instant) {
         }
         victims.strike();
     }
+}
+
+/// The numbers of a seed for one of those who draw from it.
+fn random(seed: u64, stream: u64) -> Rng {
+    Rng::with_seed(Rng::with_seed(seed).u64(..) ^ stream)
+}
+
+fn millis(random: &mut Rng, range: RangeInclusive<u64>) -> Duration {
+    Duration::from_millis(random.u64(range))
 }
 
 #[cfg(test)]

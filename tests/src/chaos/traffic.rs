@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::Plan;
-use super::random::Random;
 use crate::http::{Answer, block_on, try_send};
 use crate::{Ledger, Producer};
 
@@ -89,7 +88,7 @@ impl Traffic {
 
     /// Submits all jobs, each request again and again until its jobs are accepted.
     pub(super) fn submit(&self, plan: &Plan, producer: &Producer) {
-        let mut random = Random::of(plan.seed, STREAM);
+        let mut random = super::random(plan.seed, STREAM);
         let numbers: Vec<usize> = (0..plan.jobs).collect();
         for (batch, numbers) in numbers.chunks(BATCH.min(plan.outstanding)).enumerate() {
             while !self.has_room(plan.outstanding) {
@@ -112,7 +111,7 @@ impl Traffic {
                     return;
                 }
                 self.seen().repeated += 1;
-                thread::sleep(random.millis(20..=200));
+                thread::sleep(super::millis(&mut random, 20..=200));
             }
         }
     }

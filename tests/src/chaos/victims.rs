@@ -8,12 +8,12 @@ use std::process::ExitStatus;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::random::Random;
-use super::{Plan, Runtime};
+use super::{Plan, Runtime, millis, random};
 use crate::{Consumer, Edge, Ledger, Process, Queue};
 
 /// For how long a daemon drains.
@@ -36,7 +36,7 @@ pub(super) struct Victims {
     edge: Edge,
     results: TempDir,
     seed: u64,
-    random: Random,
+    random: Rng,
     kills: BTreeMap<&'static str, u64>,
     drains: u64,
     injected: BTreeMap<String, u64>,
@@ -74,7 +74,7 @@ impl Victims {
             edge,
             results,
             seed: plan.seed,
-            random: Random::of(plan.seed, STREAM),
+            random: random(plan.seed, STREAM),
             kills: BTreeMap::from([("daemon 1", 0), ("daemon 2", 0), ("local-edge", 0)]),
             drains: 0,
             injected: BTreeMap::new(),
@@ -134,8 +134,8 @@ impl Victims {
 
     /// Waits a while, ends one program, waits again and starts it anew.
     pub(super) fn strike(&mut self) {
-        thread::sleep(self.random.millis(200..=1_000));
-        let (victim, deed, down) = (self.random.below(3), self.random.below(100), self.random.millis(0..=800));
+        thread::sleep(millis(&mut self.random, 200..=1_000));
+        let (victim, deed, down) = (self.random.u32(..3), self.random.u32(..100), millis(&mut self.random, 0..=800));
         match victim {
             0 => self.strike_node(0, deed, down),
             1 => self.strike_node(1, deed, down),
@@ -143,7 +143,7 @@ impl Victims {
         }
     }
 
-    fn strike_node(&mut self, index: usize, deed: u64, down: Duration) {
+    fn strike_node(&mut self, index: usize, deed: u32, down: Duration) {
         let node = &mut self.nodes[index];
         if let Some(status) = node.daemon.wait_within(Duration::ZERO) {
             self.problems.push(node.ended(status, "by itself"));
@@ -170,7 +170,7 @@ impl Victims {
     /// A plan lives as long as the server, so each one gets its own.
     fn set_faults(&self) {
         let number = self.kills.get("local-edge").copied().unwrap_or_default();
-        self.edge.set_faults(Some(&faults(Random::of(self.seed, number).next())));
+        self.edge.set_faults(Some(&faults(random(self.seed, number).u64(..))));
     }
 
     fn count_injected(&mut self) {
