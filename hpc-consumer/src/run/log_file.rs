@@ -17,7 +17,7 @@ use protocol::limits;
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// How much of the end is kept when not all is.
-const TAIL_BYTES: usize = 64 * 1024;
+const TAIL_BYTES: usize = 16 * 1024;
 
 /// How much is read at once.
 const READ_BYTES: usize = 8 * 1024;
@@ -85,9 +85,11 @@ impl LogFile {
         self.write(head);
         // The tail serves the result as well, so it holds the last bytes even when all of them fit the head.
         let needed = if self.left_out > 0 { self.tail_bytes } else { 0 };
-        self.tail.extend(bytes);
-        let surplus = self.tail.len().saturating_sub(needed.max(limits::STDERR_TAIL_BYTES_MAX));
+        let kept = needed.max(limits::STDERR_TAIL_BYTES_MAX);
+        let bytes = &bytes[bytes.len().saturating_sub(kept)..];
+        let surplus = (self.tail.len() + bytes.len()).saturating_sub(kept);
         self.tail.drain(..surplus);
+        self.tail.extend(bytes);
     }
 
     fn finish(mut self) -> Vec<u8> {
