@@ -5,14 +5,14 @@
 //! and their effects begin when it is on disk. Meanwhile further events are stepped, for the next transaction. Every
 //! effect becomes a task, its end becomes an event.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lifecycle::{Delivery, Effect, Ending, Event, Fact, Failure, Lifecycle, Phase, Run, Stage, Step};
+use lifecycle::{Delivery, Effect, Ending, Event, Failure, Lifecycle, Phase, Run, Stage};
 use program::Exit;
 use protocol::{FailureClass, JobId, JobMessage};
 use queues::Client;
@@ -22,6 +22,7 @@ use crate::config::Settings;
 use crate::job::{Conclusion, Node, ResultsDir};
 use crate::keeper::{self, Keeper};
 use crate::notices;
+use crate::pending::{Batch, Pending};
 use crate::process::{Asked, Clock, Signals, abort_on_panic, reap_for_ever};
 use crate::run::Invocation;
 use crate::store::{Problem, StateLock, Store};
@@ -58,7 +59,7 @@ struct Daemon {
 struct Commit {
     done: Pin<Box<dyn Future<Output = Result<(), Problem>>>>,
     effects: Vec<Effect>,
-    launching: Vec<Run>,
+    launched: Vec<Run>,
 }
 
 /// Runs until told to end, or until nothing can get better by itself.
@@ -182,48 +183,31 @@ impl Daemon {
         let (checked, mut settings_checked) = mpsc::unbounded_channel();
         let mut reload = false;
         let mut events = VecDeque::from([Event::Tick]);
-        let mut next = Step::default();
+        let mut pending = Pending::default();
         let mut commit: Option<Commit> = None;
-        // Runs whose launch is not on disk yet.
-        let mut launching = BTreeSet::new();
+        let mut ready = Vec::new();
         let mut trouble = None;
         loop {
             if !events.is_empty() {
                 viewer.changed();
             }
             for event in events.drain(..) {
-                let Step { facts, effects } = lifecycle.step(event, clock.now());
-                let launched = facts.iter().filter_map(|fact| match fact {
-                    Fact::Launching(job_id, attempt) => Some(Run { job_id: job_id.clone(), attempt: *attempt }),
-                    _ => None,
-                });
-                launching.extend(launched);
-                next.facts.extend(facts);
-                for effect in effects {
-                    notices::watch(&effect, &mut trouble);
-                    match effect {
-                        // Its launch is on disk for a while, and a slot is empty.
-                        Effect::Start(run) if !launching.contains(&run) => self.start(run),
-                        effect => next.effects.push(effect),
-                    }
-                }
+                let step = lifecycle.step(event, clock.now());
+                step.effects.iter().for_each(|effect| notices::watch(effect, &mut trouble));
+                pending.add(step).into_iter().for_each(|run| self.start(run));
             }
             if commit.is_none() {
-                let Step { facts, effects } = std::mem::take(&mut next);
+                let Batch { facts, effects, launched } = pending.take();
                 if facts.is_empty() {
-                    if let Some(exit) = self.perform_all(effects) {
-                        viewer.last(&lifecycle, self.watched(trouble.as_deref())).await;
-                        return Ok(Left {
-                            exit,
-                            running: at_work(&lifecycle),
-                            reload: reload && !lifecycle.draining(),
-                        });
-                    }
+                    ready.extend(effects);
                 } else {
-                    let launching = launching.iter().cloned().collect();
                     let done = Box::pin(self.store.commit(facts, clock.wall()));
-                    commit = Some(Commit { done, effects, launching });
+                    commit = Some(Commit { done, effects, launched });
                 }
+            }
+            if let Some(exit) = self.perform_all(std::mem::take(&mut ready)) {
+                viewer.last(&lifecycle, self.watched(trouble.as_deref())).await;
+                return Ok(Left { exit, running: at_work(&lifecycle), reload: reload && !lifecycle.draining() });
             }
             let wake = lifecycle.wake_at().map_or(Duration::MAX, |at| at.saturating_sub(clock.now()));
             tokio::select! {
@@ -233,16 +217,11 @@ impl Daemon {
                     Asked::End => events.push_back(told_to_end(&lifecycle)),
                 },
                 outcome = async { commit.as_mut().expect("the condition says so").done.as_mut().await }, if commit.is_some() => {
-                    let Commit { effects, launching: launched, .. } = commit.take().expect("it has just ended");
+                    let Commit { effects, launched, .. } = commit.take().expect("it has just ended");
                     // Without this nothing that was promised can be kept; what runs goes on, and is taken up again.
                     outcome.context(CANNOT_STORE)?;
-                    for run in &launched {
-                        launching.remove(run);
-                    }
-                    if let Some(exit) = self.perform_all(effects) {
-                        viewer.last(&lifecycle, self.watched(trouble.as_deref())).await;
-                        return Ok(Left { exit, running: at_work(&lifecycle), reload: reload && !lifecycle.draining() });
-                    }
+                    pending.written(&launched);
+                    ready = effects;
                 }
                 Some(valid) = settings_checked.recv() => if valid && lifecycle.draining() {
                     tracing::info!("the daemon is about to end, and does not read its settings anew");

@@ -1,0 +1,106 @@
+//! What must be on disk before what: the facts of many steps become one transaction, and their effects wait for it.
+//!
+//! Out of scope: the disk (`store`) and the effects (`daemon`).
+//! Invariant: no effect begins before the facts of its step, and of all steps before it, are on disk. The one exception
+//! is a start whose launch is there already: it waits for nothing else, and a slot is empty.
+
+use std::collections::BTreeSet;
+
+use lifecycle::{Effect, Fact, Run, Step};
+
+/// Facts that are not on their way to the disk yet, and effects that wait for them.
+#[derive(Default)]
+pub(crate) struct Pending {
+    next: Step,
+    /// Runs whose launch is not on disk yet.
+    launching: BTreeSet<Run>,
+}
+
+/// What is written at once, and what follows then.
+pub(crate) struct Batch {
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) effects: Vec<Effect>,
+    /// For [`Pending::written`].
+    pub(crate) launched: Vec<Run>,
+}
+
+impl Pending {
+    /// Takes the next step in. Returns the runs that may begin at once.
+    pub(crate) fn add(&mut self, step: Step) -> Vec<Run> {
+        let Step { facts, effects } = step;
+        self.launching.extend(facts.iter().filter_map(launched));
+        self.next.facts.extend(facts);
+        let mut starts = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Start(run) if !self.launching.contains(&run) => starts.push(run),
+                effect => self.next.effects.push(effect),
+            }
+        }
+        starts
+    }
+
+    /// The next transaction.
+    pub(crate) fn take(&mut self) -> Batch {
+        let Step { facts, effects } = std::mem::take(&mut self.next);
+        let launched = facts.iter().filter_map(launched).collect();
+        Batch { facts, effects, launched }
+    }
+
+    /// A transaction is on disk.
+    pub(crate) fn written(&mut self, launched: &[Run]) {
+        for run in launched {
+            self.launching.remove(run);
+        }
+    }
+}
+
+fn launched(fact: &Fact) -> Option<Run> {
+    match fact {
+        Fact::Launching(job_id, attempt) => Some(Run { job_id: job_id.clone(), attempt: *attempt }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(id: &str) -> Run {
+        Run { job_id: id.parse().unwrap(), attempt: 1 }
+    }
+
+    fn launch(id: &str) -> Fact {
+        Fact::Launching(id.parse().unwrap(), 1)
+    }
+
+    fn step(facts: Vec<Fact>, effects: Vec<Effect>) -> Step {
+        Step { facts, effects }
+    }
+
+    #[test]
+    fn a_start_waits_for_its_own_launch_and_for_nothing_else() {
+        let mut pending = Pending::default();
+        // The launch and the start in one step, in two steps of one transaction, and over several transactions.
+        assert_eq!(pending.add(step(vec![launch("j1")], vec![Effect::Start(run("j1"))])), []);
+        assert_eq!(pending.add(step(vec![launch("j2"), launch("j3")], vec![])), []);
+        assert_eq!(pending.add(step(vec![], vec![Effect::Start(run("j2"))])), []);
+        let first = pending.take();
+        assert_eq!(first.effects, [Effect::Start(run("j1")), Effect::Start(run("j2"))]);
+        assert_eq!(pending.add(step(vec![], vec![Effect::Start(run("j3"))])), [], "its launch is still on its way");
+        assert_eq!(pending.take().effects, [Effect::Start(run("j3"))]);
+        pending.written(&first.launched);
+        assert_eq!(pending.add(step(vec![launch("j4")], vec![Effect::Start(run("j3")), Effect::Observe])), [run("j3")]);
+        assert_eq!(pending.take().effects, [Effect::Observe]);
+    }
+
+    #[test]
+    fn what_was_added_while_facts_were_written_is_not_taken_for_written() {
+        let mut pending = Pending::default();
+        pending.add(step(vec![launch("j1")], vec![]));
+        let first = pending.take();
+        pending.add(step(vec![launch("j2")], vec![]));
+        pending.written(&first.launched);
+        assert_eq!(pending.add(step(vec![], vec![Effect::Start(run("j2")), Effect::Start(run("j1"))])), [run("j1")]);
+    }
+}
