@@ -1,8 +1,9 @@
 //! A log of bounded size: the beginning of what a run prints, and the end, with a line between them that tells how
 //! much was left out. A job that prints for ever costs no more than this, and one that prints nothing leaves no log.
 //!
-//! A thousand runs that wait must cost next to nothing: no buffer lives longer than a poll, and what is held of the end
-//! grows only with what is printed.
+//! A thousand runs that wait must cost next to nothing: no buffer waits for what is not printed yet, and what is held of
+//! the end grows only with what is printed. The file is written on another thread, so that a file system that hangs
+//! under one run does not hold up the others.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,6 +16,8 @@ use std::task::{Context, Poll};
 
 use protocol::limits;
 use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::blocking;
 
 /// How much of the end is kept when not all is.
 const TAIL_BYTES: usize = 16 * 1024;
@@ -60,29 +63,19 @@ impl LogFile {
     /// The stream is read to its end even if the file cannot be written, because a job must not block or die on a full
     /// pipe; what the disk did not take is missing from the log and nowhere else.
     pub(super) async fn keep(mut self, mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
-        poll_fn(|context| self.poll_keep(&mut stream, context)).await;
-        self.finish()
-    }
-
-    /// Ready when the stream has ended.
-    fn poll_keep(&mut self, stream: &mut (impl AsyncRead + Unpin), context: &mut Context<'_>) -> Poll<()> {
-        let mut space = [MaybeUninit::<u8>::uninit(); READ_BYTES];
-        loop {
-            let mut buffer = ReadBuf::uninit(&mut space);
-            match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => self.take(buffer.filled()),
-                Poll::Ready(_) => return Poll::Ready(()),
-            }
+        while let Some(bytes) = poll_fn(|context| poll_some(&mut stream, context)).await {
+            let head = self.take(&bytes);
+            self.write(head.to_vec()).await;
         }
+        self.finish().await
     }
 
-    fn take(&mut self, bytes: &[u8]) {
+    /// Counts what was printed, and holds the end of it. Returns what belongs to the beginning of the log.
+    fn take<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let room = usize::try_from(self.head_bytes - self.written).unwrap_or(usize::MAX);
         let (head, rest) = bytes.split_at(bytes.len().min(room));
         self.written += head.len() as u64;
         self.left_out += rest.len() as u64;
-        self.write(head);
         // The tail serves the result as well, so it holds the last bytes even when all of them fit the head.
         let needed = if self.left_out > 0 { self.tail_bytes } else { 0 };
         let kept = needed.max(limits::STDERR_TAIL_BYTES_MAX);
@@ -90,38 +83,52 @@ impl LogFile {
         let surplus = (self.tail.len() + bytes.len()).saturating_sub(kept);
         self.tail.drain(..surplus);
         self.tail.extend(bytes);
+        head
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    async fn finish(mut self) -> Vec<u8> {
         let mut tail = Vec::from(std::mem::take(&mut self.tail));
         if self.left_out > 0 {
             let length = self.tail_bytes.min(usize::try_from(self.left_out).unwrap_or(usize::MAX));
             let end = &tail[tail.len().saturating_sub(length)..];
             let skipped = self.left_out - end.len() as u64;
-            self.write(format!("\n[hpc-queue: {skipped} bytes left out]\n").as_bytes());
-            self.write(end);
+            let mut rest = format!("\n[hpc-queue: {skipped} bytes left out]\n").into_bytes();
+            rest.extend_from_slice(end);
+            self.write(rest).await;
         }
         tail.split_off(tail.len().saturating_sub(limits::STDERR_TAIL_BYTES_MAX))
     }
 
-    fn write(&mut self, bytes: &[u8]) {
+    async fn write(&mut self, bytes: Vec<u8>) {
         if bytes.is_empty() {
             return;
         }
-        let written = match &mut self.file {
+        let opened = match std::mem::replace(&mut self.file, Output::Broken) {
             Output::Broken => return,
-            Output::Open(file) => file.write_all(bytes),
-            Output::Unopened => open(&self.path).and_then(|mut file| {
-                let written = file.write_all(bytes);
-                self.file = Output::Open(file);
-                written
-            }),
+            Output::Open(file) => Some(file),
+            Output::Unopened => None,
         };
-        if let Err(error) = written {
-            tracing::warn!("cannot write {}: {error}", self.path.display());
-            self.file = Output::Broken;
+        let path = self.path.clone();
+        let write = move || {
+            let mut file = opened.map_or_else(|| open(&path), Ok)?;
+            file.write_all(&bytes).map(|()| file)
+        };
+        match blocking(write).await {
+            Ok(file) => self.file = Output::Open(file),
+            Err(error) => tracing::warn!("cannot write {}: {error}", self.path.display()),
         }
     }
+}
+
+/// What the stream has, or `None` at its end.
+fn poll_some(stream: &mut (impl AsyncRead + Unpin), context: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
+    let mut space = [MaybeUninit::<u8>::uninit(); READ_BYTES];
+    let mut buffer = ReadBuf::uninit(&mut space);
+    Pin::new(stream).poll_read(context, &mut buffer).map(|read| {
+        let bytes = buffer.filled();
+        // A stream that cannot be read has ended, too.
+        (read.is_ok() && !bytes.is_empty()).then(|| bytes.to_vec())
+    })
 }
 
 /// A new file; what an earlier attempt left in its place, a link or a FIFO even, was removed by the caller.
