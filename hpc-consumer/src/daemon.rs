@@ -97,7 +97,9 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     };
     let node =
         Arc::new(Node::new(results, settings.runtime, settings.limits, host, opened.owner, settings.claim_stale));
-    restore_records(&node, &opened.store, opened.recent_records).await?;
+    if opened.rebooted {
+        restore_records(&node, &opened.store).await?;
+    }
     // A mistake in where results go is better met before a job has run for hours. All else is the loop's to wait for.
     if let Err(error) = client.backlog(&settings.results_queue).await
         && error.class == FailureClass::Fatal
@@ -149,18 +151,23 @@ pub(crate) enum End {
 }
 
 /// Makes the files of records again that may not have reached the disk before the machine went down.
-async fn restore_records(node: &Arc<Node>, store: &Store, records: Vec<(JobId, String)>) -> anyhow::Result<()> {
-    let mut all = true;
-    for (job_id, record) in records {
-        if let Err(error) = node.put_record(&job_id, &record).await {
-            tracing::warn!(%job_id, "the final record cannot be written again, which the next start tries once more: {error}");
-            all = false;
+async fn restore_records(node: &Arc<Node>, store: &Store) -> anyhow::Result<()> {
+    let mut after = 0;
+    loop {
+        let records = store.recent_records(after).await?;
+        if records.is_empty() {
+            return Ok(store.settled_in().await?);
+        }
+        for (number, job_id, record) in records {
+            if let Err(error) = node.put_record(&job_id, &record).await {
+                tracing::warn!(
+                    "whether the last final records reached the disk before the machine went down cannot be made sure of, which the next start tries once more: {error}"
+                );
+                return Ok(());
+            }
+            after = number;
         }
     }
-    if all {
-        store.settled_in().await?;
-    }
-    Ok(())
 }
 
 /// How the daemon ends, and how many runs it leaves to the keeper.

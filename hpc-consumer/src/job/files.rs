@@ -158,6 +158,11 @@ impl ResultsDir {
         fs::rename(aside, &mark.file)
     }
 
+    /// Is the mark of our state in it? Without one of our own, any directory will do.
+    pub(super) fn has_mark(&self) -> io::Result<bool> {
+        self.mark.as_ref().map_or(Ok(true), |mark| mark.heart.try_exists())
+    }
+
     /// Is this still the directory that it was when it was looked at first?
     pub(super) fn is_where_it_was(&self) -> io::Result<bool> {
         let Some(known) = self.known.get() else { return Ok(true) };

@@ -178,6 +178,10 @@ impl Node {
     pub(crate) async fn put_record(self: &Arc<Self>, job_id: &JobId, record: &str) -> io::Result<()> {
         let (node, job_id, record) = (self.clone(), job_id.clone(), record.to_owned());
         blocking(move || match node.results.record(&job_id)? {
+            _ if !node.results.has_mark()? => Err(io::Error::other(format!(
+                "RESULTS_DIR {} is not the one it was; is its file system mounted?",
+                node.results.path.display()
+            ))),
             Record::Whole(_) | Record::Unreadable(_) => Ok(()),
             Record::Missing => node.results.write_record(&job_id, &record).map(drop),
             Record::Blank => {

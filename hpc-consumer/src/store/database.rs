@@ -62,6 +62,9 @@ const IDS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// to a file in memory only.
 const RECORDS_KEPT: Duration = Duration::from_secs(600);
 
+/// How many records are read at once: each may have as many bytes as a message of the queue.
+const RECORDS_AT_ONCE: i64 = 50;
+
 /// How many rows of each kind a commit takes away beyond twice those that it adds.
 const PURGE_STEP: i64 = 200;
 
@@ -312,10 +315,13 @@ impl Database {
         jobs.iter().map(|job_id| Ok((job_id.clone(), select.exists([job_id.as_str()])?))).collect()
     }
 
-    /// The records that are owed, and those that are kept of jobs that have ended.
-    pub(super) fn recent_records(&self) -> rusqlite::Result<Vec<(JobId, String)>> {
-        let mut select = self.connection.prepare("SELECT job_id, record FROM records ORDER BY no")?;
-        let rows = select.query_map([], |row| Ok((job_id(row, 0)?, row.get(1)?)))?;
+    /// The records that are owed, and those that are kept of jobs that have ended: some of them, in the order of their
+    /// numbers, which come first.
+    pub(super) fn recent_records(&self, after: i64) -> rusqlite::Result<Vec<(i64, JobId, String)>> {
+        let mut select = self
+            .connection
+            .prepare_cached("SELECT no, job_id, record FROM records WHERE no > ?1 ORDER BY no LIMIT ?2")?;
+        let rows = select.query_map([after, RECORDS_AT_ONCE], |row| Ok((row.get(0)?, job_id(row, 1)?, row.get(2)?)))?;
         rows.collect()
     }
 

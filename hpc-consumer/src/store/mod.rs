@@ -84,9 +84,6 @@ pub(crate) struct Opened {
     pub(crate) owner: String,
     /// Was the machine started anew, or is it another one, since [`Store::settled_in`] was last called?
     pub(crate) rebooted: bool,
-    /// After a reboot, the final records that are owed or were published in the last minutes before it: the files in
-    /// `RESULTS_DIR` may not have reached the disk, and are made again from these. Empty otherwise.
-    pub(crate) recent_records: Vec<(JobId, String)>,
 }
 
 enum Request {
@@ -134,7 +131,7 @@ where
 impl Store {
     /// Opens the state, or makes it. The caller has the [`StateLock`].
     ///
-    /// After a reboot the caller makes the files of `recent_records` again, and then calls [`Self::settled_in`].
+    /// After a reboot the caller makes the files of [`Self::recent_records`] again, and then calls [`Self::settled_in`].
     pub(crate) fn open(state_dir: &Path) -> anyhow::Result<Opened> {
         Self::open_after_boot(state_dir, lock::boot_id())
     }
@@ -146,13 +143,12 @@ impl Store {
         // A boot that cannot be told from others may be another one.
         let read = || -> rusqlite::Result<_> {
             let rebooted = boot_id.is_none() || database.boot_id()? != boot;
-            let recent_records = if rebooted { database.recent_records()? } else { Vec::new() };
-            Ok((database.entries()?, database.owner()?, rebooted, recent_records))
+            Ok((database.entries()?, database.owner()?, rebooted))
         };
-        let (entries, owner, rebooted, recent_records) =
+        let (entries, owner, rebooted) =
             read().map_err(|error| opening::explain(error, &path)).with_context(|| opening::cannot_use(&path))?;
         let store = Self::start(database, path)?;
-        Ok(Opened { store, entries, owner, rebooted, recent_records })
+        Ok(Opened { store, entries, owner, rebooted })
     }
 
     fn start(database: Database, path: PathBuf) -> anyhow::Result<Self> {
@@ -198,6 +194,16 @@ impl Store {
         jobs: Vec<JobId>,
     ) -> impl Future<Output = Result<Vec<(JobId, String)>, Problem>> + Send + use<> {
         answered(self.call(move |database| database.records(&jobs)))
+    }
+
+    /// Final records that are owed, or were published in the last minutes before the last daemon ended. The files in
+    /// `RESULTS_DIR` may not have reached the disk when the machine went down, and can be made again from these. They come
+    /// in the order of the numbers that are with them; this returns some after the given one, and none at the end.
+    pub(crate) fn recent_records(
+        &self,
+        after: i64,
+    ) -> impl Future<Output = Result<Vec<(i64, JobId, String)>, Problem>> + Send + use<> {
+        answered(self.call(move |database| database.recent_records(after)))
     }
 
     /// From now on [`Opened::rebooted`] is true only after another reboot: what had to be made again is there.
