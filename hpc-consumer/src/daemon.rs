@@ -2,8 +2,8 @@
 //! events.
 //!
 //! No decision stands here. All events that wait are stepped together; their facts go to the store as one transaction,
-//! and their effects begin when it is on disk. Meanwhile further events are stepped, for the next transaction. Every
-//! effect becomes a task, its end becomes an event.
+//! and their effects begin when it is on disk (see [`Pending`]). Meanwhile further events are stepped, for the next
+//! transaction. Every effect becomes a task, its end becomes an event.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lifecycle::{Delivery, Effect, Ending, Event, Failure, Lifecycle, Phase, Run, Stage};
+use lifecycle::{Batch, Delivery, Effect, Ending, Event, Failure, Lifecycle, Pending, Phase, Run, Stage};
 use program::Exit;
 use protocol::{FailureClass, JobId, JobMessage};
 use queues::Client;
@@ -22,7 +22,6 @@ use crate::config::Settings;
 use crate::job::{Conclusion, Node, ResultsDir};
 use crate::keeper::{self, Keeper};
 use crate::notices;
-use crate::pending::{Batch, Pending};
 use crate::process::{Asked, Clock, Signals, abort_on_panic, reap_for_ever};
 use crate::run::Invocation;
 use crate::store::{Problem, StateLock, Store};
@@ -58,8 +57,7 @@ struct Daemon {
 /// Facts on their way to the disk, and what follows once they are there.
 struct Commit {
     done: Pin<Box<dyn Future<Output = Result<(), Problem>>>>,
-    effects: Vec<Effect>,
-    launched: Vec<Run>,
+    batch: Batch,
 }
 
 /// Runs until told to end, or until nothing can get better by itself.
@@ -204,12 +202,12 @@ impl Daemon {
                 pending.add(step).into_iter().for_each(|run| self.start(run));
             }
             if commit.is_none() {
-                let Batch { facts, effects, launched } = pending.take();
-                if facts.is_empty() {
-                    ready.extend(effects);
+                let mut batch = pending.take();
+                if batch.facts.is_empty() {
+                    ready.extend(batch.effects);
                 } else {
-                    let done = Box::pin(self.store.commit(facts, clock.wall()));
-                    commit = Some(Commit { done, effects, launched });
+                    let done = Box::pin(self.store.commit(std::mem::take(&mut batch.facts), clock.wall()));
+                    commit = Some(Commit { done, batch });
                 }
             }
             if let Some(exit) = self.perform_all(std::mem::take(&mut ready)) {
@@ -224,11 +222,10 @@ impl Daemon {
                     Asked::End => events.push_back(told_to_end(&lifecycle)),
                 },
                 outcome = async { commit.as_mut().expect("the condition says so").done.as_mut().await }, if commit.is_some() => {
-                    let Commit { effects, launched, .. } = commit.take().expect("it has just ended");
+                    let Commit { batch, .. } = commit.take().expect("it has just ended");
                     // Without this nothing that was promised can be kept; what runs goes on, and is taken up again.
                     outcome.context(CANNOT_STORE)?;
-                    pending.written(&launched);
-                    ready = effects;
+                    ready = pending.written(batch);
                 }
                 Some(valid) = settings_checked.recv() => if valid && lifecycle.draining() {
                     tracing::info!("the daemon is about to end, and does not read its settings anew");

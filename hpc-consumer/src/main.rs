@@ -5,7 +5,6 @@
 //! | --- | --- |
 //! | `config` | every setting; the only place that reads the environment |
 //! | `daemon` | the loop between the pure crate `lifecycle` and the world |
-//! | `pending` | what must be on disk before what |
 //! | `work` | what is kept of jobs at work |
 //! | `process` | the process itself: clock, signals |
 //! | `viewer` | keeps up to date what `jobs` and `status` show |
@@ -20,7 +19,6 @@ mod daemon;
 mod job;
 mod keeper;
 mod notices;
-mod pending;
 mod process;
 mod run;
 mod store;

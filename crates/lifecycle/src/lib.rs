@@ -9,7 +9,8 @@
 //! ```
 //!
 //! What holds, whatever dies and whenever:
-//! 1. Record before act: the facts of a step are on disk before any of its effects leaves the process.
+//! 1. Record before act: the facts of a step are on disk before any of its effects leaves the process; a start waits only
+//!    for its own launch (see [`Pending`]).
 //! 2. A delivery is acknowledged when its result was published, or shortly before its lease would lapse. From its
 //!    acceptance on the job is ours in either case, whatever the queue forgets.
 //! 3. A job that is held or has ended does not run again: a further delivery only adds a lease to be settled. On a shared
@@ -37,6 +38,8 @@
 //! | `delivery` | what comes from the queue and goes back to it |
 //! | `execution` | claims, runs, the keeper, the node |
 //! | `pauses` | how long to wait before the next try |
+//! | `pending` | which effects wait for which facts |
+//! | `audit` | what must be on disk for an effect to leave the process |
 //!
 //! Out of scope: how any of this is done, clocks and randomness. `now` is the time since the Unix epoch, by a clock that
 //! never goes back in the life of one process; between two lives it may.
@@ -47,6 +50,7 @@ mod event;
 mod execution;
 mod fact;
 mod pauses;
+mod pending;
 mod phases;
 mod state;
 mod table;
@@ -54,5 +58,6 @@ mod table;
 pub use audit::permitted;
 pub use event::{Claimed, Concluded, Delivery, Effect, Ending, Event, Failure, Notice, Observation, Run, Sighting};
 pub use fact::{Book, Entry, Fact, Failures, Lease, Stage, Terms};
+pub use pending::{Batch, Pending};
 pub use phases::{Phase, TRANSITIONS, diagram};
 pub use state::{AHEAD, Lifecycle, Settings, Step};

@@ -49,7 +49,7 @@ pub struct Settings {
     pub exit_when_idle: bool,
 }
 
-/// What follows from an event: the facts are to be on disk before any of the effects is performed.
+/// What follows from an event: the facts are to be on disk before the effects begin, which [`crate::Pending`] sees to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Step {
     /// What must not be forgotten, in order.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lifecycle::{Book, Effect, Event, Fact, Lifecycle, Phase, Step, permitted};
+use lifecycle::{Batch, Book, Effect, Event, Fact, Lifecycle, Pending, Phase, permitted};
 use protocol::JobId;
 
 use crate::effects::Errand;
@@ -42,8 +42,8 @@ pub(crate) struct Life {
     number: u64,
     pub(crate) lifecycle: Lifecycle,
     /// What is to be committed next, and the effects that wait for it.
-    pub(crate) pending: Step,
-    pub(crate) committing: Option<Step>,
+    pub(crate) pending: Pending,
+    pub(crate) committing: Option<Batch>,
     wake: Option<Time>,
     /// The hearts of others, and since when they stand still.
     pub(crate) watched: BTreeMap<usize, (Time, Time)>,
@@ -96,7 +96,7 @@ impl World {
         node.life = Some(Life {
             number: node.lives,
             lifecycle,
-            pending: Step::default(),
+            pending: Pending::default(),
             committing: None,
             wake: None,
             watched: BTreeMap::new(),
@@ -127,7 +127,7 @@ impl World {
         let kind = kind_of(&event);
         let now = self.nodes[n].clock_at(self.now);
         let Some(life) = &mut self.nodes[n].life else { return Ok(()) };
-        let step = life.lifecycle.step(event, now);
+        let mut step = life.lifecycle.step(event, now);
         life.lifecycle.check().map_err(|problem| format!("daemon {n}: {problem}"))?;
         for job_id in self.jobs.keys() {
             let (from, to) = (life.phases.get(job_id).copied(), life.lifecycle.phase_of(job_id));
@@ -147,11 +147,15 @@ impl World {
         for effect in &step.effects {
             self.note(format_args!("daemon {n}    {effect:?}"));
         }
-        if let Some(life) = &mut self.nodes[n].life {
-            life.pending.facts.extend(step.facts);
-            life.pending.effects.extend(step.effects);
-        }
         self.set_alarm(n, wake);
+        let sabotage = self.sabotage;
+        let Some(life) = &mut self.nodes[n].life else { return Ok(()) };
+        let mut hasty = Vec::new();
+        if sabotage == Some(Sabotage::StartBeforeLaunch) {
+            hasty.extend(step.effects.extract_if(.., |effect| matches!(effect, Effect::Start(_))));
+        }
+        hasty.extend(life.pending.add(step).into_iter().map(Effect::Start));
+        self.dispatch(n, hasty)?;
         self.go_on(n)
     }
 
@@ -177,7 +181,7 @@ impl World {
         if life.committing.is_some() {
             return Ok(());
         }
-        let batch = std::mem::take(&mut life.pending);
+        let batch = life.pending.take();
         if batch.facts.is_empty() {
             return self.dispatch(n, batch.effects);
         }
@@ -207,7 +211,9 @@ impl World {
         if self.crash_now() {
             return self.crash(n);
         }
-        self.dispatch(n, batch.effects)?;
+        let Some(life) = &mut self.nodes[n].life else { return Ok(()) };
+        let effects = life.pending.written(batch);
+        self.dispatch(n, effects)?;
         self.go_on(n)
     }
 

@@ -189,7 +189,7 @@ impl World {
     pub(crate) fn agree(&self, n: usize) -> Checked {
         let node = &self.nodes[n];
         let Some(life) = &node.life else { return Ok(()) };
-        if life.committing.is_some() || !life.pending.facts.is_empty() {
+        if life.committing.is_some() || life.pending.has_facts() {
             return Ok(());
         }
         if let Some(entry) = node.book.entries.iter().find(|entry| life.lifecycle.phase_of(&entry.job_id).is_none()) {

@@ -18,6 +18,8 @@ pub(crate) enum Sabotage {
     SkipClaim,
     /// In a crash the effects are performed although the facts are not on disk.
     EffectsBeforeCommit,
+    /// A run is begun before its launch is on disk.
+    StartBeforeLaunch,
     /// The keeper does not tell what runs, and begins again what it knows.
     RestartInsteadOfObserve,
     /// A result has other bytes on each try.
@@ -98,6 +100,11 @@ fn a_claim_that_is_always_granted_is_noticed() {
 #[test]
 fn effects_without_their_facts_are_noticed() {
     is_noticed(Sabotage::EffectsBeforeCommit);
+}
+
+#[test]
+fn a_start_before_its_launch_is_noticed() {
+    is_noticed(Sabotage::StartBeforeLaunch);
 }
 
 #[test]

@@ -1,32 +1,35 @@
 //! What must be on disk before what: the facts of many steps become one transaction, and their effects wait for it.
 //!
-//! Out of scope: the disk (`store`) and the effects (`daemon`).
 //! Invariant: no effect begins before the facts of its step, and of all steps before it, are on disk. The one exception
-//! is a start whose launch is there already: it waits for nothing else, and a slot is empty.
+//! is a start whose launch is there already: it waits for nothing else, because a slot is empty.
 
 use std::collections::BTreeSet;
 
-use lifecycle::{Effect, Fact, Run, Step};
+use crate::event::{Effect, Run};
+use crate::fact::Fact;
+use crate::state::Step;
 
 /// Facts that are not on their way to the disk yet, and effects that wait for them.
-#[derive(Default)]
-pub(crate) struct Pending {
+#[derive(Debug, Default)]
+pub struct Pending {
     next: Step,
     /// Runs whose launch is not on disk yet.
     launching: BTreeSet<Run>,
 }
 
 /// What is written at once, and what follows then.
-pub(crate) struct Batch {
-    pub(crate) facts: Vec<Fact>,
-    pub(crate) effects: Vec<Effect>,
-    /// For [`Pending::written`].
-    pub(crate) launched: Vec<Run>,
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// What is to be on disk, in order.
+    pub facts: Vec<Fact>,
+    /// What to do then, in order; at once if there are no facts.
+    pub effects: Vec<Effect>,
+    launched: Vec<Run>,
 }
 
 impl Pending {
     /// Takes the next step in. Returns the runs that may begin at once.
-    pub(crate) fn add(&mut self, step: Step) -> Vec<Run> {
+    pub fn add(&mut self, step: Step) -> Vec<Run> {
         let Step { facts, effects } = step;
         self.launching.extend(facts.iter().filter_map(launched));
         self.next.facts.extend(facts);
@@ -40,18 +43,24 @@ impl Pending {
         starts
     }
 
+    /// Is there something to write?
+    pub fn has_facts(&self) -> bool {
+        !self.next.facts.is_empty()
+    }
+
     /// The next transaction.
-    pub(crate) fn take(&mut self) -> Batch {
+    pub fn take(&mut self) -> Batch {
         let Step { facts, effects } = std::mem::take(&mut self.next);
         let launched = facts.iter().filter_map(launched).collect();
         Batch { facts, effects, launched }
     }
 
-    /// A transaction is on disk.
-    pub(crate) fn written(&mut self, launched: &[Run]) {
-        for run in launched {
+    /// The facts of this batch are on disk: returns its effects, which may begin now.
+    pub fn written(&mut self, batch: Batch) -> Vec<Effect> {
+        for run in &batch.launched {
             self.launching.remove(run);
         }
+        batch.effects
     }
 }
 
@@ -86,10 +95,9 @@ mod tests {
         assert_eq!(pending.add(step(vec![launch("j2"), launch("j3")], vec![])), []);
         assert_eq!(pending.add(step(vec![], vec![Effect::Start(run("j2"))])), []);
         let first = pending.take();
-        assert_eq!(first.effects, [Effect::Start(run("j1")), Effect::Start(run("j2"))]);
         assert_eq!(pending.add(step(vec![], vec![Effect::Start(run("j3"))])), [], "its launch is still on its way");
         assert_eq!(pending.take().effects, [Effect::Start(run("j3"))]);
-        pending.written(&first.launched);
+        assert_eq!(pending.written(first), [Effect::Start(run("j1")), Effect::Start(run("j2"))]);
         assert_eq!(pending.add(step(vec![launch("j4")], vec![Effect::Start(run("j3")), Effect::Observe])), [run("j3")]);
         assert_eq!(pending.take().effects, [Effect::Observe]);
     }
@@ -100,7 +108,7 @@ mod tests {
         pending.add(step(vec![launch("j1")], vec![]));
         let first = pending.take();
         pending.add(step(vec![launch("j2")], vec![]));
-        pending.written(&first.launched);
+        pending.written(first);
         assert_eq!(pending.add(step(vec![], vec![Effect::Start(run("j2")), Effect::Start(run("j1"))])), [run("j1")]);
     }
 }
