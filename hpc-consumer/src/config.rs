@@ -43,12 +43,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the daemon
     ///
-    /// It pulls no more jobs than will find a slot soon. Jobs run under a keeper, a process of their own: they go on when
-    /// the daemon ends, however it ends, and the next start with the same STATE_DIR takes them up. The first SIGTERM or
-    /// SIGINT drains: nothing new is taken, what was not started goes back to the queue, and running jobs have
-    /// DRAIN_TIMEOUT_SECONDS to finish. A second one ends the daemon at once. SIGHUP has it read its settings anew, unless
-    /// it was started at a terminal, which says with SIGHUP that it is closed, and then drains. To end the jobs as well, end their keeper:
-    /// its process id is in STATE_DIR/keeper/keeper.json.
+    /// It pulls no more jobs than will find a slot soon. Jobs run under a keeper, a process of their own: they go on
+    /// when the daemon ends, however it ends, and the next start with the same STATE_DIR takes them up. The first
+    /// SIGTERM or SIGINT drains: nothing new is taken, what was not started goes back to the queue, and running jobs
+    /// have DRAIN_TIMEOUT_SECONDS to finish. A second one ends the daemon at once. SIGHUP makes it read its settings
+    /// anew. Started at a terminal, it drains instead: there SIGHUP means that the terminal was closed. To end the jobs
+    /// as well, end their keeper: its process id is in STATE_DIR/keeper/keeper.json.
     ///
     /// Exit codes: 0 drained, stopped or idle; 1 it could not go on, and says why; 2 wrong arguments or settings.
     #[command(
@@ -70,7 +70,7 @@ pub(crate) enum Command {
     Status(ShowState),
     /// Print a systemd user unit for the daemon
     #[command(
-        after_help = "Example:\n  hpc-consumer service > ~/.config/systemd/user/hpc-consumer.service\n  systemctl --user enable --now hpc-consumer"
+        after_help = "Example:\n  hpc-consumer service > ~/.config/systemd/user/hpc-consumer.service\n  systemctl --user daemon-reload\n  systemctl --user enable --now hpc-consumer"
     )]
     Service,
     /// The process that holds the runs; the daemon starts it
@@ -188,7 +188,7 @@ struct QueueSettings {
     /// An API token with the permission Queues: Edit
     #[arg(long, env = "CF_QUEUES_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     cf_queues_api_token: Option<String>,
-    /// How many messages to pull at once at most; never more than there are free slots
+    /// The most messages in one pull
     #[arg(long, env = "BATCH_SIZE", default_value_t = 100, value_name = "COUNT",
           value_parser = clap::value_parser!(u16).range(1..=limits::BATCH_COUNT_MAX as i64))]
     batch_size: u16,
@@ -229,10 +229,12 @@ struct JobSettings {
     #[arg(long, env = "OUTPUT_LOG_BYTES_MAX", default_value_t = 16 * 1024 * 1024, value_name = "BYTES",
           value_parser = clap::value_parser!(u64).range(4_096..))]
     output_log_bytes_max: u64,
-    /// How long running jobs may take to finish after SIGTERM, in seconds, before the daemon leaves them to the next start
+    /// How long running jobs may take to finish after SIGTERM, in seconds, before the daemon leaves them to the next
+    /// start
     #[arg(long, env = "DRAIN_TIMEOUT_SECONDS", default_value = "60", value_name = "SECONDS", value_parser = seconds)]
     drain_timeout_seconds: Duration,
-    /// After how long without a sign of life, in seconds, the jobs of another daemon on the same RESULTS_DIR are taken over
+    /// After how long without a sign of life, in seconds, the jobs of another daemon on the same RESULTS_DIR are taken
+    /// over
     #[arg(long, env = "CLAIM_STALE_SECONDS", default_value = "300", value_name = "SECONDS", value_parser = stale)]
     claim_stale_seconds: Duration,
 }
@@ -301,10 +303,7 @@ impl RunSettings {
         needed.check()?;
         let endpoint = queues::Endpoint { base_url: queue.cf_api_base_url, account_id, api_token };
         endpoint.url()?;
-        if results_dir.starts_with("~") {
-            bail!("RESULTS_DIR begins with ~, which only a shell expands; write the whole path");
-        }
-        let results_dir = std::path::absolute(&results_dir)?;
+        let results_dir = absolute(&results_dir, "RESULTS_DIR")?;
         let slots = match jobs.max_parallel_jobs {
             Some(count) => count as usize,
             None => std::thread::available_parallelism().map_or(1, usize::from),
@@ -342,10 +341,7 @@ impl RunSettings {
 impl StateSettings {
     fn resolve(self) -> anyhow::Result<PathBuf> {
         if let Some(directory) = non_empty(self.state_dir) {
-            if directory.starts_with("~") {
-                bail!("STATE_DIR begins with ~, which only a shell expands; write the whole path");
-            }
-            return Ok(std::path::absolute(directory)?);
+            return absolute(&directory, "STATE_DIR");
         }
         let variable =
             |name: &str| non_empty(std::env::var_os(name).map(PathBuf::from)).filter(|path| path.is_absolute());
@@ -411,10 +407,15 @@ impl RuntimeSettings {
 }
 
 fn unpacked(directory: &Path, arguments: &[String]) -> anyhow::Result<Unpacked> {
-    if directory.starts_with("~") {
-        bail!("APPTAINER_UNPACK_DIR begins with ~, which only a shell expands; write the whole path");
+    Unpacked::new(absolute(directory, "APPTAINER_UNPACK_DIR")?, arguments).map_err(anyhow::Error::msg)
+}
+
+/// A path that stays the same wherever the daemon works.
+fn absolute(path: &Path, setting: &str) -> anyhow::Result<PathBuf> {
+    if path.starts_with("~") {
+        bail!("{setting} begins with ~, which only a shell expands; write the whole path");
     }
-    Unpacked::new(std::path::absolute(directory)?, arguments).map_err(anyhow::Error::msg)
+    Ok(std::path::absolute(path)?)
 }
 
 impl ShowCommand {
@@ -470,7 +471,7 @@ impl Needed {
             return Ok(());
         }
         bail!(
-            "not set: {}; set them in the environment, in ./.env, in a file for --env-file, or by flags",
+            "these settings are missing: {}; set them in the environment, in ./.env, in a file for --env-file, or by flags",
             self.0.join(", ")
         )
     }
@@ -486,7 +487,7 @@ fn words(text: &str, name: &str) -> anyhow::Result<Vec<String>> {
 
 /// Seconds with fractions, as `0.5`; at most a day, which is more than any of these settings means.
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "this is no number of seconds".to_owned())?;
+    let seconds: f64 = text.parse().map_err(|_| "it is not a number of seconds".to_owned())?;
     match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if duration <= Duration::from_hours(24) => Ok(duration),
         _ => Err("it must be 0 to 86400 seconds".to_owned()),

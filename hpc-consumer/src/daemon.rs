@@ -21,12 +21,13 @@ use tokio::sync::mpsc;
 use crate::config::Settings;
 use crate::job::{Conclusion, Node, ResultsDir};
 use crate::keeper::{self, Keeper};
+use crate::lock;
 use crate::notices;
 use crate::process::{Asked, Clock, Signals, abort_on_panic, reap_for_ever};
 use crate::run::Invocation;
 use crate::store::{Problem, StateLock, Store};
 use crate::viewer::{Viewer, Watched};
-use crate::work::{Work, lock};
+use crate::work::Work;
 
 /// How many events are stepped for one transaction at most.
 const EVENTS_MAX: usize = 1_000;
@@ -34,8 +35,8 @@ const EVENTS_MAX: usize = 1_000;
 /// Claims of one batch are made by this many tasks at a time: on a network file system each takes a while.
 const CLAIMS_AT_ONCE: usize = 4;
 
-/// How often other daemons are shown that this one lives. A keeper keeps the pace that it was started with, so it must do
-/// for other values of CLAIM_STALE_SECONDS, too.
+/// How often other daemons are shown that this one lives. A keeper keeps the pace that it was started with, so it must
+/// do for other values of CLAIM_STALE_SECONDS, too.
 const BEAT_MIN: Duration = Duration::from_millis(100);
 const BEAT_MAX: Duration = Duration::from_secs(5);
 
@@ -234,7 +235,7 @@ impl Daemon {
                     reload = true;
                     events.push_back(Event::HandOver);
                 } else {
-                    tracing::error!("the new settings are not in order, which is told above; the daemon goes on with the old ones");
+                    tracing::error!("the new settings are not valid (see above); the daemon keeps the old ones");
                 },
                 () = self.work.store_failed.notified() => self.store.commit(Vec::new(), clock.wall()).await.context(CANNOT_STORE)?,
                 Some(event) = queue.recv() => {
@@ -260,7 +261,7 @@ impl Daemon {
         for effect in effects {
             match effect {
                 Effect::Exit => {
-                    tracing::info!("the end");
+                    tracing::info!("hpc-consumer ends");
                     self.forget(forgotten);
                     return Some(Ok(Exit::Ok));
                 }
@@ -400,22 +401,15 @@ impl Daemon {
 
     fn start(&self, run: Run) {
         if let Some(job) = self.work.job(&run.job_id) {
-            return self.start_job(&job, &run);
+            return begin(&self.node, &self.keeper, &job, &run);
         }
-        let (daemon, store, work) = (self.starter(), self.store.clone(), self.work.clone());
+        let (node, keeper) = (self.node.clone(), self.keeper.clone());
+        let (store, work) = (self.store.clone(), self.work.clone());
         tokio::spawn(async move {
             if let Some(job) = work.job_from(&store, &run.job_id).await {
-                daemon.start(&job, &run);
+                begin(&node, &keeper, &job, &run);
             }
         });
-    }
-
-    fn start_job(&self, job: &JobMessage, run: &Run) {
-        self.starter().start(job, run);
-    }
-
-    fn starter(&self) -> Starter {
-        Starter { node: self.node.clone(), keeper: self.keeper.clone() }
     }
 
     fn conclude(&self, run: Run, ending: Ending, may_retry: bool) {
@@ -467,17 +461,9 @@ impl Daemon {
     }
 }
 
-/// Tells the keeper to begin runs.
-struct Starter {
-    node: Arc<Node>,
-    keeper: Keeper,
-}
-
-impl Starter {
-    fn start(&self, job: &JobMessage, run: &Run) {
-        tracing::info!(job_id = %run.job_id, attempt = run.attempt, task = %job.task, "job starts");
-        self.keeper.start(self.node.start_line(job, run));
-    }
+fn begin(node: &Node, keeper: &Keeper, job: &JobMessage, run: &Run) {
+    tracing::info!(job_id = %run.job_id, attempt = run.attempt, task = %job.task, "job starts");
+    keeper.start(node.start_line(job, run));
 }
 
 fn failure(error: queues::Error) -> Failure {

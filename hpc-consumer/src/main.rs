@@ -27,6 +27,7 @@ mod work;
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -67,6 +68,17 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
+/// A lock on what is never left half changed: nothing panics while it holds one of these.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What tells one boot of one machine from all others, where the operating system says it.
+fn boot_id() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
 /// The name of this machine.
 fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -82,7 +94,7 @@ fn settings() -> anyhow::Result<Resolved> {
             let check = settings.check;
             let settings = settings.resolve()?;
             if check {
-                Resolved::Show("the settings are in order".to_owned())
+                Resolved::Show("the settings are valid".to_owned())
             } else {
                 Resolved::Run(Box::new(settings), invocation)
             }

@@ -15,7 +15,7 @@ pub(crate) fn watch(effect: &Effect, trouble: &mut Option<String>) {
 pub(crate) fn say(notice: &Notice) {
     match notice {
         Notice::NodeBroken(problem) => {
-            tracing::error!("this node cannot run jobs, no more are taken until it can: {problem}");
+            tracing::error!("this node cannot run jobs; none are taken until it can: {problem}");
         }
         Notice::NodeReady => tracing::info!("this node can run jobs again"),
         Notice::QueueTrouble { what, next_try } => {

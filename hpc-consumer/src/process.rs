@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The time since the Unix epoch: what the clock said at the start, and from then on how much time has passed.
-pub(super) struct Clock {
+pub(crate) struct Clock {
     wall: Duration,
     started: Instant,
 }
 
 impl Clock {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self { wall: wall(), started: Instant::now() }
     }
 
     /// Never goes back.
-    pub(super) fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.wall + self.started.elapsed()
     }
 
     /// What the clock says, for what is kept beyond this process.
-    pub(super) fn wall(&self) -> Duration {
+    pub(crate) fn wall(&self) -> Duration {
         wall()
     }
 }
@@ -33,7 +33,7 @@ fn wall() -> Duration {
 
 /// A part of the daemon that broke would never end, and what waits for it would wait for ever. After an abort the next
 /// start goes on from what is stored.
-pub(super) fn abort_on_panic() {
+pub(crate) fn abort_on_panic() {
     let told = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         told(info);
@@ -42,7 +42,7 @@ pub(super) fn abort_on_panic() {
 }
 
 /// As process 1 of a container we are the parent of every orphan, and nobody else buries them.
-pub(super) fn reap_for_ever() -> anyhow::Result<()> {
+pub(crate) fn reap_for_ever() -> anyhow::Result<()> {
     let mut ended = signal(SignalKind::child())?;
     tokio::spawn(async move {
         while ended.recv().await.is_some() {
@@ -54,13 +54,14 @@ pub(super) fn reap_for_ever() -> anyhow::Result<()> {
 
 /// What a person or a service manager wants of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(crate) enum Asked {
     End,
     Reload,
 }
 
-/// The signals that are for us. A hangup comes from a terminal that is closed, or asks for new settings where there is none.
-pub(super) struct Signals {
+/// The signals that are for us. A hangup comes from a terminal that is closed, or asks for new settings where there is
+/// none.
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
@@ -68,7 +69,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    pub(super) fn listen() -> anyhow::Result<Self> {
+    pub(crate) fn listen() -> anyhow::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -77,7 +78,7 @@ impl Signals {
         })
     }
 
-    pub(super) async fn next(&mut self) -> Asked {
+    pub(crate) async fn next(&mut self) -> Asked {
         tokio::select! {
             _ = self.interrupt.recv() => Asked::End,
             _ = self.terminate.recv() => Asked::End,

@@ -119,7 +119,7 @@ impl Viewer {
             // Results that are owed may be many, and must not hide what runs.
             if jobs.len() < if phase == Phase::Recorded { JOBS_MAX / 2 } else { JOBS_MAX } {
                 let (job_id, phase) = (job_id.clone(), phase.name().to_owned());
-                jobs.push(JobView { job_id, phase, attempt, since: Some(timestamp(since)), task: None });
+                jobs.push(JobView { job_id, phase, attempt, since: Some(timestamp(since)) });
             }
         }
         View {

@@ -1,41 +1,42 @@
 //! What the daemon keeps of jobs at work, and what the keeper says of them, as events.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use lifecycle::{Event, Run};
 use protocol::{JobId, JobMessage, Json};
 use tokio::sync::Notify;
 
 use crate::keeper;
+use crate::lock;
 use crate::run::Finished;
 use crate::store::Store;
 
 /// What is kept of jobs at work, so that the store need not be asked again.
 #[derive(Default)]
-pub(super) struct Work {
+pub(crate) struct Work {
     /// Jobs without their input.
     jobs: Mutex<HashMap<JobId, Arc<JobMessage>>>,
     /// How runs ended.
     finished: Mutex<HashMap<Run, Finished>>,
     /// The store could not be read. It fails for good then, which a commit tells.
-    pub(super) store_failed: Notify,
+    pub(crate) store_failed: Notify,
     /// Why the keeper cannot be reached.
-    pub(super) keeper_trouble: Mutex<Option<String>>,
+    pub(crate) keeper_trouble: Mutex<Option<String>>,
 }
 
 impl Work {
-    pub(super) fn remember(&self, job: JobMessage) {
+    pub(crate) fn remember(&self, job: JobMessage) {
         // The input is in input.json by now, and may be large.
         let job = JobMessage { input: Json::default(), metadata: None, ..job };
         lock(&self.jobs).insert(job.job_id.clone(), Arc::new(job));
     }
 
-    pub(super) fn job(&self, job_id: &JobId) -> Option<Arc<JobMessage>> {
+    pub(crate) fn job(&self, job_id: &JobId) -> Option<Arc<JobMessage>> {
         lock(&self.jobs).get(job_id).cloned()
     }
 
-    pub(super) async fn job_from(&self, store: &Store, job_id: &JobId) -> Option<Arc<JobMessage>> {
+    pub(crate) async fn job_from(&self, store: &Store, job_id: &JobId) -> Option<Arc<JobMessage>> {
         if let Some(job) = self.job(job_id) {
             return Some(job);
         }
@@ -61,11 +62,11 @@ impl Work {
         }
     }
 
-    pub(super) fn finished(&self, run: &Run) -> Option<Finished> {
+    pub(crate) fn finished(&self, run: &Run) -> Option<Finished> {
         lock(&self.finished).get(run).cloned()
     }
 
-    pub(super) fn forget(&self, runs: &[Run]) {
+    pub(crate) fn forget(&self, runs: &[Run]) {
         let (mut jobs, mut finished) = (lock(&self.jobs), lock(&self.finished));
         for run in runs {
             jobs.remove(&run.job_id);
@@ -74,7 +75,7 @@ impl Work {
     }
 
     /// What the keeper says, as an event.
-    pub(super) fn hear(&self, said: keeper::Said) -> Event {
+    pub(crate) fn hear(&self, said: keeper::Said) -> Event {
         match said {
             keeper::Said::Ended(run, finished) => match finished.cut_off() {
                 Some(what) => Event::RunCutOff(run, what),
@@ -103,9 +104,4 @@ impl Work {
             keeper::Said::Gone => Event::KeeperGone,
         }
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing panics while it holds one of these.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,7 +7,8 @@ use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
 use program::Exit;
-use queues::{Backoff, Class};
+use protocol::FailureClass;
+use queues::Backoff;
 
 use crate::failure::Failure;
 use crate::text;
@@ -102,7 +103,7 @@ pub(crate) struct Troubles {
     since: Option<Instant>,
     not_enabled_since: Option<Instant>,
     /// What was said already: one sentence for each kind of trouble is enough.
-    told: Option<Discriminant<Class>>,
+    told: Option<Discriminant<FailureClass>>,
 }
 
 impl Troubles {
@@ -134,20 +135,20 @@ impl Troubles {
         (self.since, self.not_enabled_since) = (None, None);
     }
 
-    fn pause(&mut self, class: Class, now: Instant) -> Result<Duration, Exit> {
+    fn pause(&mut self, class: FailureClass, now: Instant) -> Result<Duration, Exit> {
         let since = *self.since.get_or_insert(now);
         let pause = match class {
-            Class::Fatal | Class::Refused => return Err(Exit::Unexpected),
-            Class::PullNotEnabled => {
+            FailureClass::Fatal | FailureClass::Refused => return Err(Exit::Unexpected),
+            FailureClass::PullNotEnabled => {
                 let since = *self.not_enabled_since.get_or_insert(now);
                 let is_missing = now.duration_since(since) >= NOT_ENABLED_PATIENCE;
                 return if is_missing { Err(Exit::Unexpected) } else { Ok(NOT_ENABLED_PAUSE) };
             }
-            Class::QuotaExhausted if !self.patience.sits_out_quota => return Err(Exit::TryLater),
-            Class::QuotaExhausted => QUOTA_PAUSE,
-            Class::Paused => PAUSED_PAUSE,
-            Class::Throttled(Some(pause)) => pause,
-            Class::Throttled(None) | Class::Unavailable => self.backoff.pause(),
+            FailureClass::QuotaExhausted if !self.patience.sits_out_quota => return Err(Exit::TryLater),
+            FailureClass::QuotaExhausted => QUOTA_PAUSE,
+            FailureClass::Paused => PAUSED_PAUSE,
+            FailureClass::Throttled(Some(pause)) => pause,
+            FailureClass::Throttled(None) | FailureClass::Unavailable => self.backoff.pause(),
         };
         match self.patience.trouble {
             Some(longest) if now.duration_since(since) + pause >= longest => Err(Exit::TryLater),
@@ -193,17 +194,17 @@ mod tests {
     fn each_command_bears_its_own_troubles() {
         let first = |patience, class| Troubles::new(patience).pause(class, Instant::now());
         for patience in [Patience::ONE_LOOK, Patience::UNTIL_IDLE, Patience::ONE_JOB, Patience::FOR_EVER] {
-            assert_eq!(first(patience, Class::Fatal), Err(Exit::Unexpected));
-            assert_eq!(first(patience, Class::Refused), Err(Exit::Unexpected));
-            assert_eq!(first(patience, Class::PullNotEnabled), Ok(NOT_ENABLED_PAUSE));
+            assert_eq!(first(patience, FailureClass::Fatal), Err(Exit::Unexpected));
+            assert_eq!(first(patience, FailureClass::Refused), Err(Exit::Unexpected));
+            assert_eq!(first(patience, FailureClass::PullNotEnabled), Ok(NOT_ENABLED_PAUSE));
             let second = Duration::from_secs(1);
-            assert_eq!(first(patience, Class::Throttled(Some(second))), Ok(second));
-            assert!(first(patience, Class::Unavailable).is_ok_and(|pause| pause <= second));
+            assert_eq!(first(patience, FailureClass::Throttled(Some(second))), Ok(second));
+            assert!(first(patience, FailureClass::Unavailable).is_ok_and(|pause| pause <= second));
         }
-        assert_eq!(first(Patience::ONE_LOOK, Class::Paused), Err(Exit::TryLater));
-        assert_eq!(first(Patience::UNTIL_IDLE, Class::Paused), Ok(PAUSED_PAUSE));
-        assert_eq!(first(Patience::ONE_JOB, Class::QuotaExhausted), Err(Exit::TryLater));
-        assert_eq!(first(Patience::FOR_EVER, Class::QuotaExhausted), Ok(QUOTA_PAUSE));
+        assert_eq!(first(Patience::ONE_LOOK, FailureClass::Paused), Err(Exit::TryLater));
+        assert_eq!(first(Patience::UNTIL_IDLE, FailureClass::Paused), Ok(PAUSED_PAUSE));
+        assert_eq!(first(Patience::ONE_JOB, FailureClass::QuotaExhausted), Err(Exit::TryLater));
+        assert_eq!(first(Patience::FOR_EVER, FailureClass::QuotaExhausted), Ok(QUOTA_PAUSE));
     }
 
     #[test]
@@ -211,15 +212,15 @@ mod tests {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut troubles = Troubles::new(Patience::ONE_LOOK);
-        assert!(troubles.pause(Class::Unavailable, start).is_ok());
-        assert_eq!(troubles.pause(Class::Unavailable, after(30)), Err(Exit::TryLater));
+        assert!(troubles.pause(FailureClass::Unavailable, start).is_ok());
+        assert_eq!(troubles.pause(FailureClass::Unavailable, after(30)), Err(Exit::TryLater));
         troubles.over();
-        assert!(troubles.pause(Class::Unavailable, after(31)).is_ok());
+        assert!(troubles.pause(FailureClass::Unavailable, after(31)).is_ok());
 
         let mut troubles = Troubles::new(Patience::FOR_EVER);
-        assert!(troubles.pause(Class::PullNotEnabled, start).is_ok());
-        assert!(troubles.pause(Class::PullNotEnabled, after(29)).is_ok());
-        assert_eq!(troubles.pause(Class::PullNotEnabled, after(30)), Err(Exit::Unexpected));
-        assert!(troubles.pause(Class::Unavailable, after(1_000_000)).is_ok());
+        assert!(troubles.pause(FailureClass::PullNotEnabled, start).is_ok());
+        assert!(troubles.pause(FailureClass::PullNotEnabled, after(29)).is_ok());
+        assert_eq!(troubles.pause(FailureClass::PullNotEnabled, after(30)), Err(Exit::Unexpected));
+        assert!(troubles.pause(FailureClass::Unavailable, after(1_000_000)).is_ok());
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use program::Exit;
-use protocol::{body, limits};
-use queues::{Backoff, Class, Client, Delivery};
+use protocol::{FailureClass, body, limits};
+use queues::{Backoff, Client, Delivery};
 
 use crate::config::ResultsQueue;
 use crate::failure::Failure;
@@ -174,8 +174,8 @@ impl Receiver {
             };
             let pause = match error.class {
                 _ if tries == ACK_TRIES => return Err(error),
-                Class::Fatal | Class::Refused | Class::QuotaExhausted => return Err(error),
-                Class::Throttled(Some(pause)) => pause.min(ACK_PAUSE_MAX),
+                FailureClass::Fatal | FailureClass::Refused | FailureClass::QuotaExhausted => return Err(error),
+                FailureClass::Throttled(Some(pause)) => pause.min(ACK_PAUSE_MAX),
                 _ => backoff.pause(),
             };
             tokio::time::sleep(pause).await;

@@ -12,9 +12,9 @@ use program::LogArgs;
 
 /// The edge and the Cloudflare Queues pull API on one machine
 ///
-/// It takes jobs by HTTP as the Worker does, and serves the queues as Cloudflare does, with messages in SQLite. Settings
-/// come from flags, the environment and defaults, in this order. It reads no .env file: it writes the one that the
-/// other programs read.
+/// It takes jobs by HTTP as the Worker does, and serves the queues as Cloudflare does, with messages in SQLite.
+/// Settings come from flags, the environment and defaults, in this order. It reads no .env file: it writes the one that
+/// the other programs read.
 #[derive(Parser)]
 #[command(name = "local-edge", version, help_expected = true)]
 pub(crate) struct Cli {

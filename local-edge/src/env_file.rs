@@ -48,7 +48,8 @@ fn name(line: &str) -> Option<&str> {
     line.split_once('=').map(|(name, _)| name.trim())
 }
 
-/// Single quotes keep a shell and a `.env` reader from giving a meaning to `$`, `#` and the like. Values hold no quotes.
+/// Single quotes keep a shell and a `.env` reader from giving a meaning to `$`, `#` and the like. Values hold no
+/// quotes.
 fn quoted(value: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte);
     if value.bytes().all(plain) { value.to_owned() } else { format!("'{value}'") }

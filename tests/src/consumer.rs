@@ -68,7 +68,8 @@ impl Consumer {
         self
     }
 
-    /// With the `RESULTS_DIR` of another one, as two nodes have on a shared file system. The other one must live longer.
+    /// With the `RESULTS_DIR` of another one, as two nodes have on a shared file system. The other one must live
+    /// longer.
     #[must_use]
     pub fn sharing(self, other: &Self) -> Self {
         self.set("RESULTS_DIR", other.results_dir())

@@ -1,7 +1,7 @@
 //! The ledger: jobs that note when they begin and when they end, outside of the control of any program under test.
 //!
-//! What the project says of its own runs proves nothing about a run that it forgot. So each job appends to a file of its
-//! own (`ledger.c`), and a test counts the lines.
+//! What the project says of its own runs proves nothing about a run that it forgot. So each job appends to a file of
+//! its own (`ledger.c`), and a test counts the lines.
 
 use std::fs;
 use std::path::{Path, PathBuf};

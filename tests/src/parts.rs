@@ -1,6 +1,6 @@
 //! The real parts that are not built by `cargo build`: where they are, as `cargo xtask test` says.
 //!
-//! This is the testkit's one reader of the environment. A part that is missing fails the test that needs it, with the
+//! This is the testkit's one reader of settings. A part that is missing fails the test that needs it, with the
 //! reason that `cargo xtask test` found; a test never passes for the want of a part.
 
 use std::env;

@@ -33,8 +33,8 @@ fn built_with(package: &Package) -> BTreeSet<&str> {
     built.map(|dependency| dependency.name.as_str()).collect()
 }
 
-/// Every file of Rust in a directory below the workspace, with its lines of code (not of comments), by relative path.
-fn code(below: &Path) -> BTreeMap<PathBuf, Vec<String>> {
+/// The text of every file with this extension in a directory below the workspace, by relative path.
+fn texts(below: &Path, extension: &str) -> BTreeMap<PathBuf, String> {
     let mut files = BTreeMap::new();
     let mut directories = vec![parts::workspace().join(below)];
     while let Some(directory) = directories.pop() {
@@ -45,16 +45,21 @@ fn code(below: &Path) -> BTreeMap<PathBuf, Vec<String>> {
                 if !matches!(name, "target" | "node_modules" | "build") && !name.starts_with('.') {
                     directories.push(path);
                 }
-            } else if name.ends_with(".rs") {
-                let text = fs::read_to_string(&path).expect("a source file can be read");
-                let lines = text.lines().filter(|line| !line.trim_start().starts_with("//")).map(str::to_owned);
+            } else if path.extension().is_some_and(|of_this| of_this == extension) {
+                let text = fs::read_to_string(&path).expect("a file of the project can be read");
                 let relative = path.strip_prefix(parts::workspace()).expect("it lies within the workspace");
-                files.insert(relative.to_owned(), lines.collect());
+                files.insert(relative.to_owned(), text);
             }
         }
     }
-    assert!(!files.is_empty(), "no Rust in {}", below.display());
+    assert!(!files.is_empty(), "no .{extension} in {}", below.display());
     files
+}
+
+/// Every file of Rust in a directory below the workspace, with its lines of code (not of comments), by relative path.
+fn code(below: &Path) -> BTreeMap<PathBuf, Vec<String>> {
+    let lines = |text: String| text.lines().filter(|line| !is_comment(line)).map(str::to_owned).collect();
+    texts(below, "rs").into_iter().map(|(path, text)| (path, lines(text))).collect()
 }
 
 /// Files with a line in which all of `words` occur.
@@ -138,7 +143,9 @@ fn the_environment_is_read_in_one_place_of_each_program() {
 #[test]
 fn processes_are_started_in_one_place() {
     let mut found = 0;
-    for path in files_with(Path::new(""), &["process::", "Command"]) {
+    let mut files = files_with(Path::new(""), &["process::", "Command"]);
+    files.extend(files_with(Path::new(""), &["Command::new("]));
+    for path in files {
         found += usize::from(path.starts_with("hpc-consumer/src/run"));
         let allowed = path.starts_with("hpc-consumer/src/run") || is_test_or_xtask(&path);
         assert!(allowed, "{} starts processes; only hpc-consumer/src/run does", path.display());
@@ -230,4 +237,26 @@ fn the_env_file_of_local_edge_holds_only_settings_that_programs_read() {
     assert!(unread.is_empty(), "nobody reads {unread:?}");
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(edge.env_file()).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600, "the file holds secrets");
+}
+
+/// rustfmt leaves comments as they are.
+#[test]
+fn comments_and_pages_fit_the_width_of_the_code() {
+    let mut wide = Vec::new();
+    let (rust, pages) = (texts(Path::new(""), "rs"), texts(Path::new(""), "md"));
+    for (path, text) in rust.iter().chain(&pages) {
+        let mut fenced = false;
+        for (line, number) in text.lines().zip(1..) {
+            fenced ^= line.starts_with("```");
+            let prose = if rust.contains_key(path) { is_comment(line) } else { !fenced && !line.starts_with('|') };
+            if prose && line.chars().count() > 120 {
+                wide.push(format!("{}:{number}", path.display()));
+            }
+        }
+    }
+    assert!(wide.is_empty(), "more than 120 columns: {wide:#?}");
+}
+
+fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with("//")
 }

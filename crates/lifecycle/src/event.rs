@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use protocol::{FailureClass, JobId};
 
-/// One execution of a job, by the number that fences what it writes. Its text is the name by which a run is found again.
+/// One execution of a job, by the number that fences what it writes. Its text is the name by which a run is found
+/// again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Run {
     /// Which job.
@@ -48,7 +49,8 @@ pub enum Event {
     KeeperGone,
     /// The processes of a run are gone, and the keeper has written down how it ended.
     RunEnded(Run),
-    /// A run was ended by the keeper, which was told to end all, or is gone without a word. The text says what is known.
+    /// A run was ended by the keeper, which was told to end all, or is gone without a word. The text says what is
+    /// known.
     RunCutOff(Run, String),
     /// What a run left behind was dealt with.
     Concluded(Run, Concluded),

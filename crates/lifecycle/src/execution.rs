@@ -142,8 +142,8 @@ impl Lifecycle {
         self.keeper.to_reconcile = !observation.complete;
     }
 
-    /// Once all that was missing in the list has its consequences on disk, the list is as good as complete. A job that is
-    /// lost is not there yet while its record is being written.
+    /// Once all that was missing in the list has its consequences on disk, the list is as good as complete. A job that
+    /// is lost is not there yet while its record is being written.
     pub(crate) fn reconcile_done(&mut self, step: &mut Step) {
         let undecided = |job: &Job| matches!(job.state, State::Ending { ending: Ending::CutOff(_), .. });
         if self.keeper.to_reconcile && !self.jobs.iter().any(|(_, job)| undecided(job)) {

@@ -1,5 +1,6 @@
 //! The life of a job on the cluster, as a function: [`Lifecycle::step`] takes an event and the time, and returns facts
-//! and effects. The daemon puts the facts on disk and then performs the effects; each effect ends in an event, and so on.
+//! and effects. The daemon puts the facts on disk and then performs the effects; each effect ends in an event, and so
+//! on.
 //!
 //! ```text
 //! delivered ─► waiting ─► claiming ─► ready ─► running ─► ending ─► recorded ─► published, acknowledged, forgotten
@@ -9,21 +10,21 @@
 //! ```
 //!
 //! What holds, whatever dies and whenever:
-//! 1. Record before act: the facts of a step are on disk before any of its effects leaves the process; a start waits only
-//!    for its own launch (see [`Pending`]).
+//! 1. Record before act: the facts of a step are on disk before any of its effects leaves the process; a start waits
+//!    only for its own launch (see [`Pending`]).
 //! 2. A delivery is acknowledged when its result was published, or shortly before its lease would lapse. From its
 //!    acceptance on the job is ours in either case, whatever the queue forgets.
-//! 3. A job that is held or has ended does not run again: a further delivery only adds a lease to be settled. On a shared
-//!    file system the claim of the job directory decides between daemons.
-//! 4. Every run can be found again: a launch is recorded with its name before it is begun, and the keeper, which outlives
-//!    the daemon, tells what became of it.
+//! 3. A job that is held or has ended does not run again: a further delivery only adds a lease to be settled. On a
+//!    shared file system the claim of the job directory decides between daemons.
+//! 4. Every run can be found again: a launch is recorded with its name before it is begun, and the keeper, which
+//!    outlives the daemon, tells what became of it.
 //! 5. What cannot be known is said to be `lost`; it is never guessed.
 //! 6. One final result per job: once recorded, the same bytes are published on every try.
 //! 7. Output is complete and synced before the end is recorded: a job is `ending` until then.
-//! 8. While the node is broken nothing is pulled or started; a job that the node failed goes back with a delay, or waits
-//!    here.
-//! 9. No more runs than slots, and no more is pulled than what will find a slot soon (see [`AHEAD`]); what was not started
-//!    goes back at once on drain.
+//! 8. While the node is broken nothing is pulled or started; a job that the node failed goes back with a delay, or
+//!    waits here.
+//! 9. No more runs than slots, and no more is pulled than what will find a slot soon (see [`AHEAD`]); what was not
+//!    started goes back at once on drain.
 //!
 //! [`Lifecycle::check`] checks the state after each step, [`permitted`] each effect against what is on disk. The
 //! simulation does both, through crashes before and after every effect.
@@ -41,8 +42,8 @@
 //! | `pending` | which effects wait for which facts |
 //! | `audit` | what must be on disk for an effect to leave the process |
 //!
-//! Out of scope: how any of this is done, clocks and randomness. `now` is the time since the Unix epoch, by a clock that
-//! never goes back in the life of one process; between two lives it may.
+//! Out of scope: how any of this is done, clocks and randomness. `now` is the time since the Unix epoch, by a clock
+//! that never goes back in the life of one process; between two lives it may.
 
 mod audit;
 mod delivery;

@@ -10,8 +10,9 @@ use crate::phases::Phase;
 use crate::table::{Jobs, NewJob, State};
 use crate::{Delivery, Effect, Entry, Event, Fact, Failure, Notice, Run, Stage};
 
-/// How far ahead jobs are pulled: as many as have ended within this time lately. A queue of jobs of a second is pulled two
-/// at a time; one of jobs that take a millisecond, in batches. Nobody else waits longer than this for a job that waits here.
+/// How far ahead jobs are pulled: as many as have ended within this time lately. A queue of jobs of a second is pulled
+/// two at a time; one of jobs that take a millisecond, in batches. Nobody else waits longer than this for a job that
+/// waits here.
 pub const AHEAD: Duration = Duration::from_secs(2);
 
 /// How many results may be owed before no more jobs are taken.
@@ -128,15 +129,11 @@ pub(crate) struct Keeper {
 }
 
 impl Lifecycle {
-    /// A daemon that holds nothing and knows nothing of its node yet. Step it with [`Event::Tick`] to begin.
-    pub fn new(settings: Settings, now: Duration) -> Self {
-        Self::restore(settings, Vec::new(), now)
-    }
-
-    /// A daemon that finds this on its disk, in the order of acceptance.
+    /// A daemon that finds this on its disk, in the order of acceptance, and knows nothing of its node yet. Step it
+    /// with [`Event::Tick`] to begin.
     pub fn restore(settings: Settings, entries: Vec<Entry>, now: Duration) -> Self {
-        // The queue counts from its receipt of the pull and we from its sending, so there is a margin already; this one is
-        // for the way of the acknowledgement, with its retries.
+        // The queue counts from its receipt of the pull and we from its sending, so there is a margin already; this one
+        // is for the way of the acknowledgement, with its retries.
         let margin = (settings.lease / 3).min(Duration::from_secs(300));
         let mut jobs = Jobs::new(margin);
         jobs.now = now;

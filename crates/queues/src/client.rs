@@ -17,7 +17,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest answer that is read: 100 messages of 128 KB, each doubled by the quotes that JSON escapes, and then some.
+/// The largest answer that is read: 100 messages of 128 KB, each doubled by the quotes that JSON escapes, and then
+/// some.
 const ANSWER_BYTES_MAX: usize = 32_000_000;
 
 /// Where the API is and who asks.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-pub use protocol::FailureClass as Class;
+use protocol::FailureClass;
 
 /// A request that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +11,7 @@ pub struct Error {
     /// What was tried, for example `pull from queue 0123…`.
     pub operation: String,
     /// What can be done about it.
-    pub class: Class,
+    pub class: FailureClass,
     what: String,
     advice: Option<&'static str>,
 }
@@ -25,18 +25,18 @@ impl Error {
             what = format!("{what}: {cause}");
             source = cause.source();
         }
-        Self { operation, class: Class::Unavailable, what, advice: None }
+        Self { operation, class: FailureClass::Unavailable, what, advice: None }
     }
 
     pub(crate) fn garbage(operation: String, what: String) -> Self {
         let advice = Some("is CF_API_BASE_URL the address of the Cloudflare API, or does a proxy answer in its place?");
-        Self { operation, class: Class::Unavailable, what, advice }
+        Self { operation, class: FailureClass::Unavailable, what, advice }
     }
 
     /// From an answer that is not the API's: a proxy, a login page, another server. A wrong status of theirs proves
     /// nothing about our credentials.
     pub(crate) fn answered_by_another(operation: String, status: u16, retry_after: Option<Duration>) -> Self {
-        let class = if status == 429 { Class::Throttled(retry_after) } else { Class::Unavailable };
+        let class = if status == 429 { FailureClass::Throttled(retry_after) } else { FailureClass::Unavailable };
         let advice = Some(
             "the answer is not of the Queues API; is CF_API_BASE_URL right (it ends in /client/v4), or does a proxy answer?",
         );
@@ -54,26 +54,29 @@ impl Error {
         let has = |codes: &[i64]| errors.iter().any(|(code, _)| codes.contains(code));
         let (class, advice) = if has(&[10253, 10252]) {
             (
-                Class::QuotaExhausted,
+                FailureClass::QuotaExhausted,
                 Some("the plan's allowance is used up or the queue is disabled; it goes on when that changes"),
             )
         } else if has(&[10250, 10251]) || status == 429 {
-            (Class::Throttled(retry_after), None)
+            (FailureClass::Throttled(retry_after), None)
         } else if status == 409 {
-            (Class::Paused, Some("delivery is paused; resume it with `wrangler queues resume-delivery`"))
+            (FailureClass::Paused, Some("delivery is paused; resume it with `wrangler queues resume-delivery`"))
         } else if status == 405 {
             (
-                Class::PullNotEnabled,
+                FailureClass::PullNotEnabled,
                 Some("the queue needs an HTTP pull consumer: `wrangler queues consumer http add <queue>`"),
             )
         } else if status == 401 || status == 403 || has(&[10000, 10023, 10106]) {
-            (Class::Fatal, Some("check CF_QUEUES_API_TOKEN: it needs the permission Queues: Edit in this account"))
+            (
+                FailureClass::Fatal,
+                Some("check CF_QUEUES_API_TOKEN: it needs the permission Queues: Edit in this account"),
+            )
         } else if status == 404 || has(&[10104, 10107, 7003]) {
-            (Class::Fatal, Some("check CF_ACCOUNT_ID and the queue id (`wrangler queues info <queue>`)"))
+            (FailureClass::Fatal, Some("check CF_ACCOUNT_ID and the queue id (`wrangler queues info <queue>`)"))
         } else if (500..600).contains(&status) || status == 408 {
-            (Class::Unavailable, None)
+            (FailureClass::Unavailable, None)
         } else {
-            (Class::Refused, None)
+            (FailureClass::Refused, None)
         };
         let mut what = format!("HTTP status {status}");
         for (code, message) in errors.iter().take(3) {
@@ -92,19 +95,19 @@ mod tests {
     fn statuses_and_codes_are_told_apart_by_what_to_do() {
         let second = Some(Duration::from_secs(1));
         for (status, code, class) in [
-            (401, 10000, Class::Fatal),
-            (403, 10106, Class::Fatal),
-            (404, 10104, Class::Fatal),
-            (400, 10107, Class::Fatal),
-            (405, 0, Class::PullNotEnabled),
-            (409, 0, Class::Paused),
-            (429, 0, Class::Throttled(second)),
-            (429, 10250, Class::Throttled(second)),
-            (429, 10253, Class::QuotaExhausted),
-            (400, 10204, Class::Refused),
-            (413, 0, Class::Refused),
-            (500, 15000, Class::Unavailable),
-            (502, 0, Class::Unavailable),
+            (401, 10000, FailureClass::Fatal),
+            (403, 10106, FailureClass::Fatal),
+            (404, 10104, FailureClass::Fatal),
+            (400, 10107, FailureClass::Fatal),
+            (405, 0, FailureClass::PullNotEnabled),
+            (409, 0, FailureClass::Paused),
+            (429, 0, FailureClass::Throttled(second)),
+            (429, 10250, FailureClass::Throttled(second)),
+            (429, 10253, FailureClass::QuotaExhausted),
+            (400, 10204, FailureClass::Refused),
+            (413, 0, FailureClass::Refused),
+            (500, 15000, FailureClass::Unavailable),
+            (502, 0, FailureClass::Unavailable),
         ] {
             let error = Error::answered("pull".to_owned(), status, second, &[(code, "text".to_owned())]);
             assert_eq!(error.class, class, "{status} {code}");

@@ -1,7 +1,8 @@
 //! Client of the Cloudflare Queues HTTP API: pull, acknowledge, push, look.
 //!
 //! Each call is one request and tells precisely what became of it. Nothing is retried in here: the callers have
-//! obligations of different patience, and each error says by its [`Class`] what a caller may do ([`Backoff`] helps).
+//! obligations of different patience, and each error says by its [`protocol::FailureClass`] what a caller may do
+//! ([`Backoff`] helps).
 //!
 //! Out of scope: what a message means (`protocol`), what to do with it (the programs).
 //! Invariant: only this crate speaks to the queue API, and nothing in it panics or grows without bound on whatever
@@ -14,4 +15,4 @@ mod wire;
 
 pub use backoff::Backoff;
 pub use client::{Client, Delivery, Endpoint, Pulled, Settled, UnusableUrl, http_client};
-pub use error::{Class, Error};
+pub use error::Error;

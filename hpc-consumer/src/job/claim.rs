@@ -17,17 +17,18 @@ use protocol::{JobId, JobInput, JobMessage, JobResult, Reason, Timestamp};
 use rustix::fs::CWD;
 
 use super::Node;
-use super::files::{OwnFile, Place, is_missing, read_own_file, to_json};
+use super::files::{INPUT, META, OUTPUT, OwnFile, Place, is_missing, read_own_file, to_json};
 use super::job_dir::JobDir;
-use super::meta::{is_blank, meta_of, names_job};
+use super::meta::{meta_of, names_job};
 use super::record::Record;
 use super::whose::{Seen, Verdict, decide};
+use crate::run::{STDERR_LOG, STDOUT_LOG};
 
 /// How often we look again because others changed what we had seen.
 const LOOKS_MAX: u32 = 8;
 
 /// What goes when a further attempt begins in a directory; all else is the job's, its checkpoints above all.
-const FILES_OF_AN_ATTEMPT: [&str; 4] = ["output.json", "stdout.log", "stderr.log", "input.json"];
+const FILES_OF_AN_ATTEMPT: [&str; 4] = [OUTPUT, STDOUT_LOG, STDERR_LOG, INPUT];
 
 /// A job to be claimed.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ impl Node {
                 }
                 Verdict::DropRecord => self.results.remove_record(job_id)?,
                 Verdict::EndLost(problem) => {
-                    let message = format!("the job has ended, and it is lost how: {problem}");
+                    let message = format!("the job has ended, and nobody can tell how: {problem}");
                     return self.finish(wanted, 0, Reason::Lost, message);
                 }
                 Verdict::CutOff { attempt, host } => {
@@ -144,7 +145,7 @@ impl Node {
         let inode = dir.inode()?;
         let unchanged = || self.quiet(format!("job {job_id}"), Some(inode.to_string()), at);
         let unknown = || Seen::Others { attempt: 0, inode, host: "another node".to_owned(), quiet: unchanged() };
-        let file = dir.read("meta.json")?;
+        let file = dir.read(META)?;
         if let Some(meta) = meta_of(job_id, &file) {
             let attempt = meta.attempt.max(1);
             return Ok(if meta.owner == self.owner {
@@ -157,11 +158,11 @@ impl Node {
             });
         }
         // A job can spoil its meta.json. Its input still tells whose directory it is.
-        let (blank, input) = (is_blank(&file), names_job(&dir.read("input.json")?, job_id));
+        let (blank, input) = (file.is_blank(), names_job(&dir.read(INPUT)?, job_id));
         if !input && matches!(file, OwnFile::Missing) && dir.holds_only(&[])? {
             return Ok(Seen::Empty { quiet: unchanged() });
         }
-        if blank && input && !is_blank(&dir.read("meta.json")?) {
+        if blank && input && !dir.read(META)?.is_blank() {
             // Somebody was writing both just now.
             return Ok(Seen::Gone);
         }
@@ -190,7 +191,7 @@ impl Node {
         let path = self.results.job_dir(&wanted.job_id);
         // Held open: should another daemon take it over while we are slow, nothing of this happens in its successor.
         let Place::Dir(dir) = self.results.open_job_dir(&wanted.job_id)? else { return Ok(false) };
-        let mut file = match dir.create_new("meta.json") {
+        let mut file = match dir.create_new(META) {
             Ok(file) => file,
             Err(error) if is_missing(&error) || error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             Err(error) => {
@@ -199,10 +200,10 @@ impl Node {
             }
         };
         let claim = self.meta(&wanted.job_id, attempt, &self.owner);
-        let written = file.write_all(claim.as_bytes()).and_then(|()| dir.write_new("input.json", &wanted.input));
+        let written = file.write_all(claim.as_bytes()).and_then(|()| dir.write_new(INPUT, &wanted.input));
         if let Err(error) = written {
             // On a full disk, say. Nobody should wait for a claim behind which nobody stands.
-            for name in ["input.json", "meta.json"] {
+            for name in [INPUT, META] {
                 let _ = dir.remove(name);
             }
             // Only an empty one goes.
@@ -216,7 +217,7 @@ impl Node {
     /// Claims our own directory for a further attempt; `false` if it is not ours any more.
     fn go_on(&self, wanted: &Wanted, attempt: u32) -> io::Result<bool> {
         let Place::Dir(dir) = self.results.open_job_dir(&wanted.job_id)? else { return Ok(false) };
-        if meta_of(&wanted.job_id, &dir.read("meta.json")?).is_some_and(|meta| meta.owner != self.owner) {
+        if meta_of(&wanted.job_id, &dir.read(META)?).is_some_and(|meta| meta.owner != self.owner) {
             // Taken over since we looked.
             return Ok(false);
         }
@@ -224,12 +225,13 @@ impl Node {
         for name in FILES_OF_AN_ATTEMPT {
             dir.remove(name)?;
         }
-        dir.write_new("input.json", &wanted.input)?;
-        dir.replace("meta.json", &self.meta(&wanted.job_id, attempt, &self.owner))?;
+        dir.write_new(INPUT, &wanted.input)?;
+        dir.replace(META, &self.meta(&wanted.job_id, attempt, &self.owner))?;
         self.is_still(&wanted.job_id, &dir)
     }
 
-    /// Has this directory still the name of the job? If it was moved away meanwhile, what was written went into the old one.
+    /// Has this directory still the name of the job? If it was moved away meanwhile, what was written went into the old
+    /// one.
     fn is_still(&self, job_id: &JobId, dir: &JobDir) -> io::Result<bool> {
         match self.results.open_job_dir(job_id)? {
             Place::Dir(found) => Ok(found.inode()? == dir.inode()?),
@@ -237,8 +239,8 @@ impl Node {
         }
     }
 
-    /// Is this the `RESULTS_DIR` that it was, and that our keeper writes its heart to? If its file system is away, there
-    /// may be an empty directory in its place.
+    /// Is this the `RESULTS_DIR` that it was, and that our keeper writes its heart to? If its file system is away,
+    /// there may be an empty directory in its place.
     pub(super) fn is_mounted(&self) -> io::Result<bool> {
         Ok(self.results.is_where_it_was()? && self.beat(&self.owner)?.is_some())
     }

@@ -93,7 +93,7 @@ impl Node {
             Conclusion::CutOff(what) => return Ok(self.record(self.lost(job, run, &what))),
             Conclusion::GivenUp(problem) => {
                 let message = format!(
-                    "this node failed the job again and again, through no fault of the job; at last: {problem}"
+                    "this node failed the job again and again, through no fault of the job; the last time: {problem}"
                 );
                 return Ok(self.record(self.of_run(job, run, Some((Reason::Infrastructure, message)))));
             }

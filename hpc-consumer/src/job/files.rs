@@ -19,6 +19,11 @@ use sha2::{Digest as _, Sha256};
 use super::job_dir::JobDir;
 use super::meta::meta_of;
 
+/// The files of a job directory that are not its logs.
+pub(super) const INPUT: &str = "input.json";
+pub(super) const OUTPUT: &str = "output.json";
+pub(super) const META: &str = "meta.json";
+
 /// No record or `meta.json` of ours is larger; one that is, is not ours.
 const OWN_FILE_BYTES_MAX: u64 = 1_000_000;
 
@@ -73,6 +78,14 @@ pub(super) enum OwnFile {
     Foreign,
 }
 
+impl OwnFile {
+    /// Is this a file of ours whose content is not there, or not yet? Some file systems leave zeros where data was not
+    /// written.
+    pub(super) fn is_blank(&self) -> bool {
+        matches!(self, Self::Text(text) if text.bytes().all(|byte| byte == 0 || byte.is_ascii_whitespace()))
+    }
+}
+
 /// A message that was no job, as it is kept.
 #[derive(Debug, Serialize)]
 struct Rejected<'a> {
@@ -104,8 +117,7 @@ impl ResultsDir {
         let write = || {
             self.find()?;
             DirBuilder::new().recursive(true).mode(JOB_DIR_MODE).create(&scratch)?;
-            let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-            let name = format!("{host}-{}-{number}", std::process::id());
+            let name = format!("{}-{}-{number}", crate::host(), std::process::id());
             let (file, link) = (scratch.join(format!("file-{name}")), scratch.join(format!("link-{name}")));
             // An earlier daemon may have died between making and removing them.
             remove_any(&link)?;
@@ -234,7 +246,7 @@ impl ResultsDir {
 
     /// Which attempt a directory that was moved aside is of, if that can be read.
     pub(super) fn attempt_in(&self, job_id: &JobId, moved: &Path) -> io::Result<Option<u32>> {
-        let file = read_own_file(rustix::fs::CWD, &moved.join("meta.json"))?;
+        let file = read_own_file(rustix::fs::CWD, &moved.join(META))?;
         Ok(meta_of(job_id, &file).map(|meta| meta.attempt))
     }
 
@@ -287,7 +299,7 @@ impl ResultsDir {
     }
 
     pub(super) fn output_path(&self, job_id: &JobId) -> PathBuf {
-        self.job_dir(job_id).join("output.json")
+        self.job_dir(job_id).join(OUTPUT)
     }
 
     fn attempt_dir(&self, job_id: &JobId, attempt: u32) -> PathBuf {

@@ -12,7 +12,7 @@ use lifecycle::Run;
 use protocol::{JobId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::files::{OwnFile, Place, is_missing, read_own_file, to_json};
+use super::files::{INPUT, META, OwnFile, Place, is_missing, read_own_file, to_json};
 use super::job_dir::JobDir;
 use super::{Node, now};
 
@@ -39,7 +39,7 @@ impl Node {
     /// can change it. Then the directory was taken over if it was moved away.
     pub(super) fn is_ours(&self, dir: Option<&JobDir>, run: &Run) -> io::Result<bool> {
         let meta = match dir {
-            Some(dir) => meta_of(&run.job_id, &dir.read("meta.json")?),
+            Some(dir) => meta_of(&run.job_id, &dir.read(META)?),
             None => None,
         };
         let moved = |attempt| self.results.was_moved_aside(&run.job_id, attempt);
@@ -60,7 +60,7 @@ impl Node {
 
     fn try_unclaim(&self, run: &Run) -> io::Result<()> {
         let Place::Dir(dir) = self.results.open_job_dir(&run.job_id)? else { return Ok(()) };
-        let ours = match meta_of(&run.job_id, &dir.read("meta.json")?) {
+        let ours = match meta_of(&run.job_id, &dir.read(META)?) {
             Some(meta) => meta.owner == self.owner && meta.attempt == run.attempt,
             None => !self.results.was_moved_aside(&run.job_id, run.attempt)?,
         };
@@ -69,12 +69,12 @@ impl Node {
         }
         dir.unlock()?;
         // The number of a later attempt must not be forgotten with its directory.
-        if run.attempt > 1 || !dir.holds_only(&["meta.json", "input.json"])? {
-            return dir.replace("meta.json", &self.meta(&run.job_id, run.attempt, ""));
+        if run.attempt > 1 || !dir.holds_only(&[META, INPUT])? {
+            return dir.replace(META, &self.meta(&run.job_id, run.attempt, ""));
         }
         // In this order, so that what is left after a crash is ours, or empty.
-        dir.remove("input.json")?;
-        dir.remove("meta.json")?;
+        dir.remove(INPUT)?;
+        dir.remove(META)?;
         match fs::remove_dir(self.results.job_dir(&run.job_id)) {
             // Another one has made it its own in this moment.
             Err(error) if is_missing(&error) || error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
@@ -92,11 +92,11 @@ pub(crate) struct HeldDir {
 }
 
 impl HeldDir {
-    /// The directory, if it is claimed by this owner for this run and the job has no record. Asked before the run begins,
-    /// when no job has had the directory since the claim was written.
+    /// The directory, if it is claimed by this owner for this run and the job has no record. Asked before the run
+    /// begins, when no job has had the directory since the claim was written.
     pub(crate) fn find(path: &Path, record: &Path, owner: &str, run: &Run) -> io::Result<Option<Self>> {
         let inode = fs::symlink_metadata(path)?.ino();
-        let file = read_own_file(rustix::fs::CWD, &path.join("meta.json"))?;
+        let file = read_own_file(rustix::fs::CWD, &path.join(META))?;
         let ours = meta_of(&run.job_id, &file).is_some_and(|meta| meta.owner == owner && meta.attempt == run.attempt);
         let held = ours && !record.try_exists()?;
         Ok(held.then(|| Self { path: path.to_owned(), inode, record: record.to_owned() }))
@@ -116,11 +116,6 @@ pub(super) fn meta_of(job_id: &JobId, file: &OwnFile) -> Option<Meta> {
     // It becomes part of a path, and a job can write here.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     (meta.job_id == *job_id && meta.owner.len() <= JobId::LENGTH_MAX && meta.owner.bytes().all(plain)).then_some(meta)
-}
-
-/// Is this a file of ours whose content is not there, or not yet?
-pub(super) fn is_blank(file: &OwnFile) -> bool {
-    matches!(file, OwnFile::Text(text) if text.trim_matches('\0').is_empty())
 }
 
 /// Is this the `input.json` of the job?

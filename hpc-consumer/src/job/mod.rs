@@ -8,13 +8,14 @@
 //!     stdout.log stderr.log
 //!     meta.json          the claim: which attempt this is, whose, where and when
 //!   <job_id>.json        the final record: the bytes of the published result, written last and whole
+//!   .probe/              what probes write and remove
 //!   .attempts/<job_id>.<attempt>/   the job directory of an attempt that another daemon has taken over
 //!   .owners/<owner>.json            the heart of a daemon's keeper
 //!   _rejected/           messages that were no jobs, and records that could not be read
 //! ```
 //!
-//! [`files`] and [`job_dir`] know how files are named, made and read; [`claim`], [`meta`] and [`whose`] tell whose a job
-//! is; [`output`] reads what a stranger's program wrote; [`conclude`] turns a run that is over into a result, and
+//! [`files`] and [`job_dir`] know how files are named, made and read; [`claim`], [`meta`] and [`whose`] tell whose a
+//! job is; [`output`] reads what a stranger's program wrote; [`conclude`] turns a run that is over into a result, and
 //! [`record`] writes that down.
 //!
 //! Out of scope: processes (`run`, `keeper`), what follows for the queue (`lifecycle`).
@@ -33,7 +34,7 @@ mod whose;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lifecycle::{Claimed, Concluded, Run};
@@ -45,8 +46,8 @@ pub(crate) use self::files::ResultsDir;
 pub(crate) use self::meta::HeldDir;
 use self::record::Record;
 use self::whose::Signs;
-use crate::blocking;
 use crate::run::{CommandLine, Limits, Runtime};
+use crate::{blocking, lock};
 
 /// A run that failed so near to a trouble of the node is not blamed: the node may have been well again when it was
 /// looked at.
@@ -106,14 +107,12 @@ impl Node {
 
     /// Remembers that the node is in trouble.
     fn met(&self, problem: &str) {
-        // Nothing panics while it holds this.
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        *trouble = Some((now().as_millisecond(), problem.to_owned()));
+        *lock(&self.trouble) = Some((now().as_millisecond(), problem.to_owned()));
     }
 
     /// The trouble that the node was in when a run ended, or shortly before or after.
     fn trouble_near(&self, ended_at_ms: i64) -> Option<String> {
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = lock(&self.trouble);
         let (met_at_ms, problem) = trouble.as_ref()?;
         let distance = Duration::from_millis(met_at_ms.abs_diff(ended_at_ms));
         (distance <= TROUBLE_REACHES).then(|| format!("about when the run ended, {problem}"))

@@ -7,6 +7,8 @@ use std::os::fd::BorrowedFd;
 use protocol::{Json, limits};
 use rustix::fs::{Mode, OFlags};
 
+use super::files::OUTPUT;
+
 /// A larger output is not read at all; whether it is JSON is then for its reader to find out.
 const CHECKED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
@@ -44,7 +46,7 @@ pub(super) fn read(directory: BorrowedFd<'_>) -> io::Result<Output> {
     let unusable = |problem: &str| Ok(Output::Unusable { problem: format!("output.json {problem}"), bytes: None });
     // Not following links, and not waiting for the other end of a FIFO.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(directory, "output.json", flags, Mode::empty()) {
+    let file = match rustix::fs::openat(directory, OUTPUT, flags, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(rustix::io::Errno::NOENT) => return Ok(Output::Missing),
         Err(rustix::io::Errno::LOOP) => return unusable("is a symbolic link, which is not followed"),

@@ -39,7 +39,7 @@ impl ResultsDir {
         let text = match read_own_file(CWD, &path)? {
             OwnFile::Missing => return Ok(Record::Missing),
             OwnFile::Foreign => return unreadable("is not a file of ours".to_owned()),
-            OwnFile::Text(text) if is_blank(&text) => return Ok(Record::Blank),
+            blank if blank.is_blank() => return Ok(Record::Blank),
             OwnFile::Text(text) => text,
         };
         let record = text.trim_end();
@@ -73,7 +73,7 @@ impl ResultsDir {
                 }
             }
         }
-        Err(io::Error::other("what others put in its place goes as soon as it comes"))
+        Err(io::Error::other("something else keeps creating and removing that file"))
     }
 
     pub(super) fn remove_record(&self, job_id: &JobId) -> io::Result<()> {
@@ -140,14 +140,8 @@ impl ResultsDir {
     /// A name next to a record's, for this process.
     fn aside(&self, path: &Path) -> std::path::PathBuf {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        self.path.join(format!(".record-{name}-{host}-{}", std::process::id()))
+        self.path.join(format!(".record-{name}-{}-{}", crate::host(), std::process::id()))
     }
-}
-
-/// Some file systems leave zeros where data was not yet written.
-fn is_blank(text: &str) -> bool {
-    text.bytes().all(|byte| byte == 0 || byte.is_ascii_whitespace())
 }
 
 #[cfg(test)]

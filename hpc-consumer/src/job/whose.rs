@@ -1,7 +1,7 @@
 //! From what is seen of a job in `RESULTS_DIR` to what is done about it: the decision alone, without files or clock.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Signs of life that nobody asked after for so long are forgotten.
@@ -37,7 +37,7 @@ pub(super) enum Seen {
 pub(super) enum Verdict {
     /// Nothing: this is the job's final record.
     Finished(String),
-    /// Record that the job has ended and that it is lost how.
+    /// Record that the job has ended and that nobody can tell how.
     EndLost(String),
     /// Remove a record that we have never announced, and look again.
     DropRecord,
@@ -101,8 +101,7 @@ impl Signs {
     /// For how long a sign of life has not changed. Between two looks no more than `step_max` passes: if we were
     /// suspended, the others may have been, too, and are given the time to show that they live.
     pub(super) fn quiet(&self, of: String, text: Option<String>, step_max: Duration, now: Instant) -> Duration {
-        // Nothing panics while it holds this.
-        let mut signs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut signs = crate::lock(&self.0);
         if !signs.contains_key(&of) {
             signs.retain(|_, sign| now.saturating_duration_since(sign.looked) < SIGNS_KEPT);
         }

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -157,8 +157,7 @@ impl Keeper {
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
-        // Nothing panics while it holds this.
-        self.0.line.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::lock(&self.0.line)
     }
 }
 
@@ -274,7 +273,7 @@ async fn connect(folder: &Folder, pid: Option<u32>) -> anyhow::Result<Reached> {
             "the keeper, process {pid}, is of another version ({v}, not {VERSION}); it ends by itself when no run of \
              its goes on, and then a new one is started; or end it with all its runs: kill {pid}"
         ),
-        _ => bail!("it ends just now, or does not speak as a keeper does; see {}", folder.log().display()),
+        _ => bail!("it is ending, or it is not a keeper; see {}", folder.log().display()),
     }
     messages.remove(0);
     Ok(Reached { outbox, inbox, messages })

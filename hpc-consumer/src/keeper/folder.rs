@@ -38,8 +38,8 @@ pub(super) struct Card {
     pub(super) origin: Origin,
     /// The abstract name of its socket. A path may be too long for a socket, or on a file system that has none.
     pub(super) socket: String,
-    /// What a daemon says to the keeper first, and what the keeper answers. A container shares the abstract names of its
-    /// machine, and its processes are of this user: only who can read this file is the daemon, or the keeper.
+    /// What a daemon says to the keeper first, and what the keeper answers. A container shares the abstract names of
+    /// its machine, and its processes are of this user: only who can read this file is the daemon, or the keeper.
     pub(super) daemon_token: String,
     pub(super) keeper_token: String,
 }
@@ -47,8 +47,7 @@ pub(super) struct Card {
 impl Origin {
     /// This machine, as it was last started.
     pub(super) fn here() -> Self {
-        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Self { boot_id: boot_id.trim().to_owned(), host: crate::host() }
+        Self { boot_id: crate::boot_id().unwrap_or_default(), host: crate::host() }
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -36,8 +36,8 @@ struct Heart {
     last: Option<u64>,
 }
 
-/// Runs that go on, and their directories, which show when another daemon has taken one over. It can do so when no heart was
-/// seen to beat for a time: the machine stood still, or was cut off from the file system.
+/// Runs that go on, and their directories, which show when another daemon has taken one over. It can do so when no
+/// heart was seen to beat for a time: the machine stood still, or was cut off from the file system.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Watched(Arc<Mutex<BTreeMap<String, HeldDir>>>);
 
@@ -57,8 +57,7 @@ impl Watched {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, HeldDir>> {
-        // Nothing panics while it holds this.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::lock(&self.0)
     }
 }
 
@@ -127,8 +126,8 @@ impl Heart {
         };
         let mut text = serde_json::to_vec(&beat).expect("it holds only strings and numbers");
         text.push(b'\n');
-        // It is made by the daemon: where it is not there, something else is in the place of RESULTS_DIR. On a full disk
-        // there is no room for a second one, and the others must not think that we are dead.
+        // It is made by the daemon: where it is not there, something else is in the place of RESULTS_DIR. On a full
+        // disk there is no room for a second one, and the others must not think that we are dead.
         replace(&self.path, &text).map(drop).or_else(|_| overwrite(&self.path, &text))?;
         self.last = Some(beat.beat);
         Ok(())

@@ -12,7 +12,7 @@
 //! ([`messages`], carried by [`link`]). A daemon that goes away changes nothing for the runs. The next one connects
 //! anew, asks for all runs, and misses nothing ([`client`]). [`server`] is the keeper itself, [`book`] what it knows.
 //!
-//! | what dies | what is known afterwards |
+//! | what dies | what is known after it |
 //! | --- | --- |
 //! | the daemon | everything; the keeper goes on |
 //! | the keeper | what has ended, from the [`journal`]; the next keeper kills what still runs, and calls it cut off |

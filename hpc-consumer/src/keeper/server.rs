@@ -372,7 +372,8 @@ async fn perform(
 ) {
     let Start { run: name, command, marks, logs, limits, record } = start;
     // The whole machine may have stood still since the daemon sent this, and another one has taken the job over.
-    // Here and not on another thread: to begin the run is to enter the same directory, which hangs as well if this does.
+    // Here and not on another thread: to begin the run is to enter the same directory, which hangs as well if this
+    // does.
     let refused = match look_at_claim(&logs, &record, &owner, &name) {
         Ok(Some(held)) => {
             watched.watch(&name, held);

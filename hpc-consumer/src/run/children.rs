@@ -8,7 +8,7 @@
 //! that starts it, which is the main thread. What is a child and was not announced is an orphan.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use rustix::process::{Pid, WaitOptions, getpid, set_child_subreaper, waitpid};
 use tokio::process::Child;
@@ -72,6 +72,5 @@ fn reaped(number: i32) -> bool {
 }
 
 fn known() -> MutexGuard<'static, BTreeMap<i32, u32>> {
-    // Nothing panics while it holds this.
-    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+    crate::lock(&KNOWN)
 }

@@ -1,8 +1,8 @@
 //! A log of bounded size: the beginning of what a run prints, and the end, with a line between them that tells how
 //! much was left out. A job that prints for ever costs no more than this, and one that prints nothing leaves no log.
 //!
-//! A thousand runs that wait must cost next to nothing: no buffer waits for what is not printed yet, and what is held of
-//! the end grows only with what is printed. The file is written on another thread, so that a file system that hangs
+//! A thousand runs that wait must cost next to nothing: no buffer waits for what is not printed yet, and what is held
+//! of the end grows only with what is printed. The file is written on another thread, so that a file system that hangs
 //! under one run does not hold up the others.
 
 use std::collections::VecDeque;

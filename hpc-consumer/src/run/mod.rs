@@ -28,7 +28,7 @@ pub(crate) use apptainer::Apptainer;
 pub(crate) use bare::Bare;
 pub(crate) use children::reap_orphans;
 pub(crate) use leftovers::{Leftover, kill_leftovers};
-pub(crate) use process::{Ended, Finished, make_room, run};
+pub(crate) use process::{Ended, Finished, STDERR_LOG, STDOUT_LOG, make_room, run};
 pub(crate) use service::{Invocation, Service, start_service};
 pub(crate) use tree::{FirstProcess, is_running, started_at};
 pub(crate) use unpacked::Unpacked;

@@ -17,6 +17,10 @@ use super::log_file::LogFile;
 use super::tree::{FirstProcess, Signal, Tree};
 use super::{CommandLine, Limits};
 
+/// The logs of a run, in its directory. Neither may be there before it begins.
+pub(crate) const STDOUT_LOG: &str = "stdout.log";
+pub(crate) const STDERR_LOG: &str = "stderr.log";
+
 /// How long the pipes may stay open once no process of the run is left that we know of.
 const PIPES_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -112,8 +116,8 @@ pub(crate) async fn run(
     begun(tree.first());
     let stdout = child.stdout.take().expect("stdout is piped");
     let stderr = child.stderr.take().expect("stderr is piped");
-    let keep_stdout = tokio::spawn(LogFile::new(logs.join("stdout.log"), limits.log_bytes).keep(stdout));
-    let keep_stderr = tokio::spawn(LogFile::new(logs.join("stderr.log"), limits.log_bytes).keep(stderr));
+    let keep_stdout = tokio::spawn(LogFile::new(logs.join(STDOUT_LOG), limits.log_bytes).keep(stdout));
+    let keep_stderr = tokio::spawn(LogFile::new(logs.join(STDERR_LOG), limits.log_bytes).keep(stderr));
     let (abort_stdout, abort_stderr) = (keep_stdout.abort_handle(), keep_stderr.abort_handle());
 
     let ended = tokio::select! {

@@ -6,7 +6,7 @@
 //!
 //! Out of scope: who owns a `RESULTS_DIR`, which several daemons share.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -50,18 +50,12 @@ pub(super) enum Held {
     No,
 }
 
-/// What tells one boot of one machine from all others, where the operating system says it.
-pub(crate) fn boot_id() -> Option<String> {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
-}
-
 impl Holder {
     fn this_process() -> Self {
         Self {
             host: crate::host(),
             pid: std::process::id(),
-            boot_id: boot_id(),
+            boot_id: crate::boot_id(),
             since: protocol::timestamp_from_millis(Timestamp::now().as_millisecond()),
         }
     }
@@ -216,7 +210,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state_dir = folder.path().join("new/state");
         let first = StateLock::take(&state_dir, false).unwrap();
-        assert_eq!(fs::metadata(&state_dir).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(std::fs::metadata(&state_dir).unwrap().permissions().mode() & 0o777, 0o700);
         // Not even with --take-over: it lives.
         let error = StateLock::take(&state_dir, true).unwrap_err().to_string();
         let named = format!("process id {} on {}", std::process::id(), crate::host());

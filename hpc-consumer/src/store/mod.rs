@@ -5,6 +5,7 @@
 //!   lock         one owner (`lock`)
 //!   state.db     jobs that are held, results that are owed, ids of jobs that have ended (`database`, `opening`)
 //!   view.json    what the daemon is doing, for `hpc-consumer jobs` and `status` (`view`, `show`)
+//!   results-dir  not of this module: the RESULTS_DIR that has the mark of this state (`job`)
 //!   keeper/      not of this module: what the keeper of the runs writes down
 //! ```
 //!
@@ -131,9 +132,10 @@ where
 impl Store {
     /// Opens the state, or makes it. The caller has the [`StateLock`].
     ///
-    /// After a reboot the caller makes the files of [`Self::recent_records`] again, and then calls [`Self::settled_in`].
+    /// After a reboot the caller makes the files of [`Self::recent_records`] again, and then calls
+    /// [`Self::settled_in`].
     pub(crate) fn open(state_dir: &Path) -> anyhow::Result<Opened> {
-        Self::open_after_boot(state_dir, lock::boot_id())
+        Self::open_after_boot(state_dir, crate::boot_id())
     }
 
     fn open_after_boot(state_dir: &Path, boot_id: Option<String>) -> anyhow::Result<Opened> {
@@ -197,8 +199,8 @@ impl Store {
     }
 
     /// Final records that are owed, or were published in the last minutes before the last daemon ended. The files in
-    /// `RESULTS_DIR` may not have reached the disk when the machine went down, and can be made again from these. They come
-    /// in the order of the numbers that are with them; this returns some after the given one, and none at the end.
+    /// `RESULTS_DIR` may not have reached the disk when the machine went down, and can be made again from these. They
+    /// come in the order of the numbers that are with them; this returns some after the given one, and none at the end.
     pub(crate) fn recent_records(
         &self,
         after: i64,
@@ -208,7 +210,7 @@ impl Store {
 
     /// From now on [`Opened::rebooted`] is true only after another reboot: what had to be made again is there.
     pub(crate) fn settled_in(&self) -> impl Future<Output = Result<(), Problem>> + Send + use<> {
-        self.settled_in_after_boot(lock::boot_id())
+        self.settled_in_after_boot(crate::boot_id())
     }
 
     fn settled_in_after_boot(

@@ -139,7 +139,7 @@ fn of_live(holder: Option<Holder>, view: Option<View>) -> Report {
 fn of_other_machine(holder: Holder, view: Option<View>) -> Report {
     let host = &holder.host;
     let note = format!(
-        "the daemon was started on {host}, and only there can be told whether it lives; what is shown here is what it \
+        "the daemon was started on {host}, and only there can one tell whether it is alive; what is shown here is what it \
          wrote last"
     );
     let report = match view {
@@ -168,7 +168,6 @@ fn of_state(entries: Vec<(Entry, i64)>, now: Timestamp) -> Report {
             phase: phase.name().to_owned(),
             attempt: entry.attempt,
             since: Some(since),
-            task: None,
         });
     }
     if report.counts.running > 0 {
@@ -240,21 +239,15 @@ fn jobs_text(report: &Report, now: Timestamp) -> String {
 }
 
 fn jobs_table(jobs: &[JobView]) -> String {
-    let mut rows = vec![["JOB ID", "PHASE", "ATTEMPT", "SINCE", "TASK"].map(str::to_owned)];
+    let mut rows = vec![["JOB ID", "PHASE", "ATTEMPT", "SINCE"].map(str::to_owned)];
     rows.extend(jobs.iter().map(|job| {
         [
             job.job_id.to_string(),
             one_line(&job.phase),
             if job.attempt == 0 { "-".to_owned() } else { job.attempt.to_string() },
             job.since.map_or_else(|| "-".to_owned(), seconds),
-            one_line(job.task.as_deref().unwrap_or("-")),
         ]
     }));
-    if jobs.iter().all(|job| job.task.is_none()) {
-        for row in &mut rows {
-            row[4].clear();
-        }
-    }
     table(&rows)
 }
 
@@ -344,12 +337,11 @@ mod tests {
     }
 
     fn view() -> View {
-        let job = |id: &str, phase: &str, attempt, since: Option<&str>, task: Option<&str>| JobView {
+        let job = |id: &str, phase: &str, attempt, since: Option<&str>| JobView {
             job_id: id.parse().unwrap(),
             phase: phase.to_owned(),
             attempt,
             since: since.map(at),
-            task: task.map(str::to_owned),
         };
         View {
             v: view::VERSION,
@@ -361,8 +353,8 @@ mod tests {
             slots: 4,
             counts: Counts { waiting: 1, running: 1, ending: 0, owed: 3 },
             jobs: vec![
-                job("a-rather-long-id", "running", 2, Some("2026-11-21T01:00:00.912Z"), Some("echo")),
-                job("b", "waiting", 0, None, None),
+                job("a-rather-long-id", "running", 2, Some("2026-11-21T01:00:00.912Z")),
+                job("b", "waiting", 0, None),
             ],
             queue_trouble: None,
             owed_since: Some(at("2026-11-20T23:00:00Z")),
@@ -374,9 +366,9 @@ mod tests {
         let now = at("2026-11-21T01:15:30.5Z");
         let text = jobs_text(&of_view(view()), now);
         let expected = "\
-JOB ID            PHASE    ATTEMPT  SINCE                 TASK
-a-rather-long-id  running  2        2026-11-21T01:00:00Z  echo
-b                 waiting  -        -                     -
+JOB ID            PHASE    ATTEMPT  SINCE
+a-rather-long-id  running  2        2026-11-21T01:00:00Z
+b                 waiting  -        -
 and 3 more
 
 running on n1, process 4711
@@ -407,7 +399,7 @@ as of         2026-11-21T01:15:27Z (2 s ago)
         // Scripts read this: fields may be added, nothing else.
         let mut report = of_view(View { node: None, ..view() });
         report.jobs.as_mut().unwrap().truncate(1);
-        let json = r#"{"v":1,"daemon":"running","as_of":"2026-11-21T01:15:27.123Z","host":"n1","pid":4711,"note":null,"node_problem":null,"queue_trouble":null,"slots":4,"counts":{"waiting":1,"running":1,"ending":0,"owed":3},"owed_since":"2026-11-20T23:00:00Z","jobs":[{"job_id":"a-rather-long-id","phase":"running","attempt":2,"since":"2026-11-21T01:00:00.912Z","task":"echo"}]}"#;
+        let json = r#"{"v":1,"daemon":"running","as_of":"2026-11-21T01:15:27.123Z","host":"n1","pid":4711,"note":null,"node_problem":null,"queue_trouble":null,"slots":4,"counts":{"waiting":1,"running":1,"ending":0,"owed":3},"owed_since":"2026-11-20T23:00:00Z","jobs":[{"job_id":"a-rather-long-id","phase":"running","attempt":2,"since":"2026-11-21T01:00:00.912Z"}]}"#;
         assert_eq!(serde_json::to_string(&report).unwrap(), json);
         let status = serde_json::to_string(&Report { jobs: None, ..report }).unwrap();
         assert!(!status.contains("job_id"), "{status}");

@@ -65,7 +65,6 @@ pub(crate) struct JobView {
     pub(crate) attempt: u32,
     /// Since when it is in its phase.
     pub(crate) since: Option<Timestamp>,
-    pub(crate) task: Option<String>,
 }
 
 /// Replaces the view. It need not outlive a reboot, so it costs no sync.

@@ -1,6 +1,6 @@
 //! Faults on demand: what goes wrong between programs and a queue service, made to go wrong here, as a plan says and
-//! as often, so that the others can be tested against it. Only `serve --faults` makes a [`Faults`]; without one, none of
-//! this runs.
+//! as often, so that the others can be tested against it. Only `serve --faults` makes a [`Faults`]; without one, none
+//! of this runs.
 //!
 //! | module | what it holds |
 //! | --- | --- |
@@ -13,8 +13,8 @@
 //! The hook in the store is at the transaction ([`Faults::clock_offset`], [`Faults::fills_disk`]) and at the pull
 //! ([`Faults::choose`]).
 //!
-//! Invariant: a fault is one that a network or a service can have. What is answered as done is done, what is answered as
-//! not done is not, and the disk and the models agree.
+//! Invariant: a fault is one that a network or a service can have. What is answered as done is done, what is answered
+//! as not done is not, and the disk and the models agree.
 
 mod control;
 mod dice;

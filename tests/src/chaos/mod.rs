@@ -1,7 +1,7 @@
 //! Chaos: real programs, killed at random while faults disturb what they say to each other, and a count at the end.
 //!
-//! One `local-edge` with faults, and two `hpc-consumer` with a `STATE_DIR` each and one `RESULTS_DIR`. Jobs are submitted
-//! and results received all the while. What must hold is counted from outside: the ledger of the jobs (see
+//! One `local-edge` with faults, and two `hpc-consumer` with a `STATE_DIR` each and one `RESULTS_DIR`. Jobs are
+//! submitted and results received all the while. What must hold is counted from outside: the ledger of the jobs (see
 //! [`Ledger`]), the messages in the queue of results, the records on disk.
 //!
 //! | module | what it holds |

@@ -1,5 +1,5 @@
-//! What dies, and what must hold all the same: every accepted job has one final result and no job runs twice at the same
-//! time, whichever program is killed, paused or started anew, and whenever.
+//! What dies, and what must hold all the same: every accepted job has one final result and no job runs twice at the
+//! same time, whichever program is killed, paused or started anew, and whenever.
 //!
 //! Runs are counted by what the jobs themselves note, in a [`testkit::Ledger`] or a file of their own.
 
@@ -30,7 +30,8 @@ fn script(text: &str) -> Value {
     json!({"task": "script", "input": text})
 }
 
-/// A job whose first run notes its process id in `pids` and stays, and whose next ones note theirs and have the output 2.
+/// A job whose first run notes its process id in `pids` and stays, and whose next ones note theirs and have the output
+/// 2.
 fn stays_once(pids: &Path) -> Value {
     let (pids, first) = (pids.display(), pids.with_extension("first"));
     script(&format!(

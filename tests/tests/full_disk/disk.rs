@@ -1,7 +1,7 @@
 //! A small file system over a directory of a consumer, which can be filled to the last page, or the last file.
 //!
-//! It is a tmpfs in a mount namespace of its own, which an ordinary user may have. A process holds the namespace, so that
-//! the files outlive the daemon; daemons are started into it, and tests look into it through that process.
+//! It is a tmpfs in a mount namespace of its own, which an ordinary user may have. A process holds the namespace, so
+//! that the files outlive the daemon; daemons are started into it, and tests look into it through that process.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

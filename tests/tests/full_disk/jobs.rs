@@ -76,8 +76,8 @@ impl Jobs {
         wait_until(&format!("{count} notes of {job_id}"), PATIENCE, || self.noted(job_id).len() >= count);
     }
 
-    /// Checks that the jobs, in the order of their numbers, have a good record each, which is their result, and ran to a
-    /// good end once. Returns how many messages the queue of results had.
+    /// Checks that the jobs, in the order of their numbers, have a good record each, which is their result, and ran to
+    /// a good end once. Returns how many messages the queue of results had.
     pub(super) fn assert_done(&self, edge: &Edge, results: &Path, jobs: &[String]) -> usize {
         let messages = edge.pull(Queue::Results);
         for (number, job_id) in jobs.iter().enumerate() {

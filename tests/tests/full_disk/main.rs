@@ -1,5 +1,5 @@
-//! A disk that is full, at every write in turn, and a `RESULTS_DIR` that goes away: nothing is lost once there is room, or
-//! the directory, again. Every job has one result, ran to a good end once, and never twice at a time.
+//! A disk that is full, at every write in turn, and a `RESULTS_DIR` that goes away: nothing is lost once there is room,
+//! or the directory, again. Every job has one result, ran to a good end once, and never twice at a time.
 //!
 //! A full disk is a small real file system with a filler in it that leaves so many pages, or so many files, free. Each
 //! sweep is over that number, so that each write in turn is the one that finds no room; that the writes were met is

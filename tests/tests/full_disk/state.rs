@@ -1,5 +1,5 @@
-//! The disk of `STATE_DIR` is full: the daemon stops and says why, or waits until it can start a keeper; runs go on; and
-//! once there is room, the next start goes on where it was.
+//! The disk of `STATE_DIR` is full: the daemon stops and says why, or waits until it can start a keeper; runs go on;
+//! and once there is room, the next start goes on where it was.
 
 use std::fs;
 use std::os::unix::fs::symlink;

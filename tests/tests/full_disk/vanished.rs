@@ -1,5 +1,6 @@
-//! `RESULTS_DIR` goes away, and nothing is left in its place, or an empty directory, as when its file system is unmounted:
-//! a broken node. Nothing is made in its place, no job is taken for one without output, and when it is back all goes on.
+//! `RESULTS_DIR` goes away, and nothing is left in its place, or an empty directory, as when its file system is
+//! unmounted: a broken node. Nothing is made in its place, no job is taken for one without output, and when it is back
+//! all goes on.
 
 use std::fs;
 use std::path::Path;

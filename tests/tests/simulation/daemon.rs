@@ -293,8 +293,8 @@ impl World {
         self.schedule(at, Happening::Arrive { node: n, life, event });
     }
 
-    /// The process is gone, with all that it had in memory. What was on its way may have arrived or not, and requests to
-    /// the queue may still arrive. It is started again later.
+    /// The process is gone, with all that it had in memory. What was on its way may have arrived or not, and requests
+    /// to the queue may still arrive. It is started again later.
     pub(crate) fn crash(&mut self, n: usize) -> Checked {
         let Some(mut life) = self.nodes[n].life.take() else { return Ok(()) };
         self.note(format_args!("daemon {n} is gone"));

@@ -1,6 +1,7 @@
 //! The file system that all nodes share: claims of job directories, final records, hearts.
 //!
-//! A claim is made by one node at a time, as a directory is; a final record is put in place once, and the first one stays.
+//! A claim is made by one node at a time, as a directory is; a final record is put in place once, and the first one
+//! stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,16 +2,19 @@
 //! queue and one shared file system; crashes before and after every effect and every commit, lost requests and lost
 //! responses, duplicates, reordering, reboots, keepers that die, pauses, outages, broken nodes, clocks set back.
 //!
-//! After every step the lifecycle and the queue check themselves, each effect is checked against what is on disk, and the
-//! world checks the promises from outside, in books of its own (`promises.rs`). A seed gives the same history each time.
+//! After every step the lifecycle and the queue check themselves, each effect is checked against what is on disk, and
+//! the world checks the promises from outside, in books of its own (`promises.rs`). A seed gives the same history each
+//! time.
 //!
 //! `HPC_QUEUE_SIM_SEEDS=0..100000 cargo test -p hpc-queue-tests --test simulation` runs more of them. A seed that fails
-//! prints the end of its history, and becomes a named test in `seeds.rs`. `sabotage.rs` shows that the simulation bites.
+//! prints the end of its history, and becomes a named test in `seeds.rs`. `sabotage.rs` shows that the simulation
+//! bites.
 //!
-//! Out of scope: how effects are carried out by the real daemon; the world carries them out as their documentation says.
-//! It assumes of the real keeper and the real file system: requests to the keeper and its messages stay in order; it
-//! begins no run whose claim is not its daemon's any more, and tells that it has ended; after a pause it ends the runs
-//! that were taken over; after a reboot it says that its list is not complete until all that was to run is settled.
+//! Out of scope: how effects are carried out by the real daemon; the world carries them out as their documentation
+//! says. It assumes of the real keeper and the real file system: requests to the keeper and its messages stay in order;
+//! it begins no run whose claim is not its daemon's any more, and tells that it has ended; after a pause it ends the
+//! runs that were taken over; after a reboot it says that its list is not complete until all that was to run is
+//! settled.
 
 mod daemon;
 mod effects;
@@ -29,7 +32,8 @@ mod world;
 use report::Report;
 use world::history;
 
-/// How many histories are run as a rule. They are of minutes up to the 335th; then follow those of hours, days and weeks.
+/// How many histories are run as a rule. They are of minutes up to the 335th; then follow those of hours, days and
+/// weeks.
 const SEEDS: u64 = 800;
 
 /// One history without sabotage. It panics with the end of the history if a promise is broken.

@@ -1,7 +1,7 @@
 //! One promise is broken on purpose, and some history must notice: a simulation that never fails proves nothing.
 //!
-//! The sabotage is done at the boundary of the lifecycle, and it is to be seen from outside: [`lifecycle::permitted`] is
-//! not asked.
+//! The sabotage is done at the boundary of the lifecycle, and it is to be seen from outside: [`lifecycle::permitted`]
+//! is not asked.
 
 use lifecycle::Fact;
 

@@ -1,5 +1,5 @@
-//! Histories that once broke a promise, by what was wrong. They are kept for ever: a seed gives the same history as long as
-//! the world asks for dice in the same order.
+//! Histories that once broke a promise, by what was wrong. They are kept for ever: a seed gives the same history as
+//! long as the world asks for dice in the same order.
 
 /// One test for each seed.
 macro_rules! seeds {

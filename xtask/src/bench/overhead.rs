@@ -1,6 +1,6 @@
-//! What the daemon adds to the time of a container: jobs through the daemon, against shell loops of the same command, as
-//! many at once as the daemon has slots. With two slots the daemon may save as well: it starts containers from an image
-//! that it has unpacked, and the loops from the `.sif`.
+//! What the daemon adds to the time of a container: jobs through the daemon, against shell loops of the same command,
+//! as many at once as the daemon has slots. With two slots the daemon may save as well: it starts containers from an
+//! image that it has unpacked, and the loops from the `.sif`.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

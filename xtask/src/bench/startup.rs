@@ -1,5 +1,5 @@
-//! The time from the start of a daemon until its first pull reaches the queue: with a million finished jobs in its state,
-//! and with none.
+//! The time from the start of a daemon until its first pull reaches the queue: with a million finished jobs in its
+//! state, and with none.
 //!
 //! A million jobs would take long to run. One is run, and what the daemon remembers of it is copied under other ids.
 

@@ -75,7 +75,7 @@ impl Store {
     }
 }
 
-/// The right to change the store, and a folder to work in that is gone afterwards.
+/// The right to change the store, and a folder to work in that is gone after that.
 pub(crate) struct Session {
     root: PathBuf,
     // Before the lock: fields are dropped in this order, so the folder is gone when the next setup begins.

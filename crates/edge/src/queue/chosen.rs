@@ -21,8 +21,8 @@ pub struct Candidates {
 
 impl Queue {
     /// A pull that delivers what `choose` names, in that order. A leased message that is chosen is delivered again
-    /// before its lease has lapsed: under a new lease, as one more delivery. What is no candidate, is named for a second
-    /// time, or goes beyond the batch, is left out.
+    /// before its lease has lapsed: under a new lease, as one more delivery. What is no candidate, is named for a
+    /// second time, or goes beyond the batch, is left out.
     pub fn pull_chosen(
         &mut self,
         now: Millis,
