@@ -24,8 +24,9 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
                 None => Ok(()),
             }
         }
-        Effect::Unclaim(run) => match entry(run) {
-            Some(entry) if entry.stage == Stage::Accepted => Ok(()),
+        // One whose claim failed was not launched.
+        Effect::Unclaim(run) => match book.entry(&run.job_id) {
+            Some(entry) if entry.stage == Stage::Accepted && entry.attempt <= run.attempt => Ok(()),
             other => Err(format!("the claim for {run} is given up and a restart would not claim anew: {other:?}")),
         },
         Effect::Publish(jobs) => match jobs.iter().find(|job_id| !book.records.contains_key(*job_id)) {

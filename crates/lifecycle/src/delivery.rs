@@ -15,9 +15,12 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 /// The same for acknowledgements, which nobody waits for.
 const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Before the next, smaller batch after one was refused.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
 impl Lifecycle {
     pub(crate) fn pulled(&mut self, deliveries: Vec<Delivery>, step: &mut Step) {
-        self.back(|state| &mut state.pull, step);
+        self.pull.succeeded();
         if deliveries.is_empty() {
             let doublings = self.empty_pulls.min(16);
             self.empty_pulls = self.empty_pulls.saturating_add(1);
@@ -59,7 +62,8 @@ impl Lifecycle {
             return None;
         }
         let terms = Terms { retries: message.retries.unwrap_or(0), rerunnable: message.rerunnable.unwrap_or(true) };
-        let job = NewJob::new(State::Asked(Box::new(message)), terms, delivery.deliveries);
+        let sent = message.created_at.and_then(|at| u64::try_from(at.as_millisecond()).ok()).map(Duration::from_millis);
+        let job = NewJob::new(State::Asked(Box::new(message)), terms, delivery.deliveries, sent);
         self.jobs.insert(job_id.clone(), job);
         self.jobs.add_lease(&job_id, lease);
         Some(job_id)
@@ -108,7 +112,7 @@ impl Lifecycle {
                 lease: lease.clone(),
             });
             step.facts.push(Fact::Recorded(job_id.clone(), record.clone()));
-            let job = NewJob::new(State::Recorded(record.len()), Terms::default(), u64::MAX);
+            let job = NewJob::new(State::Recorded(record.len()), Terms::default(), u64::MAX, None);
             self.jobs.insert(job_id.clone(), job);
         }
         self.jobs.add_lease(&job_id, lease);
@@ -117,6 +121,7 @@ impl Lifecycle {
     pub(crate) fn retry(&mut self, leases: Vec<Lease>, delay: Duration) {
         // It comes back after its delay: the queue is not empty.
         self.empty_pulls = 0;
+        self.returns_until = self.returns_until.max(self.now + delay);
         self.settle_now = true;
         self.retries.extend(leases.into_iter().map(|lease| (lease.id, delay)));
     }
@@ -174,35 +179,44 @@ impl Lifecycle {
         let batch = std::mem::take(&mut self.publishing);
         match outcome {
             Ok(()) => {
-                self.back(|state| &mut state.publish, step);
+                self.publish.succeeded();
+                let more = self.publish_at_most.map(|most| most * 2);
+                self.publish_at_most = more.filter(|most| *most < limits::BATCH_COUNT_MAX);
+                // It takes results: what it refused before and refuses again is not fit for it.
+                self.refused.values_mut().for_each(|others_were_taken| *others_were_taken = true);
                 self.finish(batch, step);
             }
             Err(failure) => {
+                self.failed(|state| &mut state.publish, &failure, step);
                 if failure.class == FailureClass::Refused {
                     self.refused(batch, &failure, step);
                 }
-                self.failed(|state| &mut state.publish, &failure, step);
             }
-        }
-        if self.jobs.outbox().is_empty() {
-            self.publish_at_most = None;
         }
     }
 
-    /// The queue will never take these records as they are. Which of them is to blame shows when they are sent one by
-    /// one; that one is given up, so that the others can go on. Its record stays on the disk.
+    /// The queue does not take these records. Either it takes none, for a reason that passes or that a person mends, or
+    /// one of them is not fit for it. Which one shows in ever smaller batches. That one is given up once others were
+    /// taken and it is refused again, so that it does not hold them up; its record stays on the disk.
     fn refused(&mut self, batch: Vec<JobId>, failure: &Failure, step: &mut Step) {
-        if let [job_id] = batch.as_slice() {
+        let [job_id] = batch.as_slice() else {
+            self.publish_at_most = Some((batch.len() / 2).max(1));
+            self.publish.not_before = self.publish.not_before.min(self.now + REFUSED_PAUSE);
+            return;
+        };
+        if self.refused.get(job_id) == Some(&true) {
             let notice = Notice::ResultRefused { job_id: job_id.clone(), what: failure.what.clone() };
             step.effects.push(Effect::Say(notice));
             self.finish(batch, step);
         } else {
-            self.publish_at_most = Some(1);
+            self.refused.insert(job_id.clone(), false);
+            self.jobs.postpone(job_id);
         }
     }
 
     fn finish(&mut self, batch: Vec<JobId>, step: &mut Step) {
         for job_id in batch {
+            self.refused.remove(&job_id);
             let leases = self.jobs.remove(&job_id);
             self.acks.extend(leases.into_iter().map(|lease| (lease.id, None)));
             step.facts.push(Fact::Finished(job_id));
@@ -228,7 +242,7 @@ impl Lifecycle {
         let (acks, retries) = std::mem::take(&mut self.settling);
         match outcome {
             Ok(()) => {
-                self.back(|state| &mut state.settle, step);
+                self.settle.succeeded();
                 self.retries.drain(..retries);
                 for (_, job_id) in self.acks.drain(..acks) {
                     let held = job_id.filter(|job_id| self.jobs.get(job_id).is_some_and(|job| job.leases.is_empty()));

@@ -252,6 +252,15 @@ pub enum Notice {
         /// What the queue says.
         what: String,
     },
+    /// A job cannot be claimed here, or what it left cannot be dealt with, while the node is well. Others go on.
+    HeldUp {
+        /// Which job.
+        job_id: JobId,
+        /// What is wrong.
+        problem: String,
+        /// When it is tried again.
+        next_try: Duration,
+    },
     /// Runs of an earlier daemon go on, and are watched again.
     TakenUp {
         /// How many.

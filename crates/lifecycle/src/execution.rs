@@ -36,6 +36,10 @@ const HELD_UP_MAX: u32 = 2;
 /// How often a job is started again after it was cut off. A job that takes its machine down each time must not go on.
 const CUT_OFFS_MAX: u32 = 10;
 
+/// How old a message may be to go back. The queue forgets a message some time after it was sent, whatever happens to
+/// it: on the free plan after a day.
+const GIVE_BACK_AGE_MAX: Duration = Duration::from_hours(12);
+
 /// The longest pause before a node tries a job again that it failed.
 const AGAIN_PAUSE_MAX: Duration = Duration::from_secs(3_600);
 
@@ -81,6 +85,7 @@ impl Lifecycle {
             Claimed::Ours(attempt) => {
                 if let Some(job) = self.jobs.get_mut(job_id) {
                     job.attempt = attempt;
+                    job.claims_failed = 0;
                 }
                 step.facts.push(Fact::Launching(job_id.clone(), attempt));
                 self.jobs.set(job_id, State::Ready);
@@ -90,12 +95,49 @@ impl Lifecycle {
                 step.effects.push(Effect::Say(Notice::Elsewhere(job_id.clone())));
                 self.jobs.set(job_id, State::Waiting(self.now + self.settings.claim_patience));
             }
-            Claimed::NodeBroken(problem) => {
-                self.jobs.set(job_id, State::Waiting(self.now + self.settings.retry_delay));
-                self.node_broken(problem, step);
-                self.give_back(job_id, self.settings.retry_delay, step);
-            }
+            Claimed::NodeBroken(problem) => self.claim_failed(job_id, problem, step),
         }
+    }
+
+    fn claim_failed(&mut self, job_id: &JobId, problem: String, step: &mut Step) {
+        let goes_back = self.can_go_back(job_id);
+        let Some(job) = self.jobs.get_mut(job_id) else { return };
+        // Part of the claim may stand, and would keep every other daemon from the job: it is an attempt like one that was
+        // launched, and the job goes back only when its claim is given up for sure.
+        let first = job.attempt == 0;
+        job.attempt = job.attempt.max(1);
+        job.claims_failed = job.claims_failed.saturating_add(1);
+        if job.claims_failed > HELD_UP_MAX {
+            return self.claim_fails_again(job_id, problem, step);
+        }
+        if goes_back && first {
+            let run = self.run_of(job_id);
+            self.jobs.set(job_id, State::Returning(self.settings.retry_delay));
+            step.effects.push(Effect::Unclaim(run));
+        } else {
+            self.jobs.set(job_id, State::Waiting(self.now + self.settings.retry_delay));
+        }
+        self.node_broken(problem, step);
+    }
+
+    /// Probes have passed in between: it is something about this job, which must not hold up all others.
+    fn claim_fails_again(&mut self, job_id: &JobId, problem: String, step: &mut Step) {
+        let Some(job) = self.jobs.get_mut(job_id) else { return };
+        job.failures.node += 1;
+        let failures = job.failures;
+        if failures.node > NODE_FAILURES_MAX {
+            let run = self.run_of(job_id);
+            return self.conclude(&run, Ending::GivenUp(problem), step);
+        }
+        let next_try = self.node_pause(failures.node);
+        step.facts.push(Fact::Again(job_id.clone(), failures));
+        step.effects.push(Effect::Say(Notice::HeldUp { job_id: job_id.clone(), problem, next_try }));
+        self.jobs.set(job_id, State::Waiting(self.now + next_try));
+    }
+
+    /// The pause before a job is tried again that this node has failed so often.
+    fn node_pause(&self, failures: u32) -> Duration {
+        self.settings.retry_delay.saturating_mul(1 << failures.min(12)).min(AGAIN_PAUSE_MAX)
     }
 
     fn recorded(&mut self, job_id: &JobId, record: String, step: &mut Step) {
@@ -256,7 +298,10 @@ impl Lifecycle {
                 let pause = if its_own { PROBE_INTERVAL.saturating_mul(1 << held_up.min(6)) } else { Duration::ZERO };
                 let again_at = self.now + pause.min(PROBE_INTERVAL_MAX);
                 self.jobs.set(job_id, State::Ending { ending, under_way: false, held_up, again_at });
-                if !its_own {
+                if its_own {
+                    let next_try = again_at.saturating_sub(self.now);
+                    step.effects.push(Effect::Say(Notice::HeldUp { job_id: job_id.clone(), problem, next_try }));
+                } else {
                     self.node_broken(problem, step);
                 }
             }
@@ -280,7 +325,7 @@ impl Lifecycle {
             step.effects.extend([Effect::Unclaim(run.clone()), Effect::Forget(vec![run.clone()])]);
             self.failed_by_node(run, step);
         } else {
-            let pause = self.settings.retry_delay.saturating_mul(1 << failures.min(12)).min(AGAIN_PAUSE_MAX);
+            let pause = self.node_pause(failures);
             self.again(run, pause, |failures| failures.node += 1, step);
         }
     }
@@ -319,7 +364,10 @@ impl Lifecycle {
         self.jobs.get(job_id).is_some_and(|job| {
             // What has failed already counts, and would be forgotten.
             let unharmed = job.failures.task + job.failures.cut_off == 0;
+            // It must be there for longer than it takes to be delivered again.
+            let young = job.sent.is_none_or(|sent| self.now < sent + GIVE_BACK_AGE_MAX);
             unharmed
+                && young
                 && job.deliveries <= 1
                 && !job.leases.is_empty()
                 && job.leases.iter().all(|lease| lease.until > self.now)
@@ -381,6 +429,8 @@ impl Lifecycle {
         match outcome {
             Ok(()) => {
                 self.node = Node::Ready;
+                // What went back meanwhile may be there again.
+                self.empty_pulls = 0;
                 // A job of days must not keep all other slots empty for as long.
                 self.trust_at = (!self.trusted).then_some(self.now + PROBE_INTERVAL_MAX);
                 if known.is_some() {

@@ -79,6 +79,8 @@ pub struct Entry {
     pub failures: Failures,
     /// The last delivery that is not acknowledged.
     pub lease: Option<Lease>,
+    /// Since when it is in its stage, in time since the Unix epoch. It is for people, and no fact tells it.
+    pub since: Duration,
 }
 
 /// How far a remembered job is.
@@ -124,6 +126,7 @@ impl Book {
                     terms: *terms,
                     failures: Failures::default(),
                     lease: Some(lease.clone()),
+                    since: Duration::ZERO,
                 });
             }
             Fact::Leased(job_id, lease) => self.change(job_id, |entry| entry.lease = Some(lease.clone())),

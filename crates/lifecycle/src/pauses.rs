@@ -63,11 +63,9 @@ impl Line {
         (!self.busy).then_some(self.not_before)
     }
 
-    /// Notes a success; says whether it ended a trouble.
-    pub(crate) fn succeeded(&mut self) -> bool {
-        let recovered = self.failures > 0;
+    /// Notes a success.
+    pub(crate) fn succeeded(&mut self) {
         *self = Self { begun: self.begun, ..Self::default() };
-        recovered
     }
 
     /// A request begins.

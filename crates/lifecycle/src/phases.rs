@@ -37,6 +37,8 @@ pub const TRANSITIONS: &[(Option<Phase>, Option<Phase>, &str)] = &[
     (Some(Claiming), Some(Ready), "claimed, launch intended"),
     (Some(Claiming), Some(Recorded), "has its record already"),
     (Some(Claiming), Some(Waiting), "held elsewhere, or node broken"),
+    (Some(Claiming), Some(Returning), "node broken"),
+    (Some(Claiming), Some(Ending), "given up"),
     (Some(Ready), Some(Running), "started"),
     (Some(Ready), Some(Returning), "drain, or node broken"),
     (Some(Running), Some(Ready), "never begun"),

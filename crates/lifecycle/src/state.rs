@@ -1,6 +1,6 @@
 //! One step, and all that is possible after it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use protocol::JobId;
@@ -72,8 +72,10 @@ pub struct Lifecycle {
     pub(crate) settle: Line,
     /// The jobs whose records are on their way.
     pub(crate) publishing: Vec<JobId>,
-    /// After a refusal: how many records to send at once, until the outbox is empty.
+    /// After a refusal: how many records to send at once.
     pub(crate) publish_at_most: Option<usize>,
+    /// Records that were refused when they were sent alone, and whether others were taken since.
+    pub(crate) refused: BTreeMap<JobId, bool>,
     /// Leases to acknowledge; with the job if it goes on after that.
     pub(crate) acks: VecDeque<(String, Option<JobId>)>,
     pub(crate) retries: VecDeque<(String, Duration)>,
@@ -84,6 +86,10 @@ pub struct Lifecycle {
     /// Messages that are no jobs and are being put away.
     pub(crate) putting_away: usize,
     pub(crate) empty_pulls: u32,
+    /// Until then the queue hides messages that we gave back.
+    pub(crate) returns_until: Duration,
+    /// Was it said that the queue does not answer, and not that it does again?
+    queue_trouble: bool,
     /// When jobs ended lately, within [`AHEAD`].
     pub(crate) ends: VecDeque<Duration>,
     pub(crate) node: Node,
@@ -148,10 +154,12 @@ impl Lifecycle {
             // How often it was delivered is not remembered; it could have been to somebody else as well.
             let job = NewJob {
                 state,
+                since: Some(entry.since.min(now)),
                 attempt: entry.attempt,
                 terms: entry.terms,
                 failures: entry.failures,
                 deliveries: u64::MAX,
+                sent: None,
             };
             jobs.insert(entry.job_id.clone(), job);
             if let Some(mut lease) = entry.lease {
@@ -170,12 +178,15 @@ impl Lifecycle {
             settle: Line::default(),
             publishing: Vec::new(),
             publish_at_most: None,
+            refused: BTreeMap::new(),
             acks: VecDeque::new(),
             retries: VecDeque::new(),
             settling: (0, 0),
             settle_now: false,
             putting_away: 0,
             empty_pulls: 0,
+            returns_until: Duration::ZERO,
+            queue_trouble: false,
             ends: VecDeque::new(),
             node: Node::Broken { probe_at: Duration::ZERO, problem: None },
             probe_interval: crate::execution::PROBE_INTERVAL,
@@ -237,7 +248,7 @@ impl Lifecycle {
             return None;
         }
         let probe = match self.node {
-            Node::Broken { probe_at, .. } if !self.draining() => Some(probe_at),
+            Node::Broken { probe_at, .. } if self.may_probe() => Some(probe_at),
             _ => None,
         };
         let ask = self.keeper.asked.is_none().then_some(self.keeper.ask_at);
@@ -318,9 +329,10 @@ impl Lifecycle {
         if self.stopped {
             return self.leave(step);
         }
+        let may_probe = self.may_probe();
         if let Node::Broken { probe_at, problem } = &mut self.node
             && self.now >= *probe_at
-            && self.draining_until.is_none()
+            && may_probe
         {
             self.node = Node::Probing { broken: problem.take() };
             step.effects.push(Effect::Probe);
@@ -333,6 +345,7 @@ impl Lifecycle {
             self.give_unstarted_back(Duration::ZERO, step);
         }
         self.acknowledge_lapsing();
+        self.say_queue_is_back(step);
         if self.node == Node::Ready && self.trust_at.is_some_and(|at| at <= self.now) {
             (self.trusted, self.trust_at) = (true, None);
         }
@@ -349,12 +362,29 @@ impl Lifecycle {
         self.end(step);
     }
 
+    /// Is it of use to know how the node is? While draining only for what has ended and waits for it.
+    fn may_probe(&self) -> bool {
+        !self.draining() || self.jobs.undone_count() > 0
+    }
+
+    /// Says that the queue answers again, once it does for all that is to be told to it.
+    fn say_queue_is_back(&mut self, step: &mut Step) {
+        let trouble = self.pull.in_trouble()
+            || (self.publish.in_trouble() && !self.jobs.outbox().is_empty())
+            || (self.settle.in_trouble() && self.unsettled());
+        if self.queue_trouble && !trouble {
+            self.queue_trouble = false;
+            step.effects.push(Effect::Say(Notice::QueueBack));
+        }
+    }
+
     /// Is it time to exit? What runs is left to the keeper and to the next daemon.
     fn end(&mut self, step: &mut Step) {
         let under_way = self.pull.busy
             || self.putting_away > 0
             || [Phase::Asked, Phase::Claiming, Phase::Returning].iter().any(|phase| self.jobs.count(*phase) > 0);
-        let idle = self.settings.exit_when_idle && self.empty_pulls > 0 && self.jobs.len() == 0;
+        let empty = self.empty_pulls > 0 && self.now >= self.returns_until;
+        let idle = self.settings.exit_when_idle && empty && self.jobs.len() == 0;
         if idle && !under_way && !self.unsettled() {
             return self.leave(step);
         }
@@ -454,19 +484,12 @@ impl Lifecycle {
         self.draining() || self.jobs.len() == recorded
     }
 
-    pub(crate) fn back(&mut self, line: impl Fn(&mut Self) -> &mut Line, step: &mut Step) {
-        let recovered = line(self).succeeded();
-        let lines = [&self.pull, &self.publish, &self.settle];
-        if recovered && !lines.into_iter().any(Line::in_trouble) {
-            step.effects.push(Effect::Say(Notice::QueueBack));
-        }
-    }
-
     pub(crate) fn failed(&mut self, line: impl Fn(&mut Self) -> &mut Line, failure: &Failure, step: &mut Step) {
         let now = self.now;
         match line(self).failed(failure, now) {
             Verdict::Again { said: true, .. } => {}
             Verdict::Again { pause, said: false } => {
+                self.queue_trouble = true;
                 let notice = Notice::QueueTrouble { what: failure.what.clone(), next_try: pause };
                 step.effects.push(Effect::Say(notice));
             }

@@ -24,6 +24,10 @@ pub(crate) struct Job {
     pub(crate) leases: Vec<Lease>,
     /// How often its message was delivered, to us or to anybody.
     pub(crate) deliveries: u64,
+    /// When its message was sent, where that is known.
+    pub(crate) sent: Option<Duration>,
+    /// How often in a row its directory could not be claimed.
+    pub(crate) claims_failed: u32,
 }
 
 /// What a job does.
@@ -121,7 +125,7 @@ impl Jobs {
         let no = self.next_no;
         self.next_no += 1;
         self.note(&job_id, None, Some(job.state.phase()));
-        let NewJob { state, attempt, terms, failures, deliveries } = job;
+        let NewJob { state, since, attempt, terms, failures, deliveries, sent } = job;
         let job = Job {
             no,
             state: State::Claiming,
@@ -131,9 +135,14 @@ impl Jobs {
             failures,
             leases: Vec::new(),
             deliveries,
+            sent,
+            claims_failed: 0,
         };
         self.map.insert(job_id.clone(), job);
         self.enter(&job_id, state);
+        if let Some((since, job)) = since.zip(self.map.get_mut(&job_id)) {
+            job.since = since;
+        }
     }
 
     pub(crate) fn set(&mut self, job_id: &JobId, state: State) {
@@ -270,6 +279,14 @@ impl Jobs {
         self.undone.len()
     }
 
+    /// Puts a job at the end of the outbox.
+    pub(crate) fn postpone(&mut self, job_id: &JobId) {
+        if let Some(place) = self.outbox.iter().position(|owed| owed == job_id) {
+            self.outbox.remove(place);
+            self.outbox.push_back(job_id.clone());
+        }
+    }
+
     pub(crate) fn outbox(&self) -> &VecDeque<JobId> {
         &self.outbox
     }
@@ -318,14 +335,17 @@ impl Jobs {
 #[derive(Debug)]
 pub(crate) struct NewJob {
     pub(crate) state: State,
+    /// Since when it is in its state, if not since now.
+    pub(crate) since: Option<Duration>,
     pub(crate) attempt: u32,
     pub(crate) terms: Terms,
     pub(crate) failures: Failures,
     pub(crate) deliveries: u64,
+    pub(crate) sent: Option<Duration>,
 }
 
 impl NewJob {
-    pub(crate) fn new(state: State, terms: Terms, deliveries: u64) -> Self {
-        Self { state, attempt: 0, terms, failures: Failures::default(), deliveries }
+    pub(crate) fn new(state: State, terms: Terms, deliveries: u64, sent: Option<Duration>) -> Self {
+        Self { state, since: None, attempt: 0, terms, failures: Failures::default(), deliveries, sent }
     }
 }

@@ -191,3 +191,24 @@ fn told_to_exit_when_idle_it_finishes_first() {
     daemon.step(Event::Published(Ok(())));
     assert_eq!(daemon.step(Event::Settled(Ok(()))).effects, [Effect::Exit]);
 }
+
+#[test]
+fn handing_over_waits_for_what_is_on_its_way_and_not_for_what_runs() {
+    let mut daemon = Daemon::pulling(slots(2));
+    daemon.start("a", job("a", "L1"));
+    assert_eq!(daemon.step(Event::HandOver), Step::default(), "a pull is under way");
+    assert_eq!(daemon.step(pulled(&[job("b", "L2")])).effects, [Effect::Recall(ids(&["b"]))], "and no further pull");
+    let step = daemon.step(recalled(&["b"]));
+    assert_eq!(step, Step { facts: vec![accepted("b", "L2")], effects: vec![claim("b", 0)] });
+    let step = daemon.step(claimed("b", 1));
+    assert_eq!(step.facts, [Fact::Launching(id("b"), 1)]);
+    assert_eq!(step.effects, [Effect::Start(run("b", 1)), left_over(2, 0, 0), Effect::Exit]);
+}
+
+#[test]
+fn handing_over_is_bounded() {
+    let mut daemon = Daemon::pulling(slots(1));
+    assert_eq!(daemon.step(Event::HandOver), Step::default(), "a pull is under way");
+    assert_eq!(daemon.tick(60 * SECOND - MILLISECOND), []);
+    assert_eq!(daemon.tick(MILLISECOND).last(), Some(&Effect::Exit));
+}

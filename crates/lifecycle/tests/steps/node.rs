@@ -6,6 +6,10 @@ fn node_failed(job_id: &str, attempt: u32) -> Event {
     Event::Concluded(run(job_id, attempt), Concluded::NodeFailed("disk full".to_owned()))
 }
 
+fn claim_failed(job_id: &str) -> Event {
+    Event::Claimed(id(job_id), Claimed::NodeBroken("permission denied".to_owned()))
+}
+
 fn again(job_id: &str, node: u32) -> Fact {
     Fact::Again(id(job_id), Failures { node, ..Failures::default() })
 }
@@ -120,7 +124,8 @@ fn what_a_run_left_behind_is_dealt_with_once_the_node_is_well_again() {
 fn after_a_failure_a_single_job_is_tried_before_the_node_is_trusted() {
     let mut daemon = Daemon::pulling(settings());
     daemon.accept(job("a", "L1"));
-    daemon.step(Event::Claimed(id("a"), Claimed::NodeBroken("disk full".to_owned())));
+    daemon.step(claim_failed("a"));
+    daemon.step(Event::Unclaimed(run("a", 1), Ok(())));
     daemon.step(Event::Settled(Ok(())));
     daemon.step(pulled(&[]));
     daemon.tick(10 * SECOND);
@@ -140,7 +145,8 @@ fn a_node_that_passes_its_probe_and_breaks_again_is_looked_at_less_and_less() {
     let mut daemon = Daemon::pulling(slots(1));
     let mut fail = |pause: Duration| {
         daemon.accept(job("a", "L1"));
-        daemon.step(Event::Claimed(id("a"), Claimed::NodeBroken("no".to_owned())));
+        daemon.step(claim_failed("a"));
+        daemon.step(Event::Unclaimed(run("a", 1), Ok(())));
         daemon.step(Event::Settled(Ok(())));
         assert_eq!(daemon.until(|effect| *effect == Effect::Probe), pause);
         daemon.step(Event::Probed(Ok(())));
@@ -154,24 +160,10 @@ fn a_node_that_passes_its_probe_and_breaks_again_is_looked_at_less_and_less() {
     daemon.step(Event::Published(Ok(())));
     daemon.step(Event::Settled(Ok(())));
     daemon.accept(job("a", "L1"));
-    daemon.step(Event::Claimed(id("a"), Claimed::NodeBroken("no".to_owned())));
+    daemon.step(claim_failed("a"));
+    daemon.step(Event::Unclaimed(run("a", 1), Ok(())));
     daemon.step(Event::Settled(Ok(())));
     assert_eq!(daemon.until(|effect| *effect == Effect::Probe), 10 * SECOND);
-}
-
-#[test]
-fn a_job_that_the_node_cannot_claim_goes_back_or_waits_here() {
-    let not_claimed = || Event::Claimed(id("a"), Claimed::NodeBroken("read-only".to_owned()));
-    let mut daemon = Daemon::pulling(slots(1));
-    daemon.accept(job("a", "L1"));
-    let step = daemon.step(not_claimed());
-    assert_eq!(step.facts, [Fact::Released(id("a"))]);
-    assert_eq!(step.effects, [broken("read-only"), back(&["L1"], 60 * SECOND)]);
-
-    let mut daemon = Daemon::pulling(slots(1));
-    daemon.accept(second_delivery("a", "L1"));
-    assert_eq!(daemon.step(not_claimed()), Step { facts: vec![], effects: vec![broken("read-only")] });
-    assert_eq!(daemon.until(is_claim), 60 * SECOND);
 }
 
 #[test]
@@ -195,4 +187,79 @@ fn all_that_was_not_started_goes_back_when_the_node_breaks() {
     daemon.step(Event::Settled(Ok(())));
     let step = daemon.step(recalled(&["d"]));
     assert_eq!(step, Step { facts: vec![], effects: vec![back(&["L4"], 60 * SECOND)] }, "it was never ours");
+}
+
+#[test]
+fn a_job_whose_claim_failed_goes_back_only_when_no_part_of_the_claim_stands() {
+    let failing = || {
+        let mut daemon = Daemon::pulling(slots(1));
+        daemon.accept(job("a", "L1"));
+        let step = daemon.step(claim_failed("a"));
+        assert_eq!(step.effects, [Effect::Unclaim(run("a", 1)), broken("permission denied")]);
+        daemon
+    };
+    let step = failing().step(Event::Unclaimed(run("a", 1), Ok(())));
+    assert_eq!(step.facts, [Fact::Released(id("a"))]);
+    assert_eq!(step.effects, [back(&["L1"], 60 * SECOND)]);
+
+    let mut daemon = failing();
+    assert_eq!(daemon.step(Event::Unclaimed(run("a", 1), Err("it hangs".to_owned()))), Step::default());
+    assert_eq!(daemon.step(Event::Drain).facts, [], "another daemon could not take it");
+    assert_eq!(daemon.phase("a"), Some(Phase::Waiting));
+}
+
+#[test]
+fn a_job_that_can_never_be_claimed_does_not_keep_the_others_from_their_turn() {
+    let mut daemon = Daemon::pulling(slots(1));
+    daemon.accept(second_delivery("a", "L1"));
+    for _ in 0..2 {
+        assert_eq!(daemon.step(claim_failed("a")).effects, [broken("permission denied")]);
+        daemon.until(is_claim);
+    }
+    // The node has passed its probe each time: it is the job.
+    let held_up = |pause| {
+        let (job_id, problem) = (id("a"), "permission denied".to_owned());
+        Effect::Say(Notice::HeldUp { job_id, problem, next_try: pause })
+    };
+    let step = daemon.step(claim_failed("a"));
+    assert_eq!(step.facts, [again("a", 1)]);
+    assert!(step.effects.contains(&held_up(120 * SECOND)), "{step:?}");
+    assert_eq!(daemon.state.node_problem(), None);
+    assert_eq!(daemon.until(is_claim), 120 * SECOND);
+    for failures in 2..30 {
+        assert_eq!(daemon.step(claim_failed("a")).facts, [again("a", failures)]);
+        daemon.until(is_claim);
+    }
+    // Nobody else is kept from its turn meanwhile, and in the end it has a result.
+    let step = daemon.step(claim_failed("a"));
+    assert_eq!(step.facts, [again("a", 30)]);
+    daemon.until(is_claim);
+    let step = daemon.step(claim_failed("a"));
+    assert_eq!(step.effects[0], conclude("a", 1, Ending::GivenUp("permission denied".to_owned())));
+    assert_eq!(daemon.step(recorded("a", 1)).facts, [Fact::Recorded(id("a"), record("a"))]);
+}
+
+#[test]
+fn a_message_that_the_queue_may_forget_soon_does_not_go_back() {
+    let now = START.as_secs() as i64;
+    for (age, goes_back) in [(3_600, true), (13 * 3_600, false)] {
+        let created = protocol::timestamp_from_millis((now - age) * 1_000);
+        let mut daemon = Daemon::pulling(slots(1));
+        daemon.start("a", job("a", "L1"));
+        daemon.accept(with_fields("b", "L2", &format!(r#""created_at":"{created}""#)));
+        daemon.step(Event::Drain);
+        assert_eq!(daemon.phase("b").is_none(), goes_back, "sent {age} s ago");
+    }
+}
+
+#[test]
+fn while_draining_the_node_is_probed_for_what_has_ended() {
+    let mut daemon = Daemon::pulling(slots(1));
+    daemon.start("a", with_fields("a", "L1", r#""rerunnable":false"#));
+    daemon.step(ended("a", 1));
+    daemon.step(pulled(&[]));
+    daemon.step(Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".to_owned())));
+    daemon.step(Event::Drain);
+    assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
+    assert_eq!(daemon.step(Event::Probed(Ok(()))).effects[1..], [conclude("a", 1, Ending::Exited)]);
 }

@@ -118,3 +118,20 @@ fn a_lease_that_is_remembered_is_acknowledged_in_time_whatever_the_clock_did() {
     acknowledged.step(Event::Tick);
     assert_eq!(only(&acknowledged.tick(EARLY_ACK), is_settle), []);
 }
+
+#[test]
+fn a_list_is_called_complete_only_when_what_is_lost_has_its_record() {
+    let terms = Terms { retries: 0, rerunnable: false };
+    let accepted = Fact::Accepted { job_id: id("a"), message: body("a"), terms, lease: lease("L1") };
+    let is_reconciled = |effect: &Effect| *effect == Effect::Reconciled;
+    let mut daemon = asking(&[accepted, Fact::Launching(id("a"), 1)]);
+    let step = daemon.step(Event::Observed(Observation { runs: vec![], complete: false }));
+    assert_eq!(only(&step.effects, is_reconciled), [], "a daemon that starts now would begin it");
+    let held_up = Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".to_owned()));
+    assert_eq!(only(&daemon.step(held_up).effects, is_reconciled), []);
+    daemon.tick(10 * SECOND);
+    assert_eq!(only(&daemon.step(Event::Probed(Ok(()))).effects, is_reconciled), []);
+    let step = daemon.step(recorded("a", 1));
+    assert_eq!(step.facts, [Fact::Recorded(id("a"), record("a"))]);
+    assert_eq!(only(&step.effects, is_reconciled), [Effect::Reconciled]);
+}

@@ -86,6 +86,7 @@ fn no_more_jobs_are_taken_while_too_many_results_are_owed() {
         terms: Terms::default(),
         failures: Failures::default(),
         lease: None,
+        since: START,
     };
     // Without the check after each step, which would compare each result with each other.
     let mut state = Lifecycle::restore(settings(), (0..10_000).map(entry).collect(), START);
@@ -106,17 +107,71 @@ fn a_result_that_is_refused_does_not_hold_up_the_others() {
     daemon.finish("c");
     assert_eq!(only(&daemon.step(published(Ok(()))).effects, is_publish), [publish(&["b", "c"])]);
     daemon.step(Event::Settled(Ok(())));
-    // Refused together, they go one by one.
+    // Refused together, they go in smaller batches, and what is refused alone waits for the others.
     assert_eq!(daemon.step(published(Err(FailureClass::Refused))).effects, [trouble(SECOND)]);
     assert_eq!(daemon.tick(SECOND), [publish(&["b"])]);
-    let step = daemon.step(published(Err(FailureClass::Refused)));
-    let given_up = Notice::ResultRefused { job_id: id("b"), what: "it failed".to_owned() };
-    assert_eq!(step.facts, [Fact::Finished(id("b"))]);
-    assert_eq!(step.effects, [Effect::Say(given_up), acks(&["L2"])]);
+    assert_eq!(daemon.step(published(Err(FailureClass::Refused))), Step::default());
     assert_eq!(daemon.tick(2 * SECOND), [publish(&["c"])]);
     let step = daemon.step(published(Ok(())));
     assert_eq!(step.facts, [Fact::Finished(id("c"))]);
-    assert_eq!(step.effects, [Effect::Say(Notice::QueueBack)], "the acknowledgement before is still under way");
+    assert_eq!(step.effects, [Effect::Say(Notice::QueueBack), publish(&["b"]), acks(&["L3"])]);
+    daemon.step(Event::Settled(Ok(())));
+    // The queue takes results, and not this one.
+    let step = daemon.step(published(Err(FailureClass::Refused)));
+    let given_up = Notice::ResultRefused { job_id: id("b"), what: "it failed".to_owned() };
+    assert_eq!(step.facts, [Fact::Finished(id("b"))]);
+    assert_eq!(step.effects, [trouble(SECOND), Effect::Say(given_up), Effect::Say(Notice::QueueBack), acks(&["L2"])]);
+}
+
+#[test]
+fn a_queue_that_refuses_everything_for_a_time_costs_no_result() {
+    let mut daemon = owing(3, 10);
+    daemon.step(Event::Tick);
+    for _ in 0..100 {
+        let effects = daemon.step(published(Err(FailureClass::Refused))).effects;
+        assert_eq!(only(&effects, |effect| matches!(effect, Effect::Say(Notice::ResultRefused { .. }))), []);
+        daemon.until(is_publish);
+    }
+    assert_eq!(daemon.state.owed(), 3);
+    let mut rest = daemon.step(published(Ok(()))).effects;
+    while let Some(effect) = rest.pop() {
+        rest.extend(daemon.answer(&effect).map(|event| daemon.step(event).effects).unwrap_or_default());
+    }
+    assert_eq!(daemon.state.held(), 0);
+}
+
+#[test]
+fn after_a_refusal_batches_grow_again() {
+    let mut daemon = owing(200, 10);
+    daemon.step(Event::Tick);
+    let size = |effects: &[Effect]| match only(effects, is_publish).as_slice() {
+        [Effect::Publish(batch)] => batch.len(),
+        other => panic!("{other:?}"),
+    };
+    daemon.step(published(Err(FailureClass::Refused)));
+    let mut effects = daemon.tick(SECOND);
+    assert_eq!(size(&effects), 50);
+    effects = daemon.step(published(Ok(()))).effects;
+    assert_eq!(size(&effects), 100);
+}
+
+#[test]
+fn a_request_settles_what_one_request_may_hold() {
+    let mut daemon = owing(250, 10);
+    daemon.step(Event::Tick);
+    let sizes = |effects: &[Effect]| -> Vec<usize> {
+        let size = |effect: &Effect| match effect {
+            Effect::Settle { acks, retries } => Some(acks.len() + retries.len()),
+            _ => None,
+        };
+        effects.iter().filter_map(size).collect()
+    };
+    assert_eq!(sizes(&daemon.step(published(Ok(()))).effects), [100]);
+    assert!(sizes(&daemon.step(published(Ok(()))).effects).is_empty(), "one request at a time");
+    assert!(sizes(&daemon.step(published(Ok(()))).effects).is_empty());
+    assert_eq!(sizes(&daemon.step(Event::Settled(Ok(()))).effects), [100]);
+    assert_eq!(sizes(&daemon.step(Event::Settled(Ok(()))).effects), [50]);
+    assert!(sizes(&daemon.step(Event::Settled(Ok(()))).effects).is_empty());
 }
 
 #[test]
@@ -125,7 +180,8 @@ fn leases_that_are_refused_are_not_sent_again() {
     daemon.start("a", job("a", "L1"));
     daemon.tick(EARLY_ACK);
     let step = daemon.step(Event::Settled(Err(failure(FailureClass::Refused))));
-    assert_eq!(step, Step { facts: vec![], effects: vec![trouble(SECOND)] }, "it may be delivered again");
+    // It may be delivered again; of the queue nothing is wanted any more.
+    assert_eq!(step, Step { facts: vec![], effects: vec![trouble(SECOND), Effect::Say(Notice::QueueBack)] });
     assert_eq!(daemon.tick(10 * SECOND), []);
 }
 
