@@ -36,6 +36,11 @@ impl Printer {
         Self { out, format, is_terminal }
     }
 
+    /// Does it print lines for people?
+    pub(crate) fn is_human(&self) -> bool {
+        self.format == Format::Human
+    }
+
     /// Prints a result.
     pub(crate) fn result(&mut self, arrived: &Arrived) -> anyhow::Result<()> {
         let text = match self.format {
@@ -70,6 +75,7 @@ impl Printer {
 fn human(result: &JobResult) -> String {
     let mut head = vec![result.job_id.to_string(), status(result)];
     head.extend(result.task.as_deref().map(escaped));
+    head.extend((result.attempt > 1).then(|| format!("attempt {}", result.attempt)));
     head.extend(duration(result).map(|duration| format!("in {duration}")));
     head.extend(result.host.as_deref().map(|host| format!("on {}", escaped(host))));
     let mut lines = vec![head.join("  ")];
@@ -142,6 +148,10 @@ mod tests {
             r#"{"v":1,"job_id":"j1","status":"completed","result_pointer":"file://n/output.json","task":"simulate","attempt":1,"host":"node1","started_at":"2026-11-21T01:15:28Z","finished_at":"2026-11-21T01:15:29.54Z","output":{"pi":3.140},"output_bytes":12}"#,
         );
         assert_eq!(text, "j1  completed  simulate  in 1.5 s  on node1\n  {\"pi\": 3.140}\n");
+        let text = shown(
+            r#"{"v":1,"job_id":"j1","status":"completed","result_pointer":"p","task":"simulate","attempt":3,"host":"node1","output":1}"#,
+        );
+        assert_eq!(text, "j1  completed  simulate  attempt 3  on node1\n  1\n");
     }
 
     #[test]

@@ -91,13 +91,14 @@ pub(crate) async fn submit(
         let pause = after.unwrap_or_else(|| backoff.pause());
         if tries == TRIES_MAX || pause > PAUSE_MAX {
             let tried = if tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") };
+            let end = if what.ends_with('?') { "" } else { "." };
             let message = format!(
-                "{what}; gave up after {tried}. Submit it later with --idempotency-key '{idempotency_key}': \
-                 if the job is in the queue already, it stays one job"
+                "gave up after {tried}: {what}{end} Submit it later with --idempotency-key '{idempotency_key}': if the \
+                 job is in the queue already, it stays one job"
             );
             return Err(Failure::with(Exit::TryLater, message));
         }
-        tracing::warn!("{}; sending it again in {:.1} s", crate::text::escaped(&what), pause.as_secs_f64());
+        tracing::warn!("the job is sent again in {:.1} s: {}", pause.as_secs_f64(), crate::text::escaped(&what));
         tokio::time::sleep(pause).await;
     }
 }
@@ -111,12 +112,12 @@ async fn send(http: &reqwest::Client, edge: &Edge, body: &str, idempotency_key: 
         .body(body.to_owned());
     let mut response = match request.send().await {
         Ok(response) => response,
-        Err(error) => return Try::Later(format!("the edge cannot be reached: {}", with_causes(&error)), None),
+        Err(error) => return Try::Later(no_answer(edge, &error), None),
     };
     let (status, after) = (response.status(), retry_after(&response));
     match read(&mut response).await {
         Ok(answer) => understand(status, after, &answer),
-        Err(error) => Try::Later(format!("the answer of the edge broke off: {}", with_causes(&error)), None),
+        Err(error) => Try::Later(no_answer(edge, &error), None),
     }
 }
 
@@ -194,15 +195,8 @@ fn retry_after(response: &Response) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// The chain holds what a person needs ("connection refused"); the outermost text alone does not.
-fn with_causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+fn no_answer(edge: &Edge, error: &reqwest::Error) -> String {
+    format!("{}; is it running, and is PRODUCER_URL right?", queues::transport_text(&edge.jobs_url, error))
 }
 
 fn shown(text: &str) -> String {

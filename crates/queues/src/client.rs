@@ -12,10 +12,10 @@ use crate::error::Error;
 use crate::wire;
 
 /// The longest wait for one request, answer included.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The longest wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest answer that is read: 100 messages of 128 KB, each doubled by the quotes that JSON escapes, and then
 /// some.
@@ -147,16 +147,7 @@ impl Client {
         let result: Option<wire::PullResult> =
             self.request(operation, Method::POST, &[queue_id, "messages", "pull"], Some(&request)).await?;
         let Some(result) = result else { return Ok(Pulled { deliveries: Vec::new(), backlog: None }) };
-        let deliveries = result.messages.unwrap_or_default().into_iter().filter_map(|message| {
-            Some(Delivery {
-                message_id: message.id,
-                // A message that cannot be settled is not ours to touch.
-                lease_id: message.lease_id?,
-                body: message.body.map(|body| wire::text(&body)).unwrap_or_default(),
-                deliveries: count(message.attempts),
-            })
-        });
-        Ok(Pulled { deliveries: deliveries.collect(), backlog: result.message_backlog_count.map(count) })
+        Ok(pulled(result))
     }
 
     /// Acknowledges and gives back deliveries, up to [`limits::BATCH_COUNT_MAX`] of both together.
@@ -228,7 +219,7 @@ impl Client {
         }
         let mut response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Err(Error::transport(operation, &error)),
+            Err(error) => return Err(Error::transport(operation, &self.queues, &error)),
         };
         let status = response.status();
         let retry_after = retry_after(&response);
@@ -241,7 +232,7 @@ impl Client {
                     return Err(Error::garbage(operation, what));
                 }
                 Ok(None) => break,
-                Err(error) => return Err(Error::transport(operation, &error)),
+                Err(error) => return Err(Error::transport(operation, &self.queues, &error)),
             }
         }
         if status.is_success() {
@@ -269,6 +260,19 @@ impl Client {
     }
 }
 
+fn pulled(result: wire::PullResult) -> Pulled {
+    let deliveries = result.messages.unwrap_or_default().into_iter().filter_map(|message| {
+        Some(Delivery {
+            message_id: message.id.unwrap_or_default(),
+            // A message that cannot be settled is not ours to touch.
+            lease_id: message.lease_id?,
+            body: message.body.map(|body| wire::text(&body)).unwrap_or_default(),
+            deliveries: message.attempts.map(count).unwrap_or_default(),
+        })
+    });
+    Pulled { deliveries: deliveries.collect(), backlog: result.message_backlog_count.map(count) }
+}
+
 fn errors(errors: Option<Vec<wire::ApiError>>) -> Vec<(i64, String)> {
     errors.unwrap_or_default().into_iter().map(|error| (error.code, error.message)).collect()
 }
@@ -293,6 +297,25 @@ fn count(number: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_with_gaps_leaves_the_others_readable() {
+        let answer = r#"{"success":true,"result":{"message_backlog_count":null,"messages":[
+            {"id":null,"lease_id":"l1","body":"one","attempts":null},
+            {"lease_id":"l2"},
+            {"id":"m3","lease_id":null,"body":"three","attempts":1},
+            {"id":"m4","lease_id":"l4","body":"four","attempts":2}
+        ]}}"#;
+        let envelope: wire::Envelope<wire::PullResult> = serde_json::from_str(answer).unwrap();
+        let delivery = |message_id: &str, lease_id: &str, body: &str, deliveries| Delivery {
+            message_id: message_id.to_owned(),
+            lease_id: lease_id.to_owned(),
+            body: body.to_owned(),
+            deliveries,
+        };
+        let readable = vec![delivery("", "l1", "one", 0), delivery("", "l2", "", 0), delivery("m4", "l4", "four", 2)];
+        assert_eq!(pulled(envelope.result.unwrap()), Pulled { deliveries: readable, backlog: None });
+    }
 
     #[test]
     fn a_base_url_is_refused_without_repeating_a_secret() {

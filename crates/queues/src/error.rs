@@ -3,6 +3,12 @@
 use std::time::Duration;
 
 use protocol::FailureClass;
+use reqwest::Url;
+
+use crate::client::{CONNECT_TIMEOUT, REQUEST_TIMEOUT};
+
+/// Codes for a token that is missing, malformed, unknown or not allowed to do this. Some come with status 400.
+const UNAUTHORIZED: [i64; 9] = [6003, 6103, 6111, 9106, 9109, 10000, 10001, 10023, 10106];
 
 /// A request that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -17,15 +23,8 @@ pub struct Error {
 }
 
 impl Error {
-    pub(crate) fn transport(operation: String, error: &reqwest::Error) -> Self {
-        // The chain holds what a person needs ("connection refused"); the outermost text alone does not.
-        let mut what = error.to_string();
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            what = format!("{what}: {cause}");
-            source = cause.source();
-        }
-        Self { operation, class: FailureClass::Unavailable, what, advice: None }
+    pub(crate) fn transport(operation: String, url: &Url, error: &reqwest::Error) -> Self {
+        Self { operation, class: FailureClass::Unavailable, what: transport_text(url, error), advice: None }
     }
 
     pub(crate) fn garbage(operation: String, what: String) -> Self {
@@ -66,7 +65,7 @@ impl Error {
                 FailureClass::PullNotEnabled,
                 Some("the queue needs an HTTP pull consumer: `wrangler queues consumer http add <queue>`"),
             )
-        } else if status == 401 || status == 403 || has(&[10000, 10023, 10106]) {
+        } else if status == 401 || status == 403 || has(&UNAUTHORIZED) {
             (
                 FailureClass::Fatal,
                 Some("check CF_QUEUES_API_TOKEN: it needs the permission Queues: Edit in this account"),
@@ -87,9 +86,51 @@ impl Error {
     }
 }
 
+/// Why there is no answer, or no whole one, to a request for `url` by the client of [`crate::http_client`]: which host,
+/// and the innermost cause. What stands around that cause only repeats the whole address.
+pub fn transport_text(url: &Url, error: &reqwest::Error) -> String {
+    let host = url.origin().ascii_serialization();
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    if error.is_builder() {
+        format!("the request to {host} cannot be made: {cause}")
+    } else if error.is_connect() && error.is_timeout() {
+        format!("{host} cannot be reached: no connection within {} s (timeout)", CONNECT_TIMEOUT.as_secs())
+    } else if error.is_timeout() {
+        format!("{host} has not answered in full within {} s (timeout)", REQUEST_TIMEOUT.as_secs())
+    } else if error.is_connect() {
+        format!("{host} cannot be reached: {cause}")
+    } else if error.is_body() || error.is_decode() {
+        format!("the answer of {host} broke off: {cause}")
+    } else {
+        format!("{host} did not answer: {cause}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_host_that_is_silent_and_one_that_refuses_are_named_each_with_its_cause() {
+        // Another test may have installed it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // A proxy of the environment knows nothing of this machine's ports.
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = format!("http://{}", listener.local_addr().unwrap());
+        let url = Url::parse(&format!("{host}/accounts/0123")).unwrap();
+        let error = http.get(url.clone()).timeout(Duration::from_millis(100)).send().await.unwrap_err();
+        assert_eq!(transport_text(&url, &error), format!("{host} has not answered in full within 60 s (timeout)"));
+        drop(listener);
+        let error = http.get(url.clone()).send().await.unwrap_err();
+        let expected = format!("pull: {host} cannot be reached: Connection refused (os error 111)");
+        assert_eq!(Error::transport("pull".to_owned(), &url, &error).to_string(), expected);
+    }
 
     #[test]
     fn statuses_and_codes_are_told_apart_by_what_to_do() {
@@ -99,6 +140,12 @@ mod tests {
             (403, 10106, FailureClass::Fatal),
             (404, 10104, FailureClass::Fatal),
             (400, 10107, FailureClass::Fatal),
+            (400, 6003, FailureClass::Fatal),
+            (400, 6103, FailureClass::Fatal),
+            (400, 6111, FailureClass::Fatal),
+            (400, 9106, FailureClass::Fatal),
+            (400, 9109, FailureClass::Fatal),
+            (400, 10001, FailureClass::Fatal),
             (405, 0, FailureClass::PullNotEnabled),
             (409, 0, FailureClass::Paused),
             (429, 0, FailureClass::Throttled(second)),
@@ -111,6 +158,8 @@ mod tests {
         ] {
             let error = Error::answered("pull".to_owned(), status, second, &[(code, "text".to_owned())]);
             assert_eq!(error.class, class, "{status} {code}");
+            let names_the_token = error.to_string().contains("check CF_QUEUES_API_TOKEN");
+            assert_eq!(names_the_token, UNAUTHORIZED.contains(&code), "{error}");
         }
     }
 }

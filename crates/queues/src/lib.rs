@@ -15,4 +15,4 @@ mod wire;
 
 pub use backoff::Backoff;
 pub use client::{Client, Delivery, Endpoint, Pulled, Settled, UnusableUrl, http_client};
-pub use error::Error;
+pub use error::{Error, transport_text};

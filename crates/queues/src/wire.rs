@@ -71,13 +71,11 @@ pub(crate) struct PullResult {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct PulledMessage {
-    #[serde(default)]
-    pub(crate) id: String,
+    pub(crate) id: Option<String>,
     pub(crate) lease_id: Option<String>,
     /// Unread, so that one message cannot make the others unreadable.
     pub(crate) body: Option<Box<RawValue>>,
-    #[serde(default)]
-    pub(crate) attempts: f64,
+    pub(crate) attempts: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]

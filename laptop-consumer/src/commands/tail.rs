@@ -24,6 +24,7 @@ pub(super) async fn run(common: &CommonArgs, args: &TailArgs, printer: &mut Prin
     let mut pace = Pace::steady(interval);
     let mut troubles = Troubles::new(if args.until_idle { Patience::UNTIL_IDLE } else { Patience::FOR_EVER });
     let mut idle = Idle::new(receiver.visibility_timeout() + interval);
+    let mut nothing_came = true;
     while !*stop.borrow() {
         // A look is never cut short, not even by a signal: what it has leased is to be stored and acknowledged.
         let pause = match receiver.look().await {
@@ -31,12 +32,16 @@ pub(super) async fn run(common: &CommonArgs, args: &TailArgs, printer: &mut Prin
                 troubles.over();
                 let (messages, more) = (received.messages, received.more);
                 print_new(received, printer)?;
+                nothing_came &= messages == 0;
                 if !args.until_idle {
                     if messages == 0 { pace.after_nothing() } else { pace.after_something(more) }
                 } else if messages > 0 {
                     idle.reset();
                     Duration::ZERO
                 } else if idle.is_reached(&receiver).await {
+                    if nothing_came && printer.is_human() {
+                        note("no results");
+                    }
                     return Ok(Exit::Ok);
                 } else {
                     interval

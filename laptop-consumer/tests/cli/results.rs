@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::laptop::{Laptop, Running, finish, wait_until};
-use crate::server::Fault;
+use crate::server::{Fault, QUEUE};
 
 /// The arguments with a lease that a test can wait for.
 fn with_short_lease<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
@@ -137,6 +138,32 @@ fn until_idle_waits_for_a_lease_to_lapse_but_not_for_ever() {
     let spoken = laptop.run(&with_short_lease(&["tail", "--until-idle"]));
     assert_eq!((spoken.code, spoken.job_ids()), (Some(0), vec!["j1".to_owned()]), "{spoken:?}");
     assert!(spoken.stderr.contains("holds 1 more"), "{}", spoken.stderr);
+}
+
+#[test]
+fn until_idle_tells_a_person_that_there_was_nothing() {
+    let laptop = Laptop::new();
+    for (output, note) in [("human", "no results\n"), ("json", "")] {
+        let spoken = laptop.run(&["tail", "--until-idle", "--output", output]);
+        assert_eq!((spoken.code, spoken.stdout.as_str(), spoken.stderr.as_str()), (Some(0), "", note), "{output}");
+    }
+    laptop.server.push(result("j1", "1"));
+    let spoken = laptop.run(&["tail", "--until-idle", "--output", "human"]);
+    assert_eq!((spoken.stdout.as_str(), spoken.stderr.as_str()), ("j1  completed\n  1\n", ""));
+}
+
+#[test]
+fn a_queue_that_cannot_be_reached_is_named_by_its_host_and_the_cause() {
+    let laptop = Laptop::new();
+    // A port that was free a moment ago, and that nobody listens on.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = laptop.command(&["wait", "j1", "--timeout", "0.1"]);
+    let spoken = finish(command.env("CF_API_BASE_URL", format!("http://{address}/client/v4")));
+    assert_eq!(spoken.code, Some(75), "{spoken:?}");
+    let says = format!(
+        "pull from queue {QUEUE}: http://{address} cannot be reached: Connection refused (os error 111); trying again"
+    );
+    assert!(spoken.stderr.contains(&says), "{}", spoken.stderr);
 }
 
 #[test]
@@ -278,6 +305,11 @@ fn settings_come_from_the_file_that_is_named_and_empty_ones_are_defaults() {
     let pulls = laptop.server.requests("pull");
     let asked: serde_json::Value = serde_json::from_str(&pulls[0].body).unwrap();
     assert_eq!(asked, json!({"batch_size": 100, "visibility_timeout_ms": 60_000}));
+
+    fs::write(laptop.path("bad.env"), "# the account\nCF_ACCOUNT_ID=my secret account\n").unwrap();
+    let spoken = laptop.run(&["pull", "--env-file", "bad.env"]);
+    assert_eq!(spoken.code, Some(2));
+    assert!(spoken.stderr.contains("bad.env: line 2 ") && !spoken.stderr.contains("secret"), "{}", spoken.stderr);
 
     let spoken = laptop.run(&["pull", "--env-file", "no-such.env"]);
     assert_eq!(spoken.code, Some(2));

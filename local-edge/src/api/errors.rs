@@ -39,8 +39,13 @@ impl ApiError {
         Self { status, code, message: message.into() }
     }
 
-    pub(crate) fn unauthorized() -> Self {
+    pub(super) fn no_token() -> Self {
         Self::new(401, 10000, "Authentication error: send the header `Authorization: Bearer <CF_QUEUES_API_TOKEN>`")
+    }
+
+    pub(super) fn wrong_token() -> Self {
+        let message = "Authentication error: the token is not the one of this server (its --env-file has it)";
+        Self::new(401, 10000, message)
     }
 
     pub(super) fn wrong_account() -> Self {

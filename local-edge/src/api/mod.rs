@@ -116,7 +116,8 @@ pub(crate) fn authorize(app: &App, headers: &HeaderMap) -> Result<(), ApiError> 
     });
     match token {
         Some((_, token)) if app.token.matches(token.trim()) => Ok(()),
-        _ => Err(ApiError::unauthorized()),
+        Some(_) => Err(ApiError::wrong_token()),
+        None => Err(ApiError::no_token()),
     }
 }
 

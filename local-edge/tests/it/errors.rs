@@ -135,6 +135,9 @@ async fn only_the_token_opens_the_api() {
         }
         let answer = send(request).await;
         assert_eq!((answer.status, answer.code()), (401, 10000), "{authorization:?}");
+        let is_wrong = authorization == longer || authorization == shorter;
+        let says = if is_wrong { "is not the one of this server" } else { "send the header" };
+        assert!(answer.text.contains(says), "{authorization:?}: {}", answer.text);
     }
     let lower = server.request(Method::POST, &path).header("authorization", format!("bearer {token}")).body("{}");
     assert_eq!(send(lower).await.status, 200);
