@@ -2,16 +2,16 @@
 //!
 //! Invariant: nothing else in this program reads the environment.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use program::LogArgs;
 use protocol::limits;
 
-use crate::run::{Apptainer, Bare, Invocation, Limits, Runtime, Unpacked};
+use crate::run::{Apptainer, Bare, Invocation, Limits, Runtime, Unpacked, absolute_entries, on_path};
 use crate::store::Format;
 
 /// How often a job that another daemon holds is looked at.
@@ -35,6 +35,22 @@ pub(crate) struct Cli {
     pub(crate) log: LogArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// What this process was told; exits if that cannot be understood.
+    pub(crate) fn read() -> Self {
+        let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+        let mut told = without_variables(Self::command(), &is_empty).get_matches();
+        Self::from_arg_matches_mut(&mut told).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// The same arguments without those variables behind them: `NAME=` sets nothing, but for clap it is a value.
+fn without_variables(command: clap::Command, is_empty: &dyn Fn(&OsStr) -> bool) -> clap::Command {
+    command
+        .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(None::<&'static str>) } else { arg })
+        .mut_subcommands(|command| without_variables(command, is_empty))
 }
 
 /// What to do.
@@ -102,7 +118,8 @@ enum OutputChoice {
 struct StateSettings {
     /// Where the daemon keeps its state, one directory for each daemon [default: ~/.local/state/hpc-queue/HOST]
     ///
-    /// It must outlive the daemon and the machine. A home directory on NFS, Lustre or GPFS will do.
+    /// It must outlive the daemon and the machine. A home directory on NFS, Lustre or GPFS will do. Where
+    /// XDG_STATE_HOME is set, the default is $XDG_STATE_HOME/hpc-queue/HOST.
     #[arg(long, env = "STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -113,15 +130,6 @@ pub(crate) struct KeeperSettings {
     /// STATE_DIR of the daemon
     #[arg(long)]
     pub(crate) state_dir: PathBuf,
-    /// The file that shows other daemons that this one is alive
-    #[arg(long)]
-    pub(crate) heart: PathBuf,
-    /// How often it is written, in milliseconds
-    #[arg(long)]
-    pub(crate) beat_ms: u64,
-    /// How long runs may take to end when the keeper is told to end, in milliseconds
-    #[arg(long)]
-    pub(crate) grace_ms: u64,
 }
 
 /// What wraps the command of a job.
@@ -220,14 +228,14 @@ struct JobSettings {
     max_parallel_jobs: Option<u32>,
     /// The longest that a job may run, in seconds; a job may ask for less
     #[arg(long, env = "JOB_TIME_LIMIT_SECONDS", default_value_t = 604_800, value_name = "SECONDS",
-          value_parser = clap::value_parser!(u64).range(1..))]
+          value_parser = at_least::<1>)]
     job_time_limit_seconds: u64,
     /// How long a job may take to end after SIGTERM, in seconds, before it is killed
     #[arg(long, env = "JOB_KILL_GRACE_SECONDS", default_value = "10", value_name = "SECONDS", value_parser = seconds)]
     job_kill_grace_seconds: Duration,
     /// How much of each of stdout and stderr is kept, in bytes: the beginning and the end
     #[arg(long, env = "OUTPUT_LOG_BYTES_MAX", default_value_t = 16 * 1024 * 1024, value_name = "BYTES",
-          value_parser = clap::value_parser!(u64).range(4_096..))]
+          value_parser = at_least::<4_096>)]
     output_log_bytes_max: u64,
     /// How long running jobs may take to finish after SIGTERM, in seconds, before the daemon leaves them to the next
     /// start
@@ -245,7 +253,7 @@ pub(crate) struct RunSettings {
     /// Exit once the queue is empty and nothing is left to do
     #[arg(long)]
     exit_when_idle: bool,
-    /// Check the settings, and exit
+    /// Check the settings, print what follows from them, and exit; nothing is tried
     #[arg(long)]
     pub(crate) check: bool,
     /// Use a STATE_DIR that was last used on another host, which is known to be down
@@ -284,6 +292,21 @@ pub(crate) struct Settings {
     pub(crate) runtime: Runtime,
     pub(crate) limits: Limits,
     pub(crate) lifecycle: lifecycle::Settings,
+}
+
+impl Settings {
+    /// What a person wants to see of them, on one line.
+    pub(crate) fn summary(&self) -> String {
+        format!(
+            "{} slots, runtime {}, command {}, results in {}, state in {}, queues at {}",
+            self.lifecycle.slots,
+            self.runtime.kind(),
+            self.runtime.describe(),
+            self.results_dir.display(),
+            self.state_dir.display(),
+            self.endpoint.base_url
+        )
+    }
 }
 
 impl RunSettings {
@@ -392,7 +415,7 @@ impl RuntimeSettings {
         let arguments = words(&self.apptainer_args.unwrap_or_default(), "APPTAINER_ARGS")?;
         let unpacked = non_empty(self.apptainer_unpack_dir).map(|directory| unpacked(&directory, &arguments));
         Ok(Runtime::Apptainer(Apptainer {
-            program: self.apptainer_bin,
+            program: apptainer(self.apptainer_bin, &inherited)?,
             image,
             oci_ref,
             binds: binds.split(',').map(str::trim).filter(|bind| !bind.is_empty()).map(str::to_owned).collect(),
@@ -422,6 +445,12 @@ impl ShowCommand {
     /// The command line, quoted for a shell.
     pub(crate) fn render(self) -> anyhow::Result<String> {
         let job_dir = std::path::absolute(&self.job_dir)?;
+        if !job_dir.is_dir() {
+            tracing::warn!(
+                "the directory {} is not there; make it, with the job in its input.json, before you run the command",
+                job_dir.display()
+            );
+        }
         let job_id = protocol::JobId::from_random([0; 16]);
         let command = self.runtime.resolve(&job_dir)?.command(&job_id, &job_dir);
         Ok(command.to_shell_line())
@@ -450,7 +479,21 @@ const PROXIES: [&str; 8] = [
 ];
 
 fn from_environment(names: &[&str]) -> Vec<(OsString, OsString)> {
-    names.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?))).collect()
+    let value = |name: &str| {
+        let value = std::env::var_os(name)?;
+        Some(if name == "PATH" { absolute_entries(&value) } else { value })
+    };
+    names.iter().filter_map(|name| Some((OsString::from(name), value(name)?))).collect()
+}
+
+/// Apptainer is looked for once: what a job does must not change which program it is.
+fn apptainer(program: PathBuf, inherited: &[(OsString, OsString)]) -> anyhow::Result<PathBuf> {
+    if program.components().count() > 1 {
+        return absolute(&program, "APPTAINER_BIN");
+    }
+    let path = inherited.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
+    // One that is not there may come; the probe says what is to be done.
+    Ok(path.and_then(|path| on_path(path, &program)).unwrap_or(program))
 }
 
 /// Settings that have no default. All that are missing are told at once.
@@ -458,7 +501,7 @@ fn from_environment(names: &[&str]) -> Vec<(OsString, OsString)> {
 struct Needed(Vec<String>);
 
 impl Needed {
-    /// The setting, or an empty value of which [`Self::check`] then tells. A line `NAME=` in `.env` does not set it.
+    /// The setting, or an empty value of which [`Self::check`] then tells.
     fn take<T: Default + AsRef<std::ffi::OsStr>>(&mut self, value: Option<T>, name: &str, what: &str) -> T {
         non_empty(value).unwrap_or_else(|| {
             self.0.push(format!("{name} ({what})"));
@@ -494,6 +537,15 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A whole number without an upper bound.
+fn at_least<const MIN: u64>(text: &str) -> Result<u64, String> {
+    let number: u64 = text.parse().map_err(|_| "it is not a whole number".to_owned())?;
+    if number < MIN {
+        return Err(format!("it must be at least {MIN}"));
+    }
+    Ok(number)
+}
+
 /// Seconds between requests: without a pause, an empty queue costs a day's allowance within seconds.
 fn pause(text: &str) -> Result<Duration, String> {
     let pause = seconds(text)?;
@@ -514,8 +566,6 @@ fn stale(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -528,5 +578,33 @@ mod tests {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
         assert!(["-1", "x", "inf", "1e19"].iter().all(|text| seconds(text).is_err()));
         assert!(pause("0").is_err() && pause("0.05").is_ok());
+    }
+
+    #[test]
+    fn a_variable_that_is_empty_is_not_asked() {
+        let all = Cli::command();
+        let few = without_variables(Cli::command(), &|name| name == "RESULTS_DIR" || name == "HPC_QUEUE_LOG");
+        let asks = |command: &clap::Command, name: &str| {
+            command.get_arguments().any(|arg| arg.get_env() == Some(OsStr::new(name)))
+        };
+        let run = |command: &clap::Command, name: &str| asks(command.find_subcommand("run").unwrap(), name);
+        assert!(asks(&all, "HPC_QUEUE_LOG") && run(&all, "RESULTS_DIR"));
+        assert!(!asks(&few, "HPC_QUEUE_LOG") && !run(&few, "RESULTS_DIR"));
+        assert!(asks(&few, "HPC_QUEUE_LOG_FORMAT") && run(&few, "STATE_DIR"));
+
+        let told = without_variables(Cli::command(), &|_| true).try_get_matches_from(["hpc-consumer", "run"]);
+        let Command::Run(settings) = Cli::from_arg_matches(&told.unwrap()).unwrap().command else { panic!("run") };
+        assert_eq!((settings.jobs.results_dir, settings.queue.batch_size), (None, 100));
+    }
+
+    #[test]
+    fn a_number_without_an_upper_bound_is_told_its_lower_one_only() {
+        let read = |seconds: &str| {
+            let told = without_variables(Cli::command(), &|_| true);
+            told.try_get_matches_from(["hpc-consumer", "run", "--job-time-limit-seconds", seconds])
+        };
+        let text = read("0").unwrap_err().to_string();
+        assert!(text.contains("it must be at least 1") && !text.contains("18446744073709551615"), "{text}");
+        assert!(read("1").is_ok() && read("1.5").is_err());
     }
 }

@@ -25,7 +25,7 @@ use crate::lock;
 use crate::notices;
 use crate::process::{Asked, Clock, Signals, abort_on_panic, reap_for_ever};
 use crate::run::Invocation;
-use crate::store::{Problem, StateLock, Store};
+use crate::store::{Problem, StateLock, Store, view};
 use crate::viewer::{Viewer, Watched};
 use crate::work::Work;
 
@@ -35,8 +35,7 @@ const EVENTS_MAX: usize = 1_000;
 /// Claims of one batch are made by this many tasks at a time: on a network file system each takes a while.
 const CLAIMS_AT_ONCE: usize = 4;
 
-/// How often other daemons are shown that this one lives. A keeper keeps the pace that it was started with, so it must
-/// do for other values of CLAIM_STALE_SECONDS, too.
+/// How often other daemons are shown that this one lives.
 const BEAT_MIN: Duration = Duration::from_millis(100);
 const BEAT_MAX: Duration = Duration::from_secs(5);
 
@@ -71,16 +70,10 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     let host = crate::host();
     let lock = StateLock::take(&settings.state_dir, settings.take_over)?;
     let opened = Store::open(&settings.state_dir)?;
-    tracing::info!(
-        "hpc-consumer {} on {host}: {} slots, runtime {}, command {}, results in {}, state in {}, queues at {}",
-        env!("CARGO_PKG_VERSION"),
-        settings.lifecycle.slots,
-        settings.runtime.kind(),
-        settings.runtime.describe(),
-        settings.results_dir.display(),
-        settings.state_dir.display(),
-        settings.endpoint.base_url
-    );
+    if opened.entries.iter().any(|entry| entry.stage == Stage::Launching) {
+        refuse_another_results_dir(&settings)?;
+    }
+    tracing::info!("hpc-consumer {} on {host}: {}", env!("CARGO_PKG_VERSION"), settings.summary());
     if opened.rebooted && !opened.entries.is_empty() {
         tracing::warn!("the machine was started anew since the last daemon ran here: what ran then is cut off");
     }
@@ -88,12 +81,8 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         tracing::warn!("{warning}");
     }
     let results = ResultsDir::new(settings.results_dir).marked_by(&settings.state_dir, &opened.owner);
-    let keeper_place = keeper::Place {
-        state_dir: settings.state_dir.clone(),
-        heart: results.heart(&opened.owner),
-        beat: (settings.claim_stale / 6).clamp(BEAT_MIN, BEAT_MAX),
-        grace: settings.limits.grace,
-    };
+    let (heart, beat) = (results.heart(&opened.owner), (settings.claim_stale / 6).clamp(BEAT_MIN, BEAT_MAX));
+    let keeper = Keeper::new(settings.state_dir.clone(), heart, beat, settings.limits.grace);
     let node =
         Arc::new(Node::new(results, settings.runtime, settings.limits, host, opened.owner, settings.claim_stale));
     if opened.rebooted {
@@ -127,7 +116,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         lease: settings.lifecycle.lease,
         node,
         store: opened.store,
-        keeper: Keeper::new(keeper_place),
+        keeper,
         events,
         work,
     };
@@ -140,6 +129,23 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     }
     let exit = left.exit?;
     Ok(if left.reload { End::Reload } else { End::Exit(exit) })
+}
+
+/// Would a start with these settings be refused although they are valid? As far as it can be seen beside a daemon.
+pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
+    let counts = view::read(&settings.state_dir).map(|view| view.counts).unwrap_or_default();
+    if counts.running + counts.ending > 0 { refuse_another_results_dir(settings) } else { Ok(()) }
+}
+
+/// What runs was begun in `RESULTS_DIR`: elsewhere its output would not be found.
+fn refuse_another_results_dir(settings: &Settings) -> anyhow::Result<()> {
+    let Some(before) = ResultsDir::moved_from(&settings.state_dir, &settings.results_dir) else { return Ok(()) };
+    anyhow::bail!(
+        "RESULTS_DIR is {} now, and jobs of this STATE_DIR run in {}: set it back until they have ended (`hpc-consumer jobs` shows them); if that directory is gone for good, end the keeper and remove {}",
+        settings.results_dir.display(),
+        before.display(),
+        settings.state_dir.join("results-dir").display()
+    );
 }
 
 /// What comes after the daemon.

@@ -30,7 +30,6 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use program::Exit;
 
 use crate::config::{Cli, Command, KeeperSettings, Settings};
@@ -87,14 +86,19 @@ fn host() -> String {
 fn settings() -> anyhow::Result<Resolved> {
     let invocation = config::invocation();
     program::load_env_file(std::env::args_os())?;
-    let cli = Cli::parse();
+    let cli = Cli::read();
     cli.log.init()?;
     Ok(match cli.command {
         Command::Run(settings) => {
             let check = settings.check;
             let settings = settings.resolve()?;
             if check {
-                Resolved::Show("the settings are valid".to_owned())
+                daemon::check(&settings)?;
+                Resolved::Show(format!(
+                    "the settings are valid: {}\n\
+                     nothing was tried: neither the runtime nor the queue nor the directories",
+                    settings.summary()
+                ))
             } else {
                 Resolved::Run(Box::new(settings), invocation)
             }

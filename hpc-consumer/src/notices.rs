@@ -26,12 +26,18 @@ pub(crate) fn say(notice: &Notice) {
         Notice::ResultRefused { job_id, what } => {
             tracing::error!(%job_id, "the queue does not take a result; its record stays in RESULTS_DIR: {what}");
         }
-        Notice::TakenUp { running } => tracing::info!("runs of an earlier daemon go on and are watched: {running}"),
-        Notice::CutOff { run, what, again: true } => {
-            tracing::warn!("run {run} was cut off, the job starts again: {what}")
+        Notice::HeldUp { job_id, problem, next_try } => {
+            let seconds = next_try.as_secs_f64();
+            tracing::warn!(%job_id, "this job cannot go on here, while others can: {problem}; next try in {seconds:.1} s");
         }
-        Notice::CutOff { run, what, again: false } => {
-            tracing::error!("run {run} was cut off, and the job does not start again: {what}");
+        Notice::TakenUp { running } => tracing::info!("runs of an earlier daemon go on and are watched: {running}"),
+        Notice::CutOff { run, what, again } => {
+            let (job_id, attempt) = (&run.job_id, run.attempt);
+            if *again {
+                tracing::warn!(%job_id, attempt, "run {run} was cut off, the job starts again: {what}");
+            } else {
+                tracing::error!(%job_id, attempt, "run {run} was cut off, and the job does not start again: {what}");
+            }
         }
         Notice::Elsewhere(job_id) => tracing::debug!(%job_id, "another daemon holds this job; it is looked at again"),
         Notice::LeftOver { running, waiting, results } => {
@@ -54,7 +60,10 @@ pub(crate) fn say_how_it_ended(run: &Run, concluded: &Concluded) {
             // A record that a newer version wrote; it is published as it stands.
             Err(_) => tracing::info!(%job_id, "job has its record"),
         },
-        Concluded::TaskFailed => tracing::warn!(%job_id, attempt = run.attempt, "the task failed, and is tried again"),
+        Concluded::TaskFailed => {
+            let attempt = run.attempt;
+            tracing::warn!(%job_id, attempt, "attempt {attempt} failed, the job is tried again");
+        }
         Concluded::NodeFailed(_) => {
             tracing::warn!(%job_id, attempt = run.attempt, "the node failed the job, which does not count")
         }

@@ -11,7 +11,7 @@ use protocol::{Timestamp, timestamp_from_millis};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::store::view::{self, Counts, JobView, State, VERSION, View};
+use crate::store::view::{self, Counts, JobView, State, VERSION, View, timestamp};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -96,8 +96,15 @@ impl Viewer {
     /// Writes the last view of this daemon.
     pub(crate) async fn last(&mut self, lifecycle: &Lifecycle, watched: Watched) {
         let (state_dir, view) = (self.state_dir.clone(), self.view(lifecycle, watched, State::Ended));
+        let under_way = self.writing.take();
+        let written = async move {
+            // The same files: at the same time, each would spoil the other's.
+            if let Some(under_way) = under_way {
+                let _ = under_way.await;
+            }
+            tokio::task::spawn_blocking(move || view::write(&state_dir, &view)).await
+        };
         // The state itself tells the same; this is only for machines that cannot read it.
-        let written = tokio::task::spawn_blocking(move || view::write(&state_dir, &view));
         let _ = tokio::time::timeout(LAST_PATIENCE, written).await;
     }
 
@@ -138,6 +145,38 @@ impl Viewer {
     }
 }
 
-fn timestamp(since_epoch: Duration) -> Timestamp {
-    timestamp_from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_view_comes_after_the_one_that_is_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let state_dir = folder.path().to_owned();
+        let settings = lifecycle::Settings {
+            slots: 1,
+            batch_size: 1,
+            lease: Duration::from_secs(60),
+            poll_interval: Duration::from_secs(1),
+            poll_interval_max: Duration::from_secs(1),
+            retry_delay: Duration::from_secs(1),
+            claim_patience: Duration::from_secs(1),
+            drain_timeout: Duration::from_secs(1),
+            exit_when_idle: false,
+        };
+        let lifecycle = Lifecycle::restore(settings, Vec::new(), Duration::ZERO);
+        let watched = Watched { trouble: None, keeper: None };
+        let mut viewer = Viewer::new(state_dir.clone(), 1);
+        let earlier = viewer.view(&lifecycle, watched.clone(), State::Running);
+        viewer.writing = Some(tokio::task::spawn_blocking(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            view::write(&state_dir, &earlier).unwrap();
+        }));
+        viewer.last(&lifecycle, watched).await;
+        if let Some(writing) = viewer.writing.take() {
+            writing.await.unwrap();
+        }
+        let shown: View = serde_json::from_slice(&std::fs::read(folder.path().join("view.json")).unwrap()).unwrap();
+        assert_eq!(shown.state, State::Ended);
+    }
 }

@@ -17,7 +17,7 @@ use protocol::{JobId, JobInput, JobMessage, JobResult, Reason, Timestamp};
 use rustix::fs::CWD;
 
 use super::Node;
-use super::files::{INPUT, META, OUTPUT, OwnFile, Place, is_missing, read_own_file, to_json};
+use super::files::{INPUT, META, OUTPUT, OwnFile, Place, ResultsDir, is_missing, read_own_file, to_json};
 use super::job_dir::JobDir;
 use super::meta::{meta_of, names_job};
 use super::record::Record;
@@ -58,7 +58,7 @@ impl Node {
     fn try_claim(&self, wanted: &Wanted, launched: u32, rerunnable: bool, at: Instant) -> io::Result<Claimed> {
         let job_id = &wanted.job_id;
         if !self.results.is_where_it_was()? {
-            return Err(io::Error::other("RESULTS_DIR is not the directory that it was; is its file system mounted?"));
+            return Err(ResultsDir::not_where_it_was());
         }
         let mut last_attempt = launched;
         for _ in 0..LOOKS_MAX {
@@ -242,7 +242,8 @@ impl Node {
     /// Is this the `RESULTS_DIR` that it was, and that our keeper writes its heart to? If its file system is away,
     /// there may be an empty directory in its place.
     pub(super) fn is_mounted(&self) -> io::Result<bool> {
-        Ok(self.results.is_where_it_was()? && self.beat(&self.owner)?.is_some())
+        // The daemon makes the file, and only a keeper writes into it.
+        Ok(self.results.is_where_it_was()? && self.beat(&self.owner)?.is_some_and(|beat| !beat.is_empty()))
     }
 }
 

@@ -11,7 +11,7 @@ use lifecycle::{Concluded, Run};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use protocol::{JobId, JobMessage, JobResult, Reason, RuntimeKind, Status, VERSION, limits, timestamp_from_millis};
 
-use super::files::Place;
+use super::files::{Place, ResultsDir};
 use super::job_dir::JobDir;
 use super::output::{self, Output};
 use super::{Node, blocking, now};
@@ -79,7 +79,7 @@ impl Node {
             // A job may remove its own directory.
             Place::Nothing | Place::Foreign if self.is_mounted()? => None,
             Place::Nothing | Place::Foreign => {
-                return Err(io::Error::other("RESULTS_DIR is not the one it was; is its file system mounted?"));
+                return Err(ResultsDir::not_where_it_was());
             }
         };
         if !self.is_ours(dir.as_ref(), run)? {
@@ -103,7 +103,7 @@ impl Node {
         // A task that could not write its output on a full disk is not to blame for it.
         let nodes_fault = if result.reason == Some(Reason::Output) {
             self.probe_files_about(ended_at_ms).err()
-        } else if self.results.is_full() {
+        } else if self.results.takes_nothing() {
             self.results.probe().err()
         } else {
             None
@@ -146,6 +146,9 @@ impl Node {
             finished_at: Some(timestamp_from_millis(finished.finished_at_ms)),
             ..self.of_run(job, run, failure)
         };
+        if let Some(runtime) = finished.runtime {
+            (result.runtime, result.isolated) = (Some(runtime), Some(runtime == RuntimeKind::Apptainer));
+        }
         self.add_output(&mut result, dir)?;
         if result.status == Status::Failed && !finished.stderr_tail.is_empty() {
             result.stderr_tail = Some(finished.stderr_tail);
@@ -293,7 +296,8 @@ mod tests {
 
     fn finished(ended: Ended) -> Conclusion {
         let stderr_tail = "oops".to_owned();
-        Conclusion::Finished(Finished { ended, stderr_tail, started_at_ms: 1_000, finished_at_ms: 2_500 })
+        let runtime = Some(RuntimeKind::Bare);
+        Conclusion::Finished(Finished { ended, stderr_tail, started_at_ms: 1_000, finished_at_ms: 2_500, runtime })
     }
 
     impl Case {
@@ -332,6 +336,16 @@ mod tests {
         );
         assert_eq!(result.started_at.unwrap().as_millisecond(), 1_000);
         assert_eq!((result.finished_at.unwrap().as_millisecond(), result.stderr_tail), (2_500, None));
+    }
+
+    #[tokio::test]
+    async fn a_result_tells_what_the_run_was_in_whatever_the_settings_are_now() {
+        let Conclusion::Finished(seen) = finished(Ended::Exit(0)) else { panic!() };
+        for (runtime, isolated) in [(RuntimeKind::Bare, false), (RuntimeKind::Apptainer, true)] {
+            let seen = Finished { runtime: Some(runtime), ..seen.clone() };
+            let result = Case::new().await.recorded(Conclusion::Finished(seen)).await;
+            assert_eq!((result.runtime, result.isolated), (Some(runtime), Some(isolated)));
+        }
     }
 
     #[tokio::test]
@@ -410,7 +424,7 @@ mod tests {
             fs::rename(path.join(name), away.path().join(name)).unwrap();
         }
         let concluded = case.conclude(finished(Ended::Exit(0)), false).await;
-        assert!(matches!(&concluded, Concluded::NodeBroken(problem) if problem.contains("mounted")), "{concluded:?}");
+        assert!(matches!(&concluded, Concluded::NodeBroken(problem) if problem.contains("mount its file system")), "{concluded:?}");
         assert!(!path.join("j1.json").exists());
     }
 

@@ -2,22 +2,25 @@
 //!
 //! Out of scope: what the files mean.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use protocol::{JobId, Timestamp};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::job_dir::JobDir;
 use super::meta::meta_of;
+use crate::run::open_up;
 
 /// The files of a job directory that are not its logs.
 pub(super) const INPUT: &str = "input.json";
@@ -32,6 +35,9 @@ const PROBE_BYTES: usize = 64 * 1024;
 
 /// Job directories are for their owner: a cluster's disk is shared.
 pub(super) const JOB_DIR_MODE: u32 = 0o700;
+
+/// The same for files.
+pub(super) const FILE_MODE: u32 = 0o600;
 
 /// How many directories of one name are kept at most. More than one means that a person has removed things.
 const ASIDE_MAX: u32 = 1_000;
@@ -102,7 +108,7 @@ impl ResultsDir {
 
     /// The same, marked as that of this state: an empty directory in its place is not taken for it.
     pub(crate) fn marked_by(self, state_dir: &Path, owner: &str) -> Self {
-        let mark = Mark { file: state_dir.join("results-dir"), heart: self.heart(owner) };
+        let mark = Mark { file: mark_in(state_dir), heart: self.heart(owner) };
         Self { mark: Some(Arc::new(mark)), ..self }
     }
 
@@ -136,14 +142,12 @@ impl ResultsDir {
     /// directory may be left in its place, and jobs must not seem to have left nothing.
     fn find(&self) -> io::Result<()> {
         if !self.is_where_it_was()? {
-            return Err(io::Error::other(
-                "it is not the directory that it was; mount its file system again, or start hpc-consumer anew if it was replaced on purpose",
-            ));
+            return Err(Self::not_where_it_was());
         }
         if self.known.get().is_none() {
             match &self.mark {
                 Some(mark) => self.find_mark(mark)?,
-                None => fs::create_dir_all(&self.path)?,
+                None => make_private(&self.path)?,
             }
             let inode = fs::metadata(&self.path)?.ino();
             self.known.get_or_init(|| inode);
@@ -163,8 +167,8 @@ impl ResultsDir {
                 mark.file.display()
             )));
         }
-        fs::create_dir_all(mark.heart.parent().unwrap_or(&self.path))?;
-        fs::write(&mark.heart, b"")?;
+        make_private(mark.heart.parent().unwrap_or(&self.path))?;
+        write_private(&mark.heart, b"", false)?;
         let aside = mark.file.with_extension("new");
         write_synced(&aside, path)?;
         fs::rename(aside, &mark.file)
@@ -173,6 +177,19 @@ impl ResultsDir {
     /// Is the mark of our state in it? Without one of our own, any directory will do.
     pub(super) fn has_mark(&self) -> io::Result<bool> {
         self.mark.as_ref().map_or(Ok(true), |mark| mark.heart.try_exists())
+    }
+
+    pub(super) fn not_where_it_was() -> io::Error {
+        io::Error::other(
+            "RESULTS_DIR is not the directory that it was; mount its file system again, or start hpc-consumer anew if it was replaced on purpose",
+        )
+    }
+
+    /// Another `RESULTS_DIR` that this state was used with last, if there is one.
+    pub(crate) fn moved_from(state_dir: &Path, results_dir: &Path) -> Option<PathBuf> {
+        let known = fs::read(mark_in(state_dir)).ok()?;
+        let known = PathBuf::from(OsString::from_vec(known));
+        (known != results_dir).then_some(known)
     }
 
     /// Is this still the directory that it was when it was looked at first?
@@ -185,10 +202,12 @@ impl ResultsDir {
         }
     }
 
-    /// Is there hardly any room left? Quotas are not seen by this; [`Self::probe`] sees them.
-    pub(super) fn is_full(&self) -> bool {
-        rustix::fs::statvfs(&self.path)
-            .is_ok_and(|space| space.f_bavail.saturating_mul(space.f_frsize) < PROBE_BYTES as u64)
+    /// Is there hardly any room left, or may nothing be written? Quotas are not seen by this; [`Self::probe`] sees them.
+    pub(super) fn takes_nothing(&self) -> bool {
+        rustix::fs::statvfs(&self.path).is_ok_and(|space| {
+            space.f_flag.contains(StatVfsMountFlags::RDONLY)
+                || space.f_bavail.saturating_mul(space.f_frsize) < PROBE_BYTES as u64
+        })
     }
 
     /// Makes the directory of a job, unless something has its name: returns whether it did.
@@ -284,7 +303,7 @@ impl ResultsDir {
     pub(super) fn rejected_dir(&self) -> io::Result<PathBuf> {
         let directory = self.path.join("_rejected");
         // Not the directory above it: its file system may be away.
-        match DirBuilder::new().create(&directory) {
+        match DirBuilder::new().mode(JOB_DIR_MODE).create(&directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(directory),
         }
@@ -318,14 +337,29 @@ pub(super) fn to_json<T: Serialize>(value: &T) -> String {
     text
 }
 
+/// The file that names the `RESULTS_DIR` of a state.
+fn mark_in(state_dir: &Path) -> PathBuf {
+    state_dir.join("results-dir")
+}
+
+/// What is ours is for its owner: a cluster's disk is shared, and results are nobody else's business.
+fn make_private(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(JOB_DIR_MODE).create(directory)
+}
+
 pub(super) fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    File::options().write(true).create_new(true).open(path)?.write_all(content)
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(FILE_MODE).open(path)?.write_all(content)
+}
+
+fn write_private(path: &Path, content: &[u8], synced: bool) -> io::Result<()> {
+    let mut file = File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+    file.write_all(content)?;
+    if synced { file.sync_all() } else { Ok(()) }
 }
 
 fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(content)?;
-    file.sync_all()
+    write_private(path, content, true)
 }
 
 /// Reads a small regular file, not following links and not waiting for the other end of a FIFO.
@@ -351,7 +385,14 @@ pub(super) fn read_own_file(directory: BorrowedFd<'_>, path: &Path) -> io::Resul
 pub(super) fn remove_any(path: &Path) -> io::Result<()> {
     let removed = match fs::remove_file(path) {
         // Which error a directory gives depends on the file system.
-        Err(_) if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) => fs::remove_dir_all(path),
+        Err(_) if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) => fs::remove_dir_all(path)
+            .or_else(|error| match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    open_up(path);
+                    fs::remove_dir_all(path)
+                }
+                _ => Err(error),
+            }),
         done => done,
     };
     match removed {

@@ -5,14 +5,16 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use lifecycle::Run;
 use protocol::{JobId, Timestamp};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::files::{INPUT, META, OwnFile, Place, is_missing, read_own_file, to_json};
+use super::files::{INPUT, META, OwnFile, Place, ResultsDir, is_missing, read_own_file, to_json};
 use super::job_dir::JobDir;
 use super::{Node, now};
 
@@ -59,7 +61,13 @@ impl Node {
     }
 
     fn try_unclaim(&self, run: &Run) -> io::Result<()> {
-        let Place::Dir(dir) = self.results.open_job_dir(&run.job_id)? else { return Ok(()) };
+        let dir = match self.results.open_job_dir(&run.job_id)? {
+            Place::Dir(dir) => dir,
+            // A job may remove its own directory.
+            Place::Nothing | Place::Foreign if self.is_mounted()? => return Ok(()),
+            // The claim stands where we cannot see it, and would keep every other daemon from the job.
+            Place::Nothing | Place::Foreign => return Err(ResultsDir::not_where_it_was()),
+        };
         let ours = match meta_of(&run.job_id, &dir.read(META)?) {
             Some(meta) => meta.owner == self.owner && meta.attempt == run.attempt,
             None => !self.results.was_moved_aside(&run.job_id, run.attempt)?,
@@ -92,14 +100,18 @@ pub(crate) struct HeldDir {
 }
 
 impl HeldDir {
-    /// The directory, if it is claimed by this owner for this run and the job has no record. Asked before the run
-    /// begins, when no job has had the directory since the claim was written.
-    pub(crate) fn find(path: &Path, record: &Path, owner: &str, run: &Run) -> io::Result<Option<Self>> {
-        let inode = fs::symlink_metadata(path)?.ino();
-        let file = read_own_file(rustix::fs::CWD, &path.join(META))?;
+    /// The directory, held open, if it is claimed by this owner for this run and the job has no record. Asked before
+    /// the run begins, when no job has had the directory since the claim was written.
+    pub(crate) fn find(path: &Path, record: &Path, owner: &str, run: &Run) -> io::Result<Option<(Self, OwnedFd)>> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty())?;
+        let file = read_own_file(directory.as_fd(), META.as_ref())?;
         let ours = meta_of(&run.job_id, &file).is_some_and(|meta| meta.owner == owner && meta.attempt == run.attempt);
-        let held = ours && !record.try_exists()?;
-        Ok(held.then(|| Self { path: path.to_owned(), inode, record: record.to_owned() }))
+        if !ours || record.try_exists()? {
+            return Ok(None);
+        }
+        let inode = rustix::fs::fstat(&directory)?.st_ino;
+        Ok(Some((Self { path: path.to_owned(), inode, record: record.to_owned() }, directory)))
     }
 
     /// Has another daemon taken the job over, or ended it? A directory that is not there was removed by its job.

@@ -38,7 +38,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lifecycle::{Claimed, Concluded, Run};
-use protocol::{JobId, JobMessage, Reason, Timestamp};
+use protocol::{JobId, JobMessage, Reason, RuntimeKind, Timestamp};
 
 use self::claim::Wanted;
 pub(crate) use self::conclude::Conclusion;
@@ -81,6 +81,7 @@ pub(crate) struct StartLine {
     pub(crate) logs: PathBuf,
     /// The final record, which must not be there before the run has ended.
     pub(crate) record: PathBuf,
+    pub(crate) runtime: RuntimeKind,
 }
 
 impl Node {
@@ -152,7 +153,8 @@ impl Node {
         }
         let limits = Limits { time: self.time_limit(job), ..self.limits.clone() };
         let record = self.results.record_path(&run.job_id);
-        StartLine { run: run.clone(), command, marks, limits, logs: directory, record }
+        let runtime = self.runtime.kind();
+        StartLine { run: run.clone(), command, marks, limits, logs: directory, record, runtime }
     }
 
     /// Deals with what a run left behind. The final record is written unless the task failed and `may_retry`.
@@ -177,10 +179,7 @@ impl Node {
     pub(crate) async fn put_record(self: &Arc<Self>, job_id: &JobId, record: &str) -> io::Result<()> {
         let (node, job_id, record) = (self.clone(), job_id.clone(), record.to_owned());
         blocking(move || match node.results.record(&job_id)? {
-            _ if !node.results.has_mark()? => Err(io::Error::other(format!(
-                "RESULTS_DIR {} is not the one it was; is its file system mounted?",
-                node.results.path.display()
-            ))),
+            _ if !node.results.has_mark()? => Err(ResultsDir::not_where_it_was()),
             Record::Whole(_) | Record::Unreadable(_) => Ok(()),
             Record::Missing => node.results.write_record(&job_id, &record).map(drop),
             Record::Blank => {
@@ -201,7 +200,7 @@ impl Node {
         let node = self.clone();
         blocking(move || {
             if !node.results.is_where_it_was()? {
-                return Err(io::Error::other("RESULTS_DIR is not the directory that it was"));
+                return Err(ResultsDir::not_where_it_was());
             }
             let place = node.results.put_away(&body, &problem, now())?;
             tracing::warn!("a message was rejected and kept in {}: {problem}", place.display());

@@ -13,7 +13,7 @@ use protocol::{JobId, JobResult, Timestamp, limits};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::files::{OwnFile, ResultsDir, read_own_file, remove_any, write_new};
+use super::files::{FILE_MODE, OwnFile, ResultsDir, read_own_file, remove_any, write_new};
 
 /// How often it is tried to put a record in place while others put theirs there and take them away.
 const TRIES: u32 = 3;
@@ -111,7 +111,7 @@ impl ResultsDir {
     /// The same with a file that has no name at first, which leaves nothing to remove; `None` where the file system
     /// cannot do that.
     fn link_unnamed(&self, path: &Path, content: &[u8]) -> io::Result<Option<bool>> {
-        let mode = Mode::from_raw_mode(0o666);
+        let mode = Mode::from_raw_mode(FILE_MODE);
         let mut file = match rustix::fs::open(&self.path, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, mode) {
             Ok(file) => File::from(file),
             Err(error) => return self.without_unnamed(error),

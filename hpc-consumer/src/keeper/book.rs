@@ -106,7 +106,7 @@ impl Book {
     /// Takes over what an earlier keeper has written: its runs that have not ended are cut off. Returns what may be
     /// left of them.
     pub(super) fn take_over(&mut self, here: Origin) -> Vec<Leftover> {
-        let same_boot = !here.boot_id.is_empty() && self.origin.as_ref() == Some(&here);
+        let same_boot = self.origin.as_ref().is_some_and(|origin| origin.is_same_boot(&here));
         // Nothing was synced: after a power cut the disk may have an older state of the file, or none.
         self.incomplete |= !same_boot;
         let what = match &self.origin {
@@ -205,8 +205,13 @@ mod tests {
         let first = Some(FirstProcess { pid: 7, started: 4711 });
         let marks = vec![("M".to_owned(), "j1.1".to_owned())];
         assert_eq!(book.get("j1.1"), Some(&State::Begun { marks, first }));
-        let finished =
-            Finished { ended: Ended::Exit(0), stderr_tail: String::new(), started_at_ms: 1, finished_at_ms: 2 };
+        let finished = Finished {
+            ended: Ended::Exit(0),
+            stderr_tail: String::new(),
+            started_at_ms: 1,
+            finished_at_ms: 2,
+            runtime: None,
+        };
         assert_eq!(book.get("j2.1"), Some(&State::Ended(finished)));
         assert_eq!(book.get("j3.1"), Some(&State::CutOff("why".to_owned())));
         assert_eq!(book.get("j4.1"), None);

@@ -4,7 +4,7 @@
 //! asked for all runs, and what is missing then is told again.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ use anyhow::{Context as _, bail};
 use lifecycle::Run;
 use tokio::net::UnixStream;
 
-use super::folder::Folder;
+use super::folder::{Folder, Origin};
 use super::link::{self, Inbox, Outbox};
-use super::messages::{FromKeeper, Start, ToKeeper, VERSION};
+use super::messages::{FromKeeper, Hello, Settings, Start, ToKeeper, VERSION};
 use crate::job::StartLine;
 use crate::run::{Finished, Service, start_service};
 
@@ -26,18 +26,6 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// How long a keeper may take to answer.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Where the keeper is, and what one that is started has to know.
-#[derive(Debug, Clone)]
-pub(crate) struct Place {
-    pub(crate) state_dir: PathBuf,
-    /// The file that shows other daemons that this one is alive.
-    pub(crate) heart: PathBuf,
-    /// How often it is written.
-    pub(crate) beat: Duration,
-    /// How long runs may take to end when the keeper is told to end.
-    pub(crate) grace: Duration,
-}
 
 /// What the keeper says.
 #[derive(Debug)]
@@ -63,7 +51,8 @@ pub(crate) struct Keeper(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    place: Place,
+    state_dir: PathBuf,
+    settings: Settings,
     line: Mutex<Line>,
 }
 
@@ -77,8 +66,11 @@ enum Line {
 }
 
 impl Keeper {
-    pub(crate) fn new(place: Place) -> Self {
-        Self(Arc::new(Shared { place, line: Mutex::new(Line::Gone) }))
+    /// The keeper of this state. `heart` is the file that shows other daemons that this one is alive, written at every
+    /// `beat`; `grace` is how long runs may take to end when the keeper is told to end.
+    pub(crate) fn new(state_dir: PathBuf, heart: PathBuf, beat: Duration, grace: Duration) -> Self {
+        let settings = Settings { heart, beat, grace };
+        Self(Arc::new(Shared { state_dir, settings, line: Mutex::new(Line::Gone) }))
     }
 
     /// Asks for all runs; [`Said::Runs`] is the answer. Reaches the keeper first if there is no connection, and then
@@ -87,7 +79,7 @@ impl Keeper {
         if !self.is_to_be_reached() {
             return Ok(());
         }
-        let reached = match reach(&self.0.place).await {
+        let reached = match reach(&self.0.state_dir, &self.0.settings).await {
             Ok(reached) => reached,
             Err(error) => {
                 *self.line() = Line::Gone;
@@ -116,8 +108,9 @@ impl Keeper {
 
     /// Has a run begun. A run that was begun before is not begun again.
     pub(crate) fn start(&self, line: StartLine) {
-        let StartLine { run, command, marks, limits, logs, record } = line;
-        self.tell(ToKeeper::Start(Start { run: run.to_string(), command, marks, logs, limits, record }));
+        let StartLine { run, command, marks, limits, logs, record, runtime } = line;
+        let run = run.to_string();
+        self.tell(ToKeeper::Start(Start { run, command, marks, logs, limits, record, runtime }));
     }
 
     /// Has a run ended, within its grace.
@@ -193,16 +186,16 @@ struct Reached {
 }
 
 /// Reaches the keeper, starting one where there is none.
-async fn reach(place: &Place) -> anyhow::Result<Reached> {
-    let folder = Folder::of(&std::path::absolute(&place.state_dir)?);
+async fn reach(state_dir: &Path, settings: &Settings) -> anyhow::Result<Reached> {
+    let folder = Folder::of(&std::path::absolute(state_dir)?);
     folder.make()?;
     let end = Instant::now() + PATIENCE;
     let mut child: Option<Service> = None;
     let outcome = loop {
         if child.is_none() && !folder.is_locked()? && !folder.lives() {
-            child = Some(start(place, &folder)?);
+            child = Some(start(state_dir, &folder)?);
         }
-        let error = match connect(&folder, child.as_ref().and_then(Service::id)).await {
+        let error = match connect(&folder, settings, child.as_ref().and_then(Service::id)).await {
             Ok(reached) => break Ok(reached),
             Err(error) => error,
         };
@@ -227,32 +220,21 @@ async fn reach(place: &Place) -> anyhow::Result<Reached> {
     outcome
 }
 
-fn start(place: &Place, folder: &Folder) -> anyhow::Result<Service> {
-    let ms = |duration: Duration| OsString::from(duration.as_millis().to_string());
-    let arguments: [OsString; 9] = [
-        "keeper".into(),
-        "--state-dir".into(),
-        std::path::absolute(&place.state_dir)?.into(),
-        "--heart".into(),
-        std::path::absolute(&place.heart)?.into(),
-        "--beat-ms".into(),
-        ms(place.beat),
-        "--grace-ms".into(),
-        ms(place.grace),
-    ];
+fn start(state_dir: &Path, folder: &Folder) -> anyhow::Result<Service> {
+    let arguments: [OsString; 3] = ["keeper".into(), "--state-dir".into(), std::path::absolute(state_dir)?.into()];
     start_service(&arguments, folder.path(), folder.open_log()?).context("it cannot be started")
 }
 
 /// Connects to the keeper that says in its file where it is; to that of process `pid` only, if this is given.
-async fn connect(folder: &Folder, pid: Option<u32>) -> anyhow::Result<Reached> {
+async fn connect(folder: &Folder, settings: &Settings, pid: Option<u32>) -> anyhow::Result<Reached> {
     let card = folder.card()?;
     if pid.is_some_and(|pid| pid != card.pid) {
         bail!("it was started and is not ready after {} s; see {}", PATIENCE.as_secs(), folder.log().display());
     }
-    let host = crate::host();
-    if card.origin.host != host {
-        let other = &card.origin.host;
-        bail!("it runs on the host {other} as process {}, and this is {host}; run the daemon there", card.pid);
+    let here = Origin::here();
+    if !card.origin.is_near(&here) {
+        let (there, here) = (&card.origin.host, &here.host);
+        bail!("it runs on the host {there} as process {}, and this is {here}; run the daemon there", card.pid);
     }
     let who = || format!("the keeper, process {}, cannot be reached; see {}", card.pid, folder.log().display());
     let stream = UnixStream::connect_addr(&card.address()?.into()).await.with_context(who)?;
@@ -260,7 +242,8 @@ async fn connect(folder: &Folder, pid: Option<u32>) -> anyhow::Result<Reached> {
         bail!("a process of another user listens in place of the keeper, process {}", card.pid);
     }
     let (outbox, mut inbox, _) = link::open::<ToKeeper, FromKeeper>(stream);
-    outbox.send(ToKeeper::Hello { token: card.daemon_token.clone() });
+    let settings = Some(settings.clone());
+    outbox.send(ToKeeper::Hello(Hello { v: VERSION, token: card.daemon_token.clone(), settings }));
     let hello =
         tokio::time::timeout(HELLO_PATIENCE, inbox.next()).await.context("it does not answer").with_context(who)?;
     let mut messages = hello.with_context(who)?;
@@ -276,6 +259,7 @@ async fn connect(folder: &Folder, pid: Option<u32>) -> anyhow::Result<Reached> {
         _ => bail!("it is ending, or it is not a keeper; see {}", folder.log().display()),
     }
     messages.remove(0);
+    inbox.trust();
     Ok(Reached { outbox, inbox, messages })
 }
 

@@ -49,6 +49,16 @@ impl Origin {
     pub(super) fn here() -> Self {
         Self { boot_id: crate::boot_id().unwrap_or_default(), host: crate::host() }
     }
+
+    /// Is this the same machine? Its name may have been changed since it was started.
+    pub(super) fn is_near(&self, other: &Self) -> bool {
+        self.is_same_boot(other) || self.host == other.host
+    }
+
+    /// Was it started anew in between? Where the system does not tell, it may have been.
+    pub(super) fn is_same_boot(&self, other: &Self) -> bool {
+        !self.boot_id.is_empty() && self.boot_id == other.boot_id
+    }
 }
 
 impl Card {
@@ -98,7 +108,8 @@ impl Folder {
         Ok(self.lock()?.is_none())
     }
 
-    /// The process that was the keeper before, since the machine was started: all its runs are in its session.
+    /// The process that was the keeper before, since the machine was started: all its runs are in its session. Of a
+    /// container with another name the numbers of processes tell nothing.
     pub(super) fn dead_keeper(&self, here: &Origin) -> Option<FirstProcess> {
         let card = self.card().ok().filter(|card| card.origin == *here && card.started != 0)?;
         Some(FirstProcess { pid: card.pid.try_into().ok()?, started: card.started })
@@ -107,7 +118,7 @@ impl Folder {
     /// Does the keeper that wrote the card live? Locks can be lost, on network file systems above all.
     pub(super) fn lives(&self) -> bool {
         self.card().is_ok_and(|card| {
-            card.origin == Origin::here()
+            card.origin.is_same_boot(&Origin::here())
                 && card.pid != std::process::id()
                 && card.started != 0
                 && i32::try_from(card.pid)
@@ -127,6 +138,12 @@ impl Folder {
         let path = self.card_path();
         replace(&path, &text).with_context(|| format!("{} cannot be written", path.display()))?;
         Ok(())
+    }
+
+    /// There is no keeper any more: its number may be another process's soon.
+    pub(super) fn remove_card(&self) {
+        // A card without a process does no harm: the time of its start tells them apart.
+        let _ = fs::remove_file(self.card_path());
     }
 
     /// The log, to be written at its end.

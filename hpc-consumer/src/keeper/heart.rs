@@ -61,22 +61,35 @@ impl Watched {
     }
 }
 
+/// Where the heart beats and how often, as the daemon said last.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pace(Arc<Mutex<Option<(PathBuf, Duration)>>>);
+
+impl Pace {
+    pub(super) fn set(&self, path: PathBuf, every: Duration) {
+        *crate::lock(&self.0) = Some((path, every));
+    }
+
+    fn get(&self) -> Option<(PathBuf, Duration)> {
+        crate::lock(&self.0).clone()
+    }
+}
+
 /// Begins to write the file again and again, and to tell which runs were taken over meanwhile.
 pub(super) fn start(
-    path: PathBuf,
     host: String,
-    every: Duration,
+    pace: Pace,
     watched: Watched,
     taken_over: impl Fn(String) + Send + 'static,
 ) -> anyhow::Result<()> {
-    let heart = Heart { path, host, last: None };
+    let looks = pace.clone();
     // Two threads: one file that hangs must not keep us from seeing what happens to the others.
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-    thread("heart").spawn(move || beat_for_ever(heart, every)).context("cannot start a thread")?;
+    thread("heart").spawn(move || beat_for_ever(&host, &pace)).context("cannot start a thread")?;
     let look = move || {
         loop {
             watched.taken_over().into_iter().for_each(&taken_over);
-            std::thread::sleep(every);
+            std::thread::sleep(looks.get().map_or(FIRST_PAUSE, |(_, every)| every));
         }
     };
     thread("watch").spawn(look).context("cannot start a thread")?;
@@ -88,9 +101,17 @@ pub(super) fn owner(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn beat_for_ever(mut heart: Heart, every: Duration) {
+fn beat_for_ever(host: &str, pace: &Pace) {
     let mut said = false;
+    let mut heart = Heart { path: PathBuf::new(), host: host.to_owned(), last: None };
     loop {
+        let Some((path, every)) = pace.get() else {
+            std::thread::sleep(FIRST_PAUSE);
+            continue;
+        };
+        if heart.path != path {
+            heart = Heart { path, host: host.to_owned(), last: None };
+        }
         match heart.beat() {
             Ok(()) => said = false,
             // The daemon makes it when it has looked at RESULTS_DIR for the first time.

@@ -17,6 +17,12 @@ use tokio::task::JoinHandle;
 /// How much is read at once.
 const READ_BYTES: usize = 16 * 1024;
 
+/// The longest first line: anyone can connect, and must not fill our memory.
+const FIRST_LINE_MAX: usize = 64 * 1024;
+
+/// The longest line of all: a list of very many runs.
+const LINE_MAX: usize = 1024 * 1024 * 1024;
+
 /// How many messages go out in one write.
 const MESSAGES_MAX: usize = 1_024;
 
@@ -29,6 +35,8 @@ pub(super) struct Outbox<T>(mpsc::UnboundedSender<T>);
 pub(super) struct Inbox<T> {
     stream: OwnedReadHalf,
     bytes: Vec<u8>,
+    /// The longest line that is waited for.
+    line_max: usize,
     kind: PhantomData<fn() -> T>,
 }
 
@@ -40,7 +48,7 @@ where
     let (incoming, outgoing) = stream.into_split();
     let (sender, queue) = mpsc::unbounded_channel();
     let task = tokio::spawn(send_all(queue, outgoing));
-    (Outbox(sender), Inbox { stream: incoming, bytes: Vec::new(), kind: PhantomData }, task)
+    (Outbox(sender), Inbox { stream: incoming, bytes: Vec::new(), line_max: FIRST_LINE_MAX, kind: PhantomData }, task)
 }
 
 /// Is the other side a process of this user? Anyone on the machine can connect to an abstract name, or take it.
@@ -75,6 +83,11 @@ async fn send_all<T: Serialize>(mut queue: mpsc::UnboundedReceiver<T>, mut strea
 }
 
 impl<T: DeserializeOwned> Inbox<T> {
+    /// From now on the other side is trusted.
+    pub(super) fn trust(&mut self) {
+        self.line_max = LINE_MAX;
+    }
+
     /// All messages that have come, or none when the other side has gone. Nothing is lost when this is not awaited to
     /// its end.
     pub(super) async fn next(&mut self) -> io::Result<Vec<T>> {
@@ -85,7 +98,12 @@ impl<T: DeserializeOwned> Inbox<T> {
                 return Ok(Vec::new());
             }
             let fresh = self.bytes.len() - count;
-            let Some(last) = self.bytes[fresh..].iter().rposition(|byte| *byte == b'\n') else { continue };
+            let Some(last) = self.bytes[fresh..].iter().rposition(|byte| *byte == b'\n') else {
+                if self.bytes.len() > self.line_max {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "what it says does not end"));
+                }
+                continue;
+            };
             let end = fresh + last + 1;
             let messages = parse(&self.bytes[..end])?;
             self.bytes.drain(..end);
@@ -107,11 +125,23 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn a_stranger_cannot_fill_our_memory() {
+        let (mut left, right) = UnixStream::pair().unwrap();
+        let (outbox, mut inbox, _) = open::<(), String>(right);
+        let flood = tokio::spawn(async move { left.write_all(&vec![b'x'; 10 * FIRST_LINE_MAX]).await });
+        assert!(inbox.next().await.is_err());
+        assert!(inbox.bytes.len() < 4 * FIRST_LINE_MAX, "{}", inbox.bytes.len());
+        drop((inbox, outbox));
+        assert!(flood.await.unwrap().is_err(), "it was not read to its end");
+    }
+
+    #[tokio::test]
     async fn messages_arrive_whole_and_in_order_however_they_are_cut() {
         let (left, right) = UnixStream::pair().unwrap();
         assert!(is_ours(&left));
         let (outbox, _, _) = open::<String, ()>(left);
         let (_, mut inbox, _) = open::<(), String>(right);
+        inbox.trust();
         let sent: Vec<String> = (0..300).map(|number| format!("{number}\n").repeat(1 + number * 7)).collect();
         for message in &sent {
             outbox.send(message.clone());

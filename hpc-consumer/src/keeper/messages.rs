@@ -1,13 +1,15 @@
 //! What daemon and keeper tell each other, version 1.
 //!
-//! The two may be of different builds: a daemon that was replaced meets the keeper that an older one started. The
-//! keeper says its version first, and a daemon of another version leaves it alone.
+//! The two may be of different builds: a daemon that was replaced meets the keeper that an older one started. Each says
+//! its version first. A keeper that hears of another one than its own begins nothing any more and ends with its last
+//! run, and the next one is of the version of the daemon.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use protocol::RuntimeKind;
 use serde::{Deserialize, Serialize};
 
 use crate::run::{CommandLine, Finished, Limits};
@@ -19,8 +21,8 @@ pub(super) const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ToKeeper {
-    /// The first that a keeper hears, with what only the daemon can know: what stands in the keeper's file.
-    Hello { token: String },
+    /// The first that a keeper hears.
+    Hello(Hello),
     /// Begin a run. One that is known is not begun again.
     Start(Start),
     /// End a run.
@@ -31,6 +33,51 @@ pub(super) enum ToKeeper {
     List,
     /// What followed from the last list is stored: whatever may be missing in it is dealt with.
     Reconciled,
+}
+
+/// Who the daemon is, and what its settings are. Only this stays as it is in every version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Hello {
+    pub(super) v: u32,
+    /// What only the daemon can know: what stands in the keeper's file.
+    pub(super) token: String,
+    #[serde(flatten)]
+    pub(super) settings: Option<Settings>,
+}
+
+/// What a keeper does for a daemon besides its runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "SettingsText", into = "SettingsText")]
+pub(super) struct Settings {
+    /// The file that shows other daemons that this one is alive.
+    pub(super) heart: PathBuf,
+    /// How often it is written.
+    pub(super) beat: Duration,
+    /// How long runs may take to end when the keeper is told to end.
+    pub(super) grace: Duration,
+}
+
+/// The same as it is written.
+#[derive(Serialize, Deserialize)]
+struct SettingsText {
+    heart: Word,
+    beat_ms: u64,
+    grace_ms: u64,
+}
+
+impl From<Settings> for SettingsText {
+    fn from(settings: Settings) -> Self {
+        let Settings { heart, beat, grace } = settings;
+        Self { heart: heart.into_os_string().into(), beat_ms: to_ms(beat), grace_ms: to_ms(grace) }
+    }
+}
+
+impl From<SettingsText> for Settings {
+    fn from(text: SettingsText) -> Self {
+        let SettingsText { heart, beat_ms, grace_ms } = text;
+        let (beat, grace) = (Duration::from_millis(beat_ms), Duration::from_millis(grace_ms));
+        Self { heart: OsString::from(heart).into(), beat, grace }
+    }
 }
 
 /// What the keeper says.
@@ -69,6 +116,8 @@ pub(super) struct Start {
     pub(super) limits: Limits,
     /// The final record of the job. Once it is there, or the directory is another one, the run is not the daemon's.
     pub(super) record: PathBuf,
+    /// What wraps the command.
+    pub(super) runtime: RuntimeKind,
 }
 
 /// The same as it is written.
@@ -84,6 +133,7 @@ struct StartText {
     time_ms: u64,
     grace_ms: u64,
     log_bytes: u64,
+    runtime: RuntimeKind,
 }
 
 /// A text of the system: nearly always Unicode, which is short and can be read, else bytes.
@@ -123,6 +173,7 @@ impl From<Start> for StartText {
             time_ms: to_ms(start.limits.time),
             grace_ms: to_ms(start.limits.grace),
             log_bytes: start.limits.log_bytes,
+            runtime: start.runtime,
         }
     }
 }
@@ -139,6 +190,7 @@ impl From<StartText> for Start {
             marks: text.marks,
             logs: OsString::from(text.logs).into(),
             record: OsString::from(text.record).into(),
+            runtime: text.runtime,
             limits: Limits {
                 time: Duration::from_millis(text.time_ms),
                 grace: Duration::from_millis(text.grace_ms),
@@ -167,7 +219,7 @@ mod tests {
     }
 
     fn finished(ended: Ended) -> Finished {
-        Finished { ended, stderr_tail: "e\n".to_owned(), started_at_ms: 1, finished_at_ms: 2 }
+        Finished { ended, stderr_tail: "e\n".to_owned(), started_at_ms: 1, finished_at_ms: 2, runtime: None }
     }
 
     #[test]
@@ -182,13 +234,22 @@ mod tests {
             marks: vec![("M".to_owned(), "j1.1".to_owned())],
             logs: "/r/j1".into(),
             record: "/r/j1.json".into(),
+            runtime: RuntimeKind::Bare,
             limits: Limits { time: Duration::from_secs(3), grace: Duration::from_millis(4), log_bytes: 5 },
         };
         pinned(
             ToKeeper::Start(start),
-            r#"{"start":{"run":"j1.1","words":["sh",[255]],"environment":[["A","b"]],"directory":"/r/j1","marks":[["M","j1.1"]],"logs":"/r/j1","record":"/r/j1.json","time_ms":3000,"grace_ms":4,"log_bytes":5}}"#,
+            r#"{"start":{"run":"j1.1","words":["sh",[255]],"environment":[["A","b"]],"directory":"/r/j1","marks":[["M","j1.1"]],"logs":"/r/j1","record":"/r/j1.json","time_ms":3000,"grace_ms":4,"log_bytes":5,"runtime":"bare"}}"#,
         );
-        pinned(ToKeeper::Hello { token: "t".to_owned() }, r#"{"hello":{"token":"t"}}"#);
+        let (beat, grace) = (Duration::from_secs(5), Duration::from_secs(10));
+        let settings = Settings { heart: "/r/.owners/o1.json".into(), beat, grace };
+        let hello = |settings| ToKeeper::Hello(Hello { v: 1, token: "t".to_owned(), settings });
+        pinned(
+            hello(Some(settings)),
+            r#"{"hello":{"v":1,"token":"t","heart":"/r/.owners/o1.json","beat_ms":5000,"grace_ms":10000}}"#,
+        );
+        // Of another version.
+        assert_eq!(serde_json::from_str::<ToKeeper>(r#"{"hello":{"v":1,"token":"t","x":[]}}"#).unwrap(), hello(None));
         pinned(ToKeeper::End { run: "j1.1".to_owned() }, r#"{"end":{"run":"j1.1"}}"#);
         pinned(ToKeeper::Forget { runs: vec!["j1.1".to_owned()] }, r#"{"forget":{"runs":["j1.1"]}}"#);
         pinned(ToKeeper::List, r#""list""#);

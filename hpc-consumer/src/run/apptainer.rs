@@ -52,7 +52,8 @@ impl Apptainer {
     pub(super) fn command(&self, job_id: &JobId, job_dir: &Path) -> CommandLine {
         let mut words = self.exec_words(self.root(), job_dir, job_id.as_str());
         words.extend(self.command.iter().map(OsString::from));
-        CommandLine { words, environment: self.inherited.clone(), directory: job_dir.to_owned() }
+        // Not the job directory: apptainer and its helpers must not find there what a job has put there for them.
+        CommandLine { words, environment: self.inherited.clone(), directory: "/".into() }
     }
 
     /// What containers start from: what was unpacked of the image as it is now, or the image.
@@ -210,7 +211,7 @@ mod tests {
         let command = apptainer.command(&"j1".parse().unwrap(), Path::new("/results/j1"));
         assert_eq!(
             command.to_shell_line(),
-            "cd /results/j1 && env -i 'PATH=/bin' apptainer --quiet exec --containall --no-home --no-mount bind-paths \
+            "cd / && env -i 'PATH=/bin' apptainer --quiet exec --containall --no-home --no-mount bind-paths \
              --bind /results/j1:/work --pwd /work --env 'JOB_ID=j1' --env 'WORK_DIR=/work' --bind /data:/data:ro --nv \
              /images/a.sif sh -c 'echo $HOME'"
         );

@@ -1,12 +1,12 @@
 //! The runtime `bare`: the command as it is. It isolates nothing.
 
 use std::ffi::OsString;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use protocol::JobId;
 
 use super::CommandLine;
+use super::programs::{is_executable, on_path};
 
 /// A command without a container.
 #[derive(Debug)]
@@ -35,17 +35,11 @@ impl Bare {
             // A relative path is relative to the job directory, which is not there yet.
             Path::new(program).is_relative() || is_executable(Path::new(program))
         } else {
-            std::env::split_paths(&path.unwrap_or_default())
-                .filter(|directory| directory.is_absolute())
-                .any(|directory| is_executable(&directory.join(program)))
+            on_path(&path.unwrap_or_default(), Path::new(program)).is_some()
         };
         if found {
             return Ok(());
         }
         Err(format!("the program {program:?} of CONTAINER_CMD is not there; install it or correct CONTAINER_CMD"))
     }
-}
-
-fn is_executable(path: &Path) -> bool {
-    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }

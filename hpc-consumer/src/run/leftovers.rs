@@ -33,6 +33,7 @@ pub(crate) async fn kill_leftovers(runs: &[Leftover], dead: Option<FirstProcess>
     // Once it was seen alive, its number is not given to another process while its group or session lives.
     let roots = alive_roots(&tree::processes(), runs);
     let end = Instant::now() + PATIENCE;
+    let mut told = false;
     loop {
         let found = find(&tree::processes(), &roots, &marks, dead);
         if found.is_empty() {
@@ -41,6 +42,10 @@ pub(crate) async fn kill_leftovers(runs: &[Leftover], dead: Option<FirstProcess>
         if Instant::now() > end {
             tracing::warn!("some processes of earlier runs do not end although they were killed: {found:?}");
             return;
+        }
+        if !told {
+            tracing::warn!("processes of earlier runs are killed: {found:?}");
+            told = true;
         }
         tree::send(Signal::KILL, &found);
         tokio::time::sleep(LOOK_INTERVAL).await;

@@ -10,11 +10,13 @@ use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, Write as _};
 use std::mem::MaybeUninit;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use protocol::limits;
+use rustix::fs::{Mode, OFlags};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::blocking;
@@ -27,7 +29,9 @@ const READ_BYTES: usize = 8 * 1024;
 
 /// A log file that is being written.
 pub(super) struct LogFile {
-    path: PathBuf,
+    /// Held open: should the job be taken over, what its run still prints does not get into the directory of the next.
+    directory: Arc<OwnedFd>,
+    name: &'static str,
     head_bytes: u64,
     tail_bytes: usize,
     file: Output,
@@ -45,10 +49,11 @@ enum Output {
 }
 
 impl LogFile {
-    pub(super) fn new(path: PathBuf, bytes_max: u64) -> Self {
+    pub(super) fn new(directory: Arc<OwnedFd>, name: &'static str, bytes_max: u64) -> Self {
         let tail_bytes = usize::try_from(bytes_max / 2).unwrap_or(TAIL_BYTES).min(TAIL_BYTES);
         Self {
-            path,
+            directory,
+            name,
             head_bytes: bytes_max - tail_bytes as u64,
             tail_bytes,
             file: Output::Unopened,
@@ -108,14 +113,14 @@ impl LogFile {
             Output::Open(file) => Some(file),
             Output::Unopened => None,
         };
-        let path = self.path.clone();
+        let (directory, name) = (self.directory.clone(), self.name);
         let write = move || {
-            let mut file = opened.map_or_else(|| open(&path), Ok)?;
+            let mut file = opened.map_or_else(|| open(directory.as_fd(), name), Ok)?;
             file.write_all(&bytes).map(|()| file)
         };
         match blocking(write).await {
             Ok(file) => self.file = Output::Open(file),
-            Err(error) => tracing::warn!("cannot write {}: {error}", self.path.display()),
+            Err(error) => tracing::warn!("cannot write {} of a run: {error}", self.name),
         }
     }
 }
@@ -132,27 +137,32 @@ fn poll_some(stream: &mut (impl AsyncRead + Unpin), context: &mut Context<'_>) -
 }
 
 /// A new file; what an earlier attempt left in its place, a link or a FIFO even, was removed by the caller.
-fn open(path: &Path) -> io::Result<File> {
-    File::options().write(true).create_new(true).open(path)
+fn open(directory: BorrowedFd<'_>, name: &str) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o600))?.into())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn log_in(directory: &Path, bytes_max: u64) -> LogFile {
+        LogFile::new(Arc::new(File::open(directory).unwrap().into()), "log", bytes_max)
+    }
 
     async fn log_of(bytes_max: u64, input: Vec<u8>) -> (String, Vec<u8>) {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log");
-        let tail = LogFile::new(path.clone(), bytes_max).keep(input.as_slice()).await;
-        (String::from_utf8(std::fs::read(path).unwrap()).unwrap(), tail)
+        let tail = log_in(directory.path(), bytes_max).keep(input.as_slice()).await;
+        (std::fs::read_to_string(directory.path().join("log")).unwrap(), tail)
     }
 
     #[tokio::test]
     async fn who_prints_nothing_leaves_no_log() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("log");
-        assert!(LogFile::new(path.clone(), 4_096).keep(b"".as_slice()).await.is_empty());
-        assert!(!path.exists());
+        assert!(log_in(directory.path(), 4_096).keep(b"".as_slice()).await.is_empty());
+        assert!(!directory.path().join("log").exists());
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ mod children;
 mod leftovers;
 mod log_file;
 mod process;
+mod programs;
 mod service;
 mod tree;
 mod unpacked;
@@ -28,10 +29,11 @@ pub(crate) use apptainer::Apptainer;
 pub(crate) use bare::Bare;
 pub(crate) use children::reap_orphans;
 pub(crate) use leftovers::{Leftover, kill_leftovers};
-pub(crate) use process::{Ended, Finished, STDERR_LOG, STDOUT_LOG, make_room, run};
+pub(crate) use process::{Ended, Finished, STDERR_LOG, STDOUT_LOG, Stop, make_room, run};
+pub(crate) use programs::{absolute_entries, on_path};
 pub(crate) use service::{Invocation, Service, start_service};
 pub(crate) use tree::{FirstProcess, is_running, started_at};
-pub(crate) use unpacked::Unpacked;
+pub(crate) use unpacked::{Unpacked, open_up};
 
 /// Prepares this process for runs: what they leave behind becomes its own.
 pub(crate) fn prepare() {

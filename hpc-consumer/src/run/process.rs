@@ -1,16 +1,17 @@
 //! One run: start the command, keep what it prints, end it when its time is over, and wait until all of it is gone.
 
-use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::Timestamp;
+use protocol::{RuntimeKind, Timestamp};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 
 use super::children::Known;
 use super::log_file::LogFile;
@@ -29,7 +30,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many files and pipes the process needs by itself, and how many for each run.
 const DESCRIPTORS_OWN: u64 = 64;
-const DESCRIPTORS_PER_RUN: u64 = 6;
+const DESCRIPTORS_PER_RUN: u64 = 7;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +57,9 @@ pub(crate) struct Finished {
     /// In milliseconds since the Unix epoch, as the next.
     pub(crate) started_at_ms: i64,
     pub(crate) finished_at_ms: i64,
+    /// What it ran in, where a process was started. The settings may be others by the time that the result is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) runtime: Option<RuntimeKind>,
 }
 
 impl Finished {
@@ -71,7 +75,7 @@ impl Finished {
 
     fn without_process(ended: Ended) -> Self {
         let now = now_ms();
-        Self { ended, stderr_tail: String::new(), started_at_ms: now, finished_at_ms: now }
+        Self { ended, stderr_tail: String::new(), started_at_ms: now, finished_at_ms: now, runtime: None }
     }
 
     /// Was it ended before its time, by no fault of its own? The text says what happened.
@@ -94,15 +98,17 @@ pub(crate) fn make_room(runs: usize) {
     }
 }
 
-/// Runs a command to its end. `begun` is called once it is started. `stop` resolves when the run is to be ended, to how
-/// long it may take to end.
+/// Tells a run to end, within this time. It may be told again, with less time.
+pub(crate) type Stop = watch::Receiver<Option<Duration>>;
+
+/// Runs a command to its end, with its logs in the directory `logs`. `begun` is called once it is started.
 pub(crate) async fn run(
     command: CommandLine,
     marks: &[(String, String)],
-    logs: &Path,
+    logs: OwnedFd,
     limits: &Limits,
     begun: impl FnOnce(FirstProcess),
-    stop: impl Future<Output = Duration>,
+    mut stop: Stop,
 ) -> Finished {
     let mut child = match start(&command) {
         Ok(child) => child,
@@ -116,24 +122,25 @@ pub(crate) async fn run(
     begun(tree.first());
     let stdout = child.stdout.take().expect("stdout is piped");
     let stderr = child.stderr.take().expect("stderr is piped");
-    let keep_stdout = tokio::spawn(LogFile::new(logs.join(STDOUT_LOG), limits.log_bytes).keep(stdout));
-    let keep_stderr = tokio::spawn(LogFile::new(logs.join(STDERR_LOG), limits.log_bytes).keep(stderr));
+    let logs = Arc::new(logs);
+    let keep_stdout = tokio::spawn(LogFile::new(logs.clone(), STDOUT_LOG, limits.log_bytes).keep(stdout));
+    let keep_stderr = tokio::spawn(LogFile::new(logs, STDERR_LOG, limits.log_bytes).keep(stderr));
     let (abort_stdout, abort_stderr) = (keep_stdout.abort_handle(), keep_stderr.abort_handle());
 
     let ended = tokio::select! {
         status = child.wait() => match status {
             Ok(status) => ended(status),
             Err(error) => {
-                end(&mut child, &tree, Duration::ZERO).await;
+                end(&mut child, &tree, Duration::ZERO, &mut stop).await;
                 Ended::NotStarted(format!("the end of its process cannot be seen: {error}"))
             }
         },
         () = tokio::time::sleep(limits.time) => {
-            end(&mut child, &tree, limits.grace).await;
+            end(&mut child, &tree, limits.grace, &mut stop).await;
             Ended::TimeLimit
         }
-        grace = stop => {
-            end(&mut child, &tree, grace).await;
+        grace = told(&mut stop, Duration::MAX) => {
+            end(&mut child, &tree, grace, &mut stop).await;
             Ended::Stopped
         }
     };
@@ -151,7 +158,8 @@ pub(crate) async fn run(
     };
     let stderr_tail = String::from_utf8_lossy(&stderr_tail).into_owned();
     // The clock may have been set back meanwhile.
-    Finished { ended, stderr_tail, started_at_ms, finished_at_ms: now_ms().max(started_at_ms) }
+    let finished_at_ms = now_ms().max(started_at_ms);
+    Finished { ended, stderr_tail, started_at_ms, finished_at_ms, runtime: None }
 }
 
 fn start(command: &CommandLine) -> io::Result<Child> {
@@ -181,12 +189,25 @@ fn why_not_started(command: &CommandLine, error: &io::Error) -> String {
     format!("the program {program} of the runtime cannot be started: {error}")
 }
 
-/// Asks the whole tree to end, and waits for the first process; after the grace it is killed.
-async fn end(child: &mut Child, tree: &Tree, grace: Duration) {
+/// Resolves when the run is told to end within at most this time, to the time that it has.
+async fn told(stop: &mut Stop, at_most: Duration) -> Duration {
+    let told = stop.wait_for(|grace| grace.is_some_and(|grace| grace <= at_most)).await.ok().and_then(|grace| *grace);
+    match told {
+        Some(grace) => grace,
+        // Nobody can tell it any more.
+        None => std::future::pending().await,
+    }
+}
+
+/// Asks the whole tree to end, and waits for the first process; after the grace it is killed, or when it is told that
+/// it has no time any more.
+async fn end(child: &mut Child, tree: &Tree, grace: Duration, stop: &mut Stop) {
     if !grace.is_zero() {
         tree.signal(Signal::TERM);
-        if tokio::time::timeout(grace, child.wait()).await.is_ok() {
-            return;
+        tokio::select! {
+            _ = child.wait() => return,
+            () = tokio::time::sleep(grace) => {}
+            _ = told(stop, Duration::ZERO) => {}
         }
     }
     tree.signal(Signal::KILL);

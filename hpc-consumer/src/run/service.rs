@@ -28,7 +28,7 @@ impl Invocation {
 
     /// Would a new start take its settings? What is wrong with them is said on stderr.
     pub(crate) async fn is_still_valid(&self) -> io::Result<bool> {
-        let mut command = Command::new(program());
+        let mut command = Command::new(newest());
         command.args(&self.arguments).arg("--check").env_clear().envs(self.environment.iter().cloned());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).spawn()?;
         let _known = Known::new(&child);
@@ -37,9 +37,18 @@ impl Invocation {
 
     /// Starts anew in place of this process. Returns only if that fails.
     pub(crate) fn start_anew(&self) -> io::Error {
-        let mut command = std::process::Command::new(program());
+        let mut command = std::process::Command::new(newest());
         command.args(&self.arguments).env_clear().envs(self.environment.iter().cloned()).exec()
     }
+}
+
+/// What stands now where this program was started from: after an upgrade that is another one.
+fn newest() -> PathBuf {
+    let replaced = std::env::current_exe().ok().and_then(|path| {
+        // This is how the kernel names a file that has gone.
+        path.to_str()?.strip_suffix(" (deleted)").map(PathBuf::from).filter(|path| path.exists())
+    });
+    replaced.unwrap_or_else(program)
 }
 
 fn program() -> PathBuf {

@@ -90,11 +90,12 @@ impl Tree {
         // Should the number of the first process have gone to another one meanwhile, it leads nothing of ours.
         let reused = processes.get(&self.root).is_some_and(|root| root.started != self.started);
         let led = |pid: i32, process: &Process| {
-            process.group == self.root
+            let known = process.group == self.root
                 || process.session == self.root
-                || descends(&processes, pid, |at| at == self.root)
+                || descends(&processes, pid, |at| at == self.root);
+            known && process.started >= self.started
         };
-        let alive = processes.iter().filter(|(_, process)| !process.zombie && process.started >= self.started);
+        let alive = processes.iter().filter(|(_, process)| !process.zombie);
         let orphans = if children::any_known() { None } else { children::orphans() }.unwrap_or_default();
         let left_over = |pid| descends(&processes, pid, |at| orphans.contains(&at));
         let ours =

@@ -304,7 +304,8 @@ fn remove_tree(path: &Path) {
     }
 }
 
-fn open_up(directory: &Path) {
+/// Gives the owner of directories back what is needed to remove them. Links are not followed.
+pub(crate) fn open_up(directory: &Path) {
     // What fails here fails again, and is told, when the directory is removed.
     let _ = fs::set_permissions(directory, Permissions::from_mode(0o700));
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

@@ -62,6 +62,10 @@ const IDS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// to a file in memory only.
 const RECORDS_KEPT: Duration = Duration::from_secs(600);
 
+/// Of how many jobs that have ended the final record is kept at most; the oldest go first. At 500 jobs a second these
+/// are the jobs of 40 seconds, which is still longer than that.
+pub(super) const RECORDS_KEPT_MAX: usize = 20_000;
+
 /// How many records are read at once: each may have as many bytes as a message of the queue.
 const RECORDS_AT_ONCE: i64 = 50;
 
@@ -99,15 +103,14 @@ pub(super) fn create(connection: &Connection, owner: &str, boot_id: &str) -> rus
     connection.execute_batch("COMMIT")
 }
 
-/// The jobs in the order of their acceptance, each with the time since when it is in its stage, in milliseconds since
-/// the Unix epoch. Of a record only the length is read.
-pub(super) fn entries(connection: &Connection) -> rusqlite::Result<Vec<(Entry, i64)>> {
+/// The jobs in the order of their acceptance. Of a record only the length is read.
+pub(super) fn entries(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
     let mut select = connection.prepare(
         "SELECT jobs.job_id, stage, attempt, retries, rerunnable, task_failures, node_failures, cut_off,
                 lease_id, lease_until_ms, octet_length(records.record), changed_ms
          FROM jobs LEFT JOIN records ON records.no = jobs.no ORDER BY jobs.no",
     )?;
-    let rows = select.query_map([], |row| Ok((entry(row)?, row.get(11)?)))?;
+    let rows = select.query_map([], entry)?;
     rows.collect()
 }
 
@@ -127,6 +130,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         terms: Terms { retries: row.get(3)?, rerunnable: row.get(4)? },
         failures: Failures { task: row.get(5)?, node: row.get(6)?, cut_off: row.get(7)? },
         lease,
+        since: duration(row.get(11)?),
     })
 }
 
@@ -286,7 +290,7 @@ impl Database {
 
     /// The jobs in the order of their acceptance.
     pub(super) fn entries(&self) -> rusqlite::Result<Vec<Entry>> {
-        Ok(entries(&self.connection)?.into_iter().map(|(entry, _)| entry).collect())
+        entries(&self.connection)
     }
 
     /// The message of a job that is ours.
@@ -376,10 +380,11 @@ impl Database {
 
     fn purge_records(&mut self, now: Duration, limit: i64) -> rusqlite::Result<()> {
         for _ in 0..limit {
+            let too_many = self.kept.len() > RECORDS_KEPT_MAX;
             let Some((ended_at, no)) = self.kept.front_mut() else { return Ok(()) };
             // A clock that was ahead.
             *ended_at = (*ended_at).min(now);
-            if *ended_at + RECORDS_KEPT > now {
+            if !too_many && *ended_at + RECORDS_KEPT > now {
                 return Ok(());
             }
             let no = *no;

@@ -32,7 +32,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lifecycle::{Entry, Fact};
 use protocol::JobId;
-use rusqlite::ErrorCode;
 use tokio::sync::oneshot;
 
 use database::Database;
@@ -58,13 +57,7 @@ impl std::error::Error for Problem {}
 
 impl Problem {
     fn new(path: &Path, error: rusqlite::Error) -> Self {
-        let advice = match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => "; make room on its file system and start again, nothing is lost",
-            Some(ErrorCode::SystemIoFailure) => "; look whether its file system can be read and written",
-            _ => "",
-        };
-        let error = opening::explain(error, path);
-        Self(format!("{}: {error}{advice}", opening::cannot_use(path)))
+        Self(format!("{}: {}", opening::cannot_use(path), opening::explain(error, path)))
     }
 
     fn gone() -> Self {

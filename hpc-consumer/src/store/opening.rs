@@ -1,7 +1,7 @@
 //! Opening the file of the state, or refusing it.
 //!
-//! Invariant: a file that is refused is as it was. What cannot be used is damaged, newer, or not ours, and each of
-//! these is for a person to look at.
+//! Invariant: a file that is refused is as it was. What cannot be used is damaged, newer, not ours, or missing where it
+//! was in use, and each of these is for a person to look at.
 //!
 //! The file lies on what a cluster has: NFS, Lustre, GPFS. Hence exclusive locking: the write-ahead log then needs no
 //! memory that is shared through a file.
@@ -9,6 +9,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
@@ -17,6 +18,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::DATABASE;
 use super::database::{self, Database, VERSION};
 
 /// How every SQLite file begins.
@@ -25,26 +27,56 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 /// Where `user_version` stands in it, as four bytes, the first of them the highest.
 const VERSION_AT: std::ops::Range<usize> = 60..64;
 
+/// What is in a `STATE_DIR` that is in use. Each is made later than the tables.
+const SIGNS_OF_USE: [&str; 2] = ["results-dir", "keeper/journal"];
+
 /// Opens the file, or makes it with these values.
 pub(super) fn open(path: &Path, owner: &str, boot_id: &str) -> anyhow::Result<Database> {
     try_open(path, owner, boot_id).with_context(|| cannot_use(path))
 }
 
 fn try_open(path: &Path, owner: &str, boot_id: &str) -> anyhow::Result<Database> {
-    check_header(path)?;
+    if !check_header(path)? {
+        check_unused(path)?;
+        make(path).context("it cannot be made")?;
+    }
     let explained = |error| explain(error, path);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(explained)?;
     // What a crash has left in the log goes to the file when a connection ends, but not when it ends with a refusal.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log(path)).map_err(explained)?;
     connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE").map_err(explained)?;
     let is_new = !check(&connection, path)?;
+    if is_new {
+        check_unused(path)?;
+    }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(explained)?;
     prepare(&connection).map_err(explained)??;
     if is_new {
         database::create(&connection, owner, boot_id).map_err(explained)?;
     }
     Database::new(connection).map_err(explained)
+}
+
+/// An empty file, for its owner only: messages of jobs and their results may be anybody's secret. SQLite gives its log
+/// the same mode.
+fn make(path: &Path) -> io::Result<()> {
+    File::options().append(true).create(true).mode(0o600).open(path).map(drop)
+}
+
+/// Without its tables a directory that was in use must not begin anew: what it was to do would be forgotten, and the
+/// jobs that run would be killed as nobody's.
+fn check_unused(path: &Path) -> anyhow::Result<()> {
+    let directory = path.parent().unwrap_or(path);
+    if let Some(sign) = SIGNS_OF_USE.iter().find(|sign| directory.join(sign).exists()) {
+        bail!(
+            "it is missing or empty, and {} was in use: {sign} is there. Put it back, with its state.db-wal if it had \
+             one; or, {}",
+            directory.display(),
+            begin_anew(path)
+        );
+    }
+    Ok(())
 }
 
 /// How commits reach the disk.
@@ -60,16 +92,15 @@ fn prepare(connection: &Connection) -> rusqlite::Result<anyhow::Result<()>> {
     Ok(Ok(()))
 }
 
-/// The jobs in the file, and since when each is in its stage. Nothing at all is written; nobody else may have the
-/// file open.
-pub(super) fn look(path: &Path) -> anyhow::Result<Vec<(Entry, i64)>> {
-    let look = || -> anyhow::Result<Vec<(Entry, i64)>> {
+/// The jobs in the file. Nothing at all is written; nobody else may have the file open.
+pub(super) fn look(path: &Path) -> anyhow::Result<Vec<Entry>> {
+    let look = || -> anyhow::Result<Vec<Entry>> {
         if !check_header(path)? {
-            return Ok(Vec::new());
+            return check_unused(path).map(|()| Vec::new());
         }
         let connection = open_to_look(path).map_err(|error| explain(error, path))?;
         if !check(&connection, path)? {
-            return Ok(Vec::new());
+            return check_unused(path).map(|()| Vec::new());
         }
         database::entries(&connection).map_err(|error| explain(error, path))
     };
@@ -111,17 +142,16 @@ fn check_header(path: &Path) -> anyhow::Result<bool> {
     }
     ensure!(header.starts_with(MAGIC), "it is no SQLite file; {}", begin_anew(path));
     if let Some(Ok(version)) = header.get(VERSION_AT).map(<[u8; 4]>::try_from) {
-        check_version(u32::from_be_bytes(version).into(), path)?;
+        check_version(u32::from_be_bytes(version).into())?;
     }
     Ok(true)
 }
 
-fn check_version(version: i64, path: &Path) -> anyhow::Result<()> {
+fn check_version(version: i64) -> anyhow::Result<()> {
     ensure!(
         version == 0 || version == VERSION,
         "its tables are of version {version}, and this hpc-consumer knows version {VERSION}: start the newer \
-         hpc-consumer that wrote it; {}",
-        begin_anew(path)
+         hpc-consumer that wrote it"
     );
     Ok(())
 }
@@ -130,7 +160,7 @@ fn check_version(version: i64, path: &Path) -> anyhow::Result<()> {
 fn check(connection: &Connection, path: &Path) -> anyhow::Result<bool> {
     let explained = |error| explain(error, path);
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(explained)?;
-    check_version(version, path)?;
+    check_version(version)?;
     if version == 0 {
         let tables: i64 =
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(explained)?;
@@ -160,6 +190,13 @@ pub(super) fn explain(error: rusqlite::Error, path: &Path) -> anyhow::Error {
         Some(ErrorCode::CannotOpen) => {
             anyhow!("{error}; look whether its disk is full, and whether its directory may be written")
         }
+        Some(ErrorCode::DiskFull) => anyhow!(
+            "{error}; make room on its file system and start again. Nothing is lost: jobs of the last pull that were \
+             not accepted yet come again when their lease lapses"
+        ),
+        Some(ErrorCode::SystemIoFailure) => {
+            anyhow!("{error}; look whether its file system can be read and written")
+        }
         Some(_) => error.into(),
     }
 }
@@ -169,15 +206,18 @@ pub(super) fn cannot_use(path: &Path) -> String {
 }
 
 fn damaged(problem: impl std::fmt::Display, path: &Path) -> String {
-    format!("it is damaged: {problem}; {}", begin_anew(path))
+    let directory = path.parent().unwrap_or(path).display();
+    format!(
+        "it is damaged: {problem}; to look at it, copy the directory {directory} and run `sqlite3 COPY/{DATABASE} \
+         .recover`; {}",
+        begin_anew(path)
+    )
 }
 
 fn begin_anew(path: &Path) -> String {
     let directory = path.parent().unwrap_or(path).display();
     format!(
-        "look at it with `hpc-consumer jobs` or `sqlite3 {} .dump`; to begin anew, move the directory {directory} \
-         away: jobs that have ended do not run again, because RESULTS_DIR has their claims and records; messages \
-         that were not acknowledged come again; results that were owed are in RESULTS_DIR",
-        path.display()
+        "to begin anew, end the keeper and move the whole directory {directory} away (docs/operations.md#the-state \
+         says what is lost then)"
     )
 }

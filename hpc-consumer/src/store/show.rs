@@ -17,7 +17,7 @@ use protocol::{Timestamp, timestamp_from_millis};
 use serde::Serialize;
 
 use super::lock::{self, Held, Holder};
-use super::view::{self, Counts, JobView, State, View};
+use super::view::{self, Counts, JobView, State, View, timestamp};
 use super::{DATABASE, opening};
 
 /// The version of the JSON.
@@ -37,6 +37,9 @@ pub(crate) enum Format {
 struct Report {
     v: u64,
     daemon: Daemon,
+    /// No daemon runs, and what the next one will find cannot be read.
+    #[serde(skip)]
+    unreadable: bool,
     /// When this was so.
     as_of: Option<Timestamp>,
     /// Where the daemon is or was, and its process.
@@ -116,8 +119,8 @@ fn report(state_dir: &Path, now: Timestamp) -> anyhow::Result<Report> {
             Ok(entries) => of_state(entries, now),
             Err(error) => {
                 let Some(view) = view::read(state_dir) else { return Err(error) };
-                let note = format!("{error:#}. What is shown here is what the last daemon wrote");
-                Report { daemon: Daemon::Stopped, note: Some(note), ..of_view(view) }
+                let note = format!("{error:#}. The jobs are those of which the last daemon has told");
+                of_unreadable(view, note)
             }
         },
     })
@@ -149,11 +152,24 @@ fn of_other_machine(holder: Holder, view: Option<View>) -> Report {
     Report { daemon: Daemon::Unknown, note: Some(note), ..report }
 }
 
+/// What the last daemon knew of its jobs. How the node and the queue were then says nothing now.
+fn of_unreadable(view: View, note: String) -> Report {
+    Report {
+        daemon: Daemon::Stopped,
+        unreadable: true,
+        note: Some(note),
+        node_problem: None,
+        queue_trouble: None,
+        slots: None,
+        ..of_view(view)
+    }
+}
+
 /// What the next daemon will find.
-fn of_state(entries: Vec<(Entry, i64)>, now: Timestamp) -> Report {
+fn of_state(entries: Vec<Entry>, now: Timestamp) -> Report {
     let mut report = Report { daemon: Daemon::Stopped, as_of: Some(now), jobs: Some(Vec::new()), ..nothing(None) };
-    for (entry, changed_ms) in entries {
-        let since = timestamp_from_millis(changed_ms);
+    for entry in entries {
+        let since = timestamp(entry.since);
         let (count, phase) = match entry.stage {
             Stage::Accepted => (&mut report.counts.waiting, Phase::Waiting),
             Stage::Launching => (&mut report.counts.running, Phase::Running),
@@ -186,6 +202,7 @@ fn of_view(view: View) -> Report {
             // It is about to let the directory go.
             State::Draining | State::Ended => Daemon::Draining,
         },
+        unreadable: false,
         as_of: Some(view.written_at),
         host: Some(view.host),
         pid: Some(view.pid),
@@ -204,6 +221,7 @@ fn nothing(holder: Option<Holder>) -> Report {
     Report {
         v: VERSION,
         daemon: Daemon::Unknown,
+        unreadable: false,
         as_of: None,
         host,
         pid,
@@ -227,7 +245,7 @@ fn jobs_text(report: &Report, now: Timestamp) -> String {
         let _ = writeln!(text, "and {more} more");
     }
     let _ = writeln!(text, "\n{}", daemon_line(report));
-    if report.daemon != Daemon::Stopped
+    if (report.daemon != Daemon::Stopped || report.unreadable)
         && let Some(as_of) = report.as_of
     {
         let _ = writeln!(text, "as of {} ({} ago)", seconds(as_of), age(as_of, now));
@@ -285,6 +303,7 @@ fn daemon_line(report: &Report) -> String {
     match report.daemon {
         Daemon::Running => format!("running{place}"),
         Daemon::Draining => format!("draining{place}"),
+        Daemon::Stopped if report.unreadable => "no daemon runs here, and its state cannot be read".to_owned(),
         Daemon::Stopped => "no daemon runs here; this is what the next one will find".to_owned(),
         Daemon::Unknown => format!("perhaps running{place}"),
     }
@@ -423,8 +442,18 @@ as of         2026-11-21T01:15:27Z (2 s ago)
         assert_eq!((shown.daemon, shown.jobs), (Daemon::Stopped, Some(Vec::new())));
         std::fs::write(folder.path().join(DATABASE), "not a database, but more than nothing").unwrap();
         let shown = report_now();
+        let text = status_text(&shown, at(T0));
+        for line in [
+            "daemon        no daemon runs here, and its state cannot be read",
+            "node          not known",
+            "queue         not known",
+            "slots         not known",
+            "jobs          1 running, 1 waiting, 0 ending",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line}: {text}");
+        }
+        assert!(text.contains("no SQLite file") && jobs_text(&shown, at(T0)).contains("\nas of "), "{text}");
         assert_eq!((shown.daemon, shown.jobs), (Daemon::Stopped, Some(view().jobs)));
-        assert!(shown.note.unwrap().contains("no SQLite file"));
         std::fs::remove_file(folder.path().join("view.json")).unwrap();
         assert!(report(folder.path(), at(T0)).is_err());
     }

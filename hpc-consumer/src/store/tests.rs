@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use lifecycle::{Book, Failures, Lease, Stage, Terms};
 use rusqlite::Connection;
@@ -111,7 +112,9 @@ fn every_fact_means_what_it_means_for_the_book() {
                 jobs.iter().filter_map(|job| Some((job.clone(), map.get(job)?.clone()))).collect()
             };
             let place = format!("seed {seed}, step {step}");
-            assert_eq!(database.entries().unwrap(), book.entries, "{place}");
+            // A fact does not tell when it came about.
+            let held = database.entries().unwrap().into_iter().map(|entry| Entry { since: Duration::ZERO, ..entry });
+            assert_eq!(held.collect::<Vec<_>>(), book.entries, "{place}");
             assert_eq!(database.messages(&jobs).unwrap(), of_book(&book.messages), "{place}");
             assert_eq!(database.records(&jobs).unwrap(), of_book(&book.records), "{place}");
             let finished: Vec<(JobId, bool)> =
@@ -176,6 +179,64 @@ fn records_from_before_a_restart_go_except_those_that_are_owed() {
 }
 
 #[test]
+fn records_are_kept_of_so_many_jobs_only() {
+    let mut database = in_memory();
+    let bare_life = |number| [accepted(id(number)), Fact::Finished(id(number))];
+    commit(&mut database, &whole_life(id(0), "owed")[..3], T0);
+    commit(&mut database, &whole_life(id(1), "first"), T0);
+    commit(&mut database, &whole_life(id(2), "second"), T0);
+    let most = database::RECORDS_KEPT_MAX;
+    commit(&mut database, &(3..=most).flat_map(bare_life).collect::<Vec<_>>(), T0);
+    assert_eq!(database.recent_records(0).unwrap().len(), 3);
+    commit(&mut database, &bare_life(most + 1), T0);
+    let records = [(1, id(0), "owed".to_owned()), (3, id(2), "second".to_owned())];
+    assert_eq!(database.recent_records(0).unwrap(), records);
+}
+
+#[test]
+fn a_state_that_was_in_use_does_not_begin_anew_without_its_tables() {
+    for sign in ["results-dir", "keeper/journal"] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(DATABASE);
+        // A first start that was cut short leaves nothing, or an empty file, and none of these signs yet.
+        fs::write(&path, "").unwrap();
+        open(&folder).unwrap().close().unwrap();
+        fs::create_dir(folder.path().join("keeper")).unwrap();
+        fs::write(folder.path().join(sign), "").unwrap();
+        open(&folder).unwrap().close().unwrap();
+
+        let refused = || {
+            let errors = [open(&folder).err(), opening::look(&path).err()];
+            errors.into_iter().all(|error| {
+                let text = format!("{:#}", error.unwrap());
+                ["is missing or empty", sign, "end the keeper"].iter().all(|part| text.contains(part))
+            })
+        };
+        fs::write(&path, "").unwrap();
+        assert!(refused() && fs::read(&path).unwrap().is_empty());
+        fs::remove_file(&path).unwrap();
+        assert!(refused() && !path.exists());
+        // It has a header, and its tables were in a log that is not there any more.
+        Connection::open(&path).unwrap().execute_batch("PRAGMA journal_mode = WAL").unwrap();
+        assert!(!fs::read(&path).unwrap().is_empty());
+        assert!(refused());
+    }
+}
+
+#[test]
+fn the_state_is_readable_by_its_owner_only() {
+    let folder = TempDir::new().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut database = open(&folder).unwrap();
+    commit(&mut database, &[accepted(id(0))], T0);
+    let names: Vec<PathBuf> = files(folder.path()).into_keys().collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    for path in names {
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0, "{}", path.display());
+    }
+}
+
+#[test]
 fn what_cannot_be_used_is_refused_and_stays_as_it_is() {
     type Spoil = fn(&Path);
     let newer: Spoil = |path| {
@@ -193,12 +254,12 @@ fn what_cannot_be_used_is_refused_and_stays_as_it_is() {
         fs::write(path, bytes).unwrap();
     };
     let no_database: Spoil = |path| fs::write(path, "hello").unwrap();
-    for (spoil, problem) in [
-        (newer, "version 2, and this hpc-consumer knows version 1: start the newer"),
-        (foreign, "another program"),
-        (unknown_stage, "it is damaged: "),
-        (garbage, "it is damaged: "),
-        (no_database, "no SQLite file"),
+    for (spoil, problem, advice) in [
+        (newer, "version 2, and this hpc-consumer knows version 1", "start the newer hpc-consumer"),
+        (foreign, "another program", "move the whole directory"),
+        (unknown_stage, "it is damaged: ", ".recover"),
+        (garbage, "it is damaged: ", "move the whole directory"),
+        (no_database, "no SQLite file", "end the keeper"),
     ] {
         let folder = TempDir::new().unwrap();
         let mut database = open(&folder).unwrap();
@@ -210,9 +271,10 @@ fn what_cannot_be_used_is_refused_and_stays_as_it_is() {
         let before = files(folder.path());
         for error in [open(&folder).err(), opening::look(&path).err()] {
             let text = format!("{:#}", error.expect(problem));
-            for part in [problem, &path.display().to_string(), "`hpc-consumer jobs`", "RESULTS_DIR"] {
+            for part in [problem, &path.display().to_string(), advice] {
                 assert!(text.contains(part), "{part}: {text}");
             }
+            assert!(!text.contains("`hpc-consumer jobs`"), "{text}");
         }
         assert!(files(folder.path()) == before, "{problem}");
     }
@@ -232,7 +294,7 @@ fn what_a_crash_left_in_the_log_is_seen_without_a_write_and_taken_up() {
     let before = files(crashed.path());
     assert!(before.len() == 2 && before.values().all(|bytes| !bytes.is_empty()), "{:?}", before.keys());
     let seen = opening::look(&path).unwrap();
-    assert_eq!((seen.len(), seen[0].0.stage, seen[0].1), (1, Stage::Recorded(1), T0.as_millis() as i64));
+    assert_eq!((seen.len(), seen[0].stage, seen[0].since), (1, Stage::Recorded(1), T0));
     assert!(files(crashed.path()) == before);
     assert_eq!(open(&crashed).unwrap().entries().unwrap(), database.entries().unwrap());
 
@@ -313,7 +375,8 @@ fn a_full_disk_ends_everything_and_loses_nothing_that_was_answered() {
         let large = Fact::Recorded(id(0), "x".repeat(100_000));
         let problem = store.commit(vec![accepted(id(1)), large], T0).await.unwrap_err();
         let text = problem.to_string();
-        assert!(text.contains(&path.display().to_string()) && text.contains("make room"), "{text}");
+        assert!(text.contains(&path.display().to_string()), "{text}");
+        assert!(text.contains("make room") && text.contains("when their lease lapses"), "{text}");
         // This one would have had room.
         assert_eq!(store.commit(vec![Fact::Released(id(0))], T0).await, Err(problem.clone()));
         assert_eq!(store.recall(vec![id(0)]).await, Err(problem.clone()));

@@ -6,8 +6,9 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
-use protocol::{JobId, Timestamp};
+use protocol::{JobId, Timestamp, timestamp_from_millis};
 use serde::{Deserialize, Serialize};
 
 const VIEW: &str = "view.json";
@@ -74,8 +75,13 @@ pub(crate) fn write(state_dir: &Path, view: &View) -> io::Result<()> {
     fs::rename(aside, state_dir.join(VIEW))
 }
 
+/// A time since the Unix epoch, as it is shown.
+pub(crate) fn timestamp(since_epoch: Duration) -> Timestamp {
+    timestamp_from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}
+
 /// The view, if there is one that can be read.
-pub(super) fn read(state_dir: &Path) -> Option<View> {
+pub(crate) fn read(state_dir: &Path) -> Option<View> {
     let bytes = fs::read(state_dir.join(VIEW)).ok()?;
     serde_json::from_slice(&bytes).ok().filter(|view: &View| view.v == VERSION)
 }

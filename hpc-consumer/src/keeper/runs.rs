@@ -1,0 +1,362 @@
+//! The runs that a keeper holds: the journal first, then what follows.
+//!
+//! Each turn takes all that has happened, writes it to the journal at once, and only then begins runs and tells the
+//! daemon.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use lifecycle::Run;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::book::{Line, State};
+use super::heart::Watched;
+use super::journal::Journal;
+use super::messages::{FromKeeper, Start, ToKeeper};
+use crate::job::HeldDir;
+use crate::run::{self, Finished, FirstProcess, Stop};
+
+/// How long a keeper that is told to end waits for the disk to take what it knows.
+const BEHIND_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a run tells, or what is seen of it.
+pub(super) enum News {
+    /// Another daemon has taken it over.
+    TakenOver(String),
+    Began(String, FirstProcess),
+    Ended(String, Finished),
+}
+
+/// A run that goes on.
+struct Alive {
+    /// Takes how long it may take to end.
+    stop: watch::Sender<Option<Duration>>,
+    grace: Duration,
+}
+
+/// All runs.
+pub(super) struct Runs {
+    journal: Journal,
+    alive: BTreeMap<String, Alive>,
+    /// Runs to begin once the journal has them.
+    starts: Vec<(Start, Stop)>,
+    /// What the daemon is told once the journal has it.
+    told: Vec<FromKeeper>,
+    watched: Watched,
+    news: mpsc::UnboundedSender<News>,
+    /// Who the daemon is among those that share `RESULTS_DIR`.
+    owner: String,
+    /// Since when it is told to end.
+    stopping: Option<Instant>,
+}
+
+impl Runs {
+    pub(super) fn new(journal: Journal, watched: Watched, news: mpsc::UnboundedSender<News>) -> Self {
+        let (alive, owner) = (BTreeMap::new(), String::new());
+        Self { journal, alive, starts: Vec::new(), told: Vec::new(), watched, news, owner, stopping: None }
+    }
+
+    pub(super) fn belong_to(&mut self, owner: String) {
+        self.owner = owner;
+    }
+
+    /// Does nothing go on that this process is needed for? What has ended is in the journal.
+    pub(super) fn are_over(&self) -> bool {
+        self.alive.is_empty() && !self.journal.is_behind()
+    }
+
+    /// Is there nothing at all that a daemon may ask for?
+    pub(super) fn is_empty(&self) -> bool {
+        self.journal.book().is_empty()
+    }
+
+    /// Is it time to end, as it was told to?
+    pub(super) fn have_stopped(&self) -> bool {
+        let patient = |since: Instant| since.elapsed() < BEHIND_PATIENCE;
+        self.alive.is_empty() && self.stopping.is_some_and(|since| !self.journal.is_behind() || !patient(since))
+    }
+
+    /// Did the disk not take the journal?
+    pub(super) fn is_behind(&self) -> bool {
+        self.journal.is_behind()
+    }
+
+    /// Tries once more to have it on the disk.
+    pub(super) fn catch_up(&mut self) {
+        self.journal.rewrite();
+    }
+
+    pub(super) fn obey(&mut self, message: ToKeeper) {
+        match message {
+            // Heard already.
+            ToKeeper::Hello(_) => {}
+            ToKeeper::Start(start) => self.start(start),
+            ToKeeper::End { run } => {
+                if let Some(alive) = self.alive.get(&run) {
+                    alive.stop(alive.grace);
+                }
+            }
+            ToKeeper::Forget { runs } => self.forget(runs),
+            ToKeeper::List => self.told.push(FromKeeper::Runs(self.journal.book().runs())),
+            ToKeeper::Reconciled if self.journal.book().is_complete() => {}
+            ToKeeper::Reconciled => self.journal.note(Line::Complete { complete: true }),
+        }
+    }
+
+    fn start(&mut self, start: Start) {
+        let run = start.run.clone();
+        match self.journal.book().get(&run) {
+            Some(State::Ended(finished)) => self.told.push(FromKeeper::Ended { run, finished: finished.clone() }),
+            Some(State::Begun { .. } | State::CutOff(_)) => {}
+            // Nobody is told: the daemon sees that this keeper goes, and the run begins under the next one.
+            None if self.stopping.is_some() => tracing::warn!("run {run} is not begun, because the keeper ends"),
+            None => {
+                self.journal.note(Line::Begin { run: run.clone(), marks: start.marks.clone() });
+                let (stop, stopped) = watch::channel(None);
+                self.alive.insert(run, Alive { stop, grace: start.limits.grace });
+                self.starts.push((start, stopped));
+            }
+        }
+    }
+
+    fn forget(&mut self, mut runs: Vec<String>) {
+        runs.retain(|run| self.journal.book().get(run).is_some_and(|state| !matches!(state, State::Begun { .. })));
+        if !runs.is_empty() {
+            self.journal.note(Line::Forget { runs });
+        }
+    }
+
+    pub(super) fn note(&mut self, news: News) {
+        match news {
+            News::TakenOver(run) => {
+                if let Some(alive) = self.alive.get(&run) {
+                    tracing::warn!("run {run} is ended: another daemon has taken its job over");
+                    alive.stop(Duration::ZERO);
+                }
+            }
+            News::Began(run, first) => self.journal.note(Line::Began { run, first }),
+            News::Ended(run, finished) => {
+                self.alive.remove(&run);
+                self.watched.forget(&run);
+                self.journal.note(Line::End { run: run.clone(), finished: finished.clone() });
+                self.told.push(FromKeeper::Ended { run, finished });
+            }
+        }
+    }
+
+    pub(super) fn stop_all(&mut self, grace: Duration) {
+        tracing::warn!("the keeper is told to end, and ends all runs: {}", self.alive.len());
+        self.stopping.get_or_insert_with(Instant::now);
+        self.alive.values().for_each(|alive| alive.stop(grace));
+    }
+
+    /// Writes down what has happened, and begins what is to begin. Returns what the daemon is to be told.
+    ///
+    /// Of a run that has ended the daemon is told even when the disk is full: as long as this process lives nothing is
+    /// lost. A run is not begun then: after a sudden end of this process nobody would know of it.
+    pub(super) fn turn(&mut self) -> Vec<FromKeeper> {
+        let written = self.journal.flush();
+        let starts = std::mem::take(&mut self.starts);
+        if written && !starts.is_empty() {
+            run::make_room(self.alive.len());
+        }
+        for (start, stop) in starts {
+            if written {
+                let (owner, watched) = (self.owner.clone(), self.watched.clone());
+                tokio::spawn(perform(start, stop, owner, watched, self.news.clone()));
+            } else {
+                let why = "the disk of STATE_DIR does not take the journal of the keeper, so no run is begun";
+                self.note(News::Ended(start.run, Finished::not_started(why.to_owned())));
+            }
+        }
+        std::mem::take(&mut self.told)
+    }
+}
+
+impl Alive {
+    /// It may be told again, and then has no more time than before.
+    fn stop(&self, grace: Duration) {
+        self.stop.send_modify(|told| *told = Some(told.map_or(grace, |before| before.min(grace))));
+    }
+}
+
+/// The directory of a run, held open, if its claim is still the daemon's.
+fn look_at_claim(directory: &Path, record: &Path, owner: &str, name: &str) -> io::Result<Option<(HeldDir, OwnedFd)>> {
+    match Run::parse(name) {
+        Some(run) => HeldDir::find(directory, record, owner, &run),
+        None => Ok(None),
+    }
+}
+
+/// A run from its begin to its end.
+async fn perform(start: Start, stop: Stop, owner: String, watched: Watched, news: mpsc::UnboundedSender<News>) {
+    let Start { run: name, command, marks, logs, limits, record, runtime } = start;
+    // The whole machine may have stood still since the daemon sent this, and another one has taken the job over.
+    // Here and not on another thread: to begin the run is to enter the same directory, which hangs as well if this
+    // does.
+    let directory = match look_at_claim(&logs, &record, &owner, &name) {
+        Ok(Some((held, directory))) => {
+            watched.watch(&name, held);
+            Ok(directory)
+        }
+        Ok(None) => {
+            tracing::warn!("run {name} is not begun: another daemon has taken its job over");
+            Err(Finished::stopped_before())
+        }
+        Err(error) => {
+            Err(Finished::not_started(format!("the job directory {} cannot be looked at: {error}", logs.display())))
+        }
+    };
+    let directory = match directory {
+        Ok(directory) => directory,
+        Err(finished) => {
+            let _ = news.send(News::Ended(name, finished));
+            return;
+        }
+    };
+    let begun = |first| {
+        // The loop listens for as long as there are runs, as below.
+        let _ = news.send(News::Began(name.clone(), first));
+    };
+    let finished = run::run(command, &marks, directory, &limits, begun, stop).await;
+    let _ = news.send(News::Ended(name, Finished { runtime: Some(runtime), ..finished }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::keeper::folder::Origin;
+    use crate::keeper::{journal, messages};
+    use crate::run::{CommandLine, Ended, Limits};
+
+    fn start(run: &str, directory: &Path, script: &str) -> ToKeeper {
+        let command = CommandLine {
+            words: ["/bin/sh", "-c", script].map(Into::into).to_vec(),
+            environment: vec![("M".into(), run.into())],
+            directory: directory.to_owned(),
+        };
+        if directory.exists() {
+            claim(run, directory, "o1");
+        }
+        let limits = Limits { time: Duration::from_secs(60), grace: Duration::from_secs(5), log_bytes: 4_096 };
+        ToKeeper::Start(Start {
+            run: run.to_owned(),
+            command,
+            marks: vec![("M".to_owned(), run.to_owned())],
+            logs: directory.to_owned(),
+            limits,
+            record: directory.join(format!("{run}.record")),
+            runtime: protocol::RuntimeKind::Bare,
+        })
+    }
+
+    /// As the daemon of this owner leaves it for a run.
+    fn claim(run: &str, directory: &Path, owner: &str) {
+        let Run { job_id, attempt } = Run::parse(run).unwrap();
+        let meta = format!(
+            r#"{{"v":1,"job_id":"{job_id}","attempt":{attempt},"owner":"{owner}","host":"h","started_at":"2026-11-21T00:00:00Z"}}"#
+        );
+        std::fs::write(directory.join("meta.json"), meta).unwrap();
+    }
+
+    fn keeper(journal: &Path) -> (Runs, mpsc::UnboundedReceiver<News>) {
+        let mut book = journal::read(journal).unwrap();
+        book.take_over(Origin::here());
+        let (news, heard) = mpsc::unbounded_channel();
+        let journal = Journal::begin(journal.to_owned(), book).unwrap();
+        let mut runs = Runs::new(journal, Watched::default(), news);
+        runs.belong_to("o1".to_owned());
+        (runs, heard)
+    }
+
+    /// Lets the runs go on until one has ended.
+    async fn next_end(keeper: &mut Runs, heard: &mut mpsc::UnboundedReceiver<News>) -> Finished {
+        loop {
+            keeper.note(heard.recv().await.unwrap());
+            if let Some(FromKeeper::Ended { finished, .. }) = keeper.turn().pop() {
+                return finished;
+            }
+        }
+    }
+
+    fn runs(keeper: &mut Runs) -> messages::Runs {
+        keeper.obey(ToKeeper::List);
+        match keeper.turn().pop() {
+            Some(FromKeeper::Runs(runs)) => runs,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_is_begun_once_until_it_is_forgotten() {
+        let temp = tempfile::tempdir().unwrap();
+        let journal = temp.path().join("journal");
+        let (mut keeper, mut heard) = keeper(&journal);
+        let begin = || start("j1.1", temp.path(), "echo once >> began; echo why >&2; exit 3");
+        keeper.obey(begin());
+        keeper.obey(begin());
+        assert!(keeper.turn().is_empty());
+        assert_eq!(journal::read(&journal).unwrap().runs().alive, ["j1.1"], "it is written before it begins");
+        let finished = next_end(&mut keeper, &mut heard).await;
+        assert_eq!((finished.ended.clone(), finished.stderr_tail.as_str()), (Ended::Exit(3), "why\n"));
+        assert!(finished.finished_at_ms >= finished.started_at_ms);
+
+        keeper.obey(begin());
+        assert_eq!(keeper.turn(), [FromKeeper::Ended { run: "j1.1".to_owned(), finished: finished.clone() }]);
+        assert_eq!(runs(&mut keeper).ended, [("j1.1".to_owned(), finished)]);
+        assert_eq!(std::fs::read_to_string(temp.path().join("began")).unwrap(), "once\n");
+        keeper.obey(ToKeeper::Forget { runs: vec!["j1.1".to_owned(), "j0.1".to_owned()] });
+        assert_eq!(runs(&mut keeper), messages::Runs::default());
+    }
+
+    #[tokio::test]
+    async fn runs_are_ended_when_told_and_none_begins_when_the_keeper_ends() {
+        let temp = tempfile::tempdir().unwrap();
+        let (mut keeper, mut heard) = keeper(&temp.path().join("journal"));
+        keeper.obey(start("j1.1", temp.path(), "sleep 600"));
+        keeper.obey(ToKeeper::End { run: "j1.1".to_owned() });
+        keeper.obey(ToKeeper::Forget { runs: vec!["j1.1".to_owned()] });
+        assert_eq!(runs(&mut keeper).alive, ["j1.1"], "what goes on is not forgotten");
+        assert_eq!(next_end(&mut keeper, &mut heard).await.ended, Ended::Stopped);
+        keeper.stop_all(Duration::ZERO);
+        keeper.obey(start("j2.1", temp.path(), "true"));
+        assert!(runs(&mut keeper).alive.is_empty() && keeper.alive.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_run_that_was_taken_over_is_not_begun_and_does_not_go_on() {
+        let temp = tempfile::tempdir().unwrap();
+        let (mut keeper, mut heard) = keeper(&temp.path().join("journal"));
+        keeper.obey(start("j1.1", temp.path(), "echo 1 > begun"));
+        claim("j1.2", temp.path(), "o2");
+        keeper.turn();
+        assert_eq!(next_end(&mut keeper, &mut heard).await.ended, Ended::Stopped);
+        assert!(!temp.path().join("begun").exists());
+
+        keeper.obey(start("j2.1", temp.path(), "sleep 600"));
+        keeper.turn();
+        keeper.note(heard.recv().await.unwrap());
+        assert_eq!(keeper.watched.taken_over(), Vec::<String>::new());
+        std::fs::write(temp.path().join("j2.1.record"), "").unwrap();
+        assert_eq!(keeper.watched.taken_over(), ["j2.1"]);
+        keeper.note(News::TakenOver("j2.1".to_owned()));
+        assert_eq!(next_end(&mut keeper, &mut heard).await.ended, Ended::Stopped);
+        assert_eq!(keeper.watched.taken_over(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_started_says_why() {
+        let temp = tempfile::tempdir().unwrap();
+        let (mut keeper, mut heard) = keeper(&temp.path().join("journal"));
+        keeper.obey(start("j1.1", &temp.path().join("missing"), "true"));
+        keeper.turn();
+        let Ended::NotStarted(why) = next_end(&mut keeper, &mut heard).await.ended else { panic!() };
+        assert!(why.contains("missing"), "{why}");
+    }
+}
