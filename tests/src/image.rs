@@ -1,4 +1,4 @@
-//! Images for Apptainer that hold one statically linked program of C and nothing else.
+//! Programs and libraries of one file of C, and images for Apptainer that hold one such program and nothing else.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -7,9 +7,12 @@ use crate::{command, parts};
 
 /// Compiles a program of one file, without anything that it would have to find where it runs.
 pub fn compile(source: &Path, program: &Path) {
-    let compiler = parts::on_path("cc").expect("a C compiler, `cc`, is on the PATH");
-    let home = program.parent().expect("a program lies in a directory");
-    run(command(&compiler, home).args(["-static", "-O1", "-o"]).arg(program).arg(source));
+    run(compiler(program).args(["-static", "-O1", "-o"]).arg(program).arg(source));
+}
+
+/// Compiles a library of one file that is to be preloaded into a program.
+pub fn compile_shared(source: &Path, library: &Path) {
+    run(compiler(library).args(["-shared", "-fPIC", "-O1", "-o"]).arg(library).arg(source).arg("-ldl"));
 }
 
 /// Builds an image with the program in `/bin` and with empty folders to mount over.
@@ -26,6 +29,11 @@ pub fn build_image(program: &Path, folders: &[&str], image: &Path) {
     let name = program.file_name().expect("a program has a name");
     fs::copy(program, root.join("bin").join(name)).expect("a program can be copied");
     run(command(&parts::apptainer(), home.path()).args(["--quiet", "build"]).arg(image).arg(&root));
+}
+
+fn compiler(made: &Path) -> std::process::Command {
+    let compiler = parts::on_path("cc").expect("a C compiler, `cc`, is on the PATH");
+    command(&compiler, made.parent().expect("a file lies in a directory"))
 }
 
 fn run(command: &mut std::process::Command) {

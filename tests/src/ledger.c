@@ -1,7 +1,8 @@
 /* The job of the crash tests: it notes its beginning and its end where no program of the project can reach.
  *
- *   ledger DIR    reads {"number": N, "sleep_ms": M, "gate": 0 or 1} out of input.json, appends a line to DIR/N, waits for
- *                 the file DIR/gate if it is told to, sleeps, writes output.json, and appends another line
+ *   ledger DIR    reads {"number": N, "sleep_ms": M, "gate": 0 or 1, "fails": 0 or 1} out of input.json, appends a line
+ *                 to DIR/N, waits for the file DIR/gate if it is told to, sleeps, writes output.json, and appends
+ *                 another line; the first run of a job fails at its end, if it is told to, and writes no output.json
  *
  * A line is `begin` or `end`, the time in nanoseconds, the process id and the attempt that meta.json tells (0: none). It
  * is one write to a file that is opened for appending, so lines of two runs never mix.
@@ -15,6 +16,9 @@
 
 /* Longer than any test: a gate that is never opened must not leave a process behind for ever. */
 #define GATE_POLLS_MAX 60000
+
+/* The exit code of a first run that is told to fail. */
+#define FAILED 3
 
 static char text[65536];
 
@@ -66,7 +70,7 @@ static int note(int ledger, const char *what, long long now, long long attempt)
 int main(int count, char **words)
 {
     char path[4096];
-    long long number, sleep_ms, gate, attempt, begun;
+    long long number, sleep_ms, gate, fails, attempt, begun;
     int ledger;
     FILE *out;
     if (count != 2) {
@@ -77,9 +81,11 @@ int main(int count, char **words)
     number = number_in(text, "number");
     sleep_ms = number_in(text, "sleep_ms");
     gate = number_in(text, "gate");
+    fails = number_in(text, "fails");
     attempt = number_in(content("meta.json"), "attempt");
 
     snprintf(path, sizeof path, "%s/%lld", words[1], number);
+    fails = fails && access(path, F_OK) != 0;
     ledger = open(path, O_WRONLY | O_APPEND | O_CREAT, 0644);
     begun = nanoseconds();
     if (ledger < 0 || !note(ledger, "begin", begun, attempt)) {
@@ -92,6 +98,8 @@ int main(int count, char **words)
             rest(20);
     }
     rest(sleep_ms);
+    if (fails)
+        return note(ledger, "end", nanoseconds(), attempt) ? FAILED : 1;
     /* The time makes the outputs of two runs differ. */
     out = fopen("output.json", "w");
     if (!out || fprintf(out, "{\"number\":%lld,\"begun\":%lld}\n", number, begun) < 0 || fclose(out) != 0) {

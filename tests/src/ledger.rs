@@ -67,6 +67,14 @@ impl Ledger {
         json!({"task": "ledger", "input": {"gate": 0, "number": number, "sleep_ms": milliseconds}})
     }
 
+    /// The same job, but its first run fails at its end; the second one, which it asks for, does not.
+    pub fn failing_once(number: usize, duration: Duration) -> Value {
+        let mut job = Self::job(number, duration);
+        job["input"]["fails"] = json!(1);
+        job["retries"] = json!(1);
+        job
+    }
+
     /// A job with this number, which goes on until the gate is open.
     pub fn gated_job(number: usize) -> Value {
         json!({"task": "ledger", "input": {"gate": 1, "number": number, "sleep_ms": 0}})

@@ -27,7 +27,7 @@ mod worker;
 pub use consumer::{Consumer, SCRIPT};
 pub use edge::{Edge, Producer, Queue};
 pub use front::{Front, Refusal};
-pub use image::{build_image, compile};
+pub use image::{build_image, compile, compile_shared};
 pub use laptop::{Laptop, Spoken};
 pub use ledger::{Ledger, Runs};
 pub use process::{Process, command, is_alive, signal, words_of};

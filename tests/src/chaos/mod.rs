@@ -11,7 +11,7 @@
 //! | `report` | the count |
 //!
 //! Out of scope: the death of keepers. A run whose keeper died is cut off and started again, and that is another test.
-//! With all keepers alive each job runs exactly once, and has one result.
+//! With all keepers alive each job runs exactly as often as it should, once or twice, and has one result.
 //! Invariants: the seed decides what is submitted, which faults come and in which order the victims are struck; when
 //! they are struck depends on the machine. Everything ends within the bound of the plan and some seconds.
 
@@ -24,6 +24,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use serde_json::Value;
 
 use crate::{Ledger, Queue};
 pub use report::Report;
@@ -84,7 +85,23 @@ impl Plan {
         }
     }
 
-    /// How long a job takes: most a moment, some seconds, a few longer than the lease.
+    /// Does the first attempt at a job fail? It asks for a second one, which does not.
+    fn fails_once(&self, number: usize) -> bool {
+        number % 7 == 3
+    }
+
+    /// How often a job is to run.
+    fn runs(&self, number: usize) -> usize {
+        if self.fails_once(number) { 2 } else { 1 }
+    }
+
+    /// A job as it is submitted.
+    fn job(&self, number: usize) -> Value {
+        let duration = self.duration(number);
+        if self.fails_once(number) { Ledger::failing_once(number, duration) } else { Ledger::job(number, duration) }
+    }
+
+    /// How long each of its runs takes: most a moment, some seconds, a few longer than the lease.
     fn duration(&self, number: usize) -> Duration {
         let mut random = random(self.seed, number as u64);
         let every = (self.jobs / 3).clamp(1, 1_000);
@@ -154,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_few_jobs_outlast_their_lease_and_most_take_a_moment() {
+    fn a_few_jobs_outlast_their_lease_or_run_twice_and_most_take_a_moment() {
         for jobs in [30, 300, 10_000] {
             let plan = Plan::new(jobs, 1, Runtime::Bare, Duration::from_secs(60));
             let durations: Vec<Duration> = (0..jobs).map(|number| plan.duration(number)).collect();
@@ -162,6 +179,8 @@ mod tests {
             assert!((3..=jobs / 10).contains(&long), "{jobs}: {long}");
             let short = durations.iter().filter(|duration| **duration <= Duration::from_millis(50)).count();
             assert!(short > jobs * 3 / 4, "{jobs}: {short}");
+            let twice = (0..jobs).filter(|number| plan.job(*number)["retries"] == 1).count();
+            assert!((1..jobs / 5).contains(&twice), "{jobs}: {twice}");
         }
     }
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::Plan;
+use crate::Producer;
 use crate::http::{Answer, block_on, try_send};
-use crate::{Ledger, Producer};
 
 /// The most jobs in one request.
 const BATCH: usize = 50;
@@ -97,7 +97,7 @@ impl Traffic {
                 }
                 thread::sleep(Duration::from_millis(10));
             }
-            let jobs: Vec<Value> = numbers.iter().map(|&number| Ledger::job(number, plan.duration(number))).collect();
+            let jobs: Vec<Value> = numbers.iter().map(|&number| plan.job(number)).collect();
             let body = json!({"jobs": jobs}).to_string();
             // The same key gives the same job ids, however often the request is made and whatever became of it.
             let key = format!("chaos-{}-{batch}", plan.seed);

@@ -25,6 +25,11 @@ const DRAIN_MARGIN: Duration = Duration::from_secs(20);
 /// How many lines of the log of a daemon are shown that ended as it should not.
 const LAST_LINES: usize = 10;
 
+/// By how much the clock of `local-edge` jumps ahead, in milliseconds, and how often under one plan of faults. Leases
+/// of a short chaos lapse at once by it, and none lasts much longer when the clock is right again.
+const CLOCK_JUMP_MS: u64 = 6_000;
+const CLOCK_JUMPS: u64 = 3;
+
 /// Where these draw their numbers; jobs draw from streams with their own, small numbers.
 const STREAM: u64 = u64::MAX - 1;
 
@@ -136,6 +141,11 @@ impl Victims {
     pub(super) fn strike(&mut self) {
         thread::sleep(millis(&mut self.random, 200..=1_000));
         let (victim, deed, down) = (self.random.u32(..3), self.random.u32(..100), millis(&mut self.random, 0..=800));
+        // Even a short chaos kills each of them; then the dice decide.
+        let (victim, deed) = match self.kills() {
+            kills @ 0..3 => (kills, 0),
+            _ => (u64::from(victim), deed),
+        };
         match victim {
             0 => self.strike_node(0, deed, down),
             1 => self.strike_node(1, deed, down),
@@ -186,7 +196,8 @@ impl Victims {
 
     /// Waits until all that is still in the queue of jobs was settled; leases that nobody knows must lapse first.
     pub(super) fn settle(&mut self, lease: Duration) {
-        let end = Instant::now() + lease + Duration::from_secs(30);
+        let ahead = Duration::from_millis(CLOCK_JUMP_MS * CLOCK_JUMPS);
+        let end = Instant::now() + lease + ahead + Duration::from_secs(30);
         loop {
             self.left_in_queue = self.edge.backlog(Queue::Jobs);
             if self.left_in_queue == 0 || Instant::now() > end {
@@ -246,5 +257,10 @@ fn faults(seed: u64) -> Value {
         {"fault": "garbage", "done": true, "probability": 0.01},
         {"fault": "duplicate_delivery", "probability": 0.1},
         {"fault": "reorder", "probability": 0.3},
+        {"fault": "disk_full", "probability": 0.01},
+        // A daemon that is told so looks again after half a minute, so this comes seldom.
+        {"fault": "paused", "operations": ["pull"], "probability": 0.003, "count": 3},
+        // Messages of jobs that run or wait come to the other daemon as well.
+        {"fault": "clock_jump", "milliseconds": CLOCK_JUMP_MS, "probability": 0.003, "count": CLOCK_JUMPS},
     ]})
 }

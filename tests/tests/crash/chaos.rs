@@ -13,10 +13,10 @@ fn assert_nothing_is_lost_or_run_twice(plan: &Plan) {
 
 #[test]
 fn chaos_short_bare() {
-    assert_nothing_is_lost_or_run_twice(&Plan::new(300, 1, Runtime::Bare, Duration::from_secs(120)));
+    assert_nothing_is_lost_or_run_twice(&Plan::new(300, 1, Runtime::Bare, Duration::from_secs(180)));
 }
 
 #[test]
 fn chaos_short_apptainer() {
-    assert_nothing_is_lost_or_run_twice(&Plan::new(30, 2, Runtime::Apptainer, Duration::from_secs(150)));
+    assert_nothing_is_lost_or_run_twice(&Plan::new(30, 2, Runtime::Apptainer, Duration::from_secs(180)));
 }

@@ -1,7 +1,6 @@
 //! Asked to end: bounded, with nothing held back that others could run, and without harm to what runs.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -86,7 +85,7 @@ fn a_second_signal_ends_the_daemon_at_once_and_not_its_run() {
     daemon.wait_for_log("draining", PATIENCE);
     assert!(daemon.is_running(), "it did not wait for its job");
     daemon.terminate();
-    let status = daemon.wait(Duration::from_secs(10));
+    let status = daemon.wait(PATIENCE);
     assert!(status.success(), "{status}: {}", daemon.log());
     let run = ledger.runs(0);
     assert!(run.ended == 0 && is_alive(run.pids[0]), "{run:?}");
@@ -99,10 +98,10 @@ fn a_second_signal_ends_the_daemon_at_once_and_not_its_run() {
 }
 
 #[test]
-fn a_keeper_that_is_told_to_end_ends_its_runs_and_goes() {
+fn a_keeper_that_is_told_to_end_ends_its_runs_and_the_next_start_runs_them_again() {
     let (edge, ledger) = (Edge::start(), Ledger::new());
     let consumer = ledger.bare(&edge);
-    edge.producer().submit(&Ledger::gated_job(0));
+    let job = edge.producer().submit(&Ledger::gated_job(0));
     let mut daemon = consumer.start();
     wait_until("the job to run", PATIENCE, || ledger.runs(0).begun == 1);
     daemon.kill();
@@ -110,10 +109,28 @@ fn a_keeper_that_is_told_to_end_ends_its_runs_and_goes() {
     let run = ledger.runs(0).pids[0];
     testkit::signal(keeper, rustix::process::Signal::TERM);
     wait_until("the keeper and its run to be gone", LONG_PATIENCE, || !is_alive(keeper) && !is_alive(run));
-    assert_eq!(fs::read_dir(consumer.results_dir()).unwrap().filter_map(Result::ok).filter(is_record).count(), 0);
+    assert_eq!(consumer.record(&job), None);
+    assert!(!consumer.keeper_file().exists(), "it says who the keeper is, and there is none");
+
+    ledger.open_gate();
+    let mut daemon = consumer.start();
+    assert_completed(&wait_for_record(&consumer, &mut daemon, &job), 2);
+    wait_for_backlog(&edge, Queue::Results, 1);
+    wait_for_backlog(&edge, Queue::Jobs, 0);
+    let runs = ledger.runs(0);
+    assert_eq!((runs.begun, runs.ended), (2, 1), "{runs:?}");
 }
 
-fn is_record(entry: &fs::DirEntry) -> bool {
-    let name = entry.file_name().into_string().unwrap_or_default();
-    name.ends_with(".json") && !name.starts_with('.')
+#[test]
+fn a_keeper_without_runs_goes_with_its_daemon() {
+    let (edge, ledger) = (Edge::start(), Ledger::new());
+    let consumer = ledger.bare(&edge);
+    let job = edge.producer().submit(&Ledger::job(0, Duration::ZERO));
+    let mut daemon = consumer.start();
+    assert_completed(&wait_for_record(&consumer, &mut daemon, &job), 1);
+    let keeper = consumer.keeper_pid().expect("a keeper is running");
+    daemon.terminate();
+    assert!(daemon.wait(PATIENCE).success());
+    wait_until("the keeper to be gone", LONG_PATIENCE, || !is_alive(keeper));
+    assert!(!consumer.keeper_file().exists(), "it says who the keeper is, and there is none");
 }

@@ -7,10 +7,13 @@ mod chaos;
 mod cut_off;
 mod drain;
 mod lease;
+mod machine;
+mod node;
 mod outage;
 mod process_1;
 mod recovery;
 mod reload;
+mod results_dir;
 mod shared;
 mod state;
 
@@ -92,4 +95,20 @@ fn assert_completed(record: &Value, attempt: u32) {
 fn assert_lost(record: &Value) {
     assert_eq!((&record["status"], &record["reason"]), (&json!("failed"), &json!("lost")), "{record}");
     assert!(record["message"].as_str().is_some_and(|message| !message.is_empty()), "it does not say why: {record}");
+}
+
+/// Puts the id of another boot in place of this one's, wherever it stands in the file.
+fn replace_boot_id(path: &Path) {
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux tells its boot");
+    let (boot_id, other) = (boot_id.trim().as_bytes(), b"00000000-0000-4000-8000-000000000000");
+    let mut bytes = fs::read(path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+    let mut found = 0;
+    for at in 0..=bytes.len().saturating_sub(boot_id.len()) {
+        if bytes[at..].starts_with(boot_id) {
+            bytes[at..at + other.len()].copy_from_slice(other);
+            found += 1;
+        }
+    }
+    assert!(found > 0 && boot_id.len() == other.len(), "the boot of this machine is not in {}", path.display());
+    fs::write(path, bytes).expect("the directory of a test can be written to");
 }

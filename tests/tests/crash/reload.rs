@@ -28,7 +28,7 @@ fn settings_are_read_anew_and_jobs_go_on() {
     fs::write(edge.env_file(), &before).expect("the settings file can be written");
     set("none");
     signal(daemon.pid(), Signal::HUP);
-    daemon.wait_for_log("goes on with the old ones", PATIENCE);
+    daemon.wait_for_log("keeps the old ones", PATIENCE);
     assert!(daemon.log().contains("--max-parallel-jobs"), "it does not say which setting is wrong: {}", daemon.log());
 
     fs::write(edge.env_file(), &before).expect("the settings file can be written");

@@ -1,4 +1,5 @@
-//! A small file system over a directory of a consumer, which can be filled to the last page, or the last file.
+//! A small file system over a directory of a consumer, which can be filled to the last page, or the last file, or made
+//! read-only.
 //!
 //! It is a tmpfs in a mount namespace of its own, which an ordinary user may have. A process holds the namespace, so
 //! that the files outlive the daemon; daemons are started into it, and tests look into it through that process.
@@ -105,6 +106,18 @@ impl Disk {
             let path = entry.expect("a directory can be read to its end").path();
             fs::remove_file(path).expect("a filler can be removed");
         }
+    }
+
+    /// Makes it read-only (`ro`), as a file system does by itself that has met an error, or not (`rw`).
+    pub(super) fn remount(&self, mode: &str) {
+        let target = self.holder.pid().to_string();
+        let mut remount = command(&tool("nsenter"), Path::new("/"));
+        remount.args(["--target", &target, "--user", "--mount", "--preserve-credentials", "mount", "-o"]);
+        remount.arg(format!("remount,{mode}")).arg(&self.over);
+        // Somebody may be writing at this moment, the heart for example.
+        wait_until(&format!("a file system that is {mode}"), PATIENCE, || {
+            remount.output().expect("nsenter can be started").status.success()
+        });
     }
 
     fn filler(&self) -> PathBuf {

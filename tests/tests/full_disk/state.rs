@@ -13,8 +13,8 @@ use super::disk::{Disk, Left};
 use super::jobs::{Jobs, has_record, submit, wait_for_results};
 use super::{LONG_PATIENCE, at_once};
 
-/// How long a daemon is given that is started while the disk is still full.
-const SECOND_TRY: Duration = Duration::from_millis(700);
+/// What a daemon or its keeper says that has met the full disk, besides [`tells_of_full_disk`].
+const HELD_UP: [&str; 2] = ["cannot be reached", "does not take the journal of the keeper"];
 
 /// A daemon that is started again when it has stopped, as a service is.
 struct Service<'a> {
@@ -43,6 +43,16 @@ impl<'a> Service<'a> {
     fn start_again(&mut self) {
         self.log.push_str(&self.daemon.log());
         self.daemon = self.disk.start(self.consumer);
+    }
+
+    /// Starts it again while the disk is still full, and waits until it has met that, or has done all the same.
+    fn try_again(&mut self, is_done: impl Fn() -> bool) {
+        self.start_again();
+        wait_until("the full disk to be met once more", PATIENCE, || {
+            let log = self.daemon.log();
+            let met = tells_of_full_disk(&log) || HELD_UP.iter().any(|words| log.contains(words));
+            met || self.has_stopped() || is_done()
+        });
     }
 
     fn tend(&mut self) {
@@ -80,8 +90,7 @@ fn start_with(left: Left) -> String {
     });
     // To try again without room does no harm.
     if service.has_stopped() {
-        service.start_again();
-        service.daemon.wait_within(SECOND_TRY);
+        service.try_again(|| has_record(&results, &submitted[0]));
     }
     disk.clear();
     wait_for_results(&edge, &results, &submitted, || service.tend());
@@ -135,17 +144,15 @@ fn work_with(left: Left) -> Option<Stopped> {
     wait_for_results(&edge, &results, &submitted, || assert!(!service.has_stopped(), "there is room"));
     disk.fill(left);
     submitted.extend((1..=JOBS).map(|number| submit(&edge, number)));
-    wait_until("the full disk to be met", PATIENCE, || {
-        service.has_stopped() || submitted.iter().all(|job_id| has_record(&results, job_id))
-    });
+    let is_done = || submitted.iter().all(|job_id| has_record(&results, job_id));
+    wait_until("the full disk to be met", PATIENCE, || service.has_stopped() || is_done());
     let stopped = service.has_stopped().then(|| {
         let log = service.daemon.log();
         let count = |text: &str| log.matches(text).count() - 1;
         Stopped { begun: count("job starts"), completed: count("job completed") }
     });
     if stopped.is_some() {
-        service.start_again();
-        service.daemon.wait_within(SECOND_TRY);
+        service.try_again(is_done);
     }
     disk.clear();
     wait_for_results(&edge, &results, &submitted, || service.tend());

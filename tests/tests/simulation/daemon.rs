@@ -9,7 +9,7 @@ use protocol::JobId;
 use crate::effects::Errand;
 use crate::keeper::Keeper;
 use crate::plan::{HOUR, SECOND, Time, duration, time};
-use crate::report::kind_of;
+use crate::report::{kind_of, kind_of_effect};
 use crate::sabotage::Sabotage;
 use crate::world::{Checked, Happening, World};
 
@@ -26,8 +26,9 @@ pub(crate) struct Node {
     pub(crate) asleep_until: Time,
     pub(crate) frozen_since: Time,
     pub(crate) frozen_until: Time,
-    /// Until when it cannot run jobs.
+    /// Until when it cannot run jobs, and until when it does not see the shared files.
     pub(crate) broken_until: Time,
+    pub(crate) results_away_until: Time,
     /// What its clock adds to the true time.
     clock: Time,
     /// Is the clock set back before the next start of the daemon?
@@ -48,6 +49,8 @@ pub(crate) struct Life {
     /// The hearts of others, and since when they stand still.
     pub(crate) watched: BTreeMap<usize, (Time, Time)>,
     phases: BTreeMap<JobId, Phase>,
+    /// When what a run left behind was dealt with.
+    pub(crate) ended: Vec<Time>,
 }
 
 impl Node {
@@ -61,6 +64,7 @@ impl Node {
             frozen_since: 0,
             frozen_until: 0,
             broken_until: 0,
+            results_away_until: 0,
             clock: 0,
             clock_back: false,
             to_keeper: 0,
@@ -101,6 +105,7 @@ impl World {
             wake: None,
             watched: BTreeMap::new(),
             phases,
+            ended: Vec::new(),
         });
         self.note(format_args!("daemon {n} starts"));
         self.step(n, Event::Tick)
@@ -135,6 +140,9 @@ impl World {
                 continue;
             }
             self.report.transitions.insert((from, kind, to));
+            if from == Some(Phase::Ending) {
+                life.ended.push(self.now);
+            }
             match to {
                 Some(phase) => life.phases.insert(job_id.clone(), phase),
                 None => life.phases.remove(job_id),
@@ -147,6 +155,7 @@ impl World {
         for effect in &step.effects {
             self.note(format_args!("daemon {n}    {effect:?}"));
         }
+        self.may_begin(n, &step.effects)?;
         self.set_alarm(n, wake);
         let sabotage = self.sabotage;
         let Some(life) = &mut self.nodes[n].life else { return Ok(()) };
@@ -207,7 +216,10 @@ impl World {
             return self.crash(n);
         }
         self.commit(n, &batch.facts)?;
-        self.agree(n)?;
+        // One that exits writes down for the next one what it does not go on with.
+        if !batch.effects.iter().any(|effect| matches!(effect, Effect::Exit | Effect::Fail(_))) {
+            self.agree(n)?;
+        }
         if self.crash_now() {
             return self.crash(n);
         }
@@ -222,8 +234,14 @@ impl World {
             if self.sabotage.is_some_and(|sabotage| sabotage.forgets(fact)) {
                 continue;
             }
+            self.may_let_go(n, fact)?;
             self.nodes[n].book.apply(fact);
             self.is_true(n, fact)?;
+            match fact {
+                Fact::Acknowledged(_) => self.report.early_acks += 1,
+                Fact::Finished(job_id) => self.report.unfit += u64::from(self.plan.is_unfit(job_id)),
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -232,7 +250,8 @@ impl World {
     fn dispatch(&mut self, n: usize, effects: Vec<Effect>) -> Checked {
         let Some(life) = self.nodes[n].number() else { return Ok(()) };
         for effect in effects {
-            if self.crash_now() {
+            let kind = kind_of_effect(&effect);
+            if self.crash_around(kind, "before") {
                 return self.crash(n);
             }
             // Sabotage is to be seen from outside.
@@ -250,7 +269,7 @@ impl World {
                 }
                 self.schedule(at, Happening::Perform { node: n, life, errand });
             }
-            if self.crash_now() {
+            if self.crash_around(kind, "after") {
                 return self.crash(n);
             }
         }

@@ -89,7 +89,12 @@ impl World {
         if let Err(problem) = self.well(n) {
             return Ok(Concluded::NodeBroken(problem));
         }
-        if !self.files.holds(n, run) {
+        let taken_over = match ending {
+            // There may be no claim at all: that is why it is given up.
+            Ending::GivenUp(_) => self.files.is_with_another(n, &run.job_id),
+            Ending::Exited | Ending::CutOff(_) => !self.files.holds(n, run),
+        };
+        if taken_over {
             return Ok(Concluded::TakenOver);
         }
         self.may_conclude(n, run, ending, may_retry)?;
@@ -108,6 +113,7 @@ impl World {
                 return Ok(Concluded::NodeFailed("the runtime does not start".to_owned()));
             }
         };
+        self.report.given_up += u64::from(matches!(ending, Ending::GivenUp(_)));
         Ok(Concluded::Recorded(self.files.record(&run.job_id, run.attempt, status)))
     }
 

@@ -3,8 +3,14 @@
 use lifecycle::Event;
 
 use crate::keeper::State;
-use crate::plan::{Fault, HOUR, MINUTE, SECOND, Time};
+use crate::plan::{Fault, MINUTE, SECOND, Time};
 use crate::world::{Checked, Happening, World};
+
+/// How much longer than it may a daemon that was told to go stays at most: for commits and for what is slow.
+const LINGERS: Time = 5 * MINUTE;
+
+/// Of these effects there are so few that the dice would hardly ever have a daemon die before or after one.
+const RARE: [&str; 3] = ["unclaim", "put away", "reconciled"];
 
 impl World {
     /// A fault of the plan strikes.
@@ -33,11 +39,16 @@ impl World {
             }
             Fault::PauseNode(n, lasts) => self.freeze(n, lasts),
             Fault::BreakNode(n, lasts) => self.nodes[n].broken_until = self.now + lasts,
+            Fault::LoseResults(n, lasts) => self.nodes[n].results_away_until = self.now + lasts,
             Fault::Outage(lasts, class) => {
                 self.queues.down_until = self.queues.down_until.max(self.now + lasts);
                 self.queues.answer = class;
             }
             Fault::Drain(n) => self.signal(n, Event::Drain, self.plan.drain_timeout),
+            Fault::DrainBroken(n, lasts) => {
+                self.nodes[n].broken_until = self.now + lasts;
+                self.signal(n, Event::Drain, self.plan.drain_timeout);
+            }
             // In turns, so that the dice of the histories stay as they are.
             Fault::Stop(n) if self.now % 2 == 0 => self.signal(n, Event::HandOver, MINUTE),
             Fault::Stop(n) => self.signal(n, Event::Stop, 0),
@@ -49,18 +60,18 @@ impl World {
     fn signal(&mut self, n: usize, event: Event, patience: Time) {
         if let Some(life) = self.nodes[n].number() {
             self.schedule(self.now, Happening::Arrive { node: n, life, event });
-            self.schedule(self.now + patience + HOUR, Happening::MustBeGone { node: n, life });
+            self.schedule(self.now + patience + LINGERS, Happening::MustBeGone { node: n, life, patience });
         }
     }
 
-    pub(crate) fn must_be_gone(&mut self, n: usize, life: u64) -> Checked {
+    pub(crate) fn must_be_gone(&mut self, n: usize, life: u64, patience: Time) -> Checked {
         if self.nodes[n].number() != Some(life) {
             return Ok(());
         }
-        // It may have stood still in between.
-        let awake = self.nodes[n].asleep_until;
-        if awake + HOUR > self.now {
-            self.schedule(awake + HOUR, Happening::MustBeGone { node: n, life });
+        // It may have stood still in between, and heard of it only then.
+        let gone_by = self.nodes[n].asleep_until + patience + LINGERS;
+        if gone_by > self.now {
+            self.schedule(gone_by, Happening::MustBeGone { node: n, life, patience });
             return Ok(());
         }
         Err(format!("daemon {n} was told to go, and is still there"))
@@ -98,7 +109,20 @@ impl World {
 
     /// Does the daemon die here?
     pub(crate) fn crash_now(&mut self) -> bool {
-        let dies = !self.calm && self.crashes_left > 0 && self.rng.u32(0..self.plan.crash_one_in) == 0;
+        self.dies_one_in(self.plan.crash_one_in)
+    }
+
+    /// The same, before or after an effect of this kind.
+    pub(crate) fn crash_around(&mut self, kind: &'static str, when: &'static str) -> bool {
+        let dies = self.dies_one_in(if RARE.contains(&kind) { 4 } else { self.plan.crash_one_in });
+        if dies {
+            *self.report.died_around.entry((kind, when)).or_default() += 1;
+        }
+        dies
+    }
+
+    fn dies_one_in(&mut self, one_in: u32) -> bool {
+        let dies = !self.calm && self.crashes_left > 0 && self.rng.u32(0..one_in) == 0;
         self.crashes_left -= u32::from(dies);
         dies
     }
@@ -119,6 +143,7 @@ impl World {
         self.queues.down_until = self.now;
         for n in 0..self.nodes.len() {
             self.nodes[n].broken_until = self.now;
+            self.nodes[n].results_away_until = self.now;
             self.crash(n)?;
         }
         Ok(())

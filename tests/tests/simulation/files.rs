@@ -36,6 +36,11 @@ impl Files {
         self.claims.get(&run.job_id) == Some(&Claim { owner: Some(n), attempt: run.attempt })
     }
 
+    /// Is the directory of the job held by another node?
+    pub(crate) fn is_with_another(&self, n: usize, job_id: &JobId) -> bool {
+        self.claims.get(job_id).and_then(|claim| claim.owner).is_some_and(|owner| owner != n)
+    }
+
     /// Writes a final record, unless there is one; returns the one that stands. No two that are written are equal.
     pub(crate) fn record(&mut self, job_id: &JobId, attempt: u32, status: &str) -> String {
         self.written += 1;
@@ -48,7 +53,17 @@ impl Files {
 impl World {
     /// Whether the disk of a node takes anything.
     pub(crate) fn well(&self, n: usize) -> Result<(), String> {
-        if self.nodes[n].broken_until > self.now { Err("the disk is full".to_owned()) } else { Ok(()) }
+        if self.nodes[n].broken_until > self.now { Err("the disk is full".to_owned()) } else { self.can_see(n) }
+    }
+
+    /// Whether a node sees the files that all share.
+    fn can_see(&self, n: usize) -> Result<(), String> {
+        if self.nodes[n].results_away_until > self.now { Err("it is not mounted".to_owned()) } else { Ok(()) }
+    }
+
+    /// Does something go wrong with a claim that should not?
+    fn stumbles(&mut self) -> bool {
+        !self.calm && self.rng.u8(0..100) < self.plan.stumbles
     }
 
     pub(crate) fn claim(&mut self, n: usize, job_id: &JobId, last_attempt: u32, rerunnable: bool) -> Claimed {
@@ -63,6 +78,20 @@ impl World {
         if let Some(record) = self.files.records.get(job_id) {
             return Claimed::Finished(record.clone());
         }
+        let cursed = self.plan.is_cursed_on(n, job_id);
+        if cursed && self.rng.bool() {
+            return Claimed::NodeBroken("the job directory cannot be made".to_owned());
+        }
+        let claimed = self.take(n, job_id, last_attempt, rerunnable);
+        if cursed || self.stumbles() {
+            // What was made stays as it is.
+            self.report.half_claims += u64::from(matches!(claimed, Claimed::Ours(_)));
+            return Claimed::NodeBroken("the job directory cannot be filled".to_owned());
+        }
+        claimed
+    }
+
+    fn take(&mut self, n: usize, job_id: &JobId, last_attempt: u32, rerunnable: bool) -> Claimed {
         let found = self.files.claims.get(job_id).copied();
         let next = found.map_or(0, |claim| claim.attempt).max(last_attempt) + 1;
         let attempt = match found {
@@ -91,18 +120,27 @@ impl World {
 
     /// Gives a claim up. It is no trouble if the job was taken over before.
     pub(crate) fn unclaim(&mut self, n: usize, run: &Run) -> Checked<Result<(), String>> {
-        if let Err(problem) = self.well(n) {
-            return Ok(Err(problem));
-        }
         if self.nodes[n].keeper.is_alive(run) {
             return Err(format!("daemon {n} gives the claim for {run} up, which goes on"));
         }
-        if self.files.holds(n, run)
+        // A directory can be removed from a full disk. One that had an earlier attempt stays, and is written to.
+        let stays = self.files.claims.get(&run.job_id).is_some_and(|claim| claim.attempt > 1);
+        let possible = if stays { self.well(n) } else { self.can_see(n) };
+        if possible.is_err() {
+            return Ok(possible);
+        }
+        if self.stumbles() {
+            return Ok(Err("the claim cannot be given up".to_owned()));
+        }
+        // One that failed may stand for a later attempt than the daemon was told.
+        if self.sabotage != Some(Sabotage::KeepClaim)
             && let Some(claim) = self.files.claims.get_mut(&run.job_id)
+            && claim.owner == Some(n)
+            && claim.attempt >= run.attempt
         {
             claim.owner = None;
         }
-        Ok(Ok(()))
+        Ok(if self.stumbles() { Err("it is not known whether the claim is given up".to_owned()) } else { Ok(()) })
     }
 
     /// The number that the keeper of a node writes: it grows while the keeper lives and the node is not paused.

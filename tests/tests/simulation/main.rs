@@ -1,20 +1,25 @@
 //! Random histories in virtual time on the real `lifecycle` and the real queue model of `edge`: several daemons, one
 //! queue and one shared file system; crashes before and after every effect and every commit, lost requests and lost
-//! responses, duplicates, reordering, reboots, keepers that die, pauses, outages, broken nodes, clocks set back.
+//! responses, duplicates, reordering, reboots, keepers that die, pauses, outages, broken nodes, clocks set back; claims
+//! that fail halfway, jobs that cannot be claimed on one node, results that the queue refuses for a time or for ever.
 //!
 //! After every step the lifecycle and the queue check themselves, each effect is checked against what is on disk, and
 //! the world checks the promises from outside, in books of its own (`promises.rs`). A seed gives the same history each
 //! time.
 //!
 //! `HPC_QUEUE_SIM_SEEDS=0..100000 cargo test -p hpc-queue-tests --test simulation` runs more of them. A seed that fails
-//! prints the end of its history, and becomes a named test in `seeds.rs`. `sabotage.rs` shows that the simulation
-//! bites.
+//! prints the end of its history, and becomes a named test in `seeds.rs`, which is empty as long as no history of the
+//! present world has failed: a change of the world is another history for each seed. `sabotage.rs` shows that the
+//! simulation bites.
 //!
 //! Out of scope: how effects are carried out by the real daemon; the world carries them out as their documentation
-//! says. It assumes of the real keeper and the real file system: requests to the keeper and its messages stay in order;
-//! it begins no run whose claim is not its daemon's any more, and tells that it has ended; after a pause it ends the
-//! runs that were taken over; after a reboot it says that its list is not complete until all that was to run is
-//! settled.
+//! says; and `Effect::End`, because the keepers of the world hold no run that nobody knows.
+//!
+//! It assumes of the real keeper and the real file system: requests to the keeper and its messages stay in order; it
+//! begins no run whose claim is not its daemon's any more, and tells that it has ended; after a pause it ends the runs
+//! that were taken over; after a reboot it says that its list is not complete until all that was to run is settled. A
+//! claim that is given up goes, whatever attempt it stands for. A job that is given up gets its record unless another
+//! node holds it, even if it was never claimed here.
 
 mod daemon;
 mod effects;
@@ -30,11 +35,32 @@ mod seeds;
 mod world;
 
 use report::Report;
-use world::history;
+use sabotage::{Kind, Sabotage};
+use world::{history, quiet_history};
 
 /// How many histories are run as a rule. They are of minutes up to the 335th; then follow those of hours, days and
 /// weeks.
 const SEEDS: u64 = 800;
+
+/// Histories of several daemons with jobs of several of the longest leases, by construction.
+pub(crate) const SEEDS_OF_MANY_LEASES: [u64; 2] = [397, 398];
+
+/// The effects before and after which a daemon must have died in some history.
+const EFFECTS: [&str; 13] = [
+    "probe",
+    "observe",
+    "reconciled",
+    "pull",
+    "recall",
+    "claim",
+    "unclaim",
+    "start",
+    "conclude",
+    "forget",
+    "put away",
+    "publish",
+    "settle",
+];
 
 /// One history without sabotage. It panics with the end of the history if a promise is broken.
 pub(crate) fn keeps_the_promises(seed: u64) -> Report {
@@ -71,5 +97,46 @@ fn every_history_keeps_the_promises() {
         assert!(total.crashes > SEEDS, "hardly anything crashed: {total}");
         assert!(total.taken_over > 0, "no claim was taken over: {total}");
         assert!(total.cut_off > 0, "no run was cut off: {total}");
+        assert!(total.half_claims > 0, "no claim failed and stood: {total}");
+        assert!(total.given_up > 0, "no job was given up: {total}");
+        assert!(total.refusals > 0, "no result was refused: {total}");
+        assert!(total.unfit > 0, "no result was given up: {total}");
+        assert!(total.many_leases > 0, "no run was longer than several of the longest leases: {total}");
+        assert!(total.long_outages > 0, "no run of days had an outage of a week: {total}");
+        for kind in EFFECTS {
+            for when in ["before", "after"] {
+                assert!(total.died_around.contains_key(&(kind, when)), "no daemon died {when} {kind}: {total}");
+            }
+        }
+    }
+}
+
+#[test]
+fn when_nothing_goes_wrong_each_message_is_delivered_once() {
+    let mut total = Report::default();
+    // Of minutes, of hours, of days, of weeks.
+    for seed in (0..20).chain(335..340).chain(395..400) {
+        match quiet_history(seed, None, false) {
+            Ok(report) => total.add(report),
+            Err(untold) => {
+                let violation = quiet_history(seed, None, true).err().unwrap_or(untold);
+                panic!("where nothing goes wrong: {violation}");
+            }
+        }
+    }
+    assert!(total.early_acks > 0, "no job was longer than its lease: {total}");
+    assert_eq!(total.crashes + total.taken_over + total.cut_off, 0, "something went wrong: {total}");
+}
+
+#[test]
+fn a_seed_gives_the_same_history_each_time() {
+    for seed in [0, 1, 2, 40, 335] {
+        let told = |sabotage| match history(seed, sabotage, true) {
+            Ok(report) => format!("{report:?}"),
+            Err(violation) => violation.to_string(),
+        };
+        for sabotage in [None, Some(Sabotage::Forget(Kind::Launching))] {
+            assert_eq!(told(sabotage), told(sabotage), "seed {seed}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use lifecycle::Settings;
-use protocol::{FailureClass, JobId};
+use protocol::{FailureClass, JobId, timestamp_from_millis};
 
 /// Milliseconds since the Unix epoch, or a number of milliseconds.
 pub(crate) type Time = i64;
@@ -21,7 +21,10 @@ pub(crate) const DAY: Time = 24 * HOUR;
 pub(crate) const START: Time = 1_800_000_000_000;
 
 /// What a pull may lease its messages for.
-const LEASES: [Time; 6] = [3 * SECOND, 20 * SECOND, 2 * MINUTE, 10 * MINUTE, HOUR, 12 * HOUR];
+const LEASES: [Time; 6] = [3 * SECOND, 20 * SECOND, 2 * MINUTE, 10 * MINUTE, HOUR, LEASE_MAX];
+
+/// The longest lease that the queue service grants.
+pub(crate) const LEASE_MAX: Time = 12 * HOUR;
 
 /// A job that is submitted.
 #[derive(Debug)]
@@ -41,8 +44,9 @@ impl Job {
     /// The body of its messages.
     pub(crate) fn body(&self) -> String {
         let Self { job_id, retries, rerunnable, readable, .. } = self;
-        let v = if *readable { 1 } else { 2 };
-        format!(r#"{{"v":{v},"job_id":"{job_id}","task":"t","retries":{retries},"rerunnable":{rerunnable}}}"#)
+        let (v, sent) = (if *readable { 1 } else { 2 }, timestamp_from_millis(self.sent[0]));
+        let terms = format!(r#""retries":{retries},"rerunnable":{rerunnable}"#);
+        format!(r#"{{"v":{v},"job_id":"{job_id}","task":"t","created_at":"{sent}",{terms}}}"#)
     }
 }
 
@@ -63,10 +67,14 @@ pub(crate) enum Fault {
     PauseDaemon(usize, Time),
     /// The whole node stands still.
     PauseNode(usize, Time),
-    /// The node cannot run jobs.
+    /// The node cannot run jobs: the disk is full.
     BreakNode(usize, Time),
+    /// What the nodes share is not there on this one.
+    LoseResults(usize, Time),
     /// SIGTERM.
     Drain(usize),
+    /// SIGTERM, and in the same moment the disk is full.
+    DrainBroken(usize, Time),
     /// A second SIGTERM at once.
     Stop(usize),
     /// The queue service cannot be reached, or answers like this.
@@ -98,11 +106,22 @@ pub(crate) struct Plan {
     pub(crate) crash_one_in: u32,
     /// How many of a hundred requests to the queue are lost, and how many of their answers.
     pub(crate) lost: u8,
+    /// How many of a hundred claims fail although they stand then. When one is given up, so many fail before that is
+    /// done, and so many after it.
+    pub(crate) stumbles: u8,
+    /// A job that cannot be claimed on one of the nodes, ever, and that node.
+    pub(crate) cursed: Option<(JobId, usize)>,
+    /// A job whose result the queue never takes.
+    pub(crate) unfit: Option<JobId>,
+    /// From when to when the queue takes no result at all. This comes once: a result that is refused twice while others
+    /// were taken in between counts as one that is unfit.
+    pub(crate) refusal: Option<(Time, Time)>,
     poll_max: Time,
     retry_delay: Time,
 }
 
-/// The lengths that belong together.
+/// The lengths that belong together, and what the dice do not decide.
+#[derive(Debug, Clone, Copy)]
 struct Scale {
     span: Time,
     short: Time,
@@ -110,46 +129,71 @@ struct Scale {
     long: Time,
     poll_max: Time,
     stale: Time,
-    /// The longest outage.
-    outage: Time,
+    /// The shortest outage and the longest. There is one for certain if the shortest is of days.
+    outage: (Time, Time),
+    /// How many daemons at least and at most.
+    daemons: (usize, usize),
+    /// What a pull leases its messages for, if it is not left to the dice.
+    lease: Option<Time>,
+    /// Is there a job that one of the nodes can never claim?
+    cursed: bool,
 }
+
+const MINUTES: Scale = Scale {
+    span: HOUR,
+    short: 10 * MINUTE,
+    long: 0,
+    poll_max: 30 * SECOND,
+    stale: 30 * SECOND,
+    outage: (SECOND, 15 * MINUTE),
+    daemons: (1, 3),
+    lease: None,
+    cursed: false,
+};
+
+const HOURS: Scale = Scale {
+    span: 12 * HOUR,
+    short: 2 * HOUR,
+    poll_max: 10 * MINUTE,
+    stale: 5 * MINUTE,
+    outage: (SECOND, 3 * HOUR),
+    ..MINUTES
+};
+
+const DAYS: Scale = Scale {
+    span: 4 * DAY,
+    short: HOUR,
+    long: 4 * DAY,
+    poll_max: HOUR,
+    stale: 30 * MINUTE,
+    outage: (SECOND, 12 * HOUR),
+    ..MINUTES
+};
+
+const WEEKS: Scale = Scale {
+    span: 11 * DAY,
+    short: 30 * MINUTE,
+    long: 2 * DAY,
+    poll_max: HOUR,
+    stale: 30 * MINUTE,
+    outage: (8 * DAY, 10 * DAY),
+    daemons: (2, 3),
+    ..MINUTES
+};
 
 impl Scale {
     /// Most histories are of minutes: they are the fastest, and the dice find most in them.
     fn of(seed: u64) -> Self {
         match seed % 400 {
-            399 => Self {
-                span: 11 * DAY,
-                short: 30 * MINUTE,
-                long: 0,
-                poll_max: HOUR,
-                stale: 30 * MINUTE,
-                outage: 10 * DAY,
-            },
-            395..=398 => Self {
-                span: 4 * DAY,
-                short: HOUR,
-                long: 4 * DAY,
-                poll_max: HOUR,
-                stale: 30 * MINUTE,
-                outage: 12 * HOUR,
-            },
-            335..=394 => Self {
-                span: 12 * HOUR,
-                short: 2 * HOUR,
-                long: 0,
-                poll_max: 10 * MINUTE,
-                stale: 5 * MINUTE,
-                outage: 3 * HOUR,
-            },
-            _ => Self {
-                span: HOUR,
-                short: 10 * MINUTE,
-                long: 0,
-                poll_max: 30 * SECOND,
-                stale: 30 * SECOND,
-                outage: 15 * MINUTE,
-            },
+            399 => WEEKS,
+            // Jobs of several of the longest leases, with somebody else to take them.
+            397 | 398 => Self { lease: Some(LEASE_MAX), daemons: (2, 3), ..DAYS },
+            395 | 396 => DAYS,
+            335..=394 => HOURS,
+            // Nobody else can run the job; and perhaps somebody can.
+            40 | 200 => Self { cursed: true, daemons: (1, 1), ..MINUTES },
+            120 | 280 => Self { cursed: true, ..MINUTES },
+            _ => MINUTES,
         }
     }
 }
@@ -158,22 +202,28 @@ impl Plan {
     /// The plan of a seed.
     pub(crate) fn new(seed: u64, rng: &mut Rng) -> Self {
         let scale = Scale::of(seed);
-        let daemons = rng.usize(1..=3);
+        let daemons = rng.usize(scale.daemons.0..=scale.daemons.1);
         let long_jobs = if scale.long > 0 { rng.usize(1..=2) } else { 0 };
-        let jobs = (0..rng.usize(3..=10)).map(|no| job(no, no < long_jobs, &scale, rng)).collect();
+        let jobs: Vec<Job> = (0..rng.usize(3..=10)).map(|no| job(no, no < long_jobs, &scale, rng)).collect();
         let nonsense = (0..rng.usize(0..=1)).map(|_| START + rng.i64(0..=scale.span / 4)).collect();
         let mut faults: Vec<(Time, Fault)> = (0..rng.usize(0..=8))
             .map(|_| (START + rng.i64(0..=scale.span * 9 / 10), fault(&scale, daemons, rng)))
             .collect();
         faults.extend(outages(&scale, rng));
+        let drawn = LEASES[rng.usize(..LEASES.len())];
+        let cursed = jobs.iter().find(|job| job.readable && scale.cursed).map(|job| job.job_id.clone());
+        let unfit = if rng.u8(0..16) == 0 { rng.choice(&jobs).map(|job| job.job_id.clone()) } else { None };
         Self {
             daemons,
             slots: long_jobs + rng.usize(1..=3),
             batch_size: rng.usize(1..=5),
-            lease: LEASES[rng.usize(..LEASES.len())],
+            lease: scale.lease.unwrap_or(drawn),
             stale: scale.stale,
             away: scale.span / 40,
             drain_timeout: scale.span / 60,
+            cursed: cursed.map(|job_id| (job_id, rng.usize(..daemons))),
+            unfit,
+            refusal: (rng.u8(0..6) == 0).then(|| refusal(&scale, rng)),
             jobs,
             nonsense,
             faults,
@@ -182,9 +232,40 @@ impl Plan {
             crashes: rng.u32(0..=6),
             crash_one_in: [60, 200, 800][rng.usize(..3)],
             lost: [0, 3, 10][rng.usize(..3)],
+            stumbles: [0, 0, 10][rng.usize(..3)],
             poll_max: scale.poll_max,
             retry_delay: [SECOND, 20 * SECOND, 5 * MINUTE][rng.usize(..3)],
         }
+    }
+
+    /// The same without anything that goes wrong. The lease is one that the delays of the world do not use up.
+    pub(crate) fn quiet(self) -> Self {
+        let lease = self.lease.max(10 * MINUTE);
+        Self { faults: Vec::new(), cursed: None, unfit: None, lease, calm: START, ..self }
+    }
+
+    /// Is this the job whose result the queue never takes?
+    pub(crate) fn is_unfit(&self, job_id: &JobId) -> bool {
+        self.unfit.as_ref() == Some(job_id)
+    }
+
+    /// Is this the job that can never be claimed, whichever node that concerns?
+    pub(crate) fn is_cursed(&self, job_id: &JobId) -> bool {
+        self.cursed.as_ref().is_some_and(|(cursed, _)| cursed == job_id)
+    }
+
+    /// Can this node never claim this job?
+    pub(crate) fn is_cursed_on(&self, n: usize, job_id: &JobId) -> bool {
+        self.cursed.as_ref().is_some_and(|(cursed, node)| cursed == job_id && *node == n)
+    }
+
+    /// The longest outage of the queue.
+    pub(crate) fn longest_outage(&self) -> Time {
+        let lasts = |(_, fault): &(Time, Fault)| match fault {
+            Fault::Outage(lasts, _) => *lasts,
+            _ => 0,
+        };
+        self.faults.iter().map(lasts).max().unwrap_or(0)
     }
 
     /// The settings of every daemon.
@@ -236,22 +317,32 @@ fn fault(scale: &Scale, daemons: usize, rng: &mut Rng) -> Fault {
         6 => Fault::RunVanishes(node),
         7 => Fault::PauseDaemon(node, pause),
         8..=10 => Fault::PauseNode(node, pause),
-        11 => Fault::BreakNode(node, rng.i64(SECOND..=scale.span / 16)),
+        11 => {
+            let lasts = rng.i64(SECOND..=scale.span / 16);
+            if rng.bool() { Fault::BreakNode(node, lasts) } else { Fault::LoseResults(node, lasts) }
+        }
+        12 if rng.bool() => Fault::DrainBroken(node, rng.i64(SECOND..=MINUTE)),
         12 => Fault::Drain(node),
         _ => Fault::Stop(node),
     }
 }
 
+fn refusal(scale: &Scale, rng: &mut Rng) -> (Time, Time) {
+    let from = START + rng.i64(0..=scale.span / 2);
+    (from, from + rng.i64(SECOND..=scale.span / 2))
+}
+
 fn outages(scale: &Scale, rng: &mut Rng) -> Vec<(Time, Fault)> {
-    if scale.outage > DAY {
+    let (shortest, longest) = scale.outage;
+    if shortest >= DAY {
         let at = START + rng.i64(0..=scale.span / 12);
-        let lasts = rng.i64(DAY..=scale.outage);
+        let lasts = rng.i64(shortest..=longest);
         return vec![(at, Fault::Outage(lasts, answer(true, rng)))];
     }
     let count = rng.usize(0..=4) / 2;
     let one = |_| {
         let at = START + rng.i64(0..=scale.span * 9 / 10);
-        let lasts = rng.i64(SECOND..=scale.outage);
+        let lasts = rng.i64(shortest..=longest);
         (at, Fault::Outage(lasts, answer(lasts > HOUR, rng)))
     };
     (0..count).map(one).collect()

@@ -1,16 +1,28 @@
 //! The promises, as they are seen from outside, in books of the world's own.
 
-use lifecycle::{Ending, Fact, Phase, Run, Stage};
+use lifecycle::{Effect, Ending, Entry, Fact, Phase, Run, Stage};
 use protocol::JobId;
 
 use crate::keeper::{Outcome, State};
-use crate::plan::{Job, Time};
+use crate::plan::{DAY, HOUR, Job, LEASE_MAX, Time, time};
 use crate::queues::Sent;
 use crate::world::{Checked, World};
+
+/// How old a message may be when a daemon lets go of its job. The queue may forget it after a day. A daemon may stand
+/// still for hours between its decision and the fact.
+const LETS_GO_AGE_MAX: Time = 20 * HOUR;
+
+/// How often a node fails a job at least before it gives the job up.
+const GIVES_UP_AFTER: u32 = 30;
+
+/// How long all other jobs may take, after the last fault, when there is one that cannot be claimed somewhere.
+const CURSE_PATIENCE: Time = DAY;
 
 /// What the world knows of a job.
 #[derive(Debug)]
 pub(crate) struct Known {
+    /// When it was sent first.
+    sent: Time,
     lasts: Time,
     retries: u32,
     rerunnable: bool,
@@ -31,6 +43,7 @@ pub(crate) struct Known {
 impl Known {
     pub(crate) fn new(job: &Job) -> Self {
         Self {
+            sent: job.sent[0],
             lasts: job.lasts,
             retries: job.retries,
             rerunnable: job.rerunnable,
@@ -85,6 +98,9 @@ impl World {
         }
         job.begun = run.attempt;
         self.report.runs += 1;
+        let shared = self.plan.daemons > 1 && self.plan.lease == LEASE_MAX;
+        self.report.many_leases += u64::from(shared && job.lasts >= 2 * LEASE_MAX);
+        self.report.long_outages += u64::from(job.lasts >= DAY / 2 && self.plan.longest_outage() >= 7 * DAY);
         Ok(job.lasts)
     }
 
@@ -119,6 +135,8 @@ impl World {
     pub(crate) fn may_conclude(&self, n: usize, run: &Run, ending: &Ending, may_retry: bool) -> Checked {
         let kept = self.nodes[n].keeper.runs.get(run);
         let state = kept.map(|kept| kept.state);
+        let entry = self.nodes[n].book.entry(&run.job_id);
+        let failures = entry.map(|entry| entry.failures).unwrap_or_default();
         if state == Some(State::Alive) {
             return Err(format!("daemon {n} concludes {run} ({ending:?}), which goes on"));
         }
@@ -129,13 +147,20 @@ impl World {
             Ending::CutOff(_) if state == Some(State::Ended) => {
                 return Err(format!("daemon {n} takes {run} for lost; the keeper knows how it ended: {kept:?}"));
             }
-            Ending::GivenUp(_) if kept.is_some_and(|kept| kept.outcome != Outcome::NodeFailed) => {
+            Ending::GivenUp(_) if failures.node < GIVES_UP_AFTER => {
+                return Err(format!("daemon {n} gives {run} up after {} failures of the node", failures.node));
+            }
+            // If it was not launched, its claims have failed.
+            Ending::GivenUp(_)
+                if entry.is_some_and(|entry| entry.stage == Stage::Launching)
+                    && kept.is_some_and(|kept| kept.outcome != Outcome::NodeFailed) =>
+            {
                 return Err(format!("daemon {n} blames the node for {run}; the keeper has {kept:?}"));
             }
             _ => {}
         }
         let retries = self.jobs.get(&run.job_id).map_or(0, |job| job.retries);
-        let used = self.nodes[n].book.entry(&run.job_id).map_or(0, |entry| entry.failures.task);
+        let used = failures.task;
         if may_retry && used >= retries {
             return Err(format!("daemon {n} would retry {run} after {used} failures; the job allows {retries}"));
         }
@@ -159,13 +184,59 @@ impl World {
         Ok(())
     }
 
+    /// May a daemon begin what it is about to? Not while its node is broken or it drains, and no more is pulled than
+    /// what will find a slot soon.
+    pub(crate) fn may_begin(&self, n: usize, effects: &[Effect]) -> Checked {
+        let Some(life) = &self.nodes[n].life else { return Ok(()) };
+        let state = &life.lifecycle;
+        for effect in effects {
+            let begins = matches!(effect, Effect::Pull(_) | Effect::Claim { .. } | Effect::Start(_));
+            if begins && (state.draining() || state.node_problem().is_some()) {
+                return Err(format!("daemon {n}: {effect:?}, and it drains, or its node is broken"));
+            }
+            let Effect::Pull(count) = effect else { continue };
+            let early = [Phase::Asked, Phase::Claiming, Phase::Ready];
+            let begun = state.jobs().filter(|held| early.contains(&held.1)).count();
+            let recent = life.ended.iter().filter(|at| self.now - **at <= time(lifecycle::AHEAD)).count();
+            let room = self.plan.slots.saturating_sub(state.running()) + recent.min(self.plan.batch_size);
+            if begun + count > room {
+                return Err(format!("daemon {n} asks for {count}, has {begun} on their way, and room for {room}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// May a daemon let go of a job? Asked before the fact is on its disk, which knows nothing of the job after that.
+    pub(crate) fn may_let_go(&self, n: usize, fact: &Fact) -> Checked {
+        let Fact::Released(job_id) = fact else { return Ok(()) };
+        let Some(entry) = self.nodes[n].book.entry(job_id) else { return Ok(()) };
+        let claim = self.files.claims.get(job_id);
+        if claim.is_some_and(|claim| claim.owner == Some(n)) {
+            return Err(format!("daemon {n} lets go of {job_id} and keeps its claim, so nobody else can have it"));
+        }
+        let later = |attempt: u32| entry.attempt > 0 && attempt > entry.attempt;
+        if claim.is_some_and(|claim| claim.owner.is_some() || later(claim.attempt)) {
+            // It was taken over.
+            return Ok(());
+        }
+        if entry.failures.task + entry.failures.cut_off > 0 {
+            return Err(format!("daemon {n} lets go of {job_id}, whose failures are forgotten with it: {entry:?}"));
+        }
+        if self.jobs.get(job_id).is_some_and(|job| self.now - job.sent > LETS_GO_AGE_MAX) {
+            return Err(format!("daemon {n} lets go of {job_id}, whose message the queue may forget soon"));
+        }
+        Ok(())
+    }
+
     /// A fact is on the disk of a daemon.
     pub(crate) fn is_true(&self, n: usize, fact: &Fact) -> Checked {
         match fact {
             Fact::Recorded(job_id, record) if self.files.records.get(job_id) != Some(record) => {
                 Err(format!("daemon {n} records {record}, which is not the final record of {job_id}"))
             }
-            Fact::Finished(job_id) if self.jobs.get(job_id).is_none_or(|job| job.published.is_none()) => {
+            Fact::Finished(job_id)
+                if self.jobs.get(job_id).is_none_or(|job| job.published.is_none()) && !self.plan.is_unfit(job_id) =>
+            {
                 Err(format!("daemon {n} has done with {job_id}, and nothing was published"))
             }
             Fact::Released(job_id) if !self.is_held(job_id) && !self.queues.holds(job_id) => {
@@ -195,9 +266,13 @@ impl World {
         if let Some(entry) = node.book.entries.iter().find(|entry| life.lifecycle.phase_of(&entry.job_id).is_none()) {
             return Err(format!("daemon {n} does not know any more what is on its disk: {entry:?}"));
         }
-        for held in life.lifecycle.jobs() {
-            if held.1 != Phase::Asked && node.book.entry(held.0).is_none() {
+        for held in life.lifecycle.jobs().filter(|held| held.1 != Phase::Asked) {
+            let Some(entry) = node.book.entry(held.0) else {
                 return Err(format!("daemon {n} holds {held:?}, which is not on its disk"));
+            };
+            // Sabotage is to be seen from outside.
+            if self.sabotage.is_none() && !tells(entry, held.1, held.2) {
+                return Err(format!("daemon {n} holds {held:?}, and its disk says {entry:?}"));
             }
         }
         Ok(())
@@ -212,13 +287,18 @@ impl World {
             if !self.files.records.contains_key(job_id) {
                 return Some(format!("{job_id} has no final record"));
             }
-            if job.published.is_none() {
+            if job.published.is_none() && !self.plan.is_unfit(job_id) {
                 return Some(format!("the result of {job_id} was not published"));
             }
         }
         for (n, node) in self.nodes.iter().enumerate() {
             let Some(life) = &node.life else { return Some(format!("daemon {n} is away")) };
-            if life.lifecycle.held() > 0 || !node.book.entries.is_empty() {
+            // A result that is never taken may be owed for ever.
+            let mut held =
+                life.lifecycle.jobs().filter(|held| held.1 != Phase::Recorded || !self.plan.is_unfit(held.0));
+            let mut entries = node.book.entries.iter();
+            let owed = |entry: &Entry| matches!(entry.stage, Stage::Recorded(_)) && self.plan.is_unfit(&entry.job_id);
+            if held.next().is_some() || entries.any(|entry| !owed(entry)) {
                 let held: Vec<_> = life.lifecycle.jobs().collect();
                 return Some(format!("daemon {n} holds {held:?}, and on its disk {:?}", node.book.entries));
             }
@@ -228,4 +308,29 @@ impl World {
         }
         None
     }
+
+    /// A job that is not done although its time is over. The one that cannot be claimed somewhere may take longer.
+    pub(crate) fn is_late(&self) -> Option<String> {
+        if self.plan.cursed.is_none() || self.now <= self.plan.calm + CURSE_PATIENCE {
+            return None;
+        }
+        let may_wait = |job_id: &JobId| self.plan.is_cursed(job_id) || self.plan.is_unfit(job_id);
+        let late = self.jobs.iter().find(|(job_id, job)| job.published.is_none() && !may_wait(job_id));
+        late.map(|(job_id, _)| format!("{job_id} has no result yet, held up by one that cannot be claimed"))
+    }
+}
+
+/// Does the disk say this of a job in this phase, at this attempt?
+fn tells(entry: &Entry, phase: Phase, attempt: u32) -> bool {
+    let so_far = match phase {
+        Phase::Asked => false,
+        Phase::Waiting | Phase::Claiming | Phase::Returning => entry.stage == Stage::Accepted,
+        Phase::Ready | Phase::Running => entry.stage == Stage::Launching,
+        // It may have been given up without a run.
+        Phase::Ending => matches!(entry.stage, Stage::Accepted | Stage::Launching),
+        Phase::Recorded => matches!(entry.stage, Stage::Recorded(_)),
+    };
+    // A claim that failed is an attempt as long as the daemon lives, because part of it may stand. It was not launched.
+    let claim_failed = (entry.attempt, attempt) == (0, 1) && entry.stage != Stage::Launching;
+    so_far && (entry.attempt == attempt || claim_failed)
 }

@@ -32,6 +32,8 @@ pub(crate) struct Queues {
     /// Until when the service cannot be used, and what it says.
     pub(crate) down_until: Time,
     pub(crate) answer: FailureClass,
+    /// Does it deliver no message twice of its own accord?
+    pub(crate) orderly: bool,
 }
 
 impl Queues {
@@ -46,6 +48,7 @@ impl Queues {
             gone: Vec::new(),
             down_until: 0,
             answer: FailureClass::Unavailable,
+            orderly: false,
         }
     }
 
@@ -68,7 +71,7 @@ impl Queues {
 
     /// Mostly what the service does; sometimes in another order, or with messages that are leased already.
     fn pull(&mut self, now: Time, count: usize, lease: Time, rng: &mut Rng) -> Checked<Vec<Delivery>> {
-        let (reordered, again) = (rng.u8(..) < 60, rng.u8(..) < 15);
+        let (reordered, again) = (rng.u8(..) < 60, rng.u8(..) < 15 && !self.orderly);
         let choose = |candidates: &Candidates| {
             let mut chosen: Vec<Seq> = candidates.ready.iter().map(|message| message.seq).collect();
             if again {
@@ -156,6 +159,11 @@ impl World {
             return Ok(Err(failure));
         }
         let deliveries = self.queues.pull(self.now, count, self.plan.lease, &mut self.rng)?;
+        if self.queues.orderly
+            && let Some(again) = deliveries.iter().find(|delivery| delivery.deliveries > 1)
+        {
+            return Err(format!("nothing goes wrong, and daemon {n} gets a message once more: {}", again.body));
+        }
         if self.sabotage == Some(Sabotage::AckBeforeAccept) {
             let leases: Vec<String> = deliveries.iter().map(|delivery| delivery.lease_id.clone()).collect();
             self.settle_now(n, &leases, &[])?;
@@ -189,7 +197,12 @@ impl World {
                 return Err(format!("daemon {n} acknowledges the message of {job_id:?}, and nobody has it: {body}"));
             }
         }
-        self.queues.settle(self.now, acks, retries)?;
+        let mut acks = acks.to_vec();
+        if self.sabotage == Some(Sabotage::LoseEarlyAcks) {
+            let has_ended = |sent: Sent| sent.job_id.is_none_or(|job_id| self.files.records.contains_key(&job_id));
+            acks.retain(|lease| self.queues.leased_as(lease).is_none_or(has_ended));
+        }
+        self.queues.settle(self.now, &acks, retries)?;
         self.queue_forgot()
     }
 
@@ -208,6 +221,10 @@ impl World {
         if let Some(failure) = self.request_lost() {
             return Ok(Err(failure));
         }
+        if self.refuses(&records) {
+            self.report.refusals += 1;
+            return Ok(Err(self.failure(FailureClass::Refused)));
+        }
         if self.sabotage == Some(Sabotage::ForgetRecordBytes) {
             for (_, record) in &mut records {
                 record.push_str(&format!(" at {}", self.now));
@@ -218,6 +235,12 @@ impl World {
             self.was_published(n, &job_id, record)?;
         }
         Ok(self.response_lost().map_or(Ok(()), Err))
+    }
+
+    /// Does the queue of results refuse these? One that it never takes spoils a whole push.
+    fn refuses(&self, records: &[(JobId, String)]) -> bool {
+        let passing = self.plan.refusal.is_some_and(|(from, until)| (from..until).contains(&self.now));
+        (passing && !self.calm) || records.iter().any(|(job_id, _)| self.plan.is_unfit(job_id))
     }
 
     /// A request that does not reach the service, or that it does not carry out.

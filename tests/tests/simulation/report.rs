@@ -1,9 +1,9 @@
 //! What came out of histories: counts and transitions, or the promise that was broken.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use lifecycle::{Claimed, Concluded, Event, Phase};
+use lifecycle::{Claimed, Concluded, Effect, Event, Phase};
 
 /// A change of a job's phase that was seen from outside: from, by which event, to. `None` is a job that is not held.
 pub(crate) type Transition = (Option<Phase>, &'static str, Option<Phase>);
@@ -21,6 +21,21 @@ pub(crate) struct Report {
     pub(crate) taken_over: u64,
     /// Runs that were cut off.
     pub(crate) cut_off: u64,
+    /// Claims that failed and stood all the same.
+    pub(crate) half_claims: u64,
+    /// Jobs that were given up because their node failed them too often.
+    pub(crate) given_up: u64,
+    /// Deliveries that were acknowledged while their jobs went on.
+    pub(crate) early_acks: u64,
+    /// Pushes of results that the queue refused, and results that were given up for that.
+    pub(crate) refusals: u64,
+    pub(crate) unfit: u64,
+    /// Runs longer than two of the longest leases, where another daemon could have got their messages.
+    pub(crate) many_leases: u64,
+    /// Runs of half a day and more in a history with an outage of a week and more.
+    pub(crate) long_outages: u64,
+    /// How often a daemon died "before" or "after" an effect of a kind.
+    pub(crate) died_around: BTreeMap<(&'static str, &'static str), u64>,
     /// Every change of a phase that was seen. A phase that is entered and left in one step is not seen.
     pub(crate) transitions: BTreeSet<Transition>,
 }
@@ -33,18 +48,32 @@ impl Report {
         self.crashes += other.crashes;
         self.taken_over += other.taken_over;
         self.cut_off += other.cut_off;
+        self.half_claims += other.half_claims;
+        self.given_up += other.given_up;
+        self.early_acks += other.early_acks;
+        self.refusals += other.refusals;
+        self.unfit += other.unfit;
+        self.many_leases += other.many_leases;
+        self.long_outages += other.long_outages;
+        for (around, times) in other.died_around {
+            *self.died_around.entry(around).or_default() += times;
+        }
         self.transitions.extend(other.transitions);
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { steps, runs, crashes, taken_over, cut_off, transitions } = self;
+        let Self { steps, runs, crashes, taken_over, cut_off, half_claims, given_up, early_acks, .. } = self;
+        let Self { refusals, unfit, many_leases, long_outages, died_around, transitions, .. } = self;
         let seen = transitions.len();
         write!(
             f,
             "{steps} steps, {runs} runs, {crashes} ends of daemons, {taken_over} claims taken over, \
-             {cut_off} runs cut off, {seen} transitions"
+             {cut_off} runs cut off, {half_claims} claims that failed and stood, {given_up} jobs given up, \
+             {early_acks} early acknowledgements, {refusals} refusals of results, {unfit} results given up, \
+             {many_leases} runs of many leases, {long_outages} long runs in long outages, {seen} transitions; \
+             ends around effects: {died_around:?}"
         )
     }
 }
@@ -67,6 +96,28 @@ impl fmt::Display for Violation {
         }
         let Self { seed, what, .. } = self;
         write!(f, "seed {seed}: {what}\nto see it again: HPC_QUEUE_SIM_SEEDS={seed}; then name it in seeds.rs")
+    }
+}
+
+/// The name of an effect in [`Report::died_around`].
+pub(crate) fn kind_of_effect(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Probe => "probe",
+        Effect::Observe => "observe",
+        Effect::Reconciled => "reconciled",
+        Effect::Pull(_) => "pull",
+        Effect::Recall(_) => "recall",
+        Effect::Claim { .. } => "claim",
+        Effect::Unclaim(_) => "unclaim",
+        Effect::Start(_) => "start",
+        Effect::Conclude { .. } => "conclude",
+        Effect::End(_) => "end",
+        Effect::Forget(_) => "forget",
+        Effect::PutAway { .. } => "put away",
+        Effect::Publish(_) => "publish",
+        Effect::Settle { .. } => "settle",
+        Effect::Say(_) => "say",
+        Effect::Exit | Effect::Fail(_) => "exit",
     }
 }
 

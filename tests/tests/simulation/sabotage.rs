@@ -5,7 +5,7 @@
 
 use lifecycle::Fact;
 
-use crate::world::history;
+use crate::world::{history, quiet_history};
 
 /// What is done wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,10 @@ pub(crate) enum Sabotage {
     RestartInsteadOfObserve,
     /// A result has other bytes on each try.
     ForgetRecordBytes,
+    /// A claim that is given up stays, and nobody is told.
+    KeepClaim,
+    /// Acknowledgements of jobs that have not ended are dropped.
+    LoseEarlyAcks,
 }
 
 /// The facts that can be forgotten.
@@ -31,9 +35,12 @@ pub(crate) enum Sabotage {
 pub(crate) enum Kind {
     Accepted,
     Launching,
+    Again,
     Recorded,
     Finished,
     Released,
+    Leased,
+    Acknowledged,
 }
 
 impl Sabotage {
@@ -42,10 +49,12 @@ impl Sabotage {
         let kind = match fact {
             Fact::Accepted { .. } => Kind::Accepted,
             Fact::Launching(..) => Kind::Launching,
+            Fact::Again(..) => Kind::Again,
             Fact::Recorded(..) => Kind::Recorded,
             Fact::Finished(_) => Kind::Finished,
             Fact::Released(_) => Kind::Released,
-            Fact::Leased(..) | Fact::Acknowledged(_) | Fact::Again(..) => return false,
+            Fact::Leased(..) => Kind::Leased,
+            Fact::Acknowledged(_) => Kind::Acknowledged,
         };
         self == Self::Forget(kind)
     }
@@ -78,6 +87,11 @@ fn a_forgotten_launch_is_noticed() {
 }
 
 #[test]
+fn a_forgotten_end_of_an_attempt_is_noticed() {
+    is_noticed(Sabotage::Forget(Kind::Again));
+}
+
+#[test]
 fn a_forgotten_record_is_noticed() {
     is_noticed(Sabotage::Forget(Kind::Recorded));
 }
@@ -90,6 +104,32 @@ fn a_forgotten_end_is_noticed() {
 #[test]
 fn a_forgotten_release_is_noticed() {
     is_noticed(Sabotage::Forget(Kind::Released));
+}
+
+/// These two spare a delivery, and nothing that is promised hangs on them.
+#[test]
+fn without_the_facts_of_further_leases_and_acknowledgements_the_promises_are_kept() {
+    for kind in [Kind::Leased, Kind::Acknowledged] {
+        for seed in 0..100 {
+            if let Err(violation) = history(seed, Some(Sabotage::Forget(kind)), false) {
+                panic!("{kind:?}: {violation}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_claim_that_stays_when_its_job_goes_back_is_noticed() {
+    is_noticed(Sabotage::KeepClaim);
+}
+
+/// Where nothing goes wrong: elsewhere a message may come again, and mostly does no harm.
+#[test]
+fn early_acknowledgements_that_are_lost_are_noticed() {
+    let noticed = crate::SEEDS_OF_MANY_LEASES
+        .into_iter()
+        .find_map(|seed| quiet_history(seed, Some(Sabotage::LoseEarlyAcks), false).err());
+    assert!(noticed.is_some_and(|violation| violation.what.contains("once more")), "they go unnoticed");
 }
 
 #[test]

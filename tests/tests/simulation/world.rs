@@ -58,6 +58,8 @@ pub(crate) enum Happening {
     MustBeGone {
         node: usize,
         life: u64,
+        /// How long it was allowed to stay.
+        patience: Time,
     },
     RunOver {
         node: usize,
@@ -87,23 +89,22 @@ pub(crate) struct World {
 
 /// One history from its beginning to its end. With `logged` a violation shows what happened before it.
 pub(crate) fn history(seed: u64, sabotage: Option<Sabotage>, logged: bool) -> Result<Report, Violation> {
-    let mut world = World::new(seed, sabotage, logged);
-    match world.run() {
-        Ok(()) => Ok(world.report),
-        Err(what) => {
-            let mut lines = Vec::from(world.log.unwrap_or_default());
-            if logged {
-                lines.insert(0, format!("{:#?}", world.plan));
-            }
-            Err(Violation { seed, what, lines })
-        }
-    }
+    let mut rng = Rng::with_seed(seed);
+    let plan = Plan::new(seed, &mut rng);
+    World::new(plan, rng, sabotage, logged).tell(seed)
+}
+
+/// One history in which nothing goes wrong, with the jobs of this seed.
+pub(crate) fn quiet_history(seed: u64, sabotage: Option<Sabotage>, logged: bool) -> Result<Report, Violation> {
+    let mut rng = Rng::with_seed(seed);
+    let plan = Plan::new(seed, &mut rng).quiet();
+    let mut world = World::new(plan, rng, sabotage, logged);
+    world.queues.orderly = true;
+    world.tell(seed)
 }
 
 impl World {
-    fn new(seed: u64, sabotage: Option<Sabotage>, logged: bool) -> Self {
-        let mut rng = Rng::with_seed(seed);
-        let plan = Plan::new(seed, &mut rng);
+    fn new(plan: Plan, rng: Rng, sabotage: Option<Sabotage>, logged: bool) -> Self {
         let mut world = Self {
             rng,
             now: START,
@@ -122,6 +123,16 @@ impl World {
         };
         world.follow_plan();
         world
+    }
+
+    fn tell(mut self, seed: u64) -> Result<Report, Violation> {
+        let Err(what) = self.run() else { return Ok(self.report) };
+        let mut lines = Vec::new();
+        if let Some(log) = self.log {
+            lines.push(format!("{:#?}", self.plan));
+            lines.extend(log);
+        }
+        Err(Violation { seed, what, lines })
     }
 
     fn follow_plan(&mut self) {
@@ -159,6 +170,9 @@ impl World {
                 continue;
             }
             let Some(left) = self.left_over() else { return Ok(()) };
+            if let Some(late) = self.is_late() {
+                return Err(late);
+            }
             if at > last {
                 let days = self.plan.patience / DAY;
                 return Err(format!("{days} days after the last fault: {left}"));
@@ -183,7 +197,7 @@ impl World {
             Happening::Committed { node, life } => self.committed(node, life),
             Happening::Perform { node, life, errand } => self.perform(node, life, errand),
             Happening::Arrive { node, life, event } => self.arrive(node, life, event),
-            Happening::MustBeGone { node, life } => self.must_be_gone(node, life),
+            Happening::MustBeGone { node, life, patience } => self.must_be_gone(node, life, patience),
             Happening::RunOver { node, run } => {
                 self.run_over(node, run);
                 Ok(())
@@ -221,7 +235,7 @@ impl World {
             | Happening::Committed { node, life }
             | Happening::Perform { node, life, .. }
             | Happening::Arrive { node, life, .. }
-            | Happening::MustBeGone { node, life } => (*node, *life) == (n, number),
+            | Happening::MustBeGone { node, life, .. } => (*node, *life) == (n, number),
             _ => false,
         };
         let moments: Vec<Moment> =
