@@ -11,8 +11,9 @@ use lifecycle::{Concluded, Run};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use protocol::{JobId, JobMessage, JobResult, Reason, RuntimeKind, Status, VERSION, limits, timestamp_from_millis};
 
-use super::files::{Place, ResultsDir};
+use super::files::{META, Place, ResultsDir};
 use super::job_dir::JobDir;
+use super::meta::meta_of;
 use super::output::{self, Output};
 use super::{Node, blocking, now};
 use crate::run::{Ended, Finished};
@@ -73,30 +74,25 @@ impl Node {
         conclusion: Conclusion,
         may_retry: bool,
     ) -> io::Result<Concluded> {
+        let finished = match conclusion {
+            Conclusion::Finished(finished) if finished.ended != Ended::Stopped => Ok(finished),
+            Conclusion::Finished(_) => Err("it was ended because hpc-consumer was told to end all".to_owned()),
+            Conclusion::CutOff(what) => Err(what),
+            Conclusion::GivenUp(problem) => return self.give_up(job, run, &problem),
+        };
         // Held open: should it be taken over in this moment, it is still ours that is read.
         let dir = match self.results.open_job_dir(&run.job_id)? {
             Place::Dir(dir) => Some(dir),
             // A job may remove its own directory.
             Place::Nothing | Place::Foreign if self.is_mounted()? => None,
-            Place::Nothing | Place::Foreign => {
-                return Err(ResultsDir::not_where_it_was());
-            }
+            Place::Nothing | Place::Foreign => return Err(ResultsDir::not_where_it_was()),
         };
         if !self.is_ours(dir.as_ref(), run)? {
             return Ok(Concluded::TakenOver);
         }
-        let finished = match conclusion {
-            Conclusion::Finished(finished) if finished.ended != Ended::Stopped => finished,
-            Conclusion::Finished(_) => {
-                return Ok(self.record(self.lost(job, run, "it was ended because hpc-consumer was told to end all")));
-            }
-            Conclusion::CutOff(what) => return Ok(self.record(self.lost(job, run, &what))),
-            Conclusion::GivenUp(problem) => {
-                let message = format!(
-                    "this node failed the job again and again, through no fault of the job; the last time: {problem}"
-                );
-                return Ok(self.record(self.of_run(job, run, Some((Reason::Infrastructure, message)))));
-            }
+        let finished = match finished {
+            Ok(finished) => finished,
+            Err(what) => return Ok(self.record(self.lost(job, run, &what))),
         };
         let ended_at_ms = finished.finished_at_ms;
         let result = self.result(job, run, dir.as_ref(), finished)?;
@@ -118,6 +114,24 @@ impl Node {
             return Ok(Concluded::TaskFailed);
         }
         Ok(self.record(result))
+    }
+
+    /// Records that this node cannot do the job, which may have never been begun, unless another daemon holds it now.
+    fn give_up(&self, job: JobMessage, run: &Run, problem: &str) -> io::Result<Concluded> {
+        if !self.is_mounted()? {
+            return Err(ResultsDir::not_where_it_was());
+        }
+        // That its directory cannot be read may be the very reason, and must not keep the job from an end.
+        let meta = match self.results.open_job_dir(&run.job_id) {
+            Ok(Place::Dir(dir)) => dir.read(META).ok().and_then(|file| meta_of(&run.job_id, &file)),
+            Ok(Place::Nothing | Place::Foreign) | Err(_) => None,
+        };
+        if meta.is_some_and(|meta| !meta.owner.is_empty() && meta.owner != self.owner) {
+            return Ok(Concluded::TakenOver);
+        }
+        let message =
+            format!("this node failed the job again and again, through no fault of the job; the last time: {problem}");
+        Ok(self.record(self.of_run(job, run, Some((Reason::Infrastructure, message)))))
     }
 
     fn result(&self, job: JobMessage, run: &Run, dir: Option<&JobDir>, finished: Finished) -> io::Result<JobResult> {
@@ -370,6 +384,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_job_is_given_up_even_if_its_directory_cannot_be_used_but_not_while_another_daemon_holds_it() {
+        let given_up = || Conclusion::GivenUp("permission denied".to_owned());
+        let case = Case::new().await;
+        fs::remove_dir_all(case.temp.path().join("j1")).unwrap();
+        fs::write(case.temp.path().join("j1"), "in its place").unwrap();
+        assert_eq!(case.recorded(given_up()).await.reason, Some(Reason::Infrastructure));
+        let case = Case::new().await;
+        let theirs =
+            r#"{"v":1,"job_id":"j1","attempt":1,"owner":"them","host":"h","started_at":"2026-11-21T00:00:00Z"}"#;
+        case.write("meta.json", theirs);
+        assert_eq!(case.conclude(given_up(), false).await, Concluded::TakenOver);
+        // It was taken over and given back since, and an earlier attempt of ours was moved aside by that.
+        let case = Case::new().await;
+        fs::create_dir_all(case.temp.path().join(".attempts/j1.1")).unwrap();
+        case.write("meta.json", &theirs.replace("them", ""));
+        assert_eq!(case.recorded(given_up()).await.reason, Some(Reason::Infrastructure));
+    }
+
+    #[tokio::test]
     async fn only_what_the_task_did_is_tried_again() {
         let case = Case::new().await;
         for ended in [Ended::Exit(1), Ended::Signal(11), Ended::TimeLimit] {
@@ -424,7 +457,10 @@ mod tests {
             fs::rename(path.join(name), away.path().join(name)).unwrap();
         }
         let concluded = case.conclude(finished(Ended::Exit(0)), false).await;
-        assert!(matches!(&concluded, Concluded::NodeBroken(problem) if problem.contains("mount its file system")), "{concluded:?}");
+        assert!(
+            matches!(&concluded, Concluded::NodeBroken(problem) if problem.contains("mount its file system")),
+            "{concluded:?}"
+        );
         assert!(!path.join("j1.json").exists());
     }
 

@@ -68,17 +68,17 @@ impl Node {
             // The claim stands where we cannot see it, and would keep every other daemon from the job.
             Place::Nothing | Place::Foreign => return Err(ResultsDir::not_where_it_was()),
         };
-        let ours = match meta_of(&run.job_id, &dir.read(META)?) {
-            Some(meta) => meta.owner == self.owner && meta.attempt == run.attempt,
-            None => !self.results.was_moved_aside(&run.job_id, run.attempt)?,
+        let attempt = match meta_of(&run.job_id, &dir.read(META)?) {
+            // A claim that failed half way may be for a later attempt than was asked for.
+            Some(meta) if meta.owner == self.owner && meta.attempt >= run.attempt => meta.attempt,
+            Some(_) => return Ok(()),
+            None if self.results.was_moved_aside(&run.job_id, run.attempt)? => return Ok(()),
+            None => run.attempt,
         };
-        if !ours {
-            return Ok(());
-        }
         dir.unlock()?;
         // The number of a later attempt must not be forgotten with its directory.
-        if run.attempt > 1 || !dir.holds_only(&[META, INPUT])? {
-            return dir.replace(META, &self.meta(&run.job_id, run.attempt, ""));
+        if attempt > 1 || !dir.holds_only(&[META, INPUT])? {
+            return dir.replace(META, &self.meta(&run.job_id, attempt, ""));
         }
         // In this order, so that what is left after a crash is ours, or empty.
         dir.remove(INPUT)?;
