@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use program::LogArgs;
+use clap::{Args, ValueEnum};
 use protocol::limits;
 
 use crate::run::{Apptainer, Bare, Invocation, Limits, Runtime, Unpacked, absolute_entries, on_path};
-use crate::store::Format;
 
 /// How often a job that another daemon holds is looked at.
 const CLAIM_PATIENCE_MIN: Duration = Duration::from_millis(250);
@@ -21,115 +19,15 @@ const CLAIM_PATIENCE_MAX: Duration = Duration::from_secs(60);
 /// The shortest pause between two pulls of an empty queue.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
-/// Pull jobs from the queue, run them on this machine and publish their results
-///
-/// Only outbound HTTPS is needed: no inbound port, no administrator rights. Settings come from flags, the environment,
-/// the file .env and defaults, in this order.
-#[derive(Debug, Parser)]
-#[command(name = "hpc-consumer", version, help_expected = true)]
-pub(crate) struct Cli {
-    /// Read settings from FILE instead of .env
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) env_file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) log: LogArgs,
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
-
-impl Cli {
-    /// What this process was told; exits if that cannot be understood.
-    pub(crate) fn read() -> Self {
-        let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
-        let mut told = without_variables(Self::command(), &is_empty).get_matches();
-        Self::from_arg_matches_mut(&mut told).unwrap_or_else(|error| error.exit())
-    }
-}
-
-/// The same arguments without those variables behind them: `NAME=` sets nothing, but for clap it is a value.
-fn without_variables(command: clap::Command, is_empty: &dyn Fn(&OsStr) -> bool) -> clap::Command {
-    command
-        .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(None::<&'static str>) } else { arg })
-        .mut_subcommands(|command| without_variables(command, is_empty))
-}
-
-/// What to do.
-#[derive(Debug, Subcommand)]
-#[expect(clippy::enum_variant_names, reason = "`hpc-consumer command` is the name of one")]
-pub(crate) enum Command {
-    /// Run the daemon
-    ///
-    /// It pulls no more jobs than will find a slot soon. Jobs run under a keeper, a process of their own: they go on
-    /// when the daemon ends, however it ends, and the next start with the same STATE_DIR takes them up. The first
-    /// SIGTERM or SIGINT drains: nothing new is taken, what was not started goes back to the queue, and running jobs
-    /// have DRAIN_TIMEOUT_SECONDS to finish. A second one ends the daemon at once. SIGHUP makes it read its settings
-    /// anew. Started at a terminal, it drains instead: there SIGHUP means that the terminal was closed. To end the jobs
-    /// as well, end their keeper: its process id is in STATE_DIR/keeper/keeper.json.
-    ///
-    /// Exit codes: 0 drained, stopped or idle; 1 it could not go on, and says why; 2 wrong arguments or settings.
-    #[command(
-        after_help = "Example:\n  hpc-consumer run --env-file ~/hpc-queue.env --results-dir /scratch/$USER/results"
-    )]
-    Run(Box<RunSettings>),
-    /// Print the command line that would run a job in the given directory
-    ///
-    /// Use it to try an image by hand with exactly what the daemon does.
-    #[command(
-        after_help = "Example:\n  mkdir -p try && echo '{\"task\":\"echo\",\"input\":1}' > try/input.json\n  sh -c \"$(hpc-consumer command --job-dir try)\""
-    )]
-    Command(Box<ShowCommand>),
-    /// Show the jobs that the daemon holds, running or waiting or with a result owed
-    ///
-    /// Works while the daemon runs, from any machine that sees STATE_DIR, and when it does not.
-    Jobs(ShowState),
-    /// Show how the daemon is: the node, the queue, how many jobs run, which results are owed
-    Status(ShowState),
-    /// Print a systemd user unit for the daemon
-    #[command(
-        after_help = "Example:\n  hpc-consumer service > ~/.config/systemd/user/hpc-consumer.service\n  systemctl --user daemon-reload\n  systemctl --user enable --now hpc-consumer"
-    )]
-    Service,
-    /// The process that holds the runs; the daemon starts it
-    #[command(hide = true)]
-    Keeper(KeeperSettings),
-}
-
-/// The settings of `hpc-consumer jobs` and `hpc-consumer status`.
-#[derive(Debug, Args)]
-pub(crate) struct ShowState {
-    #[command(flatten)]
-    state: StateSettings,
-    /// How to print it
-    #[arg(long, default_value = "text", value_name = "FORMAT")]
-    output: OutputChoice,
-}
-
-/// How to print what is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OutputChoice {
-    /// A table for people
-    Text,
-    /// JSON for programs
-    Json,
-}
-
 /// Where the daemon remembers what it has promised.
 #[derive(Debug, Args)]
-struct StateSettings {
+pub(crate) struct StateSettings {
     /// Where the daemon keeps its state, one directory for each daemon [default: ~/.local/state/hpc-queue/HOST]
     ///
     /// It must outlive the daemon and the machine. A home directory on NFS, Lustre or GPFS will do. Where
     /// XDG_STATE_HOME is set, the default is $XDG_STATE_HOME/hpc-queue/HOST.
     #[arg(long, env = "STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
-}
-
-/// What the daemon tells its keeper.
-#[derive(Debug, Args)]
-pub(crate) struct KeeperSettings {
-    /// STATE_DIR of the daemon
-    #[arg(long)]
-    pub(crate) state_dir: PathBuf,
 }
 
 /// What wraps the command of a job.
@@ -269,16 +167,6 @@ pub(crate) struct RunSettings {
     queue: QueueSettings,
 }
 
-/// The settings of `hpc-consumer command`.
-#[derive(Debug, Args)]
-pub(crate) struct ShowCommand {
-    /// The directory that the command sees as its job directory
-    #[arg(long, value_name = "DIR")]
-    job_dir: PathBuf,
-    #[command(flatten)]
-    runtime: RuntimeSettings,
-}
-
 /// Everything that the daemon needs to know, checked.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -362,7 +250,7 @@ impl RunSettings {
 }
 
 impl StateSettings {
-    fn resolve(self) -> anyhow::Result<PathBuf> {
+    pub(crate) fn resolve(self) -> anyhow::Result<PathBuf> {
         if let Some(directory) = non_empty(self.state_dir) {
             return absolute(&directory, "STATE_DIR");
         }
@@ -379,18 +267,8 @@ impl StateSettings {
     }
 }
 
-impl ShowState {
-    pub(crate) fn resolve(self) -> anyhow::Result<(PathBuf, Format)> {
-        let format = match self.output {
-            OutputChoice::Text => Format::Text,
-            OutputChoice::Json => Format::Json,
-        };
-        Ok((self.state.resolve()?, format))
-    }
-}
-
 impl RuntimeSettings {
-    fn resolve(self, mounted: &Path) -> anyhow::Result<Runtime> {
+    pub(crate) fn resolve(self, mounted: &Path) -> anyhow::Result<Runtime> {
         let command = words(&self.container_cmd, "CONTAINER_CMD")?;
         if command.is_empty() {
             bail!("CONTAINER_CMD is empty; it names the program that every job runs");
@@ -441,20 +319,9 @@ fn absolute(path: &Path, setting: &str) -> anyhow::Result<PathBuf> {
     Ok(std::path::absolute(path)?)
 }
 
-impl ShowCommand {
-    /// The command line, quoted for a shell.
-    pub(crate) fn render(self) -> anyhow::Result<String> {
-        let job_dir = std::path::absolute(&self.job_dir)?;
-        if !job_dir.is_dir() {
-            tracing::warn!(
-                "the directory {} is not there; make it, with the job in its input.json, before you run the command",
-                job_dir.display()
-            );
-        }
-        let job_id = protocol::JobId::from_random([0; 16]);
-        let command = self.runtime.resolve(&job_dir)?.command(&job_id, &job_dir);
-        Ok(command.to_shell_line())
-    }
+/// Whether the variable is there and holds nothing.
+pub(crate) fn is_empty_variable(name: &OsStr) -> bool {
+    std::env::var_os(name).is_some_and(|value| value.is_empty())
 }
 
 /// How this program was started; to be called before a settings file is read into its environment.
@@ -569,42 +436,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_argument_is_documented_and_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
     fn seconds_take_fractions_and_nothing_negative() {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
         assert!(["-1", "x", "inf", "1e19"].iter().all(|text| seconds(text).is_err()));
         assert!(pause("0").is_err() && pause("0.05").is_ok());
-    }
-
-    #[test]
-    fn a_variable_that_is_empty_is_not_asked() {
-        let all = Cli::command();
-        let few = without_variables(Cli::command(), &|name| name == "RESULTS_DIR" || name == "HPC_QUEUE_LOG");
-        let asks = |command: &clap::Command, name: &str| {
-            command.get_arguments().any(|arg| arg.get_env() == Some(OsStr::new(name)))
-        };
-        let run = |command: &clap::Command, name: &str| asks(command.find_subcommand("run").unwrap(), name);
-        assert!(asks(&all, "HPC_QUEUE_LOG") && run(&all, "RESULTS_DIR"));
-        assert!(!asks(&few, "HPC_QUEUE_LOG") && !run(&few, "RESULTS_DIR"));
-        assert!(asks(&few, "HPC_QUEUE_LOG_FORMAT") && run(&few, "STATE_DIR"));
-
-        let told = without_variables(Cli::command(), &|_| true).try_get_matches_from(["hpc-consumer", "run"]);
-        let Command::Run(settings) = Cli::from_arg_matches(&told.unwrap()).unwrap().command else { panic!("run") };
-        assert_eq!((settings.jobs.results_dir, settings.queue.batch_size), (None, 100));
-    }
-
-    #[test]
-    fn a_number_without_an_upper_bound_is_told_its_lower_one_only() {
-        let read = |seconds: &str| {
-            let told = without_variables(Cli::command(), &|_| true);
-            told.try_get_matches_from(["hpc-consumer", "run", "--job-time-limit-seconds", seconds])
-        };
-        let text = read("0").unwrap_err().to_string();
-        assert!(text.contains("it must be at least 1") && !text.contains("18446744073709551615"), "{text}");
-        assert!(read("1").is_ok() && read("1.5").is_err());
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | `cli` | the commands, their arguments and their help |
 //! | `config` | every setting; the only place that reads the environment |
 //! | `daemon` | the loop between the pure crate `lifecycle` and the world |
 //! | `work` | what is kept of jobs at work |
@@ -14,6 +15,7 @@
 //! | `job` | the files of a job: its directory and the claim for it, its output, its record |
 //! | `run` | the only place that starts processes: commands, limits, logs, ending a whole process tree |
 
+mod cli;
 mod config;
 mod daemon;
 mod job;
@@ -32,7 +34,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use anyhow::Context as _;
 use program::Exit;
 
-use crate::config::{Cli, Command, KeeperSettings, Settings};
+use crate::cli::{Cli, Command, KeeperSettings};
+use crate::config::Settings;
 use crate::daemon::End;
 use crate::run::Invocation;
 use crate::store::Format;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use tokio::task::JoinHandle;
@@ -47,6 +48,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Doings {
     refusals: VecDeque<Refusal>,
+    /// Text that no request may hold, and how it is refused then.
+    unfit: Option<(String, Refusal)>,
     /// Path and status of every answer so far.
     answers: Vec<(String, u16)>,
 }
@@ -84,6 +87,11 @@ impl Front {
         self.shared.state().refusals.extend(std::iter::repeat_n(refusal.clone(), times));
     }
 
+    /// Refuses every request with this text in it that the refusal speaks of.
+    pub fn refuse_text(&self, text: &str, refusal: &Refusal) {
+        self.shared.state().unfit = Some((text.to_owned(), refusal.clone()));
+    }
+
     /// How many refusals are still to come.
     pub fn refusals_left(&self) -> usize {
         self.shared.state().refusals.len()
@@ -117,7 +125,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     };
     let response = match refusal {
         Some(refusal) => refused(refusal),
-        None => pass_on(&shared.behind, request).await,
+        None => read(&shared, request, &path).await,
     };
     shared.state().answers.push((path, response.status().as_u16()));
     response
@@ -131,11 +139,22 @@ fn refused(refusal: Refusal) -> Response {
     response.body(Body::from(refusal.body)).expect("a refusal has a valid status and valid headers")
 }
 
-async fn pass_on(behind: &str, request: Request) -> Response {
+async fn read(shared: &Shared, request: Request, path: &str) -> Response {
     let (head, body) = request.into_parts();
     let Ok(body) = to_bytes(body, REQUEST_BYTES_MAX).await else {
         return StatusCode::BAD_REQUEST.into_response();
     };
+    let unfit = shared.state().unfit.clone();
+    let is_unfit = |text: &str, refusal: &Refusal| {
+        path.ends_with(refusal.path_suffix) && String::from_utf8_lossy(&body).contains(text)
+    };
+    match unfit {
+        Some((text, refusal)) if is_unfit(&text, &refusal) => refused(refusal),
+        _ => pass_on(&shared.behind, head, body).await,
+    }
+}
+
+async fn pass_on(behind: &str, head: Parts, body: Bytes) -> Response {
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     match forward(head.method, format!("http://{behind}{target}"), end_to_end(head.headers), body).await {
         Ok(response) => response,

@@ -1,22 +1,21 @@
-//! What comes from the queue and goes back to it: deliveries, leases, results.
+//! What comes from the queue: how much is asked for, deliveries and their leases.
 
 use std::time::Duration;
 
-use protocol::{FailureClass, JobId, JobMessage, limits};
+use protocol::{JobId, JobMessage};
 
 use crate::phases::Phase;
 use crate::state::{Lifecycle, Node, Step};
 use crate::table::{NewJob, State};
-use crate::{Delivery, Effect, Fact, Failure, Lease, Notice, Terms};
+use crate::{Delivery, Effect, Fact, Lease, Terms};
 
-/// Under load, results are pushed this often at most: a request carries a hundred as well as one.
-const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
+/// How far ahead jobs are pulled: as many as have ended within this time lately. A queue of jobs of a second is pulled
+/// two at a time; one of jobs that take a millisecond, in batches. Nobody else waits longer than this for a job that
+/// waits here.
+pub const AHEAD: Duration = Duration::from_secs(2);
 
-/// The same for acknowledgements, which nobody waits for.
-const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Before the next, smaller batch after one was refused.
-const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// How many results may be owed before no more jobs are taken.
+const OWED_MAX: usize = 10_000;
 
 impl Lifecycle {
     pub(crate) fn pulled(&mut self, deliveries: Vec<Delivery>, step: &mut Step) {
@@ -126,139 +125,40 @@ impl Lifecycle {
         self.retries.extend(leases.into_iter().map(|lease| (lease.id, delay)));
     }
 
-    /// From here on the queue may forget what is about to be delivered again: it is accepted, and so remembered here.
-    pub(crate) fn acknowledge_lapsing(&mut self) {
-        while let Some(job_id) = self.jobs.lapsing(self.now) {
-            let asked = self.jobs.get(&job_id).is_some_and(|job| matches!(job.state, State::Asked(_)));
-            let leases = self.jobs.take_leases(&job_id);
-            if !asked {
-                self.settle_now = true;
-                self.acks.extend(leases.into_iter().map(|lease| (lease.id, Some(job_id.clone()))));
-            }
+    /// How many jobs may wait here besides those that fill the free slots.
+    pub(crate) fn ahead(&self) -> usize {
+        let recent = self.ends.iter().filter(|end| **end + AHEAD > self.now).count();
+        recent.min(self.settings.batch_size)
+    }
+
+    /// How many messages to ask for now.
+    pub(crate) fn wants_pull(&self) -> usize {
+        let may = self.node == Node::Ready
+            && self.keeper.known
+            && !self.draining()
+            && self.handing_over_until.is_none()
+            && self.putting_away == 0
+            && self.jobs.outbox().len() < OWED_MAX;
+        if !may {
+            return 0;
         }
-    }
-
-    /// When results may be pushed again, for there to be more than one.
-    pub(crate) fn publish_at(&self) -> Duration {
-        let full = self.jobs.outbox().len() >= limits::BATCH_COUNT_MAX;
-        if full || self.quiet() { Duration::ZERO } else { self.publish.begun + PUBLISH_INTERVAL }
-    }
-
-    pub(crate) fn settle_at(&self) -> Duration {
-        let full = self.acks.len() + self.retries.len() >= limits::BATCH_COUNT_MAX;
-        if full || self.settle_now || self.quiet() { Duration::ZERO } else { self.settle.begun + SETTLE_INTERVAL }
-    }
-
-    pub(crate) fn publish_due(&mut self, step: &mut Step) {
-        if self.jobs.outbox().is_empty() || !self.publish.free(self.now) || self.now < self.publish_at() {
-            return;
+        let pending = self.jobs.count(Phase::Asked)
+            + self.jobs.due_count(self.now)
+            + self.jobs.count(Phase::Claiming)
+            + self.jobs.count(Phase::Ready);
+        if !self.trusted {
+            let at_work = pending + self.running() + self.being_dealt_with();
+            return usize::from(at_work == 0);
         }
-        self.publishing = self.batch_to_publish();
-        self.publish.begin(self.now);
-        step.effects.push(Effect::Publish(self.publishing.clone()));
+        let (free, ahead) = (self.free_slots(), self.ahead());
+        let wanted = (free + ahead).saturating_sub(pending);
+        // A slot is never left empty for the sake of a larger batch.
+        if pending < free || wanted * 2 > ahead { wanted.min(self.settings.batch_size) } else { 0 }
     }
 
-    fn batch_to_publish(&self) -> Vec<JobId> {
-        let size = |job_id: &JobId| match self.jobs.get(job_id).map(|job| &job.state) {
-            Some(State::Recorded(bytes)) => *bytes,
-            _ => 0,
-        };
-        let mut bytes = 0;
-        let mut count = 0;
-        let fits = |job_id: &&JobId| {
-            bytes += size(job_id) + limits::MESSAGE_METADATA_BYTES;
-            count += 1;
-            // One record always goes: should it be too large, the queue says so.
-            count == 1 || bytes <= limits::BATCH_BYTES_MAX
-        };
-        let most = self.publish_at_most.unwrap_or(limits::BATCH_COUNT_MAX);
-        self.jobs.outbox().iter().take(most).take_while(fits).cloned().collect()
-    }
-
-    pub(crate) fn published(&mut self, outcome: Result<(), Failure>, step: &mut Step) {
-        let batch = std::mem::take(&mut self.publishing);
-        match outcome {
-            Ok(()) => {
-                self.publish.succeeded();
-                let more = self.publish_at_most.map(|most| most * 2);
-                self.publish_at_most = more.filter(|most| *most < limits::BATCH_COUNT_MAX);
-                // It takes results: what it refused before and refuses again is not fit for it.
-                self.refused.values_mut().for_each(|others_were_taken| *others_were_taken = true);
-                self.finish(batch, step);
-            }
-            Err(failure) => {
-                self.failed(|state| &mut state.publish, &failure, step);
-                if failure.class == FailureClass::Refused {
-                    self.refused(batch, &failure, step);
-                }
-            }
-        }
-    }
-
-    /// The queue does not take these records. Either it takes none, for a reason that passes or that a person mends, or
-    /// one of them is not fit for it. Which one shows in ever smaller batches. That one is given up once others were
-    /// taken and it is refused again, so that it does not hold them up; its record stays on the disk.
-    fn refused(&mut self, batch: Vec<JobId>, failure: &Failure, step: &mut Step) {
-        let [job_id] = batch.as_slice() else {
-            self.publish_at_most = Some((batch.len() / 2).max(1));
-            self.publish.not_before = self.publish.not_before.min(self.now + REFUSED_PAUSE);
-            return;
-        };
-        if self.refused.get(job_id) == Some(&true) {
-            let notice = Notice::ResultRefused { job_id: job_id.clone(), what: failure.what.clone() };
-            step.effects.push(Effect::Say(notice));
-            self.finish(batch, step);
-        } else {
-            self.refused.insert(job_id.clone(), false);
-            self.jobs.postpone(job_id);
-        }
-    }
-
-    fn finish(&mut self, batch: Vec<JobId>, step: &mut Step) {
-        for job_id in batch {
-            self.refused.remove(&job_id);
-            let leases = self.jobs.remove(&job_id);
-            self.acks.extend(leases.into_iter().map(|lease| (lease.id, None)));
-            step.facts.push(Fact::Finished(job_id));
-        }
-    }
-
-    pub(crate) fn settle_due(&mut self, step: &mut Step) {
-        if !self.unsettled() || !self.settle.free(self.now) || self.now < self.settle_at() {
-            return;
-        }
-        let retries = self.retries.len().min(limits::BATCH_COUNT_MAX);
-        let acks = self.acks.len().min(limits::BATCH_COUNT_MAX - retries);
-        self.settling = (acks, retries);
-        self.settle_now = self.acks.len() > acks || self.retries.len() > retries;
-        self.settle.begin(self.now);
-        step.effects.push(Effect::Settle {
-            acks: self.acks.iter().take(acks).map(|(lease, _)| lease.clone()).collect(),
-            retries: self.retries.iter().take(retries).cloned().collect(),
-        });
-    }
-
-    pub(crate) fn settled(&mut self, outcome: Result<(), Failure>, step: &mut Step) {
-        let (acks, retries) = std::mem::take(&mut self.settling);
-        match outcome {
-            Ok(()) => {
-                self.settle.succeeded();
-                self.retries.drain(..retries);
-                for (_, job_id) in self.acks.drain(..acks) {
-                    let held = job_id.filter(|job_id| self.jobs.get(job_id).is_some_and(|job| job.leases.is_empty()));
-                    step.facts.extend(held.map(Fact::Acknowledged));
-                }
-            }
-            Err(failure) => {
-                self.settle_now = true;
-                if failure.class == FailureClass::Refused {
-                    // These leases will never be taken. Their messages come again, and what is remembered answers them.
-                    self.acks.drain(..acks);
-                    self.retries.drain(..retries);
-                }
-                self.failed(|state| &mut state.settle, &failure, step);
-            }
-        }
+    /// The lease of a delivery that a pull brought, by our clock.
+    pub(crate) fn lease_of(&self, delivery: &Delivery) -> crate::Lease {
+        crate::Lease { id: delivery.lease_id.clone(), until: self.pull.begun + self.settings.lease }
     }
 }
 

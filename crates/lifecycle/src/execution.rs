@@ -1,21 +1,15 @@
-//! Claims, runs, the keeper that holds them, and the node that they run on.
+//! Claims, runs, and the keeper that holds them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use protocol::JobId;
 
+use crate::node::pause_of_its_own;
 use crate::phases::Phase;
 use crate::state::{Lifecycle, Node, Step};
 use crate::table::{Job, State};
 use crate::{Claimed, Concluded, Effect, Ending, Fact, Notice, Observation, Run, Sighting};
-
-/// Between two looks at a broken node. It doubles each time that a node which passed its probe breaks again without
-/// having finished a job: a probe cannot see everything, and each try takes an attempt from a job.
-pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// The longest time between two looks at a broken node.
-const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(600);
 
 /// Between two comparisons of what runs with what is recorded, when nothing happens.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(60);
@@ -23,25 +17,12 @@ const OBSERVE_INTERVAL: Duration = Duration::from_secs(60);
 /// Before the next try to reach a keeper that has gone.
 const KEEPER_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often a node may fail a job here before its outcome is `infrastructure`. The pauses between make this a day.
-const NODE_FAILURES_MAX: u32 = 30;
-
 /// How many jobs are claimed besides those that fill the free slots, or as many as there are slots. After a power cut
 /// nothing tells whether a job that was ready had been started.
 const CLAIMS_AHEAD: usize = 8;
 
-/// How often the end of a run may be held up by a node that passes its probe before that is put down to the job.
-const HELD_UP_MAX: u32 = 2;
-
 /// How often a job is started again after it was cut off. A job that takes its machine down each time must not go on.
 const CUT_OFFS_MAX: u32 = 10;
-
-/// How old a message may be to go back. The queue forgets a message some time after it was sent, whatever happens to
-/// it: on the free plan after a day.
-const GIVE_BACK_AGE_MAX: Duration = Duration::from_hours(12);
-
-/// The longest pause before a node tries a job again that it failed.
-const AGAIN_PAUSE_MAX: Duration = Duration::from_secs(3_600);
 
 impl Lifecycle {
     /// May jobs be claimed and started?
@@ -99,48 +80,7 @@ impl Lifecycle {
         }
     }
 
-    fn claim_failed(&mut self, job_id: &JobId, problem: String, step: &mut Step) {
-        let goes_back = self.can_go_back(job_id);
-        let Some(job) = self.jobs.get_mut(job_id) else { return };
-        // Part of the claim may stand, and would keep every other daemon from the job: it is an attempt like one that was
-        // launched, and the job goes back only when its claim is given up for sure.
-        let first = job.attempt == 0;
-        job.attempt = job.attempt.max(1);
-        job.claims_failed = job.claims_failed.saturating_add(1);
-        if job.claims_failed > HELD_UP_MAX {
-            return self.claim_fails_again(job_id, problem, step);
-        }
-        if goes_back && first {
-            let run = self.run_of(job_id);
-            self.jobs.set(job_id, State::Returning(self.settings.retry_delay));
-            step.effects.push(Effect::Unclaim(run));
-        } else {
-            self.jobs.set(job_id, State::Waiting(self.now + self.settings.retry_delay));
-        }
-        self.node_broken(problem, step);
-    }
-
-    /// Probes have passed in between: it is something about this job, which must not hold up all others.
-    fn claim_fails_again(&mut self, job_id: &JobId, problem: String, step: &mut Step) {
-        let Some(job) = self.jobs.get_mut(job_id) else { return };
-        job.failures.node += 1;
-        let failures = job.failures;
-        if failures.node > NODE_FAILURES_MAX {
-            let run = self.run_of(job_id);
-            return self.conclude(&run, Ending::GivenUp(problem), step);
-        }
-        let next_try = self.node_pause(failures.node);
-        step.facts.push(Fact::Again(job_id.clone(), failures));
-        step.effects.push(Effect::Say(Notice::HeldUp { job_id: job_id.clone(), problem, next_try }));
-        self.jobs.set(job_id, State::Waiting(self.now + next_try));
-    }
-
-    /// The pause before a job is tried again that this node has failed so often.
-    fn node_pause(&self, failures: u32) -> Duration {
-        self.settings.retry_delay.saturating_mul(1 << failures.min(12)).min(AGAIN_PAUSE_MAX)
-    }
-
-    fn recorded(&mut self, job_id: &JobId, record: String, step: &mut Step) {
+    pub(crate) fn recorded(&mut self, job_id: &JobId, record: String, step: &mut Step) {
         self.jobs.set(job_id, State::Recorded(record.len()));
         step.facts.push(Fact::Recorded(job_id.clone(), record));
     }
@@ -237,7 +177,7 @@ impl Lifecycle {
         }
     }
 
-    fn conclude(&mut self, run: &Run, ending: Ending, step: &mut Step) {
+    pub(crate) fn conclude(&mut self, run: &Run, ending: Ending, step: &mut Step) {
         let Some(job) = self.jobs.get(&run.job_id) else { return };
         let may_retry = job.failures.task < job.terms.retries;
         let held_up = match job.state {
@@ -293,13 +233,10 @@ impl Lifecycle {
                     return;
                 };
                 let (ending, held_up) = (ending.clone(), held_up.saturating_add(1));
-                // Probes have passed in between: it is something about this job, which must not hold up all others.
-                let its_own = held_up > HELD_UP_MAX;
-                let pause = if its_own { PROBE_INTERVAL.saturating_mul(1 << held_up.min(6)) } else { Duration::ZERO };
-                let again_at = self.now + pause.min(PROBE_INTERVAL_MAX);
+                let its_own = pause_of_its_own(held_up);
+                let again_at = self.now + its_own.unwrap_or_default();
                 self.jobs.set(job_id, State::Ending { ending, under_way: false, held_up, again_at });
-                if its_own {
-                    let next_try = again_at.saturating_sub(self.now);
+                if let Some(next_try) = its_own {
                     step.effects.push(Effect::Say(Notice::HeldUp { job_id: job_id.clone(), problem, next_try }));
                 } else {
                     self.node_broken(problem, step);
@@ -314,31 +251,7 @@ impl Lifecycle {
         }
     }
 
-    fn node_failed(&mut self, run: &Run, problem: String, step: &mut Step) {
-        let job_id = &run.job_id;
-        self.node_broken(problem.clone(), step);
-        let failures = self.jobs.get(job_id).map_or(0, |job| job.failures.node);
-        if failures >= NODE_FAILURES_MAX {
-            self.conclude(run, Ending::GivenUp(problem), step);
-        } else if self.can_go_back(job_id) {
-            self.jobs.set(job_id, State::Returning(self.settings.retry_delay));
-            step.effects.extend([Effect::Unclaim(run.clone()), Effect::Forget(vec![run.clone()])]);
-            self.failed_by_node(run, step);
-        } else {
-            let pause = self.node_pause(failures);
-            self.again(run, pause, |failures| failures.node += 1, step);
-        }
-    }
-
-    /// The attempt is over, whatever becomes of the job: a restart must not look for its run.
-    fn failed_by_node(&mut self, run: &Run, step: &mut Step) {
-        if let Some(job) = self.jobs.get_mut(&run.job_id) {
-            job.failures.node += 1;
-            step.facts.push(Fact::Again(run.job_id.clone(), job.failures));
-        }
-    }
-
-    fn again(&mut self, run: &Run, pause: Duration, count: impl Fn(&mut crate::Failures), step: &mut Step) {
+    pub(crate) fn again(&mut self, run: &Run, pause: Duration, count: impl Fn(&mut crate::Failures), step: &mut Step) {
         if let Some(job) = self.jobs.get_mut(&run.job_id) {
             count(&mut job.failures);
             step.facts.push(Fact::Again(run.job_id.clone(), job.failures));
@@ -356,105 +269,5 @@ impl Lifecycle {
         } else {
             self.conclude(run, Ending::CutOff(what), step);
         }
-    }
-
-    /// Can the job go back to the queue, so that nothing of it is ours any more? Only while its message is sure to be
-    /// there: it was delivered to us alone, and the lease holds.
-    fn can_go_back(&self, job_id: &JobId) -> bool {
-        self.jobs.get(job_id).is_some_and(|job| {
-            // What has failed already counts, and would be forgotten.
-            let unharmed = job.failures.task + job.failures.cut_off == 0;
-            // It must be there for longer than it takes to be delivered again.
-            let young = job.sent.is_none_or(|sent| self.now < sent + GIVE_BACK_AGE_MAX);
-            unharmed
-                && young
-                && job.deliveries <= 1
-                && !job.leases.is_empty()
-                && job.leases.iter().all(|lease| lease.until > self.now)
-        })
-    }
-
-    /// Gives back all that was not started, as far as that is possible; the rest waits here.
-    pub(crate) fn give_unstarted_back(&mut self, delay: Duration, step: &mut Step) {
-        for job_id in self.jobs.waiting().into_iter().chain(self.jobs.ready()) {
-            self.give_back(&job_id, delay, step);
-        }
-    }
-
-    fn give_back(&mut self, job_id: &JobId, delay: Duration, step: &mut Step) {
-        if !self.can_go_back(job_id) {
-            return;
-        }
-        match self.phase_of(job_id) {
-            // An earlier attempt here has left its claim on disk, and no other daemon could take the job.
-            Some(Phase::Waiting) if self.run_of(job_id).attempt > 0 => {}
-            Some(Phase::Waiting) => self.release(job_id, delay, step),
-            Some(Phase::Ready) => {
-                // From here on a restart claims anew: the claim may be gone already.
-                let failures = self.jobs.get(job_id).map(|job| job.failures).unwrap_or_default();
-                step.facts.push(Fact::Again(job_id.clone(), failures));
-                self.jobs.set(job_id, State::Returning(delay));
-                step.effects.push(Effect::Unclaim(self.run_of(job_id)));
-            }
-            _ => {}
-        }
-    }
-
-    fn release(&mut self, job_id: &JobId, delay: Duration, step: &mut Step) {
-        let leases = self.jobs.remove(job_id);
-        step.facts.push(Fact::Released(job_id.clone()));
-        self.retry(leases, delay);
-    }
-
-    pub(crate) fn unclaimed(&mut self, run: &Run, outcome: Result<(), String>, step: &mut Step) {
-        if !self.jobs.is(run, Phase::Returning) {
-            return;
-        }
-        let Some(State::Returning(delay)) = self.jobs.get(&run.job_id).map(|job| &job.state) else { return };
-        let delay = *delay;
-        match outcome {
-            Ok(()) if self.can_go_back(&run.job_id) => self.release(&run.job_id, delay, step),
-            outcome => {
-                self.jobs.set(&run.job_id, State::Waiting(self.now + self.settings.retry_delay));
-                if let Err(problem) = outcome {
-                    self.node_broken(problem, step);
-                }
-            }
-        }
-    }
-
-    pub(crate) fn probed(&mut self, outcome: Result<(), String>, step: &mut Step) {
-        let Node::Probing { broken } = &mut self.node else { return };
-        let known = broken.take();
-        match outcome {
-            Ok(()) => {
-                self.node = Node::Ready;
-                // What went back meanwhile may be there again.
-                self.empty_pulls = 0;
-                // A job of days must not keep all other slots empty for as long.
-                self.trust_at = (!self.trusted).then_some(self.now + PROBE_INTERVAL_MAX);
-                if known.is_some() {
-                    step.effects.push(Effect::Say(Notice::NodeReady));
-                }
-            }
-            Err(problem) => {
-                if known.as_ref() != Some(&problem) {
-                    step.effects.push(Effect::Say(Notice::NodeBroken(problem.clone())));
-                }
-                self.node = Node::Broken { probe_at: self.now + PROBE_INTERVAL, problem: Some(problem) };
-            }
-        }
-    }
-
-    pub(crate) fn node_broken(&mut self, problem: String, step: &mut Step) {
-        if self.node != Node::Ready {
-            return;
-        }
-        self.node = Node::Broken { probe_at: self.now + self.probe_interval, problem: Some(problem.clone()) };
-        self.probe_interval = (self.probe_interval * 2).min(PROBE_INTERVAL_MAX);
-        self.trusted = false;
-        self.trust_at = None;
-        step.effects.push(Effect::Say(Notice::NodeBroken(problem)));
-        self.give_unstarted_back(self.settings.retry_delay, step);
     }
 }

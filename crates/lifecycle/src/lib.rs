@@ -36,8 +36,12 @@
 //! | `phases` | the phases of a job and the changes between them |
 //! | `table` | the jobs that are held, in their orders |
 //! | `state` | one step, and all that is possible after it |
-//! | `delivery` | what comes from the queue and goes back to it |
-//! | `execution` | claims, runs, the keeper, the node |
+//! | `delivery` | what comes from the queue |
+//! | `outbox` | what goes to the queue |
+//! | `execution` | claims, runs, the keeper |
+//! | `node` | whether the node can run jobs, and what it has failed |
+//! | `returning` | jobs that go back to the queue |
+//! | `ending` | when and how the daemon ends |
 //! | `pauses` | how long to wait before the next try |
 //! | `pending` | which effects wait for which facts |
 //! | `audit` | what must be on disk for an effect to leave the process |
@@ -47,18 +51,23 @@
 
 mod audit;
 mod delivery;
+mod ending;
 mod event;
 mod execution;
 mod fact;
+mod node;
+mod outbox;
 mod pauses;
 mod pending;
 mod phases;
+mod returning;
 mod state;
 mod table;
 
 pub use audit::permitted;
+pub use delivery::AHEAD;
 pub use event::{Claimed, Concluded, Delivery, Effect, Ending, Event, Failure, Notice, Observation, Run, Sighting};
 pub use fact::{Book, Entry, Fact, Failures, Lease, Stage, Terms};
 pub use pending::{Batch, Pending};
 pub use phases::{Phase, TRANSITIONS, diagram};
-pub use state::{AHEAD, Lifecycle, Settings, Step};
+pub use state::{Lifecycle, Settings, Step};

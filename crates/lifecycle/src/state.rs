@@ -5,24 +5,10 @@ use std::time::Duration;
 
 use protocol::JobId;
 
-use crate::pauses::{Line, Verdict};
+use crate::pauses::Line;
 use crate::phases::Phase;
 use crate::table::{Jobs, NewJob, State};
-use crate::{Delivery, Effect, Entry, Event, Fact, Failure, Notice, Run, Stage};
-
-/// How far ahead jobs are pulled: as many as have ended within this time lately. A queue of jobs of a second is pulled
-/// two at a time; one of jobs that take a millisecond, in batches. Nobody else waits longer than this for a job that
-/// waits here.
-pub const AHEAD: Duration = Duration::from_secs(2);
-
-/// How many results may be owed before no more jobs are taken.
-const OWED_MAX: usize = 10_000;
-
-/// How long a daemon that cannot go on still tries to hand over what it owes.
-const FATAL_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How much longer than its time a drain waits for the queue to take back what was not begun.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
+use crate::{Effect, Entry, Event, Fact, Run, Stage};
 
 /// How long a daemon that hands over to the next one waits for what is on its way.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(60);
@@ -76,6 +62,8 @@ pub struct Lifecycle {
     pub(crate) publish_at_most: Option<usize>,
     /// Records that were refused when they were sent alone, and whether others were taken since.
     pub(crate) refused: BTreeMap<JobId, bool>,
+    /// Was the last publication refused?
+    pub(crate) publish_refused: bool,
     /// Leases to acknowledge; with the job if it goes on after that.
     pub(crate) acks: VecDeque<(String, Option<JobId>)>,
     pub(crate) retries: VecDeque<(String, Duration)>,
@@ -89,7 +77,7 @@ pub struct Lifecycle {
     /// Until then the queue hides messages that we gave back.
     pub(crate) returns_until: Duration,
     /// Was it said that the queue does not answer, and not that it does again?
-    queue_trouble: bool,
+    pub(crate) queue_trouble: bool,
     /// When jobs ended lately, within [`AHEAD`].
     pub(crate) ends: VecDeque<Duration>,
     pub(crate) node: Node,
@@ -102,11 +90,11 @@ pub struct Lifecycle {
     pub(crate) keeper: Keeper,
     pub(crate) draining_until: Option<Duration>,
     /// Told to hand over: until then what is on its way is waited for.
-    handing_over_until: Option<Duration>,
-    stopped: bool,
+    pub(crate) handing_over_until: Option<Duration>,
+    pub(crate) stopped: bool,
     /// Why the daemon cannot go on.
-    fatal: Option<String>,
-    over: bool,
+    pub(crate) fatal: Option<String>,
+    pub(crate) over: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -179,6 +167,7 @@ impl Lifecycle {
             publishing: Vec::new(),
             publish_at_most: None,
             refused: BTreeMap::new(),
+            publish_refused: false,
             acks: VecDeque::new(),
             retries: VecDeque::new(),
             settling: (0, 0),
@@ -189,7 +178,7 @@ impl Lifecycle {
             queue_trouble: false,
             ends: VecDeque::new(),
             node: Node::Broken { probe_at: Duration::ZERO, problem: None },
-            probe_interval: crate::execution::PROBE_INTERVAL,
+            probe_interval: crate::node::PROBE_INTERVAL,
             trusted: true,
             trust_at: None,
             keeper: Keeper { known: false, asked: None, ask_at: Duration::ZERO, to_reconcile: false },
@@ -258,7 +247,7 @@ impl Lifecycle {
         let settle = self.settle.next().filter(|_| self.unsettled()).map(|at| at.max(self.settle_at()));
         let undone = if self.node == Node::Ready { self.jobs.next_undone() } else { None };
         let due = if self.may_begin() { self.jobs.next_due(self.now) } else { None };
-        let late = self.draining_until.map(|until| until + SETTLE_PATIENCE);
+        let late = self.draining_until.map(|until| until + crate::ending::SETTLE_PATIENCE);
         let ends = [self.draining_until, late, self.handing_over_until];
         let mut times = vec![probe, ask, pull, publish, settle, due, undone, self.trust_at, self.jobs.next_lapse()];
         times.extend(ends);
@@ -362,148 +351,17 @@ impl Lifecycle {
         self.end(step);
     }
 
-    /// Is it of use to know how the node is? While draining only for what has ended and waits for it.
-    fn may_probe(&self) -> bool {
-        !self.draining() || self.jobs.undone_count() > 0
-    }
-
-    /// Says that the queue answers again, once it does for all that is to be told to it.
-    fn say_queue_is_back(&mut self, step: &mut Step) {
-        let trouble = self.pull.in_trouble()
-            || (self.publish.in_trouble() && !self.jobs.outbox().is_empty())
-            || (self.settle.in_trouble() && self.unsettled());
-        if self.queue_trouble && !trouble {
-            self.queue_trouble = false;
-            step.effects.push(Effect::Say(Notice::QueueBack));
-        }
-    }
-
-    /// Is it time to exit? What runs is left to the keeper and to the next daemon.
-    fn end(&mut self, step: &mut Step) {
-        let under_way = self.pull.busy
-            || self.putting_away > 0
-            || [Phase::Asked, Phase::Claiming, Phase::Returning].iter().any(|phase| self.jobs.count(*phase) > 0);
-        let empty = self.empty_pulls > 0 && self.now >= self.returns_until;
-        let idle = self.settings.exit_when_idle && empty && self.jobs.len() == 0;
-        if idle && !under_way && !self.unsettled() {
-            return self.leave(step);
-        }
-        if let Some(until) = self.handing_over_until {
-            let on_the_way = under_way || self.settle.busy || !self.retries.is_empty();
-            if !on_the_way || self.now >= until {
-                return self.leave(step);
-            }
-        }
-        let Some(until) = self.draining_until else { return };
-        let handed_over = self.jobs.outbox().is_empty() && !self.unsettled();
-        let at_work = self.running() + self.jobs.count(Phase::Ending) > 0;
-        let drained = !under_way && handed_over && !at_work;
-        // With a token that is refused nothing can be handed over; what runs needs no daemon to go on.
-        let tried = |line: &Line, nothing_owed: bool| nothing_owed || (!line.busy && line.in_trouble());
-        let hopeless = self.fatal.is_some()
-            && !under_way
-            && tried(&self.publish, self.jobs.outbox().is_empty())
-            && tried(&self.settle, !self.unsettled());
-        // What is being given back is not to be seen again only after its lease.
-        let giving_back = self.settle.busy || !self.retries.is_empty();
-        let late = self.now >= until && (!giving_back || self.now >= until + SETTLE_PATIENCE);
-        if drained || hopeless || late {
-            self.leave(step);
-        }
-    }
-
-    fn leave(&mut self, step: &mut Step) {
-        self.over = true;
-        for job_id in self.jobs.ready() {
-            // It was not begun: we know that, and the next daemon would not after a power cut.
-            let failures = self.jobs.get(&job_id).map(|job| job.failures).unwrap_or_default();
-            step.facts.push(Fact::Again(job_id, failures));
-        }
-        if self.held() > 0 {
-            let (running, results) = (self.running(), self.owed());
-            let waiting = self.held() - running - results;
-            step.effects.push(Effect::Say(Notice::LeftOver { running, waiting, results }));
-        }
-        step.effects.push(match self.fatal.take() {
-            Some(why) => Effect::Fail(why),
-            None => Effect::Exit,
-        });
-    }
-
     pub(crate) fn free_slots(&self) -> usize {
         self.settings.slots.saturating_sub(self.running())
     }
 
-    /// How many jobs may wait here besides those that fill the free slots.
-    pub(crate) fn ahead(&self) -> usize {
-        let recent = self.ends.iter().filter(|end| **end + AHEAD > self.now).count();
-        recent.min(self.settings.batch_size)
-    }
-
     pub(crate) fn job_ended(&mut self) {
         self.trusted = true;
-        self.probe_interval = crate::execution::PROBE_INTERVAL;
+        self.probe_interval = crate::node::PROBE_INTERVAL;
         self.ends.push_back(self.now);
         if self.ends.len() > self.settings.batch_size {
             self.ends.pop_front();
         }
-    }
-
-    /// How many messages to ask for now.
-    fn wants_pull(&self) -> usize {
-        let may = self.node == Node::Ready
-            && self.keeper.known
-            && !self.draining()
-            && self.handing_over_until.is_none()
-            && self.putting_away == 0
-            && self.jobs.outbox().len() < OWED_MAX;
-        if !may {
-            return 0;
-        }
-        let pending = self.jobs.count(Phase::Asked)
-            + self.jobs.due_count(self.now)
-            + self.jobs.count(Phase::Claiming)
-            + self.jobs.count(Phase::Ready);
-        if !self.trusted {
-            let at_work = pending + self.running() + self.being_dealt_with();
-            return usize::from(at_work == 0);
-        }
-        let (free, ahead) = (self.free_slots(), self.ahead());
-        let wanted = (free + ahead).saturating_sub(pending);
-        // A slot is never left empty for the sake of a larger batch.
-        if pending < free || wanted * 2 > ahead { wanted.min(self.settings.batch_size) } else { 0 }
-    }
-
-    pub(crate) fn unsettled(&self) -> bool {
-        !self.acks.is_empty() || !self.retries.is_empty()
-    }
-
-    /// Is nothing going on that could add to a batch soon?
-    pub(crate) fn quiet(&self) -> bool {
-        let recorded = self.jobs.count(Phase::Recorded);
-        self.draining() || self.jobs.len() == recorded
-    }
-
-    pub(crate) fn failed(&mut self, line: impl Fn(&mut Self) -> &mut Line, failure: &Failure, step: &mut Step) {
-        let now = self.now;
-        match line(self).failed(failure, now) {
-            Verdict::Again { said: true, .. } => {}
-            Verdict::Again { pause, said: false } => {
-                self.queue_trouble = true;
-                let notice = Notice::QueueTrouble { what: failure.what.clone(), next_try: pause };
-                step.effects.push(Effect::Say(notice));
-            }
-            Verdict::Never => {
-                let until = now + FATAL_PATIENCE;
-                self.draining_until = Some(self.draining_until.map_or(until, |earlier| earlier.min(until)));
-                self.fatal.get_or_insert_with(|| failure.what.clone());
-            }
-        }
-    }
-
-    /// The lease of a delivery that a pull brought, by our clock.
-    pub(crate) fn lease_of(&self, delivery: &Delivery) -> crate::Lease {
-        crate::Lease { id: delivery.lease_id.clone(), until: self.pull.begun + self.settings.lease }
     }
 
     pub(crate) fn run_of(&self, job_id: &JobId) -> Run {

@@ -279,14 +279,6 @@ impl Jobs {
         self.undone.len()
     }
 
-    /// Puts a job at the end of the outbox.
-    pub(crate) fn postpone(&mut self, job_id: &JobId) {
-        if let Some(place) = self.outbox.iter().position(|owed| owed == job_id) {
-            self.outbox.remove(place);
-            self.outbox.push_back(job_id.clone());
-        }
-    }
-
     pub(crate) fn outbox(&self) -> &VecDeque<JobId> {
         &self.outbox
     }

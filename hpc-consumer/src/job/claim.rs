@@ -243,7 +243,7 @@ impl Node {
     /// there may be an empty directory in its place.
     pub(super) fn is_mounted(&self) -> io::Result<bool> {
         // The daemon makes the file, and only a keeper writes into it.
-        Ok(self.results.is_where_it_was()? && self.beat(&self.owner)?.is_some_and(|beat| !beat.is_empty()))
+        Ok(self.results.is_where_it_was()? && self.beat(&self.owner)?.is_some_and(|beat| !beat.trim().is_empty()))
     }
 }
 

@@ -33,6 +33,9 @@ const OWN_FILE_BYTES_MAX: u64 = 1_000_000;
 /// What a probe writes: enough to need room on the disk.
 const PROBE_BYTES: usize = 64 * 1024;
 
+/// More than a beat of the heart takes.
+const HEART_BYTES: usize = 512;
+
 /// Job directories are for their owner: a cluster's disk is shared.
 pub(super) const JOB_DIR_MODE: u32 = 0o700;
 
@@ -168,7 +171,8 @@ impl ResultsDir {
             )));
         }
         make_private(mark.heart.parent().unwrap_or(&self.path))?;
-        write_private(&mark.heart, b"", false)?;
+        // It holds the room that the keeper needs for its first beat, should the disk be full by then.
+        write_private(&mark.heart, &[b' '; HEART_BYTES], false)?;
         let aside = mark.file.with_extension("new");
         write_synced(&aside, path)?;
         fs::rename(aside, &mark.file)
@@ -202,7 +206,8 @@ impl ResultsDir {
         }
     }
 
-    /// Is there hardly any room left, or may nothing be written? Quotas are not seen by this; [`Self::probe`] sees them.
+    /// Is there hardly any room left, or may nothing be written? Quotas are not seen by this; [`Self::probe`] sees
+    /// them.
     pub(super) fn takes_nothing(&self) -> bool {
         rustix::fs::statvfs(&self.path).is_ok_and(|space| {
             space.f_flag.contains(StatVfsMountFlags::RDONLY)

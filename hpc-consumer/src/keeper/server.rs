@@ -1,8 +1,8 @@
 //! The keeper's process: one loop between the daemon, the runs and the signals.
 //!
-//! Everything happens on one thread, as the search for orphans needs it (`run`); what may hang is elsewhere: the files of
-//! other daemons ([`heart`]), logs. Anyone on the machine can connect, the jobs in their containers too: no caller is
-//! listened to for longer, or costs more, than it takes to show that it is the daemon.
+//! Everything happens on one thread, as the search for orphans needs it (`run`); what may hang is elsewhere: the files
+//! of other daemons ([`heart`]), logs. Anyone on the machine can connect, the jobs in their containers too: no caller
+//! is listened to for longer, or costs more, than it takes to show that it is the daemon.
 
 use std::fs::File;
 use std::io;
@@ -23,7 +23,7 @@ use super::journal::{self, Journal};
 use super::link::{self, Inbox, Outbox};
 use super::messages::{FromKeeper, Hello, Settings, ToKeeper, VERSION};
 use super::runs::{News, Runs};
-use crate::config::KeeperSettings;
+use crate::cli::KeeperSettings;
 use crate::process::{Asked, Signals};
 use crate::run;
 

@@ -1,5 +1,5 @@
-//! Finding a program as the system does, but never by a path that depends on the directory we are in: in a job directory
-//! it would be a program that a job has put there.
+//! Finding a program as the system does, but never by a path that depends on the directory we are in: in a job
+//! directory it would be a program that a job has put there.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt as _;

@@ -238,14 +238,44 @@ fn a_result_that_the_queue_never_takes_holds_up_no_other() {
     let front = Front::before(&edge.address());
     let consumer = behind(&edge, &front).set("MAX_PARALLEL_JOBS", "1");
     let first = submit(&edge);
-    front.refuse(1, &Refusal::of_api(PUSH, 400, 10203, "message metadata invalid"));
+    front.refuse_text(&first, &Refusal::of_api(PUSH, 400, 10203, "message metadata invalid"));
     let mut daemon = consumer.start();
-    daemon.wait_for_log("does not take a result", PATIENCE);
-    assert!(consumer.record(&first).is_some(), "the record stays");
+    wait_for_record(&consumer, &mut daemon, &first);
+    // Only that the queue takes another one tells that it is this result that it does not take.
     let second = submit(&edge);
     wait_for_record(&consumer, &mut daemon, &second);
+    daemon.wait_for_log("does not take a result", PATIENCE);
+    assert!(consumer.record(&first).is_some(), "the record stays");
     wait_for_backlog(&edge, Queue::Results, 1);
     wait_for_backlog(&edge, Queue::Jobs, 0);
+}
+
+#[test]
+fn a_queue_that_refuses_for_a_while_gets_the_result_all_the_same() {
+    let edge = Edge::start();
+    let front = Front::before(&edge.address());
+    let consumer = behind(&edge, &front);
+    submit(&edge);
+    front.refuse(2, &Refusal::of_api(PUSH, 400, 10203, "message metadata invalid"));
+    let _daemon = consumer.start();
+    wait_for_backlog(&edge, Queue::Results, 1);
+    assert_eq!(front.refusals_left(), 0);
+}
+
+#[test]
+fn a_token_that_is_malformed_costs_no_result() {
+    let edge = Edge::start();
+    let front = Front::before(&edge.address());
+    let consumer = behind(&edge, &front);
+    let job = submit(&edge);
+    // As Cloudflare answers it. The look at the queue of results at the start passes.
+    front.refuse(1, &Refusal::of_api(PUSH, 400, 6003, "Invalid request headers"));
+    let mut daemon = consumer.start();
+    assert_eq!(daemon.wait(PATIENCE).code(), Some(1));
+    assert!(daemon.log().contains("CF_QUEUES_API_TOKEN"), "{}", daemon.log());
+    assert!(consumer.record(&job).is_some());
+    let _daemon = consumer.start();
+    wait_for_backlog(&edge, Queue::Results, 1);
 }
 
 #[test]

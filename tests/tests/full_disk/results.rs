@@ -123,7 +123,7 @@ fn every_write_in_turn_finds_no_room_and_nothing_is_lost() {
         ("the heart", "which shows other daemons that this one is alive"),
         ("the probe", "cannot be written: No space left on device"),
         ("the claim", "cannot be made: No space left on device"),
-        ("the log of a run", "stdout.log: No space left on device"),
+        ("the log of a run", "stdout.log of a run: No space left on device"),
         ("the output", "the node failed the job"),
         ("the record", ".json cannot be written: No space left on device"),
     ] {

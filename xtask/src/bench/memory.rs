@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<Row>> {
     let idle = idle(workspace, &subfolder(folder, "idle")?)?;
     let loaded = loaded(workspace, &subfolder(folder, "loaded")?)?;
+    // What a keeper has for itself before it has a run, each keeper of a single run would have.
+    let each = (loaded.keeper_alone - idle.keeper_alone) / RUNNING as f64;
     let row = |state: &str, bytes: f64, aim: f64| Row {
         measure: format!("hpc-consumer: resident memory {state}"),
         here: format!("{:.1} MB", bytes / 1e6),
@@ -35,12 +37,29 @@ pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Ve
         aim: Aim::Under(1.0),
     };
     Ok(vec![
-        row("while idle, keeper included", idle, IDLE_AIM),
-        row(&format!("with {WAITING} jobs waiting and {RUNNING} running"), loaded, LOADED_AIM),
+        row("while idle, keeper included", idle.both, IDLE_AIM),
+        row(&format!("with {WAITING} jobs waiting and {RUNNING} running"), loaded.both, LOADED_AIM),
+        Row {
+            measure: format!(
+                "keeper: memory for one of {RUNNING} runs, against what a keeper of its own has before it has a run"
+            ),
+            here: format!("{:.1} KB", each / 1e3),
+            against: format!("{:.0} KB", idle.keeper_alone / 1e3),
+            ratio: each / idle.keeper_alone,
+            aim: Aim::Under(1.0),
+        },
     ])
 }
 
-fn idle(workspace: &Workspace, folder: &Path) -> anyhow::Result<f64> {
+/// In bytes.
+struct Memory {
+    /// Of daemon and keeper.
+    both: f64,
+    /// Of the keeper, what no other process has a share in.
+    keeper_alone: f64,
+}
+
+fn idle(workspace: &Workspace, folder: &Path) -> anyhow::Result<Memory> {
     let edge = LocalEdge::start(workspace, Profile::Release, folder)?;
     let node = Node::new(folder, "node")?;
     let mut daemon = node.start(node.bare(workspace, &edge, "/bin/true", 2))?;
@@ -49,7 +68,7 @@ fn idle(workspace: &Workspace, folder: &Path) -> anyhow::Result<f64> {
     Ok(bytes)
 }
 
-fn loaded(workspace: &Workspace, folder: &Path) -> anyhow::Result<f64> {
+fn loaded(workspace: &Workspace, folder: &Path) -> anyhow::Result<Memory> {
     let edge = LocalEdge::start(workspace, Profile::Release, folder)?;
     let node = Node::new(folder, "node")?;
     consumer::submit(&edge, &json!({"task": "sleep"}), WAITING + RUNNING)?;
@@ -71,16 +90,17 @@ fn loaded(workspace: &Workspace, folder: &Path) -> anyhow::Result<f64> {
 }
 
 /// What both processes have once nothing grows any more.
-fn settled_bytes(daemon: &mut Daemon) -> anyhow::Result<f64> {
+fn settled_bytes(daemon: &mut Daemon) -> anyhow::Result<Memory> {
     thread::sleep(SETTLED);
-    let mut samples = Vec::new();
+    let (mut both, mut keeper_alone) = (Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
         thread::sleep(Duration::from_millis(200));
         daemon.runs()?;
         let [own, keeper] = daemon.ids()?;
-        samples.push(resident_bytes(own)? + resident_bytes(keeper)?);
+        both.push(resident_bytes(own)? + resident_bytes(keeper)?);
+        keeper_alone.push(private_bytes(keeper)?);
     }
-    Ok(median(&samples))
+    Ok(Memory { both: median(&both), keeper_alone: median(&keeper_alone) })
 }
 
 /// How many processes are `sleep <seconds>`, whoever started them.
@@ -98,13 +118,23 @@ fn is_number(entry: &fs::DirEntry) -> bool {
 /// The resident memory of a process, with its share of the pages that it has in common with others: the two processes
 /// are of one program, whose pages must not be counted twice.
 fn resident_bytes(pid: u32) -> anyhow::Result<f64> {
-    let path = format!("/proc/{pid}/smaps_rollup");
-    let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    share_in(&status).with_context(|| format!("{path} has no Pss"))
+    bytes_of(pid, &["Pss:"])
 }
 
-fn share_in(rollup: &str) -> Option<f64> {
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+/// What would be free without the process.
+fn private_bytes(pid: u32) -> anyhow::Result<f64> {
+    bytes_of(pid, &["Private_Clean:", "Private_Dirty:"])
+}
+
+fn bytes_of(pid: u32, names: &[&str]) -> anyhow::Result<f64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let rollup = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let bytes = names.iter().map(|name| bytes_in(&rollup, name));
+    bytes.sum::<Option<f64>>().with_context(|| format!("{path} lacks one of {names:?}"))
+}
+
+fn bytes_in(rollup: &str, name: &str) -> Option<f64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024.0)
 }
@@ -115,9 +145,10 @@ mod tests {
 
     #[test]
     fn resident_memory_is_read_from_the_rollup() {
-        assert_eq!(share_in("Rss:\t  9000 kB\nPss:     8000 kB\nPss_Dirty: 1 kB\n"), Some(8_192_000.0));
-        assert_eq!(share_in("Rss: 1 kB\n"), None);
+        assert_eq!(bytes_in("Rss:\t  9000 kB\nPss:     8000 kB\nPss_Dirty: 1 kB\n", "Pss:"), Some(8_192_000.0));
+        assert_eq!(bytes_in("Rss: 1 kB\n", "Pss:"), None);
         assert!(resident_bytes(std::process::id()).unwrap() > 100_000.0);
+        assert!(private_bytes(std::process::id()).unwrap() > 100_000.0);
     }
 
     #[test]

@@ -110,8 +110,7 @@ fn a_result_that_is_refused_does_not_hold_up_the_others() {
     // Refused together, they go in smaller batches, and what is refused alone waits for the others.
     assert_eq!(daemon.step(published(Err(FailureClass::Refused))).effects, [trouble(SECOND)]);
     assert_eq!(daemon.tick(SECOND), [publish(&["b"])]);
-    assert_eq!(daemon.step(published(Err(FailureClass::Refused))), Step::default());
-    assert_eq!(daemon.tick(2 * SECOND), [publish(&["c"])]);
+    assert_eq!(daemon.step(published(Err(FailureClass::Refused))).effects, [publish(&["c"])]);
     let step = daemon.step(published(Ok(())));
     assert_eq!(step.facts, [Fact::Finished(id("c"))]);
     assert_eq!(step.effects, [Effect::Say(Notice::QueueBack), publish(&["b"]), acks(&["L3"])]);
@@ -130,8 +129,11 @@ fn a_queue_that_refuses_everything_for_a_time_costs_no_result() {
     for _ in 0..100 {
         let effects = daemon.step(published(Err(FailureClass::Refused))).effects;
         assert_eq!(only(&effects, |effect| matches!(effect, Effect::Say(Notice::ResultRefused { .. }))), []);
-        daemon.until(is_publish);
+        if only(&effects, is_publish).is_empty() {
+            daemon.until(is_publish);
+        }
     }
+    assert!(daemon.now - START > 90 * 60 * SECOND, "it is asked once a minute, whatever waits");
     assert_eq!(daemon.state.owed(), 3);
     let mut rest = daemon.step(published(Ok(()))).effects;
     while let Some(effect) = rest.pop() {

@@ -1,0 +1,138 @@
+//! Whether the node can run jobs, and what becomes of those that it has failed.
+
+use std::time::Duration;
+
+use protocol::JobId;
+
+use crate::state::{Lifecycle, Node, Step};
+use crate::table::State;
+use crate::{Effect, Ending, Fact, Notice, Run};
+
+/// Between two looks at a broken node. It doubles each time that a node which passed its probe breaks again without
+/// having finished a job: a probe cannot see everything, and each try takes an attempt from a job.
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The longest time between two looks at a broken node.
+const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(600);
+
+/// How often a node may fail a job here before its outcome is `infrastructure`. The pauses between make this a day.
+const NODE_FAILURES_MAX: u32 = 30;
+
+/// The longest pause before a node tries a job again that it failed.
+const AGAIN_PAUSE_MAX: Duration = Duration::from_secs(3_600);
+
+/// How often the end of a run may be held up by a node that passes its probe before that is put down to the job.
+const HELD_UP_MAX: u32 = 2;
+
+/// The pause before a job is looked at again that the node has held up so often, if it is put down to the job: probes
+/// have passed in between, and it must not hold up all others.
+pub(crate) fn pause_of_its_own(held_up: u32) -> Option<Duration> {
+    (held_up > HELD_UP_MAX).then(|| PROBE_INTERVAL.saturating_mul(1 << held_up.min(6)).min(PROBE_INTERVAL_MAX))
+}
+
+impl Lifecycle {
+    pub(crate) fn claim_failed(&mut self, job_id: &JobId, problem: String, step: &mut Step) {
+        let goes_back = self.can_go_back(job_id);
+        let Some(job) = self.jobs.get_mut(job_id) else { return };
+        // Part of the claim may stand, and would keep every other daemon from the job: it is an attempt like one that was
+        // launched, and the job goes back only when its claim is given up for sure.
+        let first = job.attempt == 0;
+        job.attempt = job.attempt.max(1);
+        job.claims_failed = job.claims_failed.saturating_add(1);
+        if job.claims_failed > HELD_UP_MAX {
+            return self.claim_fails_again(job_id, problem, step);
+        }
+        if goes_back && first {
+            let run = self.run_of(job_id);
+            self.jobs.set(job_id, State::Returning(self.settings.retry_delay));
+            step.effects.push(Effect::Unclaim(run));
+        } else {
+            self.jobs.set(job_id, State::Waiting(self.now + self.settings.retry_delay));
+        }
+        self.node_broken(problem, step);
+    }
+
+    /// Probes have passed in between: it is something about this job, which must not hold up all others.
+    fn claim_fails_again(&mut self, job_id: &JobId, problem: String, step: &mut Step) {
+        let Some(job) = self.jobs.get_mut(job_id) else { return };
+        job.failures.node += 1;
+        let failures = job.failures;
+        if failures.node > NODE_FAILURES_MAX {
+            let run = self.run_of(job_id);
+            return self.conclude(&run, Ending::GivenUp(problem), step);
+        }
+        let next_try = self.node_pause(failures.node);
+        step.facts.push(Fact::Again(job_id.clone(), failures));
+        step.effects.push(Effect::Say(Notice::HeldUp { job_id: job_id.clone(), problem, next_try }));
+        self.jobs.set(job_id, State::Waiting(self.now + next_try));
+    }
+
+    pub(crate) fn node_failed(&mut self, run: &Run, problem: String, step: &mut Step) {
+        let job_id = &run.job_id;
+        self.node_broken(problem.clone(), step);
+        let failures = self.jobs.get(job_id).map_or(0, |job| job.failures.node);
+        if failures >= NODE_FAILURES_MAX {
+            self.conclude(run, Ending::GivenUp(problem), step);
+        } else if self.can_go_back(job_id) {
+            self.jobs.set(job_id, State::Returning(self.settings.retry_delay));
+            step.effects.extend([Effect::Unclaim(run.clone()), Effect::Forget(vec![run.clone()])]);
+            self.failed_by_node(run, step);
+        } else {
+            let pause = self.node_pause(failures);
+            self.again(run, pause, |failures| failures.node += 1, step);
+        }
+    }
+
+    /// The attempt is over, whatever becomes of the job: a restart must not look for its run.
+    fn failed_by_node(&mut self, run: &Run, step: &mut Step) {
+        if let Some(job) = self.jobs.get_mut(&run.job_id) {
+            job.failures.node += 1;
+            step.facts.push(Fact::Again(run.job_id.clone(), job.failures));
+        }
+    }
+
+    /// The pause before a job is tried again that this node has failed so often.
+    pub(crate) fn node_pause(&self, failures: u32) -> Duration {
+        self.settings.retry_delay.saturating_mul(1 << failures.min(12)).min(AGAIN_PAUSE_MAX)
+    }
+
+    pub(crate) fn probed(&mut self, outcome: Result<(), String>, step: &mut Step) {
+        let Node::Probing { broken } = &mut self.node else { return };
+        let known = broken.take();
+        match outcome {
+            Ok(()) => {
+                self.node = Node::Ready;
+                // What went back meanwhile may be there again.
+                self.empty_pulls = 0;
+                // A job of days must not keep all other slots empty for as long.
+                self.trust_at = (!self.trusted).then_some(self.now + PROBE_INTERVAL_MAX);
+                if known.is_some() {
+                    step.effects.push(Effect::Say(Notice::NodeReady));
+                }
+            }
+            Err(problem) => {
+                if known.as_ref() != Some(&problem) {
+                    step.effects.push(Effect::Say(Notice::NodeBroken(problem.clone())));
+                }
+                self.node = Node::Broken { probe_at: self.now + PROBE_INTERVAL, problem: Some(problem) };
+            }
+        }
+    }
+
+    pub(crate) fn node_broken(&mut self, problem: String, step: &mut Step) {
+        if self.node != Node::Ready {
+            return;
+        }
+        self.node = Node::Broken { probe_at: self.now + self.probe_interval, problem: Some(problem.clone()) };
+        self.probe_interval = (self.probe_interval * 2).min(PROBE_INTERVAL_MAX);
+        self.trusted = false;
+        self.trust_at = None;
+        step.effects.push(Effect::Say(Notice::NodeBroken(problem)));
+        self.give_unstarted_back(self.settings.retry_delay, step);
+    }
+
+    /// Is it of use to know how the node is? While draining only for what has ended and waits for it.
+    pub(crate) fn may_probe(&self) -> bool {
+        !self.draining() || self.jobs.undone_count() > 0
+    }
+}

@@ -1,0 +1,81 @@
+//! Giving jobs back to the queue, so that nothing of them is ours any more.
+
+use std::time::Duration;
+
+use protocol::JobId;
+
+use crate::phases::Phase;
+use crate::state::{Lifecycle, Step};
+use crate::table::State;
+use crate::{Effect, Fact, Run};
+
+/// How old a message may be to go back. The queue forgets a message some time after it was sent, whatever happens to
+/// it: on the free plan after a day.
+const GIVE_BACK_AGE_MAX: Duration = Duration::from_hours(12);
+
+impl Lifecycle {
+    /// Can the job go back to the queue, so that nothing of it is ours any more? Only while its message is sure to be
+    /// there: it was delivered to us alone, and the lease holds.
+    pub(crate) fn can_go_back(&self, job_id: &JobId) -> bool {
+        self.jobs.get(job_id).is_some_and(|job| {
+            // What has failed already counts, and would be forgotten.
+            let unharmed = job.failures.task + job.failures.cut_off == 0;
+            // It must be there for longer than it takes to be delivered again.
+            let young = job.sent.is_none_or(|sent| self.now < sent + GIVE_BACK_AGE_MAX);
+            unharmed
+                && young
+                && job.deliveries <= 1
+                && !job.leases.is_empty()
+                && job.leases.iter().all(|lease| lease.until > self.now)
+        })
+    }
+
+    /// Gives back all that was not started, as far as that is possible; the rest waits here.
+    pub(crate) fn give_unstarted_back(&mut self, delay: Duration, step: &mut Step) {
+        for job_id in self.jobs.waiting().into_iter().chain(self.jobs.ready()) {
+            self.give_back(&job_id, delay, step);
+        }
+    }
+
+    pub(crate) fn give_back(&mut self, job_id: &JobId, delay: Duration, step: &mut Step) {
+        if !self.can_go_back(job_id) {
+            return;
+        }
+        match self.phase_of(job_id) {
+            // An earlier attempt here has left its claim on disk, and no other daemon could take the job.
+            Some(Phase::Waiting) if self.run_of(job_id).attempt > 0 => {}
+            Some(Phase::Waiting) => self.release(job_id, delay, step),
+            Some(Phase::Ready) => {
+                // From here on a restart claims anew: the claim may be gone already.
+                let failures = self.jobs.get(job_id).map(|job| job.failures).unwrap_or_default();
+                step.facts.push(Fact::Again(job_id.clone(), failures));
+                self.jobs.set(job_id, State::Returning(delay));
+                step.effects.push(Effect::Unclaim(self.run_of(job_id)));
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn release(&mut self, job_id: &JobId, delay: Duration, step: &mut Step) {
+        let leases = self.jobs.remove(job_id);
+        step.facts.push(Fact::Released(job_id.clone()));
+        self.retry(leases, delay);
+    }
+
+    pub(crate) fn unclaimed(&mut self, run: &Run, outcome: Result<(), String>, step: &mut Step) {
+        if !self.jobs.is(run, Phase::Returning) {
+            return;
+        }
+        let Some(State::Returning(delay)) = self.jobs.get(&run.job_id).map(|job| &job.state) else { return };
+        let delay = *delay;
+        match outcome {
+            Ok(()) if self.can_go_back(&run.job_id) => self.release(&run.job_id, delay, step),
+            outcome => {
+                self.jobs.set(&run.job_id, State::Waiting(self.now + self.settings.retry_delay));
+                if let Err(problem) = outcome {
+                    self.node_broken(problem, step);
+                }
+            }
+        }
+    }
+}
