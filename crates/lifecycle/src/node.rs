@@ -34,8 +34,8 @@ impl Lifecycle {
     pub(crate) fn claim_failed(&mut self, job_id: &JobId, problem: String, step: &mut Step) {
         let goes_back = self.can_go_back(job_id);
         let Some(job) = self.jobs.get_mut(job_id) else { return };
-        // Part of the claim may stand, and would keep every other daemon from the job: it is an attempt like one that was
-        // launched, and the job goes back only when its claim is given up for sure.
+        // Part of the claim may stand, and would keep every other daemon from the job: it is an attempt like one that
+        // was launched, and the job goes back only when its claim is given up for sure.
         let first = job.attempt == 0;
         job.attempt = job.attempt.max(1);
         job.claims_failed = job.claims_failed.saturating_add(1);

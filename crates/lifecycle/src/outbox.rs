@@ -16,7 +16,8 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 /// The same for acknowledgements, which nobody waits for.
 const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many records are refused, one by one and none taken in between, before the queue is not asked at once for others.
+/// How many records are refused, one by one and none taken in between, before the queue is not asked at once for
+/// others.
 const REFUSED_MAX: usize = 3;
 
 /// Before the next, smaller batch after one was refused.
