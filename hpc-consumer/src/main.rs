@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `cli` | the commands, their arguments and their help |
 //! | `config` | every setting; the only place that reads the environment |
+//! | `startup` | from the settings to a daemon that runs |
 //! | `daemon` | the loop between the pure crate `lifecycle` and the world |
 //! | `work` | what is kept of jobs at work |
 //! | `process` | the process itself: clock, signals |
@@ -23,6 +24,7 @@ mod keeper;
 mod notices;
 mod process;
 mod run;
+mod startup;
 mod store;
 mod viewer;
 mod work;
@@ -36,8 +38,8 @@ use program::Exit;
 
 use crate::cli::{Cli, Command, KeeperSettings};
 use crate::config::Settings;
-use crate::daemon::End;
 use crate::run::Invocation;
+use crate::startup::End;
 use crate::store::Format;
 
 fn main() -> Exit {
@@ -96,7 +98,7 @@ fn settings() -> anyhow::Result<Resolved> {
             let check = settings.check;
             let settings = settings.resolve()?;
             if check {
-                daemon::check(&settings)?;
+                startup::check(&settings)?;
                 Resolved::Show(format!(
                     "the settings are valid: {}\n\
                      nothing was tried: neither the runtime nor the queue nor the directories",
@@ -126,7 +128,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
     match command {
         Resolved::Run(settings, invocation) => {
             let reactor = reactor()?;
-            let end = reactor.block_on(daemon::run(*settings, &invocation));
+            let end = reactor.block_on(startup::run(*settings, &invocation));
             // Not waiting for what hangs in a file system.
             reactor.shutdown_background();
             match end? {

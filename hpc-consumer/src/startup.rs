@@ -1,0 +1,141 @@
+//! The start of the daemon: what is there already is looked at and taken up, and what cannot work is refused before a job
+//! is touched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use lifecycle::{Lifecycle, Stage};
+use program::Exit;
+use protocol::FailureClass;
+use queues::Client;
+use tokio::sync::mpsc;
+
+use crate::config::Settings;
+use crate::daemon::Daemon;
+use crate::job::{Node, ResultsDir};
+use crate::keeper::Keeper;
+use crate::process::{Clock, Signals, abort_on_panic, reap_for_ever};
+use crate::run::Invocation;
+use crate::store::{StateLock, Store, view};
+use crate::viewer::Viewer;
+use crate::work::Work;
+
+/// How often other daemons are shown that this one lives.
+const BEAT_MIN: Duration = Duration::from_millis(100);
+const BEAT_MAX: Duration = Duration::from_secs(5);
+
+/// Runs until told to end, or until nothing can get better by itself.
+pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::Result<End> {
+    // From the first moment: a signal that nobody listens to would end this process, or be lost where it is process 1.
+    let signals = Signals::listen()?;
+    abort_on_panic();
+    let http = queues::http_client().context("cannot set up HTTPS")?;
+    let client = Client::new(http, &settings.endpoint)?;
+    let host = crate::host();
+    let lock = StateLock::take(&settings.state_dir, settings.take_over)?;
+    let opened = Store::open(&settings.state_dir)?;
+    if opened.entries.iter().any(|entry| entry.stage == Stage::Launching) {
+        refuse_another_results_dir(&settings)?;
+    }
+    tracing::info!("hpc-consumer {} on {host}: {}", env!("CARGO_PKG_VERSION"), settings.summary());
+    if opened.rebooted && !opened.entries.is_empty() {
+        tracing::warn!("the machine was started anew since the last daemon ran here: what ran then is cut off");
+    }
+    if let Some(warning) = settings.runtime.warning() {
+        tracing::warn!("{warning}");
+    }
+    let results = ResultsDir::new(settings.results_dir).marked_by(&settings.state_dir, &opened.owner);
+    let (heart, beat) = (results.heart(&opened.owner), (settings.claim_stale / 6).clamp(BEAT_MIN, BEAT_MAX));
+    let keeper = Keeper::new(settings.state_dir.clone(), heart, beat, settings.limits.grace);
+    let node =
+        Arc::new(Node::new(results, settings.runtime, settings.limits, host, opened.owner, settings.claim_stale));
+    if opened.rebooted {
+        restore_records(&node, &opened.store).await?;
+    }
+    // A mistake in where results go is better met before a job has run for hours. All else is the loop's to wait for.
+    if let Err(error) = client.backlog(&settings.results_queue).await
+        && error.class == FailureClass::Fatal
+    {
+        if !opened.entries.iter().any(|entry| entry.stage == Stage::Launching) {
+            lock.release();
+        }
+        anyhow::bail!(error);
+    }
+    if std::process::id() == 1 {
+        reap_for_ever()?;
+    }
+    let clock = Clock::start();
+    let lifecycle = Lifecycle::restore(settings.lifecycle.clone(), opened.entries, clock.now());
+    if lifecycle.held() > 0 {
+        let (held, owed) = (lifecycle.held(), lifecycle.owed());
+        tracing::info!("taking up what an earlier daemon left: {} jobs, {owed} results owed", held - owed);
+    }
+    let (events, queue) = mpsc::unbounded_channel();
+    let store = opened.store.clone();
+    let work = Arc::new(Work::default());
+    let daemon = Daemon {
+        client,
+        jobs_queue: settings.jobs_queue,
+        results_queue: settings.results_queue,
+        lease: settings.lifecycle.lease,
+        node,
+        store: opened.store,
+        keeper,
+        events,
+        work,
+    };
+    let viewer = Viewer::new(settings.state_dir, settings.lifecycle.slots);
+    let left = daemon.serve(lifecycle, queue, clock, viewer, signals, invocation).await?;
+    store.close().await?;
+    // While runs go on under the keeper of this machine, no other machine may use the state unasked.
+    if left.running == 0 && !left.reload {
+        lock.release();
+    }
+    let exit = left.exit?;
+    Ok(if left.reload { End::Reload } else { End::Exit(exit) })
+}
+
+/// Would a start with these settings be refused although they are valid? As far as it can be seen beside a daemon.
+pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
+    let counts = view::read(&settings.state_dir).map(|view| view.counts).unwrap_or_default();
+    if counts.running + counts.ending > 0 { refuse_another_results_dir(settings) } else { Ok(()) }
+}
+
+/// What runs was begun in `RESULTS_DIR`: elsewhere its output would not be found.
+fn refuse_another_results_dir(settings: &Settings) -> anyhow::Result<()> {
+    let Some(before) = ResultsDir::moved_from(&settings.state_dir, &settings.results_dir) else { return Ok(()) };
+    anyhow::bail!(
+        "RESULTS_DIR is {} now, and jobs of this STATE_DIR run in {}: set it back until they have ended (`hpc-consumer jobs` shows them); if that directory is gone for good, end the keeper and remove {}",
+        settings.results_dir.display(),
+        before.display(),
+        settings.state_dir.join("results-dir").display()
+    );
+}
+
+/// What comes after the daemon.
+pub(crate) enum End {
+    Exit(Exit),
+    /// The same program again, with the settings as they are now.
+    Reload,
+}
+
+/// Makes the files of records again that may not have reached the disk before the machine went down.
+async fn restore_records(node: &Arc<Node>, store: &Store) -> anyhow::Result<()> {
+    let mut after = 0;
+    loop {
+        let records = store.recent_records(after).await?;
+        if records.is_empty() {
+            return Ok(store.settled_in().await?);
+        }
+        for (number, job_id, record) in records {
+            if let Err(error) = node.put_record(&job_id, &record).await {
+                tracing::warn!(
+                    "whether the last final records reached the disk before the machine went down cannot be made sure of, which the next start tries once more: {error}"
+                );
+                return Ok(());
+            }
+            after = number;
+        }
+    }
+}
