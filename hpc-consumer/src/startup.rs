@@ -1,5 +1,5 @@
-//! The start of the daemon: what is there already is looked at and taken up, and what cannot work is refused before a job
-//! is touched.
+//! The start of the daemon: what is there already is looked at and taken up, and what cannot work is refused before a
+//! job is touched.
 
 use std::sync::Arc;
 use std::time::Duration;
