@@ -17,7 +17,8 @@ impl Lifecycle {
             || self.putting_away > 0
             || [Phase::Asked, Phase::Claiming, Phase::Returning].iter().any(|phase| self.jobs.count(*phase) > 0);
         let empty = self.empty_pulls > 0 && self.now >= self.returns_until;
-        let idle = self.settings.exit_when_idle && empty && self.jobs.len() == 0;
+        let nothing_to_do = self.jobs.len() == 0 || self.only_refused_are_left();
+        let idle = self.settings.exit_when_idle && empty && nothing_to_do;
         if idle && !under_way && !self.unsettled() {
             return self.leave(step);
         }

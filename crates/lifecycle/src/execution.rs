@@ -52,7 +52,7 @@ impl Lifecycle {
             }
             let Some(job_id) = self.jobs.due(self.now) else { break };
             let Some(job) = self.jobs.get(&job_id) else { break };
-            let (last_attempt, rerunnable) = (job.attempt, job.terms.rerunnable);
+            let (last_attempt, rerunnable) = (job.launched, job.terms.rerunnable);
             self.jobs.set(&job_id, State::Claiming);
             step.effects.push(Effect::Claim { job_id, last_attempt, rerunnable });
         }
@@ -66,6 +66,7 @@ impl Lifecycle {
             Claimed::Ours(attempt) => {
                 if let Some(job) = self.jobs.get_mut(job_id) {
                     job.attempt = attempt;
+                    job.launched = attempt;
                     job.claims_failed = 0;
                 }
                 step.facts.push(Fact::Launching(job_id.clone(), attempt));

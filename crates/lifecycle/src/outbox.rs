@@ -20,6 +20,23 @@ const SETTLE_INTERVAL: Duration = Duration::from_secs(1);
 /// others.
 const REFUSED_MAX: usize = 3;
 
+/// How long a record that was refused waits for its next try while there are others.
+const REFUSED_WAIT: Duration = Duration::from_secs(60);
+
+/// How long a daemon that is to end when it is idle tries to publish what is refused.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(300);
+
+/// A record that the queue has refused when it was sent alone.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// When that was for the first time.
+    first: Duration,
+    /// When it was for the last time.
+    at: Duration,
+    /// Did the queue take others since?
+    others_were_taken: bool,
+}
+
 /// Before the next, smaller batch after one was refused.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -63,6 +80,11 @@ impl Lifecycle {
         };
         let most = self.publish_at_most.unwrap_or(limits::BATCH_COUNT_MAX);
         // What was refused goes again when there is nothing else: others tell whether the queue takes anything.
+        let proven = |refusal: &Refusal| refusal.others_were_taken && self.now >= refusal.at + REFUSED_WAIT;
+        if let Some((job_id, _)) = self.refused.iter().find(|(_, refusal)| proven(refusal)) {
+            // Its time has come, however many others there are.
+            return vec![job_id.clone()];
+        }
         let others = self.jobs.outbox().len() > self.refused.len();
         let turn = |job_id: &&JobId| !others || !self.refused.contains_key(*job_id);
         self.jobs.outbox().iter().filter(turn).take(most).take_while(fits).cloned().collect()
@@ -77,7 +99,7 @@ impl Lifecycle {
                 let more = self.publish_at_most.map(|most| most * 2);
                 self.publish_at_most = more.filter(|most| *most < limits::BATCH_COUNT_MAX);
                 // It takes results: what it refused before and refuses again is not fit for it.
-                self.refused.values_mut().for_each(|others_were_taken| *others_were_taken = true);
+                self.refused.values_mut().for_each(|refusal| refusal.others_were_taken = true);
                 self.finish(batch, step);
             }
             Err(failure) => {
@@ -90,9 +112,20 @@ impl Lifecycle {
         }
     }
 
+    /// How many records were refused alone, and none was taken since.
+    fn unproven(&self) -> usize {
+        self.refused.values().filter(|refusal| !refusal.others_were_taken).count()
+    }
+
+    /// Is nothing owed but results that the queue has refused for a while?
+    pub(crate) fn only_refused_are_left(&self) -> bool {
+        let long_ago = |refusal: &Refusal| self.now >= refusal.first + REFUSED_PATIENCE;
+        !self.publish.busy && self.jobs.len() == self.refused.len() && self.refused.values().all(long_ago)
+    }
+
     /// Does the pause after a refusal not hold for others, because too few were refused to think that all will be?
-    fn may_pass_refused(&self) -> bool {
-        let unproven = self.refused.values().filter(|others_were_taken| !**others_were_taken).count();
+    pub(crate) fn may_pass_refused(&self) -> bool {
+        let unproven = self.unproven();
         let others = self.jobs.outbox().len() > self.refused.len();
         self.publish_refused
             && (1..REFUSED_MAX).contains(&unproven)
@@ -109,12 +142,17 @@ impl Lifecycle {
             self.publish.not_before = self.publish.not_before.min(self.now + REFUSED_PAUSE);
             return;
         };
-        if self.refused.get(job_id) == Some(&true) {
+        if self.refused.get(job_id).is_some_and(|refusal| refusal.others_were_taken) {
             let notice = Notice::ResultRefused { job_id: job_id.clone(), what: failure.what.clone() };
             step.effects.push(Effect::Say(notice));
             self.finish(batch, step);
         } else {
-            self.refused.insert(job_id.clone(), false);
+            let first = self.refused.get(job_id).map_or(self.now, |refusal| refusal.first);
+            self.refused.insert(job_id.clone(), Refusal { first, at: self.now, others_were_taken: false });
+            if self.unproven() >= REFUSED_MAX {
+                // It is not about single ones, whatever was taken before.
+                self.refused.values_mut().for_each(|refusal| refusal.others_were_taken = false);
+            }
         }
     }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use protocol::JobId;
 
+use crate::outbox::Refusal;
 use crate::pauses::Line;
 use crate::phases::Phase;
 use crate::table::{Jobs, NewJob, State};
-use crate::{Effect, Entry, Event, Fact, Run, Stage};
+use crate::{Effect, Entry, Event, Fact, Lease, Run, Stage};
 
 /// How long a daemon that hands over to the next one waits for what is on its way.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(60);
@@ -60,8 +61,8 @@ pub struct Lifecycle {
     pub(crate) publishing: Vec<JobId>,
     /// After a refusal: how many records to send at once.
     pub(crate) publish_at_most: Option<usize>,
-    /// Records that were refused when they were sent alone, and whether others were taken since.
-    pub(crate) refused: BTreeMap<JobId, bool>,
+    /// Records that were refused when they were sent alone.
+    pub(crate) refused: BTreeMap<JobId, Refusal>,
     /// Was the last publication refused?
     pub(crate) publish_refused: bool,
     /// Leases to acknowledge; with the job if it goes on after that.
@@ -221,7 +222,7 @@ impl Lifecycle {
             Event::PutAway { lease_id, record } => self.put_away(lease_id, record, &mut step),
             Event::PutAwayFailed { lease_id, problem } => {
                 self.putting_away -= 1;
-                self.retries.push_back((lease_id, self.settings.retry_delay));
+                self.retry(vec![Lease { id: lease_id, until: self.now }], self.settings.retry_delay);
                 self.node_broken(problem, &mut step);
             }
             Event::Published(outcome) => self.published(outcome, &mut step),
@@ -242,8 +243,10 @@ impl Lifecycle {
         };
         let ask = self.keeper.asked.is_none().then_some(self.keeper.ask_at);
         let pull = if self.wants_pull() > 0 { self.pull.next() } else { None };
-        let publish =
-            self.publish.next().filter(|_| !self.jobs.outbox().is_empty()).map(|at| at.max(self.publish_at()));
+        let publish = self.publish.next().filter(|_| !self.jobs.outbox().is_empty()).map(|at| {
+            let at = if self.may_pass_refused() { Duration::ZERO } else { at };
+            at.max(self.publish_at())
+        });
         let settle = self.settle.next().filter(|_| self.unsettled()).map(|at| at.max(self.settle_at()));
         let undone = if self.node == Node::Ready { self.jobs.next_undone() } else { None };
         let due = if self.may_begin() { self.jobs.next_due(self.now) } else { None };

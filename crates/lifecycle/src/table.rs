@@ -16,8 +16,10 @@ pub(crate) struct Job {
     pub(crate) state: State,
     /// Since when it is in its state.
     pub(crate) since: Duration,
-    /// The last attempt that was launched, or 0.
+    /// The last attempt of which a claim may stand, or 0.
     pub(crate) attempt: u32,
+    /// The last attempt that was launched, or 0. Only that proves that the directory was ours.
+    pub(crate) launched: u32,
     pub(crate) terms: Terms,
     pub(crate) failures: Failures,
     /// Deliveries that are neither settled nor about to be.
@@ -131,6 +133,7 @@ impl Jobs {
             state: State::Claiming,
             since: self.now,
             attempt,
+            launched: attempt,
             terms,
             failures,
             leases: Vec::new(),

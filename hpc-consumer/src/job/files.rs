@@ -159,20 +159,24 @@ impl ResultsDir {
     }
 
     fn find_mark(&self, mark: &Mark) -> io::Result<()> {
-        if mark.heart.try_exists()? {
+        let path = self.path.as_os_str().as_encoded_bytes();
+        let known = fs::read(&mark.file).is_ok_and(|known| known == path);
+        let there = mark.heart.try_exists()?;
+        if known && there {
             return Ok(());
         }
-        let path = self.path.as_os_str().as_encoded_bytes();
-        if fs::read(&mark.file).is_ok_and(|known| known == path) {
+        if known {
             return Err(io::Error::other(format!(
                 "it has lost the mark of this STATE_DIR, {}; mount its file system, or, if it was emptied on purpose, remove {} and start hpc-consumer anew",
                 mark.heart.display(),
                 mark.file.display()
             )));
         }
-        make_private(mark.heart.parent().unwrap_or(&self.path))?;
-        // It holds the room that the keeper needs for its first beat, should the disk be full by then.
-        write_private(&mark.heart, &[b' '; HEART_BYTES], false)?;
+        if !there {
+            make_private(mark.heart.parent().unwrap_or(&self.path))?;
+            // It holds the room that the keeper needs for its first beat, should the disk be full by then.
+            write_private(&mark.heart, &[b' '; HEART_BYTES], false)?;
+        }
         let aside = mark.file.with_extension("new");
         write_synced(&aside, path)?;
         fs::rename(aside, &mark.file)
@@ -433,6 +437,22 @@ mod tests {
         fs::remove_dir_all(temp.path().join("results")).unwrap();
         fs::write(temp.path().join("results"), "in its place").unwrap();
         assert!(results.probe().unwrap_err().contains("cannot be written"));
+    }
+
+    #[test]
+    fn a_state_knows_the_directory_that_it_was_used_with_last() {
+        let temp = tempfile::tempdir().unwrap();
+        let (first, second) = (temp.path().join("first"), temp.path().join("second"));
+        let moved_from = |path: &Path| ResultsDir::moved_from(temp.path(), path);
+        assert_eq!(moved_from(&first), None);
+        for (path, other) in [(&first, &second), (&second, &first), (&first, &second)] {
+            ResultsDir::new(path.clone()).marked_by(temp.path(), "o1").probe().unwrap();
+            assert_eq!((moved_from(path), moved_from(other)), (None, Some(path.clone())));
+        }
+        fs::remove_dir_all(&first).unwrap();
+        fs::create_dir(&first).unwrap();
+        let emptied = ResultsDir::new(first.clone()).marked_by(temp.path(), "o1");
+        assert!(emptied.probe().unwrap_err().contains("it has lost the mark"));
     }
 
     #[test]

@@ -72,8 +72,12 @@ impl Node {
             // A claim that failed half way may be for a later attempt than was asked for.
             Some(meta) if meta.owner == self.owner && meta.attempt >= run.attempt => meta.attempt,
             Some(_) => return Ok(()),
-            None if self.results.was_moved_aside(&run.job_id, run.attempt)? => return Ok(()),
-            None => run.attempt,
+            // Not known to be ours: a claim that failed half way is another daemon's after a time, as it would be if we
+            // had died; and an empty directory is nobody's.
+            None => {
+                let _ = fs::remove_dir(self.results.job_dir(&run.job_id));
+                return Ok(());
+            }
         };
         dir.unlock()?;
         // The number of a later attempt must not be forgotten with its directory.

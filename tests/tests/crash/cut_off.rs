@@ -148,7 +148,7 @@ fn a_run_that_the_journal_has_lost_in_a_power_cut_is_not_taken_for_never_begun()
     assert!(record["status"] == "completed" && record["attempt"].as_u64() >= Some(2), "{record}");
     assert_lost(&wait_for_record(&consumer, &mut daemon, &lost));
     // Or three: the daemon that was killed may have published one of them just before.
+    // Its acknowledgement may have died with it: then the message comes again when its lease lapses, in 12 hours.
     wait_until("both results", LONG_PATIENCE, || edge.backlog(Queue::Results) >= 2);
-    wait_for_backlog(&edge, Queue::Jobs, 0);
     assert_eq!((pids(&may).len(), pids(&may_not).len()), (2, 1));
 }

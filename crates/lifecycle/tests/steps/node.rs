@@ -206,6 +206,11 @@ fn a_job_whose_claim_failed_goes_back_only_when_no_part_of_the_claim_stands() {
     assert_eq!(daemon.step(Event::Unclaimed(run("a", 1), Err("it hangs".to_owned()))), Step::default());
     assert_eq!(daemon.step(Event::Drain).facts, [], "another daemon could not take it");
     assert_eq!(daemon.phase("a"), Some(Phase::Waiting));
+
+    // It was not launched: nothing proves that what stands in its place is ours.
+    let mut daemon = failing();
+    daemon.step(Event::Unclaimed(run("a", 1), Err("it hangs".to_owned())));
+    assert_eq!(daemon.until(|effect| *effect == claim("a", 0)), 60 * SECOND);
 }
 
 #[test]

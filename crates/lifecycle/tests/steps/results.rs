@@ -217,3 +217,59 @@ fn a_queue_that_stays_without_pull_consumer_is_a_mistake() {
     }
     assert!(daemon.now >= START + 60 * SECOND, "a new consumer needs some time");
 }
+
+#[test]
+fn a_refused_result_has_its_turn_however_many_others_there_are() {
+    let mut daemon = Daemon::pulling(slots(1));
+    daemon.start("a", job("a", "L1"));
+    daemon.finish("a");
+    daemon.step(published(Err(FailureClass::Refused)));
+    let mut given_up = 0;
+    let mut most_owed = 0;
+    for number in 0..200 {
+        daemon.now += SECOND;
+        let name = format!("job{number}");
+        let delivered = pulled(&[job(&name, &name)]);
+        for event in [delivered, recalled(&[&name]), claimed(&name, 1), ended(&name, 1), recorded(&name, 1)] {
+            let mut effects = VecDeque::from(daemon.step(event).effects);
+            while let Some(effect) = effects.pop_front() {
+                given_up += usize::from(matches!(effect, Effect::Say(Notice::ResultRefused { .. })));
+                let event = match &effect {
+                    Effect::Publish(jobs) if jobs.contains(&id("a")) => Some(published(Err(FailureClass::Refused))),
+                    // The queue has more; it comes as the next job.
+                    Effect::Pull(_) => None,
+                    effect => daemon.answer(effect),
+                };
+                effects.extend(event.map(|event| daemon.step(event).effects).unwrap_or_default());
+            }
+        }
+        most_owed = most_owed.max(daemon.state.owed());
+    }
+    assert!(most_owed < 10, "the others are published meanwhile: {most_owed}");
+    assert_eq!(given_up, 1);
+    assert_eq!(daemon.state.phase_of(&id("a")), None);
+}
+
+#[test]
+fn a_daemon_that_ends_when_it_is_idle_does_not_wait_for_ever_for_a_queue_that_refuses() {
+    let mut daemon = owing(1, 10);
+    daemon.state =
+        Lifecycle::restore(Settings { exit_when_idle: true, ..settings() }, daemon.book.entries.clone(), START);
+    let mut effects = VecDeque::from(daemon.step(Event::Tick).effects);
+    let mut ended = false;
+    for _ in 0..1_000 {
+        while let Some(effect) = effects.pop_front() {
+            ended |= effect == Effect::Exit;
+            let event = match &effect {
+                Effect::Publish(_) => Some(published(Err(FailureClass::Refused))),
+                effect => daemon.answer(effect),
+            };
+            effects.extend(event.map(|event| daemon.step(event).effects).unwrap_or_default());
+        }
+        let Some(at) = daemon.state.wake_at() else { break };
+        daemon.now = at;
+        effects.extend(daemon.step(Event::Tick).effects);
+    }
+    assert!(ended && daemon.now < START + 600 * SECOND);
+    assert_eq!(daemon.book.entries.len(), 1, "it is the next one's");
+}
