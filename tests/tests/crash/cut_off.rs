@@ -99,18 +99,35 @@ fn a_job_that_may_not_run_again_is_lost_with_its_keeper() {
     assert_eq!(pids(&noted).len(), 1, "the job ran again");
 }
 
+/// A machine that lost its power under two runs and was started anew, without a daemon so far.
+struct AfterAReboot {
+    edge: Edge,
+    consumer: Consumer,
+    /// Where the runs of a job that may start again note themselves, and those of one that may not.
+    may: PathBuf,
+    may_not: PathBuf,
+    rerun: String,
+    lost: String,
+}
+
+impl AfterAReboot {
+    fn new() -> Self {
+        let edge = Edge::start();
+        let consumer = Consumer::bare(&edge, SCRIPT);
+        let (may, may_not) = (consumer.home().join("may"), consumer.home().join("may-not"));
+        let rerun = edge.producer().submit(&stays_once(&may));
+        let lost = edge.producer().submit(&not_rerunnable(stays_once(&may_not)));
+        let mut daemon = consumer.start();
+        let runs = [wait_for_pids(&may, 1)[0], wait_for_pids(&may_not, 1)[0]];
+        power_cut(&consumer, &mut daemon, &runs);
+        another_boot(&consumer);
+        Self { edge, consumer, may, may_not, rerun, lost }
+    }
+}
+
 #[test]
 fn after_a_reboot_jobs_start_again_or_are_lost() {
-    let edge = Edge::start();
-    let consumer = Consumer::bare(&edge, SCRIPT);
-    let (may, may_not) = (consumer.home().join("may"), consumer.home().join("may-not"));
-    let rerun = edge.producer().submit(&stays_once(&may));
-    let lost = edge.producer().submit(&not_rerunnable(stays_once(&may_not)));
-    let mut daemon = consumer.start();
-    let runs = [wait_for_pids(&may, 1)[0], wait_for_pids(&may_not, 1)[0]];
-
-    power_cut(&consumer, &mut daemon, &runs);
-    another_boot(&consumer);
+    let AfterAReboot { edge, consumer, may, may_not, rerun, lost } = AfterAReboot::new();
     let mut daemon = consumer.start();
     daemon.wait_for_log("was started anew while it ran", LONG_PATIENCE);
     let record = wait_for_record(&consumer, &mut daemon, &rerun);
@@ -125,15 +142,7 @@ fn after_a_reboot_jobs_start_again_or_are_lost() {
 /// Nothing of the journal is synced: after a power cut the disk may have its first line alone.
 #[test]
 fn a_run_that_the_journal_has_lost_in_a_power_cut_is_not_taken_for_never_begun() {
-    let edge = Edge::start();
-    let consumer = Consumer::bare(&edge, SCRIPT);
-    let (may, may_not) = (consumer.home().join("may"), consumer.home().join("may-not"));
-    let rerun = edge.producer().submit(&stays_once(&may));
-    let lost = edge.producer().submit(&not_rerunnable(stays_once(&may_not)));
-    let mut daemon = consumer.start();
-    let runs = [wait_for_pids(&may, 1)[0], wait_for_pids(&may_not, 1)[0]];
-    power_cut(&consumer, &mut daemon, &runs);
-    another_boot(&consumer);
+    let AfterAReboot { edge, consumer, may, may_not, rerun, lost } = AfterAReboot::new();
     let text = fs::read_to_string(journal(&consumer)).unwrap();
     let first_line = text.split_inclusive('\n').next().expect("it has a first line");
     fs::write(journal(&consumer), first_line).unwrap();

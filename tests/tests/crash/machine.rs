@@ -12,7 +12,7 @@ use testkit::{Consumer, Edge, PATIENCE, Queue, SCRIPT, compile_shared, is_alive,
 
 use super::{
     LONG_PATIENCE, assert_completed, pids, replace_boot_id, script, stays_once, wait_for_backlog, wait_for_pids,
-    wait_for_record,
+    wait_for_record, waits_for,
 };
 
 /// A consumer whose machine obeys the files `no-sync` and `clock-offset` in its home directory.
@@ -64,12 +64,7 @@ fn a_clock_that_is_set_by_hours_loses_nothing_and_runs_nothing_twice() {
     let edge = Edge::start();
     let consumer = on_a_machine_of_its_own(&edge);
     let (noted, gate) = (consumer.home().join("pids"), consumer.home().join("gate"));
-    let text = format!(
-        "echo $$ >> {}; until test -e {}; do sleep 0.05; done; echo 1 > output.json",
-        noted.display(),
-        gate.display()
-    );
-    let job = edge.producer().submit(&script(&text));
+    let job = edge.producer().submit(&waits_for(&gate, &noted));
     let mut daemon = consumer.start();
     wait_for_pids(&noted, 1);
     // Under a daemon at work: it reckons the lease all the same.

@@ -33,6 +33,12 @@ fn script(text: &str) -> Value {
     json!({"task": "script", "input": text})
 }
 
+/// A job that notes the process id of its run in `pids`, and has the output 1 once there is a file `gate`.
+fn waits_for(gate: &Path, pids: &Path) -> Value {
+    let (pids, gate) = (pids.display(), gate.display());
+    script(&format!("echo $$ >> {pids}; until test -e {gate}; do sleep 0.05; done; echo 1 > output.json"))
+}
+
 /// A job whose first run notes its process id in `pids` and stays, and whose next ones note theirs and have the output
 /// 2.
 fn stays_once(pids: &Path) -> Value {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use testkit::{Consumer, Edge, PATIENCE, Queue, SCRIPT};
 
 use super::{
-    LONG_PATIENCE, assert_completed, pids, record_text, script, wait_for_backlog, wait_for_pids, wait_for_record,
+    LONG_PATIENCE, assert_completed, pids, record_text, wait_for_backlog, wait_for_pids, wait_for_record, waits_for,
 };
 
 /// How many results are owed, as `hpc-consumer status` says.
@@ -22,12 +22,7 @@ fn a_result_is_owed_through_an_outage_and_published_once_with_the_same_bytes() {
     let mut edge = Edge::start();
     let consumer = Consumer::bare(&edge, SCRIPT);
     let (noted, gate) = (consumer.home().join("pids"), consumer.home().join("gate"));
-    let text = format!(
-        "echo $$ >> {}; until test -e {}; do sleep 0.05; done; echo 1 > output.json",
-        noted.display(),
-        gate.display()
-    );
-    let job = edge.producer().submit(&script(&text));
+    let job = edge.producer().submit(&waits_for(&gate, &noted));
     let mut daemon = consumer.start();
     wait_for_pids(&noted, 1);
     edge.kill();

@@ -10,6 +10,7 @@ use testkit::{Consumer, Edge, PATIENCE, Process, Queue, SCRIPT, is_alive, wait_u
 
 use super::{
     LONG_PATIENCE, assert_completed, pids, record_text, script, wait_for_backlog, wait_for_pids, wait_for_record,
+    waits_for,
 };
 
 /// Starts a daemon with the same state and another `RESULTS_DIR`.
@@ -23,12 +24,7 @@ fn another_results_dir_is_refused_while_a_job_runs_and_taken_when_none_does() {
     let consumer = Consumer::bare(&edge, SCRIPT);
     let (noted, gate) = (consumer.home().join("pids"), consumer.home().join("gate"));
     let other = consumer.home().join("other");
-    let text = format!(
-        "echo $$ >> {}; until test -e {}; do sleep 0.05; done; echo 1 > output.json",
-        noted.display(),
-        gate.display()
-    );
-    let job = edge.producer().submit(&script(&text));
+    let job = edge.producer().submit(&waits_for(&gate, &noted));
     let mut daemon = consumer.start();
     let run = wait_for_pids(&noted, 1)[0];
     daemon.kill();
