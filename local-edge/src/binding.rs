@@ -25,7 +25,7 @@ use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use edge::queue::Metrics;
+use leased_queue::Metrics;
 use protocol::limits;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

@@ -4,8 +4,8 @@
 use axum::body::Body;
 use axum::http::request::Parts;
 use axum::response::Response;
-use edge::queue::Refused;
 use edge::{Decision, Next, Pending, Problem, Route};
+use leased_queue::Refused;
 
 use crate::http::{header_text, read_body, response};
 use crate::random;

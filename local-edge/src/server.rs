@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::response::Response;
 use axum::serve::ListenerExt as _;
-use edge::queue::Millis;
+use leased_queue::Millis;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;

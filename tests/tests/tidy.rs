@@ -9,7 +9,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use testkit::{command, parts};
 
 /// Crates that decide and perform nothing: time, ids and randomness are their arguments.
-const PURE: [&str; 3] = ["protocol", "edge", "lifecycle"];
+const PURE: [&str; 4] = ["protocol", "edge", "leased-queue", "lifecycle"];
 
 fn metadata() -> Metadata {
     let manifest = parts::workspace().join("Cargo.toml");

@@ -11,15 +11,12 @@
 //!                                                   └── RetryAfter(Duration) ┘
 //! ```
 //!
-//! [`queue`] is the model of a leased queue, which `local-edge` serves and the simulation uses.
-//!
 //! Out of scope: HTTP itself, the queue itself, clocks, randomness and storage.
 //! Invariant: only [`Pending::sent`] makes a `202`, so no job is answered `202` that is not in the queue.
 
 mod admission;
 mod auth;
 mod problem;
-pub mod queue;
 mod route;
 
 pub use admission::{Admission, Decision, Next, Pending, Refusal};

@@ -1,6 +1,6 @@
 //! Consumers: list, create, get, replace, delete. Only of type `http_pull`: what calls Workers is not here.
 
-use edge::queue::Consumer;
+use leased_queue::Consumer;
 use serde::{Deserialize, Serialize};
 
 use super::envelope::{ResultInfo, Success, Whole};

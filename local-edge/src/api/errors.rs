@@ -2,7 +2,7 @@
 //! the others are chosen by what HTTP means with them.
 
 use axum::response::Response;
-use edge::queue::Refused;
+use leased_queue::Refused;
 use serde::Serialize;
 use serde_json::error::Category;
 

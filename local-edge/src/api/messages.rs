@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use edge::queue::{Metrics, Warning};
+use leased_queue::{Metrics, Warning};
 use protocol::Json;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};

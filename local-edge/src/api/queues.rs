@@ -44,7 +44,7 @@ struct QueueResult {
     queue_name: String,
     created_on: String,
     modified_on: String,
-    settings: edge::queue::Settings,
+    settings: leased_queue::Settings,
     producers: [(); 0],
     producers_total_count: u64,
     consumers: Vec<ConsumerResult>,
@@ -85,7 +85,7 @@ pub(super) async fn create(request: Request<'_>) -> Result<Success, ApiError> {
     if let Some(jurisdiction) = jurisdiction {
         tracing::warn!("the jurisdiction {jurisdiction:?} of queue {queue_name:?} is ignored: all data stays here");
     }
-    let settings = patch(settings).apply(edge::queue::Settings::default());
+    let settings = patch(settings).apply(leased_queue::Settings::default());
     answer(store.call(move |registry| registry.create_queue(queue_name, settings)).await)
 }
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use edge::queue::{Candidates, Millis, Seq};
+use leased_queue::{Candidates, Millis, Seq};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -242,7 +242,7 @@ impl Event {
 
 #[cfg(test)]
 mod tests {
-    use edge::queue::{Message, MessageId};
+    use leased_queue::{Message, MessageId};
     use serde_json::{Value, json};
 
     use super::*;

@@ -11,8 +11,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, header};
 use axum::response::Response;
 use edge::Problem;
-use edge::queue::Refused;
 use futures_util::stream;
+use leased_queue::Refused;
 
 use super::dice::Outcome;
 use super::plan::Operation;

@@ -24,7 +24,7 @@ mod prng;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use edge::queue::{Candidates, Millis, Seq};
+use leased_queue::{Candidates, Millis, Seq};
 
 use dice::{Dice, Verdict};
 use plan::{Operation, Plan};

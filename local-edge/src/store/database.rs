@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
-use edge::queue::{Consumer, Message, MessageId, Millis, Seq, Settings};
+use leased_queue::{Consumer, Message, MessageId, Millis, Seq, Settings};
 use rusqlite::{Connection, Row, params};
 
 use super::message::{Payload, PulledMessage};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use edge::queue::{Message, Metrics};
+use leased_queue::{Message, Metrics};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 /// What a body is, as its producer said.

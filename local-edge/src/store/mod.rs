@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use edge::queue::Millis;
+use leased_queue::Millis;
 use tokio::sync::oneshot;
 
 pub(crate) use message::{ContentType, Payload, PulledMessage, Source};

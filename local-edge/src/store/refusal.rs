@@ -1,6 +1,6 @@
 //! Why the store did not do what it was asked to.
 
-use edge::queue::Refused;
+use leased_queue::Refused;
 
 /// A request that was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

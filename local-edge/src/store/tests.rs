@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use edge::queue::Consumer;
+use leased_queue::Consumer;
 use tempfile::TempDir;
 
 use super::*;
@@ -177,7 +177,7 @@ fn queues_and_consumers_are_checked() {
     assert_eq!(other, Err(Refusal::ConsumerNotFound));
     run(&mut registry, T0, |registry| registry.delete_consumer(&jobs(), &id)).unwrap();
     let pulled = run(&mut registry, T0, |registry| registry.pull(&jobs(), None, None).map(|_| ()));
-    assert_eq!(pulled, Err(Refusal::Queue(edge::queue::Refused::PullNotEnabled)));
+    assert_eq!(pulled, Err(Refusal::Queue(leased_queue::Refused::PullNotEnabled)));
 }
 
 #[test]

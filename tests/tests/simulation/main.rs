@@ -1,5 +1,5 @@
-//! Random histories in virtual time on the real `lifecycle` and the real queue model of `edge`: several daemons, one
-//! queue and one shared file system; crashes before and after every effect and every commit, lost requests and lost
+//! Random histories in virtual time on the real `lifecycle` and the real `leased-queue`: several daemons, one queue
+//! and one shared file system; crashes before and after every effect and every commit, lost requests and lost
 //! responses, duplicates, reordering, reboots, keepers that die, pauses, outages, broken nodes, clocks set back; claims
 //! that fail halfway, jobs that cannot be claimed on one node, results that the queue refuses for a time or for ever.
 //!

@@ -1,10 +1,10 @@
-//! The queue service: two queues of the model of `edge` with their bodies, and requests to them that get lost.
+//! The queue service: two queues of `leased-queue` with their bodies, and requests to them that get lost.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use edge::queue::{Candidates, Consumer, Fact, Handle, MessageId, NewMessage, Queue, Removal, Retry, Seq, Settings};
 use fastrand::Rng;
+use leased_queue::{Candidates, Consumer, Fact, Handle, MessageId, NewMessage, Queue, Removal, Retry, Seq, Settings};
 use lifecycle::{Delivery, Failure};
 use protocol::{FailureClass, JobId};
 
@@ -89,7 +89,7 @@ impl Queues {
         let mut facts = Vec::new();
         let pulled = self.jobs.pull_chosen(now, size, timeout, choose, &mut facts);
         self.note(facts);
-        let delivery = |message: &edge::queue::Message| {
+        let delivery = |message: &leased_queue::Message| {
             let body = self.messages.get(&message.seq)?.body.clone();
             Some(Delivery { lease_id: message.lease().to_string(), body, deliveries: u64::from(message.attempts) })
         };

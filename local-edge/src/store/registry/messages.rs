@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use edge::queue::{Candidates, Message, MessageId, Metrics, NewMessage, Retry, Settled, Warning};
+use leased_queue::{Candidates, Message, MessageId, Metrics, NewMessage, Retry, Settled, Warning};
 
 use super::{QueueRef, QueueView, Registry};
 use crate::random;

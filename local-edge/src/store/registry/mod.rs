@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use edge::queue::{Consumer, Fact, Millis, Queue, Removal, Seq, Settings};
+use leased_queue::{Consumer, Fact, Millis, Queue, Removal, Seq, Settings};
 
 use super::database::{ConsumerRow, Database, QueueNo, QueueRow};
 use super::message::Payload;

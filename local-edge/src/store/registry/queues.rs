@@ -1,6 +1,6 @@
 //! Operations on queues and their consumers.
 
-use edge::queue::{Consumer, Settings};
+use leased_queue::{Consumer, Settings};
 
 use super::{ConsumerView, Entry, QUEUES_MAX, QueueRef, QueueView, Registry, SettingsPatch, Update};
 use crate::random;

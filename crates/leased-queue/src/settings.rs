@@ -8,14 +8,14 @@ use std::time::Duration;
 use protocol::limits;
 use serde::{Deserialize, Serialize};
 
-use super::Refused;
+use crate::Refused;
 
-pub(super) const BATCH_SIZE: RangeInclusive<u64> = 1..=limits::BATCH_COUNT_MAX as u64;
-pub(super) const VISIBILITY_TIMEOUT_MS: RangeInclusive<u64> = 1..=limits::VISIBILITY_TIMEOUT_MAX.as_secs() * 1_000;
-pub(super) const DELIVERY_DELAY: RangeInclusive<u64> = 0..=limits::DELAY_MAX.as_secs();
-pub(super) const RETRY_DELAY: RangeInclusive<u64> = DELIVERY_DELAY;
-pub(super) const MAX_RETRIES: RangeInclusive<u64> = 0..=100;
-pub(super) const MESSAGE_RETENTION_PERIOD: RangeInclusive<u64> = 60..=limits::RETENTION_MAX.as_secs();
+pub(crate) const BATCH_SIZE: RangeInclusive<u64> = 1..=limits::BATCH_COUNT_MAX as u64;
+pub(crate) const VISIBILITY_TIMEOUT_MS: RangeInclusive<u64> = 1..=limits::VISIBILITY_TIMEOUT_MAX.as_secs() * 1_000;
+pub(crate) const DELIVERY_DELAY: RangeInclusive<u64> = 0..=limits::DELAY_MAX.as_secs();
+pub(crate) const RETRY_DELAY: RangeInclusive<u64> = DELIVERY_DELAY;
+pub(crate) const MAX_RETRIES: RangeInclusive<u64> = 0..=100;
+pub(crate) const MESSAGE_RETENTION_PERIOD: RangeInclusive<u64> = 60..=limits::RETENTION_MAX.as_secs();
 
 /// The settings of a queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ impl Settings {
         Ok(())
     }
 
-    pub(super) fn retention(&self) -> Duration {
+    pub(crate) fn retention(&self) -> Duration {
         Duration::from_secs(self.message_retention_period)
     }
 }
@@ -90,7 +90,7 @@ impl Consumer {
         Ok(())
     }
 
-    pub(super) fn retry_delay(&self) -> Duration {
+    pub(crate) fn retry_delay(&self) -> Duration {
         Duration::from_secs(self.retry_delay)
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use protocol::limits;
 
-use super::settings::{BATCH_SIZE, VISIBILITY_TIMEOUT_MS};
-use super::{
+use crate::settings::{BATCH_SIZE, VISIBILITY_TIMEOUT_MS};
+use crate::{
     BACKLOG_BYTES_MAX, Consumer, Fact, Handle, Message, Metrics, Millis, NewMessage, Refused, Removal, Retry, Seq,
     Settings, Settled, Warning,
 };
@@ -160,7 +160,7 @@ impl Queue {
     }
 
     /// How many messages a pull gets at most, and for how long.
-    pub(super) fn terms_of_pull(
+    pub(crate) fn terms_of_pull(
         &self,
         batch_size: Option<u64>,
         visibility_timeout_ms: Option<u64>,
@@ -181,7 +181,7 @@ impl Queue {
     }
 
     /// Delivers messages, each under a new lease.
-    pub(super) fn lease(&mut self, messages: Vec<Message>, until: Millis, facts: &mut Vec<Fact>) -> Vec<Message> {
+    pub(crate) fn lease(&mut self, messages: Vec<Message>, until: Millis, facts: &mut Vec<Fact>) -> Vec<Message> {
         messages
             .into_iter()
             .map(|message| {
@@ -344,14 +344,14 @@ impl Queue {
     }
 
     /// Messages that can be delivered, those that are ready for the longest time first.
-    pub(super) fn ready(&self, now: Millis, count: u64) -> Vec<Message> {
+    pub(crate) fn ready(&self, now: Millis, count: u64) -> Vec<Message> {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let ready = self.waiting.iter().take_while(|(visible_at, _)| *visible_at <= now).take(count);
         ready.map(|(_, seq)| self.messages[seq]).collect()
     }
 
     /// Messages that are leased, by the end of the lease.
-    pub(super) fn leased(&self) -> impl Iterator<Item = Message> {
+    pub(crate) fn leased(&self) -> impl Iterator<Item = Message> {
         self.leased.iter().map(|(_, seq)| self.messages[seq])
     }
 

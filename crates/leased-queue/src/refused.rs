@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use protocol::limits;
 
-use super::BACKLOG_BYTES_MAX;
-use super::settings::{BATCH_SIZE, VISIBILITY_TIMEOUT_MS};
+use crate::BACKLOG_BYTES_MAX;
+use crate::settings::{BATCH_SIZE, VISIBILITY_TIMEOUT_MS};
 
 /// Why an operation was refused. Nothing was changed by it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -128,7 +128,7 @@ impl Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::settings::{DELIVERY_DELAY, MAX_RETRIES, MESSAGE_RETENTION_PERIOD, RETRY_DELAY};
+    use crate::settings::{DELIVERY_DELAY, MAX_RETRIES, MESSAGE_RETENTION_PERIOD, RETRY_DELAY};
 
     #[test]
     fn the_bounds_are_those_that_the_texts_name() {

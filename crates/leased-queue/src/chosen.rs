@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Fact, Message, Millis, Queue, Refused, Seq};
+use crate::{Fact, Message, Millis, Queue, Refused, Seq};
 
 /// What a pull may deliver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::{Consumer, MessageId, NewMessage, Settings};
+    use crate::{Consumer, MessageId, NewMessage, Settings};
 
     const T0: Millis = 1_800_000_000_000;
 

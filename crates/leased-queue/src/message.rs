@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Handle, MessageId, Millis, Seq};
+use crate::{Handle, MessageId, Millis, Seq};
 
 /// What a queue knows of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub enum Fact {
     Changed(Message),
     /// A message is gone.
     Removed(Message, Removal),
-    /// A message failed for the last time, and moves to the queue of this name: see [`super::Queue::adopt`].
+    /// A message failed for the last time, and moves to the queue of this name: see [`crate::Queue::adopt`].
     DeadLettered(Message, String),
     /// All messages are gone.
     Cleared,
