@@ -8,6 +8,7 @@
 
 pub mod body;
 mod failure;
+pub mod hold;
 mod id;
 mod job;
 mod json;

@@ -1,85 +1,25 @@
 //! The requests.
 
-use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use protocol::limits;
-use reqwest::{Method, StatusCode, Url};
-use serde::Serialize;
+use protocol::{hold, limits};
+use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
+use crate::endpoint::{Endpoint, UnusableUrl};
 use crate::error::Error;
 use crate::wire;
 
-/// The longest wait for one request, answer included.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The longest wait for a connection.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest pause after a 429 that is taken from its `Retry-After`. The service blocks for five minutes at most;
+/// what stands between may say anything.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// The largest answer that is read: 100 messages of 128 KB, each doubled by the quotes that JSON escapes, and then
 /// some.
 const ANSWER_BYTES_MAX: usize = 32_000_000;
-
-/// Where the API is and who asks.
-#[derive(Clone)]
-pub struct Endpoint {
-    /// For example `https://api.cloudflare.com/client/v4`, or `http://127.0.0.1:8787/client/v4` for `local-edge`.
-    pub base_url: String,
-    /// The id of the account, 32 hexadecimal digits.
-    pub account_id: String,
-    /// An API token with the permission Queues: Edit.
-    pub api_token: String,
-}
-
-/// Why a base URL cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UnusableUrl {
-    /// It has another scheme, or none.
-    #[error("CF_API_BASE_URL is no http or https address: {0}")]
-    NotHttp(String),
-    /// It has a user name or a password in it. The text must not repeat them.
-    #[error(
-        "CF_API_BASE_URL holds a user name or a password, which would stand in logs; the API asks only for its token"
-    )]
-    Credentials,
-}
-
-impl Endpoint {
-    /// The base URL, if it can be used.
-    pub fn url(&self) -> Result<Url, UnusableUrl> {
-        let not_http = || UnusableUrl::NotHttp(self.base_url.clone());
-        let url = Url::parse(&self.base_url).map_err(|_| not_http())?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(UnusableUrl::Credentials);
-        }
-        if matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err(not_http()) }
-    }
-}
-
-impl fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint")
-            .field("base_url", &self.base_url)
-            .field("account_id", &self.account_id)
-            .field("api_token", &"…")
-            .finish()
-    }
-}
-
-/// An HTTP client as every program of this project uses it: TLS with the system's roots, bounded waits, proxies from
-/// the environment as usual.
-pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
-    // Fails only when a provider is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .user_agent(concat!("hpc-queue/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(REQUEST_TIMEOUT)
-        // A redirect would carry the token to an address that nobody has set.
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-}
 
 /// A client for the queues of one account.
 #[derive(Debug, Clone)]
@@ -87,6 +27,8 @@ pub struct Client {
     http: reqwest::Client,
     queues: Url,
     api_token: String,
+    /// For how many seconds the server holds a pull, as it announced last; 0: not at all, as far as is known.
+    holds: Arc<AtomicU64>,
 }
 
 /// A message, handed over for the time of its lease.
@@ -103,12 +45,50 @@ pub struct Delivery {
 }
 
 /// What a pull brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pulled {
     /// The messages, none when the queue had none to give.
     pub deliveries: Vec<Delivery>,
     /// How many messages the queue says that it holds; a hint.
     pub backlog: Option<u64>,
+    /// How long the server held the pull before it leased what it brings, by its own clock; `None` where it was
+    /// answered at once. After one that was held there is no need to pause before the next.
+    pub held: Option<Duration>,
+}
+
+/// A queue as the service knows it. What it does not tell is `None`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QueueInfo {
+    /// Its name.
+    pub name: Option<String>,
+    /// How long it keeps a message.
+    pub retention: Option<Duration>,
+    /// Who reads it.
+    pub consumers: Option<Vec<Consumer>>,
+}
+
+/// Who reads a queue, and what becomes of messages that are delivered in vain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consumer {
+    /// Does it pull over HTTP? If not, it is a Worker that the service calls.
+    pub pulls: bool,
+    /// How often a message is delivered again.
+    pub max_retries: Option<u64>,
+    /// Where messages go after that, instead of being deleted.
+    pub dead_letter_queue: Option<String>,
+}
+
+/// An answer of the service that says that all went well.
+struct Answer<T> {
+    result: Option<T>,
+    headers: HeaderMap,
+}
+
+impl<T> Answer<T> {
+    /// A whole number in a header.
+    fn number(&self, header: &str) -> Option<u64> {
+        self.headers.get(header)?.to_str().ok()?.trim().parse().ok()
+    }
 }
 
 /// What became of acknowledgements and retries.
@@ -131,23 +111,71 @@ impl Client {
             &endpoint.account_id,
             "queues",
         ]);
-        Ok(Self { http, queues, api_token: endpoint.api_token.clone() })
+        Ok(Self { http, queues, api_token: endpoint.api_token.clone(), holds: Arc::default() })
     }
 
-    /// Pulls up to `batch_size` messages, each leased for `visibility_timeout`.
+    /// Pulls up to `batch_size` messages, each leased for `visibility_timeout`: what is there now.
     ///
     /// Do not drop the future once it was polled: messages that are on their way would stay leased, and unseen, until
     /// the lease lapses.
     pub async fn pull(&self, queue_id: &str, batch_size: usize, visibility_timeout: Duration) -> Result<Pulled, Error> {
-        let request = wire::PullRequest {
+        self.pull_once(queue_id, batch_size, visibility_timeout, None).await
+    }
+
+    /// As [`Self::pull`], but where the queue has nothing and the server holds pulls, which Cloudflare does not, the
+    /// answer comes when there is something, or after `longest`.
+    ///
+    /// A caller that cannot wait any more may drop the future while nothing has come: that closes the connection, and
+    /// the server leases nothing to it. Only what it leases in the moment of the drop is lost from sight until the
+    /// lease lapses.
+    pub async fn pull_held(
+        &self,
+        queue_id: &str,
+        batch_size: usize,
+        visibility_timeout: Duration,
+        longest: Duration,
+    ) -> Result<Pulled, Error> {
+        let known = self.preference(longest);
+        let pulled = self.pull_once(queue_id, batch_size, visibility_timeout, known.as_deref()).await?;
+        // The first answer of a server is the one that tells that it holds pulls.
+        match self.preference(longest) {
+            told @ Some(_) if known.is_none() && pulled.deliveries.is_empty() => {
+                self.pull_once(queue_id, batch_size, visibility_timeout, told.as_deref()).await
+            }
+            _ => Ok(pulled),
+        }
+    }
+
+    /// What to ask for to be held for `longest`, or as long as the server does.
+    fn preference(&self, longest: Duration) -> Option<String> {
+        let offered = Duration::from_secs(self.holds.load(Ordering::Relaxed));
+        hold::preference(longest.min(offered).min(hold::MAX))
+    }
+
+    async fn pull_once(
+        &self,
+        queue_id: &str,
+        batch_size: usize,
+        visibility_timeout: Duration,
+        preference: Option<&str>,
+    ) -> Result<Pulled, Error> {
+        let body = wire::PullRequest {
             batch_size: batch_size.clamp(1, limits::BATCH_COUNT_MAX),
             visibility_timeout_ms: millis(visibility_timeout.min(limits::VISIBILITY_TIMEOUT_MAX)),
         };
-        let operation = format!("pull from queue {queue_id}");
-        let result: Option<wire::PullResult> =
-            self.request(operation, Method::POST, &[queue_id, "messages", "pull"], Some(&request)).await?;
-        let Some(result) = result else { return Ok(Pulled { deliveries: Vec::new(), backlog: None }) };
-        Ok(pulled(result))
+        let mut request = self.request(Method::POST, &[queue_id, "messages", "pull"]).json(&body);
+        if let Some(preference) = preference {
+            request = request.header(hold::PREFER_HEADER, preference);
+        }
+        let answer = self.send::<wire::PullResult>(format!("pull from queue {queue_id}"), request).await;
+        // What stands between may not bear a connection that is silent for so long: after a failure the next pull is a
+        // plain one, and its answer tells anew what the server does.
+        let holds = answer.as_ref().ok().and_then(|answer| answer.number(hold::MAX_HEADER)).unwrap_or_default();
+        self.holds.store(holds, Ordering::Relaxed);
+        let answer = answer?;
+        // Only who has asked is held: the number counts against the lease.
+        let held = answer.number(hold::HELD_HEADER).filter(|_| preference.is_some()).map(Duration::from_millis);
+        Ok(Pulled { held, ..answer.result.map(pulled).unwrap_or_default() })
     }
 
     /// Acknowledges and gives back deliveries, up to [`limits::BATCH_COUNT_MAX`] of both together.
@@ -169,9 +197,8 @@ impl Client {
                 .collect(),
         };
         let operation = format!("settle {} deliveries of queue {queue_id}", acks.len() + retries.len());
-        let result: Option<wire::SettleResult> =
-            self.request(operation, Method::POST, &[queue_id, "messages", "ack"], Some(&request)).await?;
-        Ok(match result {
+        let http = self.request(Method::POST, &[queue_id, "messages", "ack"]).json(&request);
+        Ok(match self.send::<wire::SettleResult>(operation, http).await?.result {
             Some(result) => Settled {
                 acks: result.ack_count.map(count),
                 retries: result.retry_count.map(count),
@@ -185,44 +212,45 @@ impl Client {
     pub async fn push(&self, queue_id: &str, bodies: &[&str]) -> Result<(), Error> {
         let message = |body| wire::PushMessage { body, content_type: "text" };
         let operation = format!("push {} messages to queue {queue_id}", bodies.len());
-        let _: Option<serde_json::Value> = match bodies {
+        let request = match bodies {
             [] => return Ok(()),
-            [body] => self.request(operation, Method::POST, &[queue_id, "messages"], Some(&message(body))).await?,
+            [body] => self.request(Method::POST, &[queue_id, "messages"]).json(&message(body)),
             bodies => {
                 let batch = wire::PushBatch { messages: bodies.iter().map(|body| message(body)).collect() };
-                self.request(operation, Method::POST, &[queue_id, "messages", "batch"], Some(&batch)).await?
+                self.request(Method::POST, &[queue_id, "messages", "batch"]).json(&batch)
             }
         };
-        Ok(())
+        self.send::<serde_json::Value>(operation, request).await.map(drop)
     }
 
     /// How many messages the queue holds, as well as it knows.
     pub async fn backlog(&self, queue_id: &str) -> Result<Option<u64>, Error> {
         let operation = format!("read the metrics of queue {queue_id}");
-        let metrics: Option<wire::Metrics> =
-            self.request(operation, Method::GET, &[queue_id, "metrics"], None::<&()>).await?;
-        Ok(metrics.and_then(|metrics| metrics.backlog_count).map(count))
+        let metrics = self.send::<wire::Metrics>(operation, self.request(Method::GET, &[queue_id, "metrics"])).await?;
+        Ok(metrics.result.and_then(|metrics| metrics.backlog_count).map(count))
     }
 
-    async fn request<B: Serialize, T: DeserializeOwned>(
-        &self,
-        operation: String,
-        method: Method,
-        path: &[&str],
-        body: Option<&B>,
-    ) -> Result<Option<T>, Error> {
+    /// What the service tells of a queue and of who pulls from it.
+    pub async fn queue(&self, queue_id: &str) -> Result<QueueInfo, Error> {
+        let operation = format!("read the settings of queue {queue_id}");
+        let answer = self.send::<wire::Queue>(operation, self.request(Method::GET, &[queue_id])).await?;
+        Ok(answer.result.map(wire::Queue::info).unwrap_or_default())
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let mut url = self.queues.clone();
         url.path_segments_mut().expect("the constructor has seen that the URL has a path").extend(path);
-        let mut request = self.http.request(method, url).bearer_auth(&self.api_token);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
+        self.http.request(method, url).bearer_auth(&self.api_token)
+    }
+
+    async fn send<T: DeserializeOwned>(&self, operation: String, request: RequestBuilder) -> Result<Answer<T>, Error> {
         let mut response = match request.send().await {
             Ok(response) => response,
             Err(error) => return Err(Error::transport(operation, &self.queues, &error)),
         };
         let status = response.status();
         let retry_after = retry_after(&response);
+        let headers = std::mem::take(response.headers_mut());
         let mut answer = Vec::new();
         loop {
             match response.chunk().await {
@@ -237,7 +265,7 @@ impl Client {
         }
         if status.is_success() {
             return match serde_json::from_slice::<wire::Envelope<T>>(&answer) {
-                Ok(wire::Envelope { success: Some(true), result, .. }) => Ok(result),
+                Ok(wire::Envelope { success: Some(true), result, .. }) => Ok(Answer { result, headers }),
                 Ok(envelope) if envelope.success == Some(false) => {
                     // Never seen with a 2xx status, but the envelope has the last word.
                     Err(Error::answered(operation, status.as_u16(), retry_after, &errors(envelope.errors)))
@@ -270,7 +298,7 @@ fn pulled(result: wire::PullResult) -> Pulled {
             deliveries: message.attempts.map(count).unwrap_or_default(),
         })
     });
-    Pulled { deliveries: deliveries.collect(), backlog: result.message_backlog_count.map(count) }
+    Pulled { deliveries: deliveries.collect(), backlog: result.message_backlog_count.map(count), held: None }
 }
 
 fn errors(errors: Option<Vec<wire::ApiError>>) -> Vec<(i64, String)> {
@@ -282,7 +310,7 @@ fn retry_after(response: &reqwest::Response) -> Option<Duration> {
         return None;
     }
     let seconds = response.headers().get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(limits::DELAY_MAX))
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -290,7 +318,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// The specification has all numbers as floating point. Saturates; no count is negative.
-fn count(number: f64) -> u64 {
+pub(crate) fn count(number: f64) -> u64 {
     number as u64
 }
 
@@ -314,26 +342,6 @@ mod tests {
             deliveries,
         };
         let readable = vec![delivery("", "l1", "one", 0), delivery("", "l2", "", 0), delivery("m4", "l4", "four", 2)];
-        assert_eq!(pulled(envelope.result.unwrap()), Pulled { deliveries: readable, backlog: None });
-    }
-
-    #[test]
-    fn a_base_url_is_refused_without_repeating_a_secret() {
-        let endpoint = |base_url: &str| Endpoint {
-            base_url: base_url.to_owned(),
-            account_id: String::new(),
-            api_token: String::new(),
-        };
-        for usable in ["http://127.0.0.1:8787/client/v4", "https://api.cloudflare.com/client/v4/"] {
-            assert!(endpoint(usable).url().is_ok(), "{usable}");
-        }
-        for unusable in ["", "api.cloudflare.com", "ftp://x"] {
-            assert_eq!(endpoint(unusable).url(), Err(UnusableUrl::NotHttp(unusable.to_owned())));
-        }
-        for secret in ["https://me:secret@api.cloudflare.com", "https://secret@api.cloudflare.com", "ftp://:secret@x"] {
-            let error = endpoint(secret).url().unwrap_err();
-            assert_eq!(error, UnusableUrl::Credentials);
-            assert!(!error.to_string().contains("secret"), "{error}");
-        }
+        assert_eq!(pulled(envelope.result.unwrap()), Pulled { deliveries: readable, ..Pulled::default() });
     }
 }

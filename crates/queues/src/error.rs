@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::FailureClass;
 use reqwest::Url;
 
-use crate::client::{CONNECT_TIMEOUT, REQUEST_TIMEOUT};
+use crate::endpoint::{CONNECT_TIMEOUT, REQUEST_TIMEOUT};
 
 /// Codes for a token that is missing, malformed, unknown or not allowed to do this. Some come with status 400.
 const UNAUTHORIZED: [i64; 9] = [6003, 6103, 6111, 9106, 9109, 10000, 10001, 10023, 10106];

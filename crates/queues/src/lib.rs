@@ -10,9 +10,11 @@
 
 mod backoff;
 mod client;
+mod endpoint;
 mod error;
 mod wire;
 
 pub use backoff::Backoff;
-pub use client::{Client, Delivery, Endpoint, Pulled, Settled, UnusableUrl, http_client};
+pub use client::{Client, Consumer, Delivery, Pulled, QueueInfo, Settled};
+pub use endpoint::{Endpoint, UnusableUrl, http_client};
 pub use error::{Error, transport_text};

@@ -1,9 +1,13 @@
 //! The JSON of the API. Every field of an answer is optional in its specification, and some differ between the
 //! specification, the documentation and the live service; what is read here is the union.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+
+use crate::client::{Consumer, QueueInfo, count};
 
 #[derive(Debug, Serialize)]
 pub(crate) struct PullRequest {
@@ -91,6 +95,47 @@ pub(crate) struct SettleResult {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Metrics {
     pub(crate) backlog_count: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Queue {
+    queue_name: Option<String>,
+    settings: Option<QueueSettings>,
+    consumers: Option<Vec<QueueConsumer>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct QueueSettings {
+    message_retention_period: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct QueueConsumer {
+    r#type: Option<String>,
+    dead_letter_queue: Option<String>,
+    settings: Option<ConsumerSettings>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ConsumerSettings {
+    max_retries: Option<f64>,
+}
+
+impl Queue {
+    pub(crate) fn info(self) -> QueueInfo {
+        let retention = self.settings.and_then(|settings| settings.message_retention_period);
+        let consumer = |consumer: QueueConsumer| Consumer {
+            pulls: consumer.r#type.as_deref() == Some("http_pull"),
+            max_retries: consumer.settings.and_then(|settings| settings.max_retries).map(count),
+            // The service says "" where there is none.
+            dead_letter_queue: consumer.dead_letter_queue.filter(|name| !name.is_empty()),
+        };
+        QueueInfo {
+            name: self.queue_name,
+            retention: retention.map(count).map(Duration::from_secs),
+            consumers: self.consumers.map(|consumers| consumers.into_iter().map(consumer).collect()),
+        }
+    }
 }
 
 /// The body as text: what a JSON string holds, or other JSON as it stands.
