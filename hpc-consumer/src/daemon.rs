@@ -1,9 +1,7 @@
-//! The loop between the pure crate `lifecycle` and the world: put facts on disk, then carry out effects, and hand back
-//! events.
+//! The loop between the pure crate `lifecycle` and the world: put facts on disk, carry out effects, and hand back events.
 //!
-//! No decision stands here. All events that wait are stepped together; their facts go to the store as one transaction,
-//! and their effects begin when it is on disk (see [`Pending`]). Meanwhile further events are stepped, for the next
-//! transaction. Every effect becomes a task, its end becomes an event.
+//! No decision stands here. What leaves, and when, is [`Driver`]'s; every effect becomes a task, its end becomes an
+//! event.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -12,21 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lifecycle::{Batch, Delivery, Effect, Ending, Event, Failure, Lifecycle, Pending, Phase, Run};
+use lifecycle::{Attempt, Claimed, Delivery, Driver, Effect, Ending, Event, Failure, Lifecycle, Output, Phase, Run};
 use program::Exit;
 use protocol::{JobId, JobMessage};
 use queues::Client;
 use tokio::sync::mpsc;
 
-use crate::job::{Conclusion, Node};
-use crate::keeper::{self, Keeper};
-use crate::lock;
+use crate::events::{Events, Heard};
+use crate::executor::Executor;
+use crate::job::Node;
 use crate::notices;
 use crate::process::{Asked, Clock, Signals};
 use crate::run::Invocation;
 use crate::store::{Problem, Store};
-use crate::viewer::{Viewer, Watched};
-use crate::work::Work;
+use crate::viewer::Viewer;
 
 /// How many events are stepped for one transaction at most.
 const EVENTS_MAX: usize = 1_000;
@@ -44,15 +41,20 @@ pub(crate) struct Daemon {
     pub(crate) lease: Duration,
     pub(crate) node: Arc<Node>,
     pub(crate) store: Store,
-    pub(crate) keeper: Keeper,
-    pub(crate) events: mpsc::UnboundedSender<Event>,
-    pub(crate) work: Arc<Work>,
+    pub(crate) executor: Arc<dyn Executor + Send + Sync>,
+    pub(crate) events: Events,
 }
 
-/// Facts on their way to the disk, and what follows once they are there.
-struct Commit {
-    done: Pin<Box<dyn Future<Output = Result<(), Problem>>>>,
-    batch: Batch,
+/// Facts on their way to the disk.
+type Commit = Pin<Box<dyn Future<Output = Result<(), Problem>>>>;
+
+/// A job to be claimed.
+struct Claim {
+    job_id: JobId,
+    /// Its message, if it need not be read back.
+    message: Option<Arc<JobMessage>>,
+    last_attempt: Option<Attempt>,
+    rerunnable: bool,
 }
 
 /// How the daemon ends, and how many runs it leaves to the keeper.
@@ -66,8 +68,8 @@ impl Daemon {
     /// Runs until told to end, or until nothing can get better by itself.
     pub(crate) async fn serve(
         self,
-        mut lifecycle: Lifecycle,
-        mut queue: mpsc::UnboundedReceiver<Event>,
+        lifecycle: Lifecycle,
+        mut queue: mpsc::UnboundedReceiver<Heard>,
         clock: Clock,
         mut viewer: Viewer,
         mut signals: Signals,
@@ -75,45 +77,32 @@ impl Daemon {
     ) -> anyhow::Result<Left> {
         let (checked, mut settings_checked) = mpsc::unbounded_channel();
         let mut reload = false;
+        let mut driver = Driver::new(lifecycle);
         let mut events = VecDeque::from([Event::Tick]);
-        let mut pending = Pending::default();
         let mut commit: Option<Commit> = None;
-        let mut ready = Vec::new();
-        let mut trouble = None;
         loop {
             if !events.is_empty() {
                 viewer.changed();
             }
-            for event in events.drain(..) {
-                let step = lifecycle.step(event, clock.now());
-                step.effects.iter().for_each(|effect| notices::watch(effect, &mut trouble));
-                pending.add(step).into_iter().for_each(|run| self.start(run));
+            events.drain(..).for_each(|event| driver.handle(event, clock.now()));
+            if let Some(exit) = self.carry_out(&mut driver, &mut commit, &clock) {
+                let lifecycle = driver.lifecycle();
+                viewer.last(lifecycle).await;
+                return Ok(Left { exit, running: at_work(lifecycle), reload: reload && !lifecycle.draining() });
             }
-            if commit.is_none() {
-                let mut batch = pending.take();
-                if batch.facts.is_empty() {
-                    ready.extend(batch.effects);
-                } else {
-                    let done = Box::pin(self.store.commit(std::mem::take(&mut batch.facts), clock.wall()));
-                    commit = Some(Commit { done, batch });
-                }
-            }
-            if let Some(exit) = self.perform_all(std::mem::take(&mut ready)) {
-                viewer.last(&lifecycle, self.watched(trouble.as_deref())).await;
-                return Ok(Left { exit, running: at_work(&lifecycle), reload: reload && !lifecycle.draining() });
-            }
+            let lifecycle = driver.lifecycle();
             let wake = lifecycle.wake_at().map_or(Duration::MAX, |at| at.saturating_sub(clock.now()));
             tokio::select! {
                 biased;
                 asked = signals.next() => match asked {
                     Asked::Reload => check_settings(invocation.clone(), checked.clone()),
-                    Asked::End => events.push_back(told_to_end(&lifecycle)),
+                    Asked::End => events.push_back(told_to_end(lifecycle)),
                 },
-                outcome = async { commit.as_mut().expect("the condition says so").done.as_mut().await }, if commit.is_some() => {
-                    let Commit { batch, .. } = commit.take().expect("it has just ended");
+                outcome = async { commit.as_mut().expect("the condition says so").await }, if commit.is_some() => {
+                    commit = None;
                     // Without this nothing that was promised can be kept; what runs goes on, and is taken up again.
                     outcome.context(CANNOT_STORE)?;
-                    ready = pending.written(batch);
+                    driver.committed();
                 }
                 Some(valid) = settings_checked.recv() => if valid && lifecycle.draining() {
                     tracing::info!("the daemon is about to end, and does not read its settings anew");
@@ -124,59 +113,57 @@ impl Daemon {
                 } else {
                     tracing::error!("the new settings are not valid (see above); the daemon keeps the old ones");
                 },
-                () = self.work.store_failed.notified() => self.store.commit(Vec::new(), clock.wall()).await.context(CANNOT_STORE)?,
-                Some(event) = queue.recv() => {
-                    events.push_back(event);
-                    while events.len() < EVENTS_MAX && let Ok(event) = queue.try_recv() {
-                        events.push_back(event);
+                Some(heard) = queue.recv() => {
+                    events.push_back(heard.context(CANNOT_STORE)?);
+                    while events.len() < EVENTS_MAX && let Ok(heard) = queue.try_recv() {
+                        events.push_back(heard.context(CANNOT_STORE)?);
                     }
                 }
-                () = viewer.due() => viewer.write(&lifecycle, self.watched(trouble.as_deref())),
+                () = viewer.due() => viewer.write(lifecycle),
                 () = tokio::time::sleep(wake), if wake < Duration::MAX => events.push_back(Event::Tick),
             }
         }
     }
 
-    fn watched(&self, trouble: Option<&str>) -> Watched {
-        Watched { trouble: trouble.map(str::to_owned), keeper: lock(&self.work.keeper_trouble).clone() }
-    }
-
-    /// Begins effects; returns how to end, if it is the end.
-    fn perform_all(&self, effects: Vec<Effect>) -> Option<anyhow::Result<Exit>> {
+    /// Begins all that may leave now; returns how to end, if it is the end.
+    fn carry_out(
+        &self,
+        driver: &mut Driver,
+        commit: &mut Option<Commit>,
+        clock: &Clock,
+    ) -> Option<anyhow::Result<Exit>> {
         let mut claims = Vec::new();
-        let mut forgotten = Vec::new();
-        for effect in effects {
-            match effect {
-                Effect::Exit => {
+        let mut end = None;
+        while let Some(output) = driver.next_output() {
+            match output {
+                Output::Commit(facts) => *commit = Some(Box::pin(self.store.commit(facts, clock.wall()))),
+                Output::Perform(Effect::Claim { job_id, last_attempt, rerunnable }) => {
+                    let message = driver.lifecycle().message(&job_id);
+                    claims.push(Claim { job_id, message, last_attempt, rerunnable });
+                }
+                Output::Perform(Effect::Exit) => {
                     tracing::info!("hpc-consumer ends");
-                    self.forget(forgotten);
-                    return Some(Ok(Exit::Ok));
+                    end = Some(Ok(Exit::Ok));
                 }
-                Effect::Fail(why) => {
-                    self.forget(forgotten);
-                    return Some(Err(anyhow::anyhow!(why)));
-                }
-                Effect::Claim { job_id, last_attempt, rerunnable } => claims.push((job_id, last_attempt, rerunnable)),
-                Effect::Forget(runs) => forgotten.extend(runs),
-                effect => self.perform(effect),
+                Output::Perform(Effect::Fail(why)) => end = Some(Err(anyhow::anyhow!(why))),
+                Output::Perform(effect) => self.perform(effect, driver.lifecycle()),
             }
         }
         let share = claims.len().div_ceil(CLAIMS_AT_ONCE).max(1);
         while !claims.is_empty() {
             self.claim(claims.split_off(claims.len().saturating_sub(share)));
         }
-        self.forget(forgotten);
-        None
+        end
     }
 
-    fn perform(&self, effect: Effect) {
+    fn perform(&self, effect: Effect, lifecycle: &Lifecycle) {
         match effect {
             Effect::Probe => {
                 let node = self.node.clone();
                 self.spawn(async move { Event::Probed(node.probe().await) });
             }
-            Effect::Observe => self.observe(),
-            Effect::Reconciled => self.keeper.reconciled(),
+            Effect::Observe => self.executor.observe(),
+            Effect::Reconciled => self.executor.reconciled(),
             Effect::Pull(count) => {
                 let (client, queue, lease) = (self.client.clone(), self.jobs_queue.clone(), self.lease);
                 self.spawn(async move {
@@ -189,27 +176,25 @@ impl Daemon {
                 self.spawn_fallible(async move { Ok(Event::Recalled(store.recall(jobs).await?)) });
             }
             Effect::Unclaim(run) => {
-                self.work.forget(std::slice::from_ref(&run));
                 let node = self.node.clone();
                 self.spawn(async move {
                     let outcome = node.unclaim(&run).await;
                     Event::Unclaimed(run, outcome)
                 });
             }
-            Effect::Start(run) => self.start(run),
-            Effect::Conclude { run, ending, may_retry } => self.conclude(run, ending, may_retry),
-            Effect::End(run) => {
-                tracing::warn!("run {run} is not ours any more and is ended");
-                self.keeper.end(&run);
-            }
+            Effect::Start(run) => self.start(run, lifecycle),
+            Effect::Conclude { run, ending, may_retry } => self.conclude(run, ending, may_retry, lifecycle),
+            Effect::End(run, why) => self.executor.end(&run, why),
+            Effect::Forget(runs) => self.executor.forget(&runs),
             Effect::PutAway { lease_id, job_id, body, problem } => {
                 let node = self.node.clone();
                 self.spawn(async move {
                     match node.put_away(job_id, body, problem).await {
                         Ok(record) => Event::PutAway { lease_id, record },
                         Err(error) => {
-                            let problem = format!("a message that is no job cannot be put away: {error}");
-                            Event::PutAwayFailed { lease_id, problem }
+                            let problem =
+                                anyhow::Error::new(error).context("a message that is no job cannot be put away");
+                            Event::PutAwayFailed { lease_id, problem: problem.into_boxed_dyn_error().into() }
                         }
                     }
                 });
@@ -233,124 +218,93 @@ impl Daemon {
                 });
             }
             Effect::Say(notice) => notices::say(&notice),
-            Effect::Claim { .. } | Effect::Forget(_) | Effect::Exit | Effect::Fail(_) => {
-                unreachable!("these are taken out before")
-            }
+            Effect::Claim { .. } | Effect::Exit | Effect::Fail(_) => unreachable!("these are taken out before"),
         }
     }
 
-    /// Reaches the keeper and asks for all runs. What it says comes as events, in the order in which it says it.
-    fn observe(&self) {
-        let (keeper, events, work) = (self.keeper.clone(), self.events.clone(), self.work.clone());
-        let trouble = self.work.clone();
+    fn claim(&self, claims: Vec<Claim>) {
+        let (node, store, events) = (self.node.clone(), self.store.clone(), self.events.clone());
         tokio::spawn(async move {
-            let said = {
-                let events = events.clone();
-                move |event: keeper::Said| {
-                    // Nobody listens any more only when the daemon ends.
-                    let _ = events.send(work.hear(event));
-                }
+            let unknown = claims.iter().filter(|claim| claim.message.is_none()).map(|claim| claim.job_id.clone());
+            let mut stored: HashMap<JobId, String> = match read_messages(&store, unknown.collect()).await {
+                Ok(messages) => messages.into_iter().collect(),
+                Err(problem) => return events.tell(Err(problem)),
             };
-            if let Err(error) = keeper.observe(said).await {
-                let text = format!("the keeper of the runs cannot be reached: {error:#}");
-                if lock(&trouble.keeper_trouble).replace(text.clone()).as_ref() != Some(&text) {
-                    tracing::error!("{text}; it is tried again until it can");
-                }
-                let _ = events.send(Event::KeeperGone);
-            }
-        });
-    }
-
-    fn claim(&self, claims: Vec<(JobId, u32, bool)>) {
-        let (node, store, events, work) =
-            (self.node.clone(), self.store.clone(), self.events.clone(), self.work.clone());
-        tokio::spawn(async move {
-            let jobs = claims.iter().map(|(job_id, ..)| job_id.clone()).collect();
-            let Ok(messages) = store.messages(jobs).await else { return work.store_failed.notify_one() };
-            let mut messages: HashMap<JobId, String> = messages.into_iter().collect();
-            for (job_id, last_attempt, rerunnable) in claims {
-                let message = messages.remove(&job_id).unwrap_or_default();
-                let claimed = match JobMessage::parse(&message) {
-                    Ok(job) => {
-                        let claimed = node.claim(&job, last_attempt, rerunnable).await;
-                        if matches!(claimed, lifecycle::Claimed::Ours(_)) {
-                            work.remember(job);
-                        }
-                        claimed
-                    }
-                    // We stored it ourselves, after reading it.
-                    Err(error) => lifecycle::Claimed::NodeBroken(format!("a stored job cannot be read: {error}")),
+            for Claim { job_id, message, last_attempt, rerunnable } in claims {
+                let message = match message {
+                    Some(message) => Ok(message),
+                    None => JobMessage::parse(&stored.remove(&job_id).unwrap_or_default()).map(Arc::new),
                 };
-                let _ = events.send(Event::Claimed(job_id, claimed));
+                let claimed = match message {
+                    Ok(job) => node.claim(&job, last_attempt, rerunnable).await,
+                    // We stored it ourselves, after reading it.
+                    Err(error) => Claimed::NodeBroken(format!("a stored job cannot be read: {error}").into()),
+                };
+                events.send(Event::Claimed(job_id, claimed));
             }
         });
     }
 
-    fn start(&self, run: Run) {
-        if let Some(job) = self.work.job(&run.job_id) {
-            return begin(&self.node, &self.keeper, &job, &run);
+    fn start(&self, run: Run, lifecycle: &Lifecycle) {
+        if let Some(job) = lifecycle.message(&run.job_id) {
+            return begin(&self.node, &*self.executor, &job, &run);
         }
-        let (node, keeper) = (self.node.clone(), self.keeper.clone());
-        let (store, work) = (self.store.clone(), self.work.clone());
-        tokio::spawn(async move {
-            if let Some(job) = work.job_from(&store, &run.job_id).await {
-                begin(&node, &keeper, &job, &run);
-            }
-        });
-    }
-
-    fn conclude(&self, run: Run, ending: Ending, may_retry: bool) {
-        let (node, store, work) = (self.node.clone(), self.store.clone(), self.work.clone());
+        let (node, store, executor) = (self.node.clone(), self.store.clone(), self.executor.clone());
         let events = self.events.clone();
         tokio::spawn(async move {
-            let Some(job) = work.job_from(&store, &run.job_id).await else { return };
-            let conclusion = match ending {
-                Ending::Exited => match work.finished(&run) {
-                    Some(finished) => Conclusion::Finished(finished),
-                    None => Conclusion::CutOff("how it ended is not known any more".to_owned()),
-                },
-                Ending::CutOff(what) => Conclusion::CutOff(what),
-                Ending::GivenUp(problem) => Conclusion::GivenUp(problem),
-            };
-            let concluded = node.conclude(&job, &run, conclusion, may_retry).await;
-            notices::say_how_it_ended(&run, &concluded);
-            let _ = events.send(Event::Concluded(run, concluded));
+            match message_of(&store, &run.job_id).await {
+                Ok(job) => begin(&node, &*executor, &job, &run),
+                Err(problem) => events.tell(Err(problem)),
+            }
         });
     }
 
-    fn forget(&self, runs: Vec<Run>) {
-        if runs.is_empty() {
-            return;
-        }
-        self.work.forget(&runs);
-        self.keeper.forget(&runs);
+    fn conclude(&self, run: Run, ending: Ending, may_retry: bool, lifecycle: &Lifecycle) {
+        let (node, store, known) = (self.node.clone(), self.store.clone(), lifecycle.message(&run.job_id));
+        self.spawn_fallible(async move {
+            let job = match known {
+                Some(job) => job,
+                None => message_of(&store, &run.job_id).await?,
+            };
+            let concluded = node.conclude(&job, &run, ending, may_retry).await;
+            notices::say_how_it_ended(&run, &concluded);
+            Ok(Event::Concluded(run, concluded))
+        });
     }
 
     fn spawn(&self, task: impl Future<Output = Event> + Send + 'static) {
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            let _ = events.send(task.await);
-        });
+        self.spawn_fallible(async { Ok(task.await) });
     }
 
-    /// For tasks that ask the store. If that fails, a commit says why and ends the daemon.
-    fn spawn_fallible(&self, task: impl Future<Output = Result<Event, Problem>> + Send + 'static) {
-        let (events, work) = (self.events.clone(), self.work.clone());
-        tokio::spawn(async move {
-            match task.await {
-                Ok(event) => drop(events.send(event)),
-                Err(problem) => {
-                    tracing::error!("the state cannot be read: {problem}");
-                    work.store_failed.notify_one();
-                }
-            }
-        });
+    /// For tasks that ask the store.
+    fn spawn_fallible(&self, task: impl Future<Output = Heard> + Send + 'static) {
+        let events = self.events.clone();
+        tokio::spawn(async move { events.tell(task.await) });
     }
 }
 
-fn begin(node: &Node, keeper: &Keeper, job: &JobMessage, run: &Run) {
-    tracing::info!(job_id = %run.job_id, attempt = run.attempt, task = %job.task, "job starts");
-    keeper.start(node.start_line(job, run));
+/// Has a run begun.
+fn begin(node: &Node, executor: &dyn Executor, job: &JobMessage, run: &Run) {
+    tracing::info!(job_id = %run.job_id, attempt = %run.attempt, task = %job.task, "job starts");
+    executor.start(node.start_line(job, run));
+}
+
+/// Asks the store only if there is something to ask.
+async fn read_messages(store: &Store, jobs: Vec<JobId>) -> Result<Vec<(JobId, String)>, Problem> {
+    if jobs.is_empty() { Ok(Vec::new()) } else { store.messages(jobs).await }
+}
+
+/// The message of a job that an earlier daemon has left, without its input.
+async fn message_of(store: &Store, job_id: &JobId) -> Result<Arc<JobMessage>, Problem> {
+    let stored = store.messages(vec![job_id.clone()]).await?.pop().map(|(_, message)| message);
+    Ok(match JobMessage::parse(&stored.unwrap_or_default()) {
+        Ok(job) => Arc::new(job.without_input()),
+        Err(error) => {
+            // Its run is not to be forgotten for that; to deal with what it left needs no more than its id.
+            tracing::error!(%job_id, "a stored job cannot be read: {error}");
+            Arc::new(JobMessage::unknown(job_id.clone()))
+        }
+    })
 }
 
 fn failure(error: queues::Error) -> Failure {

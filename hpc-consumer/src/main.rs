@@ -7,7 +7,8 @@
 //! | `config` | every setting; the only place that reads the environment |
 //! | `startup` | from the settings to a daemon that runs |
 //! | `daemon` | the loop between the pure crate `lifecycle` and the world |
-//! | `work` | what is kept of jobs at work |
+//! | `events` | the way of events to that loop |
+//! | `executor` | where runs happen, as the daemon sees it |
 //! | `process` | the process itself: clock, signals |
 //! | `viewer` | keeps up to date what `jobs` and `status` show |
 //! | `notices` | what a person reads in its log |
@@ -19,6 +20,8 @@
 mod cli;
 mod config;
 mod daemon;
+mod events;
+mod executor;
 mod job;
 mod keeper;
 mod notices;
@@ -27,7 +30,6 @@ mod run;
 mod startup;
 mod store;
 mod viewer;
-mod work;
 
 use std::io::Write as _;
 use std::path::PathBuf;

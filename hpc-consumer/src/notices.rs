@@ -1,22 +1,14 @@
 //! What a person reads in the log about jobs, the queue and the node.
 
-use lifecycle::{Concluded, Effect, Notice, Run};
+use lifecycle::{Concluded, Notice, Run};
 use protocol::{JobResult, Status};
-
-/// Keeps what is wrong with the queue, for `hpc-consumer status`.
-pub(crate) fn watch(effect: &Effect, trouble: &mut Option<String>) {
-    match effect {
-        Effect::Say(Notice::QueueTrouble { what, .. }) => *trouble = Some(what.clone()),
-        Effect::Say(Notice::QueueBack) => *trouble = None,
-        _ => {}
-    }
-}
 
 pub(crate) fn say(notice: &Notice) {
     match notice {
         Notice::NodeBroken(problem) => {
             tracing::error!("this node cannot run jobs; none are taken until it can: {problem}");
         }
+        Notice::ExecutorTrouble(problem) => tracing::error!("{problem}; it is tried again until it can"),
         Notice::NodeReady => tracing::info!("this node can run jobs again"),
         Notice::QueueTrouble { what, next_try } => {
             let seconds = next_try.as_secs_f64();
@@ -32,7 +24,7 @@ pub(crate) fn say(notice: &Notice) {
         }
         Notice::TakenUp { running } => tracing::info!("runs of an earlier daemon go on and are watched: {running}"),
         Notice::CutOff { run, what, again } => {
-            let (job_id, attempt) = (&run.job_id, run.attempt);
+            let (job_id, attempt) = (&run.job_id, run.attempt.get());
             if *again {
                 tracing::warn!(%job_id, attempt, "run {run} was cut off, the job starts again: {what}");
             } else {
@@ -61,15 +53,15 @@ pub(crate) fn say_how_it_ended(run: &Run, concluded: &Concluded) {
             Err(_) => tracing::info!(%job_id, "job has its record"),
         },
         Concluded::TaskFailed => {
-            let attempt = run.attempt;
+            let attempt = run.attempt.get();
             tracing::warn!(%job_id, attempt, "attempt {attempt} failed, the job is tried again");
         }
         Concluded::NodeFailed(_) => {
-            tracing::warn!(%job_id, attempt = run.attempt, "the node failed the job, which does not count")
+            tracing::warn!(%job_id, attempt = run.attempt.get(), "the node failed the job, which does not count")
         }
         Concluded::NodeBroken(_) => tracing::warn!(%job_id, "the job has ended; its result waits for the node"),
         Concluded::TakenOver => {
-            tracing::warn!(%job_id, attempt = run.attempt, "another daemon has taken the job over; this run does not count")
+            tracing::warn!(%job_id, attempt = run.attempt.get(), "another daemon has taken the job over; this run does not count")
         }
     }
 }

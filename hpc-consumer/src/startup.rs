@@ -9,17 +9,17 @@ use lifecycle::{Lifecycle, Stage};
 use program::Exit;
 use protocol::FailureClass;
 use queues::Client;
-use tokio::sync::mpsc;
 
 use crate::config::Settings;
 use crate::daemon::Daemon;
+use crate::events;
+use crate::executor::Here;
 use crate::job::{Node, ResultsDir};
 use crate::keeper::Keeper;
 use crate::process::{Clock, Signals, abort_on_panic, reap_for_ever};
 use crate::run::Invocation;
 use crate::store::{StateLock, Store, view};
 use crate::viewer::Viewer;
-use crate::work::Work;
 
 /// How often other daemons are shown that this one lives.
 const BEAT_MIN: Duration = Duration::from_millis(100);
@@ -71,9 +71,8 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         let (held, owed) = (lifecycle.held(), lifecycle.owed());
         tracing::info!("taking up what an earlier daemon left: {} jobs, {owed} results owed", held - owed);
     }
-    let (events, queue) = mpsc::unbounded_channel();
+    let (events, queue) = events::channel();
     let store = opened.store.clone();
-    let work = Arc::new(Work::default());
     let daemon = Daemon {
         client,
         jobs_queue: settings.jobs_queue,
@@ -81,9 +80,8 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         lease: settings.lifecycle.lease,
         node,
         store: opened.store,
-        keeper,
+        executor: Arc::new(Here::new(keeper, events.clone())),
         events,
-        work,
     };
     let viewer = Viewer::new(settings.state_dir, settings.lifecycle.slots);
     let left = daemon.serve(lifecycle, queue, clock, viewer, signals, invocation).await?;

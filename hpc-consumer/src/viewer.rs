@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lifecycle::{Lifecycle, Phase};
+use lifecycle::{Attempt, Lifecycle, Phase};
 use protocol::{Timestamp, timestamp_from_millis};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -20,15 +20,6 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many jobs are shown at most: the view is for people, and is written every second.
 const JOBS_MAX: usize = 2_000;
-
-/// What the lifecycle does not know.
-#[derive(Debug, Clone)]
-pub(crate) struct Watched {
-    /// Why the queue does not answer.
-    pub(crate) trouble: Option<String>,
-    /// Why the keeper cannot be reached.
-    pub(crate) keeper: Option<String>,
-}
 
 /// Writes the view.
 #[derive(Debug)]
@@ -74,14 +65,14 @@ impl Viewer {
     }
 
     /// Begins to write the view; how that ends is nobody's concern but the log's.
-    pub(crate) fn write(&mut self, lifecycle: &Lifecycle, watched: Watched) {
+    pub(crate) fn write(&mut self, lifecycle: &Lifecycle) {
         if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
             // The file system is slow, or hangs.
             self.due = Some(Instant::now() + INTERVAL);
             return;
         }
         let state = if lifecycle.draining() { State::Draining } else { State::Running };
-        let view = self.view(lifecycle, watched, state);
+        let view = self.view(lifecycle, state);
         (self.due, self.written) = (None, Some(Instant::now()));
         let (state_dir, complained) = (self.state_dir.clone(), self.complained.clone());
         self.writing = Some(tokio::task::spawn_blocking(move || match view::write(&state_dir, &view) {
@@ -94,8 +85,8 @@ impl Viewer {
     }
 
     /// Writes the last view of this daemon.
-    pub(crate) async fn last(&mut self, lifecycle: &Lifecycle, watched: Watched) {
-        let (state_dir, view) = (self.state_dir.clone(), self.view(lifecycle, watched, State::Ended));
+    pub(crate) async fn last(&mut self, lifecycle: &Lifecycle) {
+        let (state_dir, view) = (self.state_dir.clone(), self.view(lifecycle, State::Ended));
         let under_way = self.writing.take();
         let written = async move {
             // The same files: at the same time, each would spoil the other's.
@@ -108,7 +99,7 @@ impl Viewer {
         let _ = tokio::time::timeout(LAST_PATIENCE, written).await;
     }
 
-    fn view(&self, lifecycle: &Lifecycle, watched: Watched, state: State) -> View {
+    fn view(&self, lifecycle: &Lifecycle, state: State) -> View {
         let mut counts = Counts::default();
         let mut jobs = Vec::new();
         let mut owed_since: Option<Duration> = None;
@@ -126,6 +117,7 @@ impl Viewer {
             // Results that are owed may be many, and must not hide what runs.
             if jobs.len() < if phase == Phase::Recorded { JOBS_MAX / 2 } else { JOBS_MAX } {
                 let (job_id, phase) = (job_id.clone(), phase.name().to_owned());
+                let attempt = attempt.map_or(0, Attempt::get);
                 jobs.push(JobView { job_id, phase, attempt, since: Some(timestamp(since)) });
             }
         }
@@ -135,11 +127,11 @@ impl Viewer {
             host: self.host.clone(),
             pid: std::process::id(),
             state,
-            node: lifecycle.node_problem().map(str::to_owned).or(watched.keeper),
+            node: lifecycle.node_problem().or(lifecycle.executor_problem()).map(ToString::to_string),
             slots: self.slots,
             counts,
             jobs,
-            queue_trouble: watched.trouble,
+            queue_trouble: lifecycle.queue_problem().map(str::to_owned),
             owed_since: owed_since.map(timestamp),
         }
     }
@@ -165,14 +157,13 @@ mod tests {
             exit_when_idle: false,
         };
         let lifecycle = Lifecycle::restore(settings, Vec::new(), Duration::ZERO);
-        let watched = Watched { trouble: None, keeper: None };
         let mut viewer = Viewer::new(state_dir.clone(), 1);
-        let earlier = viewer.view(&lifecycle, watched.clone(), State::Running);
+        let earlier = viewer.view(&lifecycle, State::Running);
         viewer.writing = Some(tokio::task::spawn_blocking(move || {
             std::thread::sleep(Duration::from_millis(100));
             view::write(&state_dir, &earlier).unwrap();
         }));
-        viewer.last(&lifecycle, watched).await;
+        viewer.last(&lifecycle).await;
         if let Some(writing) = viewer.writing.take() {
             writing.await.unwrap();
         }

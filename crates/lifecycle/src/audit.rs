@@ -4,7 +4,7 @@ use crate::{Book, Effect, Ending, Run, Stage};
 
 /// Is all on disk that must be there before this effect is performed? The text says what is not.
 pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
-    let entry = |run: &Run| book.entry(&run.job_id).filter(|entry| entry.attempt == run.attempt);
+    let entry = |run: &Run| book.entry(&run.job_id).filter(|entry| entry.attempt == Some(run.attempt));
     match effect {
         Effect::Claim { job_id, .. } => match book.entry(job_id) {
             Some(entry) if entry.stage == Stage::Accepted => Ok(()),
@@ -14,7 +14,7 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
             Some(entry) if entry.stage == Stage::Launching => Ok(()),
             other => Err(format!("run {run} is started and its launch is not recorded: {other:?}")),
         },
-        Effect::Conclude { run, ending: Ending::Exited | Ending::CutOff(_), .. } => match entry(run) {
+        Effect::Conclude { run, ending: Ending::Finished(_) | Ending::CutOff(_), .. } => match entry(run) {
             Some(entry) if entry.stage == Stage::Launching => Ok(()),
             other => Err(format!("run {run} is concluded and its launch is not recorded: {other:?}")),
         },
@@ -26,7 +26,7 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
         }
         // One whose claim failed was not launched.
         Effect::Unclaim(run) => match book.entry(&run.job_id) {
-            Some(entry) if entry.stage == Stage::Accepted && entry.attempt <= run.attempt => Ok(()),
+            Some(entry) if entry.stage == Stage::Accepted && entry.attempt <= Some(run.attempt) => Ok(()),
             other => Err(format!("the claim for {run} is given up and a restart would not claim anew: {other:?}")),
         },
         Effect::Publish(jobs) => match jobs.iter().find(|job_id| !book.records.contains_key(*job_id)) {
@@ -41,7 +41,7 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
         | Effect::Reconciled
         | Effect::Pull(_)
         | Effect::Recall(_)
-        | Effect::End(_)
+        | Effect::End(..)
         | Effect::PutAway { .. }
         | Effect::Say(_)
         | Effect::Exit

@@ -1,21 +1,18 @@
-//! Claims, runs, and the keeper that holds them.
+//! Claims, runs, and the executor that holds them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::JobId;
 
-use crate::node::pause_of_its_own;
+use crate::lifecycle::{Lifecycle, Step};
 use crate::phases::Phase;
-use crate::state::{Lifecycle, Node, Step};
 use crate::table::{Job, State};
-use crate::{Claimed, Concluded, Effect, Ending, Fact, Notice, Observation, Run, Sighting};
-
-/// Between two comparisons of what runs with what is recorded, when nothing happens.
-const OBSERVE_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Before the next try to reach a keeper that has gone.
-const KEEPER_PAUSE: Duration = Duration::from_secs(1);
+use crate::trouble::pause_of_its_own;
+use crate::{
+    Attempt, Claimed, Concluded, Effect, EndReason, Ending, Fact, Finished, Notice, Observation, Run, RunEnd, Sighting,
+};
 
 /// How many jobs are claimed besides those that fill the free slots, or as many as there are slots. After a power cut
 /// nothing tells whether a job that was ready had been started.
@@ -27,7 +24,7 @@ const CUT_OFFS_MAX: u32 = 10;
 impl Lifecycle {
     /// May jobs be claimed and started?
     pub(crate) fn may_begin(&self) -> bool {
-        self.node == Node::Ready && self.keeper.known && !self.draining()
+        self.pool.is_ready() && self.executor.is_known() && !self.draining()
     }
 
     /// Claims what waits and starts what is ready, as far as there are slots.
@@ -35,19 +32,20 @@ impl Lifecycle {
         if !self.may_begin() {
             return;
         }
-        while self.free_slots() > 0
-            && (self.trusted || self.running() + self.being_dealt_with() == 0)
+        while self.pool.free(self.running()) > 0
+            && (self.pool.is_trusted() || self.running() + self.being_dealt_with() == 0)
             && let Some(job_id) = self.jobs.first_ready()
+            && let Some(run) = self.run_of(&job_id)
         {
             self.jobs.set(&job_id, State::Running(Some(self.now)));
-            step.effects.push(Effect::Start(self.run_of(&job_id)));
+            step.effects.push(Effect::Start(run));
         }
         loop {
             let claimed = self.jobs.count(Phase::Claiming) + self.jobs.count(Phase::Ready);
             let at_work = claimed + self.running() + self.being_dealt_with();
-            let ahead = self.ahead().min(self.settings.slots.max(CLAIMS_AHEAD));
-            let room = if self.trusted { claimed < self.free_slots() + ahead } else { at_work == 0 };
-            if !room {
+            let ahead = self.pool.ahead(self.now).min(self.pool.slots().max(CLAIMS_AHEAD));
+            let room = self.pool.free(self.running()) + ahead;
+            if if self.pool.is_trusted() { claimed >= room } else { at_work > 0 } {
                 break;
             }
             let Some(job_id) = self.jobs.due(self.now) else { break };
@@ -65,10 +63,13 @@ impl Lifecycle {
         match claimed {
             Claimed::Ours(attempt) => {
                 if let Some(job) = self.jobs.get_mut(job_id) {
-                    job.attempt = attempt;
-                    job.launched = attempt;
+                    job.attempt = Some(attempt);
+                    job.launched = Some(attempt);
                     job.claims_failed = 0;
                 }
+                // Its input is in the job directory by now, and may be large.
+                let message = self.jobs.message(job_id).map(|message| Arc::new(message.without_input()));
+                self.jobs.keep_message(job_id, message);
                 step.facts.push(Fact::Launching(job_id.clone(), attempt));
                 self.jobs.set(job_id, State::Ready);
             }
@@ -88,26 +89,26 @@ impl Lifecycle {
 
     /// Observed against recorded: the same pass after a start, after the keeper went, and from time to time.
     pub(crate) fn observed(&mut self, observation: Observation, step: &mut Step) {
-        let asked_at = self.keeper.asked.take().unwrap_or_default();
-        let first = !std::mem::replace(&mut self.keeper.known, true);
-        self.keeper.ask_at = self.now + OBSERVE_INTERVAL;
+        let answer = self.executor.answered(observation.complete, self.now);
         let mut sightings: BTreeMap<Run, Sighting> = observation.runs.into_iter().collect();
-        let running: Vec<(Run, Option<Duration>)> = self
+        let running: Vec<(JobId, Option<Attempt>, Option<Duration>)> = self
             .jobs
             .iter()
             .filter_map(|(job_id, job)| match job.state {
-                State::Running(since) => Some((Run { job_id: job_id.clone(), attempt: job.attempt }, since)),
+                State::Running(since) => Some((job_id.clone(), job.attempt, since)),
                 _ => None,
             })
             .collect();
         let mut alive = 0;
-        for (run, since) in running {
+        for (job_id, attempt, since) in running {
+            let Some(run) = attempt.map(|attempt| Run { job_id, attempt }) else { continue };
+            let told_since = || since.is_some_and(|since| answer.asked_at.is_none_or(|asked_at| since >= asked_at));
             match sightings.remove(&run) {
-                Some(Sighting::Alive) => alive += 1,
-                Some(Sighting::Ended) => self.run_ended(&run, step),
+                Some(Sighting::Alive | Sighting::Queued) => alive += 1,
+                Some(Sighting::Ended(finished)) => self.run_ended(&run, finished, step),
                 Some(Sighting::CutOff(what)) => self.cut_off(&run, what, step),
-                // It was told to the keeper after the list was asked for.
-                None if since.is_some_and(|since| since >= asked_at) => {}
+                // It was told to the executor after the list was asked for.
+                None if told_since() => {}
                 // Nothing is begun before it is in the list.
                 None if observation.complete => self.jobs.set(&run.job_id, State::Ready),
                 None => {
@@ -116,57 +117,51 @@ impl Lifecycle {
                 }
             }
         }
-        if first && alive > 0 {
+        if answer.first && alive > 0 {
             step.effects.push(Effect::Say(Notice::TakenUp { running: alive }));
         }
         for (run, sighting) in sightings {
-            self.stray_run(run, &sighting, step);
+            self.stray_run(run, sighting, step);
         }
-        self.keeper.to_reconcile = !observation.complete;
     }
 
     /// Once all that was missing in the list has its consequences on disk, the list is as good as complete. A job that
     /// is lost is not there yet while its record is being written.
     pub(crate) fn reconcile_done(&mut self, step: &mut Step) {
         let undecided = |job: &Job| matches!(job.state, State::Ending { ending: Ending::CutOff(_), .. });
-        if self.keeper.to_reconcile && !self.jobs.iter().any(|(_, job)| undecided(job)) {
-            self.keeper.to_reconcile = false;
-            step.effects.push(Effect::Reconciled);
+        if self.executor.is_to_be_reconciled() && !self.jobs.iter().any(|(_, job)| undecided(job)) {
+            step.effects.extend(self.executor.reconcile().then_some(Effect::Reconciled));
         }
     }
 
     /// A run that is not recorded as running.
-    fn stray_run(&mut self, run: Run, sighting: &Sighting, step: &mut Step) {
+    fn stray_run(&mut self, run: Run, sighting: Sighting, step: &mut Step) {
         if self.jobs.is(&run, Phase::Ready) {
-            // It was told to an earlier keeper connection and begun after all.
+            // It was told on an earlier connection and begun after all.
             self.jobs.set(&run.job_id, State::Running(None));
-            self.taken_up = self.taken_up.max(self.running());
+            self.pool.found(self.running());
             match sighting {
-                Sighting::Alive => {}
-                Sighting::Ended => self.run_ended(&run, step),
-                Sighting::CutOff(what) => self.cut_off(&run, what.clone(), step),
+                Sighting::Alive | Sighting::Queued => {}
+                Sighting::Ended(finished) => self.run_ended(&run, finished, step),
+                Sighting::CutOff(what) => self.cut_off(&run, what, step),
             }
         } else if self.jobs.is(&run, Phase::Ending) {
             // It is being dealt with, and forgotten after that.
-        } else if *sighting == Sighting::Alive {
-            step.effects.push(Effect::End(run));
+        } else if matches!(sighting, Sighting::Alive | Sighting::Queued) {
+            step.effects.push(Effect::End(run, EndReason::NotHeld));
         } else {
             step.effects.push(Effect::Forget(vec![run]));
         }
     }
 
-    pub(crate) fn keeper_gone(&mut self) {
-        self.keeper.known = false;
-        self.keeper.to_reconcile = false;
-        self.keeper.asked = None;
-        self.keeper.ask_at = self.now + KEEPER_PAUSE;
-    }
-
-    pub(crate) fn run_ended(&mut self, run: &Run, step: &mut Step) {
-        if self.jobs.is(run, Phase::Running) {
-            self.conclude(run, Ending::Exited, step);
-        } else if !self.jobs.is(run, Phase::Ending) && !self.jobs.is(run, Phase::Ready) {
-            step.effects.push(Effect::Forget(vec![run.clone()]));
+    pub(crate) fn run_ended(&mut self, run: &Run, finished: Box<Finished>, step: &mut Step) {
+        if !self.jobs.is(run, Phase::Running) {
+            return self.forget_unless_needed(run, step);
+        }
+        match finished.end {
+            // Before its time, by no fault of its own.
+            RunEnd::EndedBy(reason) => self.cut_off(run, reason.to_string(), step),
+            _ => self.conclude(run, Ending::Finished(finished), step),
         }
     }
 
@@ -174,7 +169,14 @@ impl Lifecycle {
         if self.jobs.is(run, Phase::Running) {
             self.cut_off(run, what, step);
         } else {
-            self.run_ended(run, step);
+            self.forget_unless_needed(run, step);
+        }
+    }
+
+    /// A run is over that is not recorded as running.
+    fn forget_unless_needed(&self, run: &Run, step: &mut Step) {
+        if !self.jobs.is(run, Phase::Ending) && !self.jobs.is(run, Phase::Ready) {
+            step.effects.push(Effect::Forget(vec![run.clone()]));
         }
     }
 
@@ -185,8 +187,7 @@ impl Lifecycle {
             State::Ending { held_up, .. } => held_up,
             _ => 0,
         };
-        let state = State::Ending { ending: ending.clone(), under_way: true, held_up, again_at: Duration::ZERO };
-        self.jobs.set(&run.job_id, state);
+        self.jobs.set(&run.job_id, State::Ending { ending: ending.clone(), held_up, again_at: None });
         step.effects.push(Effect::Conclude { run: run.clone(), ending, may_retry });
     }
 
@@ -197,11 +198,11 @@ impl Lifecycle {
 
     /// Goes on with what a broken node has held up.
     pub(crate) fn conclude_undone(&mut self, step: &mut Step) {
-        if self.node != Node::Ready {
+        if !self.pool.is_ready() {
             return;
         }
         while let Some(job_id) = self.jobs.first_undone(self.now) {
-            let run = self.run_of(&job_id);
+            let Some(run) = self.run_of(&job_id) else { break };
             let Some(State::Ending { ending, .. }) = self.jobs.get(&job_id).map(|job| &job.state) else { break };
             self.conclude(&run, ending.clone(), step);
         }
@@ -217,15 +218,15 @@ impl Lifecycle {
                 // Only a run that went to its end tells that the node is well.
                 if matches!(
                     self.jobs.get(job_id).map(|job| &job.state),
-                    Some(State::Ending { ending: Ending::Exited, .. })
+                    Some(State::Ending { ending: Ending::Finished(_), .. })
                 ) {
-                    self.job_ended();
+                    self.pool.job_ended(self.now);
                 }
                 self.recorded(job_id, record, step);
                 step.effects.push(Effect::Forget(vec![run.clone()]));
             }
             Concluded::TaskFailed => {
-                self.job_ended();
+                self.pool.job_ended(self.now);
                 self.again(run, Duration::ZERO, |failures| failures.task += 1, step);
             }
             Concluded::NodeFailed(problem) => self.node_failed(run, problem, step),
@@ -235,8 +236,8 @@ impl Lifecycle {
                 };
                 let (ending, held_up) = (ending.clone(), held_up.saturating_add(1));
                 let its_own = pause_of_its_own(held_up);
-                let again_at = self.now + its_own.unwrap_or_default();
-                self.jobs.set(job_id, State::Ending { ending, under_way: false, held_up, again_at });
+                let again_at = Some(self.now + its_own.unwrap_or_default());
+                self.jobs.set(job_id, State::Ending { ending, held_up, again_at });
                 if let Some(next_try) = its_own {
                     step.effects.push(Effect::Say(Notice::HeldUp { job_id: job_id.clone(), problem, next_try }));
                 } else {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use protocol::JobId;
 
+use crate::Attempt;
+
 /// Something that has happened and must not be forgotten.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
@@ -12,19 +14,21 @@ pub enum Fact {
     Accepted {
         /// Which job.
         job_id: JobId,
-        /// Its message as JSON; empty for a message that was no job and has its record at once.
+        /// Its message as JSON.
         message: String,
         /// What the job allows.
         terms: Terms,
         /// Its delivery.
         lease: Lease,
     },
+    /// A message was no job, and names one: its final record, which is owed, and its delivery.
+    Rejected(JobId, String, Lease),
     /// A further delivery of a job that we hold.
     Leased(JobId, Lease),
     /// The queue has forgotten the message: nobody else gets it.
     Acknowledged(JobId),
     /// A run is intended, with its name to look for.
-    Launching(JobId, u32),
+    Launching(JobId, Attempt),
     /// The attempt is over and does not count as the job's end; the next one may begin.
     Again(JobId, Failures),
     /// The final record of the job.
@@ -71,8 +75,8 @@ pub struct Entry {
     pub job_id: JobId,
     /// How far it is.
     pub stage: Stage,
-    /// The last attempt that was launched, or 0.
-    pub attempt: u32,
+    /// The last attempt that was launched.
+    pub attempt: Option<Attempt>,
     /// What the job allows.
     pub terms: Terms,
     /// What has failed so far.
@@ -117,23 +121,18 @@ impl Book {
     pub fn apply(&mut self, fact: &Fact) {
         match fact {
             Fact::Accepted { job_id, message, terms, lease } => {
-                self.forget(job_id);
+                self.take(job_id, Stage::Accepted, *terms, lease);
                 self.messages.insert(job_id.clone(), message.clone());
-                self.entries.push(Entry {
-                    job_id: job_id.clone(),
-                    stage: Stage::Accepted,
-                    attempt: 0,
-                    terms: *terms,
-                    failures: Failures::default(),
-                    lease: Some(lease.clone()),
-                    since: Duration::ZERO,
-                });
+            }
+            Fact::Rejected(job_id, record, lease) => {
+                self.take(job_id, Stage::Recorded(record.len()), Terms::default(), lease);
+                self.records.insert(job_id.clone(), record.clone());
             }
             Fact::Leased(job_id, lease) => self.change(job_id, |entry| entry.lease = Some(lease.clone())),
             Fact::Acknowledged(job_id) => self.change(job_id, |entry| entry.lease = None),
             Fact::Launching(job_id, attempt) => self.change(job_id, |entry| {
                 entry.stage = Stage::Launching;
-                entry.attempt = *attempt;
+                entry.attempt = Some(*attempt);
             }),
             Fact::Again(job_id, failures) => self.change(job_id, |entry| {
                 entry.stage = Stage::Accepted;
@@ -151,6 +150,19 @@ impl Book {
             }
             Fact::Released(job_id) => self.forget(job_id),
         }
+    }
+
+    fn take(&mut self, job_id: &JobId, stage: Stage, terms: Terms, lease: &Lease) {
+        self.forget(job_id);
+        self.entries.push(Entry {
+            job_id: job_id.clone(),
+            stage,
+            attempt: None,
+            terms,
+            failures: Failures::default(),
+            lease: Some(lease.clone()),
+            since: Duration::ZERO,
+        });
     }
 
     fn change(&mut self, job_id: &JobId, change: impl FnOnce(&mut Entry)) {

@@ -11,12 +11,12 @@
 //!
 //! What holds, whatever dies and whenever:
 //! 1. Record before act: the facts of a step are on disk before any of its effects leaves the process; a start waits
-//!    only for its own launch (see [`Pending`]).
+//!    only for its own launch (see [`Driver`]).
 //! 2. A delivery is acknowledged when its result was published, or shortly before its lease would lapse. From its
 //!    acceptance on the job is ours in either case, whatever the queue forgets.
 //! 3. A job that is held or has ended does not run again: a further delivery only adds a lease to be settled. On a
 //!    shared file system the claim of the job directory decides between daemons.
-//! 4. Every run can be found again: a launch is recorded with its name before it is begun, and the keeper, which
+//! 4. Every run can be found again: a launch is recorded with its name before it is begun, and the executor, which
 //!    outlives the daemon, tells what became of it.
 //! 5. What cannot be known is said to be `lost`; it is never guessed.
 //! 6. One final result per job: once recorded, the same bytes are published on every try.
@@ -27,23 +27,21 @@
 //!    started goes back at once on drain.
 //!
 //! [`Lifecycle::check`] checks the state after each step, [`permitted`] each effect against what is on disk. The
-//! simulation does both, through crashes before and after every effect.
+//! [`Driver`] is the loop around it: the daemon and the simulation, which goes through crashes before and after every
+//! effect, run the same one.
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | `event` | the closed lists of events and effects |
+//! | `event`, `effect`, `run` | the closed lists of events and effects, and what they speak of |
 //! | `fact` | what is remembered on disk, and what each fact means |
-//! | `phases` | the phases of a job and the changes between them |
-//! | `table` | the jobs that are held, in their orders |
-//! | `state` | one step, and all that is possible after it |
-//! | `delivery` | what comes from the queue |
-//! | `outbox` | what goes to the queue |
-//! | `execution` | claims, runs, the keeper |
-//! | `node` | whether the node can run jobs, and what it has failed |
-//! | `returning` | jobs that go back to the queue |
-//! | `ending` | when and how the daemon ends |
-//! | `pauses` | how long to wait before the next try |
-//! | `pending` | which effects wait for which facts |
+//! | `driver` | which effects wait for which facts, and in which order all leaves |
+//! | `lifecycle` | one step, and all that is possible after it |
+//! | `phases`, `table` | the phases of a job and the changes between them; the jobs that are held, in their orders |
+//! | `intake`, `publisher` with `suspects`, `settler` | when the queue is asked, what is pushed, what is settled |
+//! | `pool`, `executor`, `shutdown` | slots and the health of their node; who holds the runs; the end of the daemon |
+//! | `requests` | requests of one kind, and how long to wait before the next try |
+//! | `delivery`, `results` | what comes from the queue, and what goes to it |
+//! | `execution`, `trouble`, `returning`, `leaving` | runs; what the node fails; jobs that go back; the ways out |
 //! | `audit` | what must be on disk for an effect to leave the process |
 //!
 //! Out of scope: how any of this is done, clocks and randomness. `now` is the time since the Unix epoch, by a clock
@@ -51,23 +49,34 @@
 
 mod audit;
 mod delivery;
-mod ending;
+mod driver;
+mod effect;
 mod event;
 mod execution;
+mod executor;
 mod fact;
-mod node;
-mod outbox;
-mod pauses;
-mod pending;
+mod intake;
+mod leaving;
+mod lifecycle;
 mod phases;
+mod pool;
+mod publisher;
+mod requests;
+mod results;
 mod returning;
-mod state;
+mod run;
+mod settler;
+mod shutdown;
+mod suspects;
 mod table;
+mod trouble;
 
 pub use audit::permitted;
-pub use delivery::AHEAD;
-pub use event::{Claimed, Concluded, Delivery, Effect, Ending, Event, Failure, Notice, Observation, Run, Sighting};
+pub use driver::{Driver, Output};
+pub use effect::{Effect, Notice};
+pub use event::{Claimed, Concluded, Delivery, Ending, Event, Failure, Problem};
 pub use fact::{Book, Entry, Fact, Failures, Lease, Stage, Terms};
-pub use pending::{Batch, Pending};
+pub use lifecycle::{Lifecycle, Settings, Step};
 pub use phases::{Phase, TRANSITIONS, diagram};
-pub use state::{Lifecycle, Settings, Step};
+pub use pool::AHEAD;
+pub use run::{Attempt, EndReason, Finished, Observation, Run, RunEnd, Sighting};

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use protocol::JobId;
 
+use crate::lifecycle::{Lifecycle, Step};
 use crate::phases::Phase;
-use crate::state::{Lifecycle, Step};
 use crate::table::State;
-use crate::{Effect, Fact, Run};
+use crate::{Effect, Fact, Problem, Run};
 
 /// How old a message may be to go back. The queue forgets a message some time after it was sent, whatever happens to
 /// it: on the free plan after a day.
@@ -24,7 +24,7 @@ impl Lifecycle {
             let young = job.sent.is_none_or(|sent| self.now < sent + GIVE_BACK_AGE_MAX);
             unharmed
                 && young
-                && job.deliveries <= 1
+                && job.deliveries.is_some_and(|deliveries| deliveries <= 1)
                 && !job.leases.is_empty()
                 && job.leases.iter().all(|lease| lease.until > self.now)
         })
@@ -41,16 +41,16 @@ impl Lifecycle {
         if !self.can_go_back(job_id) {
             return;
         }
-        match self.phase_of(job_id) {
+        match (self.phase_of(job_id), self.run_of(job_id)) {
             // An earlier attempt here has left its claim on disk, and no other daemon could take the job.
-            Some(Phase::Waiting) if self.run_of(job_id).attempt > 0 => {}
-            Some(Phase::Waiting) => self.release(job_id, delay, step),
-            Some(Phase::Ready) => {
+            (Some(Phase::Waiting), Some(_)) => {}
+            (Some(Phase::Waiting), None) => self.release(job_id, delay, step),
+            (Some(Phase::Ready), Some(run)) => {
                 // From here on a restart claims anew: the claim may be gone already.
                 let failures = self.jobs.get(job_id).map(|job| job.failures).unwrap_or_default();
                 step.facts.push(Fact::Again(job_id.clone(), failures));
                 self.jobs.set(job_id, State::Returning(delay));
-                step.effects.push(Effect::Unclaim(self.run_of(job_id)));
+                step.effects.push(Effect::Unclaim(run));
             }
             _ => {}
         }
@@ -59,10 +59,10 @@ impl Lifecycle {
     pub(crate) fn release(&mut self, job_id: &JobId, delay: Duration, step: &mut Step) {
         let leases = self.jobs.remove(job_id);
         step.facts.push(Fact::Released(job_id.clone()));
-        self.retry(leases, delay);
+        self.give_back_leases(leases.into_iter().map(|lease| lease.id), delay);
     }
 
-    pub(crate) fn unclaimed(&mut self, run: &Run, outcome: Result<(), String>, step: &mut Step) {
+    pub(crate) fn unclaimed(&mut self, run: &Run, outcome: Result<(), Problem>, step: &mut Step) {
         if !self.jobs.is(run, Phase::Returning) {
             return;
         }

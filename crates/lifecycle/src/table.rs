@@ -1,12 +1,17 @@
 //! The jobs that a daemon holds, with the orders and counts that decisions need.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{JobId, JobMessage};
 
 use crate::phases::Phase;
-use crate::{Ending, Failures, Lease, Run, Terms};
+use crate::{Attempt, Ending, Failures, Lease, Run, Terms};
+
+/// How many bytes of messages are kept in memory at most. What is beyond is read back from the store when its turn
+/// comes; as a rule a job waits for a moment only.
+const MESSAGES_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// A job that is ours, or that is about to be.
 #[derive(Debug)]
@@ -16,16 +21,17 @@ pub(crate) struct Job {
     pub(crate) state: State,
     /// Since when it is in its state.
     pub(crate) since: Duration,
-    /// The last attempt of which a claim may stand, or 0.
-    pub(crate) attempt: u32,
-    /// The last attempt that was launched, or 0. Only that proves that the directory was ours.
-    pub(crate) launched: u32,
+    /// The last attempt of which a claim may stand.
+    pub(crate) attempt: Option<Attempt>,
+    /// The last attempt that was launched. Only that proves that the directory was ours.
+    pub(crate) launched: Option<Attempt>,
     pub(crate) terms: Terms,
     pub(crate) failures: Failures,
     /// Deliveries that are neither settled nor about to be.
     pub(crate) leases: Vec<Lease>,
-    /// How often its message was delivered, to us or to anybody.
-    pub(crate) deliveries: u64,
+    /// How often its message was delivered, to us or to anybody, where that is known. It is not remembered.
+    pub(crate) deliveries: Option<u64>,
+    message: Option<Arc<JobMessage>>,
     /// When its message was sent, where that is known.
     pub(crate) sent: Option<Duration>,
     /// How often in a row its directory could not be claimed.
@@ -36,7 +42,7 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) enum State {
     /// The store is asked whether it has ended before.
-    Asked(Box<JobMessage>),
+    Asked,
     /// It waits for a slot, not before this time.
     Waiting(Duration),
     Claiming,
@@ -47,11 +53,10 @@ pub(crate) enum State {
     /// The run is over, and what it left behind is dealt with, or will be once the node is well again.
     Ending {
         ending: Ending,
-        under_way: bool,
         /// How often a broken node has held it up.
         held_up: u32,
-        /// Not dealt with again before this time.
-        again_at: Duration,
+        /// Not dealt with again before this time; none while it is being dealt with.
+        again_at: Option<Duration>,
     },
     /// Its claim is being given up, and then its message goes back with this delay.
     Returning(Duration),
@@ -62,7 +67,7 @@ pub(crate) enum State {
 impl State {
     pub(crate) fn phase(&self) -> Phase {
         match self {
-            Self::Asked(_) => Phase::Asked,
+            Self::Asked => Phase::Asked,
             Self::Waiting(_) => Phase::Waiting,
             Self::Claiming => Phase::Claiming,
             Self::Ready => Phase::Ready,
@@ -93,6 +98,8 @@ pub(crate) struct Jobs {
     lapses: BTreeSet<(Duration, JobId)>,
     /// How long before its end a lease is acknowledged.
     margin: Duration,
+    /// How many bytes of messages are in memory.
+    messages_bytes: usize,
     /// A change that the table of transitions does not know.
     stray: Option<String>,
 }
@@ -127,7 +134,8 @@ impl Jobs {
         let no = self.next_no;
         self.next_no += 1;
         self.note(&job_id, None, Some(job.state.phase()));
-        let NewJob { state, since, attempt, terms, failures, deliveries, sent } = job;
+        let NewJob { state, since, attempt, terms, failures, deliveries, message, sent } = job;
+        self.messages_bytes += message.as_deref().map_or(0, bytes_of);
         let job = Job {
             no,
             state: State::Claiming,
@@ -138,6 +146,7 @@ impl Jobs {
             failures,
             leases: Vec::new(),
             deliveries,
+            message,
             sent,
             claims_failed: 0,
         };
@@ -159,8 +168,24 @@ impl Jobs {
         let leases = self.take_leases(job_id);
         let from = self.leave(job_id);
         self.note(job_id, from, None);
+        self.keep_message(job_id, None);
         self.map.remove(job_id);
         leases
+    }
+
+    /// The message of a job, if it is in memory.
+    pub(crate) fn message(&self, job_id: &JobId) -> Option<Arc<JobMessage>> {
+        self.map.get(job_id)?.message.clone()
+    }
+
+    /// Keeps the message of a job in memory, if there is room, in place of what was kept of it. Of a job that is asked
+    /// after it is kept in any case.
+    pub(crate) fn keep_message(&mut self, job_id: &JobId, message: Option<Arc<JobMessage>>) {
+        let Some(job) = self.map.get_mut(job_id) else { return };
+        self.messages_bytes -= job.message.as_deref().map_or(0, bytes_of);
+        let room = MESSAGES_BYTES_MAX.saturating_sub(self.messages_bytes);
+        job.message = message.filter(|message| bytes_of(message) <= room);
+        self.messages_bytes += job.message.as_deref().map_or(0, bytes_of);
     }
 
     fn leave(&mut self, job_id: &JobId) -> Option<Phase> {
@@ -173,14 +198,18 @@ impl Jobs {
             State::Ready => {
                 self.ready.remove(&(job.no, job_id.clone()));
             }
-            State::Ending { again_at, .. } => {
+            State::Ending { again_at: Some(again_at), .. } => {
                 self.undone.remove(&(*again_at, job_id.clone()));
             }
             State::Recorded(_) => match self.outbox.front() {
                 Some(first) if first == job_id => drop(self.outbox.pop_front()),
                 _ => self.outbox.retain(|owed| owed != job_id),
             },
-            State::Asked(_) | State::Claiming | State::Running(_) | State::Returning(_) => {}
+            State::Ending { again_at: None, .. }
+            | State::Asked
+            | State::Claiming
+            | State::Running(_)
+            | State::Returning(_) => {}
         }
         self.counts[phase as usize] -= 1;
         Some(phase)
@@ -196,12 +225,12 @@ impl Jobs {
             State::Ready => {
                 self.ready.insert((job.no, job_id.clone()));
             }
-            State::Ending { under_way: false, again_at, .. } => {
+            State::Ending { again_at: Some(again_at), .. } => {
                 self.undone.insert((*again_at, job_id.clone()));
             }
             State::Recorded(_) => self.outbox.push_back(job_id.clone()),
-            State::Ending { under_way: true, .. }
-            | State::Asked(_)
+            State::Ending { again_at: None, .. }
+            | State::Asked
             | State::Claiming
             | State::Running(_)
             | State::Returning(_) => {}
@@ -286,14 +315,9 @@ impl Jobs {
         &self.outbox
     }
 
-    /// The run of a job whose attempt was launched.
-    pub(crate) fn run(&self, job_id: &JobId) -> Option<Run> {
-        self.map.get(job_id).map(|job| Run { job_id: job_id.clone(), attempt: job.attempt })
-    }
-
     /// Is this the present attempt of a job in this phase?
     pub(crate) fn is(&self, run: &Run, phase: Phase) -> bool {
-        self.map.get(&run.job_id).is_some_and(|job| job.attempt == run.attempt && job.state.phase() == phase)
+        self.map.get(&run.job_id).is_some_and(|job| job.attempt == Some(run.attempt) && job.state.phase() == phase)
     }
 
     /// Do the orders and counts agree with the jobs?
@@ -305,7 +329,7 @@ impl Jobs {
         for (job_id, job) in &self.map {
             counts[job.state.phase() as usize] += 1;
             let launched = matches!(job.state, State::Ready | State::Running(_));
-            if launched && job.attempt == 0 {
+            if launched && job.attempt.is_none() {
                 return Err(format!("job {job_id} is launched and has no attempt"));
             }
             let owed = self.outbox.iter().filter(|owed| *owed == job_id).count();
@@ -317,6 +341,10 @@ impl Jobs {
                     return Err(format!("the end of lease {} of job {job_id} is not watched", lease.id));
                 }
             }
+        }
+        let kept = self.map.values().filter_map(|job| job.message.as_deref()).map(bytes_of).sum::<usize>();
+        if kept != self.messages_bytes {
+            return Err(format!("{kept} bytes of messages are in memory, and {} are counted", self.messages_bytes));
         }
         let ordered = [(Phase::Waiting, self.waiting.len()), (Phase::Ready, self.ready.len())];
         if counts != self.counts || ordered.iter().any(|(phase, length)| counts[*phase as usize] != *length) {
@@ -332,15 +360,23 @@ pub(crate) struct NewJob {
     pub(crate) state: State,
     /// Since when it is in its state, if not since now.
     pub(crate) since: Option<Duration>,
-    pub(crate) attempt: u32,
+    pub(crate) attempt: Option<Attempt>,
     pub(crate) terms: Terms,
     pub(crate) failures: Failures,
-    pub(crate) deliveries: u64,
+    pub(crate) deliveries: Option<u64>,
+    pub(crate) message: Option<Arc<JobMessage>>,
     pub(crate) sent: Option<Duration>,
 }
 
 impl NewJob {
-    pub(crate) fn new(state: State, terms: Terms, deliveries: u64, sent: Option<Duration>) -> Self {
-        Self { state, since: None, attempt: 0, terms, failures: Failures::default(), deliveries, sent }
+    pub(crate) fn new(state: State, terms: Terms) -> Self {
+        let failures = Failures::default();
+        Self { state, since: None, attempt: None, terms, failures, deliveries: None, message: None, sent: None }
     }
+}
+
+/// What a message takes in memory, about: all of it that can be long.
+fn bytes_of(message: &JobMessage) -> usize {
+    let metadata = message.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len());
+    size_of::<JobMessage>() + message.task.len() + message.input.as_str().len() + metadata
 }

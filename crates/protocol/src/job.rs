@@ -184,6 +184,27 @@ impl JobMessage {
         serde_json::to_string(self).expect("a job message holds only strings, numbers and JSON")
     }
 
+    /// A job of which nothing is known but its id.
+    pub fn unknown(job_id: JobId) -> Self {
+        Self {
+            v: VERSION,
+            job_id,
+            task: "unknown".to_owned(),
+            input: Json::default(),
+            created_at: None,
+            metadata: None,
+            time_limit_seconds: None,
+            retries: None,
+            rerunnable: None,
+        }
+    }
+
+    /// The same without what may be large, for those who need not know what the task works on.
+    #[must_use]
+    pub fn without_input(&self) -> Self {
+        Self { task: self.task.clone(), job_id: self.job_id.clone(), input: Json::default(), metadata: None, ..*self }
+    }
+
     /// Reads the JSON text of a message (see [`crate::body::json_text`]).
     pub fn parse(text: &str) -> Result<Self, UnreadableJob> {
         /// Every field as it comes, so that an unreadable message still tells its job id.

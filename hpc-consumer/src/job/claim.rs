@@ -12,7 +12,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
-use lifecycle::Claimed;
+use lifecycle::{Attempt, Claimed};
 use protocol::{JobId, JobInput, JobMessage, JobResult, Reason, Timestamp};
 use rustix::fs::CWD;
 
@@ -48,14 +48,26 @@ impl Wanted {
 }
 
 impl Node {
-    pub(super) fn claim_now(&self, wanted: &Wanted, last_attempt: u32, rerunnable: bool, at: Instant) -> Claimed {
+    pub(super) fn claim_now(
+        &self,
+        wanted: &Wanted,
+        last_attempt: Option<Attempt>,
+        rerunnable: bool,
+        at: Instant,
+    ) -> Claimed {
         self.try_claim(wanted, last_attempt, rerunnable, at).unwrap_or_else(|error| {
             let place = self.results.job_dir(&wanted.job_id);
-            Claimed::NodeBroken(format!("the job directory {} cannot be made: {error}", place.display()))
+            Claimed::NodeBroken(format!("the job directory {} cannot be made: {error}", place.display()).into())
         })
     }
 
-    fn try_claim(&self, wanted: &Wanted, launched: u32, rerunnable: bool, at: Instant) -> io::Result<Claimed> {
+    fn try_claim(
+        &self,
+        wanted: &Wanted,
+        launched: Option<Attempt>,
+        rerunnable: bool,
+        at: Instant,
+    ) -> io::Result<Claimed> {
         let job_id = &wanted.job_id;
         if !self.results.is_where_it_was()? {
             return Err(ResultsDir::not_where_it_was());
@@ -73,23 +85,23 @@ impl Node {
                     };
                     // Its owner may have gone on to a further attempt since we looked, and is to find that one moved.
                     let attempt = match self.results.attempt_in(job_id, &moved)? {
-                        Some(found) if found != attempt => {
+                        Some(found) if Some(found) != attempt => {
                             self.results.name_aside(job_id, &moved, found)?;
-                            attempt.max(found)
+                            attempt.max(Some(found))
                         }
                         _ => attempt,
                     };
-                    tracing::info!(%job_id, attempt, "job is taken over; the files of the attempt before are in .attempts");
-                    last_attempt = last_attempt.max(attempt).max(1);
+                    tracing::info!(%job_id, attempt = attempt.map(Attempt::get), "job is taken over; the files of the attempt before are in .attempts");
+                    last_attempt = last_attempt.max(attempt).max(Some(Attempt::FIRST));
                 }
                 Verdict::DropRecord => self.results.remove_record(job_id)?,
                 Verdict::EndLost(problem) => {
                     let message = format!("the job has ended, and nobody can tell how: {problem}");
-                    return self.finish(wanted, 0, Reason::Lost, message);
+                    return self.finish(wanted, None, Reason::Lost, message);
                 }
                 Verdict::CutOff { attempt, host } => {
                     let place = self.results.job_dir(job_id);
-                    let which = if attempt == 0 { "an attempt".to_owned() } else { format!("attempt {attempt}") };
+                    let which = attempt.map_or("an attempt".to_owned(), |attempt| format!("attempt {attempt}"));
                     let message = format!(
                         "the hpc-consumer on {host} that held {which} is gone, and the job may not be started again; what is left of it is in {}",
                         place.display()
@@ -100,7 +112,7 @@ impl Node {
                     let place = self.results.job_dir(job_id);
                     let message =
                         format!("{} is there already and is not of this job; it stays as it is", place.display());
-                    return self.finish(wanted, 0, Reason::Rejected, message);
+                    return self.finish(wanted, None, Reason::Rejected, message);
                 }
                 Verdict::Wait => return Ok(Claimed::Elsewhere),
             }
@@ -109,16 +121,22 @@ impl Node {
     }
 
     /// Records an end without a run of ours.
-    fn finish(&self, wanted: &Wanted, attempt: u32, reason: Reason, message: String) -> io::Result<Claimed> {
+    fn finish(
+        &self,
+        wanted: &Wanted,
+        attempt: Option<Attempt>,
+        reason: Reason,
+        message: String,
+    ) -> io::Result<Claimed> {
         let result = JobResult {
-            attempt,
+            attempt: attempt.map_or(0, Attempt::get),
             created_at: wanted.created_at,
             ..self.failed(wanted.job_id.clone(), Some(wanted.task.clone()), reason, message)
         };
         Ok(Claimed::Finished(self.results.write_record(&wanted.job_id, &result.to_json())?))
     }
 
-    fn look(&self, job_id: &JobId, launched: u32, at: Instant) -> io::Result<Seen> {
+    fn look(&self, job_id: &JobId, launched: Option<Attempt>, at: Instant) -> io::Result<Seen> {
         match self.results.record(job_id)? {
             Record::Missing if self.results.make_job_dir(job_id)? => Ok(Seen::Made),
             Record::Missing => self.look_inside(job_id, launched, at),
@@ -136,7 +154,7 @@ impl Node {
         }
     }
 
-    fn look_inside(&self, job_id: &JobId, launched: u32, at: Instant) -> io::Result<Seen> {
+    fn look_inside(&self, job_id: &JobId, launched: Option<Attempt>, at: Instant) -> io::Result<Seen> {
         let dir = match self.results.open_job_dir(job_id)? {
             Place::Nothing => return Ok(Seen::Gone),
             Place::Foreign => return Ok(Seen::Foreign),
@@ -144,17 +162,17 @@ impl Node {
         };
         let inode = dir.inode()?;
         let unchanged = || self.quiet(format!("job {job_id}"), Some(inode.to_string()), at);
-        let unknown = || Seen::Others { attempt: 0, inode, host: "another node".to_owned(), quiet: unchanged() };
+        let unknown = || Seen::Others { attempt: None, inode, host: "another node".to_owned(), quiet: unchanged() };
         let file = dir.read(META)?;
         if let Some(meta) = meta_of(job_id, &file) {
-            let attempt = meta.attempt.max(1);
+            let attempt = Attempt::new(meta.attempt).unwrap_or(Attempt::FIRST);
             return Ok(if meta.owner == self.owner {
                 Seen::Ours { attempt }
             } else if meta.owner.is_empty() {
                 Seen::Released { attempt, inode }
             } else {
                 let quiet = self.quiet(format!("owner {}", meta.owner), self.beat(&meta.owner)?, at);
-                Seen::Others { attempt, inode, host: meta.host, quiet }
+                Seen::Others { attempt: Some(attempt), inode, host: meta.host, quiet }
             });
         }
         // A job can spoil its meta.json. Its input still tells whose directory it is.
@@ -168,7 +186,10 @@ impl Node {
         }
         // Blank without an input: somebody writes it just now, or the machine went down before it was on the disk.
         let written = input || !blank;
-        if written && launched > 0 && !self.results.was_moved_aside(job_id, launched)? {
+        if written
+            && let Some(launched) = launched
+            && !self.results.was_moved_aside(job_id, Some(launched))?
+        {
             return Ok(Seen::Ours { attempt: launched });
         }
         Ok(if input || blank { unknown() } else { Seen::Foreign })
@@ -187,7 +208,7 @@ impl Node {
     }
 
     /// Makes an empty directory ours; `false` if another one does, or takes it away.
-    fn fill(&self, wanted: &Wanted, attempt: u32) -> io::Result<bool> {
+    fn fill(&self, wanted: &Wanted, attempt: Attempt) -> io::Result<bool> {
         let path = self.results.job_dir(&wanted.job_id);
         // Held open: should another daemon take it over while we are slow, nothing of this happens in its successor.
         let Place::Dir(dir) = self.results.open_job_dir(&wanted.job_id)? else { return Ok(false) };
@@ -215,7 +236,7 @@ impl Node {
     }
 
     /// Claims our own directory for a further attempt; `false` if it is not ours any more.
-    fn go_on(&self, wanted: &Wanted, attempt: u32) -> io::Result<bool> {
+    fn go_on(&self, wanted: &Wanted, attempt: Attempt) -> io::Result<bool> {
         let Place::Dir(dir) = self.results.open_job_dir(&wanted.job_id)? else { return Ok(false) };
         if meta_of(&wanted.job_id, &dir.read(META)?).is_some_and(|meta| meta.owner != self.owner) {
             // Taken over since we looked.
@@ -281,6 +302,7 @@ mod tests {
         }
 
         fn claim(&self, node: &Node, last_attempt: u32, seconds: u64) -> Claimed {
+            let last_attempt = Attempt::new(last_attempt);
             node.claim_now(&Wanted::new(&job("j1")), last_attempt, true, self.start + Duration::from_secs(seconds))
         }
 
@@ -290,6 +312,10 @@ mod tests {
                 assert_eq!(self.claim(node, 0, seconds), Claimed::Elsewhere);
             }
         }
+    }
+
+    fn ours(attempt: u32) -> Claimed {
+        Claimed::Ours(Attempt::new(attempt).unwrap())
     }
 
     fn result(claimed: Claimed) -> JobResult {
@@ -302,16 +328,16 @@ mod tests {
     #[test]
     fn our_next_attempt_goes_on_in_our_directory() {
         let shared = Shared::new();
-        assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1));
+        assert_eq!(shared.claim(&shared.us, 0, 0), ours(1));
         let input = fs::read_to_string(shared.path("j1/input.json")).unwrap();
         assert_eq!(input, "{\"job_id\":\"j1\",\"task\":\"echo\",\"input\":{\"n\":1},\"metadata\":null}\n");
         assert_eq!(fs::metadata(shared.path("j1")).unwrap().permissions().mode() & 0o777, 0o700);
-        assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1), "it was not launched");
+        assert_eq!(shared.claim(&shared.us, 0, 0), ours(1), "it was not launched");
         for name in ["j1/output.json", "j1/stdout.log", "j1/checkpoint"] {
             shared.write(name, "1");
         }
         fs::remove_file(shared.path("j1/input.json")).unwrap();
-        assert_eq!(shared.claim(&shared.us, 1, 0), Claimed::Ours(2));
+        assert_eq!(shared.claim(&shared.us, 1, 0), ours(2));
         assert!(!shared.path("j1/output.json").exists(), "an earlier output must not be taken for this one's");
         assert!(!shared.path("j1/stdout.log").exists() && shared.path("j1/checkpoint").exists());
         assert_eq!(fs::read_to_string(shared.path("j1/input.json")).unwrap(), input);
@@ -325,32 +351,32 @@ mod tests {
             r#"{"v":1,"job_id":"j2","attempt":1,"owner":"us","host":"x","started_at":"2026-11-21T00:00:00Z"}"#;
         for spoiled in ["", "{", foreign] {
             let shared = Shared::new();
-            assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1));
+            assert_eq!(shared.claim(&shared.us, 0, 0), ours(1));
             shared.write("j1/meta.json", spoiled);
-            assert_eq!(shared.claim(&shared.us, 1, 0), Claimed::Ours(2), "{spoiled:?}");
+            assert_eq!(shared.claim(&shared.us, 1, 0), ours(2), "{spoiled:?}");
             shared.write("j1/meta.json", spoiled);
             shared.wait(&shared.them);
-            assert_eq!(shared.claim(&shared.them, 0, 60), Claimed::Ours(2), "{spoiled:?}");
+            assert_eq!(shared.claim(&shared.them, 0, 60), ours(2), "{spoiled:?}");
             assert!(shared.path(".attempts/j1.0/input.json").exists());
         }
         let shared = Shared::new();
-        assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1));
+        assert_eq!(shared.claim(&shared.us, 0, 0), ours(1));
         fs::set_permissions(shared.path("j1"), fs::Permissions::from_mode(0o0)).unwrap();
-        assert_eq!(shared.claim(&shared.us, 1, 0), Claimed::Ours(2), "it locked us out");
+        assert_eq!(shared.claim(&shared.us, 1, 0), ours(2), "it locked us out");
     }
 
     #[test]
     fn the_job_of_a_dead_daemon_is_taken_over_and_that_of_a_living_one_is_not() {
         let shared = Shared::new();
         let first = run("j1", 1);
-        assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1));
+        assert_eq!(shared.claim(&shared.us, 0, 0), ours(1));
         shared.write("j1/checkpoint", "1");
         shared.wait(&shared.them);
         fs::write(shared.us.results.heart("us"), "{\"beat\":2}\n").unwrap();
         for seconds in [60, 90] {
             assert_eq!(shared.claim(&shared.them, 0, seconds), Claimed::Elsewhere, "it lives");
         }
-        assert_eq!(shared.claim(&shared.them, 0, 120), Claimed::Ours(2));
+        assert_eq!(shared.claim(&shared.them, 0, 120), ours(2));
         assert!(shared.path(".attempts/j1.1/checkpoint").exists() && !shared.path("j1/checkpoint").exists());
 
         // The former owner was only suspended.
@@ -359,16 +385,16 @@ mod tests {
         assert!(shared.them.is_ours(Some(&dir), &run("j1", 2)).unwrap());
         assert_eq!(shared.us.unclaim_now(&first), Ok(()));
         assert_eq!(shared.claim(&shared.us, 1, 0), Claimed::Elsewhere);
-        assert_eq!(shared.claim(&shared.them, 2, 0), Claimed::Ours(3), "it still holds the job");
+        assert_eq!(shared.claim(&shared.them, 2, 0), ours(3), "it still holds the job");
     }
 
     #[test]
     fn a_job_that_must_not_run_twice_is_lost_with_its_daemon() {
         let shared = Shared::new();
-        assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1));
+        assert_eq!(shared.claim(&shared.us, 0, 0), ours(1));
         shared.wait(&shared.them);
         let wanted = Wanted::new(&job("j1"));
-        let claimed = shared.them.claim_now(&wanted, 0, false, shared.start + Duration::from_secs(60));
+        let claimed = shared.them.claim_now(&wanted, None, false, shared.start + Duration::from_secs(60));
         let lost = result(claimed.clone());
         assert_eq!((lost.status, lost.reason, lost.attempt), (Status::Failed, Some(Reason::Lost), 1));
         assert!(shared.path("j1/input.json").exists(), "what is left can be looked at");
@@ -378,17 +404,17 @@ mod tests {
     #[test]
     fn what_was_given_up_is_for_the_next_one_at_once() {
         let shared = Shared::new();
-        assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1));
+        assert_eq!(shared.claim(&shared.us, 0, 0), ours(1));
         assert_eq!(shared.us.unclaim_now(&run("j1", 2)), Ok(()), "that is not the run of this claim");
         assert!(shared.path("j1").exists());
         assert_eq!(shared.us.unclaim_now(&run("j1", 1)), Ok(()));
         assert!(!shared.path("j1").exists(), "nothing happened in it");
         assert_eq!(shared.us.unclaim_now(&run("j1", 1)), Ok(()));
 
-        assert_eq!(shared.claim(&shared.them, 0, 0), Claimed::Ours(1));
+        assert_eq!(shared.claim(&shared.them, 0, 0), ours(1));
         shared.write("j1/checkpoint", "1");
         assert_eq!(shared.them.unclaim_now(&run("j1", 1)), Ok(()));
-        assert_eq!(shared.claim(&shared.us, 1, 0), Claimed::Ours(2));
+        assert_eq!(shared.claim(&shared.us, 1, 0), ours(2));
         assert!(shared.path(".attempts/j1.1/checkpoint").exists());
         assert_eq!(shared.claim(&shared.them, 1, 0), Claimed::Elsewhere);
     }
@@ -398,11 +424,11 @@ mod tests {
         let shared = Shared::new();
         fs::create_dir(shared.path("j1")).unwrap();
         shared.wait(&shared.us);
-        assert_eq!(shared.claim(&shared.us, 0, 60), Claimed::Ours(1));
+        assert_eq!(shared.claim(&shared.us, 0, 60), ours(1));
         assert_eq!(shared.claim(&shared.them, 0, 60), Claimed::Elsewhere);
         // Who made it and was suspended before it wrote its claim.
         let wanted = Wanted::new(&job("j1"));
-        assert!(!shared.them.fill(&wanted, 1).unwrap());
+        assert!(!shared.them.fill(&wanted, Attempt::FIRST).unwrap());
     }
 
     #[test]
@@ -435,10 +461,10 @@ mod tests {
     #[test]
     fn an_empty_record_is_left_to_its_owner_for_a_while() {
         let shared = Shared::new();
-        assert_eq!(shared.claim(&shared.us, 0, 0), Claimed::Ours(1));
+        assert_eq!(shared.claim(&shared.us, 0, 0), ours(1));
         shared.write("j1.json", "");
         shared.wait(&shared.them);
-        assert_eq!(shared.claim(&shared.us, 1, 0), Claimed::Ours(2), "it was never announced");
+        assert_eq!(shared.claim(&shared.us, 1, 0), ours(2), "it was never announced");
         shared.write("j1.json", "");
         assert_eq!(result(shared.claim(&shared.them, 0, 60)).reason, Some(Reason::Lost));
     }
@@ -448,7 +474,10 @@ mod tests {
         let shared = Shared::new();
         fs::remove_dir_all(shared.temp.path()).unwrap();
         let claimed = shared.claim(&shared.us, 0, 0);
-        assert!(matches!(&claimed, Claimed::NodeBroken(problem) if problem.contains("cannot be made")), "{claimed:?}");
+        assert!(
+            matches!(&claimed, Claimed::NodeBroken(problem) if problem.to_string().contains("cannot be made")),
+            "{claimed:?}"
+        );
         fs::create_dir(shared.temp.path()).unwrap();
     }
 }

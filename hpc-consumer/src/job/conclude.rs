@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lifecycle::{Concluded, Run};
+use lifecycle::{Concluded, Ending, Finished, Run, RunEnd};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use protocol::{JobId, JobMessage, JobResult, Reason, RuntimeKind, Status, VERSION, limits, timestamp_from_millis};
 
@@ -16,33 +16,21 @@ use super::job_dir::JobDir;
 use super::meta::meta_of;
 use super::output::{self, Output};
 use super::{Node, blocking, now};
-use crate::run::{Ended, Finished};
 
 /// What stays as it is in the path of a `file:` URI.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// What is known of the end of a run.
-#[derive(Debug, Clone)]
-pub(crate) enum Conclusion {
-    /// The keeper saw how it ended.
-    Finished(Finished),
-    /// Nobody saw it; the text says what is known.
-    CutOff(String),
-    /// The node failed the job too often; the text says how it did the last time.
-    GivenUp(String),
-}
-
 impl Node {
     /// After a run that failed: was it the node? What the run itself says is not evidence enough.
     pub(super) async fn exonerate(self: &Arc<Self>, finished: &Finished) -> Result<(), String> {
-        match &finished.ended {
-            Ended::Exit(0) | Ended::TimeLimit | Ended::Stopped => return Ok(()),
-            Ended::NotStarted(problem) => return Err(format!("the job cannot be started: {problem}")),
-            Ended::Exit(_) | Ended::Signal(_) => {}
+        match &finished.end {
+            RunEnd::Exit(0) | RunEnd::TimeLimit | RunEnd::EndedBy(_) => return Ok(()),
+            RunEnd::NotStarted(problem) => return Err(format!("the job cannot be started: {problem}")),
+            RunEnd::Exit(_) | RunEnd::Signal(_) => {}
         }
         let (node, ended_at_ms) = (self.clone(), finished.finished_at_ms);
         let scratch = blocking(move || node.probe_files_about(ended_at_ms)).await?;
-        if self.runtime.suspects_itself(&finished.ended, &finished.stderr_tail) {
+        if self.runtime.suspects_itself(&finished.end, &finished.stderr_tail) {
             return self.runtime.probe(&scratch).await.inspect_err(|problem| self.met(problem));
         }
         Ok(())
@@ -54,31 +42,18 @@ impl Node {
         self.trouble_near(ended_at_ms).map_or(Ok(scratch), Err)
     }
 
-    pub(super) fn conclude_now(
-        &self,
-        job: JobMessage,
-        run: &Run,
-        conclusion: Conclusion,
-        may_retry: bool,
-    ) -> Concluded {
+    pub(super) fn conclude_now(&self, job: JobMessage, run: &Run, ending: Ending, may_retry: bool) -> Concluded {
         let place = self.results.job_dir(&run.job_id);
-        self.try_conclude(job, run, conclusion, may_retry).unwrap_or_else(|error| {
-            Concluded::NodeBroken(format!("what a run left in {} cannot be read: {error}", place.display()))
+        self.try_conclude(job, run, ending, may_retry).unwrap_or_else(|error| {
+            Concluded::NodeBroken(format!("what a run left in {} cannot be read: {error}", place.display()).into())
         })
     }
 
-    fn try_conclude(
-        &self,
-        job: JobMessage,
-        run: &Run,
-        conclusion: Conclusion,
-        may_retry: bool,
-    ) -> io::Result<Concluded> {
-        let finished = match conclusion {
-            Conclusion::Finished(finished) if finished.ended != Ended::Stopped => Ok(finished),
-            Conclusion::Finished(_) => Err("it was ended because hpc-consumer was told to end all".to_owned()),
-            Conclusion::CutOff(what) => Err(what),
-            Conclusion::GivenUp(problem) => return self.give_up(job, run, &problem),
+    fn try_conclude(&self, job: JobMessage, run: &Run, ending: Ending, may_retry: bool) -> io::Result<Concluded> {
+        let finished = match ending {
+            Ending::Finished(finished) => Ok(*finished),
+            Ending::CutOff(what) => Err(what),
+            Ending::GivenUp(problem) => return self.give_up(job, run, &problem.to_string()),
         };
         // Held open: should it be taken over in this moment, it is still ours that is read.
         let dir = match self.results.open_job_dir(&run.job_id)? {
@@ -107,6 +82,7 @@ impl Node {
         if let Some(problem) = nodes_fault {
             // An output that is there and can be used is kept until there is room for its record.
             let usable = result.status == Status::Completed && result.output_bytes.is_some();
+            let problem = problem.into();
             return Ok(if usable { Concluded::NodeBroken(problem) } else { Concluded::NodeFailed(problem) });
         }
         // Only these come from a run that ended; none is the node's fault.
@@ -136,22 +112,22 @@ impl Node {
 
     fn result(&self, job: JobMessage, run: &Run, dir: Option<&JobDir>, finished: Finished) -> io::Result<JobResult> {
         let time_limit = self.time_limit(&job).as_secs();
-        let failure = match &finished.ended {
-            Ended::Exit(0) => None,
-            Ended::Exit(code) => Some((Reason::Exit, format!("the task ended with exit code {code}"))),
-            Ended::Signal(signal) => Some((Reason::Signal, format!("signal {signal} ended the task"))),
-            Ended::TimeLimit => Some((
+        let failure = match &finished.end {
+            RunEnd::Exit(0) => None,
+            RunEnd::Exit(code) => Some((Reason::Exit, format!("the task ended with exit code {code}"))),
+            RunEnd::Signal(signal) => Some((Reason::Signal, format!("signal {signal} ended the task"))),
+            RunEnd::TimeLimit => Some((
                 Reason::TimeLimit,
                 format!("the task was ended: it ran longer than its time limit of {time_limit} s"),
             )),
             // These do not come here, because they are not the task's end.
-            Ended::Stopped => Some((Reason::Lost, "the task was stopped".to_owned())),
-            Ended::NotStarted(problem) => Some((Reason::Infrastructure, problem.clone())),
+            RunEnd::EndedBy(why) => Some((Reason::Lost, why.to_string())),
+            RunEnd::NotStarted(problem) => Some((Reason::Infrastructure, problem.clone())),
         };
-        let (exit_code, signal) = match finished.ended {
-            Ended::Exit(code) => (Some(code), None),
-            Ended::Signal(signal) => (None, Some(signal)),
-            Ended::TimeLimit | Ended::Stopped | Ended::NotStarted(_) => (None, None),
+        let (exit_code, signal) = match finished.end {
+            RunEnd::Exit(code) => (Some(code), None),
+            RunEnd::Signal(signal) => (None, Some(signal)),
+            RunEnd::TimeLimit | RunEnd::EndedBy(_) | RunEnd::NotStarted(_) => (None, None),
         };
         let mut result = JobResult {
             exit_code,
@@ -223,7 +199,7 @@ impl Node {
     /// The result of a run here.
     fn of_run(&self, job: JobMessage, run: &Run, failure: Option<(Reason, String)>) -> JobResult {
         JobResult {
-            attempt: run.attempt,
+            attempt: run.attempt.get(),
             runtime: Some(self.runtime.kind()),
             isolated: Some(self.runtime.kind() == RuntimeKind::Apptainer),
             created_at: job.created_at,
@@ -269,7 +245,7 @@ impl Node {
                 let place = self.results.record_path(&result.job_id);
                 let problem = format!("the final record {} cannot be written: {error}", place.display());
                 self.met(&problem);
-                Concluded::NodeBroken(problem)
+                Concluded::NodeBroken(problem.into())
             },
             Concluded::Recorded,
         )
@@ -299,6 +275,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
+    use lifecycle::Attempt;
+
     use super::*;
     use crate::job::tests::{job, node, run};
 
@@ -308,17 +286,22 @@ mod tests {
         node: Arc<Node>,
     }
 
-    fn finished(ended: Ended) -> Conclusion {
-        let stderr_tail = "oops".to_owned();
-        let runtime = Some(RuntimeKind::Bare);
-        Conclusion::Finished(Finished { ended, stderr_tail, started_at_ms: 1_000, finished_at_ms: 2_500, runtime })
+    fn finished(end: RunEnd) -> Ending {
+        with(end, |_| {})
+    }
+
+    fn with(end: RunEnd, change: impl FnOnce(&mut Finished)) -> Ending {
+        let (stderr_tail, runtime) = ("oops".to_owned(), Some(RuntimeKind::Bare));
+        let mut finished = Finished { end, stderr_tail, started_at_ms: 1_000, finished_at_ms: 2_500, runtime };
+        change(&mut finished);
+        Ending::Finished(Box::new(finished))
     }
 
     impl Case {
         async fn new() -> Self {
             let temp = tempfile::tempdir().unwrap();
             let node = node(temp.path(), "us");
-            assert_eq!(node.claim(&job("j1"), 0, true).await, lifecycle::Claimed::Ours(1));
+            assert_eq!(node.claim(&job("j1"), None, true).await, lifecycle::Claimed::Ours(Attempt::FIRST));
             Self { temp, node }
         }
 
@@ -326,12 +309,12 @@ mod tests {
             fs::write(self.temp.path().join("j1").join(name), content).unwrap();
         }
 
-        async fn conclude(&self, conclusion: Conclusion, may_retry: bool) -> Concluded {
-            self.node.conclude(&job("j1"), &run("j1", 1), conclusion, may_retry).await
+        async fn conclude(&self, ending: Ending, may_retry: bool) -> Concluded {
+            self.node.conclude(&job("j1"), &run("j1", 1), ending, may_retry).await
         }
 
-        async fn recorded(&self, conclusion: Conclusion) -> JobResult {
-            let Concluded::Recorded(record) = self.conclude(conclusion, false).await else { panic!() };
+        async fn recorded(&self, ending: Ending) -> JobResult {
+            let Concluded::Recorded(record) = self.conclude(ending, false).await else { panic!() };
             assert_eq!(fs::read_to_string(self.temp.path().join("j1.json")).unwrap(), format!("{record}\n"));
             JobResult::parse(&record).unwrap()
         }
@@ -341,7 +324,7 @@ mod tests {
     async fn a_result_tells_what_was_there() {
         let case = Case::new().await;
         case.write("output.json", "[1]");
-        let result = case.recorded(finished(Ended::Exit(0))).await;
+        let result = case.recorded(finished(RunEnd::Exit(0))).await;
         assert_eq!((result.status, result.reason, result.exit_code), (Status::Completed, None, Some(0)));
         assert_eq!((result.attempt, result.output_bytes, result.isolated), (1, Some(3), Some(false)));
         assert_eq!(result.output.unwrap().as_str(), "[1]");
@@ -354,38 +337,37 @@ mod tests {
 
     #[tokio::test]
     async fn a_result_tells_what_the_run_was_in_whatever_the_settings_are_now() {
-        let Conclusion::Finished(seen) = finished(Ended::Exit(0)) else { panic!() };
         for (runtime, isolated) in [(RuntimeKind::Bare, false), (RuntimeKind::Apptainer, true)] {
-            let seen = Finished { runtime: Some(runtime), ..seen.clone() };
-            let result = Case::new().await.recorded(Conclusion::Finished(seen)).await;
+            let ending = with(RunEnd::Exit(0), |finished| finished.runtime = Some(runtime));
+            let result = Case::new().await.recorded(ending).await;
             assert_eq!((result.runtime, result.isolated), (Some(runtime), Some(isolated)));
         }
     }
 
     #[tokio::test]
     async fn every_end_has_its_reason() {
-        for (conclusion, reason, message) in [
-            (finished(Ended::Exit(3)), Reason::Exit, "exit code 3"),
-            (finished(Ended::Signal(9)), Reason::Signal, "signal 9"),
-            (finished(Ended::TimeLimit), Reason::TimeLimit, "time limit of 7 s"),
-            (finished(Ended::Stopped), Reason::Lost, "told to end all"),
-            (Conclusion::CutOff("the machine went down".to_owned()), Reason::Lost, "the machine went down"),
-            (Conclusion::GivenUp("no image".to_owned()), Reason::Infrastructure, "no image"),
+        for (ending, reason, message) in [
+            (finished(RunEnd::Exit(3)), Reason::Exit, "exit code 3"),
+            (finished(RunEnd::Signal(9)), Reason::Signal, "signal 9"),
+            (finished(RunEnd::TimeLimit), Reason::TimeLimit, "time limit of 7 s"),
+            (finished(RunEnd::EndedBy(lifecycle::EndReason::Unsaid)), Reason::Lost, "told to end all"),
+            (Ending::CutOff("the machine went down".to_owned()), Reason::Lost, "the machine went down"),
+            (Ending::GivenUp("no image".into()), Reason::Infrastructure, "no image"),
         ] {
-            let result = Case::new().await.recorded(conclusion).await;
+            let result = Case::new().await.recorded(ending).await;
             assert_eq!((result.status, result.reason), (Status::Failed, Some(reason)));
             assert!(result.message.as_ref().unwrap().contains(message), "{result:?}");
             assert!(result.result_pointer.ends_with("/j1.json"), "{result:?}");
         }
         let case = Case::new().await;
         case.write("output.json", "{");
-        let result = case.recorded(finished(Ended::Exit(0))).await;
+        let result = case.recorded(finished(RunEnd::Exit(0))).await;
         assert_eq!((result.status, result.reason), (Status::Failed, Some(Reason::Output)));
     }
 
     #[tokio::test]
     async fn a_job_is_given_up_even_if_its_directory_cannot_be_used_but_not_while_another_daemon_holds_it() {
-        let given_up = || Conclusion::GivenUp("permission denied".to_owned());
+        let given_up = || Ending::GivenUp("permission denied".into());
         let case = Case::new().await;
         fs::remove_dir_all(case.temp.path().join("j1")).unwrap();
         fs::write(case.temp.path().join("j1"), "in its place").unwrap();
@@ -405,28 +387,29 @@ mod tests {
     #[tokio::test]
     async fn only_what_the_task_did_is_tried_again() {
         let case = Case::new().await;
-        for ended in [Ended::Exit(1), Ended::Signal(11), Ended::TimeLimit] {
-            assert_eq!(case.conclude(finished(ended), true).await, Concluded::TaskFailed);
+        for end in [RunEnd::Exit(1), RunEnd::Signal(11), RunEnd::TimeLimit] {
+            assert_eq!(case.conclude(finished(end), true).await, Concluded::TaskFailed);
         }
-        let not_started = finished(Ended::NotStarted("no such program".to_owned()));
+        let not_started = finished(RunEnd::NotStarted("no such program".to_owned()));
         let concluded = case.conclude(not_started, true).await;
-        assert!(matches!(&concluded, Concluded::NodeFailed(problem) if problem.contains("no such program")));
+        assert!(
+            matches!(&concluded, Concluded::NodeFailed(problem) if problem.to_string().contains("no such program"))
+        );
         assert!(!case.temp.path().join("j1.json").exists(), "none of them is an end");
-        assert!(matches!(case.conclude(finished(Ended::Exit(0)), true).await, Concluded::Recorded(_)));
+        assert!(matches!(case.conclude(finished(RunEnd::Exit(0)), true).await, Concluded::Recorded(_)));
     }
 
     #[tokio::test]
     async fn a_failure_near_a_trouble_of_the_node_is_not_the_tasks_even_when_the_trouble_is_over() {
         let case = Case::new().await;
         case.node.met("the disk is full");
-        let at = |finished_at_ms| {
-            let Conclusion::Finished(seen) = finished(Ended::Exit(1)) else { panic!() };
-            Conclusion::Finished(Finished { finished_at_ms, ..seen })
-        };
+        let at = |at_ms| with(RunEnd::Exit(1), |finished| finished.finished_at_ms = at_ms);
         let now_ms = super::now().as_millisecond();
         for near in [now_ms, now_ms - 30_000, now_ms + 30_000] {
             let concluded = case.conclude(at(near), true).await;
-            assert!(matches!(&concluded, Concluded::NodeFailed(problem) if problem.contains("the disk is full")));
+            assert!(
+                matches!(&concluded, Concluded::NodeFailed(problem) if problem.to_string().contains("the disk is full"))
+            );
         }
         assert_eq!(case.conclude(at(now_ms - 100_000), true).await, Concluded::TaskFailed, "it was before that");
         assert_eq!(case.conclude(at(now_ms + 100_000), true).await, Concluded::TaskFailed, "it was after that");
@@ -438,15 +421,15 @@ mod tests {
         for spoiled in ["", "{", forged] {
             let case = Case::new().await;
             case.write("meta.json", spoiled);
-            assert_eq!(case.recorded(finished(Ended::Exit(0))).await.status, Status::Completed, "{spoiled:?}");
+            assert_eq!(case.recorded(finished(RunEnd::Exit(0))).await.status, Status::Completed, "{spoiled:?}");
         }
         let case = Case::new().await;
         case.write("output.json", "1");
         fs::set_permissions(case.temp.path().join("j1"), fs::Permissions::from_mode(0o0)).unwrap();
-        assert_eq!(case.recorded(finished(Ended::Exit(0))).await.output_bytes, Some(1), "it locked us out");
+        assert_eq!(case.recorded(finished(RunEnd::Exit(0))).await.output_bytes, Some(1), "it locked us out");
         let case = Case::new().await;
         fs::remove_dir_all(case.temp.path().join("j1")).unwrap();
-        assert_eq!(case.recorded(finished(Ended::Exit(0))).await.status, Status::Completed);
+        assert_eq!(case.recorded(finished(RunEnd::Exit(0))).await.status, Status::Completed);
     }
 
     #[tokio::test]
@@ -456,9 +439,9 @@ mod tests {
         for name in ["j1", ".owners"] {
             fs::rename(path.join(name), away.path().join(name)).unwrap();
         }
-        let concluded = case.conclude(finished(Ended::Exit(0)), false).await;
+        let concluded = case.conclude(finished(RunEnd::Exit(0)), false).await;
         assert!(
-            matches!(&concluded, Concluded::NodeBroken(problem) if problem.contains("mount its file system")),
+            matches!(&concluded, Concluded::NodeBroken(problem) if problem.to_string().contains("mount its file system")),
             "{concluded:?}"
         );
         assert!(!path.join("j1.json").exists());
@@ -469,10 +452,8 @@ mod tests {
         let case = Case::new().await;
         // Escapes make six bytes of one.
         let control = "\u{1}".repeat(limits::RESULT_BYTES_MAX / 5);
-        let Conclusion::Finished(mut flood) = finished(Ended::Exit(1)) else { panic!() };
-        flood.stderr_tail = control;
         case.write("output.json", "[1]");
-        let result = case.recorded(Conclusion::Finished(flood)).await;
+        let result = case.recorded(with(RunEnd::Exit(1), |finished| finished.stderr_tail = control)).await;
         assert_eq!((result.stderr_tail, result.output_bytes), (None, Some(3)));
         assert!(result.output.is_some(), "it fits when the rest is left out");
     }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use lifecycle::Attempt;
 use protocol::{JobId, Timestamp};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
@@ -241,7 +242,12 @@ impl ResultsDir {
 
     /// Moves the directory of an attempt away, so that another one can take its name. Of many who try this with the
     /// same directory, known by its inode, one succeeds and is told where it is; the others are told nothing.
-    pub(super) fn move_aside(&self, job_id: &JobId, attempt: u32, inode: u64) -> io::Result<Option<PathBuf>> {
+    pub(super) fn move_aside(
+        &self,
+        job_id: &JobId,
+        attempt: Option<Attempt>,
+        inode: u64,
+    ) -> io::Result<Option<PathBuf>> {
         let from = self.job_dir(job_id);
         let mut to = self.attempt_dir(job_id, attempt);
         if let Some(attempts) = to.parent() {
@@ -264,7 +270,7 @@ impl ResultsDir {
                         return Ok(None);
                     }
                     // That of an earlier life of the job.
-                    to.set_file_name(format!("{job_id}.{attempt}-{number}"));
+                    to.set_file_name(format!("{job_id}.{}-{number}", attempt.map_or(0, Attempt::get)));
                 }
                 Err(error) => return Err(error),
             }
@@ -273,14 +279,14 @@ impl ResultsDir {
     }
 
     /// Which attempt a directory that was moved aside is of, if that can be read.
-    pub(super) fn attempt_in(&self, job_id: &JobId, moved: &Path) -> io::Result<Option<u32>> {
+    pub(super) fn attempt_in(&self, job_id: &JobId, moved: &Path) -> io::Result<Option<Attempt>> {
         let file = read_own_file(rustix::fs::CWD, &moved.join(META))?;
-        Ok(meta_of(job_id, &file).map(|meta| meta.attempt))
+        Ok(meta_of(job_id, &file).and_then(|meta| Attempt::new(meta.attempt)))
     }
 
     /// Gives a directory that was moved aside the name of another attempt.
-    pub(super) fn name_aside(&self, job_id: &JobId, moved: &Path, attempt: u32) -> io::Result<()> {
-        match fs::rename(moved, self.attempt_dir(job_id, attempt)) {
+    pub(super) fn name_aside(&self, job_id: &JobId, moved: &Path, attempt: Attempt) -> io::Result<()> {
+        match fs::rename(moved, self.attempt_dir(job_id, Some(attempt))) {
             // One of this attempt is there, which tells its owner as much.
             Err(error) if is_taken(&error) => Ok(()),
             done => done,
@@ -288,7 +294,7 @@ impl ResultsDir {
     }
 
     /// Was the directory of this attempt moved away?
-    pub(super) fn was_moved_aside(&self, job_id: &JobId, attempt: u32) -> io::Result<bool> {
+    pub(super) fn was_moved_aside(&self, job_id: &JobId, attempt: Option<Attempt>) -> io::Result<bool> {
         match fs::symlink_metadata(self.attempt_dir(job_id, attempt)) {
             Ok(_) => Ok(true),
             Err(error) if is_missing(&error) => Ok(false),
@@ -330,8 +336,9 @@ impl ResultsDir {
         self.job_dir(job_id).join(OUTPUT)
     }
 
-    fn attempt_dir(&self, job_id: &JobId, attempt: u32) -> PathBuf {
-        self.path.join(".attempts").join(format!("{job_id}.{attempt}"))
+    fn attempt_dir(&self, job_id: &JobId, attempt: Option<Attempt>) -> PathBuf {
+        // An attempt whose number could not be read has the number that is none.
+        self.path.join(".attempts").join(format!("{job_id}.{}", attempt.map_or(0, Attempt::get)))
     }
 
     /// The file that the keeper of this owner writes again and again, each time with another content.
@@ -483,14 +490,17 @@ mod tests {
         };
         let moved = |name: &str| fs::read_to_string(temp.path().join(".attempts").join(name).join("file")).unwrap();
         let first = make("first");
-        assert!(results.move_aside(&job_id, 1, first).unwrap().is_some());
-        assert!(results.was_moved_aside(&job_id, 1).unwrap() && !results.was_moved_aside(&job_id, 2).unwrap());
-        assert!(results.move_aside(&job_id, 1, first).unwrap().is_none(), "nothing is left to move");
+        assert!(results.move_aside(&job_id, Attempt::new(1), first).unwrap().is_some());
+        assert!(
+            results.was_moved_aside(&job_id, Attempt::new(1)).unwrap()
+                && !results.was_moved_aside(&job_id, Attempt::new(2)).unwrap()
+        );
+        assert!(results.move_aside(&job_id, Attempt::new(1), first).unwrap().is_none(), "nothing is left to move");
         let second = make("second");
-        assert!(results.move_aside(&job_id, 1, first).unwrap().is_none(), "it was moved by another one");
-        assert!(results.move_aside(&job_id, 7, first).unwrap().is_none(), "it has another number there");
+        assert!(results.move_aside(&job_id, Attempt::new(1), first).unwrap().is_none(), "it was moved by another one");
+        assert!(results.move_aside(&job_id, Attempt::new(7), first).unwrap().is_none(), "it has another number there");
         assert_eq!(fs::read_to_string(results.job_dir(&job_id).join("file")).unwrap(), "second");
-        assert!(results.move_aside(&job_id, 1, second).unwrap().is_some(), "a number can come again");
+        assert!(results.move_aside(&job_id, Attempt::new(1), second).unwrap().is_some(), "a number can come again");
         assert_eq!((moved("j1.1").as_str(), moved("j1.1-2").as_str()), ("first", "second"));
     }
 }

@@ -154,7 +154,7 @@ mod tests {
         let job_id: JobId = "j1".parse().unwrap();
         results.make_job_dir(&job_id).unwrap();
         let Place::Dir(dir) = results.open_job_dir(&job_id).unwrap() else { panic!() };
-        assert!(results.move_aside(&job_id, 1, dir.inode().unwrap()).unwrap().is_some());
+        assert!(results.move_aside(&job_id, lifecycle::Attempt::new(1), dir.inode().unwrap()).unwrap().is_some());
         results.make_job_dir(&job_id).unwrap();
         dir.write_new("output.json", "1").unwrap();
         assert!(temp.path().join(".attempts/j1.1/output.json").exists());

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use lifecycle::Run;
+use lifecycle::{Attempt, Problem, Run};
 use protocol::{JobId, Timestamp};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -32,9 +32,10 @@ pub(super) struct Meta {
 }
 
 impl Node {
-    pub(super) fn meta(&self, job_id: &JobId, attempt: u32, owner: &str) -> String {
+    pub(super) fn meta(&self, job_id: &JobId, attempt: Attempt, owner: &str) -> String {
         let (host, owner) = (self.host.clone(), owner.to_owned());
-        to_json(&Meta { v: 1, job_id: job_id.clone(), attempt, owner, host, started_at: now() })
+        let (job_id, attempt) = (job_id.clone(), attempt.get());
+        to_json(&Meta { v: 1, job_id, attempt, owner, host, started_at: now() })
     }
 
     /// Is this still the directory of our run? What `meta.json` tells is enough to say yes, but not to say no: a job
@@ -46,17 +47,17 @@ impl Node {
         };
         let moved = |attempt| self.results.was_moved_aside(&run.job_id, attempt);
         match meta {
-            Some(meta) if meta.owner == self.owner && meta.attempt == run.attempt => Ok(true),
+            Some(meta) if meta.owner == self.owner && meta.attempt == run.attempt.get() => Ok(true),
             // Its new owner could not read the number, and moved it as 0.
-            Some(_) => Ok(!moved(run.attempt)? && !moved(0)?),
-            None => Ok(!moved(run.attempt)?),
+            Some(_) => Ok(!moved(Some(run.attempt))? && !moved(None)?),
+            None => Ok(!moved(Some(run.attempt))?),
         }
     }
 
-    pub(super) fn unclaim_now(&self, run: &Run) -> Result<(), String> {
+    pub(super) fn unclaim_now(&self, run: &Run) -> Result<(), Problem> {
         self.try_unclaim(run).map_err(|error| {
             let place = self.results.job_dir(&run.job_id);
-            format!("the claim for the job directory {} cannot be given up: {error}", place.display())
+            format!("the claim for the job directory {} cannot be given up: {error}", place.display()).into()
         })
     }
 
@@ -70,7 +71,9 @@ impl Node {
         };
         let attempt = match meta_of(&run.job_id, &dir.read(META)?) {
             // A claim that failed half way may be for a later attempt than was asked for.
-            Some(meta) if meta.owner == self.owner && meta.attempt >= run.attempt => meta.attempt,
+            Some(meta) if meta.owner == self.owner && meta.attempt >= run.attempt.get() => {
+                Attempt::new(meta.attempt).unwrap_or(run.attempt)
+            }
             Some(_) => return Ok(()),
             // Not known to be ours: a claim that failed half way is another daemon's after a time, as it would be if we
             // had died; and an empty directory is nobody's.
@@ -81,7 +84,7 @@ impl Node {
         };
         dir.unlock()?;
         // The number of a later attempt must not be forgotten with its directory.
-        if attempt > 1 || !dir.holds_only(&[META, INPUT])? {
+        if attempt > Attempt::FIRST || !dir.holds_only(&[META, INPUT])? {
             return dir.replace(META, &self.meta(&run.job_id, attempt, ""));
         }
         // In this order, so that what is left after a crash is ours, or empty.
@@ -110,7 +113,8 @@ impl HeldDir {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
         let file = read_own_file(directory.as_fd(), META.as_ref())?;
-        let ours = meta_of(&run.job_id, &file).is_some_and(|meta| meta.owner == owner && meta.attempt == run.attempt);
+        let ours =
+            meta_of(&run.job_id, &file).is_some_and(|meta| meta.owner == owner && meta.attempt == run.attempt.get());
         if !ours || record.try_exists()? {
             return Ok(None);
         }

@@ -37,11 +37,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use lifecycle::{Claimed, Concluded, Run};
+use lifecycle::{Attempt, Claimed, Concluded, Ending, Problem, Run};
 use protocol::{JobId, JobMessage, Reason, RuntimeKind, Timestamp};
 
 use self::claim::Wanted;
-pub(crate) use self::conclude::Conclusion;
 pub(crate) use self::files::ResultsDir;
 pub(crate) use self::meta::HeldDir;
 use self::record::Record;
@@ -97,13 +96,13 @@ impl Node {
     }
 
     /// Is all there that a job needs?
-    pub(crate) async fn probe(&self) -> Result<(), String> {
+    pub(crate) async fn probe(&self) -> Result<(), Problem> {
         let results = self.results.clone();
         let probed = match blocking(move || results.probe()).await {
             Ok(scratch) => self.runtime.probe(&scratch).await,
             Err(problem) => Err(problem),
         };
-        probed.inspect_err(|problem| self.met(problem))
+        probed.inspect_err(|problem| self.met(problem)).map_err(Problem::from)
     }
 
     /// Remembers that the node is in trouble.
@@ -119,19 +118,24 @@ impl Node {
         (distance <= TROUBLE_REACHES).then(|| format!("about when the run ended, {problem}"))
     }
 
-    /// Claims the directory of a job for its next attempt. `last_attempt` is the last one of ours that was launched,
-    /// or 0; `rerunnable` tells whether the job may be started again when an attempt elsewhere was cut off.
-    pub(crate) async fn claim(self: &Arc<Self>, job: &JobMessage, last_attempt: u32, rerunnable: bool) -> Claimed {
+    /// Claims the directory of a job for its next attempt. `last_attempt` is the last one of ours that was launched;
+    /// `rerunnable` tells whether the job may be started again when an attempt elsewhere was cut off.
+    pub(crate) async fn claim(
+        self: &Arc<Self>,
+        job: &JobMessage,
+        last_attempt: Option<Attempt>,
+        rerunnable: bool,
+    ) -> Claimed {
         let (node, wanted) = (self.clone(), Wanted::new(job));
         let claimed = blocking(move || node.claim_now(&wanted, last_attempt, rerunnable, Instant::now())).await;
         if let Claimed::NodeBroken(problem) = &claimed {
-            self.met(problem);
+            self.met(&problem.to_string());
         }
         claimed
     }
 
     /// Gives up the claim for a run that was not begun, or that the node failed.
-    pub(crate) async fn unclaim(self: &Arc<Self>, run: &Run) -> Result<(), String> {
+    pub(crate) async fn unclaim(self: &Arc<Self>, run: &Run) -> Result<(), Problem> {
         let (node, run) = (self.clone(), run.clone());
         blocking(move || node.unclaim_now(&run)).await
     }
@@ -162,16 +166,16 @@ impl Node {
         self: &Arc<Self>,
         job: &JobMessage,
         run: &Run,
-        conclusion: Conclusion,
+        ending: Ending,
         may_retry: bool,
     ) -> Concluded {
-        if let Conclusion::Finished(finished) = &conclusion
+        if let Ending::Finished(finished) = &ending
             && let Err(problem) = self.exonerate(finished).await
         {
-            return Concluded::NodeFailed(problem);
+            return Concluded::NodeFailed(problem.into());
         }
         let (node, job, run) = (self.clone(), job.clone(), run.clone());
-        blocking(move || node.conclude_now(job, &run, conclusion, may_retry)).await
+        blocking(move || node.conclude_now(job, &run, ending, may_retry)).await
     }
 
     /// Makes the file of a record again that is stored elsewhere, if the file is missing or empty: the machine may
@@ -254,7 +258,7 @@ mod tests {
     }
 
     pub(super) fn run(id: &str, attempt: u32) -> Run {
-        Run { job_id: id.parse().unwrap(), attempt }
+        Run { job_id: id.parse().unwrap(), attempt: Attempt::new(attempt).unwrap() }
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use lifecycle::Attempt;
+
 /// Signs of life that nobody asked after for so long are forgotten.
 const SIGNS_KEPT: Duration = Duration::from_hours(24);
 
@@ -21,11 +23,11 @@ pub(super) enum Seen {
     /// A directory without content: somebody makes it just now, or left it behind.
     Empty { quiet: Duration },
     /// We hold the job.
-    Ours { attempt: u32 },
+    Ours { attempt: Attempt },
     /// Nobody holds it any more.
-    Released { attempt: u32, inode: u64 },
-    /// Another daemon holds it, which has shown no sign of life for a time. Attempt 0 when that cannot be read.
-    Others { attempt: u32, inode: u64, host: String, quiet: Duration },
+    Released { attempt: Attempt, inode: u64 },
+    /// Another daemon holds it, which has shown no sign of life for a time. No attempt where that cannot be read.
+    Others { attempt: Option<Attempt>, inode: u64, host: String, quiet: Duration },
     /// Something that no daemon has made.
     Foreign,
     /// It went away while we looked.
@@ -42,13 +44,13 @@ pub(super) enum Verdict {
     /// Remove a record that we have never announced, and look again.
     DropRecord,
     /// Write our files into the empty directory, if nobody else does.
-    Fill(u32),
+    Fill(Attempt),
     /// Go on in our directory, with all that the job left there for itself.
-    GoOn(u32),
+    GoOn(Attempt),
     /// Move the directory of this attempt away, and look again.
-    MoveAside { attempt: u32, inode: u64 },
+    MoveAside { attempt: Option<Attempt>, inode: u64 },
     /// Record that an attempt elsewhere was cut off.
-    CutOff { attempt: u32, host: String },
+    CutOff { attempt: Option<Attempt>, host: String },
     /// Record that the job cannot be run.
     Reject,
     /// Nothing now.
@@ -58,8 +60,8 @@ pub(super) enum Verdict {
 }
 
 /// What follows from what is seen. `last_attempt` is the last one that is known to have been launched.
-pub(super) fn decide(seen: Seen, last_attempt: u32, rerunnable: bool, stale: Duration) -> Verdict {
-    let next = |attempt: u32| attempt.saturating_add(1);
+pub(super) fn decide(seen: Seen, last_attempt: Option<Attempt>, rerunnable: bool, stale: Duration) -> Verdict {
+    let next = Attempt::after(last_attempt);
     match seen {
         Seen::Record(record) => Verdict::Finished(record),
         Seen::UnreadableRecord(problem) => Verdict::EndLost(format!("{problem}; it was kept in _rejected")),
@@ -68,11 +70,11 @@ pub(super) fn decide(seen: Seen, last_attempt: u32, rerunnable: bool, stale: Dur
         Seen::BlankRecord { quiet, .. } if quiet >= stale => {
             Verdict::EndLost("its final record is empty; it was kept in _rejected".to_owned())
         }
-        Seen::Made => Verdict::Fill(next(last_attempt)),
-        Seen::Empty { quiet } if quiet >= stale => Verdict::Fill(next(last_attempt)),
+        Seen::Made => Verdict::Fill(next),
+        Seen::Empty { quiet } if quiet >= stale => Verdict::Fill(next),
         // A higher number than we know was claimed and never launched, so it is used again.
-        Seen::Ours { attempt } => Verdict::GoOn(attempt.max(next(last_attempt))),
-        Seen::Released { attempt, inode } => Verdict::MoveAside { attempt, inode },
+        Seen::Ours { attempt } => Verdict::GoOn(attempt.max(next)),
+        Seen::Released { attempt, inode } => Verdict::MoveAside { attempt: Some(attempt), inode },
         Seen::Others { attempt, inode, host, quiet } if quiet >= stale => {
             if rerunnable {
                 Verdict::MoveAside { attempt, inode }
@@ -127,9 +129,10 @@ mod tests {
     #[test]
     fn what_is_seen_decides_what_is_done() {
         let fresh = STALE - Duration::from_millis(1);
-        let others = |quiet| Seen::Others { attempt: 2, inode: 9, host: "node2".to_owned(), quiet };
+        let number = |attempt| Attempt::new(attempt).unwrap();
+        let others = |quiet| Seen::Others { attempt: Some(number(2)), inode: 9, host: "node2".to_owned(), quiet };
         let blank = |ours, quiet| Seen::BlankRecord { ours, quiet };
-        let aside = || Verdict::MoveAside { attempt: 2, inode: 9 };
+        let aside = || Verdict::MoveAside { attempt: Some(number(2)), inode: 9 };
         for (seen, last_attempt, rerunnable, verdict) in [
             (Seen::Record("r".to_owned()), 0, true, Verdict::Finished("r".to_owned())),
             (
@@ -146,22 +149,22 @@ mod tests {
                 true,
                 Verdict::EndLost("its final record is empty; it was kept in _rejected".to_owned()),
             ),
-            (Seen::Made, 0, true, Verdict::Fill(1)),
-            (Seen::Made, 4, false, Verdict::Fill(5)),
+            (Seen::Made, 0, true, Verdict::Fill(number(1))),
+            (Seen::Made, 4, false, Verdict::Fill(number(5))),
             (Seen::Empty { quiet: fresh }, 0, true, Verdict::Wait),
-            (Seen::Empty { quiet: STALE }, 0, false, Verdict::Fill(1)),
-            (Seen::Ours { attempt: 3 }, 2, true, Verdict::GoOn(3)),
-            (Seen::Ours { attempt: 3 }, 3, false, Verdict::GoOn(4)),
-            (Seen::Released { attempt: 2, inode: 9 }, 0, false, aside()),
+            (Seen::Empty { quiet: STALE }, 0, false, Verdict::Fill(number(1))),
+            (Seen::Ours { attempt: number(3) }, 2, true, Verdict::GoOn(number(3))),
+            (Seen::Ours { attempt: number(3) }, 3, false, Verdict::GoOn(number(4))),
+            (Seen::Released { attempt: number(2), inode: 9 }, 0, false, aside()),
             (others(fresh), 0, true, Verdict::Wait),
             (others(fresh), 0, false, Verdict::Wait),
             (others(STALE), 0, true, aside()),
-            (others(STALE), 0, false, Verdict::CutOff { attempt: 2, host: "node2".to_owned() }),
+            (others(STALE), 0, false, Verdict::CutOff { attempt: Some(number(2)), host: "node2".to_owned() }),
             (Seen::Foreign, 0, true, Verdict::Reject),
             (Seen::Gone, 0, true, Verdict::Look),
         ] {
             let case = format!("{seen:?} {last_attempt} {rerunnable}");
-            assert_eq!(decide(seen, last_attempt, rerunnable, STALE), verdict, "{case}");
+            assert_eq!(decide(seen, Attempt::new(last_attempt), rerunnable, STALE), verdict, "{case}");
         }
     }
 

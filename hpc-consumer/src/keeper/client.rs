@@ -265,11 +265,13 @@ async fn connect(folder: &Folder, settings: &Settings, pid: Option<u32>) -> anyh
 
 #[cfg(test)]
 mod tests {
+    use lifecycle::Attempt;
+
     use super::*;
 
     #[test]
     fn runs_have_the_same_names_on_both_sides() {
-        let run = Run { job_id: "a1-b".parse().unwrap(), attempt: 12 };
+        let run = Run { job_id: "a1-b".parse().unwrap(), attempt: Attempt::new(12).unwrap() };
         assert_eq!(named(&run.to_string()), Some(run));
         assert_eq!(named("j1"), None);
         assert_eq!(named("j1.x"), None);

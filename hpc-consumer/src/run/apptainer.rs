@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use lifecycle::RunEnd;
 use protocol::JobId;
 use tokio::process::Command;
 
+use super::CommandLine;
 use super::children::Known;
 use super::unpacked::Unpacked;
-use super::{CommandLine, Ended};
 
 /// Where a container sees its job directory.
 const WORK_DIR: &str = "/work";
@@ -180,8 +181,8 @@ impl Apptainer {
 }
 
 /// Apptainer ends with 255 and a line that begins with FATAL when it could not start the command.
-pub(super) fn looks_fatal(ended: &Ended, stderr_tail: &str) -> bool {
-    *ended == Ended::Exit(255) && stderr_tail.contains("FATAL:")
+pub(super) fn looks_fatal(end: &RunEnd, stderr_tail: &str) -> bool {
+    *end == RunEnd::Exit(255) && stderr_tail.contains("FATAL:")
 }
 
 pub(super) fn last_lines(text: &str) -> String {
@@ -219,8 +220,8 @@ mod tests {
 
     #[test]
     fn only_apptainers_own_failure_is_suspected() {
-        assert!(looks_fatal(&Ended::Exit(255), "\u{1b}[31mFATAL:   \u{1b}[0mcontainer creation failed"));
-        assert!(!looks_fatal(&Ended::Exit(1), "FATAL: x"));
-        assert!(!looks_fatal(&Ended::Exit(255), "oops"));
+        assert!(looks_fatal(&RunEnd::Exit(255), "\u{1b}[31mFATAL:   \u{1b}[0mcontainer creation failed"));
+        assert!(!looks_fatal(&RunEnd::Exit(1), "FATAL: x"));
+        assert!(!looks_fatal(&RunEnd::Exit(255), "oops"));
     }
 }

@@ -23,6 +23,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lifecycle::RunEnd;
 use protocol::{JobId, RuntimeKind};
 
 pub(crate) use apptainer::Apptainer;
@@ -95,9 +96,9 @@ impl Runtime {
 
     /// Did the runtime fail before the command began? A job could end in the same way on purpose, so this only asks
     /// for a closer look.
-    pub(crate) fn suspects_itself(&self, ended: &Ended, stderr_tail: &str) -> bool {
+    pub(crate) fn suspects_itself(&self, end: &RunEnd, stderr_tail: &str) -> bool {
         match self {
-            Self::Apptainer(_) => apptainer::looks_fatal(ended, stderr_tail),
+            Self::Apptainer(_) => apptainer::looks_fatal(end, stderr_tail),
             Self::Bare(_) => false,
         }
     }

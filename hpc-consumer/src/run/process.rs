@@ -77,12 +77,6 @@ impl Finished {
         let now = now_ms();
         Self { ended, stderr_tail: String::new(), started_at_ms: now, finished_at_ms: now, runtime: None }
     }
-
-    /// Was it ended before its time, by no fault of its own? The text says what happened.
-    pub(crate) fn cut_off(&self) -> Option<String> {
-        (self.ended == Ended::Stopped)
-            .then(|| "its keeper ended it: it was told to end all runs, or the job was taken over".to_owned())
-    }
 }
 
 /// Makes sure that so many runs at the same time do not pass the number of files that a process may have open.

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use lifecycle::{Entry, Fact, Failures, Lease, Stage, Terms};
+use lifecycle::{Attempt, Entry, Fact, Failures, Lease, Stage, Terms};
 use protocol::JobId;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
@@ -126,7 +126,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     Ok(Entry {
         job_id: job_id(row, 0)?,
         stage,
-        attempt: row.get(2)?,
+        attempt: Attempt::new(row.get(2)?),
         terms: Terms { retries: row.get(3)?, rerunnable: row.get(4)? },
         failures: Failures { task: row.get(5)?, node: row.get(6)?, cut_off: row.get(7)? },
         lease,
@@ -201,6 +201,12 @@ impl Database {
                 self.next_no += 1;
                 Ok(())
             }
+            Fact::Rejected(job_id, record, lease) => {
+                self.forget(job_id)?;
+                self.accept(job_id, Terms::default(), lease, now_ms)?;
+                self.next_no += 1;
+                self.record(job_id, record, now_ms)
+            }
             Fact::Leased(job_id, lease) => self.run(
                 "UPDATE jobs SET lease_id = ?2, lease_until_ms = ?3 WHERE job_id = ?1",
                 params![job_id.as_str(), lease.id, millis(lease.until)],
@@ -211,7 +217,7 @@ impl Database {
             ),
             Fact::Launching(job_id, attempt) => self.run(
                 "UPDATE jobs SET stage = 1, attempt = ?2, changed_ms = ?3 WHERE job_id = ?1",
-                params![job_id.as_str(), attempt, now_ms],
+                params![job_id.as_str(), attempt.get(), now_ms],
             ),
             Fact::Again(job_id, failures) => self.run(
                 "UPDATE jobs SET stage = 0, task_failures = ?2, node_failures = ?3, cut_off = ?4, changed_ms = ?5

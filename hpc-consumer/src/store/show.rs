@@ -182,7 +182,7 @@ fn of_state(entries: Vec<Entry>, now: Timestamp) -> Report {
         report.jobs.get_or_insert_default().push(JobView {
             job_id: entry.job_id,
             phase: phase.name().to_owned(),
-            attempt: entry.attempt,
+            attempt: entry.attempt.map_or(0, lifecycle::Attempt::get),
             since: Some(since),
         });
     }

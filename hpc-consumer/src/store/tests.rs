@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use lifecycle::{Book, Failures, Lease, Stage, Terms};
+use lifecycle::{Attempt, Book, Failures, Lease, Stage, Terms};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -27,7 +27,7 @@ fn accepted(job_id: JobId) -> Fact {
 fn whole_life(job_id: JobId, record: &str) -> Vec<Fact> {
     vec![
         accepted(job_id.clone()),
-        Fact::Launching(job_id.clone(), 1),
+        Fact::Launching(job_id.clone(), Attempt::FIRST),
         Fact::Recorded(job_id.clone(), record.to_owned()),
         Fact::Finished(job_id),
     ]
@@ -70,7 +70,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 fn random_fact(random: &mut fastrand::Rng) -> Fact {
     let job_id = id(random.usize(0..4));
     let lease = Lease { id: random.u8(..).to_string(), until: Duration::from_millis(random.u64(0..1 << 40)) };
-    match random.u8(0..10) {
+    match random.u8(0..11) {
         0 | 1 => Fact::Accepted {
             job_id,
             message: "é".repeat(random.usize(0..3)),
@@ -79,13 +79,14 @@ fn random_fact(random: &mut fastrand::Rng) -> Fact {
         },
         2 => Fact::Leased(job_id, lease),
         3 => Fact::Acknowledged(job_id),
-        4 => Fact::Launching(job_id, random.u32(1..9)),
+        4 => Fact::Launching(job_id, Attempt::new(random.u32(1..9)).unwrap()),
         5 => {
             let failures = Failures { task: random.u32(0..9), node: random.u32(0..9), cut_off: random.u32(0..9) };
             Fact::Again(job_id, failures)
         }
         6 | 7 => Fact::Recorded(job_id, "ü\0".repeat(random.usize(0..4_000))),
         8 => Fact::Finished(job_id),
+        9 => Fact::Rejected(job_id, "ü".repeat(random.usize(0..4)), lease),
         _ => Fact::Released(job_id),
     }
 }

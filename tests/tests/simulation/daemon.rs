@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lifecycle::{Batch, Book, Effect, Event, Fact, Lifecycle, Pending, Phase, permitted};
+use lifecycle::{Book, Driver, Effect, Event, Fact, Lifecycle, Output, Phase, Run, Step, permitted};
 use protocol::JobId;
 
 use crate::effects::Errand;
@@ -41,10 +41,9 @@ pub(crate) struct Node {
 /// A process, with what is lost when it dies.
 pub(crate) struct Life {
     number: u64,
-    pub(crate) lifecycle: Lifecycle,
-    /// What is to be committed next, and the effects that wait for it.
-    pub(crate) pending: Pending,
-    pub(crate) committing: Option<Batch>,
+    pub(crate) driver: Driver,
+    /// Facts on their way to the disk.
+    committing: Option<Vec<Fact>>,
     wake: Option<Time>,
     /// The hearts of others, and since when they stand still.
     pub(crate) watched: BTreeMap<usize, (Time, Time)>,
@@ -99,8 +98,7 @@ impl World {
         self.report.transitions.extend(phases.values().map(|phase| (None, "restart", Some(*phase))));
         node.life = Some(Life {
             number: node.lives,
-            lifecycle,
-            pending: Pending::default(),
+            driver: Driver::new(lifecycle),
             committing: None,
             wake: None,
             watched: BTreeMap::new(),
@@ -132,10 +130,12 @@ impl World {
         let kind = kind_of(&event);
         let now = self.nodes[n].clock_at(self.now);
         let Some(life) = &mut self.nodes[n].life else { return Ok(()) };
-        let mut step = life.lifecycle.step(event, now);
-        life.lifecycle.check().map_err(|problem| format!("daemon {n}: {problem}"))?;
+        let mut followed = Step::default();
+        life.driver.handle_watched(event, now, |_, step| followed = step.clone());
+        let lifecycle = life.driver.lifecycle();
+        lifecycle.check().map_err(|problem| format!("daemon {n}: {problem}"))?;
         for job_id in self.jobs.keys() {
-            let (from, to) = (life.phases.get(job_id).copied(), life.lifecycle.phase_of(job_id));
+            let (from, to) = (life.phases.get(job_id).copied(), lifecycle.phase_of(job_id));
             if from == to {
                 continue;
             }
@@ -148,23 +148,15 @@ impl World {
                 None => life.phases.remove(job_id),
             };
         }
-        let wake = life.lifecycle.wake_at();
-        for fact in &step.facts {
+        let wake = lifecycle.wake_at();
+        for fact in &followed.facts {
             self.note(format_args!("daemon {n}    fact {fact:?}"));
         }
-        for effect in &step.effects {
+        for effect in &followed.effects {
             self.note(format_args!("daemon {n}    {effect:?}"));
         }
-        self.may_begin(n, &step.effects)?;
+        self.may_begin(n, &followed.effects)?;
         self.set_alarm(n, wake);
-        let sabotage = self.sabotage;
-        let Some(life) = &mut self.nodes[n].life else { return Ok(()) };
-        let mut hasty = Vec::new();
-        if sabotage == Some(Sabotage::StartBeforeLaunch) {
-            hasty.extend(step.effects.extract_if(.., |effect| matches!(effect, Effect::Start(_))));
-        }
-        hasty.extend(life.pending.add(step).into_iter().map(Effect::Start));
-        self.dispatch(n, hasty)?;
         self.go_on(n)
     }
 
@@ -184,24 +176,34 @@ impl World {
         }
     }
 
-    /// Commits what waits as one transaction, unless one is on its way. Without facts there is nothing to wait for.
+    /// Lets out what may leave now: effects, and facts as one transaction.
     fn go_on(&mut self, n: usize) -> Checked {
-        let Some(life) = &mut self.nodes[n].life else { return Ok(()) };
-        if life.committing.is_some() {
-            return Ok(());
+        loop {
+            let Some(life) = &mut self.nodes[n].life else { return Ok(()) };
+            let facts = match life.driver.next_output() {
+                None => return Ok(()),
+                Some(Output::Perform(effect)) => {
+                    self.dispatch(n, effect)?;
+                    continue;
+                }
+                Some(Output::Commit(facts)) => facts,
+            };
+            let hasty: Vec<Run> = match self.sabotage {
+                Some(Sabotage::StartBeforeLaunch) => facts.iter().filter_map(launched).collect(),
+                _ => Vec::new(),
+            };
+            life.committing = Some(facts);
+            let life = life.number;
+            for run in hasty {
+                self.dispatch(n, Effect::Start(run))?;
+            }
+            if self.crash_now() {
+                return self.crash(n);
+            }
+            let slow = self.rng.u8(0..60) == 0;
+            let at = self.now + if slow { self.rng.i64(0..=5 * SECOND) } else { self.rng.i64(0..=10) };
+            self.schedule(at, Happening::Committed { node: n, life });
         }
-        let batch = life.pending.take();
-        if batch.facts.is_empty() {
-            return self.dispatch(n, batch.effects);
-        }
-        life.committing = Some(batch);
-        let life = life.number;
-        if self.crash_now() {
-            return self.crash(n);
-        }
-        let at = self.now + if self.rng.u8(0..60) == 0 { self.rng.i64(0..=5 * SECOND) } else { self.rng.i64(0..=10) };
-        self.schedule(at, Happening::Committed { node: n, life });
-        Ok(())
     }
 
     /// The disk has taken a transaction, or not; then the daemon stops.
@@ -210,22 +212,21 @@ impl World {
         if life.number != number {
             return Ok(());
         }
-        let Some(batch) = life.committing.take() else { return Ok(()) };
+        let Some(facts) = life.committing.take() else { return Ok(()) };
         if !self.calm && self.rng.u32(0..1_000) == 0 {
             self.note(format_args!("daemon {n} cannot commit"));
             return self.crash(n);
         }
-        self.commit(n, &batch.facts)?;
+        self.commit(n, &facts)?;
+        let Some(life) = &mut self.nodes[n].life else { return Ok(()) };
+        life.driver.committed();
         // One that exits writes down for the next one what it does not go on with.
-        if !batch.effects.iter().any(|effect| matches!(effect, Effect::Exit | Effect::Fail(_))) {
+        if !life.driver.lifecycle().is_over() {
             self.agree(n)?;
         }
         if self.crash_now() {
             return self.crash(n);
         }
-        let Some(life) = &mut self.nodes[n].life else { return Ok(()) };
-        let effects = life.pending.written(batch);
-        self.dispatch(n, effects)?;
         self.go_on(n)
     }
 
@@ -246,32 +247,30 @@ impl World {
         Ok(())
     }
 
-    /// The effects leave the process, in order.
-    fn dispatch(&mut self, n: usize, effects: Vec<Effect>) -> Checked {
+    /// An effect leaves the process.
+    fn dispatch(&mut self, n: usize, effect: Effect) -> Checked {
         let Some(life) = self.nodes[n].number() else { return Ok(()) };
-        for effect in effects {
-            let kind = kind_of_effect(&effect);
-            if self.crash_around(kind, "before") {
-                return self.crash(n);
+        let kind = kind_of_effect(&effect);
+        if self.crash_around(kind, "before") {
+            return self.crash(n);
+        }
+        // Sabotage is to be seen from outside.
+        if self.sabotage.is_none() {
+            permitted(&effect, &self.nodes[n].book).map_err(|problem| format!("daemon {n}: {problem}"))?;
+        }
+        if matches!(effect, Effect::Exit | Effect::Fail(_)) {
+            return self.crash(n);
+        }
+        if let Some(errand) = self.errand(n, effect)? {
+            let mut at = self.now + self.delay();
+            if errand.is_for_the_keeper() {
+                at = at.max(self.nodes[n].to_keeper);
+                self.nodes[n].to_keeper = at;
             }
-            // Sabotage is to be seen from outside.
-            if self.sabotage.is_none() {
-                permitted(&effect, &self.nodes[n].book).map_err(|problem| format!("daemon {n}: {problem}"))?;
-            }
-            if matches!(effect, Effect::Exit | Effect::Fail(_)) {
-                return self.crash(n);
-            }
-            if let Some(errand) = self.errand(n, effect)? {
-                let mut at = self.now + self.delay();
-                if errand.is_for_the_keeper() {
-                    at = at.max(self.nodes[n].to_keeper);
-                    self.nodes[n].to_keeper = at;
-                }
-                self.schedule(at, Happening::Perform { node: n, life, errand });
-            }
-            if self.crash_around(kind, "after") {
-                return self.crash(n);
-            }
+            self.schedule(at, Happening::Perform { node: n, life, errand });
+        }
+        if self.crash_around(kind, "after") {
+            return self.crash(n);
         }
         Ok(())
     }
@@ -287,7 +286,7 @@ impl World {
             return self.crash(n);
         }
         match event {
-            Some(event @ (Event::Observed(_) | Event::KeeperGone)) => self.say_as_keeper(n, life, event),
+            Some(event @ (Event::Observed(_) | Event::ExecutorGone(_))) => self.say_as_keeper(n, life, event),
             Some(event) => {
                 let at = self.now + self.delay();
                 self.schedule(at, Happening::Arrive { node: n, life, event });
@@ -327,11 +326,12 @@ impl World {
                 _ => {}
             }
         }
-        if let Some(batch) = life.committing.take() {
+        if let Some(facts) = life.committing.take() {
             if self.rng.bool() {
-                self.commit(n, &batch.facts)?;
+                self.commit(n, &facts)?;
             } else if self.sabotage == Some(Sabotage::EffectsBeforeCommit) {
-                for effect in batch.effects {
+                life.driver.committed();
+                while let Some(Output::Perform(effect)) = life.driver.next_output() {
                     if let Some(errand) = self.errand(n, effect)? {
                         self.carry_out(n, errand)?;
                     }
@@ -348,5 +348,12 @@ impl World {
         node.from_keeper = now;
         self.schedule(at, Happening::Restart(n));
         Ok(())
+    }
+}
+
+fn launched(fact: &Fact) -> Option<Run> {
+    match fact {
+        Fact::Launching(job_id, attempt) => Some(Run { job_id: job_id.clone(), attempt: *attempt }),
+        _ => None,
     }
 }

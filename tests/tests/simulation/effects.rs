@@ -1,6 +1,6 @@
 //! Effects are carried out: as their documentation says, each in one moment.
 
-use lifecycle::{Concluded, Effect, Ending, Event, Run};
+use lifecycle::{Concluded, Effect, Ending, Event, Problem, Run};
 use protocol::JobId;
 
 use crate::keeper::Outcome;
@@ -23,7 +23,7 @@ impl Errand {
     pub(crate) fn is_for_the_keeper(&self) -> bool {
         matches!(
             self,
-            Self::Do(Effect::Observe | Effect::Reconciled | Effect::Start(_) | Effect::End(_) | Effect::Forget(_))
+            Self::Do(Effect::Observe | Effect::Reconciled | Effect::Start(_) | Effect::End(..) | Effect::Forget(_))
         )
     }
 }
@@ -53,7 +53,7 @@ impl World {
             Errand::Do(effect) => effect,
         };
         Ok(Some(match effect {
-            Effect::Probe => Event::Probed(self.well(n)),
+            Effect::Probe => Event::Probed(self.well(n).map_err(Problem::from)),
             Effect::Observe => self.observe(n),
             Effect::Pull(count) => Event::Pulled(self.pull(n, count)?),
             Effect::Recall(jobs) => {
@@ -66,14 +66,14 @@ impl World {
             }
             Effect::Unclaim(run) => {
                 let outcome = self.unclaim(n, &run)?;
-                Event::Unclaimed(run, outcome)
+                Event::Unclaimed(run, outcome.map_err(Problem::from))
             }
             Effect::Start(run) => return self.start(n, run),
             Effect::Reconciled => {
                 self.nodes[n].keeper.complete = true;
                 return Ok(None);
             }
-            Effect::End(run) => return self.end_run(n, &run),
+            Effect::End(run, _) => return self.end_run(n, &run),
             Effect::Forget(runs) => return self.forget(n, &runs),
             Effect::Conclude { run, ending, may_retry } => {
                 let concluded = self.conclude(n, &run, &ending, may_retry)?;
@@ -87,12 +87,12 @@ impl World {
 
     fn conclude(&mut self, n: usize, run: &Run, ending: &Ending, may_retry: bool) -> Checked<Concluded> {
         if let Err(problem) = self.well(n) {
-            return Ok(Concluded::NodeBroken(problem));
+            return Ok(Concluded::NodeBroken(problem.into()));
         }
         let taken_over = match ending {
             // There may be no claim at all: that is why it is given up.
             Ending::GivenUp(_) => self.files.is_with_another(n, &run.job_id),
-            Ending::Exited | Ending::CutOff(_) => !self.files.holds(n, run),
+            Ending::Finished(_) | Ending::CutOff(_) => !self.files.holds(n, run),
         };
         if taken_over {
             return Ok(Concluded::TakenOver);
@@ -102,24 +102,24 @@ impl World {
         let status = match (ending, outcome) {
             (Ending::CutOff(_), _) => "lost",
             (Ending::GivenUp(_), _) => "infrastructure",
-            (Ending::Exited, Some(Outcome::Completed)) => "completed",
-            (Ending::Exited, Some(Outcome::TaskFailed))
+            (Ending::Finished(_), Some(Outcome::Completed)) => "completed",
+            (Ending::Finished(_), Some(Outcome::TaskFailed))
                 if may_retry && !self.files.records.contains_key(&run.job_id) =>
             {
                 return Ok(Concluded::TaskFailed);
             }
-            (Ending::Exited, Some(Outcome::TaskFailed)) => "failed",
-            (Ending::Exited, Some(Outcome::NodeFailed | Outcome::Ended) | None) => {
-                return Ok(Concluded::NodeFailed("the runtime does not start".to_owned()));
+            (Ending::Finished(_), Some(Outcome::TaskFailed)) => "failed",
+            (Ending::Finished(_), Some(Outcome::NodeFailed | Outcome::Ended) | None) => {
+                return Ok(Concluded::NodeFailed("the runtime does not start".into()));
             }
         };
         self.report.given_up += u64::from(matches!(ending, Ending::GivenUp(_)));
-        Ok(Concluded::Recorded(self.files.record(&run.job_id, run.attempt, status)))
+        Ok(Concluded::Recorded(self.files.record(&run.job_id, run.attempt.get(), status)))
     }
 
     fn put_away(&mut self, n: usize, lease_id: String, job_id: Option<JobId>, body: String) -> Checked<Event> {
         if let Err(problem) = self.well(n) {
-            return Ok(Event::PutAwayFailed { lease_id, problem });
+            return Ok(Event::PutAwayFailed { lease_id, problem: problem.into() });
         }
         self.files.aside.insert(body);
         let Some(job_id) = job_id else { return Ok(Event::PutAway { lease_id, record: None }) };

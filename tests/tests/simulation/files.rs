@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lifecycle::{Claimed, Run};
+use lifecycle::{Attempt, Claimed, Run};
 use protocol::JobId;
 
 use crate::plan::Time;
@@ -33,7 +33,7 @@ pub(crate) struct Files {
 impl Files {
     /// Is the directory of the job held by this node, for this attempt?
     pub(crate) fn holds(&self, n: usize, run: &Run) -> bool {
-        self.claims.get(&run.job_id) == Some(&Claim { owner: Some(n), attempt: run.attempt })
+        self.claims.get(&run.job_id) == Some(&Claim { owner: Some(n), attempt: run.attempt.get() })
     }
 
     /// Is the directory of the job held by another node?
@@ -48,6 +48,10 @@ impl Files {
         let record = format!(r#"{{"job_id":"{job_id}","status":"{status}","attempt":{attempt},"nonce":{nonce}}}"#);
         self.records.entry(job_id.clone()).or_insert(record).clone()
     }
+}
+
+fn ours(attempt: u32) -> Claimed {
+    Claimed::Ours(Attempt::new(attempt).expect("attempts are counted from 1"))
 }
 
 impl World {
@@ -66,27 +70,34 @@ impl World {
         !self.calm && self.rng.u8(0..100) < self.plan.stumbles
     }
 
-    pub(crate) fn claim(&mut self, n: usize, job_id: &JobId, last_attempt: u32, rerunnable: bool) -> Claimed {
+    pub(crate) fn claim(
+        &mut self,
+        n: usize,
+        job_id: &JobId,
+        last_attempt: Option<Attempt>,
+        rerunnable: bool,
+    ) -> Claimed {
         if let Err(problem) = self.well(n) {
-            return Claimed::NodeBroken(problem);
+            return Claimed::NodeBroken(problem.into());
         }
+        let last_attempt = last_attempt.map_or(0, Attempt::get);
         if self.sabotage == Some(Sabotage::SkipClaim) {
             let attempt = last_attempt + 1;
             self.files.claims.insert(job_id.clone(), Claim { owner: Some(n), attempt });
-            return Claimed::Ours(attempt);
+            return ours(attempt);
         }
         if let Some(record) = self.files.records.get(job_id) {
             return Claimed::Finished(record.clone());
         }
         let cursed = self.plan.is_cursed_on(n, job_id);
         if cursed && self.rng.bool() {
-            return Claimed::NodeBroken("the job directory cannot be made".to_owned());
+            return Claimed::NodeBroken("the job directory cannot be made".into());
         }
         let claimed = self.take(n, job_id, last_attempt, rerunnable);
         if cursed || self.stumbles() {
             // What was made stays as it is.
             self.report.half_claims += u64::from(matches!(claimed, Claimed::Ours(_)));
-            return Claimed::NodeBroken("the job directory cannot be filled".to_owned());
+            return Claimed::NodeBroken("the job directory cannot be filled".into());
         }
         claimed
     }
@@ -115,7 +126,7 @@ impl World {
         if found.is_some() && !known {
             self.new_holder(job_id);
         }
-        Claimed::Ours(attempt)
+        ours(attempt)
     }
 
     /// Gives a claim up. It is no trouble if the job was taken over before.
@@ -136,7 +147,7 @@ impl World {
         if self.sabotage != Some(Sabotage::KeepClaim)
             && let Some(claim) = self.files.claims.get_mut(&run.job_id)
             && claim.owner == Some(n)
-            && claim.attempt >= run.attempt
+            && claim.attempt >= run.attempt.get()
         {
             claim.owner = None;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lifecycle::{Event, Observation, Run, Sighting, Stage};
+use lifecycle::{EndReason, Event, Finished, Observation, Run, RunEnd, Sighting, Stage};
 
 use crate::plan::{SECOND, Time};
 use crate::sabotage::Sabotage;
@@ -38,6 +38,19 @@ pub(crate) struct Kept {
     pub(crate) overtaken: bool,
 }
 
+impl Kept {
+    /// How it ended, as the keeper tells it. The daemon has the same evidence of the node's failures and the task's:
+    /// what tells them apart is seen where the end is dealt with.
+    fn finished(&self) -> Box<Finished> {
+        let end = match self.outcome {
+            Outcome::Completed => RunEnd::Exit(0),
+            Outcome::TaskFailed | Outcome::NodeFailed => RunEnd::Exit(1),
+            Outcome::Ended => RunEnd::EndedBy(EndReason::Unsaid),
+        };
+        Box::new(Finished { end, stderr_tail: String::new(), started_at_ms: 0, finished_at_ms: 0, runtime: None })
+    }
+}
+
 /// The process, and the journal that outlives it.
 #[derive(Debug)]
 pub(crate) struct Keeper {
@@ -70,7 +83,7 @@ impl Keeper {
         let sighting = |(run, kept): (&Run, &Kept)| {
             let sighting = match kept.state {
                 State::Alive => Sighting::Alive,
-                State::Ended => Sighting::Ended,
+                State::Ended => Sighting::Ended(kept.finished()),
                 State::CutOff => Sighting::CutOff("it was killed".to_owned()),
             };
             (run.clone(), sighting)
@@ -83,7 +96,7 @@ impl World {
     pub(crate) fn observe(&mut self, n: usize) -> Event {
         if !self.calm && self.rng.u8(0..60) == 0 {
             self.nodes[n].keeper.connected = false;
-            return Event::KeeperGone;
+            return Event::ExecutorGone(None);
         }
         let keeper = &mut self.nodes[n].keeper;
         keeper.alive = true;
@@ -98,7 +111,7 @@ impl World {
     pub(crate) fn start(&mut self, n: usize, run: Run) -> Checked<Option<Event>> {
         let keeper = &self.nodes[n].keeper;
         if !keeper.connected {
-            return Ok(Some(Event::KeeperGone));
+            return Ok(Some(Event::ExecutorGone(None)));
         }
         if keeper.runs.contains_key(&run) && self.sabotage != Some(Sabotage::RestartInsteadOfObserve) {
             return Ok(None);
@@ -106,8 +119,9 @@ impl World {
         let now = self.now;
         if !self.files.holds(n, &run) {
             let kept = Kept { state: State::Ended, outcome: Outcome::Ended, ends_at: now, overtaken: false };
-            self.nodes[n].keeper.runs.insert(run.clone(), kept);
-            self.tell_from_keeper(n, Event::RunEnded(run));
+            let ended = Event::RunEnded(run.clone(), kept.finished());
+            self.nodes[n].keeper.runs.insert(run, kept);
+            self.tell_from_keeper(n, ended);
             return Ok(None);
         }
         let lasts = self.begins(n, &run)?;
@@ -136,16 +150,17 @@ impl World {
             return;
         }
         kept.state = State::Ended;
+        let finished = kept.finished();
         if kept.outcome == Outcome::TaskFailed && ours {
             self.task_failed(&run);
         }
         self.note(format_args!("node {n}: {run} is over"));
-        self.tell_from_keeper(n, Event::RunEnded(run));
+        self.tell_from_keeper(n, Event::RunEnded(run, finished));
     }
 
     pub(crate) fn end_run(&mut self, n: usize, run: &Run) -> Checked<Option<Event>> {
         if !self.nodes[n].keeper.connected {
-            return Ok(Some(Event::KeeperGone));
+            return Ok(Some(Event::ExecutorGone(None)));
         }
         if !self.nodes[n].keeper.is_alive(run) {
             return Ok(None);
@@ -158,17 +173,17 @@ impl World {
     }
 
     fn kill_overtaken(&mut self, n: usize, run: &Run) {
-        if let Some(kept) = self.nodes[n].keeper.runs.get_mut(run) {
-            kept.state = State::Ended;
-            kept.outcome = Outcome::Ended;
-        }
+        let Some(kept) = self.nodes[n].keeper.runs.get_mut(run) else { return };
+        kept.state = State::Ended;
+        kept.outcome = Outcome::Ended;
+        let finished = kept.finished();
         self.note(format_args!("node {n}: {run} is ended"));
-        self.tell_from_keeper(n, Event::RunEnded(run.clone()));
+        self.tell_from_keeper(n, Event::RunEnded(run.clone(), finished));
     }
 
     pub(crate) fn forget(&mut self, n: usize, runs: &[Run]) -> Checked<Option<Event>> {
         if !self.nodes[n].keeper.connected {
-            return Ok(Some(Event::KeeperGone));
+            return Ok(Some(Event::ExecutorGone(None)));
         }
         for run in runs {
             if self.nodes[n].keeper.is_alive(run) {
@@ -184,7 +199,7 @@ impl World {
 
     /// Is it still to be settled what became of this run?
     fn is_open(&self, n: usize, run: &Run) -> bool {
-        let open = |entry: &lifecycle::Entry| entry.stage == Stage::Launching && entry.attempt == run.attempt;
+        let open = |entry: &lifecycle::Entry| entry.stage == Stage::Launching && entry.attempt == Some(run.attempt);
         self.nodes[n].book.entry(&run.job_id).is_some_and(open)
     }
 
@@ -196,7 +211,7 @@ impl World {
         for run in self.nodes[n].keeper.alive() {
             self.cut_off(n, &run);
         }
-        self.tell_from_keeper(n, Event::KeeperGone);
+        self.tell_from_keeper(n, Event::ExecutorGone(None));
         let last = if self.is_frozen(n) { self.nodes[n].frozen_since } else { self.now };
         let keeper = &mut self.nodes[n].keeper;
         keeper.alive = false;

@@ -1,6 +1,6 @@
 //! The promises, as they are seen from outside, in books of the world's own.
 
-use lifecycle::{Effect, Ending, Entry, Fact, Phase, Run, Stage};
+use lifecycle::{Attempt, Effect, Ending, Entry, Fact, Phase, Run, Stage};
 use protocol::JobId;
 
 use crate::keeper::{Outcome, State};
@@ -64,7 +64,7 @@ impl World {
         if !self.nodes[n]
             .book
             .entry(job_id)
-            .is_some_and(|entry| entry.stage == Stage::Launching && entry.attempt == run.attempt)
+            .is_some_and(|entry| entry.stage == Stage::Launching && entry.attempt == Some(run.attempt))
         {
             return Err(format!("{run} begins on node {n}, and its launch is not on disk there"));
         }
@@ -86,7 +86,7 @@ impl World {
         let Some(job) = self.jobs.get_mut(job_id).filter(|job| job.readable) else {
             return Err(format!("{run} begins on node {n}, and nobody submitted such a job"));
         };
-        if run.attempt <= job.begun {
+        if run.attempt.get() <= job.begun {
             return Err(format!("{run} begins on node {n} after attempt {}", job.begun));
         }
         if job.cut_off && !job.rerunnable {
@@ -96,7 +96,7 @@ impl World {
             let Known { failures, allowed, .. } = job;
             return Err(format!("{run} begins on node {n} after {failures} failures; {allowed} are allowed"));
         }
-        job.begun = run.attempt;
+        job.begun = run.attempt.get();
         self.report.runs += 1;
         let shared = self.plan.daemons > 1 && self.plan.lease == LEASE_MAX;
         self.report.many_leases += u64::from(shared && job.lasts >= 2 * LEASE_MAX);
@@ -141,7 +141,7 @@ impl World {
             return Err(format!("daemon {n} concludes {run} ({ending:?}), which goes on"));
         }
         match ending {
-            Ending::Exited if state != Some(State::Ended) => {
+            Ending::Finished(_) if state != Some(State::Ended) => {
                 return Err(format!("daemon {n} takes {run} for ended; the keeper has {kept:?}"));
             }
             Ending::CutOff(_) if state == Some(State::Ended) => {
@@ -188,7 +188,7 @@ impl World {
     /// what will find a slot soon.
     pub(crate) fn may_begin(&self, n: usize, effects: &[Effect]) -> Checked {
         let Some(life) = &self.nodes[n].life else { return Ok(()) };
-        let state = &life.lifecycle;
+        let state = life.driver.lifecycle();
         for effect in effects {
             let begins = matches!(effect, Effect::Pull(_) | Effect::Claim { .. } | Effect::Start(_));
             if begins && (state.draining() || state.node_problem().is_some()) {
@@ -214,7 +214,7 @@ impl World {
         if claim.is_some_and(|claim| claim.owner == Some(n)) {
             return Err(format!("daemon {n} lets go of {job_id} and keeps its claim, so nobody else can have it"));
         }
-        let later = |attempt: u32| entry.attempt > 0 && attempt > entry.attempt;
+        let later = |attempt: u32| entry.attempt.is_some_and(|known| attempt > known.get());
         if claim.is_some_and(|claim| claim.owner.is_some() || later(claim.attempt)) {
             // It was taken over.
             return Ok(());
@@ -260,13 +260,15 @@ impl World {
     pub(crate) fn agree(&self, n: usize) -> Checked {
         let node = &self.nodes[n];
         let Some(life) = &node.life else { return Ok(()) };
-        if life.committing.is_some() || life.pending.has_facts() {
+        if !life.driver.is_settled() {
             return Ok(());
         }
-        if let Some(entry) = node.book.entries.iter().find(|entry| life.lifecycle.phase_of(&entry.job_id).is_none()) {
+        if let Some(entry) =
+            node.book.entries.iter().find(|entry| life.driver.lifecycle().phase_of(&entry.job_id).is_none())
+        {
             return Err(format!("daemon {n} does not know any more what is on its disk: {entry:?}"));
         }
-        for held in life.lifecycle.jobs().filter(|held| held.1 != Phase::Asked) {
+        for held in life.driver.lifecycle().jobs().filter(|held| held.1 != Phase::Asked) {
             let Some(entry) = node.book.entry(held.0) else {
                 return Err(format!("daemon {n} holds {held:?}, which is not on its disk"));
             };
@@ -295,11 +297,11 @@ impl World {
             let Some(life) = &node.life else { return Some(format!("daemon {n} is away")) };
             // A result that is never taken may be owed for ever.
             let mut held =
-                life.lifecycle.jobs().filter(|held| held.1 != Phase::Recorded || !self.plan.is_unfit(held.0));
+                life.driver.lifecycle().jobs().filter(|held| held.1 != Phase::Recorded || !self.plan.is_unfit(held.0));
             let mut entries = node.book.entries.iter();
             let owed = |entry: &Entry| matches!(entry.stage, Stage::Recorded(_)) && self.plan.is_unfit(&entry.job_id);
             if held.next().is_some() || entries.any(|entry| !owed(entry)) {
-                let held: Vec<_> = life.lifecycle.jobs().collect();
+                let held: Vec<_> = life.driver.lifecycle().jobs().collect();
                 return Some(format!("daemon {n} holds {held:?}, and on its disk {:?}", node.book.entries));
             }
             if !node.keeper.runs.is_empty() {
@@ -321,7 +323,7 @@ impl World {
 }
 
 /// Does the disk say this of a job in this phase, at this attempt?
-fn tells(entry: &Entry, phase: Phase, attempt: u32) -> bool {
+fn tells(entry: &Entry, phase: Phase, attempt: Option<Attempt>) -> bool {
     let so_far = match phase {
         Phase::Asked => false,
         Phase::Waiting | Phase::Claiming | Phase::Returning => entry.stage == Stage::Accepted,
@@ -331,6 +333,6 @@ fn tells(entry: &Entry, phase: Phase, attempt: u32) -> bool {
         Phase::Recorded => matches!(entry.stage, Stage::Recorded(_)),
     };
     // A claim that failed is an attempt as long as the daemon lives, because part of it may stand. It was not launched.
-    let claim_failed = (entry.attempt, attempt) == (0, 1) && entry.stage != Stage::Launching;
+    let claim_failed = (entry.attempt, attempt) == (None, Some(Attempt::FIRST)) && entry.stage != Stage::Launching;
     so_far && (entry.attempt == attempt || claim_failed)
 }

@@ -17,7 +17,7 @@ fn drain_takes_nothing_new_and_exits_when_nothing_is_owed() {
     daemon.step(pulled(&[]));
     assert_eq!(daemon.step(Event::Drain), Step::default());
     assert_eq!(daemon.tick(20 * SECOND), []);
-    assert_eq!(daemon.step(ended("a", 1)).effects, [conclude("a", 1, Ending::Exited)]);
+    assert_eq!(daemon.step(ended("a", 1)).effects, [conclude("a", 1, seen())]);
     assert_eq!(daemon.step(recorded("a", 1)).effects, [forget("a", 1), publish(&["a"])]);
     assert_eq!(daemon.step(Event::Published(Ok(()))).effects, [acks(&["L1"])]);
     assert_eq!(daemon.step(Event::Settled(Ok(()))).effects, [Effect::Exit]);
@@ -43,7 +43,7 @@ fn drain_gives_up_the_claim_for_what_was_about_to_start_and_a_restart_would_clai
     daemon.accept(job("a", "L1"));
     assert_eq!(daemon.step(Event::Drain), Step::default(), "the claim is under way");
     let step = daemon.step(claimed("a", 1));
-    assert_eq!(step.facts, [Fact::Launching(id("a"), 1), Fact::Again(id("a"), Failures::default())]);
+    assert_eq!(step.facts, [launch("a", 1), Fact::Again(id("a"), Failures::default())]);
     assert_eq!(step.effects, [Effect::Unclaim(run("a", 1))]);
     let step = daemon.step(Event::Unclaimed(run("a", 1), Ok(())));
     assert_eq!(step, Step { facts: vec![Fact::Released(id("a"))], effects: vec![back(&["L1"], Duration::ZERO)] });
@@ -201,7 +201,7 @@ fn handing_over_waits_for_what_is_on_its_way_and_not_for_what_runs() {
     let step = daemon.step(recalled(&["b"]));
     assert_eq!(step, Step { facts: vec![accepted("b", "L2")], effects: vec![claim("b", 0)] });
     let step = daemon.step(claimed("b", 1));
-    assert_eq!(step.facts, [Fact::Launching(id("b"), 1)]);
+    assert_eq!(step.facts, [launch("b", 1)]);
     assert_eq!(step.effects, [Effect::Start(run("b", 1)), left_over(2, 0, 0), Effect::Exit]);
 }
 

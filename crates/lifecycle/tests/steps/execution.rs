@@ -15,7 +15,7 @@ fn a_launch_is_recorded_in_the_step_of_its_claim_under_the_attempt_that_was_clai
     let mut daemon = Daemon::pulling(settings());
     daemon.accept(job("a", "L1"));
     let step = daemon.step(claimed("a", 3));
-    assert_eq!(step.facts, [Fact::Launching(id("a"), 3)]);
+    assert_eq!(step.facts, [launch("a", 3)]);
     assert_eq!(step.effects, [Effect::Start(run("a", 3))]);
 }
 
@@ -24,7 +24,7 @@ fn a_slot_is_free_when_the_processes_of_its_job_are_gone() {
     let mut daemon = Daemon::pulling(slots(1));
     daemon.start("a", job("a", "L1"));
     assert_eq!(daemon.tick(SECOND), [], "no slot, no pull");
-    assert_eq!(daemon.step(ended("a", 1)).effects, [conclude("a", 1, Ending::Exited), Effect::Pull(1)]);
+    assert_eq!(daemon.step(ended("a", 1)).effects, [conclude("a", 1, seen()), Effect::Pull(1)]);
     daemon.start("b", job("b", "L2"));
     assert_eq!((daemon.phase("a"), daemon.phase("b")), (Some(Phase::Ending), Some(Phase::Running)));
 }
@@ -68,7 +68,7 @@ fn a_task_that_fails_is_tried_as_often_as_its_user_allows() {
     for attempt in 1..=3 {
         let effects = daemon.step(ended("a", attempt)).effects;
         let may_retry = attempt <= 2;
-        assert_eq!(effects[0], Effect::Conclude { run: run("a", attempt), ending: Ending::Exited, may_retry });
+        assert_eq!(effects[0], Effect::Conclude { run: run("a", attempt), ending: seen(), may_retry });
         if may_retry {
             let step = daemon.step(Event::Concluded(run("a", attempt), Concluded::TaskFailed));
             assert_eq!(step.facts, [Fact::Again(id("a"), Failures { task: attempt, ..Failures::default() })]);
@@ -119,10 +119,15 @@ fn runs_that_are_not_ours_are_ended_or_forgotten() {
         (run("a", 1), Sighting::Alive),
         (run("a", 2), Sighting::Alive),
         (run("x", 1), Sighting::Alive),
-        (run("y", 1), Sighting::Ended),
+        (run("y", 1), Sighting::Ended(finished())),
         (run("z", 1), gone),
     ]));
-    let ends = [Effect::End(run("a", 1)), Effect::End(run("x", 1)), forget("y", 1), forget("z", 1)];
+    let ends = [
+        Effect::End(run("a", 1), EndReason::NotHeld),
+        Effect::End(run("x", 1), EndReason::NotHeld),
+        forget("y", 1),
+        forget("z", 1),
+    ];
     assert_eq!((step.facts, step.effects), (vec![], ends.to_vec()));
     assert_eq!(daemon.step(ended("x", 1)).effects, [forget("x", 1)]);
     assert_eq!(daemon.step(cut_off("a", 1)).effects, [forget("a", 1)], "an older attempt says nothing of this one");
@@ -137,7 +142,11 @@ fn what_comes_late_or_twice_changes_nothing() {
     assert_eq!(daemon.step(recorded("a", 1)), Step::default(), "it still runs");
     daemon.step(ended("a", 1));
     assert_eq!(daemon.step(ended("a", 1)), Step::default());
-    assert_eq!(daemon.step(observed(&[(run("a", 1), Sighting::Ended)])), Step::default(), "it is being dealt with");
+    assert_eq!(
+        daemon.step(observed(&[(run("a", 1), Sighting::Ended(finished()))])),
+        Step::default(),
+        "it is being dealt with"
+    );
     daemon.step(Event::Concluded(run("a", 1), Concluded::TaskFailed));
     daemon.step(claimed("a", 2));
     daemon.step(ended("a", 2));
@@ -150,11 +159,11 @@ fn without_a_keeper_nothing_is_started_or_pulled_and_it_is_asked_for_until_it_is
     let mut daemon = Daemon::pulling(settings());
     daemon.accept(job("a", "L1"));
     daemon.step(pulled(&[]));
-    daemon.step(Event::KeeperGone);
+    daemon.step(Event::ExecutorGone(None));
     let step = daemon.step(claimed("a", 1));
-    assert_eq!(step, Step { facts: vec![Fact::Launching(id("a"), 1)], effects: vec![] });
+    assert_eq!(step, Step { facts: vec![launch("a", 1)], effects: vec![] });
     assert_eq!(daemon.tick(SECOND), [Effect::Observe]);
-    daemon.step(Event::KeeperGone);
+    daemon.step(Event::ExecutorGone(None));
     assert_eq!(daemon.tick(SECOND), [Effect::Observe]);
     assert_eq!(daemon.step(observed(&[])).effects, [Effect::Start(run("a", 1)), Effect::Pull(1)]);
 }
@@ -163,7 +172,7 @@ fn without_a_keeper_nothing_is_started_or_pulled_and_it_is_asked_for_until_it_is
 fn a_run_that_the_keeper_never_got_is_begun_under_the_same_attempt() {
     let mut daemon = Daemon::pulling(slots(1));
     daemon.start("a", job("a", "L1"));
-    daemon.step(Event::KeeperGone);
+    daemon.step(Event::ExecutorGone(None));
     daemon.tick(SECOND);
     assert_eq!(daemon.step(observed(&[])), Step { facts: vec![], effects: vec![Effect::Start(run("a", 1))] });
 }

@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use lifecycle::{
-    Book, Claimed, Concluded, Delivery, Effect, Ending, Event, Fact, Failure, Failures, Lease, Lifecycle, Notice,
-    Observation, Phase, Run, Settings, Sighting, Stage, Step, Terms, permitted,
+    Attempt, Book, Claimed, Concluded, Delivery, Effect, EndReason, Ending, Event, Fact, Failure, Failures, Finished,
+    Lease, Lifecycle, Notice, Observation, Phase, Run, RunEnd, Settings, Sighting, Stage, Step, Terms, permitted,
 };
 use protocol::{FailureClass, JobId};
 
@@ -101,10 +101,11 @@ impl Daemon {
                 Phase::Recorded => matches!(entry.stage, Stage::Recorded(_)),
             };
             // A claim that failed counts as an attempt, and is not on disk: a restart claims anew whatever stands.
-            let claim_failed = entry.stage != Stage::Launching && (entry.attempt, attempt) == (0, 1);
+            let claim_failed =
+                entry.stage != Stage::Launching && (entry.attempt, attempt) == (None, Some(Attempt::FIRST));
             assert!(
                 agrees && (entry.attempt == attempt || claim_failed),
-                "{job_id} is {phase:?} in attempt {attempt}: {entry:?}"
+                "{job_id} is {phase:?} in attempt {attempt:?}: {entry:?}"
             );
         }
         assert_eq!(self.book.entries.len(), held, "a job that is remembered is ours");
@@ -167,8 +168,9 @@ impl Daemon {
     }
 
     fn answer(&self, effect: &Effect) -> Option<Event> {
-        let alive = |(job_id, phase, attempt, _): (&JobId, Phase, u32, Duration)| {
-            (phase == Phase::Running).then(|| (Run { job_id: job_id.clone(), attempt }, Sighting::Alive))
+        let alive = |(job_id, phase, attempt, _): (&JobId, Phase, Option<Attempt>, Duration)| {
+            let run = Run { job_id: job_id.clone(), attempt: attempt? };
+            (phase == Phase::Running).then_some((run, Sighting::Alive))
         };
         match effect {
             Effect::Probe => Some(Event::Probed(Ok(()))),
@@ -192,8 +194,27 @@ fn ids(texts: &[&str]) -> Vec<JobId> {
     texts.iter().map(|text| id(text)).collect()
 }
 
+fn number(attempt: u32) -> Attempt {
+    Attempt::new(attempt).expect("attempts are counted from 1")
+}
+
 fn run(job_id: &str, attempt: u32) -> Run {
-    Run { job_id: id(job_id), attempt }
+    Run { job_id: id(job_id), attempt: number(attempt) }
+}
+
+fn launch(job_id: &str, attempt: u32) -> Fact {
+    Fact::Launching(id(job_id), number(attempt))
+}
+
+/// A run that ended with exit code 0.
+fn finished() -> Box<Finished> {
+    let (end, stderr_tail) = (RunEnd::Exit(0), String::new());
+    Box::new(Finished { end, stderr_tail, started_at_ms: 1, finished_at_ms: 2, runtime: None })
+}
+
+/// It was seen how it ended.
+fn seen() -> Ending {
+    Ending::Finished(finished())
 }
 
 fn body(job_id: &str) -> String {
@@ -234,11 +255,11 @@ fn recalled(job_ids: &[&str]) -> Event {
 }
 
 fn claimed(job_id: &str, attempt: u32) -> Event {
-    Event::Claimed(id(job_id), Claimed::Ours(attempt))
+    Event::Claimed(id(job_id), Claimed::Ours(number(attempt)))
 }
 
 fn ended(job_id: &str, attempt: u32) -> Event {
-    Event::RunEnded(run(job_id, attempt))
+    Event::RunEnded(run(job_id, attempt), finished())
 }
 
 fn record(job_id: &str) -> String {
@@ -263,10 +284,12 @@ fn trouble(pause: Duration) -> Effect {
 }
 
 fn broken(what: &str) -> Effect {
-    Effect::Say(Notice::NodeBroken(what.to_owned()))
+    Effect::Say(Notice::NodeBroken(what.into()))
 }
 
+/// A claim after this attempt, or after none if that is 0.
 fn claim(job_id: &str, last_attempt: u32) -> Effect {
+    let last_attempt = Attempt::new(last_attempt);
     Effect::Claim { job_id: id(job_id), last_attempt, rerunnable: true }
 }
 
@@ -321,9 +344,9 @@ fn a_job_is_run_published_acknowledged_and_forgotten() {
     assert_eq!(step, Step { facts: vec![accepted("a", "L1")], effects: vec![claim("a", 0)] });
     let step = daemon.step(claimed("a", 1));
     let start = vec![Effect::Start(run("a", 1))];
-    assert_eq!(step, Step { facts: vec![Fact::Launching(id("a"), 1)], effects: start });
+    assert_eq!(step, Step { facts: vec![launch("a", 1)], effects: start });
     let step = daemon.step(ended("a", 1));
-    assert_eq!(step, Step { facts: vec![], effects: vec![conclude("a", 1, Ending::Exited)] });
+    assert_eq!(step, Step { facts: vec![], effects: vec![conclude("a", 1, seen())] });
     let step = daemon.step(recorded("a", 1));
     let facts = vec![Fact::Recorded(id("a"), record("a"))];
     assert_eq!(step, Step { facts, effects: vec![forget("a", 1), publish(&["a"])] });

@@ -3,11 +3,11 @@
 use super::*;
 
 fn node_failed(job_id: &str, attempt: u32) -> Event {
-    Event::Concluded(run(job_id, attempt), Concluded::NodeFailed("disk full".to_owned()))
+    Event::Concluded(run(job_id, attempt), Concluded::NodeFailed("disk full".into()))
 }
 
 fn claim_failed(job_id: &str) -> Event {
-    Event::Claimed(id(job_id), Claimed::NodeBroken("permission denied".to_owned()))
+    Event::Claimed(id(job_id), Claimed::NodeBroken("permission denied".into()))
 }
 
 fn again(job_id: &str, node: u32) -> Fact {
@@ -28,12 +28,12 @@ fn failing(delivery: Delivery) -> (Daemon, Step) {
 fn a_cause_is_said_when_it_is_new() {
     let mut daemon = Daemon::restore(settings(), &[]);
     daemon.step(Event::Tick);
-    let probed = |what: &str| Event::Probed(Err(what.to_owned()));
+    let probed = |what: &str| Event::Probed(Err(what.into()));
     assert_eq!(daemon.step(probed("no apptainer")).effects, [broken("no apptainer")]);
     for (what, said) in [("no apptainer", vec![]), ("no image", vec![broken("no image")]), ("no image", vec![])] {
         assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
         assert_eq!(daemon.step(probed(what)).effects, said);
-        assert_eq!(daemon.state.node_problem(), Some(what));
+        assert_eq!(daemon.state.node_problem(), Some(&what.into()));
     }
     daemon.tick(10 * SECOND);
     daemon.step(observed(&[]));
@@ -62,7 +62,7 @@ fn a_broken_node_pulls_again_only_after_a_probe() {
     assert_eq!(daemon.sleeps(), Some(10 * SECOND));
     assert_eq!(daemon.tick(10 * SECOND - MILLISECOND), []);
     assert_eq!(daemon.tick(MILLISECOND), [Effect::Probe]);
-    assert_eq!(daemon.step(Event::Probed(Err("disk full".to_owned()))).effects, [], "it is said once");
+    assert_eq!(daemon.step(Event::Probed(Err("disk full".into()))).effects, [], "it is said once");
     assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
     let effects = daemon.step(Event::Probed(Ok(()))).effects;
     assert_eq!(effects, [Effect::Say(Notice::NodeReady), Effect::Pull(1)]);
@@ -72,7 +72,7 @@ fn a_broken_node_pulls_again_only_after_a_probe() {
 fn a_job_that_cannot_go_back_after_all_waits_here() {
     // The claim could not be given up.
     let (mut daemon, _) = failing(job("a", "L1"));
-    assert_eq!(daemon.step(Event::Unclaimed(run("a", 1), Err("disk full".to_owned()))), Step::default());
+    assert_eq!(daemon.step(Event::Unclaimed(run("a", 1), Err("disk full".into()))), Step::default());
     assert_eq!(daemon.until(is_claim), 60 * SECOND);
     // The lease ran out meanwhile, so the message may be with somebody else.
     let (mut daemon, _) = failing(job("a", "L1"));
@@ -94,7 +94,7 @@ fn a_job_that_may_be_elsewhere_too_is_tried_here_with_growing_pauses_until_the_n
         daemon.step(ended("a", failures + 1));
         step = daemon.step(node_failed("a", failures + 1));
     }
-    let given_up = conclude("a", 31, Ending::GivenUp("disk full".to_owned()));
+    let given_up = conclude("a", 31, Ending::GivenUp("disk full".into()));
     assert_eq!(step, Step { facts: vec![], effects: vec![broken("disk full"), given_up] });
     assert_eq!(daemon.step(recorded("a", 31)).facts, [Fact::Recorded(id("a"), record("a"))]);
 }
@@ -102,17 +102,17 @@ fn a_job_that_may_be_elsewhere_too_is_tried_here_with_growing_pauses_until_the_n
 #[test]
 fn what_a_run_left_behind_is_dealt_with_once_the_node_is_well_again() {
     let reboot = || Ending::CutOff("reboot".to_owned());
-    let events = [(ended("a", 1), Ending::Exited), (Event::RunCutOff(run("a", 1), "reboot".to_owned()), reboot())];
+    let events = [(ended("a", 1), seen()), (Event::RunCutOff(run("a", 1), "reboot".to_owned()), reboot())];
     for (event, ending) in events {
         let mut daemon = Daemon::pulling(slots(1));
         daemon.start("a", with_fields("a", "L1", r#""rerunnable":false"#));
         assert!(daemon.step(event).effects.contains(&conclude("a", 1, ending.clone())));
         daemon.step(pulled(&[]));
-        let step = daemon.step(Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".to_owned())));
+        let step = daemon.step(Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".into())));
         assert_eq!(step, Step { facts: vec![], effects: vec![broken("disk full")] });
         assert_eq!(daemon.phase("a"), Some(Phase::Ending), "it is not run again");
         assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
-        assert_eq!(daemon.step(Event::Probed(Err("disk full".to_owned()))), Step::default());
+        assert_eq!(daemon.step(Event::Probed(Err("disk full".into()))), Step::default());
         assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
         let effects = daemon.step(Event::Probed(Ok(()))).effects;
         assert_eq!(effects, [Effect::Say(Notice::NodeReady), conclude("a", 1, ending)]);
@@ -135,7 +135,7 @@ fn after_a_failure_a_single_job_is_tried_before_the_node_is_trusted() {
     assert_eq!(effects, [Effect::Recall(ids(&["a", "b"]))]);
     assert_eq!(daemon.step(recalled(&["a", "b"])).effects, [claim("a", 0)]);
     assert_eq!(daemon.step(claimed("a", 1)).effects, [Effect::Start(run("a", 1))]);
-    assert_eq!(daemon.step(ended("a", 1)).effects, [conclude("a", 1, Ending::Exited)], "it may still be to blame");
+    assert_eq!(daemon.step(ended("a", 1)).effects, [conclude("a", 1, seen())], "it may still be to blame");
     let effects = daemon.step(recorded("a", 1)).effects;
     assert_eq!(effects[1..], [claim("b", 0), publish(&["a"]), Effect::Pull(2)]);
 }
@@ -173,10 +173,10 @@ fn all_that_was_not_started_goes_back_when_the_node_breaks() {
     daemon.step(pulled(&[job("b", "L2"), job("c", "L3"), job("d", "L4")]));
     daemon.step(recalled(&["b", "c"]));
     // The keeper is away, so b is ready and cannot start; c waits; d may have ended before.
-    daemon.step(Event::KeeperGone);
+    daemon.step(Event::ExecutorGone(None));
     daemon.step(claimed("b", 1));
     daemon.step(ended("a", 1));
-    let broke = Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".to_owned()));
+    let broke = Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".into()));
     let step = daemon.step(broke);
     assert_eq!(step.facts, [Fact::Released(id("c")), Fact::Again(id("b"), Failures::default())]);
     let effects = [broken("disk full"), Effect::Unclaim(run("b", 1)), back(&["L3"], 60 * SECOND)];
@@ -203,13 +203,13 @@ fn a_job_whose_claim_failed_goes_back_only_when_no_part_of_the_claim_stands() {
     assert_eq!(step.effects, [back(&["L1"], 60 * SECOND)]);
 
     let mut daemon = failing();
-    assert_eq!(daemon.step(Event::Unclaimed(run("a", 1), Err("it hangs".to_owned()))), Step::default());
+    assert_eq!(daemon.step(Event::Unclaimed(run("a", 1), Err("it hangs".into()))), Step::default());
     assert_eq!(daemon.step(Event::Drain).facts, [], "another daemon could not take it");
     assert_eq!(daemon.phase("a"), Some(Phase::Waiting));
 
     // It was not launched: nothing proves that what stands in its place is ours.
     let mut daemon = failing();
-    daemon.step(Event::Unclaimed(run("a", 1), Err("it hangs".to_owned())));
+    daemon.step(Event::Unclaimed(run("a", 1), Err("it hangs".into())));
     assert_eq!(daemon.until(|effect| *effect == claim("a", 0)), 60 * SECOND);
 }
 
@@ -223,7 +223,7 @@ fn a_job_that_can_never_be_claimed_does_not_keep_the_others_from_their_turn() {
     }
     // The node has passed its probe each time: it is the job.
     let held_up = |pause| {
-        let (job_id, problem) = (id("a"), "permission denied".to_owned());
+        let (job_id, problem) = (id("a"), "permission denied".into());
         Effect::Say(Notice::HeldUp { job_id, problem, next_try: pause })
     };
     let step = daemon.step(claim_failed("a"));
@@ -240,7 +240,7 @@ fn a_job_that_can_never_be_claimed_does_not_keep_the_others_from_their_turn() {
     assert_eq!(step.facts, [again("a", 30)]);
     daemon.until(is_claim);
     let step = daemon.step(claim_failed("a"));
-    assert_eq!(step.effects[0], conclude("a", 1, Ending::GivenUp("permission denied".to_owned())));
+    assert_eq!(step.effects[0], conclude("a", 1, Ending::GivenUp("permission denied".into())));
     assert_eq!(daemon.step(recorded("a", 1)).facts, [Fact::Recorded(id("a"), record("a"))]);
 }
 
@@ -263,8 +263,8 @@ fn while_draining_the_node_is_probed_for_what_has_ended() {
     daemon.start("a", with_fields("a", "L1", r#""rerunnable":false"#));
     daemon.step(ended("a", 1));
     daemon.step(pulled(&[]));
-    daemon.step(Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".to_owned())));
+    daemon.step(Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".into())));
     daemon.step(Event::Drain);
     assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
-    assert_eq!(daemon.step(Event::Probed(Ok(()))).effects[1..], [conclude("a", 1, Ending::Exited)]);
+    assert_eq!(daemon.step(Event::Probed(Ok(()))).effects[1..], [conclude("a", 1, seen())]);
 }

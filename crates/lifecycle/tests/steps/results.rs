@@ -82,7 +82,7 @@ fn no_more_jobs_are_taken_while_too_many_results_are_owed() {
     let entry = |number: usize| lifecycle::Entry {
         job_id: id(&format!("job{number}")),
         stage: Stage::Recorded(1),
-        attempt: 1,
+        attempt: Some(Attempt::FIRST),
         terms: Terms::default(),
         failures: Failures::default(),
         lease: None,

@@ -1,19 +1,13 @@
-//! Whether the node can run jobs, and what becomes of those that it has failed.
+//! What the node has failed: claims, runs, the ends of runs; and what becomes of the jobs concerned.
 
 use std::time::Duration;
 
 use protocol::JobId;
 
-use crate::state::{Lifecycle, Node, Step};
+use crate::lifecycle::{Lifecycle, Step};
+use crate::pool::{Change, PROBE_INTERVAL, PROBE_INTERVAL_MAX};
 use crate::table::State;
-use crate::{Effect, Ending, Fact, Notice, Run};
-
-/// Between two looks at a broken node. It doubles each time that a node which passed its probe breaks again without
-/// having finished a job: a probe cannot see everything, and each try takes an attempt from a job.
-pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// The longest time between two looks at a broken node.
-const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(600);
+use crate::{Attempt, Effect, Ending, Fact, Notice, Problem, Run};
 
 /// How often a node may fail a job here before its outcome is `infrastructure`. The pauses between make this a day.
 const NODE_FAILURES_MAX: u32 = 30;
@@ -31,21 +25,20 @@ pub(crate) fn pause_of_its_own(held_up: u32) -> Option<Duration> {
 }
 
 impl Lifecycle {
-    pub(crate) fn claim_failed(&mut self, job_id: &JobId, problem: String, step: &mut Step) {
+    pub(crate) fn claim_failed(&mut self, job_id: &JobId, problem: Problem, step: &mut Step) {
         let goes_back = self.can_go_back(job_id);
         let Some(job) = self.jobs.get_mut(job_id) else { return };
         // Part of the claim may stand, and would keep every other daemon from the job: it is an attempt like one that
         // was launched, and the job goes back only when its claim is given up for sure.
-        let first = job.attempt == 0;
-        job.attempt = job.attempt.max(1);
+        let first = job.attempt.is_none();
+        let attempt = *job.attempt.get_or_insert(Attempt::FIRST);
         job.claims_failed = job.claims_failed.saturating_add(1);
         if job.claims_failed > HELD_UP_MAX {
             return self.claim_fails_again(job_id, problem, step);
         }
         if goes_back && first {
-            let run = self.run_of(job_id);
             self.jobs.set(job_id, State::Returning(self.settings.retry_delay));
-            step.effects.push(Effect::Unclaim(run));
+            step.effects.push(Effect::Unclaim(Run { job_id: job_id.clone(), attempt }));
         } else {
             self.jobs.set(job_id, State::Waiting(self.now + self.settings.retry_delay));
         }
@@ -53,12 +46,13 @@ impl Lifecycle {
     }
 
     /// Probes have passed in between: it is something about this job, which must not hold up all others.
-    fn claim_fails_again(&mut self, job_id: &JobId, problem: String, step: &mut Step) {
+    fn claim_fails_again(&mut self, job_id: &JobId, problem: Problem, step: &mut Step) {
         let Some(job) = self.jobs.get_mut(job_id) else { return };
         job.failures.node += 1;
         let failures = job.failures;
-        if failures.node > NODE_FAILURES_MAX {
-            let run = self.run_of(job_id);
+        if failures.node > NODE_FAILURES_MAX
+            && let Some(run) = self.run_of(job_id)
+        {
             return self.conclude(&run, Ending::GivenUp(problem), step);
         }
         let next_try = self.node_pause(failures.node);
@@ -67,7 +61,7 @@ impl Lifecycle {
         self.jobs.set(job_id, State::Waiting(self.now + next_try));
     }
 
-    pub(crate) fn node_failed(&mut self, run: &Run, problem: String, step: &mut Step) {
+    pub(crate) fn node_failed(&mut self, run: &Run, problem: Problem, step: &mut Step) {
         let job_id = &run.job_id;
         self.node_broken(problem.clone(), step);
         let failures = self.jobs.get(job_id).map_or(0, |job| job.failures.node);
@@ -96,39 +90,23 @@ impl Lifecycle {
         self.settings.retry_delay.saturating_mul(1 << failures.min(12)).min(AGAIN_PAUSE_MAX)
     }
 
-    pub(crate) fn probed(&mut self, outcome: Result<(), String>, step: &mut Step) {
-        let Node::Probing { broken } = &mut self.node else { return };
-        let known = broken.take();
-        match outcome {
-            Ok(()) => {
-                self.node = Node::Ready;
+    pub(crate) fn probed(&mut self, outcome: Result<(), Problem>, step: &mut Step) {
+        match self.pool.probed(outcome, self.now) {
+            Change::None => {}
+            Change::Ready { again } => {
                 // What went back meanwhile may be there again.
-                self.empty_pulls = 0;
-                // A job of days must not keep all other slots empty for as long.
-                self.trust_at = (!self.trusted).then_some(self.now + PROBE_INTERVAL_MAX);
-                if known.is_some() {
-                    step.effects.push(Effect::Say(Notice::NodeReady));
-                }
+                self.intake.expect_messages();
+                step.effects.extend(again.then_some(Effect::Say(Notice::NodeReady)));
             }
-            Err(problem) => {
-                if known.as_ref() != Some(&problem) {
-                    step.effects.push(Effect::Say(Notice::NodeBroken(problem.clone())));
-                }
-                self.node = Node::Broken { probe_at: self.now + PROBE_INTERVAL, problem: Some(problem) };
-            }
+            Change::Broken(problem) => step.effects.push(Effect::Say(Notice::NodeBroken(problem))),
         }
     }
 
-    pub(crate) fn node_broken(&mut self, problem: String, step: &mut Step) {
-        if self.node != Node::Ready {
-            return;
+    pub(crate) fn node_broken(&mut self, problem: Problem, step: &mut Step) {
+        if self.pool.broke(problem.clone(), self.now) {
+            step.effects.push(Effect::Say(Notice::NodeBroken(problem)));
+            self.give_unstarted_back(self.settings.retry_delay, step);
         }
-        self.node = Node::Broken { probe_at: self.now + self.probe_interval, problem: Some(problem.clone()) };
-        self.probe_interval = (self.probe_interval * 2).min(PROBE_INTERVAL_MAX);
-        self.trusted = false;
-        self.trust_at = None;
-        step.effects.push(Effect::Say(Notice::NodeBroken(problem)));
-        self.give_unstarted_back(self.settings.retry_delay, step);
     }
 
     /// Is it of use to know how the node is? While draining only for what has ended and waits for it.

@@ -1,4 +1,4 @@
-//! How long to wait before the next try.
+//! Requests of one kind to the queue: one at a time, and how long to wait before the next after a failure.
 
 use std::time::Duration;
 
@@ -23,13 +23,13 @@ const NOT_ENABLED_PATIENCE: Duration = Duration::from_secs(60);
 
 /// One kind of request: what failed lately, and when the next is due.
 #[derive(Debug, Default)]
-pub(crate) struct Line {
-    /// Is a request on its way?
-    pub(crate) busy: bool,
-    /// Not before this time.
-    pub(crate) not_before: Duration,
-    /// When the last request began.
-    pub(crate) begun: Duration,
+pub(crate) struct Requests {
+    /// Is one on its way?
+    busy: bool,
+    /// No other before this time.
+    not_before: Duration,
+    /// When the last one began.
+    begun: Duration,
     failures: u32,
     not_enabled_since: Option<Duration>,
 }
@@ -42,9 +42,34 @@ pub(crate) enum Verdict {
     Never,
 }
 
-impl Line {
+impl Requests {
     pub(crate) fn free(&self, now: Duration) -> bool {
         !self.busy && now >= self.not_before
+    }
+
+    /// Is one on its way?
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// When the last one began.
+    pub(crate) fn begun(&self) -> Duration {
+        self.begun
+    }
+
+    /// The next is not before this time.
+    pub(crate) fn wait_until(&mut self, at: Duration) {
+        self.not_before = at;
+    }
+
+    /// The next may be from this time on, however long it was to wait.
+    pub(crate) fn wait_at_most_until(&mut self, at: Duration) {
+        self.not_before = self.not_before.min(at);
+    }
+
+    /// Has it been tried since it was needed, and failed?
+    pub(crate) fn was_tried(&self) -> bool {
+        !self.busy && self.in_trouble()
     }
 
     /// Has the last request failed?

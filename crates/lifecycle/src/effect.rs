@@ -1,0 +1,136 @@
+//! What the daemon can be told to do: a closed list, and what is said to the person who reads its log.
+
+use std::time::Duration;
+
+use protocol::JobId;
+
+use crate::{Attempt, EndReason, Ending, Problem, Run};
+
+/// Everything that the daemon can be told to do. Where an effect names a job, [`crate::Lifecycle::message`] may know
+/// its message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Look whether the node has all that a job needs.
+    Probe,
+    /// Reach the executor, starting one where there is none, and ask it for all runs.
+    Observe,
+    /// Tell the executor that what followed from its list is on disk: from now on the list is complete.
+    Reconciled,
+    /// Ask the queue for up to this many messages.
+    Pull(usize),
+    /// Look up which of these jobs have ended before.
+    Recall(Vec<JobId>),
+    /// Claim the directory of a job for its next attempt.
+    Claim {
+        /// Which job.
+        job_id: JobId,
+        /// The last attempt of ours that was launched.
+        last_attempt: Option<Attempt>,
+        /// May it be started again when an attempt elsewhere was cut off?
+        rerunnable: bool,
+    },
+    /// Give the claim for a run up: it was not begun, or the node failed it.
+    Unclaim(Run),
+    /// Have the executor begin a run.
+    Start(Run),
+    /// Deal with what a run left behind, and write the final record unless the task failed and `may_retry`.
+    Conclude {
+        /// Which run.
+        run: Run,
+        /// How it ended.
+        ending: Ending,
+        /// May the job be tried again if its task failed?
+        may_retry: bool,
+    },
+    /// Have the executor end a run.
+    End(Run, EndReason),
+    /// Have the executor forget runs that have ended and are dealt with.
+    Forget(Vec<Run>),
+    /// Store a message that is no job, and write a final record where it has an id.
+    PutAway {
+        /// The lease of the message.
+        lease_id: String,
+        /// Whose job it was meant to be.
+        job_id: Option<JobId>,
+        /// The body as it came.
+        body: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Push the final records of these jobs, at most a batch.
+    Publish(Vec<JobId>),
+    /// Settle deliveries: forget some, give back others with a delay. At most a batch of both together.
+    Settle {
+        /// Leases to acknowledge.
+        acks: Vec<String>,
+        /// Leases to give back, and when the messages may be delivered again.
+        retries: Vec<(String, Duration)>,
+    },
+    /// Tell the person who reads the log.
+    Say(Notice),
+    /// All is done, or told to: exit.
+    Exit,
+    /// Nothing will get better by itself: say why and exit.
+    Fail(String),
+}
+
+/// What a person should know. Each is said once, when it begins, and once when it is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The node cannot run jobs; nothing is pulled until a probe passes.
+    NodeBroken(Problem),
+    /// The node can run jobs again.
+    NodeReady,
+    /// The executor cannot be reached; it is tried again.
+    ExecutorTrouble(Problem),
+    /// The queue cannot be reached or refuses; it is tried again.
+    QueueTrouble {
+        /// What happened.
+        what: String,
+        /// When it is tried again.
+        next_try: Duration,
+    },
+    /// The queue answers again.
+    QueueBack,
+    /// The queue will never take this result. Its record stays on the cluster.
+    ResultRefused {
+        /// Whose result.
+        job_id: JobId,
+        /// What the queue says.
+        what: String,
+    },
+    /// A job cannot be claimed here, or what it left cannot be dealt with, while the node is well. Others go on.
+    HeldUp {
+        /// Which job.
+        job_id: JobId,
+        /// What is wrong.
+        problem: Problem,
+        /// When it is tried again.
+        next_try: Duration,
+    },
+    /// Runs of an earlier daemon go on, and are watched again.
+    TakenUp {
+        /// How many.
+        running: usize,
+    },
+    /// A run was cut off.
+    CutOff {
+        /// Which run.
+        run: Run,
+        /// What is known of it.
+        what: String,
+        /// Is the job started again?
+        again: bool,
+    },
+    /// Another daemon holds a job that was delivered here. Said at each look.
+    Elsewhere(JobId),
+    /// The daemon exits and leaves something to the next one.
+    LeftOver {
+        /// Runs that go on.
+        running: usize,
+        /// Jobs that are ours, do not run and have no result yet.
+        waiting: usize,
+        /// Results that are stored and not published.
+        results: usize,
+    },
+}

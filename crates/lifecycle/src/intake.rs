@@ -1,0 +1,73 @@
+//! What comes from the queue: when it is asked, and what is on its way in.
+
+use std::time::Duration;
+
+use crate::requests::Requests;
+use crate::{Delivery, Lease, Settings};
+
+/// Pulls, and messages that are no jobs and are being put away.
+#[derive(Debug, Default)]
+pub(crate) struct Intake {
+    pub(crate) pulls: Requests,
+    /// How many pulls in a row brought nothing.
+    empty_pulls: u32,
+    /// Until then the queue hides messages that we gave back.
+    returns_until: Duration,
+    putting_away: usize,
+}
+
+impl Intake {
+    /// A pull brought so many messages.
+    pub(crate) fn pulled(&mut self, count: usize, settings: &Settings, now: Duration) {
+        self.pulls.succeeded();
+        if count > 0 {
+            self.empty_pulls = 0;
+            return;
+        }
+        let doublings = self.empty_pulls.min(16);
+        self.empty_pulls = self.empty_pulls.saturating_add(1);
+        let pause = settings.poll_interval.saturating_mul(1 << doublings);
+        self.pulls.wait_until(now + pause.min(settings.poll_interval_max.max(settings.poll_interval)));
+    }
+
+    /// There may be something in the queue, whatever the last pull brought.
+    pub(crate) fn expect_messages(&mut self) {
+        self.empty_pulls = 0;
+    }
+
+    /// Messages go back, and come again after their delay.
+    pub(crate) fn gives_back(&mut self, until: Duration) {
+        self.expect_messages();
+        self.returns_until = self.returns_until.max(until);
+    }
+
+    /// Is the queue empty as far as we know?
+    pub(crate) fn found_it_empty(&self, now: Duration) -> bool {
+        self.empty_pulls > 0 && now >= self.returns_until
+    }
+
+    /// A message that is no job is being put away.
+    pub(crate) fn puts_away(&mut self) {
+        self.putting_away += 1;
+    }
+
+    /// One was put away, or could not be.
+    pub(crate) fn has_put_away(&mut self) {
+        self.putting_away -= 1;
+    }
+
+    /// Are messages that are no jobs being put away? Until they are, no more is taken: the disk may be full.
+    pub(crate) fn is_putting_away(&self) -> bool {
+        self.putting_away > 0
+    }
+
+    /// Is anything on its way in?
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.pulls.is_busy() || self.is_putting_away()
+    }
+
+    /// The lease of a delivery that the last pull brought, by our clock.
+    pub(crate) fn lease_of(&self, delivery: &Delivery, settings: &Settings) -> Lease {
+        Lease { id: delivery.lease_id.clone(), until: self.pulls.begun() + settings.lease }
+    }
+}

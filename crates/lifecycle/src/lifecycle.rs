@@ -1,0 +1,273 @@
+//! One step, and all that is possible after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::{JobId, JobMessage};
+
+use crate::executor::Executor;
+use crate::intake::Intake;
+use crate::phases::Phase;
+use crate::pool::Pool;
+use crate::publisher::Publisher;
+use crate::settler::Settler;
+use crate::shutdown::Shutdown;
+use crate::table::{Jobs, NewJob, State};
+use crate::{Attempt, Effect, Entry, Event, Fact, Notice, Problem, Run, Stage};
+
+/// What the life of a job depends on.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How many jobs run at the same time.
+    pub slots: usize,
+    /// How many messages to ask for at most in one pull.
+    pub batch_size: usize,
+    /// For how long a pull leases its messages.
+    pub lease: Duration,
+    /// After the first empty pull, how long to the next; it doubles with each further empty pull.
+    pub poll_interval: Duration,
+    /// The longest time between two pulls of an empty queue.
+    pub poll_interval_max: Duration,
+    /// How long a job waits, in the queue or here, after a node could not run it.
+    pub retry_delay: Duration,
+    /// Between two looks at a job that another daemon holds.
+    pub claim_patience: Duration,
+    /// How long a drain waits for what runs.
+    pub drain_timeout: Duration,
+    /// Exit once the queue is empty and nothing is left to do?
+    pub exit_when_idle: bool,
+}
+
+/// What follows from an event: the facts are to be on disk before the effects begin, which [`crate::Driver`] sees to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Step {
+    /// What must not be forgotten, in order.
+    pub facts: Vec<Fact>,
+    /// What to do, to be begun in this order; the ends may come in any.
+    pub effects: Vec<Effect>,
+}
+
+/// The life of all jobs that this daemon holds. Each of its parts knows one thing and decides what follows from that
+/// alone; what concerns several is decided here.
+#[derive(Debug)]
+pub struct Lifecycle {
+    pub(crate) settings: Settings,
+    pub(crate) now: Duration,
+    pub(crate) jobs: Jobs,
+    pub(crate) intake: Intake,
+    pub(crate) publisher: Publisher,
+    pub(crate) settler: Settler,
+    pub(crate) pool: Pool,
+    pub(crate) executor: Executor,
+    pub(crate) shutdown: Shutdown,
+    /// What was said of the queue: it does not answer, and not yet that it does again.
+    pub(crate) queue_trouble: Option<String>,
+}
+
+impl Lifecycle {
+    /// A daemon that finds this on its disk, in the order of acceptance, and knows nothing of its node yet. Step it
+    /// with [`Event::Tick`] to begin.
+    pub fn restore(settings: Settings, entries: Vec<Entry>, now: Duration) -> Self {
+        // The queue counts from its receipt of the pull and we from its sending, so there is a margin already; this one
+        // is for the way of the acknowledgement, with its retries.
+        let margin = (settings.lease / 3).min(Duration::from_secs(300));
+        let mut jobs = Jobs::new(margin);
+        jobs.now = now;
+        let mut found = 0;
+        for entry in entries {
+            let state = match entry.stage {
+                Stage::Accepted => State::Waiting(now),
+                Stage::Launching => State::Running(None),
+                Stage::Recorded(bytes) => State::Recorded(bytes),
+            };
+            found += usize::from(entry.stage == Stage::Launching);
+            let job = NewJob {
+                since: Some(entry.since.min(now)),
+                attempt: entry.attempt,
+                failures: entry.failures,
+                ..NewJob::new(state, entry.terms)
+            };
+            jobs.insert(entry.job_id.clone(), job);
+            if let Some(mut lease) = entry.lease {
+                // Should the clock have gone back, the lease still lapses after its length at the latest.
+                lease.until = lease.until.min(now + settings.lease);
+                jobs.add_lease(&entry.job_id, lease);
+            }
+        }
+        Self {
+            pool: Pool::new(settings.slots, found, settings.batch_size),
+            settings,
+            now,
+            jobs,
+            intake: Intake::default(),
+            publisher: Publisher::default(),
+            settler: Settler::default(),
+            executor: Executor::default(),
+            shutdown: Shutdown::default(),
+            queue_trouble: None,
+        }
+    }
+
+    /// What follows from an event.
+    pub fn step(&mut self, event: Event, now: Duration) -> Step {
+        self.now = self.now.max(now);
+        self.jobs.now = self.now;
+        let mut step = Step::default();
+        if self.shutdown.is_over() {
+            return step;
+        }
+        match event {
+            Event::Tick => {}
+            Event::Drain => self.shutdown.drain(self.settings.drain_timeout, self.now),
+            Event::HandOver => self.shutdown.hand_over(self.now),
+            Event::Stop => self.shutdown.stop(),
+            Event::Probed(outcome) => self.probed(outcome, &mut step),
+            Event::Pulled(Ok(deliveries)) => self.pulled(deliveries, &mut step),
+            Event::Pulled(Err(failure)) => self.request_failed(|state| &mut state.intake.pulls, &failure, &mut step),
+            Event::Recalled(answers) => self.recalled(answers, &mut step),
+            Event::Claimed(job_id, claimed) => self.claimed(&job_id, claimed, &mut step),
+            Event::Unclaimed(run, outcome) => self.unclaimed(&run, outcome, &mut step),
+            Event::Observed(observation) => self.observed(observation, &mut step),
+            Event::ExecutorGone(why) => {
+                let news = self.executor.is_gone(why, self.now);
+                step.effects.extend(news.map(|problem| Effect::Say(Notice::ExecutorTrouble(problem))));
+            }
+            Event::RunEnded(run, finished) => self.run_ended(&run, finished, &mut step),
+            Event::RunCutOff(run, what) => self.run_cut_off(&run, what, &mut step),
+            Event::Concluded(run, concluded) => self.concluded(&run, concluded, &mut step),
+            Event::PutAway { lease_id, record } => self.put_away(lease_id, record, &mut step),
+            Event::PutAwayFailed { lease_id, problem } => {
+                self.intake.has_put_away();
+                self.give_back_leases([lease_id], self.settings.retry_delay);
+                self.node_broken(problem, &mut step);
+            }
+            Event::Published(outcome) => self.published(outcome, &mut step),
+            Event::Settled(outcome) => self.settled(outcome, &mut step),
+        }
+        self.advance(&mut step);
+        step
+    }
+
+    /// When to step with [`Event::Tick`] if nothing else happens before.
+    pub fn wake_at(&self) -> Option<Duration> {
+        if self.shutdown.is_over() {
+            return None;
+        }
+        let quiet = self.is_quiet();
+        let probe = self.pool.probe_at().filter(|_| self.may_probe());
+        let pull = if self.wants_pull() > 0 { self.intake.pulls.next() } else { None };
+        let publish = self.publisher.next(self.jobs.outbox(), quiet);
+        let settle = self.settler.next(quiet);
+        let undone = if self.pool.is_ready() { self.jobs.next_undone() } else { None };
+        let due = if self.may_begin() { self.jobs.next_due(self.now) } else { None };
+        let times = [probe, self.executor.ask_at(), pull, publish, settle, due, undone];
+        let others = [self.pool.trusted_at(), self.jobs.next_lapse()];
+        // What is not done although its time has come waits for an event and not for the time.
+        times.into_iter().chain(others).chain(self.shutdown.ends()).flatten().filter(|at| *at > self.now).min()
+    }
+
+    /// How many runs go on.
+    pub fn running(&self) -> usize {
+        self.jobs.count(Phase::Running)
+    }
+
+    /// How many results are owed to the queue.
+    pub fn owed(&self) -> usize {
+        self.jobs.outbox().len()
+    }
+
+    /// How many jobs are ours.
+    pub fn held(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// What each job does, which attempt it is at, and since when; for people.
+    pub fn jobs(&self) -> impl Iterator<Item = (&JobId, Phase, Option<Attempt>, Duration)> {
+        self.jobs.iter().map(|(job_id, job)| (job_id, job.state.phase(), job.attempt, job.since))
+    }
+
+    /// The phase of a job that is held.
+    pub fn phase_of(&self, job_id: &JobId) -> Option<Phase> {
+        self.jobs.get(job_id).map(|job| job.state.phase())
+    }
+
+    /// The message of a job that is held, if it came in this life of the daemon and there was room for it; without its
+    /// input once that is in the job directory. Else the store has it.
+    pub fn message(&self, job_id: &JobId) -> Option<Arc<JobMessage>> {
+        self.jobs.message(job_id)
+    }
+
+    /// What is wrong with the node or its executor, while something is.
+    pub fn node_problem(&self) -> Option<&Problem> {
+        self.pool.problem()
+    }
+
+    /// Why the executor cannot be reached, while it cannot.
+    pub fn executor_problem(&self) -> Option<&Problem> {
+        self.executor.trouble()
+    }
+
+    /// Why the queue does not answer, while it does not.
+    pub fn queue_problem(&self) -> Option<&str> {
+        self.queue_trouble.as_deref()
+    }
+
+    /// Has it come to its end?
+    pub fn is_over(&self) -> bool {
+        self.shutdown.is_over()
+    }
+
+    /// Is nothing new taken any more?
+    pub fn draining(&self) -> bool {
+        self.shutdown.is_draining()
+    }
+
+    /// Checks what must hold in every state; the text says what does not.
+    pub fn check(&self) -> Result<(), String> {
+        self.jobs.check()?;
+        self.pool.check(self.running())?;
+        let acknowledged = self.settler.check()?;
+        for (job_id, job) in self.jobs.iter() {
+            if let Some(lease) = job.leases.iter().find(|lease| acknowledged.contains(lease.id.as_str())) {
+                return Err(format!("lease {} of job {job_id} is acknowledged and kept", lease.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that is possible now, whatever the event was.
+    fn advance(&mut self, step: &mut Step) {
+        if self.shutdown.is_stopped() {
+            return self.leave(step);
+        }
+        if self.may_probe() && self.pool.probe(self.now) {
+            step.effects.push(Effect::Probe);
+        }
+        if self.executor.ask(self.now) {
+            step.effects.push(Effect::Observe);
+        }
+        if self.draining() {
+            self.give_unstarted_back(Duration::ZERO, step);
+        }
+        self.acknowledge_lapsing();
+        self.say_queue_is_back(step);
+        self.pool.tick(self.now);
+        self.conclude_undone(step);
+        self.reconcile_done(step);
+        self.begin_runs(step);
+        self.publish_due(step);
+        step.effects.extend(self.settler.begin(self.is_quiet(), self.now));
+        let count = self.wants_pull();
+        if count > 0 && self.intake.pulls.free(self.now) {
+            self.intake.pulls.begin(self.now);
+            step.effects.push(Effect::Pull(count));
+        }
+        self.end(step);
+    }
+
+    /// The run of the present attempt of a job that has one.
+    pub(crate) fn run_of(&self, job_id: &JobId) -> Option<Run> {
+        let attempt = self.jobs.get(job_id)?.attempt?;
+        Some(Run { job_id: job_id.clone(), attempt })
+    }
+}

@@ -1,0 +1,203 @@
+//! The capacity in which jobs run: how many at a time, how far ahead jobs are taken for it, and whether the node that
+//! gives it is well.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::Problem;
+
+/// How far ahead jobs are pulled: as many as have ended within this time lately. A queue of jobs of a second is pulled
+/// two at a time; one of jobs that take a millisecond, in batches. Nobody else waits longer than this for a job that
+/// waits here.
+pub const AHEAD: Duration = Duration::from_secs(2);
+
+/// Between two looks at a broken node. It doubles each time that a node which passed its probe breaks again without
+/// having finished a job: a probe cannot see everything, and each try takes an attempt from a job.
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The longest time between two looks at a broken node.
+pub(crate) const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(600);
+
+/// Slots, and the health of their node.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    slots: usize,
+    /// How many runs were found at the start: slots may have become fewer.
+    found: usize,
+    /// How many jobs ahead at most.
+    ahead_max: usize,
+    /// When jobs ended lately, within [`AHEAD`].
+    ends: VecDeque<Duration>,
+    health: Health,
+    /// How long to the next look, should the node break again.
+    probe_interval: Duration,
+    trust: Trust,
+}
+
+#[derive(Debug)]
+enum Health {
+    /// It is being looked at. What was wrong with it before is nothing at the start.
+    Probing(Option<Problem>),
+    Ready,
+    /// What is wrong is nothing at the start.
+    Broken {
+        probe_at: Duration,
+        problem: Option<Problem>,
+    },
+}
+
+/// Has a job ended since the node broke last? Until one has, a single one is tried.
+#[derive(Debug, PartialEq, Eq)]
+enum Trust {
+    Full,
+    /// One job at a time. With a time, it is trusted again then although no job has ended: a job of days must not keep
+    /// all other slots empty for as long.
+    OneJob(Option<Duration>),
+}
+
+/// What a look at the node has changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    None,
+    /// It is well; `again` when it was known to be broken.
+    Ready {
+        again: bool,
+    },
+    /// It is broken in a way that was not known yet.
+    Broken(Problem),
+}
+
+impl Pool {
+    pub(crate) fn new(slots: usize, found: usize, ahead_max: usize) -> Self {
+        Self {
+            slots,
+            found,
+            ahead_max,
+            ends: VecDeque::new(),
+            health: Health::Broken { probe_at: Duration::ZERO, problem: None },
+            probe_interval: PROBE_INTERVAL,
+            trust: Trust::Full,
+        }
+    }
+
+    /// How many jobs may run at the same time.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// How many slots are free while so many jobs run.
+    pub(crate) fn free(&self, running: usize) -> usize {
+        self.slots.saturating_sub(running)
+    }
+
+    /// So many jobs run, and one of them was not known to.
+    pub(crate) fn found(&mut self, running: usize) {
+        self.found = self.found.max(running);
+    }
+
+    /// Do no more run than may?
+    pub(crate) fn check(&self, running: usize) -> Result<(), String> {
+        if running > self.slots.max(self.found) {
+            return Err(format!("{running} jobs run in {} slots", self.slots));
+        }
+        Ok(())
+    }
+
+    /// How many jobs may wait here besides those that fill the free slots.
+    pub(crate) fn ahead(&self, now: Duration) -> usize {
+        let recent = self.ends.iter().filter(|end| **end + AHEAD > now).count();
+        recent.min(self.ahead_max)
+    }
+
+    /// A job came to its own end, which says that the node is well.
+    pub(crate) fn job_ended(&mut self, now: Duration) {
+        self.trust = Trust::Full;
+        self.probe_interval = PROBE_INTERVAL;
+        self.ends.push_back(now);
+        if self.ends.len() > self.ahead_max {
+            self.ends.pop_front();
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(self.health, Health::Ready)
+    }
+
+    /// May all slots be filled, and not just one?
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.trust == Trust::Full
+    }
+
+    /// When it is trusted again whatever happens.
+    pub(crate) fn trusted_at(&self) -> Option<Duration> {
+        match self.trust {
+            Trust::OneJob(at) => at,
+            Trust::Full => None,
+        }
+    }
+
+    /// Time passes.
+    pub(crate) fn tick(&mut self, now: Duration) {
+        if self.is_ready() && self.trusted_at().is_some_and(|at| at <= now) {
+            self.trust = Trust::Full;
+        }
+    }
+
+    /// What is wrong with the node, while something is.
+    pub(crate) fn problem(&self) -> Option<&Problem> {
+        match &self.health {
+            Health::Broken { problem, .. } | Health::Probing(problem) => problem.as_ref(),
+            Health::Ready => None,
+        }
+    }
+
+    /// When the node is to be looked at.
+    pub(crate) fn probe_at(&self) -> Option<Duration> {
+        match self.health {
+            Health::Broken { probe_at, .. } => Some(probe_at),
+            Health::Probing(_) | Health::Ready => None,
+        }
+    }
+
+    /// Begins to look at it, if it is time.
+    pub(crate) fn probe(&mut self, now: Duration) -> bool {
+        match &mut self.health {
+            Health::Broken { probe_at, problem } if now >= *probe_at => {
+                self.health = Health::Probing(problem.take());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The node was looked at.
+    pub(crate) fn probed(&mut self, outcome: Result<(), Problem>, now: Duration) -> Change {
+        let Health::Probing(known) = &mut self.health else { return Change::None };
+        let known = known.take();
+        match outcome {
+            Ok(()) => {
+                self.health = Health::Ready;
+                if let Trust::OneJob(at) = &mut self.trust {
+                    *at = Some(now + PROBE_INTERVAL_MAX);
+                }
+                Change::Ready { again: known.is_some() }
+            }
+            Err(problem) => {
+                let news = (known.as_ref() != Some(&problem)).then(|| problem.clone());
+                self.health = Health::Broken { probe_at: now + PROBE_INTERVAL, problem: Some(problem) };
+                news.map_or(Change::None, Change::Broken)
+            }
+        }
+    }
+
+    /// The node was met broken. Is that news?
+    pub(crate) fn broke(&mut self, problem: Problem, now: Duration) -> bool {
+        if !self.is_ready() {
+            return false;
+        }
+        self.health = Health::Broken { probe_at: now + self.probe_interval, problem: Some(problem) };
+        self.probe_interval = (self.probe_interval * 2).min(PROBE_INTERVAL_MAX);
+        self.trust = Trust::OneJob(None);
+        true
+    }
+}

@@ -1,0 +1,99 @@
+//! Where runs happen, as the daemon sees it: it says what is to be begun, ended and forgotten there, and hears what
+//! becomes of it as events. What holds for every executor: it outlives the daemon; a run is begun at most once under its
+//! name until it is forgotten; it can be asked for all runs at any time; how one ended is kept until it is forgotten.
+//!
+//! Out of scope: what a run is (`run`), who holds runs on this node (`keeper`), what follows from all this
+//! (`lifecycle`).
+
+use lifecycle::{EndReason, Event, Observation, Run, RunEnd, Sighting};
+
+use crate::events::Events;
+use crate::job::StartLine;
+use crate::keeper::{Keeper, Said};
+use crate::run::{Ended, Finished};
+
+/// Where runs happen. Nothing here waits: what follows comes as events, in the order in which it happened.
+pub(crate) trait Executor {
+    /// Reaches it, starting it where it is not there, and asks for all runs.
+    fn observe(&self);
+    /// Has a run begun. A run that was begun before is not begun again.
+    fn start(&self, line: StartLine);
+    /// Has a run ended, within its grace.
+    fn end(&self, run: &Run, why: EndReason);
+    /// Has runs forgotten that have ended.
+    fn forget(&self, runs: &[Run]);
+    /// All that followed from the last observation is stored: from now on the list is complete.
+    fn reconciled(&self);
+}
+
+/// This node: the keeper that outlives the daemon.
+pub(crate) struct Here {
+    keeper: Keeper,
+    events: Events,
+}
+
+impl Here {
+    pub(crate) fn new(keeper: Keeper, events: Events) -> Self {
+        Self { keeper, events }
+    }
+}
+
+impl Executor for Here {
+    fn observe(&self) {
+        let (keeper, events) = (self.keeper.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let said = {
+                let events = events.clone();
+                move |said| events.send(heard(said))
+            };
+            if let Err(error) = keeper.observe(said).await {
+                let error = error.context("the keeper of the runs cannot be reached");
+                events.send(Event::ExecutorGone(Some(error.into_boxed_dyn_error().into())));
+            }
+        });
+    }
+
+    fn start(&self, line: StartLine) {
+        self.keeper.start(line);
+    }
+
+    fn end(&self, run: &Run, why: EndReason) {
+        tracing::warn!("run {run} is ended: {why}");
+        self.keeper.end(run);
+    }
+
+    fn forget(&self, runs: &[Run]) {
+        self.keeper.forget(runs);
+    }
+
+    fn reconciled(&self) {
+        self.keeper.reconciled();
+    }
+}
+
+/// What the keeper says, as an event.
+fn heard(said: Said) -> Event {
+    match said {
+        Said::Ended(run, finished) => Event::RunEnded(run, Box::new(seen(finished))),
+        Said::Runs { alive, ended, cut_off, complete } => {
+            let alive = alive.into_iter().map(|run| (run, Sighting::Alive));
+            let ended = ended.into_iter().map(|(run, end)| (run, Sighting::Ended(Box::new(seen(end)))));
+            let cut_off = cut_off.into_iter().map(|(run, what)| (run, Sighting::CutOff(what)));
+            Event::Observed(Observation { runs: alive.chain(ended).chain(cut_off).collect(), complete })
+        }
+        Said::Gone => Event::ExecutorGone(None),
+    }
+}
+
+/// The end of a run as the keeper tells it, in the words of all executors.
+fn seen(finished: Finished) -> lifecycle::Finished {
+    let Finished { ended, stderr_tail, started_at_ms, finished_at_ms, runtime } = finished;
+    let end = match ended {
+        Ended::Exit(code) => RunEnd::Exit(code),
+        Ended::Signal(signal) => RunEnd::Signal(signal),
+        Ended::TimeLimit => RunEnd::TimeLimit,
+        Ended::Stopped => RunEnd::EndedBy(EndReason::Unsaid),
+        Ended::NotStarted(why) => RunEnd::NotStarted(why),
+    };
+    lifecycle::Finished { end, stderr_tail, started_at_ms, finished_at_ms, runtime }
+}
