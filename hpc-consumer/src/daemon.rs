@@ -1,4 +1,5 @@
-//! The loop between the pure crate `lifecycle` and the world: put facts on disk, carry out effects, and hand back events.
+//! The loop between the pure crate `lifecycle` and the world: put facts on disk, carry out effects, and hand back
+//! events.
 //!
 //! No decision stands here. What leaves, and when, is [`Driver`]'s; every effect becomes a task, its end becomes an
 //! event.

@@ -1,6 +1,7 @@
 //! Where runs happen, as the daemon sees it: it says what is to be begun, ended and forgotten there, and hears what
-//! becomes of it as events. What holds for every executor: it outlives the daemon; a run is begun at most once under its
-//! name until it is forgotten; it can be asked for all runs at any time; how one ended is kept until it is forgotten.
+//! becomes of it as events. What holds for every executor: it outlives the daemon; a run is begun at most once under
+//! its name until it is forgotten; it can be asked for all runs at any time; how one ended is kept until it is
+//! forgotten.
 //!
 //! Out of scope: what a run is (`run`), who holds runs on this node (`keeper`), what follows from all this
 //! (`lifecycle`).

@@ -33,8 +33,8 @@ impl Driver {
         Self { lifecycle, order: Order::default(), commit: None, ready: VecDeque::new() }
     }
 
-    /// Something has happened. All that has is told before [`Self::next_output`] is asked: the facts of many events become one
-    /// transaction.
+    /// Something has happened. All that has is told before [`Self::next_output`] is asked: the facts of many events
+    /// become one transaction.
     pub fn handle(&mut self, event: Event, now: Duration) {
         self.handle_watched(event, now, |_, _| {});
     }

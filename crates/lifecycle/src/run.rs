@@ -1,5 +1,5 @@
-//! Runs: one execution of a job, what is seen of it, and how it ended. What is said here holds for every executor, be it
-//! a keeper on this node or one in an allocation of a batch system.
+//! Runs: one execution of a job, what is seen of it, and how it ended. What is said here holds for every executor, be
+//! it a keeper on this node or one in an allocation of a batch system.
 
 use std::fmt;
 use std::num::NonZeroU32;
