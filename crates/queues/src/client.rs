@@ -1,9 +1,11 @@
 //! The requests.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use protocol::{hold, limits};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
@@ -125,24 +127,29 @@ impl Client {
     /// As [`Self::pull`], but where the queue has nothing and the server holds pulls, which Cloudflare does not, the
     /// answer comes when there is something, or after `longest`.
     ///
-    /// A caller that cannot wait any more may drop the future while nothing has come: that closes the connection, and
-    /// the server leases nothing to it. Only what it leases in the moment of the drop is lost from sight until the
-    /// lease lapses.
+    /// When `given_up` resolves, a pull that is held comes to its end, with nothing: its connection is closed, and the
+    /// server leases nothing to it. Only what it leases in that very moment is lost from sight until the lease lapses.
+    /// A pull that is not held is answered at once, and its answer is waited for all the same.
     pub async fn pull_held(
         &self,
         queue_id: &str,
         batch_size: usize,
         visibility_timeout: Duration,
         longest: Duration,
+        given_up: impl Future<Output = ()>,
     ) -> Result<Pulled, Error> {
-        let known = self.preference(longest);
-        let pulled = self.pull_once(queue_id, batch_size, visibility_timeout, known.as_deref()).await?;
-        // The first answer of a server is the one that tells that it holds pulls.
-        match self.preference(longest) {
-            told @ Some(_) if known.is_none() && pulled.deliveries.is_empty() => {
-                self.pull_once(queue_id, batch_size, visibility_timeout, told.as_deref()).await
+        if self.preference(longest).is_none() {
+            // The first answer of a server is the one that tells that it holds pulls.
+            let pulled = self.pull(queue_id, batch_size, visibility_timeout).await?;
+            if !pulled.deliveries.is_empty() || self.preference(longest).is_none() {
+                return Ok(pulled);
             }
-            _ => Ok(pulled),
+        }
+        let preference = self.preference(longest);
+        let held = pin!(self.pull_once(queue_id, batch_size, visibility_timeout, preference.as_deref()));
+        match select(pin!(given_up), held).await {
+            Either::Left(((), _)) => Ok(Pulled::default()),
+            Either::Right((pulled, _)) => pulled,
         }
     }
 

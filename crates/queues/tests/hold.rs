@@ -1,13 +1,14 @@
 //! Pulls that a server may hold, and what the client makes of answers that are out of bounds: against a server that
 //! answers what a test says, and remembers what it was asked.
 
+use std::future::{pending, ready};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use protocol::FailureClass;
-use queues::{Client, Consumer, Endpoint, QueueInfo};
+use queues::{Client, Consumer, Endpoint, Pulled, QueueInfo};
 
 const EMPTY: &str = r#"{"success":true,"result":{"messages":[]}}"#;
 const ONE: &str = r#"{"success":true,"result":{"messages":[{"lease_id":"l","body":"b","attempts":1}]}}"#;
@@ -77,7 +78,7 @@ async fn a_server_that_does_not_say_that_it_holds_pulls_is_not_asked_to() {
     let server = Server::answering(&[("200 OK", "hpc-queue-held-ms: 5\r\n", EMPTY), ("200 OK", "", ONE)]);
     let client = server.client();
     for count in [0, 1] {
-        let pulled = client.pull_held("q", 1, LEASE, LEASE).await.unwrap();
+        let pulled = client.pull_held("q", 1, LEASE, LEASE, pending()).await.unwrap();
         assert_eq!((pulled.deliveries.len(), pulled.held), (count, None));
     }
     assert_eq!(server.preferences(), [None, None]);
@@ -91,12 +92,23 @@ async fn a_server_that_holds_pulls_is_asked_to_as_soon_as_it_is_known() {
     let server = Server::answering(answers);
     let client = server.client();
     let held = Some(Duration::from_millis(1_500));
-    let first = client.pull_held("q", 1, LEASE, LEASE).await.unwrap();
+    let first = client.pull_held("q", 1, LEASE, LEASE, pending()).await.unwrap();
     assert_eq!((first.deliveries.len(), first.held), (1, held), "the empty answer was followed by a pull that is held");
     assert_eq!(client.pull("q", 1, LEASE).await.unwrap().held, None, "a plain pull is never held");
-    let third = client.pull_held("q", 1, LEASE, Duration::from_millis(3_900)).await.unwrap();
+    let third = client.pull_held("q", 1, LEASE, Duration::from_millis(3_900), pending()).await.unwrap();
     assert_eq!((third.deliveries.len(), third.held), (0, held));
     assert_eq!(server.preferences(), [None, wait(20), None, wait(3)]);
+}
+
+#[tokio::test]
+async fn only_a_pull_that_is_held_can_be_given_up() {
+    const HOLDS: &str = "hpc-queue-hold-max: 20\r\n";
+    let server = Server::answering(&[("200 OK", "", ONE), ("200 OK", HOLDS, EMPTY)]);
+    let client = server.client();
+    let given_up = async || client.pull_held("q", 1, LEASE, LEASE, ready(())).await.unwrap();
+    assert_eq!(given_up().await.deliveries.len(), 1, "what a plain pull has leased is not thrown away");
+    assert_eq!(given_up().await, Pulled::default());
+    assert_eq!(server.preferences(), [None, None], "the pull that would have been held was not sent any more");
 }
 
 #[tokio::test]
@@ -105,10 +117,10 @@ async fn after_a_failure_pulls_are_plain_until_the_server_says_again_that_it_hol
     let answers = &[("200 OK", HOLDS, ONE), ("504 Gateway Timeout", "", ""), ("200 OK", "", EMPTY)];
     let server = Server::answering(answers);
     let client = server.client();
-    client.pull_held("q", 1, LEASE, LEASE).await.unwrap();
-    let error = client.pull_held("q", 1, LEASE, LEASE).await.unwrap_err();
+    client.pull_held("q", 1, LEASE, LEASE, pending()).await.unwrap();
+    let error = client.pull_held("q", 1, LEASE, LEASE, pending()).await.unwrap_err();
     assert_eq!(error.class, FailureClass::Unavailable);
-    client.pull_held("q", 1, LEASE, LEASE).await.unwrap();
+    client.pull_held("q", 1, LEASE, LEASE, pending()).await.unwrap();
     assert_eq!(server.preferences(), [None, wait(25), None], "no longer than a client waits for an answer");
 }
 
