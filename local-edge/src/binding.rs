@@ -17,12 +17,15 @@
 //! An answer other than 200 makes the Worker's `send()` throw with the texts of the headers `CF-Queues-Error-Code` and
 //! `CF-Queues-Error-Cause`; a 200 without the JSON below does so, too.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::Router;
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use leased_queue::Metrics;
@@ -31,30 +34,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::api::{ApiError, Whole, authorize, read_json};
+use crate::faults::{Operation, disturbed};
 use crate::http::{header_text, json_response, read_body, response};
 use crate::server::App;
-use crate::store::{ContentType, Payload, QueueRef, Source};
+use crate::store::{ContentType, Payload, QueueRef, Refusal, Source};
 
 /// The code for a body of another shape than a batch has.
 const BATCH_SCHEMA: u32 = 10207;
 
-/// What a binding asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Operation {
-    /// `POST /message`
-    Message,
-    /// `POST /batch`
-    Batch,
-    /// `GET /metrics`
-    Metrics,
-}
+/// The queue that a binding is for, as the path or a header names it.
+struct InBinding(QueueRef);
 
-/// A path of the protocol: the operation, and the name of the queue where the path holds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Target<'a> {
-    operation: Operation,
-    queue: Option<&'a str>,
-}
+/// A refusal that a Worker throws.
+pub(crate) struct Refused(pub(crate) ApiError);
 
 #[derive(Deserialize)]
 struct BatchRequest {
@@ -88,69 +80,71 @@ struct MetricsResult {
     oldest_message_timestamp: i64,
 }
 
-impl<'a> Target<'a> {
-    /// Reads a path; `None` when it is none of this protocol.
-    pub(crate) fn of_path(path: &'a str) -> Option<Self> {
-        let (queue, operation) = match path.strip_prefix("/binding/") {
-            Some(rest) => rest.split_once('/').map(|(queue, operation)| (Some(queue), operation))?,
-            None => (None, path.strip_prefix('/')?),
-        };
-        let operation = match operation {
-            "message" => Operation::Message,
-            "batch" => Operation::Batch,
-            "metrics" => Operation::Metrics,
-            _ => return None,
-        };
-        Some(Self { operation, queue })
+/// The paths of the protocol, with the name of the queue in a header or in the path.
+pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
+    let methods: [(&str, MethodRouter<Arc<App>>); 3] =
+        [("message", post(message)), ("batch", post(batch)), ("metrics", get(metrics))];
+    let paths = methods.into_iter().fold(Router::new(), |router, (path, methods)| {
+        let methods = disturbed(app, Operation::Send, methods);
+        router.route(&format!("/{path}"), methods.clone()).route(&format!("/binding/{{queue}}/{path}"), methods)
+    });
+    paths.method_not_allowed_fallback(async || Refused(ApiError::method_not_allowed()))
+}
+
+impl FromRequestParts<Arc<App>> for InBinding {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Refused> {
+        authorize(app, &parts.headers)?;
+        // Without a name in the path, the path has no parameter.
+        let in_path = Path::<String>::from_request_parts(parts, app).await.ok();
+        let name = in_path
+            .map(|Path(name)| name)
+            .or_else(|| header_text(&parts.headers, "x-queue-name").map(|name| name.into_owned()));
+        let name = name.ok_or_else(|| ApiError::new(400, 10104, "QueueNotFound: the header X-Queue-Name is missing"));
+        Ok(Self(QueueRef::Name(name?)))
     }
 }
 
-/// Answers a binding.
-pub(crate) async fn handle(app: &App, target: Target<'_>, head: &Parts, body: &mut Body) -> Response {
-    match answer(app, target, head, body).await {
-        Ok(json) => json_response(200, json),
-        Err(error) => refuse(&error),
-    }
+async fn message(
+    State(app): State<Arc<App>>,
+    InBinding(queue): InBinding,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Refused> {
+    let format = header_text(&headers, "x-msg-fmt");
+    let delay = delay(&headers)?;
+    let body = read_body(request.into_body(), limits::MESSAGE_BYTES_MAX).await.map_err(ApiError::broken_body)?;
+    let payload = payload(format.as_deref(), body, delay)?;
+    sent(app.store.call(move |registry| registry.push(&queue, &[payload], None)).await)
 }
 
-async fn answer(app: &App, target: Target<'_>, head: &Parts, body: &mut Body) -> Result<String, ApiError> {
-    authorize(app, &head.headers)?;
-    let queue = match target.queue {
-        Some(name) => name.to_owned(),
-        None => header_text(&head.headers, "x-queue-name")
-            .map(|name| name.into_owned())
-            .ok_or_else(|| ApiError::new(400, 10104, "QueueNotFound: the header X-Queue-Name is missing"))?,
-    };
-    let queue = QueueRef::Name(queue);
-    match (target.operation, &head.method) {
-        (Operation::Message, &Method::POST) => {
-            let payload = message(&head.headers, body).await?;
-            let sent = app.store.call(move |registry| registry.push(&queue, &[payload], None)).await?;
-            to_json(&SendResult::from(sent))
-        }
-        (Operation::Batch, &Method::POST) => {
-            let delay = delay(&head.headers)?;
-            let payloads = batch(body).await?;
-            let sent = app.store.call(move |registry| registry.push(&queue, &payloads, delay)).await?;
-            to_json(&SendResult::from(sent))
-        }
-        (Operation::Metrics, &Method::GET) => {
-            let metrics = app.store.call(move |registry| registry.metrics(&queue)).await?;
-            to_json(&MetricsResult::from(metrics))
-        }
-        _ => Err(ApiError::method_not_allowed()),
-    }
+async fn batch(
+    State(app): State<Arc<App>>,
+    InBinding(queue): InBinding,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Refused> {
+    let delay = delay(&headers)?;
+    let payloads = payloads(read_json(request.into_body(), BATCH_SCHEMA).await?)?;
+    sent(app.store.call(move |registry| registry.push(&queue, &payloads, delay)).await)
 }
 
-async fn message(headers: &HeaderMap, body: &mut Body) -> Result<Payload, ApiError> {
-    let format = header_text(headers, "x-msg-fmt");
-    let delay = delay(headers)?;
-    let body = read_body(body, limits::MESSAGE_BYTES_MAX).await.map_err(ApiError::broken_body)?;
-    payload(format.as_deref(), body, delay)
+async fn metrics(State(app): State<Arc<App>>, InBinding(queue): InBinding) -> Result<Response, Refused> {
+    let metrics = app.store.call(move |registry| registry.metrics(&queue)).await.map_err(ApiError::from)?;
+    answer(&MetricsResult::from(metrics))
 }
 
-async fn batch(body: &mut Body) -> Result<Vec<Payload>, ApiError> {
-    let batch: BatchRequest = read_json(body, BATCH_SCHEMA).await?;
+fn sent(metrics: Result<Metrics, Refusal>) -> Result<Response, Refused> {
+    answer(&SendResult::from(metrics.map_err(ApiError::from)?))
+}
+
+fn answer<T: Serialize>(value: &T) -> Result<Response, Refused> {
+    let json = serde_json::to_string(value).map_err(|error| ApiError::internal(&error))?;
+    Ok(json_response(200, json))
+}
+
+fn payloads(batch: BatchRequest) -> Result<Vec<Payload>, ApiError> {
     if batch.messages.is_empty() {
         return Err(ApiError::schema(BATCH_SCHEMA, "`messages` is empty"));
     }
@@ -190,21 +184,25 @@ fn delay(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
     Ok(Some(Duration::from_secs(seconds)))
 }
 
-fn to_json<T: Serialize>(value: &T) -> Result<String, ApiError> {
-    serde_json::to_string(value).map_err(|error| ApiError::internal(&error))
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Self(error) = self;
+        // A header holds visible ASCII; a text may repeat what a client sent.
+        let cause: String = error.message.chars().filter(|&c| c == ' ' || c.is_ascii_graphic()).take(1_000).collect();
+        let code = error.code.to_string();
+        let headers = [
+            ("content-type", "text/plain"),
+            ("cf-queues-error-code", code.as_str()),
+            ("cf-queues-error-cause", cause.as_str()),
+        ];
+        response(error.status, headers.into_iter().chain(error.retry_after()), error.message.clone())
+    }
 }
 
-/// A refusal that a Worker throws.
-pub(crate) fn refuse(error: &ApiError) -> Response {
-    // A header holds visible ASCII; a text may repeat what a client sent.
-    let cause: String = error.message.chars().filter(|&c| c == ' ' || c.is_ascii_graphic()).take(1_000).collect();
-    let code = error.code.to_string();
-    let headers = [
-        ("content-type", "text/plain"),
-        ("cf-queues-error-code", code.as_str()),
-        ("cf-queues-error-cause", cause.as_str()),
-    ];
-    response(error.status, headers.into_iter().chain(error.retry_after()), error.message.clone())
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Self {
+        Self(error)
+    }
 }
 
 impl From<Metrics> for MetricsResult {
@@ -220,29 +218,5 @@ impl From<Metrics> for MetricsResult {
 impl From<Metrics> for SendResult {
     fn from(metrics: Metrics) -> Self {
         Self { metadata: Metadata { metrics: metrics.into() } }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_of_the_protocol() {
-        let target = |operation, queue| Some(Target { operation, queue });
-        for (path, expected) in [
-            ("/message", target(Operation::Message, None)),
-            ("/batch", target(Operation::Batch, None)),
-            ("/metrics", target(Operation::Metrics, None)),
-            ("/binding/hpc-jobs/batch", target(Operation::Batch, Some("hpc-jobs"))),
-            ("/binding/hpc-jobs/other", None),
-            ("/binding/hpc-jobs", None),
-            ("/binding/a/b/message", None),
-            ("/messages", None),
-            ("/jobs", None),
-            ("", None),
-        ] {
-            assert_eq!(Target::of_path(path), expected, "{path}");
-        }
     }
 }

@@ -1,13 +1,15 @@
 //! Reading request bodies and writing answers.
 
 use std::borrow::Cow;
-use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody as _};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::Response;
+use futures_util::{Stream, StreamExt as _};
 
 /// How long a client may take to send a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,17 +32,15 @@ pub(crate) enum BrokenBody {
 }
 
 /// Reads a body. Of one that is longer than `max` only `max + 1` bytes are returned, and no more are read.
-pub(crate) async fn read_body(body: &mut Body, max: usize) -> Result<Vec<u8>, BrokenBody> {
+pub(crate) async fn read_body(body: Body, max: usize) -> Result<Vec<u8>, BrokenBody> {
     let whole = async {
-        let expected = usize::try_from(body.size_hint().lower()).unwrap_or(max);
-        let mut bytes = Vec::with_capacity(expected.min(max));
-        while let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
-            if let Ok(data) = frame?.into_data() {
-                bytes.extend_from_slice(&data);
-                if bytes.len() > max {
-                    bytes.truncate(max + 1);
-                    break;
-                }
+        let mut body = body.into_data_stream();
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.next().await {
+            bytes.extend_from_slice(&piece?);
+            if bytes.len() > max {
+                bytes.truncate(max + 1);
+                break;
             }
         }
         Ok::<_, BrokenBody>(bytes)
@@ -48,16 +48,34 @@ pub(crate) async fn read_body(body: &mut Body, max: usize) -> Result<Vec<u8>, Br
     tokio::time::timeout(BODY_TIMEOUT, whole).await.map_err(|_| BrokenBody::Timeout)?
 }
 
+/// The body of a request, which its handler reads, and may refuse to: then somebody else sees to its end.
+#[derive(Clone)]
+pub(crate) struct SharedBody(Arc<Mutex<BodyDataStream>>);
+
+impl SharedBody {
+    pub(crate) fn new(body: Body) -> Self {
+        Self(Arc::new(Mutex::new(body.into_data_stream())))
+    }
+}
+
+impl Stream for SharedBody {
+    type Item = Result<Bytes, axum::Error>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        // A reader that panicked has left the body between two pieces.
+        Pin::new(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).poll_next(context)
+    }
+}
+
 /// Reads on to the end of a body that was refused before it was read, and keeps nothing of it: a client that is still
 /// sending when the connection closes may lose the answer. Bounded in size and time.
-pub(crate) async fn discard_rest(body: &mut Body) {
+pub(crate) async fn discard_rest(mut body: SharedBody) {
     let rest = async {
         let mut size = 0;
-        while !body.is_end_stream() && size < DISCARD_BYTES_MAX {
-            match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
-                Some(Ok(frame)) => size += frame.data_ref().map_or(0, |data| data.len()),
-                _ => return,
-            }
+        while size < DISCARD_BYTES_MAX
+            && let Some(Ok(piece)) = body.next().await
+        {
+            size += piece.len();
         }
     };
     // Whether it came to its end or not, the answer goes out.

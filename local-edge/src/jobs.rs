@@ -1,19 +1,31 @@
 //! `POST /jobs`, `POST /jobs/batch`, `GET /health`, and the refusal of everything else: a shell around crate `edge`,
 //! which decides. The Worker is another shell around the same decisions.
 
-use axum::body::Body;
-use axum::http::request::Parts;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
 use axum::response::Response;
+use axum::routing::any;
 use edge::{Decision, Next, Pending, Problem, Route};
 use leased_queue::Refused;
 
+use crate::faults::{Operation, disturbed};
 use crate::http::{header_text, read_body, response};
 use crate::random;
 use crate::server::App;
 use crate::store::{ContentType, Payload, QueueRef, Refusal, Source};
 
+/// The paths where jobs are submitted. For every other one there is [`handle`] as well: what it answers is the edge's
+/// to say.
+pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
+    let submit = disturbed(app, Operation::Jobs, any(handle));
+    Router::new().route("/jobs", submit.clone()).route("/jobs/batch", submit)
+}
+
 /// Answers a request.
-pub(crate) async fn handle(app: &App, head: &Parts, body: &mut Body) -> Response {
+pub(crate) async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
     let header = |name| header_text(&head.headers, name);
     let (content_type, length) = (header("content-type"), header("content-length"));
     let (api_key, idempotency_key) = (header("x-api-key"), header("idempotency-key"));
@@ -37,7 +49,7 @@ pub(crate) async fn handle(app: &App, head: &Parts, body: &mut Body) -> Response
     let decision = admission.admit(&body, now, &mut random::bytes);
     match decision {
         Decision::Answer(answer) => to_response(answer),
-        Decision::Enqueue(pending) => to_response(enqueue(app, pending).await),
+        Decision::Enqueue(pending) => to_response(enqueue(&app, pending).await),
     }
 }
 

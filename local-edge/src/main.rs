@@ -1,54 +1,7 @@
-//! `local-edge`: the edge and the queues on one machine. The decisions of crate `edge` behind an HTTP server, and the
-//! Cloudflare Queues HTTP API, pull consumers included, over SQLite. See `docs/local-edge.md`.
-//!
-//! | module | what it holds |
-//! | --- | --- |
-//! | `config` | every setting; the only place that reads the environment |
-//! | `server` | start, listening, which part answers a path, graceful stop |
-//! | `api` | `/client/v4`: the Cloudflare Queues HTTP API |
-//! | `binding` | `/message`, `/batch`, `/metrics`: what workerd speaks for a queue binding |
-//! | `jobs` | everything else: `POST /jobs`, `GET /health`, as crate `edge` decides |
-//! | `faults` | faults on demand, for tests of the other programs; only with `--faults` |
-//! | `http` | reading bodies and writing answers |
-//! | `store` | one thread that owns all queues; what it answers is on disk |
-//! | `data_dir`, `credentials`, `env_file` | what is on disk besides the queues |
-//!
-//! Invariant: no answer leaves before the facts that it tells of are on disk.
+//! The program `local-edge`. All of it is in the library of the same name, where tests can reach it.
 
-mod api;
-mod binding;
-mod config;
-mod credentials;
-mod data_dir;
-mod env_file;
-mod faults;
-mod http;
-mod jobs;
-mod random;
-mod server;
-mod store;
-
-use clap::Parser as _;
 use program::Exit;
-use std::io::Write as _;
-
-use crate::config::{Cli, Command};
 
 fn main() -> Exit {
-    match start() {
-        Ok(()) => Exit::Ok,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "local-edge: {error:#}");
-            Exit::Unexpected
-        }
-    }
-}
-
-fn start() -> anyhow::Result<()> {
-    // No `.env` is read: this program writes the one that the others read.
-    let cli = Cli::parse();
-    cli.log.init()?;
-    match cli.command {
-        Command::Serve(settings) => server::serve(settings.resolve()?),
-    }
+    local_edge::main()
 }

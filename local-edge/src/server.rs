@@ -6,28 +6,28 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::request::Parts;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::serve::ListenerExt as _;
 use leased_queue::Millis;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use crate::binding::Target;
 use crate::config::{JsonBodies, Settings};
 use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
 use crate::faults::{self, Faults};
+use crate::http::{self, SharedBody};
 use crate::store::{QueueRef, Registry, Store};
-use crate::{api, binding, env_file, http, jobs, store};
+use crate::{api, binding, env_file, jobs, store};
 
 /// How long requests that have begun may take to end after a signal to stop.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -40,7 +40,11 @@ pub(crate) struct App {
     pub(crate) edge: edge::Config,
     pub(crate) json_bodies: JsonBodies,
     /// Only with `--faults`.
-    faults: Option<Arc<Faults>>,
+    pub(crate) faults: Option<Arc<Faults>>,
+    /// Becomes true when the server is to stop: nothing may wait then that can be answered at once.
+    pub(crate) stopping: watch::Receiver<bool>,
+    /// Was it said that a client sends the wrong name of a field?
+    pub(crate) told_of_visibility_timeout: Once,
 }
 
 impl App {
@@ -74,6 +78,7 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
     announce(&settings, address);
 
     let (store, owner, gone) = Store::start(registry)?;
+    let (stop, stopping) = watch::channel(false);
     let app = App {
         store,
         account_id: credentials.account_id,
@@ -81,28 +86,34 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
         edge: edge::Config { api_key: edge::Secret::new(&credentials.api_key) },
         json_bodies: settings.json_bodies,
         faults,
+        stopping,
+        told_of_visibility_timeout: Once::new(),
     };
-    let served = runtime.block_on(run(listener, app, gone));
+    let served = runtime.block_on(run(listener, app, stop, gone));
     // With the runtime go the connections, and with them the last ways to the store, which ends then.
     drop(runtime);
     owner.join()?;
     served
 }
 
-async fn run(listener: TcpListener, app: App, gone: oneshot::Receiver<()>) -> anyhow::Result<()> {
+async fn run(
+    listener: TcpListener,
+    app: App,
+    stop: watch::Sender<bool>,
+    gone: oneshot::Receiver<()>,
+) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let (stop, stopped) = oneshot::channel::<()>();
     let listener = listener.tap_io(|stream| {
         // Answers are small and whole; waiting for more to send would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!("cannot set TCP_NODELAY: {error}");
         }
     });
-    let router = Router::new().fallback(handle).with_state(Arc::new(app));
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
-        // Resolves when `stop` is dropped.
-        let _ = stopped.await;
+    let mut stopping = app.stopping.clone();
+    let server = axum::serve(listener, router(Arc::new(app))).with_graceful_shutdown(async move {
+        // An error is the end of what could have said so.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
     });
     let mut server = pin!(server.into_future());
     tokio::select! {
@@ -112,7 +123,7 @@ async fn run(listener: TcpListener, app: App, gone: oneshot::Receiver<()>) -> an
         _ = terminate.recv() => {}
     }
     tracing::info!("stopping: requests that have begun are answered");
-    drop(stop);
+    stop.send_replace(true);
     match tokio::time::timeout(STOP_GRACE, server).await {
         Ok(ended) => ended.context("the server did not end well"),
         Err(_) => {
@@ -122,30 +133,24 @@ async fn run(listener: TcpListener, app: App, gone: oneshot::Receiver<()>) -> an
     }
 }
 
-async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
-    let begun = Instant::now();
-    let (head, mut body) = request.into_parts();
-    let response = match &app.faults {
-        None => answer(&app, &head, &mut body).await,
-        Some(faults) => faults::around(faults, &app, &head, &mut body).await,
-    };
-    http::discard_rest(&mut body).await;
-    let path = head.uri.path();
-    let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-    tracing::debug!(method = %head.method, path, status = response.status().as_u16(), micros, "answered");
-    response
+/// Which part answers which path.
+fn router(app: Arc<App>) -> Router {
+    let parts = [api::router(&app), binding::router(&app), jobs::router(&app), faults::router(&app)];
+    let all = parts.into_iter().fold(Router::new(), Router::merge);
+    all.fallback(jobs::handle).layer(from_fn(around_all)).with_state(app)
 }
 
-/// Has a request answered by the part that its path belongs to.
-pub(crate) async fn answer(app: &App, head: &Parts, body: &mut Body) -> Response {
-    let path = head.uri.path();
-    if path.starts_with(api::PREFIX) {
-        api::handle(app, head, body).await
-    } else if let Some(target) = Target::of_path(path) {
-        binding::handle(app, target, head, body).await
-    } else {
-        jobs::handle(app, head, body).await
-    }
+/// What is done with every request.
+async fn around_all(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (head, body) = request.into_parts();
+    let body = SharedBody::new(body);
+    let response = next.run(Request::from_parts(head, Body::from_stream(body.clone()))).await;
+    http::discard_rest(body).await;
+    let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+    tracing::debug!(%method, path, status = response.status().as_u16(), micros, "answered");
+    response
 }
 
 /// What the other programs need to know.

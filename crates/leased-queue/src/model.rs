@@ -290,6 +290,14 @@ impl Queue {
         }
     }
 
+    /// When a message can be delivered at the earliest if nothing but time comes: the first one that waits, or the
+    /// first lease that lapses. As of the last operation.
+    pub fn next_ready_at(&self) -> Option<Millis> {
+        let waiting = self.waiting.first().map(|(visible_at, _)| *visible_at);
+        let lapsing = self.leased.first().map(|(lapses_at, _)| lapses_at + millis(self.retry_delay()));
+        waiting.into_iter().chain(lapsing).min()
+    }
+
     /// Lets time pass: messages beyond the retention period go, leased or not, and leases that have expired end, which
     /// is a failed delivery without a word. Every other operation begins with this; the owner of several queues calls
     /// it for all of them, since a message may come from one to another.

@@ -350,3 +350,19 @@ fn settings_out_of_bounds_change_nothing() {
     assert_eq!(queue.set_consumer(Some(consumer)).unwrap_err().code(), 100_127);
     assert_eq!((queue.settings(), queue.consumer()), (&Settings::default(), Some(&Consumer::default())));
 }
+
+#[test]
+fn the_next_time_that_a_message_can_be_delivered_is_told() {
+    let mut queue = queue(Consumer { retry_delay: 5, ..Consumer::default() }, 0);
+    assert_eq!(queue.next_ready_at(), None);
+    queue.push(T0, &[new(1)], seconds(60), &mut Vec::new()).unwrap();
+    assert_eq!(queue.next_ready_at(), Some(T0 + 60_000));
+    queue.push(T0, &[new(2)], None, &mut Vec::new()).unwrap();
+    assert_eq!(queue.next_ready_at(), Some(T0));
+    let lease = pull(&mut queue, T0, 1_000)[0].lease().to_string();
+    assert_eq!(queue.next_ready_at(), Some(T0 + 6_000), "the lease lapses, and then the delay of the consumer passes");
+    assert_eq!(pull(&mut queue, T0 + 5_999, 1_000), []);
+    assert_eq!(seqs(&pull(&mut queue, T0 + 6_000, 1_000)), [2]);
+    assert_eq!(settle(&mut queue, T0 + 6_000, &[&lease], &[]), acked(1));
+    assert_eq!(queue.next_ready_at(), Some(T0 + 60_000));
+}

@@ -1,18 +1,23 @@
 //! Consumers: list, create, get, replace, delete. Only of type `http_pull`: what calls Workers is not here.
 
+use std::sync::Arc;
+
+use axum::extract::State;
 use leased_queue::Consumer;
 use serde::{Deserialize, Serialize};
 
+use super::ApiError;
 use super::envelope::{ResultInfo, Success, Whole};
 use super::queues::{CONTROL_SCHEMA, date};
-use super::{ApiError, Request, is_id};
-use crate::store::{ConsumerView, QueueRef, Refusal};
+use super::request::{InConsumer, InQueue, JsonBody, is_id};
+use crate::server::App;
+use crate::store::{ConsumerView, Refusal};
 
 /// The code for settings that a consumer cannot have.
 const INVALID_CONSUMER: u32 = 100_127;
 
 #[derive(Deserialize)]
-struct ConsumerRequest {
+pub(super) struct ConsumerRequest {
     r#type: String,
     dead_letter_queue: Option<String>,
     settings: Option<SettingsRequest>,
@@ -45,38 +50,46 @@ struct SettingsResult {
     visibility_timeout_ms: u64,
 }
 
-pub(super) async fn list(request: Request<'_>, queue: QueueRef) -> Result<Success, ApiError> {
-    let consumer = request.app.store.call(move |registry| registry.consumer(&queue)).await;
+pub(super) async fn list(State(app): State<Arc<App>>, InQueue(queue): InQueue) -> Result<Success, ApiError> {
+    let consumer = app.store.call(move |registry| registry.consumer(&queue)).await;
     let consumers: Vec<ConsumerResult> =
         consumer.map_err(ApiError::of_control)?.into_iter().map(ConsumerResult::from).collect();
     let count = consumers.len();
     Success::page(consumers, ResultInfo { page: 1, per_page: 100, count, total_count: count, total_pages: 1 })
 }
 
-pub(super) async fn create(request: Request<'_>, queue: QueueRef) -> Result<Success, ApiError> {
-    let store = &request.app.store;
-    let consumer = request.json::<ConsumerRequest>(CONTROL_SCHEMA).await?.consumer()?;
-    answer(store.call(move |registry| registry.create_consumer(&queue, consumer)).await)
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    InQueue(queue): InQueue,
+    JsonBody(request): JsonBody<ConsumerRequest, CONTROL_SCHEMA>,
+) -> Result<Success, ApiError> {
+    let consumer = request.consumer()?;
+    answer(app.store.call(move |registry| registry.create_consumer(&queue, consumer)).await)
 }
 
-pub(super) async fn get(request: Request<'_>, queue: QueueRef, id: &str) -> Result<Success, ApiError> {
-    let consumer = request.app.store.call(move |registry| registry.consumer(&queue)).await;
+pub(super) async fn get(State(app): State<Arc<App>>, InConsumer(queue, id): InConsumer) -> Result<Success, ApiError> {
+    let consumer = app.store.call(move |registry| registry.consumer(&queue)).await;
     let consumer = consumer.map_err(ApiError::of_control)?.filter(|consumer| consumer.id == id);
     answer(consumer.ok_or(Refusal::ConsumerNotFound))
 }
 
-pub(super) async fn replace(request: Request<'_>, queue: QueueRef, id: &str) -> Result<Success, ApiError> {
-    if !is_id(id) {
+pub(super) async fn replace(
+    State(app): State<Arc<App>>,
+    InConsumer(queue, id): InConsumer,
+    JsonBody(request): JsonBody<ConsumerRequest, CONTROL_SCHEMA>,
+) -> Result<Success, ApiError> {
+    if !is_id(&id) {
         return Err(ApiError::from(Refusal::ConsumerNotFound));
     }
-    let (store, id) = (&request.app.store, id.to_owned());
-    let consumer = request.json::<ConsumerRequest>(CONTROL_SCHEMA).await?.consumer()?;
-    answer(store.call(move |registry| registry.put_consumer(&queue, id, consumer)).await)
+    let consumer = request.consumer()?;
+    answer(app.store.call(move |registry| registry.put_consumer(&queue, id, consumer)).await)
 }
 
-pub(super) async fn delete(request: Request<'_>, queue: QueueRef, id: &str) -> Result<Success, ApiError> {
-    let id = id.to_owned();
-    let deleted = request.app.store.call(move |registry| registry.delete_consumer(&queue, &id)).await;
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    InConsumer(queue, id): InConsumer,
+) -> Result<Success, ApiError> {
+    let deleted = app.store.call(move |registry| registry.delete_consumer(&queue, &id)).await;
     deleted.map_err(ApiError::of_control)?;
     Success::done()
 }

@@ -1,6 +1,6 @@
 //! The frame of every answer, and the numbers in requests.
 
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::ApiError;
@@ -50,8 +50,10 @@ impl Success {
         let envelope = Envelope { success: true, errors: [], messages: [], result, result_info };
         serde_json::to_string(&envelope).map(Self).map_err(|error| ApiError::internal(&error))
     }
+}
 
-    pub(super) fn response(self) -> Response {
+impl IntoResponse for Success {
+    fn into_response(self) -> Response {
         json_response(200, self.0)
     }
 }

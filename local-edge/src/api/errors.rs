@@ -1,7 +1,7 @@
 //! Refusals: the one table of HTTP statuses and codes. Codes are the service's; of the statuses it documents few, and
 //! the others are chosen by what HTTP means with them.
 
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use leased_queue::Refused;
 use serde::Serialize;
 use serde_json::error::Category;
@@ -11,6 +11,12 @@ use crate::store::Refusal;
 
 /// When to come again after a 429, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
+
+/// The queue is disabled. Only a fault has this code, and the next one.
+pub(crate) const QUEUE_DISABLED: u32 = 10252;
+
+/// The allowance of the free plan is used up for the day.
+pub(crate) const FREE_TIER_LIMIT_EXCEEDED: u32 = 10253;
 
 /// A request that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +80,7 @@ impl ApiError {
     }
 
     pub(crate) fn request_too_large() -> Self {
-        let max = super::REQUEST_BYTES_MAX;
+        let max = super::request::BYTES_MAX;
         Self::new(413, 10205, format!("BatchSizeOutOfBounds: the request body has more than {max} bytes"))
     }
 
@@ -109,17 +115,19 @@ impl ApiError {
         }
     }
 
-    /// The answer of the API.
-    pub(crate) fn response(&self) -> Response {
+    /// The header that tells when to come again, where that helps.
+    pub(crate) fn retry_after(&self) -> Option<(&'static str, &'static str)> {
+        let helps = self.status == 429 && !matches!(self.code, QUEUE_DISABLED | FREE_TIER_LIMIT_EXCEEDED);
+        helps.then_some(("retry-after", RETRY_AFTER_SECONDS))
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
         let errors = [ErrorBody { code: self.code, message: &self.message }];
         let envelope = Envelope { success: false, errors, messages: [], result: None };
         let body = serde_json::to_string(&envelope).expect("an error holds only a number and a text");
         response(self.status, [("content-type", "application/json")].into_iter().chain(self.retry_after()), body)
-    }
-
-    /// The header that tells when to come again, where that helps.
-    pub(crate) fn retry_after(&self) -> Option<(&'static str, &'static str)> {
-        (self.status == 429).then_some(("retry-after", RETRY_AFTER_SECONDS))
     }
 }
 

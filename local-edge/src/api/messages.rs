@@ -1,8 +1,12 @@
 //! Push, pull, acknowledge, peek, purge, metrics.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use leased_queue::{Metrics, Warning};
@@ -10,10 +14,13 @@ use protocol::Json;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::ApiError;
 use super::envelope::{Success, Whole};
-use super::{ApiError, Request};
+use super::hold::{self, Ask};
+use super::request::{InQueue, JsonBody};
 use crate::config::JsonBodies;
-use crate::store::{ContentType, Payload, PulledMessage, QueueRef, Source};
+use crate::server::App;
+use crate::store::{ContentType, Payload, PulledMessage, Source};
 
 /// The code for a body of another shape than a push takes.
 const PUSH_SCHEMA: u32 = 10207;
@@ -22,7 +29,7 @@ const PUSH_SCHEMA: u32 = 10207;
 const PULL_SCHEMA: u32 = 10026;
 
 #[derive(Deserialize)]
-struct PushRequest {
+pub(super) struct PushRequest {
     #[serde(default, deserialize_with = "given")]
     body: Option<Json>,
     content_type: Option<String>,
@@ -30,13 +37,13 @@ struct PushRequest {
 }
 
 #[derive(Deserialize)]
-struct PushBatchRequest {
+pub(super) struct PushBatchRequest {
     messages: Vec<PushRequest>,
     delay_seconds: Option<Whole>,
 }
 
 #[derive(Deserialize)]
-struct PullRequest {
+pub(super) struct PullRequest {
     batch_size: Option<Whole>,
     visibility_timeout_ms: Option<Whole>,
     /// Not the name of the field, but it stands in some documents.
@@ -44,7 +51,7 @@ struct PullRequest {
 }
 
 #[derive(Deserialize)]
-struct AckRequest {
+pub(super) struct AckRequest {
     acks: Option<Vec<Ack>>,
     retries: Option<Vec<RetryItem>>,
 }
@@ -61,12 +68,12 @@ struct RetryItem {
 }
 
 #[derive(Deserialize)]
-struct PeekRequest {
+pub(super) struct PeekRequest {
     batch_size: Option<Whole>,
 }
 
 #[derive(Deserialize)]
-struct PurgeRequest {
+pub(super) struct PurgeRequest {
     refs: Vec<Reference>,
 }
 
@@ -141,54 +148,76 @@ struct MetricsResult {
     oldest_message_timestamp_ms: i64,
 }
 
-pub(super) async fn push(request: Request<'_>, queue: QueueRef) -> Result<Success, ApiError> {
-    let store = &request.app.store;
-    let payloads = [request.json::<PushRequest>(PUSH_SCHEMA).await?.payload()?];
-    let metrics = store.call(move |registry| registry.push(&queue, &payloads, None)).await?;
+pub(super) async fn push(
+    State(app): State<Arc<App>>,
+    InQueue(queue): InQueue,
+    JsonBody(push): JsonBody<PushRequest, PUSH_SCHEMA>,
+) -> Result<Success, ApiError> {
+    let payloads = [push.payload()?];
+    let metrics = app.store.call(move |registry| registry.push(&queue, &payloads, None)).await?;
     Success::of(PushResult { metadata: metrics.into() })
 }
 
-pub(super) async fn push_batch(request: Request<'_>, queue: QueueRef) -> Result<Success, ApiError> {
-    let store = &request.app.store;
-    let batch: PushBatchRequest = request.json(PUSH_SCHEMA).await?;
+pub(super) async fn push_batch(
+    State(app): State<Arc<App>>,
+    InQueue(queue): InQueue,
+    JsonBody(batch): JsonBody<PushBatchRequest, PUSH_SCHEMA>,
+) -> Result<Success, ApiError> {
     if batch.messages.is_empty() {
         return Err(ApiError::schema(PUSH_SCHEMA, "`messages` is empty"));
     }
     let delay = batch.delay_seconds.map(seconds);
     let payloads: Vec<Payload> = batch.messages.into_iter().map(PushRequest::payload).collect::<Result<_, _>>()?;
-    let metrics = store.call(move |registry| registry.push(&queue, &payloads, delay)).await?;
+    let metrics = app.store.call(move |registry| registry.push(&queue, &payloads, delay)).await?;
     Success::of(PushResult { metadata: metrics.into() })
 }
 
-pub(super) async fn pull(request: Request<'_>, queue: QueueRef) -> Result<Success, ApiError> {
-    let app = request.app;
-    let pull: PullRequest = request.json(PULL_SCHEMA).await?;
+pub(super) async fn pull(
+    State(app): State<Arc<App>>,
+    InQueue(queue): InQueue,
+    headers: HeaderMap,
+    JsonBody(pull): JsonBody<PullRequest, PULL_SCHEMA>,
+) -> Result<Response, ApiError> {
     if pull.visibility_timeout.is_some() {
-        tracing::warn!("a pull holds `visibility_timeout`, which is ignored; the field is `visibility_timeout_ms`");
+        // Once: an old client sends it with every pull.
+        app.told_of_visibility_timeout.call_once(|| {
+            tracing::warn!(
+                "a pull holds `visibility_timeout`, which is ignored, here and in further pulls; the field is `visibility_timeout_ms`"
+            );
+        });
     }
-    let (size, timeout) = (pull.batch_size.map(|size| size.0), pull.visibility_timeout_ms.map(|timeout| timeout.0));
-    let pulled = app.store.call(move |registry| registry.pull(&queue, size, timeout)).await?;
+    let (batch_size, visibility_timeout_ms) =
+        (pull.batch_size.map(|size| size.0), pull.visibility_timeout_ms.map(|timeout| timeout.0));
+    let ask = Ask { queue, batch_size, visibility_timeout_ms };
+    let wait = hold::asked(&headers);
+    let (pulled, held) = hold::pull(&app, ask, wait.unwrap_or_default()).await?;
     let leased = |pulled: PulledMessage| {
         let lease_id = Some(pulled.message.lease().to_string());
         MessageResult { lease_id, ..MessageResult::new(pulled, app.json_bodies) }
     };
-    Success::of(PullResult {
+    let result = PullResult {
         message_backlog_count: pulled.metrics.backlog_count,
         messages: pulled.messages.into_iter().map(leased).collect(),
         metadata: pulled.metrics.into(),
-    })
+    };
+    let mut response = Success::of(result)?.into_response();
+    hold::announce(&mut response, wait.map(|_| held));
+    Ok(response)
 }
 
-pub(super) async fn ack(request: Request<'_>, queue: QueueRef) -> Result<Success, ApiError> {
-    let store = &request.app.store;
-    let AckRequest { acks, retries } = request.json(PULL_SCHEMA).await?;
+pub(super) async fn ack(
+    State(app): State<Arc<App>>,
+    InQueue(queue): InQueue,
+    JsonBody(request): JsonBody<AckRequest, PULL_SCHEMA>,
+) -> Result<Success, ApiError> {
+    let AckRequest { acks, retries } = request;
     let acks: Vec<String> = acks.unwrap_or_default().into_iter().map(|ack| ack.lease_id).collect();
     let retries: Vec<_> = retries
         .unwrap_or_default()
         .into_iter()
         .map(|retry| (retry.lease_id, retry.delay_seconds.map(seconds)))
         .collect();
-    let settled = store.call(move |registry| registry.settle(&queue, &acks, &retries)).await?;
+    let settled = app.store.call(move |registry| registry.settle(&queue, &acks, &retries)).await?;
     Success::of(AckResult {
         ack_count: settled.acked,
         retry_count: settled.retried,
@@ -196,9 +225,11 @@ pub(super) async fn ack(request: Request<'_>, queue: QueueRef) -> Result<Success
     })
 }
 
-pub(super) async fn peek(request: Request<'_>, queue: QueueRef) -> Result<Success, ApiError> {
-    let app = request.app;
-    let peek: PeekRequest = request.json(PULL_SCHEMA).await?;
+pub(super) async fn peek(
+    State(app): State<Arc<App>>,
+    InQueue(queue): InQueue,
+    JsonBody(peek): JsonBody<PeekRequest, PULL_SCHEMA>,
+) -> Result<Success, ApiError> {
     let size = peek.batch_size.map(|size| size.0);
     let messages = app.store.call(move |registry| registry.peek(&queue, size)).await?;
     let seen = |message: PulledMessage| {
@@ -208,16 +239,18 @@ pub(super) async fn peek(request: Request<'_>, queue: QueueRef) -> Result<Succes
     Success::of(PeekResult { messages: messages.into_iter().map(seen).collect() })
 }
 
-pub(super) async fn purge(request: Request<'_>, queue: QueueRef) -> Result<Success, ApiError> {
-    let store = &request.app.store;
-    let purge: PurgeRequest = request.json(PUSH_SCHEMA).await?;
+pub(super) async fn purge(
+    State(app): State<Arc<App>>,
+    InQueue(queue): InQueue,
+    JsonBody(purge): JsonBody<PurgeRequest, PUSH_SCHEMA>,
+) -> Result<Success, ApiError> {
     let references: Vec<String> = purge.refs.into_iter().map(|reference| reference.r#ref).collect();
-    let unknown = store.call(move |registry| registry.purge(&queue, &references)).await?;
+    let unknown = app.store.call(move |registry| registry.purge(&queue, &references)).await?;
     Success::of(PurgeResult { errors: [], warnings: warnings(unknown) })
 }
 
-pub(super) async fn metrics(request: Request<'_>, queue: QueueRef) -> Result<Success, ApiError> {
-    let metrics = request.app.store.call(move |registry| registry.metrics(&queue)).await?;
+pub(super) async fn metrics(State(app): State<Arc<App>>, InQueue(queue): InQueue) -> Result<Success, ApiError> {
+    let metrics = app.store.call(move |registry| registry.metrics(&queue)).await?;
     Success::of(MetricsResult::from(metrics))
 }
 

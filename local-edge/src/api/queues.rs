@@ -1,10 +1,16 @@
 //! Queues: create, list, get, replace, edit, delete; purge of all messages.
 
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use serde::{Deserialize, Serialize};
 
+use super::ApiError;
 use super::consumers::ConsumerResult;
 use super::envelope::{ResultInfo, Success, Whole};
-use super::{ApiError, Request};
+use super::request::{InAccount, InQueue, JsonBody};
+use crate::server::App;
 use crate::store::{QueueRef, QueueView, SettingsPatch, Update};
 
 /// The code for a body of another shape than these operations take.
@@ -14,14 +20,14 @@ pub(super) const CONTROL_SCHEMA: u32 = 10026;
 const PER_PAGE_MAX: usize = 100;
 
 #[derive(Deserialize)]
-struct CreateRequest {
+pub(super) struct CreateRequest {
     queue_name: String,
     settings: Option<SettingsRequest>,
     jurisdiction: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct UpdateRequest {
+pub(super) struct UpdateRequest {
     queue_name: Option<String>,
     settings: Option<SettingsRequest>,
 }
@@ -34,7 +40,7 @@ struct SettingsRequest {
 }
 
 #[derive(Deserialize)]
-struct PurgeRequest {
+pub(super) struct PurgeRequest {
     delete_messages_permanently: bool,
 }
 
@@ -59,18 +65,22 @@ struct PurgeStatus {
     started_at: Option<String>,
 }
 
-pub(super) async fn list(request: Request<'_>) -> Result<Success, ApiError> {
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    _: InAccount,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Success, ApiError> {
+    let Query(query) = query.map_err(|error| ApiError::new(400, CONTROL_SCHEMA, error.body_text()))?;
     let (mut page, mut per_page, mut names) = (1_usize, PER_PAGE_MAX, Vec::new());
-    // No value here has a character that is escaped in a query: numbers, and names of queues.
-    for (name, value) in request.query.split('&').filter_map(|pair| pair.split_once('=')) {
-        match name {
-            "page" => page = number(name, value, usize::MAX)?,
-            "per_page" => per_page = number(name, value, PER_PAGE_MAX)?,
-            "name" => names.push(value.to_owned()),
+    for (name, value) in query {
+        match name.as_str() {
+            "page" => page = number(&name, &value, usize::MAX)?,
+            "per_page" => per_page = number(&name, &value, PER_PAGE_MAX)?,
+            "name" => names.push(value),
             _ => {}
         }
     }
-    let queues = request.app.store.call(move |registry| Ok(registry.queues(&names))).await?;
+    let queues = app.store.call(move |registry| Ok(registry.queues(&names))).await?;
     let total_count = queues.len();
     let first = (page - 1).saturating_mul(per_page);
     let on_page: Vec<QueueResult> = queues.into_iter().skip(first).take(per_page).map(QueueResult::from).collect();
@@ -79,53 +89,65 @@ pub(super) async fn list(request: Request<'_>) -> Result<Success, ApiError> {
     Success::page(on_page, info)
 }
 
-pub(super) async fn create(request: Request<'_>) -> Result<Success, ApiError> {
-    let store = &request.app.store;
-    let CreateRequest { queue_name, settings, jurisdiction } = request.json(CONTROL_SCHEMA).await?;
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    _: InAccount,
+    JsonBody(create): JsonBody<CreateRequest, CONTROL_SCHEMA>,
+) -> Result<Success, ApiError> {
+    let CreateRequest { queue_name, settings, jurisdiction } = create;
     if let Some(jurisdiction) = jurisdiction {
         tracing::warn!("the jurisdiction {jurisdiction:?} of queue {queue_name:?} is ignored: all data stays here");
     }
     let settings = patch(settings).apply(leased_queue::Settings::default());
-    answer(store.call(move |registry| registry.create_queue(queue_name, settings)).await)
+    answer(app.store.call(move |registry| registry.create_queue(queue_name, settings)).await)
 }
 
-pub(super) async fn get(request: Request<'_>, queue: QueueRef) -> Result<Success, ApiError> {
-    answer(request.app.store.call(move |registry| registry.queue(&queue)).await)
+pub(super) async fn get(State(app): State<Arc<App>>, InQueue(queue): InQueue) -> Result<Success, ApiError> {
+    answer(app.store.call(move |registry| registry.queue(&queue)).await)
 }
 
-pub(super) async fn replace(request: Request<'_>, queue: QueueRef) -> Result<Success, ApiError> {
-    update(request, queue, Update::Replace).await
+pub(super) async fn replace(
+    State(app): State<Arc<App>>,
+    InQueue(queue): InQueue,
+    JsonBody(request): JsonBody<UpdateRequest, CONTROL_SCHEMA>,
+) -> Result<Success, ApiError> {
+    update(&app, queue, request, Update::Replace).await
 }
 
-pub(super) async fn edit(request: Request<'_>, queue: QueueRef) -> Result<Success, ApiError> {
-    update(request, queue, Update::Edit).await
+pub(super) async fn edit(
+    State(app): State<Arc<App>>,
+    InQueue(queue): InQueue,
+    JsonBody(request): JsonBody<UpdateRequest, CONTROL_SCHEMA>,
+) -> Result<Success, ApiError> {
+    update(&app, queue, request, Update::Edit).await
 }
 
-async fn update(request: Request<'_>, queue: QueueRef, update: Update) -> Result<Success, ApiError> {
-    let store = &request.app.store;
-    let UpdateRequest { queue_name, settings } = request.json(CONTROL_SCHEMA).await?;
+async fn update(app: &App, queue: QueueRef, request: UpdateRequest, update: Update) -> Result<Success, ApiError> {
+    let UpdateRequest { queue_name, settings } = request;
     let settings = patch(settings);
-    answer(store.call(move |registry| registry.update_queue(&queue, queue_name, settings, update)).await)
+    answer(app.store.call(move |registry| registry.update_queue(&queue, queue_name, settings, update)).await)
 }
 
-pub(super) async fn delete(request: Request<'_>, queue: QueueRef) -> Result<Success, ApiError> {
-    let deleted = request.app.store.call(move |registry| registry.delete_queue(&queue)).await;
+pub(super) async fn delete(State(app): State<Arc<App>>, InQueue(queue): InQueue) -> Result<Success, ApiError> {
+    let deleted = app.store.call(move |registry| registry.delete_queue(&queue)).await;
     deleted.map_err(ApiError::of_control)?;
     Success::done()
 }
 
-pub(super) async fn purge(request: Request<'_>, queue: QueueRef) -> Result<Success, ApiError> {
-    let store = &request.app.store;
-    let purge: PurgeRequest = request.json(CONTROL_SCHEMA).await?;
+pub(super) async fn purge(
+    State(app): State<Arc<App>>,
+    InQueue(queue): InQueue,
+    JsonBody(purge): JsonBody<PurgeRequest, CONTROL_SCHEMA>,
+) -> Result<Success, ApiError> {
     if !purge.delete_messages_permanently {
         return Err(ApiError::schema(CONTROL_SCHEMA, "`delete_messages_permanently` must be true"));
     }
-    answer(store.call(move |registry| registry.purge_all(&queue)).await)
+    answer(app.store.call(move |registry| registry.purge_all(&queue)).await)
 }
 
 /// A purge is complete when it is answered, so every purge that there was has completed.
-pub(super) async fn purge_status(request: Request<'_>, queue: QueueRef) -> Result<Success, ApiError> {
-    let queue = request.app.store.call(move |registry| registry.queue(&queue)).await;
+pub(super) async fn purge_status(State(app): State<Arc<App>>, InQueue(queue): InQueue) -> Result<Success, ApiError> {
+    let queue = app.store.call(move |registry| registry.queue(&queue)).await;
     let purged_at = queue.map_err(ApiError::of_control)?.purged_at;
     Success::of(PurgeStatus { completed: purged_at.map(|_| "true"), started_at: purged_at.map(date) })
 }

@@ -12,7 +12,8 @@ use leased_queue::{Candidates, Millis, Seq};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::plan::{Fault, Kind, Operation, Plan, Rule};
+use super::kind::{Kind, Operation};
+use super::plan::{Fault, Plan, Rule};
 use super::prng::Random;
 
 /// The farthest that the clock is ever wrong, in milliseconds: ten years.
@@ -67,6 +68,8 @@ pub(super) enum Outcome {
     TooManyRequests {
         retry_after_seconds: u64,
     },
+    FreeTierLimitExceeded,
+    QueueDisabled,
     ServerError {
         status: u16,
         done: bool,
@@ -143,6 +146,8 @@ impl Dice {
                 Fault::TooManyRequests { retry_after_seconds } => {
                     Some(Outcome::TooManyRequests { retry_after_seconds })
                 }
+                Fault::FreeTierLimitExceeded => Some(Outcome::FreeTierLimitExceeded),
+                Fault::QueueDisabled => Some(Outcome::QueueDisabled),
                 Fault::ServerError { status, done } => Some(Outcome::ServerError { status, done }),
                 Fault::Paused => Some(Outcome::Paused),
                 Fault::Garbage { done } => Some(Outcome::Garbage { done, choice: random.next() }),

@@ -1,88 +1,76 @@
-//! The hook around every request: what it asks for, what the plan says to that, and the answers that come instead.
+//! The hook around every operation: what the plan says to a request for it, and the answers that come instead.
 //!
 //! Out of scope: faults that happen within the store.
 //! Invariant: an injected refusal is what the service itself, or something in front of it, would answer: the same
 //! status, code and form, so that a client cannot tell the difference.
 
 use std::io;
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::http::request::Parts;
+use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, header};
-use axum::response::Response;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::MethodRouter;
 use edge::Problem;
 use futures_util::stream;
 use leased_queue::Refused;
 
+use super::Faults;
 use super::dice::Outcome;
-use super::plan::Operation;
-use super::{Faults, control};
-use crate::api::{self, ApiError};
-use crate::binding::{self, Target};
+use super::kind::Operation;
+use crate::api::{ApiError, FREE_TIER_LIMIT_EXCEEDED, QUEUE_DISABLED};
+use crate::binding;
 use crate::http::response;
 use crate::jobs;
-use crate::server::{self, App};
+use crate::server::App;
 use crate::store::Refusal;
 
 /// What a proxy in front of a service says when the service does not.
 const PAGE: &str = "<!DOCTYPE html><html><head><title>Something went wrong</title></head><body></body></html>";
+
+/// What the edge says when its queue refuses a job for one of these two.
+const USED_UP: Problem = Problem::QueueFull { retry_after_seconds: 3_600 };
 
 /// Bodies that are no answer of any operation. Not among them: `{}` and `{"success":true}`, which are (every field of
 /// the service's envelope is optional).
 const GARBAGE: [&[u8]; 6] =
     [PAGE.as_bytes(), b"", b"{\"success\":true,\"errors\":[],\"mess", b"\xff\xfe\x00\x80", b"null", b"[]"];
 
-/// Has a request carried out, unless the plan says otherwise.
-pub(crate) async fn around(faults: &Faults, app: &App, head: &Parts, body: &mut Body) -> Response {
-    let path = head.uri.path();
-    if path == control::PATH {
-        return control::answer(faults, app, head, body).await;
+/// Has the plan its say on every request for this operation. Without `--faults` there is no plan, and no hook.
+pub(crate) fn disturbed(
+    app: &Arc<App>,
+    operation: Operation,
+    methods: MethodRouter<Arc<App>>,
+) -> MethodRouter<Arc<App>> {
+    match &app.faults {
+        None => methods,
+        Some(faults) => methods.layer(from_fn_with_state((faults.clone(), operation), around)),
     }
-    let Some(operation) = operation(&head.method, path) else {
-        return server::answer(app, head, body).await;
-    };
+}
+
+/// Has a request carried out, unless the plan says otherwise.
+async fn around(State((faults, operation)): State<(Arc<Faults>, Operation)>, request: Request, next: Next) -> Response {
+    // That is no work.
+    if *request.method() == Method::HEAD {
+        return next.run(request).await;
+    }
     let verdict = faults.request(operation);
     if !verdict.delay.is_zero() {
         tracing::debug!(?operation, delay = ?verdict.delay, "injected: the request waits");
         tokio::time::sleep(verdict.delay).await;
     }
     let Some(outcome) = verdict.outcome else {
-        return server::answer(app, head, body).await;
+        return next.run(request).await;
     };
     tracing::debug!(?operation, ?outcome, "injected");
     if outcome.is_after_all() {
         // What came of it stays here.
-        let unseen = server::answer(app, head, body).await;
+        let unseen = next.run(request).await;
         tracing::debug!(status = unseen.status().as_u16(), "carried out before that");
     }
     instead(operation, outcome)
-}
-
-/// What a request asks for; `None` for what is no work (`GET /health`, unknown paths), and is left alone.
-fn operation(method: &Method, path: &str) -> Option<Operation> {
-    if *method == Method::HEAD {
-        return None;
-    }
-    if let Some(below) = path.strip_prefix(api::PREFIX) {
-        let segments: Vec<&str> = below.trim_end_matches('/').split('/').collect();
-        let ["accounts", _, "queues", rest @ ..] = segments.as_slice() else { return None };
-        return Some(match rest {
-            [] | [_] | [_, "purge"] => Operation::Queues,
-            [_, "metrics"] => Operation::Metrics,
-            [_, "consumers", ..] => Operation::Consumers,
-            [_, "messages"] => Operation::Push,
-            [_, "messages", "batch"] => Operation::PushBatch,
-            [_, "messages", "pull"] => Operation::Pull,
-            [_, "messages", "ack"] => Operation::Ack,
-            [_, "messages", "peek"] => Operation::Peek,
-            [_, "messages", "purge"] => Operation::Purge,
-            _ => return None,
-        });
-    }
-    if Target::of_path(path).is_some() {
-        return Some(Operation::Send);
-    }
-    matches!(path, "/jobs" | "/jobs/batch").then_some(Operation::Jobs)
 }
 
 impl Outcome {
@@ -91,7 +79,11 @@ impl Outcome {
         match self {
             Self::DropResponse => true,
             Self::ServerError { done, .. } | Self::Garbage { done, .. } => done,
-            Self::DropRequest | Self::TooManyRequests { .. } | Self::Paused => false,
+            Self::DropRequest
+            | Self::TooManyRequests { .. }
+            | Self::FreeTierLimitExceeded
+            | Self::QueueDisabled
+            | Self::Paused => false,
         }
     }
 }
@@ -106,6 +98,11 @@ fn instead(operation: Operation, outcome: Outcome) -> Response {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_seconds));
             answer
         }
+        Outcome::FreeTierLimitExceeded => {
+            let error = ApiError::new(429, FREE_TIER_LIMIT_EXCEEDED, "FreeTierLimitExceeded");
+            refusal(operation, error, USED_UP)
+        }
+        Outcome::QueueDisabled => refusal(operation, ApiError::new(429, QUEUE_DISABLED, "QueueDisabled"), USED_UP),
         Outcome::Paused => refusal(operation, Refusal::Queue(Refused::DeliveryPaused).into(), Problem::Internal),
         Outcome::ServerError { status: 500, .. } => {
             let error = ApiError::new(500, 15000, "UnknownInternalError");
@@ -121,8 +118,8 @@ fn instead(operation: Operation, outcome: Outcome) -> Response {
 fn refusal(operation: Operation, error: ApiError, problem: Problem) -> Response {
     match operation {
         Operation::Jobs => jobs::to_response(problem.response()),
-        Operation::Send => binding::refuse(&error),
-        _ => error.response(),
+        Operation::Send => binding::Refused(error).into_response(),
+        _ => error.into_response(),
     }
 }
 
@@ -143,34 +140,6 @@ fn hang_up() -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_ask_for_operations() {
-        const ID: &str = "/client/v4/accounts/a/queues/q";
-        for (path, expected) in [
-            (format!("{ID}/messages/pull"), Some(Operation::Pull)),
-            (format!("{ID}/messages/ack/"), Some(Operation::Ack)),
-            (format!("{ID}/messages"), Some(Operation::Push)),
-            (format!("{ID}/messages/batch"), Some(Operation::PushBatch)),
-            (format!("{ID}/messages/peek"), Some(Operation::Peek)),
-            (format!("{ID}/messages/purge"), Some(Operation::Purge)),
-            (format!("{ID}/metrics"), Some(Operation::Metrics)),
-            (format!("{ID}/consumers/c"), Some(Operation::Consumers)),
-            (format!("{ID}/purge"), Some(Operation::Queues)),
-            ("/client/v4/accounts/a/queues".to_owned(), Some(Operation::Queues)),
-            ("/binding/hpc-jobs/batch".to_owned(), Some(Operation::Send)),
-            ("/message".to_owned(), Some(Operation::Send)),
-            ("/jobs".to_owned(), Some(Operation::Jobs)),
-            ("/jobs/batch".to_owned(), Some(Operation::Jobs)),
-            (format!("{ID}/messages/other"), None),
-            ("/client/v4/user".to_owned(), None),
-            ("/health".to_owned(), None),
-            ("/".to_owned(), None),
-        ] {
-            assert_eq!(operation(&Method::POST, &path), expected, "{path}");
-            assert_eq!(operation(&Method::HEAD, &path), None, "{path}");
-        }
-    }
 
     #[test]
     fn garbage_is_no_envelope() {

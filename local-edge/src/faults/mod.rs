@@ -5,9 +5,10 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | `plan` | the plan, as `PUT /faults` takes it |
+//! | `kind` | what can go wrong, and with which requests |
 //! | `dice` | what the plan comes to, request by request, by its seed |
 //! | `prng` | its numbers |
-//! | `layer` | the hook around every request |
+//! | `layer` | the hook around every operation |
 //! | `control` | `/faults`: set a plan, look at the counts, take it away |
 //!
 //! The hook in the store is at the transaction ([`Faults::clock_offset`], [`Faults::fills_disk`]) and at the pull
@@ -18,6 +19,7 @@
 
 mod control;
 mod dice;
+mod kind;
 mod layer;
 mod plan;
 mod prng;
@@ -27,9 +29,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use leased_queue::{Candidates, Millis, Seq};
 
 use dice::{Dice, Verdict};
-use plan::{Operation, Plan};
+use plan::Plan;
 
-pub(crate) use layer::around;
+pub(crate) use control::router;
+pub(crate) use kind::Operation;
+pub(crate) use layer::disturbed;
 
 /// The plan in force, shared by the threads of HTTP and of the store.
 pub(crate) struct Faults(Mutex<Dice>);

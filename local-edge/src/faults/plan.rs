@@ -1,10 +1,11 @@
 //! A plan of faults: reading it, and saying what is wrong with it. What comes of it, request by request, is in `dice`.
 
-use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use super::kind::{Kind, Operation};
 
 /// The most rules of one plan.
 const RULES_MAX: usize = 100;
@@ -17,62 +18,6 @@ const JUMP_MS_MAX: i64 = 31_536_000_000;
 
 /// The longest time that a 429 names, in seconds: a day.
 const RETRY_AFTER_SECONDS_MAX: u64 = 86_400;
-
-/// What can go wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
-    /// The connection closes, and nothing was done.
-    DropRequest,
-    /// It is done, and the connection closes without an answer.
-    DropResponse,
-    /// It takes time.
-    Delay,
-    /// 429.
-    TooManyRequests,
-    /// 500 to 599.
-    ServerError,
-    /// 409: the delivery is paused.
-    Paused,
-    /// 200, with a body that is no answer.
-    Garbage,
-    /// A leased message is delivered again before its lease has lapsed.
-    DuplicateDelivery,
-    /// Messages come in another order.
-    Reorder,
-    /// The server's clock is wrong by so much more.
-    ClockJump,
-    /// A transaction finds the disk full.
-    DiskFull,
-}
-
-/// What a request asks for, as far as faults tell requests apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Operation {
-    /// Pull messages.
-    Pull,
-    /// Acknowledge messages and give them back.
-    Ack,
-    /// Push one message.
-    Push,
-    /// Push several messages.
-    PushBatch,
-    /// Look at messages.
-    Peek,
-    /// Remove messages that were looked at.
-    Purge,
-    /// The metrics of a queue.
-    Metrics,
-    /// Anything about queues themselves.
-    Queues,
-    /// Anything about consumers.
-    Consumers,
-    /// Anything that a Worker's queue binding asks for.
-    Send,
-    /// Submit jobs.
-    Jobs,
-}
 
 /// A plan, checked.
 #[derive(Debug)]
@@ -102,6 +47,8 @@ pub(super) enum Fault {
     DropResponse,
     Delay(Duration),
     TooManyRequests { retry_after_seconds: u64 },
+    FreeTierLimitExceeded,
+    QueueDisabled,
     ServerError { status: u16, done: bool },
     Paused,
     Garbage { done: bool },
@@ -153,64 +100,6 @@ struct RuleText {
     done: Option<bool>,
 }
 
-impl Kind {
-    pub(super) const ALL: [Self; 11] = [
-        Self::DropRequest,
-        Self::DropResponse,
-        Self::Delay,
-        Self::TooManyRequests,
-        Self::ServerError,
-        Self::Paused,
-        Self::Garbage,
-        Self::DuplicateDelivery,
-        Self::Reorder,
-        Self::ClockJump,
-        Self::DiskFull,
-    ];
-
-    /// As it stands in plans and counts.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::DropRequest => "drop_request",
-            Self::DropResponse => "drop_response",
-            Self::Delay => "delay",
-            Self::TooManyRequests => "too_many_requests",
-            Self::ServerError => "server_error",
-            Self::Paused => "paused",
-            Self::Garbage => "garbage",
-            Self::DuplicateDelivery => "duplicate_delivery",
-            Self::Reorder => "reorder",
-            Self::ClockJump => "clock_jump",
-            Self::DiskFull => "disk_full",
-        }
-    }
-
-    /// The fields that go with it, besides `probability` and `count`, which go with all.
-    fn fields(self) -> &'static [&'static str] {
-        match self {
-            Self::DropRequest | Self::DropResponse | Self::Paused | Self::DuplicateDelivery | Self::Reorder => {
-                &["operations"]
-            }
-            Self::Delay | Self::ClockJump => &["operations", "milliseconds"],
-            Self::TooManyRequests => &["operations", "retry_after_seconds"],
-            Self::ServerError => &["operations", "status", "done"],
-            Self::Garbage => &["operations", "done"],
-            Self::DiskFull => &[],
-        }
-    }
-
-    /// Can only a pull have it?
-    fn is_of_pulls(self) -> bool {
-        matches!(self, Self::Paused | Self::DuplicateDelivery | Self::Reorder)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 impl Fault {
     pub(super) fn kind(self) -> Kind {
         match self {
@@ -218,6 +107,8 @@ impl Fault {
             Self::DropResponse => Kind::DropResponse,
             Self::Delay(_) => Kind::Delay,
             Self::TooManyRequests { .. } => Kind::TooManyRequests,
+            Self::FreeTierLimitExceeded => Kind::FreeTierLimitExceeded,
+            Self::QueueDisabled => Kind::QueueDisabled,
             Self::ServerError { .. } => Kind::ServerError,
             Self::Paused => Kind::Paused,
             Self::Garbage { .. } => Kind::Garbage,
@@ -276,6 +167,8 @@ impl RuleText {
             Kind::DropResponse => Fault::DropResponse,
             Kind::Delay => Fault::Delay(Duration::from_millis(self.milliseconds(0, DELAY_MS_MAX)?.unsigned_abs())),
             Kind::TooManyRequests => Fault::TooManyRequests { retry_after_seconds: self.retry_after()? },
+            Kind::FreeTierLimitExceeded => Fault::FreeTierLimitExceeded,
+            Kind::QueueDisabled => Fault::QueueDisabled,
             Kind::ServerError => Fault::ServerError { status: self.status()?, done },
             Kind::Paused => Fault::Paused,
             Kind::Garbage => Fault::Garbage { done },
@@ -336,13 +229,6 @@ mod tests {
     }
 
     #[test]
-    fn names_are_the_same_in_plans_and_counts() {
-        for kind in Kind::ALL {
-            assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{kind}\""));
-        }
-    }
-
-    #[test]
     fn a_rule_has_defaults() {
         let of = |fault, operations| Rule { fault, operations, probability: 1.0, count: None };
         let pulls = Some(vec![Operation::Pull]);
@@ -350,6 +236,8 @@ mod tests {
             (r#"{"fault": "drop_request"}"#, of(Fault::DropRequest, None)),
             (r#"{"fault": "delay", "milliseconds": 5}"#, of(Fault::Delay(Duration::from_millis(5)), None)),
             (r#"{"fault": "too_many_requests"}"#, of(Fault::TooManyRequests { retry_after_seconds: 1 }, None)),
+            (r#"{"fault": "free_tier_limit_exceeded"}"#, of(Fault::FreeTierLimitExceeded, None)),
+            (r#"{"fault": "queue_disabled"}"#, of(Fault::QueueDisabled, None)),
             (r#"{"fault": "server_error"}"#, of(Fault::ServerError { status: 500, done: false }, None)),
             (r#"{"fault": "garbage", "done": true}"#, of(Fault::Garbage { done: true }, None)),
             (r#"{"fault": "paused"}"#, of(Fault::Paused, pulls.clone())),

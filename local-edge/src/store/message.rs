@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use leased_queue::{Message, Metrics};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use tokio::sync::watch;
 
 /// What a body is, as its producer said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,4 +103,16 @@ pub(crate) struct PulledMessage {
 pub(crate) struct Pulled {
     pub(crate) messages: Vec<PulledMessage>,
     pub(crate) metrics: Metrics,
+    /// What can be waited for, where there is no message.
+    pub(crate) next: Option<Arrival>,
+}
+
+/// The next message of a queue that had none to give.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    /// Sees every change that can make a message ready, from the very pull on. Closed when the queue is deleted, or
+    /// read from the disk again.
+    pub(crate) changed: watch::Receiver<()>,
+    /// When time alone can make one ready.
+    pub(crate) after: Option<Duration>,
 }

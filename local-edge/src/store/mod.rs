@@ -22,7 +22,7 @@ use anyhow::Context as _;
 use leased_queue::Millis;
 use tokio::sync::oneshot;
 
-pub(crate) use message::{ContentType, Payload, PulledMessage, Source};
+pub(crate) use message::{Arrival, ContentType, Payload, Pulled, PulledMessage, Source};
 pub(crate) use refusal::{Failure, Refusal};
 pub(crate) use registry::{ConsumerView, QueueRef, QueueView, Registry, SettingsPatch, Update};
 

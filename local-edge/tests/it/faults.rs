@@ -191,6 +191,24 @@ async fn too_many_requests_say_when_to_come_again_in_each_clients_form() {
 }
 
 #[tokio::test]
+async fn an_allowance_that_is_used_up_and_a_queue_that_is_disabled_have_their_own_codes() {
+    let server = start().await;
+    let queue = server.setting("CF_JOBS_QUEUE_ID");
+    for (fault, code) in [("free_tier_limit_exceeded", 10_253), ("queue_disabled", 10_252)] {
+        set(&server, json!([{"fault": fault, "count": 3}])).await;
+        let pulled = pull(&server, queue).await;
+        assert_eq!((pulled.status, pulled.code()), (429, code));
+        let bound = send(sent(&server, "hpc-jobs")).await;
+        assert_eq!((bound.status, bound.header("cf-queues-error-code")), (429, Some(code.to_string().as_str())));
+        for answer in [&pulled, &bound] {
+            assert_eq!(answer.header("retry-after"), None, "to come again soon is of no use: {answer:?}");
+        }
+        assert_eq!(send(job(&server)).await.status, 429);
+        assert_eq!((backlog(&server, queue).await, injected(&server, fault).await), (0, 3));
+    }
+}
+
+#[tokio::test]
 async fn server_errors_come_from_the_service_or_from_what_stands_before_it() {
     let server = start().await;
     let queue = server.setting("CF_JOBS_QUEUE_ID");

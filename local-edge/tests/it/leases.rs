@@ -77,12 +77,14 @@ async fn a_message_that_fails_for_the_last_time_goes_to_the_dead_letter_queue() 
 }
 
 #[tokio::test]
-async fn the_wrong_name_of_the_visibility_timeout_is_ignored_and_logged() {
+async fn the_wrong_name_of_the_visibility_timeout_is_ignored_and_logged_once() {
     let server = Server::start().await;
     let queue = server.queue("names", json!({"settings": {"visibility_timeout_ms": 300}})).await;
     server.post(&format!("/{queue}/messages"), json!({"body": 1})).await;
     server.pull_one(&queue, json!({"visibility_timeout": 43_200_000})).await;
-    assert!(server.log().contains("the field is `visibility_timeout_ms`"), "{}", server.log());
+    server.pull(&queue, json!({"visibility_timeout": 43_200_000})).await;
+    let told = server.log().matches("the field is `visibility_timeout_ms`").count();
+    assert_eq!(told, 1, "an old client sends it with every pull: {}", server.log());
     let again = server.pull_one(&queue, json!({})).await;
     assert_eq!(again["attempts"], 2, "the consumer's timeout was taken");
 }

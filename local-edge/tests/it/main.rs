@@ -5,6 +5,7 @@ mod contract;
 mod durability;
 mod errors;
 mod faults;
+mod hold;
 mod jobs;
 mod leases;
 mod server;

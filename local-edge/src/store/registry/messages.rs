@@ -6,7 +6,8 @@ use leased_queue::{Candidates, Message, MessageId, Metrics, NewMessage, Retry, S
 
 use super::{QueueRef, QueueView, Registry};
 use crate::random;
-use crate::store::message::{Payload, Pulled, PulledMessage};
+use crate::store::database::QueueNo;
+use crate::store::message::{Arrival, Payload, Pulled, PulledMessage};
 use crate::store::refusal::Failure;
 
 impl Registry {
@@ -55,7 +56,14 @@ impl Registry {
         };
         let metrics = model.metrics();
         self.record(no, facts, &[])?;
-        Ok(Pulled { messages: self.with_bodies(messages)?, metrics })
+        let next = messages.is_empty().then(|| self.next_arrival(no));
+        Ok(Pulled { messages: self.with_bodies(messages)?, metrics, next })
+    }
+
+    fn next_arrival(&self, no: QueueNo) -> Arrival {
+        let entry = self.entry(no);
+        let after = entry.model.next_ready_at().map(|at| u64::try_from(at - self.now).unwrap_or_default());
+        Arrival { changed: entry.arrivals.subscribe(), after: after.map(Duration::from_millis) }
     }
 
     /// Looks at messages.

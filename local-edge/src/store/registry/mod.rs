@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use leased_queue::{Consumer, Fact, Millis, Queue, Removal, Seq, Settings};
+use tokio::sync::watch;
 
 use super::database::{ConsumerRow, Database, QueueNo, QueueRow};
 use super::message::Payload;
@@ -97,6 +98,8 @@ struct Entry {
     purged_at: Option<Millis>,
     consumer: Option<(String, Millis)>,
     model: Queue,
+    /// Told of every message that may be ready to be delivered now, or will be earlier than was known.
+    arrivals: watch::Sender<()>,
 }
 
 impl Registry {
@@ -197,6 +200,7 @@ impl Registry {
                 purged_at: row.purged_at,
                 consumer,
                 model,
+                arrivals: watch::Sender::default(),
             };
             self.queues.insert(row.no, entry);
         }
@@ -219,6 +223,14 @@ impl Registry {
     /// Stores facts of a queue; `payloads` are those of the messages that were added, in order.
     fn record(&mut self, queue: QueueNo, facts: Vec<Fact>, payloads: &[Payload]) -> rusqlite::Result<()> {
         let mut payloads = payloads.iter();
+        let arrive = |fact: &Fact| match fact {
+            Fact::Added(_) => true,
+            Fact::Changed(message) => !message.leased,
+            Fact::Removed(..) | Fact::DeadLettered(..) | Fact::Cleared => false,
+        };
+        if facts.iter().any(arrive) {
+            self.ring(queue);
+        }
         for fact in facts {
             match fact {
                 Fact::Added(message) => {
@@ -245,11 +257,18 @@ impl Registry {
                             self.database.move_to(to, message.seq, &there)?;
                         }
                     }
+                    self.ring(to);
                 }
                 Fact::Cleared => self.database.clear(queue)?,
             }
         }
         Ok(())
+    }
+
+    /// Wakes the pulls that wait for messages of a queue. They come back to this thread, so they see what the present
+    /// transaction has stored, or that it has failed.
+    fn ring(&self, queue: QueueNo) {
+        self.entry(queue).arrivals.send_replace(());
     }
 
     /// The queue of this name, which is made when it is not there, as the service does for dead letter queues.
@@ -273,6 +292,7 @@ impl Registry {
             purged_at: None,
             consumer: None,
             model: Queue::new(settings, None),
+            arrivals: watch::Sender::default(),
         };
         self.queues.insert(no, entry);
         self.store(no)?;
