@@ -139,7 +139,7 @@ impl Daemon {
             match output {
                 Output::Commit(facts) => *commit = Some(Box::pin(self.store.commit(facts, clock.wall()))),
                 Output::Perform(Effect::Claim { job_id, last_attempt, rerunnable }) => {
-                    let message = driver.lifecycle().message(&job_id);
+                    let message = driver.lifecycle().message(&job_id).cloned();
                     claims.push(Claim { job_id, message, last_attempt, rerunnable });
                 }
                 Output::Perform(Effect::Exit) => {
@@ -247,8 +247,8 @@ impl Daemon {
     }
 
     fn start(&self, run: Run, lifecycle: &Lifecycle) {
-        if let Some(job) = lifecycle.message(&run.job_id) {
-            return begin(&self.node, &*self.executor, &job, &run);
+        if let Some(job) = lifecycle.brief(&run.job_id) {
+            return begin(&self.node, &*self.executor, job, &run);
         }
         let (node, store, executor) = (self.node.clone(), self.store.clone(), self.executor.clone());
         let events = self.events.clone();
@@ -261,7 +261,7 @@ impl Daemon {
     }
 
     fn conclude(&self, run: Run, ending: Ending, may_retry: bool, lifecycle: &Lifecycle) {
-        let (node, store, known) = (self.node.clone(), self.store.clone(), lifecycle.message(&run.job_id));
+        let (node, store, known) = (self.node.clone(), self.store.clone(), lifecycle.brief(&run.job_id).cloned());
         self.spawn_fallible(async move {
             let job = match known {
                 Some(job) => job,

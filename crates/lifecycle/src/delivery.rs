@@ -59,7 +59,7 @@ impl Lifecycle {
     pub(crate) fn recalled(&mut self, answers: Vec<(JobId, bool)>, step: &mut Step) {
         for (job_id, finished) in answers {
             let Some(job) = self.jobs.get(&job_id).filter(|job| matches!(job.state, State::Asked)) else { continue };
-            let message = self.jobs.message(&job_id);
+            let message = self.jobs.message(&job_id).cloned();
             if finished {
                 let leases = self.jobs.remove(&job_id);
                 self.settler.acknowledge(leases.into_iter().map(|lease| lease.id));
@@ -76,7 +76,7 @@ impl Lifecycle {
                     lease: lease.clone(),
                 });
                 self.jobs.set(&job_id, State::Waiting(self.now));
-                self.jobs.keep_message(&job_id, Some(message));
+                self.jobs.keep_message(&job_id);
             } else {
                 // The answer took longer than the lease: it is delivered again, to us or to another.
                 self.jobs.remove(&job_id);

@@ -6,8 +6,8 @@ use protocol::JobId;
 
 use crate::{Attempt, EndReason, Ending, Problem, Run};
 
-/// Everything that the daemon can be told to do. Where an effect names a job, [`crate::Lifecycle::message`] may know
-/// its message.
+/// Everything that the daemon can be told to do. Where an effect names a job, [`crate::Lifecycle`] may know its
+/// message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Look whether the node has all that a job needs.

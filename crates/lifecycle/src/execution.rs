@@ -1,7 +1,6 @@
 //! Claims, runs, and the executor that holds them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::JobId;
@@ -67,9 +66,7 @@ impl Lifecycle {
                     job.launched = Some(attempt);
                     job.claims_failed = 0;
                 }
-                // Its input is in the job directory by now, and may be large.
-                let message = self.jobs.message(job_id).map(|message| Arc::new(message.without_input()));
-                self.jobs.keep_message(job_id, message);
+                self.jobs.drop_input(job_id);
                 step.facts.push(Fact::Launching(job_id.clone(), attempt));
                 self.jobs.set(job_id, State::Ready);
             }

@@ -191,10 +191,15 @@ impl Lifecycle {
         self.jobs.get(job_id).map(|job| job.state.phase())
     }
 
-    /// The message of a job that is held, if it came in this life of the daemon and there was room for it; without its
-    /// input once that is in the job directory. Else the store has it.
-    pub fn message(&self, job_id: &JobId) -> Option<Arc<JobMessage>> {
+    /// The message of a job that is held, if it came in this life of the daemon, there was room for it, and it was not
+    /// claimed yet. Else the store has it.
+    pub fn message(&self, job_id: &JobId) -> Option<&Arc<JobMessage>> {
         self.jobs.message(job_id)
+    }
+
+    /// The same, without its input once that is in the job directory.
+    pub fn brief(&self, job_id: &JobId) -> Option<&Arc<JobMessage>> {
+        self.jobs.brief(job_id)
     }
 
     /// What is wrong with the node or its executor, while something is.

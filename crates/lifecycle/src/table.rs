@@ -31,11 +31,21 @@ pub(crate) struct Job {
     pub(crate) leases: Vec<Lease>,
     /// How often its message was delivered, to us or to anybody, where that is known. It is not remembered.
     pub(crate) deliveries: Option<u64>,
-    message: Option<Arc<JobMessage>>,
+    message: Kept,
     /// When its message was sent, where that is known.
     pub(crate) sent: Option<Duration>,
     /// How often in a row its directory could not be claimed.
     pub(crate) claims_failed: u32,
+}
+
+/// What is kept of a message in memory.
+#[derive(Debug, Default, Clone)]
+enum Kept {
+    #[default]
+    Nothing,
+    Whole(Arc<JobMessage>),
+    /// Its input is in the job directory.
+    WithoutInput(Arc<JobMessage>),
 }
 
 /// What a job does.
@@ -135,7 +145,8 @@ impl Jobs {
         self.next_no += 1;
         self.note(&job_id, None, Some(job.state.phase()));
         let NewJob { state, since, attempt, terms, failures, deliveries, message, sent } = job;
-        self.messages_bytes += message.as_deref().map_or(0, bytes_of);
+        let message = message.map_or(Kept::Nothing, Kept::Whole);
+        self.messages_bytes += message.bytes();
         let job = Job {
             no,
             state: State::Claiming,
@@ -168,24 +179,45 @@ impl Jobs {
         let leases = self.take_leases(job_id);
         let from = self.leave(job_id);
         self.note(job_id, from, None);
-        self.keep_message(job_id, None);
+        self.keep(job_id, Kept::Nothing);
         self.map.remove(job_id);
         leases
     }
 
-    /// The message of a job, if it is in memory.
-    pub(crate) fn message(&self, job_id: &JobId) -> Option<Arc<JobMessage>> {
-        self.map.get(job_id)?.message.clone()
+    /// The whole message of a job, if it is in memory.
+    pub(crate) fn message(&self, job_id: &JobId) -> Option<&Arc<JobMessage>> {
+        match &self.map.get(job_id)?.message {
+            Kept::Whole(message) => Some(message),
+            Kept::WithoutInput(_) | Kept::Nothing => None,
+        }
     }
 
-    /// Keeps the message of a job in memory, if there is room, in place of what was kept of it. Of a job that is asked
-    /// after it is kept in any case.
-    pub(crate) fn keep_message(&mut self, job_id: &JobId, message: Option<Arc<JobMessage>>) {
+    /// The message of a job, with or without its input, if it is in memory.
+    pub(crate) fn brief(&self, job_id: &JobId) -> Option<&Arc<JobMessage>> {
+        match &self.map.get(job_id)?.message {
+            Kept::Whole(message) | Kept::WithoutInput(message) => Some(message),
+            Kept::Nothing => None,
+        }
+    }
+
+    /// A job is ours: its message stays in memory if there is room. Until then it is kept in any case.
+    pub(crate) fn keep_message(&mut self, job_id: &JobId) {
+        if self.messages_bytes > MESSAGES_BYTES_MAX {
+            self.keep(job_id, Kept::Nothing);
+        }
+    }
+
+    /// The input of a job is in its directory, and may be large.
+    pub(crate) fn drop_input(&mut self, job_id: &JobId) {
+        let brief = self.brief(job_id).map(|message| Kept::WithoutInput(Arc::new(message.without_input())));
+        self.keep(job_id, brief.unwrap_or_default());
+    }
+
+    fn keep(&mut self, job_id: &JobId, message: Kept) {
         let Some(job) = self.map.get_mut(job_id) else { return };
-        self.messages_bytes -= job.message.as_deref().map_or(0, bytes_of);
-        let room = MESSAGES_BYTES_MAX.saturating_sub(self.messages_bytes);
-        job.message = message.filter(|message| bytes_of(message) <= room);
-        self.messages_bytes += job.message.as_deref().map_or(0, bytes_of);
+        self.messages_bytes -= job.message.bytes();
+        self.messages_bytes += message.bytes();
+        job.message = message;
     }
 
     fn leave(&mut self, job_id: &JobId) -> Option<Phase> {
@@ -342,7 +374,7 @@ impl Jobs {
                 }
             }
         }
-        let kept = self.map.values().filter_map(|job| job.message.as_deref()).map(bytes_of).sum::<usize>();
+        let kept = self.map.values().map(|job| job.message.bytes()).sum::<usize>();
         if kept != self.messages_bytes {
             return Err(format!("{kept} bytes of messages are in memory, and {} are counted", self.messages_bytes));
         }
@@ -375,8 +407,11 @@ impl NewJob {
     }
 }
 
-/// What a message takes in memory, about: all of it that can be long.
-fn bytes_of(message: &JobMessage) -> usize {
-    let metadata = message.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len());
-    size_of::<JobMessage>() + message.task.len() + message.input.as_str().len() + metadata
+impl Kept {
+    /// What it takes in memory, about: all of it that can be long.
+    fn bytes(&self) -> usize {
+        let (Self::Whole(message) | Self::WithoutInput(message)) = self else { return 0 };
+        let metadata = message.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len());
+        size_of::<JobMessage>() + message.task.len() + message.input.as_str().len() + metadata
+    }
 }

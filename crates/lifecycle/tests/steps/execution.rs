@@ -191,3 +191,33 @@ fn a_run_that_was_told_to_the_keeper_after_it_was_asked_is_not_begun_twice() {
     assert_eq!(daemon.tick(60 * SECOND), [Effect::Observe, acks(&["L1"])]);
     assert_eq!(daemon.step(observed(&[])).effects, [Effect::Start(run("a", 1))]);
 }
+
+#[test]
+fn a_claim_is_made_with_the_input_and_what_follows_without_it() {
+    let mut daemon = Daemon::pulling(slots(1));
+    let body = r#"{"v":1,"job_id":"a","task":"echo","input":[1],"retries":1}"#.to_owned();
+    daemon.accept(Delivery { body, ..job("a", "L1") });
+    let input =
+        |message: Option<&std::sync::Arc<protocol::JobMessage>>| message.map(|job| job.input.as_str().to_owned());
+    assert_eq!(input(daemon.state.message(&id("a"))), Some("[1]".to_owned()));
+    daemon.step(claimed("a", 1));
+    assert_eq!(input(daemon.state.message(&id("a"))), None);
+    assert_eq!(input(daemon.state.brief(&id("a"))), Some("null".to_owned()));
+    daemon.step(ended("a", 1));
+    daemon.step(Event::Concluded(run("a", 1), Concluded::TaskFailed));
+    assert_eq!(daemon.phase("a"), Some(Phase::Claiming));
+    assert_eq!(input(daemon.state.message(&id("a"))), None, "the next claim needs the input, which the store has");
+}
+
+#[test]
+fn messages_in_memory_are_bounded() {
+    let mut daemon = Daemon::pulling(slots(100));
+    for number in 0..100 {
+        let name = format!("job{number}");
+        let input = format!(r#""input":"{}""#, "x".repeat(100_000));
+        let body = format!(r#"{{"v":1,"job_id":"{name}","task":"echo",{input}}}"#);
+        daemon.accept(Delivery { body, ..job(&name, &name) });
+    }
+    let kept = (0..100).filter(|number| daemon.state.message(&id(&format!("job{number}"))).is_some()).count();
+    assert!((80..90).contains(&kept), "8 MiB hold {kept} messages of 100 KB");
+}
