@@ -75,10 +75,16 @@ impl Executor for Here {
 /// What the keeper says, as an event.
 fn heard(said: Said) -> Event {
     match said {
-        Said::Ended(run, finished) => Event::RunEnded(run, Box::new(seen(finished))),
+        Said::Ended(run, finished) => match seen(finished) {
+            Ok(finished) => Event::RunEnded(run, Box::new(finished)),
+            Err(what) => Event::RunCutOff(run, what),
+        },
         Said::Runs { alive, ended, cut_off, complete } => {
             let alive = alive.into_iter().map(|run| (run, Sighting::Alive));
-            let ended = ended.into_iter().map(|(run, end)| (run, Sighting::Ended(Box::new(seen(end)))));
+            let ended = ended.into_iter().map(|(run, finished)| match seen(finished) {
+                Ok(finished) => (run, Sighting::Ended(Box::new(finished))),
+                Err(what) => (run, Sighting::CutOff(what)),
+            });
             let cut_off = cut_off.into_iter().map(|(run, what)| (run, Sighting::CutOff(what)));
             Event::Observed(Observation { runs: alive.chain(ended).chain(cut_off).collect(), complete })
         }
@@ -86,8 +92,8 @@ fn heard(said: Said) -> Event {
     }
 }
 
-/// The end of a run as the keeper tells it, in the words of all executors.
-fn seen(finished: Finished) -> lifecycle::Finished {
+/// The end of a run as the keeper tells it, in the words of all executors; or what is known where nobody saw it.
+fn seen(finished: Finished) -> Result<lifecycle::Finished, String> {
     let Finished { ended, stderr_tail, started_at_ms, finished_at_ms, runtime } = finished;
     let end = match ended {
         Ended::Exit(code) => RunEnd::Exit(code),
@@ -95,6 +101,7 @@ fn seen(finished: Finished) -> lifecycle::Finished {
         Ended::TimeLimit => RunEnd::TimeLimit,
         Ended::Stopped => RunEnd::EndedBy(EndReason::Unsaid),
         Ended::NotStarted(why) => RunEnd::NotStarted(why),
+        Ended::CutOff(what) => return Err(what),
     };
-    lifecycle::Finished { end, stderr_tail, started_at_ms, finished_at_ms, runtime }
+    Ok(lifecycle::Finished { end, stderr_tail, started_at_ms, finished_at_ms, runtime })
 }

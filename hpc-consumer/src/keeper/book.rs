@@ -1,10 +1,16 @@
 //! What the keeper knows of runs, and the lines from which it can be made again.
+//!
+//! A line that cannot be read loses only itself, and that something is missing is known from then on. A line of a kind
+//! that is not known loses nothing: the version is raised where a reader that passes over it would do harm. The lines
+//! of every version are kept in `tests/compat/keeper`.
 
 use std::collections::BTreeMap;
 
 use anyhow::bail;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use super::finished;
 use super::folder::Origin;
 use super::messages::Runs;
 use crate::run::{Finished, FirstProcess, Leftover};
@@ -31,13 +37,41 @@ pub(super) enum Line {
         first: FirstProcess,
     },
     /// It is over.
-    End { run: String, finished: Finished },
+    End {
+        run: String,
+        #[serde(with = "finished")]
+        finished: Finished,
+    },
     /// It is gone, and nobody saw how it ended.
     CutOff { run: String, what: String },
     /// Runs that nobody will ask for any more.
     Forget { runs: Vec<String> },
     /// Is every run known that was ever begun and not forgotten?
     Complete { complete: bool },
+}
+
+/// The names of all kinds of lines.
+const KINDS: [&str; 7] = ["keeper", "begin", "began", "end", "cut_off", "forget", "complete"];
+
+/// What stands in a line that is no [`Line`].
+enum Unread {
+    /// It is of a version that is to be refused.
+    Newer(u32),
+    /// It is of a kind that came later.
+    Later,
+    Damaged,
+}
+
+impl Unread {
+    fn of(line: &[u8]) -> Self {
+        let Ok(fields) = serde_json::from_slice::<Map<String, Value>>(line) else { return Self::Damaged };
+        let version = fields.get("keeper").and_then(|keeper| keeper["v"].as_u64());
+        match version.and_then(|v| u32::try_from(v).ok()) {
+            Some(v) if v > VERSION => Self::Newer(v),
+            _ if fields.len() == 1 && fields.keys().all(|kind| !KINDS.contains(&kind.as_str())) => Self::Later,
+            _ => Self::Damaged,
+        }
+    }
 }
 
 /// What is known of a run.
@@ -64,14 +98,22 @@ impl Book {
     pub(super) fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
         let mut book = Self::default();
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-            match serde_json::from_slice(line) {
-                Ok(Line::Keeper { v, .. }) if v > VERSION => bail!(
+            let unread = match serde_json::from_slice(line) {
+                Ok(Line::Keeper { v, .. }) if v > VERSION => Unread::Newer(v),
+                Ok(line) => {
+                    book.apply(line);
+                    continue;
+                }
+                Err(_) if !line.ends_with(b"\n") => continue,
+                Err(_) => Unread::of(line),
+            };
+            match unread {
+                Unread::Newer(v) => bail!(
                     "it is of version {v}, and this program knows versions up to {VERSION}; use the newer program, or \
                      move the file away when none of its runs goes on"
                 ),
-                Ok(line) => book.apply(line),
-                Err(_) if !line.ends_with(b"\n") => {}
-                Err(_) => book.incomplete = true,
+                Unread::Later => {}
+                Unread::Damaged => book.incomplete = true,
             }
         }
         Ok(book)
@@ -177,6 +219,10 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::run::Ended;
 
@@ -241,7 +287,53 @@ mod tests {
         assert!(!book.is_complete() && book.get("j5.1").is_some());
         book.take_over(here());
         assert!(!book.runs().complete, "until the daemon has dealt with it");
-        assert!(Book::parse(br#"{"keeper":{"v":2,"boot_id":"b","host":"h","more":1}}"#).is_err());
+    }
+
+    #[test]
+    fn what_a_newer_keeper_has_written_is_refused_where_it_says_so_and_else_passed_over() {
+        for newer in [r#"{"keeper":{"v":2,"boot_id":"b","host":"h","more":1}}"#, r#"{"keeper":{"v":2}}"#] {
+            assert!(Book::parse(format!("{newer}\n").as_bytes()).unwrap_err().to_string().contains("version 2"));
+        }
+        let later = format!("{WRITTEN}{{\"queued\":{{\"run\":\"j9.1\"}}}}\n");
+        assert_eq!(Book::parse(later.as_bytes()).unwrap(), written());
+        let damaged = format!("{WRITTEN}{{\"begin\":{{\"run\":7}}}}\n");
+        assert!(!Book::parse(damaged.as_bytes()).unwrap().is_complete(), "a kind that is known, and cannot be read");
+    }
+
+    #[test]
+    fn every_kind_of_line_is_known_by_its_name() {
+        let kinds: BTreeSet<String> = WRITTEN
+            .lines()
+            .map(|line| serde_json::from_str::<Map<String, Value>>(line).unwrap().keys().next().unwrap().clone())
+            .collect();
+        assert_eq!(kinds, KINDS.map(str::to_owned).into());
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_loses_only_itself(
+            garbage in proptest::collection::vec((0..WRITTEN.lines().count(), any::<Vec<u8>>()), 0..8),
+        ) {
+            let mut bytes = Vec::new();
+            for (number, line) in WRITTEN.lines().enumerate() {
+                for (_, garbage) in garbage.iter().filter(|(at, _)| *at == number) {
+                    // None of ours begins like this.
+                    bytes.push(b'#');
+                    bytes.extend(garbage.iter().filter(|byte| **byte != b'\n'));
+                    bytes.push(b'\n');
+                }
+                bytes.extend(line.bytes());
+                bytes.push(b'\n');
+            }
+            let book = Book::parse(&bytes).unwrap();
+            // The last line of what was written says that all is known by then.
+            prop_assert_eq!(book, written());
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in any::<Vec<u8>>()) {
+            drop(Book::parse(&bytes));
+        }
     }
 
     #[test]

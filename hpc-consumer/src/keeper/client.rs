@@ -12,9 +12,10 @@ use anyhow::{Context as _, bail};
 use lifecycle::Run;
 use tokio::net::UnixStream;
 
+use super::dialect::{OURS, agree};
 use super::folder::{Folder, Origin};
 use super::link::{self, Inbox, Outbox};
-use super::messages::{FromKeeper, Hello, Settings, Start, ToKeeper, VERSION};
+use super::messages::{FromKeeper, Hello, Settings, Start, ToKeeper};
 use crate::job::StartLine;
 use crate::run::{Finished, Service, start_service};
 
@@ -179,6 +180,7 @@ fn named(name: &str) -> Option<Run> {
 }
 
 /// A connection to the keeper, and what it said at once.
+#[derive(Debug)]
 struct Reached {
     outbox: Outbox<ToKeeper>,
     inbox: Inbox<FromKeeper>,
@@ -242,21 +244,31 @@ async fn connect(folder: &Folder, settings: &Settings, pid: Option<u32>) -> anyh
         bail!("a process of another user listens in place of the keeper, process {}", card.pid);
     }
     let (outbox, mut inbox, _) = link::open::<ToKeeper, FromKeeper>(stream);
-    let settings = Some(settings.clone());
-    outbox.send(ToKeeper::Hello(Hello { v: VERSION, token: card.daemon_token.clone(), settings }));
+    let spoken = agree(OURS, card.versions());
+    let (v, oldest) = (spoken.unwrap_or(OURS.newest), Some(OURS.oldest));
+    let (token, settings) = (card.daemon_token.clone(), Some(settings.clone()));
+    outbox.send(ToKeeper::Hello(Hello { v, oldest, token, settings }));
     let hello =
         tokio::time::timeout(HELLO_PATIENCE, inbox.next()).await.context("it does not answer").with_context(who)?;
     let mut messages = hello.with_context(who)?;
-    match messages.first() {
-        Some(FromKeeper::Hello { v: VERSION, token, .. }) if *token == card.keeper_token => {}
-        Some(FromKeeper::Hello { v: VERSION, .. }) => {
+    let answer = match messages.first() {
+        Some(FromKeeper::Hello { token, .. }) if *token != card.keeper_token => {
             bail!("another program listens in place of the keeper, process {}", card.pid)
         }
-        Some(FromKeeper::Hello { v, pid, .. }) => bail!(
-            "the keeper, process {pid}, is of another version ({v}, not {VERSION}); it ends by itself when no run of \
-             its goes on, and then a new one is started; or end it with all its runs: kill {pid}"
-        ),
+        Some(FromKeeper::Hello { v, .. }) => *v,
         _ => bail!("it is ending, or it is not a keeper; see {}", folder.log().display()),
+    };
+    // It has heard that it is not the right one: it takes nothing more.
+    if let Err(apart) = spoken {
+        bail!(
+            "the keeper, process {pid}, is {apart}: it speaks {theirs}, and this daemon {OURS}; it ends by itself when \
+             no run of its goes on, and then a new one is started; or end it with all its runs: kill {pid}",
+            pid = card.pid,
+            theirs = card.versions(),
+        );
+    }
+    if answer != v {
+        bail!("the keeper, process {}, was spoken to in version {v} and answers in version {answer}", card.pid);
     }
     messages.remove(0);
     inbox.trust();
@@ -266,8 +278,64 @@ async fn connect(folder: &Folder, settings: &Settings, pid: Option<u32>) -> anyh
 #[cfg(test)]
 mod tests {
     use lifecycle::Attempt;
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::UnixListener;
 
     use super::*;
+    use crate::keeper::folder::Card;
+
+    /// A keeper of another build: what it writes of itself, and how it answers. Returns the first line that it hears.
+    async fn meet(v: u32, oldest: Option<u32>, answers: &str) -> (String, anyhow::Result<Reached>) {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Folder::of(temp.path());
+        folder.make().unwrap();
+        let socket = format!("hpc-queue-test-{:032x}", fastrand::u128(..));
+        let [daemon_token, keeper_token] = ["d", "k"].map(str::to_owned);
+        let pid = std::process::id();
+        let card = Card { v, oldest, pid, started: 0, origin: Origin::here(), socket, daemon_token, keeper_token };
+        folder.write_card(&card).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind_addr(&card.address().unwrap()).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = UnixListener::from_std(listener).unwrap();
+        let answers = answers.to_owned();
+        let keeper = async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut heard = String::new();
+            BufReader::new(&mut stream).read_line(&mut heard).await.unwrap();
+            stream.write_all(answers.as_bytes()).await.unwrap();
+            heard
+        };
+        let settings = Settings { heart: "/h".into(), beat: PAUSE, grace: PAUSE };
+        tokio::join!(keeper, connect(&folder, &settings, None))
+    }
+
+    #[tokio::test]
+    async fn an_older_keeper_is_spoken_to_in_its_own_version() {
+        let (heard, reached) = meet(1, None, "{\"hello\":{\"v\":1,\"pid\":7,\"token\":\"k\"}}\n").await;
+        reached.unwrap();
+        // It compares the number with its own, and takes nothing but this one message.
+        assert!(heard.starts_with(r#"{"hello":{"v":1,"#) && heard.contains(r#""token":"d","heart":"/h","#), "{heard}");
+    }
+
+    #[tokio::test]
+    async fn a_newer_keeper_is_spoken_to_in_ours_as_long_as_it_knows_it() {
+        let hello = |v| format!("{{\"hello\":{{\"v\":{v},\"pid\":7,\"token\":\"k\",\"more\":0}}}}\n");
+        let newest = OURS.newest;
+        let (heard, reached) = meet(newest + 7, Some(newest), &hello(newest)).await;
+        reached.unwrap();
+        assert!(heard.contains(&format!(r#""v":{newest},"oldest":{}"#, OURS.oldest)), "{heard}");
+
+        let (heard, reached) = meet(newest + 7, Some(newest + 1), &hello(newest + 7)).await;
+        let error = reached.unwrap_err().to_string();
+        assert!(error.contains("too new") && error.contains("kill "), "{error}");
+        assert!(heard.contains(&format!(r#""v":{newest},"#)), "so it knows that it is not the right one: {heard}");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_know_the_token_is_no_keeper() {
+        let (_, reached) = meet(1, None, "{\"hello\":{\"v\":1,\"pid\":7,\"token\":\"x\"}}\n").await;
+        assert!(reached.unwrap_err().to_string().contains("another program"));
+    }
 
     #[test]
     fn runs_have_the_same_names_on_both_sides() {

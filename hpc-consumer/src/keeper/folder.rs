@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
+use super::dialect::Versions;
 use crate::run::FirstProcess;
 
 /// A log that is larger is put aside when a keeper starts.
@@ -30,7 +31,11 @@ pub(super) struct Origin {
 /// Who the keeper is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Card {
+    /// The newest version of the messages that it speaks.
     pub(super) v: u32,
+    /// The oldest one. Version 1 does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) oldest: Option<u32>,
     pub(super) pid: u32,
     /// When the process started, in clock ticks since the machine did: with it the number means one process.
     pub(super) started: u64,
@@ -62,6 +67,10 @@ impl Origin {
 }
 
 impl Card {
+    pub(super) fn versions(&self) -> Versions {
+        Versions::written(self.v, self.oldest)
+    }
+
     pub(super) fn address(&self) -> io::Result<SocketAddr> {
         SocketAddr::from_abstract_name(&self.socket)
     }
@@ -193,12 +202,12 @@ mod tests {
         folder.make().unwrap();
         let origin = Origin { boot_id: "b".to_owned(), host: "node1".to_owned() };
         let [socket, daemon_token, keeper_token] = ["s", "d", "k"].map(str::to_owned);
-        let card = Card { v: 1, pid: 7, started: 4711, origin, socket, daemon_token, keeper_token };
+        let card = Card { v: 2, oldest: Some(1), pid: 7, started: 4711, origin, socket, daemon_token, keeper_token };
         folder.write_card(&card).unwrap();
         let text = fs::read_to_string(temp.path().join("keeper/keeper.json")).unwrap();
         assert_eq!(
             text,
-            "{\"v\":1,\"pid\":7,\"started\":4711,\"boot_id\":\"b\",\"host\":\"node1\",\"socket\":\"s\",\"daemon_token\":\"d\",\"keeper_token\":\"k\"}\n"
+            "{\"v\":2,\"oldest\":1,\"pid\":7,\"started\":4711,\"boot_id\":\"b\",\"host\":\"node1\",\"socket\":\"s\",\"daemon_token\":\"d\",\"keeper_token\":\"k\"}\n"
         );
         assert_eq!(folder.card().unwrap(), card);
     }

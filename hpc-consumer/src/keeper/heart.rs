@@ -21,12 +21,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What stands in the file.
 #[derive(Debug, Serialize, Deserialize)]
-struct Beat {
+pub(super) struct Beat {
     v: u32,
     owner: String,
     host: String,
     pid: u32,
-    beat: u64,
+    pub(super) beat: u64,
 }
 
 struct Heart {

@@ -1,7 +1,8 @@
 //! A connection between daemon and keeper: JSON values, one a line, both ways.
 //!
-//! Sending never waits. All messages that wait go out in one write, and all that have come are taken at once: more than
-//! a thousand short runs a second pass here.
+//! A message that cannot be read is passed over and loses only itself: the other side may be newer. Sending never
+//! waits. All messages that wait go out in one write, and all that have come are taken at once: more than a thousand
+//! short runs a second pass here.
 
 use std::io;
 use std::marker::PhantomData;
@@ -35,8 +36,10 @@ pub(super) struct Outbox<T>(mpsc::UnboundedSender<T>);
 pub(super) struct Inbox<T> {
     stream: OwnedReadHalf,
     bytes: Vec<u8>,
-    /// The longest line that is waited for.
-    line_max: usize,
+    /// Did the other side show that it is the one that we want to speak to?
+    trusted: bool,
+    /// Was it said that messages were passed over?
+    said: bool,
     kind: PhantomData<fn() -> T>,
 }
 
@@ -48,7 +51,11 @@ where
     let (incoming, outgoing) = stream.into_split();
     let (sender, queue) = mpsc::unbounded_channel();
     let task = tokio::spawn(send_all(queue, outgoing));
-    (Outbox(sender), Inbox { stream: incoming, bytes: Vec::new(), line_max: FIRST_LINE_MAX, kind: PhantomData }, task)
+    (
+        Outbox(sender),
+        Inbox { stream: incoming, bytes: Vec::new(), trusted: false, said: false, kind: PhantomData },
+        task,
+    )
 }
 
 /// Is the other side a process of this user? Anyone on the machine can connect to an abstract name, or take it.
@@ -85,7 +92,7 @@ async fn send_all<T: Serialize>(mut queue: mpsc::UnboundedReceiver<T>, mut strea
 impl<T: DeserializeOwned> Inbox<T> {
     /// From now on the other side is trusted.
     pub(super) fn trust(&mut self) {
-        self.line_max = LINE_MAX;
+        self.trusted = true;
     }
 
     /// All messages that have come, or none when the other side has gone. Nothing is lost when this is not awaited to
@@ -99,15 +106,24 @@ impl<T: DeserializeOwned> Inbox<T> {
             }
             let fresh = self.bytes.len() - count;
             let Some(last) = self.bytes[fresh..].iter().rposition(|byte| *byte == b'\n') else {
-                if self.bytes.len() > self.line_max {
+                if self.bytes.len() > if self.trusted { LINE_MAX } else { FIRST_LINE_MAX } {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "what it says does not end"));
                 }
                 continue;
             };
             let end = fresh + last + 1;
-            let messages = parse(&self.bytes[..end])?;
+            let Lines { messages, passed_over } = Lines::read(&self.bytes[..end]);
             self.bytes.drain(..end);
             self.bytes.shrink_to(2 * READ_BYTES);
+            if let Some(error) = passed_over {
+                // A stranger is not listened to any longer than it takes to see that it is one.
+                if !self.trusted {
+                    return Err(error.into());
+                }
+                if !std::mem::replace(&mut self.said, true) {
+                    tracing::warn!("messages that this program does not understand are passed over: {error}");
+                }
+            }
             if !messages.is_empty() {
                 return Ok(messages);
             }
@@ -115,14 +131,85 @@ impl<T: DeserializeOwned> Inbox<T> {
     }
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<Vec<T>> {
-    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    lines.map(|line| serde_json::from_slice(line).map_err(io::Error::from)).collect()
+/// What whole lines say.
+struct Lines<T> {
+    messages: Vec<T>,
+    /// Why the first of those that cannot be read cannot be.
+    passed_over: Option<serde_json::Error>,
+}
+
+impl<T: DeserializeOwned> Lines<T> {
+    fn read(bytes: &[u8]) -> Self {
+        let mut lines = Self { messages: Vec::new(), passed_over: None };
+        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            match serde_json::from_slice(line) {
+                Ok(message) => lines.messages.push(message),
+                Err(error) => drop(lines.passed_over.get_or_insert(error)),
+            }
+        }
+        lines
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::keeper::messages::{FromKeeper, ToKeeper};
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_passed_over_once_the_other_side_is_known() {
+        for trusted in [false, true] {
+            let (mut left, right) = UnixStream::pair().unwrap();
+            let (_outbox, mut inbox, _) = open::<(), ToKeeper>(right);
+            inbox.trusted = trusted;
+            left.write_all(b"{\"rewind\":{\"run\":\"j1.1\"}}\n\xff\n\n\"list\"\n").await.unwrap();
+            let heard = inbox.next().await;
+            if trusted { assert_eq!(heard.unwrap(), [ToKeeper::List]) } else { assert!(heard.is_err()) }
+        }
+    }
+
+    /// Lines that a keeper understands, and those that it does not, each as bytes without a line break.
+    fn lines() -> impl Strategy<Value = Vec<(Option<ToKeeper>, Vec<u8>)>> {
+        let run = "[a-z0-9.]{0,8}";
+        let message = prop_oneof![
+            Just(ToKeeper::List),
+            run.prop_map(|run| ToKeeper::End { run }),
+            proptest::collection::vec(run, 0..4).prop_map(|runs| ToKeeper::Forget { runs }),
+        ];
+        let known = message.prop_map(|message| {
+            let text = serde_json::to_vec(&message).unwrap();
+            (Some(message), text)
+        });
+        let garbage = proptest::collection::vec(any::<u8>(), 0..64).prop_map(|mut bytes| {
+            // None of ours begins like this.
+            bytes.insert(0, b'#');
+            bytes.retain(|byte| *byte != b'\n');
+            (None, bytes)
+        });
+        let torn = (any::<prop::sample::Index>(), run).prop_map(|(at, run)| {
+            let mut text = serde_json::to_vec(&ToKeeper::End { run }).unwrap();
+            text.truncate(at.index(text.len()));
+            (None, text)
+        });
+        proptest::collection::vec(prop_oneof![known, garbage, torn], 0..20)
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_loses_only_itself(lines in lines()) {
+            let bytes: Vec<u8> = lines.iter().flat_map(|(_, line)| [line, b"\n".as_slice()].concat()).collect();
+            let expected: Vec<&ToKeeper> = lines.iter().filter_map(|(message, _)| message.as_ref()).collect();
+            let read = Lines::<ToKeeper>::read(&bytes).messages;
+            prop_assert_eq!(read.iter().collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            drop((Lines::<ToKeeper>::read(&bytes), Lines::<FromKeeper>::read(&bytes)));
+        }
+    }
 
     #[tokio::test]
     async fn a_stranger_cannot_fill_our_memory() {

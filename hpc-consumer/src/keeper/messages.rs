@@ -1,8 +1,8 @@
-//! What daemon and keeper tell each other, version 1.
+//! What daemon and keeper tell each other: one enum each way.
 //!
-//! The two may be of different builds: a daemon that was replaced meets the keeper that an older one started. Each says
-//! its version first. A keeper that hears of another one than its own begins nothing any more and ends with its last
-//! run, and the next one is of the version of the daemon.
+//! The two may be of different builds, and say first which versions they speak ([`dialect`](super::dialect)). Fields
+//! that are not known are passed over, and every field that came after version 1 has a default. The bytes of every
+//! version are kept in `tests/compat/keeper`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -12,10 +12,9 @@ use std::time::Duration;
 use protocol::RuntimeKind;
 use serde::{Deserialize, Serialize};
 
+use super::dialect::Versions;
+use super::finished;
 use crate::run::{CommandLine, Finished, Limits};
-
-/// The version of these messages.
-pub(super) const VERSION: u32 = 1;
 
 /// What the daemon says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,14 +34,25 @@ pub(super) enum ToKeeper {
     Reconciled,
 }
 
-/// Who the daemon is, and what its settings are. Only this stays as it is in every version.
+/// Who the daemon is, and what its settings are. All of it but the settings stays as it is in every version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
+    /// The version that the daemon wants to speak: the newest that both know, as the keeper's file tells. Version 1
+    /// listens to no other number than its own.
     pub(super) v: u32,
+    /// The oldest one that it can speak. Version 1 does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) oldest: Option<u32>,
     /// What only the daemon can know: what stands in the keeper's file.
     pub(super) token: String,
     #[serde(flatten)]
     pub(super) settings: Option<Settings>,
+}
+
+impl Hello {
+    pub(super) fn versions(&self) -> Versions {
+        Versions::written(self.v, self.oldest)
+    }
 }
 
 /// What a keeper does for a daemon besides its runs.
@@ -87,7 +97,11 @@ pub(super) enum FromKeeper {
     /// The first that a daemon hears.
     Hello { v: u32, pid: u32, token: String },
     /// A run is over, and it is written down how.
-    Ended { run: String, finished: Finished },
+    Ended {
+        run: String,
+        #[serde(with = "finished")]
+        finished: Finished,
+    },
     /// All runs that are not forgotten.
     Runs(Runs),
 }
@@ -96,6 +110,7 @@ pub(super) enum FromKeeper {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Runs {
     pub(super) alive: Vec<String>,
+    #[serde(with = "finished::listed")]
     pub(super) ended: Vec<(String, Finished)>,
     /// Runs that are gone and nobody saw how they ended, with what is known of it.
     pub(super) cut_off: Vec<(String, String)>,
@@ -202,85 +217,4 @@ impl From<StartText> for Start {
 
 fn to_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fmt::Debug;
-
-    use serde::de::DeserializeOwned;
-
-    use super::*;
-    use crate::run::Ended;
-
-    fn pinned<T: Serialize + DeserializeOwned + PartialEq + Debug>(message: T, text: &str) {
-        assert_eq!(serde_json::to_string(&message).unwrap(), text);
-        assert_eq!(serde_json::from_str::<T>(text).unwrap(), message);
-    }
-
-    fn finished(ended: Ended) -> Finished {
-        Finished { ended, stderr_tail: "e\n".to_owned(), started_at_ms: 1, finished_at_ms: 2, runtime: None }
-    }
-
-    #[test]
-    fn what_the_daemon_says_format_unchanged() {
-        let start = Start {
-            run: "j1.1".to_owned(),
-            command: CommandLine {
-                words: vec!["sh".into(), OsString::from_vec(vec![255])],
-                environment: vec![("A".into(), "b".into())],
-                directory: "/r/j1".into(),
-            },
-            marks: vec![("M".to_owned(), "j1.1".to_owned())],
-            logs: "/r/j1".into(),
-            record: "/r/j1.json".into(),
-            runtime: RuntimeKind::Bare,
-            limits: Limits { time: Duration::from_secs(3), grace: Duration::from_millis(4), log_bytes: 5 },
-        };
-        pinned(
-            ToKeeper::Start(start),
-            r#"{"start":{"run":"j1.1","words":["sh",[255]],"environment":[["A","b"]],"directory":"/r/j1","marks":[["M","j1.1"]],"logs":"/r/j1","record":"/r/j1.json","time_ms":3000,"grace_ms":4,"log_bytes":5,"runtime":"bare"}}"#,
-        );
-        let (beat, grace) = (Duration::from_secs(5), Duration::from_secs(10));
-        let settings = Settings { heart: "/r/.owners/o1.json".into(), beat, grace };
-        let hello = |settings| ToKeeper::Hello(Hello { v: 1, token: "t".to_owned(), settings });
-        pinned(
-            hello(Some(settings)),
-            r#"{"hello":{"v":1,"token":"t","heart":"/r/.owners/o1.json","beat_ms":5000,"grace_ms":10000}}"#,
-        );
-        // Of another version.
-        assert_eq!(serde_json::from_str::<ToKeeper>(r#"{"hello":{"v":1,"token":"t","x":[]}}"#).unwrap(), hello(None));
-        pinned(ToKeeper::End { run: "j1.1".to_owned() }, r#"{"end":{"run":"j1.1"}}"#);
-        pinned(ToKeeper::Forget { runs: vec!["j1.1".to_owned()] }, r#"{"forget":{"runs":["j1.1"]}}"#);
-        pinned(ToKeeper::List, r#""list""#);
-        pinned(ToKeeper::Reconciled, r#""reconciled""#);
-    }
-
-    #[test]
-    fn what_the_keeper_says_format_unchanged() {
-        pinned(FromKeeper::Hello { v: 1, pid: 7, token: "t".to_owned() }, r#"{"hello":{"v":1,"pid":7,"token":"t"}}"#);
-        for (ended, text) in [
-            (Ended::Exit(0), r#"{"exit":0}"#),
-            (Ended::Signal(9), r#"{"signal":9}"#),
-            (Ended::TimeLimit, r#""time_limit""#),
-            (Ended::Stopped, r#""stopped""#),
-            (Ended::NotStarted("x".to_owned()), r#"{"not_started":"x"}"#),
-        ] {
-            let message = FromKeeper::Ended { run: "j1.1".to_owned(), finished: finished(ended) };
-            let text = format!(
-                r#"{{"ended":{{"run":"j1.1","finished":{{"ended":{text},"stderr_tail":"e\n","started_at_ms":1,"finished_at_ms":2}}}}}}"#
-            );
-            pinned(message, &text);
-        }
-        let runs = Runs {
-            alive: vec!["j1.1".to_owned()],
-            ended: vec![("j2.1".to_owned(), finished(Ended::Stopped))],
-            cut_off: vec![("j3.1".to_owned(), "why".to_owned())],
-            complete: true,
-        };
-        pinned(
-            FromKeeper::Runs(runs),
-            r#"{"runs":{"alive":["j1.1"],"ended":[["j2.1",{"ended":"stopped","stderr_tail":"e\n","started_at_ms":1,"finished_at_ms":2}]],"cut_off":[["j3.1","why"]],"complete":true}}"#,
-        );
-    }
 }

@@ -17,11 +17,12 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::dialect::{OURS, agree};
 use super::folder::{Card, Folder, Origin};
 use super::heart::{self, Pace, Watched};
 use super::journal::{self, Journal};
 use super::link::{self, Inbox, Outbox};
-use super::messages::{FromKeeper, Hello, Settings, ToKeeper, VERSION};
+use super::messages::{FromKeeper, Settings, ToKeeper};
 use super::runs::{News, Runs};
 use crate::cli::KeeperSettings;
 use crate::process::{Asked, Signals};
@@ -181,7 +182,8 @@ fn listen(folder: &Folder, origin: Origin) -> anyhow::Result<(UnixListener, Arc<
     let pid = std::process::id();
     let started = run::started_at(i32::try_from(pid).unwrap_or_default());
     let (daemon_token, keeper_token) = (token()?, token()?);
-    let card = Card { v: VERSION, pid, started, origin, socket, daemon_token, keeper_token };
+    let (v, oldest) = (OURS.newest, Some(OURS.oldest));
+    let card = Card { v, oldest, pid, started, origin, socket, daemon_token, keeper_token };
     folder.write_card(&card)?;
     Ok((listener, Arc::new(card)))
 }
@@ -199,7 +201,7 @@ struct Company {
     first_daemon: Option<Instant>,
     /// Until when a daemon is waited for that asks for what has ended; none once it was long enough.
     any_daemon: Option<Instant>,
-    /// A daemon of another version has come, and needs a keeper of its own.
+    /// A daemon has come that speaks no version of ours, and needs another keeper.
     outdated: bool,
     /// A caller was no daemon, which is said once.
     strangers: bool,
@@ -223,7 +225,7 @@ impl Company {
 
     fn is_of_another_version(&mut self) {
         if !std::mem::replace(&mut self.outdated, true) {
-            tracing::warn!("the daemon is of another version; this keeper ends with its last run");
+            tracing::warn!("the daemon speaks no version that this keeper does; this keeper ends with its last run");
         }
     }
 
@@ -268,17 +270,17 @@ impl Daemon {
     async fn admit(stream: UnixStream, card: Arc<Card>) -> Caller {
         let (outbox, mut inbox, task) = link::open(stream);
         let Ok(Ok(first)) = tokio::time::timeout(LAST_WORDS, inbox.next()).await else { return Caller::Stranger };
-        let Ok([ToKeeper::Hello(Hello { v, token, settings })]) = <[ToKeeper; 1]>::try_from(first) else {
-            return Caller::Stranger;
-        };
-        if token != card.daemon_token {
+        let Ok([ToKeeper::Hello(hello)]) = <[ToKeeper; 1]>::try_from(first) else { return Caller::Stranger };
+        if hello.token != card.daemon_token {
             return Caller::Stranger;
         }
-        outbox.send(FromKeeper::Hello { v: VERSION, pid: card.pid, token: card.keeper_token.clone() });
+        let spoken = agree(OURS, hello.versions());
+        let v = spoken.unwrap_or(OURS.newest);
+        outbox.send(FromKeeper::Hello { v, pid: card.pid, token: card.keeper_token.clone() });
         inbox.trust();
         let daemon = Self { inbox, outbox, task };
-        match settings {
-            Some(settings) if v == VERSION => Caller::Daemon(daemon, settings),
+        match (spoken, hello.settings) {
+            (Ok(_), Some(settings)) => Caller::Daemon(daemon, settings),
             _ => {
                 daemon.dismiss().await;
                 Caller::OtherVersion

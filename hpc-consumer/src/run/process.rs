@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use protocol::{RuntimeKind, Timestamp};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
@@ -33,8 +32,7 @@ const DESCRIPTORS_OWN: u64 = 64;
 const DESCRIPTORS_PER_RUN: u64 = 7;
 
 /// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// By itself, with this exit code.
     Exit(i32),
@@ -46,10 +44,12 @@ pub(crate) enum Ended {
     Stopped,
     /// The command could not be started at all; the text says why.
     NotStarted(String),
+    /// It was started, and nobody saw how it ended; the text says what is known.
+    CutOff(String),
 }
 
 /// A run that is over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finished {
     pub(crate) ended: Ended,
     /// The end of what it wrote to stderr.
@@ -58,7 +58,6 @@ pub(crate) struct Finished {
     pub(crate) started_at_ms: i64,
     pub(crate) finished_at_ms: i64,
     /// What it ran in, where a process was started. The settings may be others by the time that the result is made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) runtime: Option<RuntimeKind>,
 }
 
@@ -126,7 +125,8 @@ pub(crate) async fn run(
             Ok(status) => ended(status),
             Err(error) => {
                 end(&mut child, &tree, Duration::ZERO, &mut stop).await;
-                Ended::NotStarted(format!("the end of its process cannot be seen: {error}"))
+                // It was begun: to say that it was not would have it begun a second time.
+                Ended::CutOff(format!("the end of its process cannot be seen: {error}"))
             }
         },
         () = tokio::time::sleep(limits.time) => {

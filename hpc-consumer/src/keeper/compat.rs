@@ -1,0 +1,115 @@
+//! What programs of every version have said and written, read by today's readers; and today's bytes.
+//!
+//! `tests/compat/keeper/vN` has the lines of version N of the messages, and the files of the programs that spoke it.
+//! They are added, and never edited: programs that write them may be at work anywhere.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::book::{Book, Line, State};
+use super::dialect::OURS;
+use super::folder::Card;
+use super::heart::Beat;
+use super::messages::{FromKeeper, Hello, Runs, Settings, Start, ToKeeper};
+use crate::run::Ended;
+
+fn kept(v: u32, name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/compat/keeper/v{v}/{name}"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Reads every line. Each comes out again as it was, in words that its version knew.
+fn lines<T: Serialize + DeserializeOwned>(v: u32, name: &str) -> Vec<T> {
+    let read = |line: &str| {
+        let value: T = serde_json::from_str(line).unwrap_or_else(|error| panic!("v{v}/{name}: {line}: {error}"));
+        assert_eq!(serde_json::to_string(&value).unwrap(), line, "v{v}/{name}");
+        value
+    };
+    kept(v, name).lines().map(read).collect()
+}
+
+fn assert_all<T: Debug>(found: &[T], is: &[fn(&T) -> bool]) {
+    for (number, is) in is.iter().enumerate() {
+        assert!(found.iter().any(is), "kind {number} is missing among {found:?}");
+    }
+}
+
+#[test]
+fn what_daemons_of_every_version_say_format_unchanged() {
+    for v in OURS.oldest..=OURS.newest {
+        let said: Vec<ToKeeper> = lines(v, "to_keeper.jsonl");
+        let Some(ToKeeper::Hello(hello)) = said.first() else { panic!("{said:?}") };
+        let Hello { token, settings: Some(Settings { heart, beat, grace }), .. } = hello else { panic!("{hello:?}") };
+        assert_eq!((hello.versions().newest, token.as_str(), heart.to_str()), (v, "t", Some("/r/.owners/o1.json")));
+        assert_eq!((beat.as_secs(), grace.as_secs()), (5, 10));
+        assert_all(
+            &said,
+            &[
+                |said| matches!(said, ToKeeper::End { run } if run == "j1.1"),
+                |said| matches!(said, ToKeeper::Forget { runs } if *runs == ["j1.1"]),
+                |said| *said == ToKeeper::List,
+                |said| *said == ToKeeper::Reconciled,
+                |said| {
+                    let ToKeeper::Start(Start { run, command, limits, .. }) = said else { return false };
+                    let word = |at: usize| command.words[at].as_encoded_bytes();
+                    (run.as_str(), word(0), word(1)) == ("j1.1", b"sh", b"\xff")
+                        && (limits.time.as_secs(), limits.grace.as_millis(), limits.log_bytes) == (3, 4, 5)
+                },
+            ],
+        );
+    }
+    // One that is so new that its settings are other ones is heard all the same.
+    let newer: ToKeeper = serde_json::from_str(r#"{"hello":{"v":9,"oldest":8,"token":"t","x":[]}}"#).unwrap();
+    let (v, oldest) = (9, Some(8));
+    assert_eq!(newer, ToKeeper::Hello(Hello { v, oldest, token: "t".to_owned(), settings: None }));
+}
+
+#[test]
+fn what_keepers_of_every_version_say_format_unchanged() {
+    for v in OURS.oldest..=OURS.newest {
+        let said: Vec<FromKeeper> = lines(v, "from_keeper.jsonl");
+        assert_eq!(said.first(), Some(&FromKeeper::Hello { v, pid: 7, token: "t".to_owned() }));
+        let ends: Vec<&Ended> = said
+            .iter()
+            .filter_map(|said| match said {
+                FromKeeper::Ended { finished, .. } => Some(&finished.ended),
+                _ => None,
+            })
+            .collect();
+        assert_all(
+            &ends,
+            &[
+                |end| **end == Ended::Exit(0),
+                |end| **end == Ended::Signal(9),
+                |end| **end == Ended::TimeLimit,
+                |end| **end == Ended::Stopped,
+                |end| **end == Ended::NotStarted("x".to_owned()),
+            ],
+        );
+        if v >= 2 {
+            assert_all(&ends, &[|end| **end == Ended::CutOff("why".to_owned())]);
+        }
+        let Some(FromKeeper::Runs(Runs { alive, ended, cut_off, complete })) = said.last() else { panic!("{said:?}") };
+        assert_eq!((alive.as_slice(), ended[0].0.as_str(), *complete), (["j1.1".to_owned()].as_slice(), "j2.1", true));
+        assert_eq!(*cut_off, [("j3.1".to_owned(), "why".to_owned())]);
+    }
+}
+
+#[test]
+fn the_files_of_keepers_of_every_version_format_unchanged() {
+    for v in OURS.oldest..=OURS.newest {
+        let kept_lines: Vec<Line> = lines(v, "journal.jsonl");
+        let book = Book::parse(kept(v, "journal.jsonl").as_bytes()).unwrap();
+        assert!(book.is_complete() && kept_lines.len() >= 9);
+        assert!(matches!(book.get("j1.1"), Some(State::Begun { first: Some(first), .. }) if first.pid == 7));
+        assert!(matches!(book.get("j2.1"), Some(State::Ended(finished)) if finished.ended == Ended::Exit(0)));
+        assert_eq!((book.get("j3.1"), book.get("j4.1")), (Some(&State::CutOff("why".to_owned())), None));
+
+        let card: Vec<Card> = lines(v, "keeper.json");
+        assert_eq!((card[0].versions().newest, card[0].pid, card[0].started), (v, 7, 4711));
+    }
+    assert_eq!(lines::<Beat>(1, "heart.json")[0].beat, 3);
+}

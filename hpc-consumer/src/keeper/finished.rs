@@ -1,0 +1,140 @@
+//! How it is written that a run is over: to the daemon, and in the journal.
+//!
+//! `ended` has only the words of version 1, which every reader knows. What came to be known later stands beside it, in
+//! fields of its own, so that an older reader gets the part that it understands.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use crate::run::{Ended, Finished};
+use protocol::RuntimeKind;
+
+#[derive(Serialize, Deserialize)]
+struct FinishedText {
+    ended: EndedText,
+    /// Nobody saw how it ended; the text says why. To version 1 it is `stopped`, which counts as cut off there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cut_off: Option<String>,
+    stderr_tail: String,
+    started_at_ms: i64,
+    finished_at_ms: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    runtime: Option<RuntimeKind>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum EndedText {
+    Known(Word),
+    Unknown(Value),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    Exit(i32),
+    Signal(i32),
+    TimeLimit,
+    Stopped,
+    NotStarted(String),
+}
+
+impl From<&Finished> for FinishedText {
+    fn from(finished: &Finished) -> Self {
+        let mut cut_off = None;
+        let word = match &finished.ended {
+            Ended::Exit(code) => Word::Exit(*code),
+            Ended::Signal(signal) => Word::Signal(*signal),
+            Ended::TimeLimit => Word::TimeLimit,
+            Ended::Stopped => Word::Stopped,
+            Ended::NotStarted(why) => Word::NotStarted(why.clone()),
+            Ended::CutOff(what) => {
+                cut_off = Some(what.clone());
+                Word::Stopped
+            }
+        };
+        Self {
+            ended: EndedText::Known(word),
+            cut_off,
+            stderr_tail: finished.stderr_tail.clone(),
+            started_at_ms: finished.started_at_ms,
+            finished_at_ms: finished.finished_at_ms,
+            runtime: finished.runtime,
+        }
+    }
+}
+
+impl From<FinishedText> for Finished {
+    fn from(text: FinishedText) -> Self {
+        let ended = match (text.cut_off, text.ended) {
+            (Some(what), _) => Ended::CutOff(what),
+            (None, EndedText::Known(Word::Exit(code))) => Ended::Exit(code),
+            (None, EndedText::Known(Word::Signal(signal))) => Ended::Signal(signal),
+            (None, EndedText::Known(Word::TimeLimit)) => Ended::TimeLimit,
+            (None, EndedText::Known(Word::Stopped)) => Ended::Stopped,
+            (None, EndedText::Known(Word::NotStarted(why))) => Ended::NotStarted(why),
+            (None, EndedText::Unknown(word)) => {
+                Ended::CutOff(format!("it ended in a way that only a newer hpc-consumer understands: {word}"))
+            }
+        };
+        let FinishedText { stderr_tail, started_at_ms, finished_at_ms, runtime, .. } = text;
+        Self { ended, stderr_tail, started_at_ms, finished_at_ms, runtime }
+    }
+}
+
+pub(super) fn serialize<S: Serializer>(finished: &Finished, serializer: S) -> Result<S::Ok, S::Error> {
+    FinishedText::from(finished).serialize(serializer)
+}
+
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Finished, D::Error> {
+    FinishedText::deserialize(deserializer).map(Finished::from)
+}
+
+/// The same for many runs, each with its name.
+pub(super) mod listed {
+    use super::*;
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        runs: &[(String, Finished)],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(runs.iter().map(|(run, finished)| (run, FinishedText::from(finished))))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<(String, Finished)>, D::Error> {
+        let runs: Vec<(String, FinishedText)> = Vec::deserialize(deserializer)?;
+        Ok(runs.into_iter().map(|(run, text)| (run, text.into())).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Line(#[serde(with = "super")] Finished);
+
+    fn read(ended: &str, more: &str) -> Ended {
+        let line = format!(r#"{{"ended":{ended},"stderr_tail":"","started_at_ms":1,"finished_at_ms":2{more}}}"#);
+        serde_json::from_str::<Line>(&line).unwrap().0.ended
+    }
+
+    #[test]
+    fn what_a_newer_program_says_of_an_end_is_no_reason_to_take_it_for_another_one() {
+        assert_eq!(read(r#"{"exit":3}"#, r#","colour":"red""#), Ended::Exit(3));
+        for unknown in [r#""evicted""#, r#"{"evicted":{"by":"x"}}"#, "7"] {
+            let Ended::CutOff(what) = read(unknown, "") else { panic!("{unknown}") };
+            assert!(what.contains(unknown) && what.contains("newer"), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_version_1_has_no_word_for_is_cut_off_to_it() {
+        let finished = Finished { ended: Ended::CutOff("why".to_owned()), ..Finished::stopped_before() };
+        let text = serde_json::to_value(Line(finished)).unwrap();
+        assert_eq!((&text["ended"], &text["cut_off"]), (&"stopped".into(), &"why".into()));
+        assert_eq!(read(r#""stopped""#, r#","cut_off":"why""#), Ended::CutOff("why".to_owned()));
+    }
+}
