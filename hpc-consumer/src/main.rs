@@ -10,6 +10,7 @@
 //! | `events` | the way of events to that loop |
 //! | `executor` | where runs happen, as the daemon sees it |
 //! | `process` | the process itself: clock, signals |
+//! | `inherited` | what it gets from who started it, made normal |
 //! | `viewer` | keeps up to date what `jobs` and `status` show |
 //! | `notices` | what a person reads in its log |
 //! | `store` | what must not be forgotten, in `STATE_DIR`, and `hpc-consumer jobs` and `status`, which show it |
@@ -22,6 +23,7 @@ mod config;
 mod daemon;
 mod events;
 mod executor;
+mod inherited;
 mod job;
 mod keeper;
 mod notices;
@@ -129,6 +131,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
     let reactor = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     match command {
         Resolved::Run(settings, invocation) => {
+            inherited::normalize();
             let reactor = reactor()?;
             let end = reactor.block_on(startup::run(*settings, &invocation));
             // Not waiting for what hangs in a file system.
@@ -139,6 +142,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
             }
         }
         Resolved::Keeper(settings) => {
+            inherited::normalize();
             let reactor = reactor()?;
             let served = reactor.block_on(keeper::serve(settings));
             reactor.shutdown_background();

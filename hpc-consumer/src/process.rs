@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::inherited;
+
 /// The time since the Unix epoch: what the clock said at the start, and from then on how much time has passed.
 pub(crate) struct Clock {
     wall: Duration,
@@ -69,7 +71,9 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
+    /// From now on no other signal that is sent in passing has an effect.
     pub(crate) fn listen() -> anyhow::Result<Self> {
+        inherited::settle_signals()?;
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,

@@ -14,6 +14,7 @@ use crate::config::Settings;
 use crate::daemon::Daemon;
 use crate::events;
 use crate::executor::Here;
+use crate::inherited;
 use crate::job::{Node, ResultsDir};
 use crate::keeper::Keeper;
 use crate::process::{Clock, Signals, abort_on_panic, reap_for_ever};
@@ -41,6 +42,9 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     tracing::info!("hpc-consumer {} on {host}: {}", env!("CARGO_PKG_VERSION"), settings.summary());
     if opened.rebooted && !opened.entries.is_empty() {
         tracing::warn!("the machine was started anew since the last daemon ran here: what ran then is cut off");
+    }
+    if let Some(warning) = inherited::warning() {
+        tracing::warn!("{warning}");
     }
     if let Some(warning) = settings.runtime.warning() {
         tracing::warn!("{warning}");

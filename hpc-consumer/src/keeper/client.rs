@@ -2,6 +2,8 @@
 //!
 //! Invariant: what is told while the keeper cannot be reached is dropped. It is no loss: after that the keeper is
 //! asked for all runs, and what is missing then is told again.
+//!
+//! A keeper that speaks only an older version is gone on with for as long as it holds runs, and then replaced.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,10 +14,11 @@ use anyhow::{Context as _, bail};
 use lifecycle::Run;
 use tokio::net::UnixStream;
 
-use super::dialect::{OURS, agree};
+use super::dialect::{OURS, Versions, agree};
 use super::folder::{Folder, Origin};
 use super::link::{self, Inbox, Outbox};
 use super::messages::{FromKeeper, Hello, Settings, Start, ToKeeper};
+use crate::inherited;
 use crate::job::StartLine;
 use crate::run::{Finished, Service, start_service};
 
@@ -70,7 +73,7 @@ impl Keeper {
     /// The keeper of this state. `heart` is the file that shows other daemons that this one is alive, written at every
     /// `beat`; `grace` is how long runs may take to end when the keeper is told to end.
     pub(crate) fn new(state_dir: PathBuf, heart: PathBuf, beat: Duration, grace: Duration) -> Self {
-        let settings = Settings { heart, beat, grace };
+        let settings = Settings { heart, beat, grace, umask: inherited::mask() };
         Self(Arc::new(Shared { state_dir, settings, line: Mutex::new(Line::Gone) }))
     }
 
@@ -87,10 +90,14 @@ impl Keeper {
                 return Err(error);
             }
         };
-        let Reached { outbox, mut inbox, mut messages } = reached;
+        let Reached { outbox, mut inbox, mut messages, version } = reached;
         outbox.send(ToKeeper::List);
         *self.line() = Line::Reached(outbox);
         loop {
+            if version < OURS.newest && messages.iter().any(FromKeeper::tells_of_no_run) {
+                self.replace(inbox).await;
+                break;
+            }
             messages.into_iter().filter_map(Said::of).for_each(&mut said);
             messages = match inbox.next().await {
                 Ok(messages) if messages.is_empty() => break,
@@ -105,6 +112,18 @@ impl Keeper {
         *self.line() = Line::Gone;
         said(Said::Gone);
         Ok(())
+    }
+
+    /// Parts from a keeper of an older version that holds nothing, and has it end. Should it begin a run in this moment
+    /// after all, it ends with that, and is spoken to until then.
+    async fn replace(&self, inbox: Inbox<FromKeeper>) {
+        *self.line() = Line::Reaching;
+        drop(inbox);
+        tracing::info!("the keeper of the runs is of an older version and holds none; it is replaced");
+        let newest = Versions { oldest: OURS.newest, newest: OURS.newest };
+        let folder = Folder::of(&self.0.state_dir);
+        // It is told that no version is common, and says so. Whether it heard that is seen at the next try.
+        let _ = connect(&folder, &self.0.settings, newest, None).await;
     }
 
     /// Has a run begun. A run that was begun before is not begun again.
@@ -185,6 +204,8 @@ struct Reached {
     outbox: Outbox<ToKeeper>,
     inbox: Inbox<FromKeeper>,
     messages: Vec<FromKeeper>,
+    /// What is spoken.
+    version: u32,
 }
 
 /// Reaches the keeper, starting one where there is none.
@@ -197,7 +218,7 @@ async fn reach(state_dir: &Path, settings: &Settings) -> anyhow::Result<Reached>
         if child.is_none() && !folder.is_locked()? && !folder.lives() {
             child = Some(start(state_dir, &folder)?);
         }
-        let error = match connect(&folder, settings, child.as_ref().and_then(Service::id)).await {
+        let error = match connect(&folder, settings, OURS, child.as_ref().and_then(Service::id)).await {
             Ok(reached) => break Ok(reached),
             Err(error) => error,
         };
@@ -228,7 +249,7 @@ fn start(state_dir: &Path, folder: &Folder) -> anyhow::Result<Service> {
 }
 
 /// Connects to the keeper that says in its file where it is; to that of process `pid` only, if this is given.
-async fn connect(folder: &Folder, settings: &Settings, pid: Option<u32>) -> anyhow::Result<Reached> {
+async fn connect(folder: &Folder, settings: &Settings, ours: Versions, pid: Option<u32>) -> anyhow::Result<Reached> {
     let card = folder.card()?;
     if pid.is_some_and(|pid| pid != card.pid) {
         bail!("it was started and is not ready after {} s; see {}", PATIENCE.as_secs(), folder.log().display());
@@ -244,8 +265,8 @@ async fn connect(folder: &Folder, settings: &Settings, pid: Option<u32>) -> anyh
         bail!("a process of another user listens in place of the keeper, process {}", card.pid);
     }
     let (outbox, mut inbox, _) = link::open::<ToKeeper, FromKeeper>(stream);
-    let spoken = agree(OURS, card.versions());
-    let (v, oldest) = (spoken.unwrap_or(OURS.newest), Some(OURS.oldest));
+    let spoken = agree(ours, card.versions());
+    let (v, oldest) = (spoken.unwrap_or(ours.newest), Some(ours.oldest));
     let (token, settings) = (card.daemon_token.clone(), Some(settings.clone()));
     outbox.send(ToKeeper::Hello(Hello { v, oldest, token, settings }));
     let hello =
@@ -261,7 +282,7 @@ async fn connect(folder: &Folder, settings: &Settings, pid: Option<u32>) -> anyh
     // It has heard that it is not the right one: it takes nothing more.
     if let Err(apart) = spoken {
         bail!(
-            "the keeper, process {pid}, is {apart}: it speaks {theirs}, and this daemon {OURS}; it ends by itself when \
+            "the keeper, process {pid}, is {apart}: it speaks {theirs}, and this daemon {ours}; it ends by itself when \
              no run of its goes on, and then a new one is started; or end it with all its runs: kill {pid}",
             pid = card.pid,
             theirs = card.versions(),
@@ -272,22 +293,20 @@ async fn connect(folder: &Folder, settings: &Settings, pid: Option<u32>) -> anyh
     }
     messages.remove(0);
     inbox.trust();
-    Ok(Reached { outbox, inbox, messages })
+    Ok(Reached { outbox, inbox, messages, version: v })
 }
 
 #[cfg(test)]
 mod tests {
     use lifecycle::Attempt;
-    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufStream};
     use tokio::net::UnixListener;
 
     use super::*;
     use crate::keeper::folder::Card;
 
-    /// A keeper of another build: what it writes of itself, and how it answers. Returns the first line that it hears.
-    async fn meet(v: u32, oldest: Option<u32>, answers: &str) -> (String, anyhow::Result<Reached>) {
-        let temp = tempfile::tempdir().unwrap();
-        let folder = Folder::of(temp.path());
+    /// Something that listens as a keeper does which speaks these versions.
+    fn listen(folder: &Folder, v: u32, oldest: Option<u32>) -> UnixListener {
         folder.make().unwrap();
         let socket = format!("hpc-queue-test-{:032x}", fastrand::u128(..));
         let [daemon_token, keeper_token] = ["d", "k"].map(str::to_owned);
@@ -296,17 +315,32 @@ mod tests {
         folder.write_card(&card).unwrap();
         let listener = std::os::unix::net::UnixListener::bind_addr(&card.address().unwrap()).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let listener = UnixListener::from_std(listener).unwrap();
-        let answers = answers.to_owned();
-        let keeper = async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut heard = String::new();
-            BufReader::new(&mut stream).read_line(&mut heard).await.unwrap();
-            stream.write_all(answers.as_bytes()).await.unwrap();
-            heard
-        };
-        let settings = Settings { heart: "/h".into(), beat: PAUSE, grace: PAUSE };
-        tokio::join!(keeper, connect(&folder, &settings, None))
+        UnixListener::from_std(listener).unwrap()
+    }
+
+    /// Hears the first line of the next daemon, and answers.
+    async fn answer(listener: &UnixListener, answers: &str) -> (String, BufStream<UnixStream>) {
+        let mut stream = BufStream::new(listener.accept().await.unwrap().0);
+        let heard = next_line(&mut stream).await;
+        stream.write_all(answers.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        (heard, stream)
+    }
+
+    async fn next_line(stream: &mut BufStream<UnixStream>) -> String {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        line
+    }
+
+    /// Meets a keeper of another build. Returns the first line that it hears.
+    async fn meet(v: u32, oldest: Option<u32>, answers: &str) -> (String, anyhow::Result<Reached>) {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Folder::of(temp.path());
+        let listener = listen(&folder, v, oldest);
+        let settings = Settings { heart: "/h".into(), beat: PAUSE, grace: PAUSE, umask: None };
+        let (heard, reached) = tokio::join!(answer(&listener, answers), connect(&folder, &settings, OURS, None));
+        (heard.0, reached)
     }
 
     #[tokio::test]
@@ -315,6 +349,36 @@ mod tests {
         reached.unwrap();
         // It compares the number with its own, and takes nothing but this one message.
         assert!(heard.starts_with(r#"{"hello":{"v":1,"#) && heard.contains(r#""token":"d","heart":"/h","#), "{heard}");
+    }
+
+    #[tokio::test]
+    async fn an_older_keeper_goes_on_with_its_runs_and_is_replaced_when_it_has_none() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Folder::of(temp.path());
+        let listener = listen(&folder, 1, None);
+        let _lock = folder.lock().unwrap().unwrap();
+        let hello = "{\"hello\":{\"v\":1,\"pid\":7,\"token\":\"k\"}}\n";
+        let list =
+            |alive| format!("{{\"runs\":{{\"alive\":[{alive}],\"ended\":[],\"cut_off\":[],\"complete\":true}}}}\n");
+        let there = async {
+            let (_, mut stream) = answer(&listener, hello).await;
+            assert_eq!(next_line(&mut stream).await, "\"list\"\n");
+            stream.write_all(list("\"j1.1\"").as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+            stream.write_all(list("").as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+            assert_eq!(next_line(&mut stream).await, "", "it is parted from");
+            // To a keeper of version 1 this is a daemon that needs another one.
+            let (heard, _) = answer(&listener, hello).await;
+            assert!(heard.starts_with(r#"{"hello":{"v":2,"#), "{heard}");
+        };
+        let keeper = Keeper::new(temp.path().to_owned(), "/h".into(), PAUSE, PAUSE);
+        let mut said = Vec::new();
+        let (observed, ()) = tokio::join!(keeper.observe(|what| said.push(what)), there);
+        observed.unwrap();
+        assert!(matches!(said.last(), Some(Said::Gone)), "{said:?}");
+        let empty = |said: &Said| matches!(said, Said::Runs { alive, .. } if alive.is_empty());
+        assert!(!said.iter().any(empty), "nothing is to be begun before the next one is there: {said:?}");
     }
 
     #[tokio::test]

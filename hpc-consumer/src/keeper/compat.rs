@@ -42,9 +42,11 @@ fn what_daemons_of_every_version_say_format_unchanged() {
     for v in OURS.oldest..=OURS.newest {
         let said: Vec<ToKeeper> = lines(v, "to_keeper.jsonl");
         let Some(ToKeeper::Hello(hello)) = said.first() else { panic!("{said:?}") };
-        let Hello { token, settings: Some(Settings { heart, beat, grace }), .. } = hello else { panic!("{hello:?}") };
+        let Hello { token, settings: Some(Settings { heart, beat, grace, umask }), .. } = hello else {
+            panic!("{hello:?}")
+        };
         assert_eq!((hello.versions().newest, token.as_str(), heart.to_str()), (v, "t", Some("/r/.owners/o1.json")));
-        assert_eq!((beat.as_secs(), grace.as_secs()), (5, 10));
+        assert_eq!((beat.as_secs(), grace.as_secs(), *umask), (5, 10, (v > 1).then_some(0o027)));
         assert_all(
             &said,
             &[

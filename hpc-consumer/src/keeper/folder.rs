@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::dialect::Versions;
 use crate::run::FirstProcess;
 
-/// A log that is larger is put aside when a keeper starts.
+/// A log that is larger is put aside.
 const LOG_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The directory of the keeper.
@@ -158,12 +158,30 @@ impl Folder {
     /// The log, to be written at its end.
     pub(super) fn open_log(&self) -> anyhow::Result<File> {
         let path = self.log();
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
+        if self.log_is_large() {
             // If this fails it grows on, which is no reason to run no jobs.
-            let _ = fs::rename(&path, path.with_extension("log.old"));
+            let _ = fs::rename(&path, self.old_log());
         }
         let log = File::options().create(true).append(true).open(&path);
         log.with_context(|| format!("the log of the keeper {} cannot be written", path.display()))
+    }
+
+    /// Keeps the log of a keeper at work from growing. The file stays the same, because the keeper has it open; it is
+    /// written at its end, wherever that is.
+    pub(super) fn bound_log(&self) {
+        if self.log_is_large() {
+            // Where there is no room for a copy, what is new counts more than what is old.
+            let _ = fs::copy(self.log(), self.old_log());
+            let _ = File::options().write(true).open(self.log()).and_then(|log| log.set_len(0));
+        }
+    }
+
+    fn log_is_large(&self) -> bool {
+        fs::metadata(self.log()).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX)
+    }
+
+    fn old_log(&self) -> PathBuf {
+        self.log().with_extension("log.old")
     }
 
     fn card_path(&self) -> PathBuf {
@@ -210,6 +228,23 @@ mod tests {
             "{\"v\":2,\"oldest\":1,\"pid\":7,\"started\":4711,\"boot_id\":\"b\",\"host\":\"node1\",\"socket\":\"s\",\"daemon_token\":\"d\",\"keeper_token\":\"k\"}\n"
         );
         assert_eq!(folder.card().unwrap(), card);
+    }
+
+    #[test]
+    fn the_log_of_a_keeper_at_work_does_not_grow_without_bound() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Folder::of(temp.path());
+        folder.make().unwrap();
+        let mut log = folder.open_log().unwrap();
+        let read = || [folder.log(), folder.old_log()].map(|path| fs::read(path).unwrap_or_default());
+        log.write_all(b"first\n").unwrap();
+        folder.bound_log();
+        assert_eq!(read(), [b"first\n".to_vec(), Vec::new()]);
+        log.write_all(&vec![b'x'; LOG_BYTES_MAX as usize]).unwrap();
+        folder.bound_log();
+        log.write_all(b"last\n").unwrap();
+        let [now, old] = read();
+        assert_eq!((now, old.len() as u64), (b"last\n".to_vec(), LOG_BYTES_MAX + 6));
     }
 
     #[test]

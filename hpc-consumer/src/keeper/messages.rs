@@ -65,6 +65,8 @@ pub(super) struct Settings {
     pub(super) beat: Duration,
     /// How long runs may take to end when the keeper is told to end.
     pub(super) grace: Duration,
+    /// The mask of new files; that of the keeper itself where a daemon does not say it.
+    pub(super) umask: Option<u32>,
 }
 
 /// The same as it is written.
@@ -73,20 +75,22 @@ struct SettingsText {
     heart: Word,
     beat_ms: u64,
     grace_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    umask: Option<u32>,
 }
 
 impl From<Settings> for SettingsText {
     fn from(settings: Settings) -> Self {
-        let Settings { heart, beat, grace } = settings;
-        Self { heart: heart.into_os_string().into(), beat_ms: to_ms(beat), grace_ms: to_ms(grace) }
+        let Settings { heart, beat, grace, umask } = settings;
+        Self { heart: heart.into_os_string().into(), beat_ms: to_ms(beat), grace_ms: to_ms(grace), umask }
     }
 }
 
 impl From<SettingsText> for Settings {
     fn from(text: SettingsText) -> Self {
-        let SettingsText { heart, beat_ms, grace_ms } = text;
+        let SettingsText { heart, beat_ms, grace_ms, umask } = text;
         let (beat, grace) = (Duration::from_millis(beat_ms), Duration::from_millis(grace_ms));
-        Self { heart: OsString::from(heart).into(), beat, grace }
+        Self { heart: OsString::from(heart).into(), beat, grace, umask }
     }
 }
 
@@ -104,6 +108,14 @@ pub(super) enum FromKeeper {
     },
     /// All runs that are not forgotten.
     Runs(Runs),
+}
+
+impl FromKeeper {
+    /// Is this a list, and nothing in it?
+    pub(super) fn tells_of_no_run(&self) -> bool {
+        matches!(self, Self::Runs(Runs { alive, ended, cut_off, .. })
+            if alive.is_empty() && ended.is_empty() && cut_off.is_empty())
+    }
 }
 
 /// All runs that are not forgotten.

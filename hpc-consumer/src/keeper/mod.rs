@@ -10,9 +10,9 @@
 //!
 //! The daemon tells it over a socket which runs to begin, to end and to forget; it tells the daemon how they ended
 //! ([`messages`], carried by [`link`]). A daemon that goes away changes nothing for the runs. The next one connects
-//! anew, asks for all runs, and misses nothing ([`client`]); it may be of another build ([`dialect`]). [`server`] is the
-//! keeper's process, [`runs`] what it does with its runs, [`book`] what it knows of them, [`finished`] how an end is
-//! written, [`folder`] its files, [`heart`] its sign of life for other daemons.
+//! anew, asks for all runs, and misses nothing ([`client`]); it may be of another build ([`dialect`]). [`server`] is
+//! the keeper's process, [`runs`] what it does with its runs, [`book`] what it knows of them, [`finished`] how an end
+//! is written, [`folder`] its files, [`heart`] its sign of life for other daemons.
 //!
 //! | what dies | what is known after it |
 //! | --- | --- |

@@ -25,6 +25,7 @@ use super::link::{self, Inbox, Outbox};
 use super::messages::{FromKeeper, Settings, ToKeeper};
 use super::runs::{News, Runs};
 use crate::cli::KeeperSettings;
+use crate::inherited;
 use crate::process::{Asked, Signals};
 use crate::run;
 
@@ -46,6 +47,9 @@ const CALLERS_MAX: usize = 16;
 
 /// The pause before a full disk is tried again, and before one more look for a daemon after an error.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Between two looks at the size of the log, while something happens.
+const LOG_LOOKS: Duration = Duration::from_mins(1);
 
 /// How many ends of runs are taken in one turn.
 const NEWS_MAX: usize = 1_024;
@@ -79,6 +83,7 @@ pub(crate) async fn serve(settings: KeeperSettings) -> anyhow::Result<()> {
     let mut callers: JoinSet<Caller> = JoinSet::new();
     let mut deaf_until: Option<Instant> = None;
     let mut batch = Vec::new();
+    let mut log_looked_at = Instant::now();
     loop {
         tokio::select! {
             // It has no terminal, so a hangup means nothing to it; to ignore it would make its runs ignore it as well.
@@ -97,6 +102,9 @@ pub(crate) async fn serve(settings: KeeperSettings) -> anyhow::Result<()> {
                     runs.belong_to(heart::owner(&settings.heart));
                     grace = settings.grace;
                     pace.set(settings.heart, settings.beat);
+                    if let Some(mask) = settings.umask {
+                        inherited::use_mask(mask);
+                    }
                     if let Some(old) = daemon.replace(new) {
                         old.task.abort();
                     }
@@ -123,6 +131,10 @@ pub(crate) async fn serve(settings: KeeperSettings) -> anyhow::Result<()> {
             if let Some(daemon) = &daemon {
                 daemon.outbox.send(message);
             }
+        }
+        if log_looked_at.elapsed() > LOG_LOOKS {
+            log_looked_at = Instant::now();
+            folder.bound_log();
         }
         let alone = daemon.is_none() && runs.are_over() && company.lets_go(runs.is_empty());
         if alone || runs.have_stopped() {
