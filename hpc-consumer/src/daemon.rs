@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lifecycle::{Attempt, Claimed, Delivery, Driver, Effect, Ending, Event, Failure, Lifecycle, Output, Phase, Run};
+use lifecycle::{
+    Attempt, Claimed, Delivery, Driver, Effect, Ending, Event, Failure, Lifecycle, Output, Phase, Pulled, Run,
+};
 use program::Exit;
 use protocol::{JobId, JobMessage};
 use queues::Client;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::events::{Events, Heard};
 use crate::executor::Executor;
@@ -40,6 +42,10 @@ pub(crate) struct Daemon {
     pub(crate) jobs_queue: String,
     pub(crate) results_queue: String,
     pub(crate) lease: Duration,
+    /// How long a pull may wait for jobs, at a queue that lets it.
+    pub(crate) hold: Duration,
+    /// Becomes true when no job is taken any more, so that no pull waits for one.
+    pub(crate) enough: watch::Sender<bool>,
     pub(crate) node: Arc<Node>,
     pub(crate) store: Store,
     pub(crate) executor: Arc<dyn Executor + Send + Sync>,
@@ -86,6 +92,9 @@ impl Daemon {
                 viewer.changed();
             }
             events.drain(..).for_each(|event| driver.handle(event, clock.now()));
+            if driver.lifecycle().takes_nothing_new() {
+                self.enough.send_replace(true);
+            }
             if let Some(exit) = self.carry_out(&mut driver, &mut commit, &clock) {
                 let lifecycle = driver.lifecycle();
                 viewer.last(lifecycle).await;
@@ -166,10 +175,14 @@ impl Daemon {
             Effect::Observe => self.executor.observe(),
             Effect::Reconciled => self.executor.reconciled(),
             Effect::Pull(count) => {
-                let (client, queue, lease) = (self.client.clone(), self.jobs_queue.clone(), self.lease);
+                let (client, queue, lease, hold) =
+                    (self.client.clone(), self.jobs_queue.clone(), self.lease, self.hold);
+                let mut enough = self.enough.subscribe();
                 self.spawn(async move {
-                    let pulled = client.pull(&queue, count, lease).await.map_err(failure);
-                    Event::Pulled(pulled.map(|pulled| pulled.deliveries.into_iter().map(delivery).collect()))
+                    // An error is the end of the daemon.
+                    let given_up = async { drop(enough.wait_for(|enough| *enough).await) };
+                    let pulled = client.pull_held(&queue, count, lease, hold, given_up).await;
+                    Event::Pulled(pulled.map(self::pulled).map_err(failure))
                 });
             }
             Effect::Recall(jobs) => {
@@ -312,8 +325,13 @@ fn failure(error: queues::Error) -> Failure {
     Failure { class: error.class, what: error.to_string(), jitter: fastrand::f64() }
 }
 
-fn delivery(delivery: queues::Delivery) -> Delivery {
-    Delivery { lease_id: delivery.lease_id, body: delivery.body, deliveries: delivery.deliveries }
+fn pulled(pulled: queues::Pulled) -> Pulled {
+    let delivery = |delivery: queues::Delivery| Delivery {
+        lease_id: delivery.lease_id,
+        body: delivery.body,
+        deliveries: delivery.deliveries,
+    };
+    Pulled { deliveries: pulled.deliveries.into_iter().map(delivery).collect(), held: pulled.held }
 }
 
 /// How many runs the keeper still knows.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lifecycle::{Lifecycle, Stage};
 use program::Exit;
-use protocol::FailureClass;
+use protocol::{FailureClass, hold};
 use queues::Client;
+use tokio::sync::watch;
 
 use crate::config::Settings;
 use crate::daemon::Daemon;
@@ -82,6 +83,9 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         jobs_queue: settings.jobs_queue,
         results_queue: settings.results_queue,
         lease: settings.lifecycle.lease,
+        // To exit when there is nothing, the daemon has to hear that there is nothing.
+        hold: if settings.lifecycle.exit_when_idle { Duration::ZERO } else { hold::MAX },
+        enough: watch::Sender::new(false),
         node,
         store: opened.store,
         executor: Arc::new(Here::new(keeper, events.clone())),

@@ -8,18 +8,18 @@ use protocol::{JobId, JobMessage};
 use crate::lifecycle::{Lifecycle, Step};
 use crate::phases::Phase;
 use crate::table::{NewJob, State};
-use crate::{Delivery, Effect, Fact, Lease, Terms};
+use crate::{Delivery, Effect, Fact, Lease, Pulled, Terms};
 
 /// How many results may be owed before no more jobs are taken.
 const OWED_MAX: usize = 10_000;
 
 impl Lifecycle {
-    pub(crate) fn pulled(&mut self, deliveries: Vec<Delivery>, step: &mut Step) {
-        self.intake.pulled(deliveries.len(), &self.settings, self.now);
+    pub(crate) fn pulled(&mut self, pulled: Pulled, step: &mut Step) {
+        self.intake.pulled(&pulled, &self.settings, self.now);
         // Jobs first: a stray message with the id of one of them must not take its place.
         let mut strays = Vec::new();
         let mut new = Vec::new();
-        for delivery in deliveries {
+        for delivery in pulled.deliveries {
             match parse(&delivery.body) {
                 Ok(message) => new.extend(self.delivered(&delivery, message, step)),
                 Err(problem) => strays.push((delivery, problem)),
@@ -106,8 +106,7 @@ impl Lifecycle {
     pub(crate) fn wants_pull(&self) -> usize {
         let may = self.pool.is_ready()
             && self.executor.is_known()
-            && !self.draining()
-            && !self.shutdown.is_handing_over()
+            && !self.takes_nothing_new()
             && !self.intake.is_putting_away()
             && self.jobs.outbox().len() < OWED_MAX;
         if !may {

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::{FailureClass, JobId};
 
@@ -16,7 +17,7 @@ pub enum Event {
     /// The node was looked at: is all there that a job needs?
     Probed(Result<(), Problem>),
     /// A pull came back.
-    Pulled(Result<Vec<Delivery>, Failure>),
+    Pulled(Result<Pulled, Failure>),
     /// Which of the jobs that were asked after have ended before.
     Recalled(Vec<(JobId, bool)>),
     /// The job directory was claimed, or not.
@@ -57,6 +58,22 @@ pub enum Event {
     HandOver,
     /// Exit now. What runs goes on, and is taken up again by the next daemon.
     Stop,
+}
+
+/// What a pull brought.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pulled {
+    /// The messages.
+    pub deliveries: Vec<Delivery>,
+    /// How long the queue held the pull before it leased them, or found none; `None` if it answered at once.
+    pub held: Option<Duration>,
+}
+
+impl From<Vec<Delivery>> for Pulled {
+    /// Of a pull that was answered at once.
+    fn from(deliveries: Vec<Delivery>) -> Self {
+        Self { deliveries, held: None }
+    }
 }
 
 /// A message as the queue hands it over.

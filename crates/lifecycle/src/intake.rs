@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use crate::requests::Requests;
-use crate::{Delivery, Lease, Settings};
+use crate::{Delivery, Lease, Pulled, Settings};
 
 /// Pulls, and messages that are no jobs and are being put away.
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
     pub(crate) pulls: Requests,
+    /// When the queue leased what the last pull brought, by our clock, or later.
+    leased_at: Duration,
     /// How many pulls in a row brought nothing.
     empty_pulls: u32,
     /// Until then the queue hides messages that we gave back.
@@ -17,12 +19,19 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    /// A pull brought so many messages.
-    pub(crate) fn pulled(&mut self, count: usize, settings: &Settings, now: Duration) {
+    /// A pull came back.
+    pub(crate) fn pulled(&mut self, pulled: &Pulled, settings: &Settings, now: Duration) {
         self.pulls.succeeded();
-        if count > 0 {
+        let held = pulled.held.unwrap_or_default();
+        self.leased_at = (self.pulls.begun() + held).min(now);
+        if !pulled.deliveries.is_empty() {
             self.empty_pulls = 0;
             return;
+        }
+        if pulled.held.is_some() {
+            // The queue would have answered had there been anything: that was the pause.
+            self.empty_pulls = 1;
+            return self.pulls.wait_until(now + settings.poll_interval.saturating_sub(held));
         }
         let doublings = self.empty_pulls.min(16);
         self.empty_pulls = self.empty_pulls.saturating_add(1);
@@ -68,6 +77,6 @@ impl Intake {
 
     /// The lease of a delivery that the last pull brought, by our clock.
     pub(crate) fn lease_of(&self, delivery: &Delivery, settings: &Settings) -> Lease {
-        Lease { id: delivery.lease_id.clone(), until: self.pulls.begun() + settings.lease }
+        Lease { id: delivery.lease_id.clone(), until: self.leased_at + settings.lease }
     }
 }

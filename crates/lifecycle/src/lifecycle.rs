@@ -122,7 +122,7 @@ impl Lifecycle {
             Event::HandOver => self.shutdown.hand_over(self.now),
             Event::Stop => self.shutdown.stop(),
             Event::Probed(outcome) => self.probed(outcome, &mut step),
-            Event::Pulled(Ok(deliveries)) => self.pulled(deliveries, &mut step),
+            Event::Pulled(Ok(pulled)) => self.pulled(pulled, &mut step),
             Event::Pulled(Err(failure)) => self.request_failed(|state| &mut state.intake.pulls, &failure, &mut step),
             Event::Recalled(answers) => self.recalled(answers, &mut step),
             Event::Claimed(job_id, claimed) => self.claimed(&job_id, claimed, &mut step),
@@ -225,6 +225,11 @@ impl Lifecycle {
     /// Is nothing new taken any more?
     pub fn draining(&self) -> bool {
         self.shutdown.is_draining()
+    }
+
+    /// Is no job taken any more? A pull that the queue holds need not be waited for then.
+    pub fn takes_nothing_new(&self) -> bool {
+        self.draining() || self.shutdown.is_handing_over()
     }
 
     /// Checks what must hold in every state; the text says what does not.

@@ -25,6 +25,9 @@ pub const REQUEST_BYTES_MAX: usize = 1_000_000;
 /// The longest lease (visibility timeout) of a pulled message.
 pub const VISIBILITY_TIMEOUT_MAX: Duration = Duration::from_hours(12);
 
+/// The most retries that the consumer of a queue can allow a message.
+pub const QUEUE_RETRIES_MAX: u64 = 100;
+
 /// The longest delay of a message, at push or at retry.
 pub const DELAY_MAX: Duration = Duration::from_hours(24);
 

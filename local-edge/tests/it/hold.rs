@@ -110,8 +110,17 @@ async fn with_nothing_to_give_it_ends_when_its_time_is_over() {
     let answer = pull(&server, &queue, 1).await;
     assert_eq!(bodies(&answer), Vec::<String>::new());
     assert!(held(&answer).is_some_and(|held| held >= Duration::from_secs(1)), "{answer:?}");
-    // A queue that is gone has nothing to wait for.
+}
+
+#[tokio::test]
+async fn a_queue_that_is_paused_or_deleted_ends_the_hold() {
+    let server = Server::start().await;
+    let queue = server.queue("changed", json!({})).await;
     let path = format!("/{queue}");
+    let pause = json!({"settings": {"delivery_paused": true}});
+    let paused = held_until(&server, &queue, async || drop(server.ok(Method::PATCH, &path, pause).await)).await;
+    assert_eq!(paused.status, 409);
+    server.ok(Method::PATCH, &path, json!({"settings": {"delivery_paused": false}})).await;
     let gone = held_until(&server, &queue, async || drop(server.api(Method::DELETE, &path, Value::Null).await)).await;
     assert_eq!((gone.status, gone.code()), (404, 10104));
 }

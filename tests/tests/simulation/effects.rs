@@ -55,7 +55,7 @@ impl World {
         Ok(Some(match effect {
             Effect::Probe => Event::Probed(self.well(n).map_err(Problem::from)),
             Effect::Observe => self.observe(n),
-            Effect::Pull(count) => Event::Pulled(self.pull(n, count)?),
+            Effect::Pull(count) => Event::Pulled(self.pull(n, count)?.map(Into::into)),
             Effect::Recall(jobs) => {
                 let finished = &self.nodes[n].book.finished;
                 Event::Recalled(jobs.into_iter().map(|job_id| (job_id.clone(), finished.contains(&job_id))).collect())

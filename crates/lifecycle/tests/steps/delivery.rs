@@ -205,6 +205,40 @@ fn empty_pulls_slow_down_and_a_message_speeds_up_again() {
 }
 
 #[test]
+fn after_a_pull_that_was_held_there_is_no_pause_but_what_is_left_of_the_shortest() {
+    let mut daemon = Daemon::pulling(settings());
+    let held =
+        |held, deliveries: &[Delivery]| Event::Pulled(Ok(Pulled { held: Some(held), deliveries: deliveries.to_vec() }));
+    for _ in 0..3 {
+        daemon.now += 5 * SECOND;
+        assert_eq!(daemon.step(held(5 * SECOND, &[])).effects, [Effect::Pull(2)]);
+    }
+    // A queue that says so and yet answers at once, as one that stops does, is not asked again and again.
+    assert_eq!(daemon.step(held(Duration::ZERO, &[])).effects, []);
+    assert_eq!(daemon.sleeps(), Some(SECOND));
+    assert_eq!(daemon.tick(SECOND), [Effect::Pull(2)]);
+    // One that is not held any more slows down from the beginning.
+    daemon.step(pulled(&[]));
+    assert!(daemon.sleeps() <= Some(2 * SECOND), "{:?}", daemon.sleeps());
+}
+
+#[test]
+fn a_lease_is_counted_from_the_end_of_the_hold_and_never_from_the_future() {
+    let until = |held: Duration, passed: Duration| {
+        let mut daemon = Daemon::pulling(settings());
+        let begun = daemon.now;
+        daemon.now += passed;
+        daemon.step(Event::Pulled(Ok(Pulled { held: Some(held), deliveries: vec![job("a", "L1")] })));
+        let step = daemon.step(Event::Recalled(vec![(id("a"), false)]));
+        let [Fact::Accepted { lease, .. }] = step.facts.as_slice() else { panic!("{step:?}") };
+        lease.until - begun
+    };
+    let lease = settings().lease;
+    assert_eq!(until(20 * SECOND, 21 * SECOND), 20 * SECOND + lease);
+    assert_eq!(until(1_000_000 * SECOND, 21 * SECOND), 21 * SECOND + lease, "whatever the other end says");
+}
+
+#[test]
 fn what_is_on_its_way_is_not_waited_for_by_the_clock() {
     let mut daemon = Daemon::pulling(slots(1));
     daemon.accept(job("a", "L1"));

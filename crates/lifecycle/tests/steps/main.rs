@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use lifecycle::{
     Attempt, Book, Claimed, Concluded, Delivery, Effect, EndReason, Ending, Event, Fact, Failure, Failures, Finished,
-    Lease, Lifecycle, Notice, Observation, Phase, Run, RunEnd, Settings, Sighting, Stage, Step, Terms, permitted,
+    Lease, Lifecycle, Notice, Observation, Phase, Pulled, Run, RunEnd, Settings, Sighting, Stage, Step, Terms,
+    permitted,
 };
 use protocol::{FailureClass, JobId};
 
@@ -129,7 +130,7 @@ impl Daemon {
     /// Delivers a job and accepts it.
     fn accept(&mut self, delivery: Delivery) -> Step {
         let job_id = protocol::JobMessage::parse(&delivery.body).expect("the tests deliver jobs").job_id;
-        self.step(Event::Pulled(Ok(vec![delivery])));
+        self.step(Event::Pulled(Ok(vec![delivery].into())));
         self.step(Event::Recalled(vec![(job_id, false)]))
     }
 
@@ -178,7 +179,7 @@ impl Daemon {
                 let runs = self.state.jobs().filter_map(alive).collect();
                 Some(Event::Observed(Observation { runs, complete: true }))
             }
-            Effect::Pull(_) => Some(Event::Pulled(Ok(vec![]))),
+            Effect::Pull(_) => Some(Event::Pulled(Ok(Pulled::default()))),
             Effect::Settle { .. } => Some(Event::Settled(Ok(()))),
             Effect::Publish(_) => Some(Event::Published(Ok(()))),
             _ => None,
@@ -246,7 +247,7 @@ fn accepted(job_id: &str, with_lease: &str) -> Fact {
 }
 
 fn pulled(deliveries: &[Delivery]) -> Event {
-    Event::Pulled(Ok(deliveries.to_vec()))
+    Event::Pulled(Ok(deliveries.to_vec().into()))
 }
 
 /// None of the jobs has ended before.

@@ -98,7 +98,7 @@ struct Entry {
     purged_at: Option<Millis>,
     consumer: Option<(String, Millis)>,
     model: Queue,
-    /// Told of every message that may be ready to be delivered now, or will be earlier than was known.
+    /// Told of every message that may be ready now, or earlier than was known, and of every change of the settings.
     arrivals: watch::Sender<()>,
 }
 
@@ -299,8 +299,9 @@ impl Registry {
         Ok(no)
     }
 
-    /// Stores everything of a queue but its messages.
+    /// Stores everything of a queue but its messages. A pull that waits may be refused now.
     fn store(&self, no: QueueNo) -> rusqlite::Result<()> {
+        self.ring(no);
         let entry = self.entry(no);
         let consumer = entry.consumer.as_ref().zip(entry.model.consumer());
         self.database.put_queue(&QueueRow {
