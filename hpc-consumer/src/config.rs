@@ -151,7 +151,7 @@ pub(crate) struct RunSettings {
     /// Exit once the queue is empty and nothing is left to do
     #[arg(long)]
     exit_when_idle: bool,
-    /// Check the settings, print what follows from them, and exit; nothing is tried
+    /// Check the settings, print what follows from them, and exit; only the names of the queues are looked at
     #[arg(long)]
     pub(crate) check: bool,
     /// Use a STATE_DIR that was last used on another host, which is known to be down
@@ -212,6 +212,11 @@ impl RunSettings {
             "an API token with the permission Queues: Edit",
         );
         needed.check()?;
+        if jobs_queue == results_queue {
+            bail!(
+                "CF_JOBS_QUEUE_ID and CF_RESULTS_QUEUE_ID are the same queue, {jobs_queue}: results would come back as jobs; set each to the id of its own queue"
+            );
+        }
         let endpoint = queues::Endpoint { base_url: queue.cf_api_base_url, account_id, api_token };
         endpoint.url()?;
         let results_dir = absolute(&results_dir, "RESULTS_DIR")?;

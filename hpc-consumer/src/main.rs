@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `cli` | the commands, their arguments and their help |
 //! | `config` | every setting; the only place that reads the environment |
+//! | `consumers` | a look at the queues at the start |
 //! | `startup` | from the settings to a daemon that runs |
 //! | `daemon` | the loop between the pure crate `lifecycle` and the world |
 //! | `events` | the way of events to that loop |
@@ -20,6 +21,7 @@
 
 mod cli;
 mod config;
+mod consumers;
 mod daemon;
 mod events;
 mod executor;
@@ -43,7 +45,7 @@ use program::Exit;
 use crate::cli::{Cli, Command, KeeperSettings};
 use crate::config::Settings;
 use crate::run::Invocation;
-use crate::startup::End;
+use crate::startup::{End, WrongSettings};
 use crate::store::Format;
 
 fn main() -> Exit {
@@ -55,7 +57,10 @@ fn main() -> Exit {
         Ok(command) => command,
         Err(error) => return failed(error, Exit::Usage),
     };
-    start(command).unwrap_or_else(|error| failed(error, Exit::Unexpected))
+    start(command).unwrap_or_else(|error| {
+        let exit = if error.is::<WrongSettings>() { Exit::Usage } else { Exit::Unexpected };
+        failed(error, exit)
+    })
 }
 
 /// What to do, once everything that a person can get wrong was looked at.
@@ -102,10 +107,10 @@ fn settings() -> anyhow::Result<Resolved> {
             let check = settings.check;
             let settings = settings.resolve()?;
             if check {
-                startup::check(&settings)?;
+                let queues = startup::check(&settings)?;
                 Resolved::Show(format!(
-                    "the settings are valid: {}\n\
-                     nothing was tried: neither the runtime nor the queue nor the directories",
+                    "the settings are valid: {}\n{queues}\n\
+                     nothing else was tried: neither the runtime nor the directories",
                     settings.summary()
                 ))
             } else {

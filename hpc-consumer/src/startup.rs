@@ -12,6 +12,7 @@ use queues::Client;
 use tokio::sync::watch;
 
 use crate::config::Settings;
+use crate::consumers::Look;
 use crate::daemon::Daemon;
 use crate::events;
 use crate::executor::Here;
@@ -59,14 +60,18 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         restore_records(&node, &opened.store).await?;
     }
     // A mistake in where results go is better met before a job has run for hours. All else is the loop's to wait for.
-    if let Err(error) = client.backlog(&settings.results_queue).await
-        && error.class == FailureClass::Fatal
-    {
+    let (backlog, look) = tokio::join!(
+        client.backlog(&settings.results_queue),
+        Look::take(&client, &settings.jobs_queue, &settings.results_queue)
+    );
+    let fatal = backlog.err().filter(|error| error.class == FailureClass::Fatal).map(anyhow::Error::new);
+    if let Some(error) = fatal.or_else(|| look.wrong_ids().map(|why| WrongSettings(why).into())) {
         if !opened.entries.iter().any(|entry| entry.stage == Stage::Launching) {
             lock.release();
         }
-        anyhow::bail!(error);
+        return Err(error);
     }
+    look.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     if std::process::id() == 1 {
         reap_for_ever()?;
     }
@@ -103,9 +108,20 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
 }
 
 /// Would a start with these settings be refused although they are valid? As far as it can be seen beside a daemon.
-pub(crate) fn check(settings: &Settings) -> anyhow::Result<()> {
+/// Returns what the queues are called.
+pub(crate) fn check(settings: &Settings) -> anyhow::Result<String> {
     let counts = view::read(&settings.state_dir).map(|view| view.counts).unwrap_or_default();
-    if counts.running + counts.ending > 0 { refuse_another_results_dir(settings) } else { Ok(()) }
+    if counts.running + counts.ending > 0 {
+        refuse_another_results_dir(settings)?;
+    }
+    let client = Client::new(queues::http_client().context("cannot set up HTTPS")?, &settings.endpoint)?;
+    let reactor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let look = reactor.block_on(Look::take(&client, &settings.jobs_queue, &settings.results_queue));
+    if let Some(why) = look.wrong_ids() {
+        anyhow::bail!(why);
+    }
+    look.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(look.names())
 }
 
 /// What runs was begun in `RESULTS_DIR`: elsewhere its output would not be found.
@@ -118,6 +134,11 @@ fn refuse_another_results_dir(settings: &Settings) -> anyhow::Result<()> {
         settings.state_dir.join("results-dir").display()
     );
 }
+
+/// The settings are wrong, as only their use could show.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct WrongSettings(pub(crate) String);
 
 /// What comes after the daemon.
 pub(crate) enum End {

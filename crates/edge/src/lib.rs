@@ -22,10 +22,5 @@ mod route;
 pub use admission::{Admission, Decision, Next, Pending, Refusal};
 pub use auth::Secret;
 pub use problem::Problem;
+pub use protocol::{JOBS_QUEUE, RESULTS_QUEUE};
 pub use route::{Config, Head, Response, Route, route};
-
-/// The queue that jobs travel in.
-pub const JOBS_QUEUE: &str = "hpc-jobs";
-
-/// The queue that results travel in.
-pub const RESULTS_QUEUE: &str = "hpc-results";

@@ -24,6 +24,12 @@ pub use result::{JobResult, Reason, RuntimeKind, Status};
 /// The version written into the `v` field of every message.
 pub const VERSION: u64 = 1;
 
+/// The name of the queue that jobs travel in.
+pub const JOBS_QUEUE: &str = "hpc-jobs";
+
+/// The name of the queue that results travel in.
+pub const RESULTS_QUEUE: &str = "hpc-results";
+
 /// An instant on the wire: RFC 3339 in UTC, for example `2026-11-21T01:15:27.123Z`.
 pub type Timestamp = jiff::Timestamp;
 

@@ -3,6 +3,7 @@
 
 mod hold;
 mod inherited;
+mod swapped;
 
 use serde_json::{Value, json};
 use testkit::{Consumer, PATIENCE, Process, wait_for};
