@@ -236,6 +236,7 @@ impl RunSettings {
             limits: Limits {
                 time: Duration::from_secs(jobs.job_time_limit_seconds),
                 grace: jobs.job_kill_grace_seconds,
+                warning: None,
                 log_bytes: jobs.output_log_bytes_max,
             },
             lifecycle: lifecycle::Settings {

@@ -43,17 +43,6 @@ pub(crate) fn abort_on_panic() {
     }));
 }
 
-/// As process 1 of a container we are the parent of every orphan, and nobody else buries them.
-pub(crate) fn reap_for_ever() -> anyhow::Result<()> {
-    let mut ended = signal(SignalKind::child())?;
-    tokio::spawn(async move {
-        while ended.recv().await.is_some() {
-            crate::run::reap_orphans()
-        }
-    });
-    Ok(())
-}
-
 /// What a person or a service manager wants of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {

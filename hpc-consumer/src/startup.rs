@@ -19,7 +19,7 @@ use crate::executor::Here;
 use crate::inherited;
 use crate::job::{Node, ResultsDir};
 use crate::keeper::Keeper;
-use crate::process::{Clock, Signals, abort_on_panic, reap_for_ever};
+use crate::process::{Clock, Signals, abort_on_panic};
 use crate::run::Invocation;
 use crate::store::{StateLock, Store, view};
 use crate::viewer::Viewer;
@@ -73,7 +73,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     }
     look.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     if std::process::id() == 1 {
-        reap_for_ever()?;
+        crate::run::prepare();
     }
     let clock = Clock::start();
     let lifecycle = Lifecycle::restore(settings.lifecycle.clone(), opened.entries, clock.now());

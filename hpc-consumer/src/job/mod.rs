@@ -144,11 +144,8 @@ impl Node {
     pub(crate) fn start_line(&self, job: &JobMessage, run: &Run) -> StartLine {
         let directory = self.results.job_dir(&run.job_id);
         let mut command = self.runtime.command(&run.job_id, &directory);
-        let marks = vec![
-            ("JOB_ID".to_owned(), run.job_id.to_string()),
-            ("WORK_DIR".to_owned(), directory.to_string_lossy().into_owned()),
-            ("HPC_QUEUE_RUN".to_owned(), run.to_string()),
-        ];
+        // Not what a job may set anew, or what may be no text: a keeper of an earlier version knows its runs by these.
+        let marks = vec![("HPC_QUEUE_RUN".to_owned(), run.to_string())];
         // A container clears what its runtime was started with, so this tells nothing to the job in it.
         for (name, value) in &marks {
             if !command.environment.iter().any(|(known, _)| known == name.as_str()) {
@@ -248,7 +245,7 @@ mod tests {
         std::fs::create_dir_all(results.heart(owner).parent().unwrap()).unwrap();
         std::fs::write(results.heart(owner), "{\"beat\":1}\n").unwrap();
         let runtime = Runtime::Bare(Bare { command: vec!["true".to_owned()], inherited: Vec::new() });
-        let limits = Limits { time: Duration::from_secs(100), grace: Duration::ZERO, log_bytes: 1_000 };
+        let limits = Limits { time: Duration::from_secs(100), grace: Duration::ZERO, warning: None, log_bytes: 1_000 };
         Arc::new(Node::new(results, runtime, limits, "node1".to_owned(), owner.to_owned(), Duration::from_secs(60)))
     }
 

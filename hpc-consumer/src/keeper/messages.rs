@@ -10,11 +10,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use protocol::RuntimeKind;
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::dialect::Versions;
 use super::finished;
-use crate::run::{CommandLine, Finished, Limits};
+use crate::run::{CommandLine, Finished, Limits, Warning};
 
 /// What the daemon says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,8 +160,30 @@ struct StartText {
     record: Word,
     time_ms: u64,
     grace_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    warning: Option<WarningText>,
     log_bytes: u64,
     runtime: RuntimeKind,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WarningText {
+    signal: i32,
+    before_ms: u64,
+}
+
+impl From<Warning> for WarningText {
+    fn from(warning: Warning) -> Self {
+        Self { signal: warning.signal.as_raw(), before_ms: to_ms(warning.before) }
+    }
+}
+
+impl WarningText {
+    /// None if there is no such signal here.
+    fn warning(self) -> Option<Warning> {
+        let signal = Signal::from_named_raw(self.signal)?;
+        Some(Warning { signal, before: Duration::from_millis(self.before_ms) })
+    }
 }
 
 /// A text of the system: nearly always Unicode, which is short and can be read, else bytes.
@@ -199,6 +222,7 @@ impl From<Start> for StartText {
             record: start.record.into_os_string().into(),
             time_ms: to_ms(start.limits.time),
             grace_ms: to_ms(start.limits.grace),
+            warning: start.limits.warning.map(WarningText::from),
             log_bytes: start.limits.log_bytes,
             runtime: start.runtime,
         }
@@ -221,6 +245,7 @@ impl From<StartText> for Start {
             limits: Limits {
                 time: Duration::from_millis(text.time_ms),
                 grace: Duration::from_millis(text.grace_ms),
+                warning: text.warning.and_then(WarningText::warning),
                 log_bytes: text.log_bytes,
             },
         }

@@ -18,7 +18,7 @@ use super::heart::Watched;
 use super::journal::Journal;
 use super::messages::{FromKeeper, Start, ToKeeper};
 use crate::job::HeldDir;
-use crate::run::{self, Finished, FirstProcess, Stop};
+use crate::run::{self, Finished, FirstProcess, Stop, Token};
 
 /// How long a keeper that is told to end waits for the disk to take what it knows.
 const BEHIND_PATIENCE: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ pub(super) struct Runs {
     journal: Journal,
     alive: BTreeMap<String, Alive>,
     /// Runs to begin once the journal has them.
-    starts: Vec<(Start, Stop)>,
+    starts: Vec<(Start, Token, Stop)>,
     /// What the daemon is told once the journal has it.
     told: Vec<FromKeeper>,
     watched: Watched,
@@ -115,10 +115,11 @@ impl Runs {
             // Nobody is told: the daemon sees that this keeper goes, and the run begins under the next one.
             None if self.stopping.is_some() => tracing::warn!("run {run} is not begun, because the keeper ends"),
             None => {
-                self.journal.note(Line::Begin { run: run.clone(), marks: start.marks.clone() });
+                let token = Token::new();
+                self.journal.note(Line::Begin { run: run.clone(), marks: vec![token.mark()] });
                 let (stop, stopped) = watch::channel(None);
                 self.alive.insert(run, Alive { stop, grace: start.limits.grace });
-                self.starts.push((start, stopped));
+                self.starts.push((start, token, stopped));
             }
         }
     }
@@ -164,10 +165,10 @@ impl Runs {
         if written && !starts.is_empty() {
             run::make_room(self.alive.len());
         }
-        for (start, stop) in starts {
+        for (start, token, stop) in starts {
             if written {
                 let (owner, watched) = (self.owner.clone(), self.watched.clone());
-                tokio::spawn(perform(start, stop, owner, watched, self.news.clone()));
+                tokio::spawn(perform(start, token, stop, owner, watched, self.news.clone()));
             } else {
                 let why = "the disk of STATE_DIR does not take the journal of the keeper, so no run is begun";
                 self.note(News::Ended(start.run, Finished::not_started(why.to_owned())));
@@ -193,8 +194,15 @@ fn look_at_claim(directory: &Path, record: &Path, owner: &str, name: &str) -> io
 }
 
 /// A run from its begin to its end.
-async fn perform(start: Start, stop: Stop, owner: String, watched: Watched, news: mpsc::UnboundedSender<News>) {
-    let Start { run: name, command, marks, logs, limits, record, runtime } = start;
+async fn perform(
+    start: Start,
+    token: Token,
+    stop: Stop,
+    owner: String,
+    watched: Watched,
+    news: mpsc::UnboundedSender<News>,
+) {
+    let Start { run: name, mut command, logs, limits, record, runtime, marks: _ } = start;
     // The whole machine may have stood still since the daemon sent this, and another one has taken the job over.
     // Here and not on another thread: to begin the run is to enter the same directory, which hangs as well if this
     // does.
@@ -222,8 +230,10 @@ async fn perform(start: Start, stop: Stop, owner: String, watched: Watched, news
         // The loop listens for as long as there are runs, as below.
         let _ = news.send(News::Began(name.clone(), first));
     };
-    let finished = run::run(command, &marks, directory, &limits, begun, stop).await;
-    let _ = news.send(News::Ended(name, Finished { runtime: Some(runtime), ..finished }));
+    let (variable, value) = token.mark();
+    command.environment.push((variable.into(), value.into()));
+    let finished = run::run(command, token, runtime, directory, &limits, begun, stop).await;
+    let _ = news.send(News::Ended(name, finished));
 }
 
 #[cfg(test)]
@@ -244,7 +254,8 @@ mod tests {
         if directory.exists() {
             claim(run, directory, "o1");
         }
-        let limits = Limits { time: Duration::from_secs(60), grace: Duration::from_secs(5), log_bytes: 4_096 };
+        let grace = Duration::from_secs(5);
+        let limits = Limits { time: Duration::from_secs(60), grace, warning: None, log_bytes: 4_096 };
         ToKeeper::Start(Start {
             run: run.to_owned(),
             command,

@@ -8,10 +8,17 @@
 //! that starts it, which is the main thread. What is a child and was not announced is an orphan.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use rustix::process::{Pid, WaitOptions, getpid, set_child_subreaper, waitpid};
 use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Between two looks for orphans that have ended.
+const REAP_PAUSE: Duration = Duration::from_millis(50);
 
 /// How often each number was announced; a number may be given to a new child while its last bearer is still announced.
 static KNOWN: Mutex<BTreeMap<i32, u32>> = Mutex::new(BTreeMap::new());
@@ -20,9 +27,14 @@ static KNOWN: Mutex<BTreeMap<i32, u32>> = Mutex::new(BTreeMap::new());
 #[derive(Debug)]
 pub(super) struct Known(i32);
 
+/// Is this process the parent of its orphans?
+static ADOPTS: AtomicBool = AtomicBool::new(false);
+
 /// Makes this process the parent of its orphans.
-pub(super) fn adopt_orphans() -> std::io::Result<()> {
-    Ok(set_child_subreaper(Some(getpid()))?)
+pub(super) fn adopt_orphans() -> io::Result<()> {
+    set_child_subreaper(Some(getpid()))?;
+    ADOPTS.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 impl Known {
@@ -51,8 +63,12 @@ pub(super) fn any_known() -> bool {
     !known().is_empty()
 }
 
-/// The orphans of ended parents, or `None` where the kernel does not list children. Those that have ended are reaped.
+/// The orphans of ended parents, or `None` where they are not ours or the kernel does not list children. Those that
+/// have ended are reaped.
 pub(super) fn orphans() -> Option<Vec<i32>> {
+    if !ADOPTS.load(Ordering::Relaxed) {
+        return None;
+    }
     let own = getpid().as_raw_nonzero();
     let children = std::fs::read_to_string(format!("/proc/self/task/{own}/children")).ok()?;
     let known = known();
@@ -60,9 +76,19 @@ pub(super) fn orphans() -> Option<Vec<i32>> {
     Some(orphans.filter(|number| !known.contains_key(number)).filter(|&number| !reaped(number)).collect())
 }
 
-/// Reaps orphans that have ended, for who is process 1 of a container and gets every orphan there is.
-pub(crate) fn reap_orphans() {
-    drop(orphans());
+/// Reaps orphans as they end, for as long as this process lives.
+///
+/// Nobody else does: the keeper is the parent of whatever a job leaves, and process 1 of a container that of all.
+pub(super) fn reap_for_ever() -> io::Result<()> {
+    let mut ended = signal(SignalKind::child())?;
+    tokio::spawn(async move {
+        while ended.recv().await.is_some() {
+            drop(orphans());
+            // Thousands may end in a second, and each look at the list takes its time.
+            tokio::time::sleep(REAP_PAUSE).await;
+        }
+    });
+    Ok(())
 }
 
 /// Was this an ended process that only waited for us to notice?

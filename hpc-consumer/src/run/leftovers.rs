@@ -1,21 +1,27 @@
 //! What is left of runs whose keeper has died: their processes have no parent that watches them any more.
 //!
-//! A process is killed only when it is proven to be of such a run: it is the first process, known by its number and
-//! the time of its start, or in its group or session, or it carries the marks of the run in its environment, or it
-//! descends from such a process. Numbers alone prove nothing: they may be another program's by now.
+//! A process is killed only when it is proven to be of such a run: it is the first process, known by its number and the
+//! time of its start, or in its group or session, or it carries the token of the run (or, if an earlier version has
+//! begun it, all of its marks in the environment), or it descends from such a process. Numbers alone prove nothing:
+//! they may be another program's by now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::tree::{self, FirstProcess, LOOK_INTERVAL, Process, Signal};
+use super::proc::{self, FirstProcess, Process};
+use super::token::Token;
+use super::tree::{Signal, send};
 
 /// How long killing may take; a process that hangs in the kernel does not end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Between two looks: a process may start another between a look and the signal.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
 /// A run whose keeper has died.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Leftover {
-    /// Variables that its processes were started with.
+    /// What its processes were started with, its token among it.
     pub(crate) marks: Vec<(String, String)>,
     /// Its first process, if it is known and can be still the same one.
     pub(crate) first: Option<FirstProcess>,
@@ -29,13 +35,13 @@ pub(crate) async fn kill_leftovers(runs: &[Leftover], dead: Option<FirstProcess>
     if runs.is_empty() && dead.is_none() {
         return;
     }
-    let marks: Vec<Vec<Vec<u8>>> = runs.iter().map(|run| tree::as_in_environ(&run.marks)).collect();
+    let marks = Marks::of(runs);
     // Once it was seen alive, its number is not given to another process while its group or session lives.
-    let roots = alive_roots(&tree::processes(), runs);
+    let roots = alive_roots(&proc::processes(), runs);
     let end = Instant::now() + PATIENCE;
     let mut told = false;
     loop {
-        let found = find(&tree::processes(), &roots, &marks, dead);
+        let found = find(&proc::processes(), &roots, &marks, dead);
         if found.is_empty() {
             return;
         }
@@ -47,7 +53,7 @@ pub(crate) async fn kill_leftovers(runs: &[Leftover], dead: Option<FirstProcess>
             tracing::warn!("processes of earlier runs are killed: {found:?}");
             told = true;
         }
-        tree::send(Signal::KILL, &found);
+        send(Signal::KILL, &found);
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
@@ -62,7 +68,7 @@ fn alive_roots(processes: &BTreeMap<i32, Process>, runs: &[Leftover]) -> BTreeSe
 fn find(
     processes: &BTreeMap<i32, Process>,
     roots: &BTreeSet<i32>,
-    marks: &[Vec<Vec<u8>>],
+    marks: &Marks,
     dead: Option<FirstProcess>,
 ) -> Vec<i32> {
     let own = rustix::process::getpid().as_raw_pid();
@@ -80,17 +86,44 @@ fn find(
             process.session == dead.pid && process.started >= dead.started && gone
         })
     };
-    let proven = alive.iter().filter(|&&(pid, process)| led(pid, process) || of_dead(process) || is_marked(pid, marks));
+    let proven = alive.iter().filter(|&&(pid, process)| led(pid, process) || of_dead(process) || marks.are_on(pid));
     let proven: BTreeSet<i32> = proven.map(|&(pid, _)| pid).collect();
     let ours = alive.iter().map(|&(pid, _)| pid);
-    ours.filter(|&pid| tree::descends(processes, pid, |at| proven.contains(&at))).collect()
+    ours.filter(|&pid| proc::descends(processes, pid, |at| proven.contains(&at))).collect()
 }
 
-/// Does the process carry all marks of one of the runs?
-fn is_marked(pid: i32, runs: &[Vec<Vec<u8>>]) -> bool {
-    let environment = tree::environment(pid);
-    let variables: BTreeSet<&[u8]> = tree::variables(&environment).collect();
-    runs.iter().any(|marks| !marks.is_empty() && marks.iter().all(|mark| variables.contains(mark.as_slice())))
+/// What proves of a process that it is of one of these runs.
+struct Marks {
+    tokens: BTreeSet<Token>,
+    /// Of each run that has no token: variables as they stand in an environment, all of which must be there.
+    variables: Vec<Vec<Vec<u8>>>,
+}
+
+impl Marks {
+    fn of(runs: &[Leftover]) -> Self {
+        let (mut tokens, mut variables) = (BTreeSet::new(), Vec::new());
+        for run in runs.iter().filter(|run| !run.marks.is_empty()) {
+            match Token::among(&run.marks) {
+                Some(token) => drop(tokens.insert(token)),
+                None => {
+                    variables.push(run.marks.iter().map(|(name, value)| format!("{name}={value}").into()).collect())
+                }
+            }
+        }
+        Self { tokens, variables }
+    }
+
+    fn are_on(&self, pid: i32) -> bool {
+        if !self.tokens.is_empty() && Token::carried_by(pid).is_some_and(|token| self.tokens.contains(&token)) {
+            return true;
+        }
+        if self.variables.is_empty() {
+            return false;
+        }
+        let environment = proc::environment(pid);
+        let carried: BTreeSet<&[u8]> = proc::variables(&environment).collect();
+        self.variables.iter().any(|marks| marks.iter().all(|mark| carried.contains(mark.as_slice())))
+    }
 }
 
 #[cfg(test)]
@@ -109,7 +142,17 @@ mod tests {
 
     fn first(child: &Child) -> FirstProcess {
         let pid = i32::try_from(child.id().unwrap()).unwrap();
-        FirstProcess { pid, started: tree::started_at(pid) }
+        FirstProcess { pid, started: proc::started_at(pid) }
+    }
+
+    #[tokio::test]
+    async fn a_token_alone_proves_whose_a_process_is() {
+        let (token, other) = (Token::new(), Token::new());
+        let mut ours = token.on_what_is_started(|| sleeping("ours"));
+        let mut others = other.on_what_is_started(|| sleeping("others"));
+        kill_leftovers(&[Leftover { marks: vec![token.mark()], first: None }], None).await;
+        assert!(!ours.wait().await.unwrap().success());
+        assert!(others.try_wait().unwrap().is_none());
     }
 
     #[tokio::test]

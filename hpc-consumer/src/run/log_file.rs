@@ -14,10 +14,14 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use protocol::limits;
 use rustix::fs::{Mode, OFlags};
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::process::Child;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::blocking;
 
@@ -27,8 +31,50 @@ const TAIL_BYTES: usize = 16 * 1024;
 /// How much is read at once.
 const READ_BYTES: usize = 8 * 1024;
 
+/// The logs of a run, in its directory. Neither may be there before it begins.
+pub(crate) const STDOUT_LOG: &str = "stdout.log";
+pub(crate) const STDERR_LOG: &str = "stderr.log";
+
+/// How long the pipes may stay open once no process of the run is left that we know of.
+const PIPES_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Both logs of a run, while it is kept what it prints.
+pub(super) struct Logs {
+    stdout: JoinHandle<Vec<u8>>,
+    stderr: JoinHandle<Vec<u8>>,
+    /// Dropped when it has been enough, whoever holds the pipes open.
+    enough: watch::Sender<()>,
+}
+
+impl Logs {
+    /// Keeps what a child prints, in this directory.
+    pub(super) fn keep(child: &mut Child, directory: OwnedFd, bytes_max: u64) -> Self {
+        let directory = Arc::new(directory);
+        let (enough, until) = watch::channel(());
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let keep_stdout = LogFile::new(directory.clone(), STDOUT_LOG, bytes_max).keep(stdout, until.clone());
+        let keep_stderr = LogFile::new(directory, STDERR_LOG, bytes_max).keep(stderr, until);
+        Self { stdout: tokio::spawn(keep_stdout), stderr: tokio::spawn(keep_stderr), enough }
+    }
+
+    /// Waits for the end of both, now that the run has ended, and returns the end of stderr. Should something that
+    /// nobody could find hold the pipes open, what it prints later is not the run's.
+    pub(super) async fn stderr_tail(self) -> Vec<u8> {
+        let Self { stdout, mut stderr, enough } = self;
+        let both = async { (stdout.await, (&mut stderr).await) };
+        if let Ok((_, stderr)) = tokio::time::timeout(PIPES_PATIENCE, both).await {
+            return stderr.unwrap_or_default();
+        }
+        drop(enough);
+        // A file system that hangs may hold up the file, and must not hold up the end.
+        let tail = tokio::time::timeout(PIPES_PATIENCE, stderr).await;
+        tail.ok().and_then(Result::ok).unwrap_or_default()
+    }
+}
+
 /// A log file that is being written.
-pub(super) struct LogFile {
+struct LogFile {
     /// Held open: should the job be taken over, what its run still prints does not get into the directory of the next.
     directory: Arc<OwnedFd>,
     name: &'static str,
@@ -49,7 +95,7 @@ enum Output {
 }
 
 impl LogFile {
-    pub(super) fn new(directory: Arc<OwnedFd>, name: &'static str, bytes_max: u64) -> Self {
+    fn new(directory: Arc<OwnedFd>, name: &'static str, bytes_max: u64) -> Self {
         let tail_bytes = usize::try_from(bytes_max / 2).unwrap_or(TAIL_BYTES).min(TAIL_BYTES);
         Self {
             directory,
@@ -63,12 +109,18 @@ impl LogFile {
         }
     }
 
-    /// Writes what comes until its end, and returns the last bytes for the result.
+    /// Writes what comes until its end, or until it is enough, and returns the last bytes for the result.
     ///
     /// The stream is read to its end even if the file cannot be written, because a job must not block or die on a full
     /// pipe; what the disk did not take is missing from the log and nowhere else.
-    pub(super) async fn keep(mut self, mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
-        while let Some(bytes) = poll_fn(|context| poll_some(&mut stream, context)).await {
+    async fn keep(mut self, mut stream: impl AsyncRead + Unpin, mut enough: watch::Receiver<()>) -> Vec<u8> {
+        loop {
+            let bytes = tokio::select! {
+                biased;
+                _ = enough.changed() => None,
+                bytes = poll_fn(|context| poll_some(&mut stream, context)) => bytes,
+            };
+            let Some(bytes) = bytes else { break };
             let head = self.take(&bytes);
             self.write(head.to_vec()).await;
         }
@@ -154,14 +206,16 @@ mod tests {
 
     async fn log_of(bytes_max: u64, input: Vec<u8>) -> (String, Vec<u8>) {
         let directory = tempfile::tempdir().unwrap();
-        let tail = log_in(directory.path(), bytes_max).keep(input.as_slice()).await;
+        let (_enough, until) = watch::channel(());
+        let tail = log_in(directory.path(), bytes_max).keep(input.as_slice(), until).await;
         (std::fs::read_to_string(directory.path().join("log")).unwrap(), tail)
     }
 
     #[tokio::test]
     async fn who_prints_nothing_leaves_no_log() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(log_in(directory.path(), 4_096).keep(b"".as_slice()).await.is_empty());
+        let (_enough, until) = watch::channel(());
+        assert!(log_in(directory.path(), 4_096).keep(b"".as_slice(), until).await.is_empty());
         assert!(!directory.path().join("log").exists());
     }
 

@@ -1,9 +1,10 @@
 //! Running the command of a job. This is the only place in the project's programs that starts processes.
 //!
 //! A [`Runtime`] turns a job directory into a [`CommandLine`] ([`apptainer`], with [`unpacked`] for its image, or
-//! [`bare`]); [`process`] runs it with its limits; [`log_file`] keeps what it prints, bounded; [`tree`] ends it with
-//! everything that it started, and [`children`] tells whether there is any such thing; [`leftovers`] finds what is left
-//! of runs that nobody watches any more; [`service`] starts the process in which all this happens, the keeper.
+//! [`bare`]); [`process`] runs it with its limits; [`log_file`] keeps what it prints, bounded. [`ending`] decides how
+//! all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it carries, and [`children`] tells whether
+//! there is any such thing; [`leftovers`] finds what is left of runs that nobody watches any more; [`service`] starts
+//! the process in which all this happens, the keeper.
 //!
 //! Out of scope: what the result means (`job`), and which runs there are (`keeper`). Invariant: when [`process::run`]
 //! returns, no process of the run that can be found is alive.
@@ -11,11 +12,14 @@
 mod apptainer;
 mod bare;
 mod children;
+mod ending;
 mod leftovers;
 mod log_file;
+mod proc;
 mod process;
 mod programs;
 mod service;
+mod token;
 mod tree;
 mod unpacked;
 
@@ -28,17 +32,19 @@ use protocol::{JobId, RuntimeKind};
 
 pub(crate) use apptainer::Apptainer;
 pub(crate) use bare::Bare;
-pub(crate) use children::reap_orphans;
+pub(crate) use ending::Warning;
 pub(crate) use leftovers::{Leftover, kill_leftovers};
-pub(crate) use process::{Ended, Finished, STDERR_LOG, STDOUT_LOG, Stop, make_room, run};
+pub(crate) use log_file::{STDERR_LOG, STDOUT_LOG};
+pub(crate) use proc::{FirstProcess, is_running, started_at};
+pub(crate) use process::{Ended, Finished, Stop, make_room, run};
 pub(crate) use programs::{absolute_entries, on_path};
 pub(crate) use service::{Invocation, Service, start_service};
-pub(crate) use tree::{FirstProcess, is_running, started_at};
+pub(crate) use token::Token;
 pub(crate) use unpacked::{Unpacked, open_up};
 
-/// Prepares this process for runs: what they leave behind becomes its own.
+/// Prepares this process for runs: what they leave behind becomes its own, and is reaped as it ends.
 pub(crate) fn prepare() {
-    if let Err(error) = children::adopt_orphans() {
+    if let Err(error) = children::adopt_orphans().and_then(|()| children::reap_for_ever()) {
         tracing::warn!("processes that a job leaves behind may not be found: {error}");
     }
 }
@@ -58,6 +64,8 @@ pub(crate) struct Limits {
     pub(crate) time: Duration,
     /// How long it may take to end after it was asked to.
     pub(crate) grace: Duration,
+    /// What it is told before its time is over, if it wants to know.
+    pub(crate) warning: Option<Warning>,
     /// How much of each of its output streams is kept.
     pub(crate) log_bytes: u64,
 }

@@ -4,28 +4,21 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{RuntimeKind, Timestamp};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::children::Known;
-use super::log_file::LogFile;
-use super::tree::{FirstProcess, Signal, Tree};
+use super::children::{self, Known};
+use super::ending::{Cause, Ending, Event, Order};
+use super::log_file::Logs;
+use super::proc::FirstProcess;
+use super::token::Token;
+use super::tree::Tree;
 use super::{CommandLine, Limits};
-
-/// The logs of a run, in its directory. Neither may be there before it begins.
-pub(crate) const STDOUT_LOG: &str = "stdout.log";
-pub(crate) const STDERR_LOG: &str = "stderr.log";
-
-/// How long the pipes may stay open once no process of the run is left that we know of.
-const PIPES_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How long to wait for a killed process: one that hangs in the kernel, on a file system that is away, does not end.
-const KILL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many files and pipes the process needs by itself, and how many for each run.
 const DESCRIPTORS_OWN: u64 = 64;
@@ -97,13 +90,14 @@ pub(crate) type Stop = watch::Receiver<Option<Duration>>;
 /// Runs a command to its end, with its logs in the directory `logs`. `begun` is called once it is started.
 pub(crate) async fn run(
     command: CommandLine,
-    marks: &[(String, String)],
+    token: Token,
+    runtime: RuntimeKind,
     logs: OwnedFd,
     limits: &Limits,
     begun: impl FnOnce(FirstProcess),
-    mut stop: Stop,
+    stop: Stop,
 ) -> Finished {
-    let mut child = match start(&command) {
+    let mut child = match token.on_what_is_started(|| start(&command)) {
         Ok(child) => child,
         Err(error) => return Finished::not_started(why_not_started(&command, &error)),
     };
@@ -111,49 +105,71 @@ pub(crate) async fn run(
     let started_at_ms = now_ms();
     // A thousand of them would be held for as long as the runs take.
     drop(command);
-    let tree = Tree::of(&child, marks);
+    let tree = Tree::of(&child, token, runtime == RuntimeKind::Apptainer);
     begun(tree.first());
-    let stdout = child.stdout.take().expect("stdout is piped");
-    let stderr = child.stderr.take().expect("stderr is piped");
-    let logs = Arc::new(logs);
-    let keep_stdout = tokio::spawn(LogFile::new(logs.clone(), STDOUT_LOG, limits.log_bytes).keep(stdout));
-    let keep_stderr = tokio::spawn(LogFile::new(logs, STDERR_LOG, limits.log_bytes).keep(stderr));
-    let (abort_stdout, abort_stderr) = (keep_stdout.abort_handle(), keep_stderr.abort_handle());
-
-    let ended = tokio::select! {
-        status = child.wait() => match status {
-            Ok(status) => ended(status),
-            Err(error) => {
-                end(&mut child, &tree, Duration::ZERO, &mut stop).await;
-                // It was begun: to say that it was not would have it begun a second time.
-                Ended::CutOff(format!("the end of its process cannot be seen: {error}"))
-            }
-        },
-        () = tokio::time::sleep(limits.time) => {
-            end(&mut child, &tree, limits.grace, &mut stop).await;
-            Ended::TimeLimit
-        }
-        grace = told(&mut stop, Duration::MAX) => {
-            end(&mut child, &tree, grace, &mut stop).await;
-            Ended::Stopped
-        }
-    };
-    drop(known);
-    // The job is over when its first process is; what that left behind goes with it.
-    tree.kill_until_gone().await;
-    let pipes = async { (keep_stdout.await, keep_stderr.await) };
-    let stderr_tail = match tokio::time::timeout(PIPES_PATIENCE, pipes).await {
-        Ok((_, Ok(tail))) => tail,
-        _ => {
-            abort_stdout.abort();
-            abort_stderr.abort();
-            Vec::new()
-        }
-    };
-    let stderr_tail = String::from_utf8_lossy(&stderr_tail).into_owned();
+    let logs = Logs::keep(&mut child, logs, limits.log_bytes);
+    let ended = end(child, known, tree, limits, stop).await;
+    let stderr_tail = String::from_utf8_lossy(&logs.stderr_tail().await).into_owned();
     // The clock may have been set back meanwhile.
     let finished_at_ms = now_ms().max(started_at_ms);
-    Finished { ended, stderr_tail, started_at_ms, finished_at_ms, runtime: None }
+    Finished { ended, stderr_tail, started_at_ms, finished_at_ms, runtime: Some(runtime) }
+}
+
+/// Sees a run to its end, as [`Ending`] decides. When this returns, no process of it that can be found is alive.
+async fn end(mut child: Child, known: Known, mut tree: Tree, limits: &Limits, mut stop: Stop) -> Ended {
+    let begin = Instant::now();
+    let mut ending = Ending::new(limits.time, limits.grace, limits.warning);
+    let (mut known, mut status) = (Some(known), None);
+    let mut told = Duration::MAX;
+    loop {
+        let event = tokio::select! {
+            waited = child.wait(), if status.is_none() => {
+                tree.first_has_ended();
+                known = None;
+                status = Some(waited);
+                Event::FirstEnded
+            }
+            grace = told_less(&mut stop, told) => {
+                told = grace;
+                Event::Told(grace)
+            }
+            () = sleep_until(ending.wake_at().and_then(|at| begin.checked_add(at))) => Event::Time,
+        };
+        perform(&mut ending, &mut tree, event, begin);
+        if ending.is_over() {
+            break;
+        }
+    }
+    drop(known);
+    let unknown = tree.unknown();
+    if !unknown.is_empty() && children::any_known() {
+        tracing::warn!(
+            "processes are left of which nothing tells whose they are: {unknown:?}; they are ended with the last run that goes on"
+        );
+    }
+    match (ending.cause(), status) {
+        (Some(Cause::TimeLimit), _) => Ended::TimeLimit,
+        (Some(Cause::Told), _) => Ended::Stopped,
+        (None, Some(Ok(status))) => ended(status),
+        // It was begun: to say that it was not would have it begun a second time.
+        (None, Some(Err(error))) => Ended::CutOff(format!("the end of its process cannot be seen: {error}")),
+        (None, None) => unreachable!("a run that nobody ended is over once its first process is"),
+    }
+}
+
+/// Does what follows from an event.
+fn perform(ending: &mut Ending, tree: &mut Tree, event: Event, begin: Instant) {
+    let mut next = Some(event);
+    while let Some(event) = next.take() {
+        for order in ending.step(event, begin.elapsed()) {
+            match order {
+                // It is the last of its orders.
+                Order::Look => next = Some(Event::Seen(tree.look())),
+                Order::Signal(signal, pids) => tree.signal(signal, &pids),
+                Order::Say(pids) => tracing::warn!("processes of a run do not end although they were killed: {pids:?}"),
+            }
+        }
+    }
 }
 
 fn start(command: &CommandLine) -> io::Result<Child> {
@@ -183,9 +199,9 @@ fn why_not_started(command: &CommandLine, error: &io::Error) -> String {
     format!("the program {program} of the runtime cannot be started: {error}")
 }
 
-/// Resolves when the run is told to end within at most this time, to the time that it has.
-async fn told(stop: &mut Stop, at_most: Duration) -> Duration {
-    let told = stop.wait_for(|grace| grace.is_some_and(|grace| grace <= at_most)).await.ok().and_then(|grace| *grace);
+/// Resolves when the run is told to end within less than this time, to the time that it has.
+async fn told_less(stop: &mut Stop, than: Duration) -> Duration {
+    let told = stop.wait_for(|grace| grace.is_some_and(|grace| grace < than)).await.ok().and_then(|grace| *grace);
     match told {
         Some(grace) => grace,
         // Nobody can tell it any more.
@@ -193,21 +209,11 @@ async fn told(stop: &mut Stop, at_most: Duration) -> Duration {
     }
 }
 
-/// Asks the whole tree to end, and waits for the first process; after the grace it is killed, or when it is told that
-/// it has no time any more.
-async fn end(child: &mut Child, tree: &Tree, grace: Duration, stop: &mut Stop) {
-    if !grace.is_zero() {
-        tree.signal(Signal::TERM);
-        tokio::select! {
-            _ = child.wait() => return,
-            () = tokio::time::sleep(grace) => {}
-            _ = told(stop, Duration::ZERO) => {}
-        }
-    }
-    tree.signal(Signal::KILL);
-    // An error says only that the process is gone already.
-    if tokio::time::timeout(KILL_PATIENCE, child.kill()).await.is_err() {
-        tracing::warn!("process {} of a run does not end although it was killed", child.id().unwrap_or_default());
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        // The end of time.
+        None => std::future::pending().await,
     }
 }
 

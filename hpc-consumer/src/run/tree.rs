@@ -1,195 +1,124 @@
-//! The processes of one run, found in `/proc`.
+//! The processes of one run: which they are, and which of them are the job's.
 //!
-//! A process belongs to the run when it descends from its first process, is in its process group or session, or
-//! carries the run's marks in its environment. The last catches what has left by double fork and `setsid`. A process
-//! that has also replaced its environment is told from those of other runs only once no other run is alive (in a
-//! container there is no such process: the kernel ends a PID namespace whole).
+//! The keeper is a subreaper, so every process of its runs descends from it. One belongs to a run when it descends from
+//! its first process, is in its group or session, or carries its token, or descends from an orphan that does. An orphan
+//! that tells nothing of itself belongs to the last run that ends, because then there is no other that could have left
+//! it; until then it is only told of.
+//!
+//! In a container, what is in a PID namespace of its own is the job's; the rest wraps it: apptainer's own process, and
+//! helpers that serve the image. They are not told of signals, and live for as long as the job does.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
+use rustix::io::Errno;
 pub(super) use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
-use serde::{Deserialize, Serialize};
 use tokio::process::Child;
 
 use super::children;
-
-/// Killing needs more than one look: a process may start another between the look and the signal.
-const LOOKS_MAX: u32 = 200;
-
-/// Between two looks.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-
-/// The first process of a run. Its number alone may be given to another process later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct FirstProcess {
-    pub(crate) pid: i32,
-    /// In clock ticks since the machine started.
-    pub(crate) started: u64,
-}
+use super::ending::Seen;
+use super::proc::{self, FirstProcess, Namespace, Process, descends};
+use super::token::Token;
 
 /// The processes of one run.
 pub(super) struct Tree {
-    root: i32,
-    /// When the first process started; nothing of the run is older.
-    started: u64,
-    /// Variables that every process of the run was started with, as they stand in `/proc/PID/environ`.
-    marks: Vec<Vec<u8>>,
-}
-
-/// A line of `/proc/PID/stat`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Process {
-    parent: i32,
-    pub(super) group: i32,
-    pub(super) session: i32,
-    pub(super) zombie: bool,
-    /// In clock ticks since the machine started.
-    pub(super) started: u64,
+    first: FirstProcess,
+    token: Token,
+    /// Is there a container around the job?
+    contained: bool,
+    first_ended: bool,
+    /// Processes that are not ours to end: they have taken on another user's rights.
+    refused: BTreeSet<i32>,
 }
 
 impl Tree {
-    /// The tree of a child that was started as the leader of its own process group.
-    pub(super) fn of(child: &Child, marks: &[(String, String)]) -> Self {
-        let root = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or_default();
-        Self { root, started: started_at(root), marks: as_in_environ(marks) }
+    /// The tree of a child that was started with this token, as the leader of its own process group.
+    pub(super) fn of(child: &Child, token: Token, contained: bool) -> Self {
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or_default();
+        let first = FirstProcess { pid, started: proc::started_at(pid) };
+        Self { first, token, contained, first_ended: false, refused: BTreeSet::new() }
     }
 
     /// Its first process.
     pub(super) fn first(&self) -> FirstProcess {
-        FirstProcess { pid: self.root, started: self.started }
+        self.first
     }
 
-    /// Sends a signal to every process of the run.
-    pub(super) fn signal(&self, signal: Signal) {
-        send(signal, &self.alive());
+    /// The first process has ended and is not a child of ours any more.
+    pub(super) fn first_has_ended(&mut self) {
+        self.first_ended = true;
     }
 
-    /// Kills every process of the run, and those that they start meanwhile, until none is left.
-    pub(super) async fn kill_until_gone(&self) {
-        for _ in 0..LOOKS_MAX {
-            // Once its first process is gone, whatever is left of a run is, or descends from, an orphan of ours.
-            if children::orphans().is_some_and(|orphans| orphans.is_empty()) {
-                return;
-            }
-            if self.alive().is_empty() {
-                return;
-            }
-            self.signal(Signal::KILL);
-            tokio::time::sleep(LOOK_INTERVAL).await;
+    /// Sends a signal to processes, each of which may have ended meanwhile.
+    pub(super) fn signal(&mut self, signal: Signal, pids: &[i32]) {
+        let refused = send(signal, pids);
+        if !refused.is_empty() {
+            tracing::warn!("processes of a run have another user's rights and are not ours to end: {refused:?}");
+            self.refused.extend(refused);
         }
-        tracing::warn!("some processes of a run do not end: {:?}", self.alive());
     }
 
-    fn alive(&self) -> Vec<i32> {
-        if self.root <= 1 {
-            return Vec::new();
+    /// All that is alive of the run.
+    pub(super) fn look(&self) -> Seen {
+        // Once its first process is gone, whatever is left of a run is, or descends from, an orphan of ours.
+        let nothing_left = self.first_ended && children::orphans().is_some_and(|orphans| orphans.is_empty());
+        if nothing_left || self.first.pid <= 1 {
+            return Seen::default();
         }
-        let processes = processes();
+        let mut seen = Seen::default();
+        for pid in self.alive(&proc::processes()) {
+            if !self.contained {
+                seen.job.push(pid);
+                continue;
+            }
+            match proc::namespace(pid) {
+                Namespace::Within => seen.job.push(pid),
+                Namespace::Init => seen.init.push(pid),
+                Namespace::Ours if pid == self.first.pid => seen.first = Some(pid),
+                Namespace::Ours => seen.helpers.push(pid),
+            }
+        }
+        seen
+    }
+
+    /// Orphans of which nobody can tell whose they are, for as long as others run.
+    pub(super) fn unknown(&self) -> Vec<i32> {
+        let orphans = children::orphans().unwrap_or_default();
+        orphans.into_iter().filter(|&pid| Token::carried_by(pid).is_none()).collect()
+    }
+
+    fn alive(&self, processes: &BTreeMap<i32, Process>) -> Vec<i32> {
         // Should the number of the first process have gone to another one meanwhile, it leads nothing of ours.
-        let reused = processes.get(&self.root).is_some_and(|root| root.started != self.started);
+        let first = processes.get(&self.first.pid);
+        let leads = first.is_none_or(|first| first.started == self.first.started);
         let led = |pid: i32, process: &Process| {
-            let known = process.group == self.root
-                || process.session == self.root
-                || descends(&processes, pid, |at| at == self.root);
-            known && process.started >= self.started
+            let leader = self.first.pid;
+            process.started >= self.first.started
+                && (process.group == leader || process.session == leader || descends(processes, pid, |at| at == leader))
         };
-        let alive = processes.iter().filter(|(_, process)| !process.zombie);
-        let orphans = if children::any_known() { None } else { children::orphans() }.unwrap_or_default();
-        let left_over = |pid| descends(&processes, pid, |at| orphans.contains(&at));
-        let ours =
-            alive.filter(|&(&pid, process)| (!reused && led(pid, process)) || self.is_marked(pid) || left_over(pid));
-        ours.map(|(&pid, _)| pid).collect()
-    }
-
-    fn is_marked(&self, pid: i32) -> bool {
-        if self.marks.is_empty() {
-            return false;
-        }
-        let environment = environment(pid);
-        let variables: Vec<&[u8]> = variables(&environment).collect();
-        self.marks.iter().all(|mark| variables.contains(&mark.as_slice()))
-    }
-}
-
-/// Does this very process run? One that has ended and only waits to be noticed does not.
-pub(crate) fn is_running(first: FirstProcess) -> bool {
-    process(first.pid).is_some_and(|process| !process.zombie && process.started == first.started)
-}
-
-/// When a process started, in clock ticks since the machine did; 0 when there is no such process.
-pub(crate) fn started_at(pid: i32) -> u64 {
-    process(pid).map_or(0, |process| process.started)
-}
-
-/// Sends a signal to processes, each of which may have ended meanwhile.
-pub(super) fn send(signal: Signal, pids: &[i32]) {
-    for pid in pids.iter().filter_map(|&pid| Pid::from_raw(pid)) {
-        let _ = kill_process(pid, signal);
+        let left: BTreeSet<i32> = match children::orphans() {
+            Some(orphans) => {
+                let is_last = !children::any_known();
+                let is_ours = |pid| Token::carried_by(pid).map_or(is_last, |token| token == self.token);
+                orphans.into_iter().filter(|&pid| is_ours(pid)).collect()
+            }
+            // They have gone elsewhere, and are looked for everywhere.
+            None => {
+                let young = processes.iter().filter(|(_, process)| process.started >= self.first.started);
+                let pids = young.map(|(&pid, _)| pid);
+                pids.filter(|&pid| Token::carried_by(pid) == Some(self.token)).collect()
+            }
+        };
+        let is_ours = |pid: i32, process: &Process| {
+            (leads && led(pid, process)) || descends(processes, pid, |at| left.contains(&at))
+        };
+        let alive = processes.iter().filter(|&(pid, process)| !process.zombie && !self.refused.contains(pid));
+        alive.filter(|&(&pid, process)| is_ours(pid, process)).map(|(&pid, _)| pid).collect()
     }
 }
 
-pub(super) fn as_in_environ(marks: &[(String, String)]) -> Vec<Vec<u8>> {
-    marks.iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect()
-}
-
-/// The environment that a process was started with. One that cannot be read is of another user, and so not ours.
-pub(super) fn environment(pid: i32) -> Vec<u8> {
-    std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()
-}
-
-pub(super) fn variables(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
-    environment.split(|byte| *byte == 0)
-}
-
-/// Is the process, or one that it descends from, among the roots?
-pub(super) fn descends(processes: &BTreeMap<i32, Process>, mut pid: i32, is_root: impl Fn(i32) -> bool) -> bool {
-    // Bounded, because the parents were read one after the other and may not be a tree.
-    for _ in 0..processes.len() {
-        if is_root(pid) {
-            return true;
-        }
-        match processes.get(&pid) {
-            Some(process) if process.parent > 1 => pid = process.parent,
-            _ => return false,
-        }
-    }
-    false
-}
-
-/// Every process of the machine that can be seen.
-pub(super) fn processes() -> BTreeMap<i32, Process> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeMap::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(|pid| Some((pid, process(pid)?))).collect()
-}
-
-fn process(pid: i32) -> Option<Process> {
-    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-/// `pid (name) state parent group session …`; the name may hold anything, closing brackets too.
-fn parse_stat(stat: &str) -> Option<Process> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let state = fields.next()?;
-    let mut number = || fields.next()?.parse().ok();
-    let (parent, group, session) = (number()?, number()?, number()?);
-    // The start is field 22, and the session was field 6.
-    let started = fields.nth(15)?.parse().ok()?;
-    Some(Process { parent, group, session, zombie: matches!(state, "Z" | "X"), started })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_with_brackets_do_not_confuse() {
-        let process = parse_stat("12 (a) S 9) ) Z 1 2 3 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 5000").unwrap();
-        assert_eq!((process.parent, process.group, process.session, process.zombie), (1, 2, 3, true));
-        assert_eq!(process.started, 4711);
-        assert!(parse_stat("12 (a) S").is_none());
-    }
+/// Sends a signal to processes, each of which may have ended meanwhile. Returns those that it may not be sent to.
+pub(super) fn send(signal: Signal, pids: &[i32]) -> Vec<i32> {
+    let refuses = |pid: i32| Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, signal) == Err(Errno::PERM));
+    pids.iter().copied().filter(|&pid| refuses(pid)).collect()
 }

@@ -3,10 +3,14 @@
 
 mod hold;
 mod inherited;
+mod signals;
 mod swapped;
 
+use std::fs;
+use std::path::Path;
+
 use serde_json::{Value, json};
-use testkit::{Consumer, PATIENCE, Process, wait_for};
+use testkit::{Consumer, Edge, PATIENCE, Process, wait_for};
 
 /// A job for [`testkit::SCRIPT`].
 fn script(text: &str) -> Value {
@@ -18,5 +22,19 @@ fn wait_for_record(consumer: &Consumer, daemon: &mut Process, job_id: &str) -> V
     wait_for(&format!("the final record of {job_id}"), PATIENCE, || {
         assert!(daemon.is_running(), "the daemon has ended");
         consumer.record(job_id)
+    })
+}
+
+/// Runs one script to its end and returns its final record.
+fn record_of(edge: &Edge, consumer: &Consumer, text: &str) -> Value {
+    let id = edge.producer().submit(&script(text));
+    consumer.run_until_idle();
+    consumer.record(&id).expect("the job has its record")
+}
+
+/// Waits until a process has noted its number in this file.
+fn wait_for_pid(path: &Path) -> u32 {
+    wait_for(&format!("a process id in {}", path.display()), PATIENCE, || {
+        fs::read_to_string(path).ok()?.strip_suffix('\n')?.trim().parse().ok()
     })
 }

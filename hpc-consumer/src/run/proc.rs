@@ -1,0 +1,155 @@
+//! What `/proc` tells of processes: who descends from whom, and what each was started with.
+//!
+//! Out of scope: which of them belong to a run (`tree`, `leftovers`). A process may end while it is looked at; then it
+//! is as if it had not been there.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+/// The first process of a run. Its number alone may be given to another process later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FirstProcess {
+    pub(crate) pid: i32,
+    /// In clock ticks since the machine started.
+    pub(crate) started: u64,
+}
+
+/// A line of `/proc/PID/stat`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Process {
+    pub(super) parent: i32,
+    pub(super) group: i32,
+    pub(super) session: i32,
+    pub(super) zombie: bool,
+    /// In clock ticks since the machine started.
+    pub(super) started: u64,
+}
+
+/// Where a process is, seen from this one: in our PID namespace or in one within it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Namespace {
+    Ours,
+    /// The first process of a namespace directly within ours. With it the kernel ends the whole namespace.
+    Init,
+    Within,
+}
+
+/// Does this very process run? One that has ended and only waits to be noticed does not.
+pub(crate) fn is_running(first: FirstProcess) -> bool {
+    process(first.pid).is_some_and(|process| !process.zombie && process.started == first.started)
+}
+
+/// When a process started, in clock ticks since the machine did; 0 when there is no such process.
+pub(crate) fn started_at(pid: i32) -> u64 {
+    process(pid).map_or(0, |process| process.started)
+}
+
+/// Every process of the machine that can be seen.
+pub(super) fn processes() -> BTreeMap<i32, Process> {
+    let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(|pid| Some((pid, process(pid)?))).collect()
+}
+
+/// Is the process, or one that it descends from, among the roots?
+pub(super) fn descends(processes: &BTreeMap<i32, Process>, mut pid: i32, is_root: impl Fn(i32) -> bool) -> bool {
+    // Bounded, because the parents were read one after the other and may not be a tree.
+    for _ in 0..processes.len() {
+        if is_root(pid) {
+            return true;
+        }
+        match processes.get(&pid) {
+            Some(process) if process.parent > 1 => pid = process.parent,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// The variables that a process was started with; it may have overwritten them since. None if they cannot be read:
+/// then the process is of another user, or does not want to be looked at.
+pub(super) fn environment(pid: i32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()
+}
+
+/// The single variables of an environment.
+pub(super) fn variables(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
+    environment.split(|byte| *byte == 0)
+}
+
+/// The soft limit `RLIMIT_RTTIME` of a process, if it has one.
+pub(super) fn realtime_limit(pid: i32) -> Option<u64> {
+    parse_realtime_limit(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)
+}
+
+/// In which PID namespace a process is. What cannot be read counts as ours.
+pub(super) fn namespace(pid: i32) -> Namespace {
+    fs::read_to_string(format!("/proc/{pid}/status")).map_or(Namespace::Ours, |status| parse_namespace(&status))
+}
+
+fn process(pid: i32) -> Option<Process> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// `pid (name) state parent group session …`; the name may hold anything, closing brackets too.
+fn parse_stat(stat: &str) -> Option<Process> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?;
+    let mut number = || fields.next()?.parse().ok();
+    let (parent, group, session) = (number()?, number()?, number()?);
+    // The start is field 22, and the session was field 6.
+    let started = fields.nth(15)?.parse().ok()?;
+    Some(Process { parent, group, session, zombie: matches!(state, "Z" | "X"), started })
+}
+
+/// `Max realtime timeout      SOFT      HARD      us`
+fn parse_realtime_limit(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max realtime timeout"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// `NSpid: OURS [WITHIN …]`: the number of the process in each namespace, from ours to its own.
+fn parse_namespace(status: &str) -> Namespace {
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    match numbers.split_whitespace().collect::<Vec<_>>()[..] {
+        [] | [_] => Namespace::Ours,
+        [_, "1"] => Namespace::Init,
+        _ => Namespace::Within,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_brackets_do_not_confuse() {
+        let process = parse_stat("12 (a) S 9) ) Z 1 2 3 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 5000").unwrap();
+        assert_eq!((process.parent, process.group, process.session, process.zombie), (1, 2, 3, true));
+        assert_eq!(process.started, 4711);
+        assert!(parse_stat("12 (a) S").is_none());
+    }
+
+    #[test]
+    fn limits_and_namespaces_are_read_as_the_kernel_writes_them() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                      Max realtime priority     0                    0                    \n\
+                      Max realtime timeout      4611686018427400249  unlimited            us        \n";
+        assert_eq!(parse_realtime_limit(limits), Some(4_611_686_018_427_400_249));
+        assert_eq!(parse_realtime_limit(&limits.replace("4611686018427400249", "unlimited")), None);
+        assert_eq!(realtime_limit(i32::MAX), None);
+        for (status, namespace) in [
+            ("Name:\tsh\nNSpid:\t7\nNSpgid:\t7\n", Namespace::Ours),
+            ("Name:\tsh\n", Namespace::Ours),
+            ("NSpid:\t2007\t1\n", Namespace::Init),
+            ("NSpid:\t2027\t14\n", Namespace::Within),
+            ("NSpid:\t2028\t15\t1\n", Namespace::Within),
+        ] {
+            assert_eq!(parse_namespace(status), namespace, "{status:?}");
+        }
+        assert_eq!(namespace(i32::try_from(std::process::id()).unwrap()), Namespace::Ours);
+    }
+}
