@@ -299,7 +299,7 @@ impl Daemon {
 
 /// Has a run begun.
 fn begin(node: &Node, executor: &dyn Executor, job: &JobMessage, run: &Run) {
-    tracing::info!(job_id = %run.job_id, attempt = %run.attempt, task = %job.task, "job starts");
+    tracing::info!(job_id = %run.job_id, attempt = %run.attempt, task = %job.spec.task, "job starts");
     executor.start(node.start_line(job, run));
 }
 

@@ -1,7 +1,7 @@
 //! What a person reads in the log about jobs, the queue and the node.
 
 use lifecycle::{Concluded, Notice, Run};
-use protocol::{JobResult, Status};
+use protocol::{JobResult, Status, Word};
 
 pub(crate) fn say(notice: &Notice) {
     match notice {
@@ -44,7 +44,7 @@ pub(crate) fn say_how_it_ended(run: &Run, concluded: &Concluded) {
     let job_id = &run.job_id;
     match concluded {
         Concluded::Recorded(record) => match JobResult::parse(record) {
-            Ok(JobResult { status: Status::Completed, .. }) => tracing::info!(%job_id, "job completed"),
+            Ok(JobResult { status: Word::Known(Status::Completed), .. }) => tracing::info!(%job_id, "job completed"),
             Ok(JobResult { reason, message, .. }) => {
                 let reason = reason.map(|reason| reason.to_string()).unwrap_or_default();
                 tracing::warn!(%job_id, reason, "job failed: {}", message.unwrap_or_default());

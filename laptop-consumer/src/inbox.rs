@@ -4,12 +4,13 @@
 //! DIR/results/<job_id>.json    the JSON of the message, byte for byte
 //! DIR/rejected/<sha256>.json   a message that is JSON but no result
 //! DIR/rejected/<sha256>.bin    a message that is not JSON, as it came
+//! DIR/events/<sha256>.json      a message that tells of something on the way, such as a heartbeat
 //! DIR/incoming/                files that are being written
 //! ```
 //!
 //! Out of scope: the queue and its acknowledgements (`receive`).
 //!
-//! Invariants: a name in `results` or `rejected` appears at once with all of its content, and never changes after that;
+//! Invariants: a name in `results`, `rejected` or `events` appears at once with all of its content, and never changes after that;
 //! any number of processes may share an inbox. Both come from linking a synced file to its name, which fails when the
 //! name exists. No path is built from text but job ids and digests.
 
@@ -50,6 +51,7 @@ pub(crate) enum Kept {
 pub(crate) struct Inbox {
     results: PathBuf,
     rejected: PathBuf,
+    events: PathBuf,
     incoming: PathBuf,
 }
 
@@ -68,12 +70,14 @@ impl Arrived {
 impl Inbox {
     /// The inbox in `dir`, an absolute path, which does not have to exist for looking into it.
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { results: dir.join("results"), rejected: dir.join("rejected"), incoming: dir.join("incoming") }
+        let [results, rejected, events, incoming] =
+            ["results", "rejected", "events", "incoming"].map(|name| dir.join(name));
+        Self { results, rejected, events, incoming }
     }
 
     /// Makes the directories, readable by their owner alone, and clears away what killed processes left.
     pub(crate) fn prepare(&self) -> anyhow::Result<()> {
-        for directory in [&self.results, &self.rejected, &self.incoming] {
+        for directory in [&self.results, &self.rejected, &self.events, &self.incoming] {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -127,16 +131,21 @@ impl Inbox {
 
     /// Stores a message that is no result. The same message again has the same name, and is stored once.
     pub(crate) fn reject(&self, content: &str, is_json: bool) -> anyhow::Result<PathBuf> {
-        let digest: String = Sha256::digest(content.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        let path = self.rejected.join(digest).with_extension(if is_json { "json" } else { "bin" });
+        let path = self.rejected.join(digest(content)).with_extension(if is_json { "json" } else { "bin" });
         self.link_new(content.as_bytes(), &path)?;
         Ok(path)
+    }
+
+    /// Stores a message that is no result and nothing to worry about.
+    pub(crate) fn keep_event(&self, content: &str) -> anyhow::Result<()> {
+        self.link_new(content.as_bytes(), &self.events.join(digest(content)).with_extension("json")).map(drop)
     }
 
     /// Makes the names of all stored files last.
     pub(crate) fn sync(&self) -> anyhow::Result<()> {
         sync_directory(&self.results)?;
-        sync_directory(&self.rejected)
+        sync_directory(&self.rejected)?;
+        sync_directory(&self.events)
     }
 
     fn result_path(&self, job_id: &JobId) -> PathBuf {
@@ -189,6 +198,10 @@ impl Inbox {
             }
         }
     }
+}
+
+fn digest(content: &str) -> String {
+    Sha256::digest(content.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn sync_directory(directory: &Path) -> anyhow::Result<()> {

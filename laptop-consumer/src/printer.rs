@@ -5,7 +5,7 @@
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
-use protocol::{JobId, JobResult, Json, Reason, Status};
+use protocol::{JobId, JobResult, Json, Reason, Status, Word};
 
 use crate::config::Format;
 use crate::inbox::Arrived;
@@ -109,15 +109,15 @@ fn human(result: &JobResult) -> String {
 }
 
 fn status(result: &JobResult) -> String {
-    let Some(reason) = result.reason.filter(|_| result.status == Status::Failed) else {
-        return result.status.to_string();
-    };
+    // A word that we do not know is shown as it came.
+    let state = escaped(&result.status.to_string());
+    let Some(reason) = result.reason.as_ref().filter(|_| result.status != Status::Completed) else { return state };
     let number = match (reason, result.exit_code, result.signal) {
-        (Reason::Exit, Some(code), _) => format!(" {code}"),
-        (Reason::Signal, _, Some(signal)) => format!(" {signal}"),
+        (Word::Known(Reason::Exit), Some(code), _) => format!(" {code}"),
+        (Word::Known(Reason::Signal), _, Some(signal)) => format!(" {signal}"),
         _ => String::new(),
     };
-    format!("{} ({reason}{number})", result.status)
+    format!("{state} ({}{number})", escaped(&reason.to_string()))
 }
 
 fn duration(result: &JobResult) -> Option<String> {

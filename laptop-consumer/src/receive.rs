@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use program::Exit;
-use protocol::{FailureClass, body, limits};
+use protocol::{FailureClass, ResultMessage, body, limits};
 use queues::{Backoff, Client, Delivery};
 
 use crate::config::ResultsQueue;
@@ -114,8 +114,9 @@ impl Receiver {
         let json = body::json_text(&delivery.body);
         let (problem, content, is_json) = match json {
             None => ("it is not JSON".to_owned(), delivery.body.clone(), false),
-            Some(json) => match Arrived::parse(json.clone()) {
-                Ok(arrived) => {
+            Some(json) => match ResultMessage::parse(&json) {
+                Ok(ResultMessage::Result(result)) => {
+                    let arrived = Arrived { text: json.into_owned(), result: *result };
                     let job_id = &arrived.result.job_id;
                     return Ok(match self.inbox.keep(&arrived)? {
                         Kept::New => {
@@ -128,7 +129,11 @@ impl Receiver {
                         }
                     });
                 }
-                Err(error) => (error.to_string(), json, true),
+                Ok(ResultMessage::Event(event)) => {
+                    tracing::debug!("stored an event: {}", text::escaped(&event));
+                    return self.inbox.keep_event(&json).map(|()| None);
+                }
+                Err(error) => (error.to_string(), json.into_owned(), true),
             },
         };
         let path = self.inbox.reject(&content, is_json).context("a message that is no result could not be kept")?;

@@ -275,11 +275,11 @@ fn both_edges_queue_the_same_jobs_under_the_same_ids() {
         for delivery in edge.pull(Queue::Jobs) {
             let text = protocol::body::json_text(&delivery.body).expect("an edge sends JSON");
             let message = JobMessage::parse(&text).expect("an edge sends jobs");
-            assert_eq!((message.task.as_str(), message.time_limit_seconds), ("simulate", Some(9)));
-            assert_eq!((message.retries, message.rerunnable), (Some(2), Some(false)));
+            assert_eq!((message.spec.task.as_str(), message.spec.time_limit_seconds), ("simulate", Some(9)));
+            assert_eq!((message.spec.retries, message.spec.rerunnable), (Some(2), Some(false)));
             // Not a digit, and not the order of the fields, has changed on the way.
-            assert_eq!(message.input.as_str(), r#"{"b":1.50,"a":["é",null]}"#);
-            assert_eq!(message.metadata.expect("it was sent").as_str(), r#"{"n":1}"#);
+            assert_eq!(message.spec.input.as_str(), r#"{"b":1.50,"a":["é",null]}"#);
+            assert_eq!(message.spec.metadata.expect("it was sent").as_str(), r#"{"n":1}"#);
             assert!(message.created_at.is_some());
             ids.push(message.job_id);
         }

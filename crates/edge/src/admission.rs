@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use protocol::{JobId, JobMessage, JobSubmission, Json, Timestamp, limits};
+use protocol::{JobId, JobMessage, JobSpec, Timestamp, limits};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::problem::ProblemBody;
 use crate::{JOBS_QUEUE, Problem, Response};
@@ -115,7 +116,7 @@ impl Admission {
             .map_err(|error| Problem::MalformedJson { detail: format!("the body is not UTF-8: {error}") })?;
         match self.form {
             Form::One => {
-                let message = self.message(JobSubmission::parse(text)?, None, now, mint)?;
+                let message = self.message(JobSpec::parse(text)?, None, now, mint)?;
                 Ok(Decision::Enqueue(self.pending(vec![Ok(message)])))
             }
             Form::Batch => {
@@ -123,7 +124,7 @@ impl Admission {
                 let messages: Vec<Result<(JobId, String), Problem>> = jobs
                     .iter()
                     .enumerate()
-                    .map(|(position, job)| self.message(JobSubmission::from_json(job)?, Some(position), now, mint))
+                    .map(|(position, job)| self.message(JobSpec::parse(job.get())?, Some(position), now, mint))
                     .collect();
                 let cost = |(_, message): &(JobId, String)| message.len() + limits::MESSAGE_METADATA_BYTES;
                 let size: usize = messages.iter().flatten().map(cost).sum();
@@ -147,18 +148,18 @@ impl Admission {
 
     fn message(
         &self,
-        submission: JobSubmission,
+        spec: JobSpec,
         position: Option<usize>,
         now: Timestamp,
         mint: &mut dyn FnMut() -> [u8; 16],
     ) -> Result<(JobId, String), Problem> {
         // A key within the job is the job's own; the header's key is the whole request's, so places tell jobs apart.
-        let job_id = match (&submission.idempotency_key, &self.idempotency_key) {
+        let job_id = match (&spec.idempotency_key, &self.idempotency_key) {
             (Some(key), _) => JobId::from_idempotency_key(key, None),
             (None, Some(key)) => JobId::from_idempotency_key(key, position),
             (None, None) => JobId::from_random(mint()),
         };
-        let message = JobMessage::new(job_id.clone(), submission, now).to_json();
+        let message = JobMessage::new(job_id.clone(), spec, now).into_text();
         if message.len() > limits::MESSAGE_BODY_BYTES_MAX {
             return Err(Problem::message_too_large(message.len()));
         }
@@ -181,20 +182,22 @@ impl Admission {
 }
 
 /// The jobs of `{"jobs": […]}`, each still unread.
-fn batch(text: &str) -> Result<Vec<Json>, Problem> {
+fn batch(text: &str) -> Result<Vec<&RawValue>, Problem> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Batch {
-        jobs: Vec<Json>,
+    struct Batch<'a> {
+        #[serde(borrow)]
+        jobs: Vec<&'a RawValue>,
     }
-    let json = Json::parse(text)
+    let json: &RawValue = serde_json::from_str(text)
         .map_err(|error| Problem::MalformedJson { detail: format!("the body is not JSON: {error}") })?;
     let invalid = |detail: String| Problem::InvalidField { field: Some("jobs".to_owned()), detail };
     // Asked for by name, because a struct would be read from an array as well.
-    if !json.is_object() {
+    if !json.get().starts_with('{') {
         return Err(invalid("a batch is an object, {\"jobs\": [job, …]}".to_owned()));
     }
-    let batch: Batch = json.read().map_err(|error| invalid(format!("a batch is {{\"jobs\": [job, …]}}: {error}")))?;
+    let batch: Batch<'_> = serde_json::from_str(json.get())
+        .map_err(|error| invalid(format!("a batch is {{\"jobs\": [job, …]}}: {error}")))?;
     if batch.jobs.is_empty() {
         return Err(invalid("`jobs` is empty; there is nothing to queue".to_owned()));
     }

@@ -90,7 +90,7 @@ fn one_job_becomes_one_message_and_202_only_once_it_is_sent() {
     let id = JobId::from_random([1; 16]);
     let [message] = pending.messages() else { panic!("{pending:?}") };
     let job = JobMessage::parse(message).unwrap();
-    assert_eq!((&job.job_id, job.task.as_str(), job.input.as_str()), (&id, "echo", r#"{"a":1.0}"#));
+    assert_eq!((&job.job_id, job.spec.task.as_str(), job.spec.input.as_str()), (&id, "echo", r#"{"a":1.0}"#));
     assert_eq!(job.created_at, Some(protocol::timestamp_from_millis(NOW_MILLIS)));
 
     let sent = pending.sent();
@@ -276,7 +276,7 @@ fn a_batch_is_answered_job_by_job_in_its_order() {
     let jobs = r#"{"jobs":[{"task":"a"},{"task":7},{"task":"b"},{},{"task":"c"}]}"#;
     let pending = taken(&head("POST", "/jobs/batch"), jobs);
     let tasks: Vec<String> =
-        pending.messages().iter().map(|message| JobMessage::parse(message).unwrap().task).collect();
+        pending.messages().iter().map(|message| JobMessage::parse(message).unwrap().spec.task).collect();
     assert_eq!(tasks, ["a", "b", "c"]);
 
     let sent = pending.sent();

@@ -47,7 +47,8 @@ impl Lifecycle {
             self.jobs.add_lease(&job_id, lease);
             return None;
         }
-        let terms = Terms { retries: message.retries.unwrap_or(0), rerunnable: message.rerunnable.unwrap_or(true) };
+        let terms =
+            Terms { retries: message.spec.retries.unwrap_or(0), rerunnable: message.spec.rerunnable.unwrap_or(true) };
         let sent = message.created_at.and_then(|at| u64::try_from(at.as_millisecond()).ok()).map(Duration::from_millis);
         let (deliveries, message) = (Some(delivery.deliveries), Some(Arc::new(message)));
         let job = NewJob { deliveries, message, sent, ..NewJob::new(State::Asked, terms) };
@@ -71,7 +72,7 @@ impl Lifecycle {
             } else if let Some((lease, message)) = job.leases.last().zip(message) {
                 step.facts.push(Fact::Accepted {
                     job_id: job_id.clone(),
-                    message: message.to_json(),
+                    message: message.text().to_owned(),
                     terms: job.terms,
                     lease: lease.clone(),
                 });

@@ -408,10 +408,9 @@ impl NewJob {
 }
 
 impl Kept {
-    /// What it takes in memory, about: all of it that can be long.
+    /// What it takes in memory, about: its text, and what was read of it, which is no longer than that.
     fn bytes(&self) -> usize {
         let (Self::Whole(message) | Self::WithoutInput(message)) = self else { return 0 };
-        let metadata = message.metadata.as_ref().map_or(0, |metadata| metadata.as_str().len());
-        size_of::<JobMessage>() + message.task.len() + message.input.as_str().len() + metadata
+        size_of::<JobMessage>() + 2 * message.text().len()
     }
 }

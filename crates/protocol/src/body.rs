@@ -4,14 +4,16 @@
 //! The first character of a JSON text can never be the first character of its base64 form, so the content itself tells
 //! which it is, and neither the content type nor a setting is consulted.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde_json::value::RawValue;
 
 /// The JSON text within a message body, or `None` when there is none under either reading (v8, binary, other text).
-pub fn json_text(body: &str) -> Option<String> {
+pub fn json_text(body: &str) -> Option<Cow<'_, str>> {
     if is_json(body) {
-        return unquoted(body).or_else(|| Some(body.to_owned()));
+        return Some(unquoted(body).map_or(Cow::Borrowed(body), Cow::Owned));
     }
     let compact = body.trim();
     let bytes = STANDARD.decode(compact).or_else(|_| STANDARD_NO_PAD.decode(compact)).ok()?;
@@ -19,7 +21,7 @@ pub fn json_text(body: &str) -> Option<String> {
     if !is_json(&text) {
         return None;
     }
-    Some(unquoted(&text).unwrap_or(text))
+    Some(Cow::Owned(unquoted(&text).unwrap_or(text)))
 }
 
 /// Some producers send a JSON text as a JSON *string*; the object is within it.

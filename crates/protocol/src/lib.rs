@@ -3,23 +3,32 @@
 //! In scope: parsing, validating and writing the messages of version 1 and the records on disk.
 //! Out of scope: deciding whether a job is admitted (`edge`), what becomes of it (`lifecycle`), and any I/O.
 //!
-//! Invariants: no path, clock, environment or randomness in here; time and ids are arguments. The bytes of every
-//! message are pinned by tests named `…_format_unchanged`: programs of different ages share one queue.
+//! Invariants: no path, clock, environment or randomness in here; time and ids are arguments. Programs of different
+//! ages share one queue, so a reader passes over what it does not know and loses none of it: messages and results are
+//! kept as the text that came, and a word of a newer version is a [`Word`]. What is written is pinned by tests named
+//! `…_format_unchanged`; what was ever written is read by the tests over `tests/compat`.
 
 pub mod body;
 mod failure;
+mod fields;
 pub mod hold;
 mod id;
-mod job;
 mod json;
+mod kind;
 pub mod limits;
+mod message;
 mod result;
+mod spec;
+mod word;
 
 pub use failure::FailureClass;
 pub use id::{InvalidJobId, JobId};
-pub use job::{InvalidJob, JobInput, JobMessage, JobSubmission, UnreadableJob, check_idempotency_key};
 pub use json::Json;
-pub use result::{JobResult, Reason, RuntimeKind, Status};
+pub use kind::Kind;
+pub use message::{JobInput, JobMessage, UnreadableJob};
+pub use result::{JobResult, Reason, ResultMessage, RuntimeKind, Status, UnreadableResult};
+pub use spec::{InvalidJob, JobSpec, check_idempotency_key};
+pub use word::Word;
 
 /// The version written into the `v` field of every message.
 pub const VERSION: u64 = 1;

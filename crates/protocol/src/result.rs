@@ -1,10 +1,18 @@
 //! The final result of a job, as it travels to the laptop and as it stands on the cluster.
+//!
+//! Who reads one may be older than who wrote it, or much newer: results of the system that this one replaces lie in
+//! queues, too. So it takes a job id and a state to be a result; every other field is read where it is what we know
+//! by that name, and else passed over. A result is kept as the text that came, in which all of it survives.
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
-use crate::{JobId, Json, Timestamp};
+use crate::fields::Fields;
+use crate::kind::Kind;
+use crate::{JobId, Json, Timestamp, VERSION, Word};
 
 /// Did the job do what it was meant to do?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,9 +47,6 @@ pub enum Reason {
     /// It cannot be proven what happened to the run: it was cut off and the job was not started again, or its record
     /// cannot be read.
     Lost,
-    /// A reason of a newer version.
-    #[serde(other)]
-    Unknown,
 }
 
 /// What wrapped the command.
@@ -58,59 +63,79 @@ pub enum RuntimeKind {
 /// `RESULTS_DIR/<job_id>.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobResult {
-    /// The version of the message.
+    /// The version of the message; 1 where it says none.
+    #[serde(default = "version_1", deserialize_with = "version")]
     pub v: u64,
     /// Which job.
     pub job_id: JobId,
     /// How it ended.
-    pub status: Status,
+    pub status: Word<Status>,
     /// Where the result lies, as a URI: `file://host/path/output.json`, or the final record where there is no output.
+    #[serde(default, deserialize_with = "if_known")]
     pub result_pointer: String,
     /// Why it failed; absent when it completed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Reason>,
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Word<Reason>>,
     /// One sentence for the person who reads it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// The exit code of the task, where it ended by itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// The number of the signal that killed the task.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
     /// The named recipe that was run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
     /// Which execution of the job this was, counted from 1; 0 when it was never started.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "if_known")]
     pub attempt: u32,
     /// What wrapped the command.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub runtime: Option<RuntimeKind>,
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<Word<RuntimeKind>>,
     /// Was the task kept from the node's other files and processes? `false` with the runtime `bare`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub isolated: Option<bool>,
     /// The host name of the node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// When the edge took the job.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
     /// When the task started, by the node's clock.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
     /// When the job ended, by the node's clock.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
-    /// The content of `output.json`, when it is small enough to travel.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The content of `output.json`, when it is small enough to travel; also when that is `null`.
+    #[serde(default, deserialize_with = "also_null", skip_serializing_if = "Option::is_none")]
     pub output: Option<Json>,
     /// The size of `output.json` in bytes, where there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub output_bytes: Option<u64>,
     /// The end of `stderr.log`, when the job failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub stderr_tail: Option<String>,
+}
+
+fn version_1() -> u64 {
+    1
+}
+
+fn version<'de, D: Deserializer<'de>>(given: D) -> Result<u64, D::Error> {
+    Ok(if_known::<Option<u64>, D>(given)?.unwrap_or(1))
+}
+
+/// What another version may have put there is no reason to lose the result.
+fn if_known<'de, T: DeserializeOwned + Default, D: Deserializer<'de>>(given: D) -> Result<T, D::Error> {
+    let value = Box::<RawValue>::deserialize(given)?;
+    Ok(serde_json::from_str(value.get()).unwrap_or_default())
+}
+
+fn also_null<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(given).map(Some)
 }
 
 impl JobResult {
@@ -123,40 +148,69 @@ impl JobResult {
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }
+
+    /// Was it written by a version that may mean more than this one understands?
+    pub fn is_newer(&self) -> bool {
+        self.v > VERSION
+    }
+}
+
+/// What comes in the queue `hpc-results`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResultMessage {
+    /// The final result of a job.
+    Result(Box<JobResult>),
+    /// Something that happened on the way, and is nobody's result: the system that this one replaces sent heartbeats
+    /// and lines of logs. They are worth keeping, and no cause for alarm.
+    Event(String),
+}
+
+/// A message in the queue of results that is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct UnreadableResult {
+    /// What is wrong with it.
+    pub problem: String,
+    /// It is plainly a job: the ids of the two queues are swapped, and nothing of this queue may be acknowledged.
+    pub is_job: bool,
+}
+
+impl ResultMessage {
+    /// Reads the JSON text of a message (see [`crate::body::json_text`]).
+    pub fn parse(text: &str) -> Result<Self, UnreadableResult> {
+        let unreadable = |problem: String| UnreadableResult { problem, is_job: false };
+        if let Ok(fields) = Fields::find(text) {
+            if Kind::of(&fields) == Some(Kind::Job) {
+                let problem = "it is a job, which belongs into the other queue".to_owned();
+                return Err(UnreadableResult { problem, is_job: true });
+            }
+            let event = fields.get("event_type").and_then(|value| serde_json::from_str::<String>(value.get()).ok());
+            // The last event of a job is its result.
+            if let Some(event) = event.filter(|event| !matches!(event.as_str(), "completed" | "failed")) {
+                return Ok(Self::Event(event));
+            }
+        }
+        JobResult::parse(text)
+            .map(|result| Self::Result(Box::new(result)))
+            .map_err(|error| unreadable(error.to_string()))
+    }
 }
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-        })
+        self.serialize(f)
     }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Exit => "exit",
-            Self::Signal => "signal",
-            Self::TimeLimit => "time_limit",
-            Self::MemoryLimit => "memory_limit",
-            Self::Output => "output",
-            Self::Rejected => "rejected",
-            Self::Cancelled => "cancelled",
-            Self::Infrastructure => "infrastructure",
-            Self::Lost => "lost",
-            Self::Unknown => "unknown",
-        })
+        self.serialize(f)
     }
 }
 
 impl fmt::Display for RuntimeKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Apptainer => "apptainer",
-            Self::Bare => "bare",
-        })
+        self.serialize(f)
     }
 }
 
@@ -171,15 +225,15 @@ mod tests {
         let result = JobResult {
             v: 1,
             job_id: "j1".parse().unwrap(),
-            status: Status::Failed,
+            status: Status::Failed.into(),
             result_pointer: "file://node1/results/j1.json".to_owned(),
-            reason: Some(Reason::Exit),
+            reason: Some(Reason::Exit.into()),
             message: Some("the task ended with exit code 3".to_owned()),
             exit_code: Some(3),
             signal: None,
             task: Some("simulate".to_owned()),
             attempt: 1,
-            runtime: Some(RuntimeKind::Apptainer),
+            runtime: Some(RuntimeKind::Apptainer.into()),
             isolated: Some(true),
             host: Some("node1".to_owned()),
             created_at: Some(crate::timestamp_from_millis(1_795_223_727_123)),
@@ -197,13 +251,60 @@ mod tests {
     fn results_of_other_versions_are_read() {
         let old =
             JobResult::parse(r#"{"v":1,"job_id":"j1","status":"completed","result_pointer":"file:///x"}"#).unwrap();
-        assert_eq!((old.attempt, old.output), (0, None));
-        let newer = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"x","reason":"preempted","more":1}"#;
-        assert_eq!(JobResult::parse(newer).unwrap().reason, Some(Reason::Unknown));
+        assert_eq!((old.attempt, &old.output, old.is_newer()), (0, &None, false));
+        let unversioned = JobResult::parse(r#"{"job_id":"j1","status":"completed","result_pointer":"/x"}"#).unwrap();
+        assert_eq!((unversioned.v, unversioned.status), (1, Status::Completed.into()));
+
+        let newer = r#"{"v":2,"job_id":"j1","status":"paused","result_pointer":"x","reason":"preempted","runtime":"vm","more":1,"exit_code":{"code":1},"attempt":"second","started_at":"soon"}"#;
+        let newer = JobResult::parse(newer).unwrap();
+        assert!(newer.is_newer());
+        assert_eq!(newer.status, Word::Unknown("paused".to_owned()));
+        assert_eq!(newer.reason.map(|reason| reason.to_string()).as_deref(), Some("preempted"));
+        assert_eq!(newer.runtime.map(|runtime| runtime.to_string()).as_deref(), Some("vm"));
+        assert_eq!((newer.exit_code, newer.attempt, newer.started_at), (None, 0, None));
     }
 
     #[test]
-    fn reasons_print_as_they_travel() {
+    fn an_output_of_null_is_an_output() {
+        let of = |output: &str| {
+            let text =
+                format!(r#"{{"v":1,"job_id":"j1","status":"completed","result_pointer":"x","attempt":1{output}}}"#);
+            let result = JobResult::parse(&text).unwrap();
+            assert_eq!(result.to_json(), text);
+            result.output
+        };
+        assert_eq!(of(r#","output":null"#), Some(Json::null()));
+        assert_eq!(of(""), None);
+    }
+
+    #[test]
+    fn what_comes_in_the_queue_of_results_is_told_apart() {
+        let result = |text: &str| matches!(ResultMessage::parse(text), Ok(ResultMessage::Result(_)));
+        assert!(result(r#"{"v":1,"job_id":"j1","status":"completed","result_pointer":"x"}"#));
+        assert!(result(r#"{"job_id":"j1","status":"failed","result_pointer":"","event_type":"failed","exit_code":1}"#));
+        assert!(result(r#"{"v":3,"job_id":"j1","status":"better than ever"}"#));
+        for (text, event) in [
+            (r#"{"event_type":"heartbeat","status":"alive","source":"hpc-consumer","pid":7}"#, "heartbeat"),
+            // It names a job, whose result is still to come.
+            (r#"{"job_id":"j1","status":"running","result_pointer":"","event_type":"log","line":"x"}"#, "log"),
+        ] {
+            assert_eq!(ResultMessage::parse(text), Ok(ResultMessage::Event(event.to_owned())));
+        }
+        for (text, is_job) in [
+            (r#"{"v":1,"job_id":"j1","task":"echo","input":{}}"#, true),
+            (r#"{"v":1,"job_id":"../../evil","status":"completed","result_pointer":"x"}"#, false),
+            (r#"{"job_id":"j1"}"#, false),
+            (r#"{"job_id":"j1","status":7}"#, false),
+            ("{}", false),
+            ("[]", false),
+            ("hello", false),
+        ] {
+            assert_eq!(ResultMessage::parse(text).unwrap_err().is_job, is_job, "{text}");
+        }
+    }
+
+    #[test]
+    fn words_print_as_they_travel() {
         for reason in [
             Reason::Exit,
             Reason::Signal,
@@ -214,9 +315,12 @@ mod tests {
             Reason::Cancelled,
             Reason::Infrastructure,
             Reason::Lost,
-            Reason::Unknown,
         ] {
             assert_eq!(serde_json::to_string(&reason).unwrap(), format!("\"{reason}\""));
         }
+        assert_eq!(
+            (Status::Failed.to_string(), RuntimeKind::Bare.to_string()),
+            ("failed".to_owned(), "bare".to_owned())
+        );
     }
 }

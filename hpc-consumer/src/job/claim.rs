@@ -42,8 +42,9 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn new(job: &JobMessage) -> Self {
-        let input = JobInput { job_id: &job.job_id, task: &job.task, input: &job.input, metadata: &job.metadata };
-        Self { input: to_json(&input), job_id: job.job_id.clone(), task: job.task.clone(), created_at: job.created_at }
+        let (job_id, spec) = (&job.job_id, &job.spec);
+        let input = JobInput { job_id, task: &spec.task, input: &spec.input, metadata: &spec.metadata };
+        Self { input: to_json(&input), job_id: job_id.clone(), task: spec.task.clone(), created_at: job.created_at }
     }
 }
 
@@ -396,7 +397,7 @@ mod tests {
         let wanted = Wanted::new(&job("j1"));
         let claimed = shared.them.claim_now(&wanted, None, false, shared.start + Duration::from_secs(60));
         let lost = result(claimed.clone());
-        assert_eq!((lost.status, lost.reason, lost.attempt), (Status::Failed, Some(Reason::Lost), 1));
+        assert_eq!((lost.status, lost.reason, lost.attempt), (Status::Failed.into(), Some(Reason::Lost.into()), 1));
         assert!(shared.path("j1/input.json").exists(), "what is left can be looked at");
         assert_eq!(shared.claim(&shared.us, 1, 0), claimed, "one end for all");
     }
@@ -436,7 +437,7 @@ mod tests {
         let shared = Shared::new();
         fs::create_dir(shared.path("j1")).unwrap();
         shared.write("j1/thesis.tex", "x");
-        assert_eq!(result(shared.claim(&shared.us, 0, 0)).reason, Some(Reason::Rejected));
+        assert_eq!(result(shared.claim(&shared.us, 0, 0)).reason, Some(Reason::Rejected.into()));
         assert!(shared.path("j1/thesis.tex").exists());
         fs::remove_dir_all(shared.path("j1")).unwrap();
         fs::remove_file(shared.path("j1.json")).unwrap();
@@ -450,7 +451,7 @@ mod tests {
         let shared = Shared::new();
         shared.write("j1.json", "{}");
         let lost = result(shared.claim(&shared.us, 0, 0));
-        assert_eq!(lost.reason, Some(Reason::Lost));
+        assert_eq!(lost.reason, Some(Reason::Lost.into()));
         assert!(lost.message.unwrap().contains("is no record"));
         assert_eq!(fs::read_dir(shared.path("_rejected")).unwrap().count(), 1, "it is kept");
         assert!(!shared.path("j1").exists(), "nothing is claimed for it");
@@ -466,7 +467,7 @@ mod tests {
         shared.wait(&shared.them);
         assert_eq!(shared.claim(&shared.us, 1, 0), ours(2), "it was never announced");
         shared.write("j1.json", "");
-        assert_eq!(result(shared.claim(&shared.them, 0, 60)).reason, Some(Reason::Lost));
+        assert_eq!(result(shared.claim(&shared.them, 0, 60)).reason, Some(Reason::Lost.into()));
     }
 
     #[test]

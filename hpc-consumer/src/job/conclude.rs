@@ -72,7 +72,7 @@ impl Node {
         let ended_at_ms = finished.finished_at_ms;
         let result = self.result(job, run, dir.as_ref(), finished)?;
         // A task that could not write its output on a full disk is not to blame for it.
-        let nodes_fault = if result.reason == Some(Reason::Output) {
+        let nodes_fault = if result.reason == Some(Reason::Output.into()) {
             self.probe_files_about(ended_at_ms).err()
         } else if self.results.takes_nothing() {
             self.results.probe().err()
@@ -137,7 +137,7 @@ impl Node {
             ..self.of_run(job, run, failure)
         };
         if let Some(runtime) = finished.runtime {
-            (result.runtime, result.isolated) = (Some(runtime), Some(runtime == RuntimeKind::Apptainer));
+            (result.runtime, result.isolated) = (Some(runtime.into()), Some(runtime == RuntimeKind::Apptainer));
         }
         self.add_output(&mut result, dir)?;
         if result.status == Status::Failed && !finished.stderr_tail.is_empty() {
@@ -175,11 +175,7 @@ impl Node {
             }
             Output::Unusable { problem, bytes } => {
                 result.output_bytes = bytes;
-                if result.status == Status::Completed {
-                    result.status = Status::Failed;
-                    result.reason = Some(Reason::Output);
-                    result.message = Some(problem);
-                }
+                spoil(result, problem);
             }
         }
         Ok(())
@@ -200,10 +196,10 @@ impl Node {
     fn of_run(&self, job: JobMessage, run: &Run, failure: Option<(Reason, String)>) -> JobResult {
         JobResult {
             attempt: run.attempt.get(),
-            runtime: Some(self.runtime.kind()),
+            runtime: Some(self.runtime.kind().into()),
             isolated: Some(self.runtime.kind() == RuntimeKind::Apptainer),
             created_at: job.created_at,
-            ..self.outcome(job.job_id, Some(job.task), failure)
+            ..self.outcome(job.job_id, Some(job.spec.task), failure)
         }
     }
 
@@ -218,8 +214,8 @@ impl Node {
             v: VERSION,
             result_pointer: self.uri(&self.results.record_path(&job_id)),
             job_id,
-            status: if reason.is_some() { Status::Failed } else { Status::Completed },
-            reason,
+            status: if reason.is_some() { Status::Failed } else { Status::Completed }.into(),
+            reason: reason.map(Reason::into),
             message,
             exit_code: None,
             signal: None,
@@ -253,6 +249,15 @@ impl Node {
 
     fn uri(&self, path: &Path) -> String {
         format!("file://{}{}", self.host, utf8_percent_encode(&path.to_string_lossy(), PATH))
+    }
+}
+
+/// What the task left behind cannot be used, which matters only if it ended well.
+fn spoil(result: &mut JobResult, problem: String) {
+    if result.status == Status::Completed {
+        result.status = Status::Failed.into();
+        result.reason = Some(Reason::Output.into());
+        result.message = Some(problem);
     }
 }
 
@@ -325,7 +330,7 @@ mod tests {
         let case = Case::new().await;
         case.write("output.json", "[1]");
         let result = case.recorded(finished(RunEnd::Exit(0))).await;
-        assert_eq!((result.status, result.reason, result.exit_code), (Status::Completed, None, Some(0)));
+        assert_eq!((result.status, result.reason, result.exit_code), (Status::Completed.into(), None, Some(0)));
         assert_eq!((result.attempt, result.output_bytes, result.isolated), (1, Some(3), Some(false)));
         assert_eq!(result.output.unwrap().as_str(), "[1]");
         assert!(
@@ -340,7 +345,7 @@ mod tests {
         for (runtime, isolated) in [(RuntimeKind::Bare, false), (RuntimeKind::Apptainer, true)] {
             let ending = with(RunEnd::Exit(0), |finished| finished.runtime = Some(runtime));
             let result = Case::new().await.recorded(ending).await;
-            assert_eq!((result.runtime, result.isolated), (Some(runtime), Some(isolated)));
+            assert_eq!((result.runtime, result.isolated), (Some(runtime.into()), Some(isolated)));
         }
     }
 
@@ -355,14 +360,14 @@ mod tests {
             (Ending::GivenUp("no image".into()), Reason::Infrastructure, "no image"),
         ] {
             let result = Case::new().await.recorded(ending).await;
-            assert_eq!((result.status, result.reason), (Status::Failed, Some(reason)));
+            assert_eq!((&result.status, &result.reason), (&Status::Failed.into(), &Some(reason.into())));
             assert!(result.message.as_ref().unwrap().contains(message), "{result:?}");
             assert!(result.result_pointer.ends_with("/j1.json"), "{result:?}");
         }
         let case = Case::new().await;
         case.write("output.json", "{");
         let result = case.recorded(finished(RunEnd::Exit(0))).await;
-        assert_eq!((result.status, result.reason), (Status::Failed, Some(Reason::Output)));
+        assert_eq!((result.status, result.reason), (Status::Failed.into(), Some(Reason::Output.into())));
     }
 
     #[tokio::test]
@@ -371,7 +376,7 @@ mod tests {
         let case = Case::new().await;
         fs::remove_dir_all(case.temp.path().join("j1")).unwrap();
         fs::write(case.temp.path().join("j1"), "in its place").unwrap();
-        assert_eq!(case.recorded(given_up()).await.reason, Some(Reason::Infrastructure));
+        assert_eq!(case.recorded(given_up()).await.reason, Some(Reason::Infrastructure.into()));
         let case = Case::new().await;
         let theirs =
             r#"{"v":1,"job_id":"j1","attempt":1,"owner":"them","host":"h","started_at":"2026-11-21T00:00:00Z"}"#;
@@ -381,7 +386,7 @@ mod tests {
         let case = Case::new().await;
         fs::create_dir_all(case.temp.path().join(".attempts/j1.1")).unwrap();
         case.write("meta.json", &theirs.replace("them", ""));
-        assert_eq!(case.recorded(given_up()).await.reason, Some(Reason::Infrastructure));
+        assert_eq!(case.recorded(given_up()).await.reason, Some(Reason::Infrastructure.into()));
     }
 
     #[tokio::test]

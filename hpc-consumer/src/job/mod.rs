@@ -222,7 +222,7 @@ impl Node {
 
     /// The longest that a job may run: what it asked for, where the node allows as much.
     fn time_limit(&self, job: &JobMessage) -> Duration {
-        let asked = job.time_limit_seconds.map_or(Duration::MAX, Duration::from_secs);
+        let asked = job.spec.time_limit_seconds.map_or(Duration::MAX, Duration::from_secs);
         self.limits.time.min(asked)
     }
 }

@@ -10,7 +10,7 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 use program::Exit;
-use protocol::Status;
+use protocol::{Status, Word};
 
 use crate::cli::{Cli, Command};
 use crate::config::{CommonArgs, ResultsQueue};
@@ -50,8 +50,9 @@ fn print_new(received: Received, printer: &mut Printer) -> anyhow::Result<()> {
 fn print_one(arrived: &Arrived, printer: &mut Printer) -> anyhow::Result<Exit> {
     printer.result(arrived)?;
     Ok(match arrived.result.status {
-        Status::Completed => Exit::Ok,
-        Status::Failed => Exit::JobFailed,
+        Word::Known(Status::Completed) => Exit::Ok,
+        // A state of a newer version is no success that we know of.
+        Word::Known(Status::Failed) | Word::Unknown(_) => Exit::JobFailed,
     })
 }
 

@@ -64,7 +64,7 @@ fn messages_that_are_no_results_are_kept_whole_and_acknowledged() {
         "{}",
         "[]",
         r#"{"v":1,"job_id":"../../evil","status":"completed","result_pointer":"x"}"#,
-        r#"{"v":1,"job_id":"j1","status":"perhaps","result_pointer":"x"}"#,
+        r#"{"v":1,"job_id":"j1","result_pointer":"x"}"#,
     ];
     for body in garbage {
         laptop.server.push(body);
@@ -82,6 +82,34 @@ fn messages_that_are_no_results_are_kept_whole_and_acknowledged() {
     assert_eq!(kept, garbage.map(str::to_owned).into());
     assert_eq!(spoken.stderr.matches("is no result").count(), garbage.len(), "{}", spoken.stderr);
     assert!(!laptop.path("evil.json").exists());
+}
+
+#[test]
+fn a_result_of_a_newer_version_is_kept_and_its_words_are_printed() {
+    let laptop = Laptop::new();
+    let text = r#"{"v":2,"job_id":"j1","status":"parked","result_pointer":"x","reason":"preempted\u001b","runtime":"vm","needs":["j0"]}"#;
+    laptop.server.push(text);
+    let spoken = laptop.run(&["tail", "--until-idle"]);
+    assert_eq!((spoken.code, spoken.stdout, spoken.stderr.as_str()), (Some(0), format!("{text}\n"), ""));
+    assert_eq!((laptop.stored("j1").as_deref(), laptop.server.backlog()), (Some(text), 0));
+    let shown = laptop.run(&["show", "j1", "--output", "human"]);
+    assert!(shown.stdout.starts_with("j1  parked (preempted\\u{1b})\n"), "{}", shown.stdout);
+    assert_eq!(shown.code, Some(3), "what is not known to be a success is none");
+}
+
+#[test]
+fn heartbeats_of_the_original_system_are_stored_quietly_and_are_nobodys_result() {
+    let laptop = Laptop::new();
+    let heartbeat = r#"{"event_type": "heartbeat", "status": "alive", "hostname": "n1"}"#;
+    let log = r#"{"event_type": "log", "job_id": "j1", "status": "running", "result_pointer": "", "line": "x"}"#;
+    let result = r#"{"event_type": "completed", "job_id": "j1", "status": "completed", "result_pointer": "/x"}"#;
+    for body in [heartbeat, log, result] {
+        laptop.server.push(body);
+    }
+    let spoken = laptop.run(&["tail", "--until-idle"]);
+    assert_eq!((spoken.code, spoken.job_ids(), spoken.stderr.as_str()), (Some(0), vec!["j1".to_owned()], ""));
+    assert_eq!((laptop.stored("j1").as_deref(), laptop.server.backlog()), (Some(result), 0));
+    assert_eq!((laptop.names("events").len(), laptop.names("rejected").len()), (2, 0));
 }
 
 #[test]

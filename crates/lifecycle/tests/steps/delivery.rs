@@ -17,6 +17,18 @@ fn a_job_is_accepted_with_its_terms_and_its_lease_before_it_is_claimed() {
 }
 
 #[test]
+fn a_message_is_stored_as_it_came() {
+    let newer = r#"{ "needs":["b"], "job_id":"a", "task":"echo", "v":1 }"#;
+    let as_base64 = "eyAibmVlZHMiOlsiYiJdLCAiam9iX2lkIjoiYSIsICJ0YXNrIjoiZWNobyIsICJ2IjoxIH0=";
+    for body in [newer, as_base64] {
+        let mut daemon = Daemon::pulling(settings());
+        let step = daemon.accept(Delivery { body: body.to_owned(), ..job("a", "L1") });
+        let [Fact::Accepted { message, .. }] = step.facts.as_slice() else { panic!("it is accepted: {step:?}") };
+        assert_eq!(message, newer, "with all that this version does not know");
+    }
+}
+
+#[test]
 fn a_further_delivery_of_a_held_job_adds_a_lease_and_no_run() {
     let mut daemon = Daemon::pulling(settings());
     let step = daemon.step(pulled(&[job("a", "L1"), second_delivery("a", "L2")]));

@@ -198,7 +198,7 @@ fn a_claim_is_made_with_the_input_and_what_follows_without_it() {
     let body = r#"{"v":1,"job_id":"a","task":"echo","input":[1],"retries":1}"#.to_owned();
     daemon.accept(Delivery { body, ..job("a", "L1") });
     let input =
-        |message: Option<&std::sync::Arc<protocol::JobMessage>>| message.map(|job| job.input.as_str().to_owned());
+        |message: Option<&std::sync::Arc<protocol::JobMessage>>| message.map(|job| job.spec.input.as_str().to_owned());
     assert_eq!(input(daemon.state.message(&id("a"))), Some("[1]".to_owned()));
     daemon.step(claimed("a", 1));
     assert_eq!(input(daemon.state.message(&id("a"))), None);

@@ -129,7 +129,8 @@ impl Daemon {
 
     /// Delivers a job and accepts it.
     fn accept(&mut self, delivery: Delivery) -> Step {
-        let job_id = protocol::JobMessage::parse(&delivery.body).expect("the tests deliver jobs").job_id;
+        let text = protocol::body::json_text(&delivery.body).expect("the tests deliver JSON");
+        let job_id = protocol::JobMessage::parse(&text).expect("the tests deliver jobs").job_id;
         self.step(Event::Pulled(Ok(vec![delivery].into())));
         self.step(Event::Recalled(vec![(job_id, false)]))
     }

@@ -1,0 +1,223 @@
+//! What a submitter says of a job: the body of `POST /jobs`, one job of a batch, and the greater part of a message.
+//!
+//! Each field stands once, in [`JobSpec`], with its rule. From there follow the strict reader of the edge, which knows
+//! the field and names all fields when it meets another; the tolerant reader of messages; and what is written into a
+//! message. A test holds the table of `docs/protocol.md` to the same list.
+//!
+//! Out of scope: who the job is and when it came (`message`).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fields::{Fields, NoFields};
+use crate::{Json, limits};
+
+/// What a user says of a job.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// The named recipe that the job runs.
+    #[serde(deserialize_with = "rules::task")]
+    pub task: String,
+    /// What the task works on; `null` when it was left out.
+    #[serde(default)]
+    pub input: Json,
+    /// The user's own notes, an object; they are kept with the job and never read.
+    #[serde(default, deserialize_with = "rules::object", skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Json>,
+    /// The longest that the job may run, in seconds; the cluster may allow less.
+    #[serde(default, deserialize_with = "rules::seconds", skip_serializing_if = "Option::is_none")]
+    pub time_limit_seconds: Option<u64>,
+    /// How often the job is tried again after its own task failed: by its exit code, a signal, the time limit, or an
+    /// output that cannot be used. At most [`limits::RETRIES_MAX`] times, and not at all when this is absent.
+    #[serde(default, deserialize_with = "rules::retries", skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// May the job be started again, as its next attempt, after one was cut off because the machine or the keeper of
+    /// the runs went down? It may when this is absent; when it may not, its outcome is [`crate::Reason::Lost`].
+    #[serde(default, deserialize_with = "rules::yes_or_no", skip_serializing_if = "Option::is_none")]
+    pub rerunnable: Option<bool>,
+    /// The same key gives the same job id, so a repeated submission is one job.
+    #[serde(default, deserialize_with = "rules::idempotency_key", skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+}
+
+/// Why a submission is no job.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidJob {
+    /// The text is not JSON.
+    #[error("the body is not JSON: {0}")]
+    NotJson(#[source] serde_json::Error),
+    /// The text is JSON, but not an object.
+    #[error("a job is a JSON object such as {{\"task\": \"echo\", \"input\": {{}}}}")]
+    NotAnObject,
+    /// A field is missing, has the wrong type, is empty, or is too long.
+    #[error("`{field}` {problem}")]
+    Field {
+        /// Which field.
+        field: String,
+        /// What is wrong with it, as a text that follows the field's name.
+        problem: String,
+    },
+}
+
+impl serde::de::Error for InvalidJob {
+    fn custom<T: fmt::Display>(problem: T) -> Self {
+        Self::Field { field: "job".to_owned(), problem: problem.to_string() }
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::Field { field: field.to_owned(), problem: "is missing; a job needs it".to_owned() }
+    }
+}
+
+impl From<NoFields> for InvalidJob {
+    fn from(error: NoFields) -> Self {
+        match error {
+            NoFields::NotJson(error) => Self::NotJson(error),
+            NoFields::NotAnObject => Self::NotAnObject,
+        }
+    }
+}
+
+impl JobSpec {
+    /// Reads and checks a submission. Unknown fields are refused: a typing error in `time_limit_seconds` must not
+    /// become a job without a limit.
+    pub fn parse(text: &str) -> Result<Self, InvalidJob> {
+        Fields::find(text)?.read(true)
+    }
+}
+
+/// The rule for an idempotency key, in the body or in the header: returns what is wrong with it.
+pub fn check_idempotency_key(key: &str) -> Result<(), String> {
+    if key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_BYTES_MAX || key.chars().any(char::is_control) {
+        let max = limits::IDEMPOTENCY_KEY_BYTES_MAX;
+        return Err(format!("must be 1 to {max} bytes without control characters"));
+    }
+    Ok(())
+}
+
+/// What is right in a field. What a rule says follows the field's name.
+mod rules {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer};
+
+    use crate::{Json, limits};
+
+    pub(super) fn task<'de, D: Deserializer<'de>>(given: D) -> Result<String, D::Error> {
+        let task = text(given)?;
+        if task.is_empty() || task.len() > limits::TASK_BYTES_MAX || task.chars().any(char::is_control) {
+            let max = limits::TASK_BYTES_MAX;
+            return Err(D::Error::custom(format!("must be 1 to {max} bytes without control characters")));
+        }
+        Ok(task)
+    }
+
+    pub(super) fn object<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Json>, D::Error> {
+        let value = Json::deserialize(given)?;
+        if value.is_object() { Ok(Some(value)) } else { Err(D::Error::custom("must be an object")) }
+    }
+
+    pub(super) fn seconds<'de, D: Deserializer<'de>>(given: D) -> Result<Option<u64>, D::Error> {
+        match u64::deserialize(given) {
+            Ok(seconds) if seconds > 0 => Ok(Some(seconds)),
+            _ => Err(D::Error::custom("must be a whole number of seconds, 1 or more")),
+        }
+    }
+
+    pub(super) fn retries<'de, D: Deserializer<'de>>(given: D) -> Result<Option<u32>, D::Error> {
+        match u32::deserialize(given) {
+            Ok(retries) if retries <= limits::RETRIES_MAX => Ok(Some(retries)),
+            _ => Err(D::Error::custom(format!("must be a whole number from 0 to {}", limits::RETRIES_MAX))),
+        }
+    }
+
+    pub(super) fn yes_or_no<'de, D: Deserializer<'de>>(given: D) -> Result<Option<bool>, D::Error> {
+        bool::deserialize(given).map(Some).map_err(|_| D::Error::custom("must be true or false"))
+    }
+
+    pub(super) fn idempotency_key<'de, D: Deserializer<'de>>(given: D) -> Result<Option<String>, D::Error> {
+        let key = text(given)?;
+        super::check_idempotency_key(&key).map_err(D::Error::custom)?;
+        Ok(Some(key))
+    }
+
+    fn text<'de, D: Deserializer<'de>>(given: D) -> Result<String, D::Error> {
+        String::deserialize(given).map_err(|_| D::Error::custom("must be a string"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invalid_submissions_name_the_field() {
+        for (text, problem) in [
+            ("", "not JSON"),
+            ("{", "not JSON"),
+            ("[]", "JSON object"),
+            ("{}", "`task` is missing"),
+            (r#"{"task":null}"#, "`task` is missing"),
+            (r#"{"task":5}"#, "`task` must be a string"),
+            (r#"{"task":""}"#, "`task` must be 1 to 128 bytes"),
+            (r#"{"task":"a\u0000"}"#, "without control characters"),
+            (r#"{"task":"a","metadata":[]}"#, "`metadata` must be an object"),
+            (r#"{"task":"a","time_limit_seconds":0}"#, "`time_limit_seconds`"),
+            (r#"{"task":"a","time_limit_seconds":1.5}"#, "`time_limit_seconds`"),
+            (r#"{"task":"a","retries":101}"#, "`retries` must be a whole number from 0 to 100"),
+            (r#"{"task":"a","retries":-1}"#, "`retries`"),
+            (r#"{"task":"a","retries":2.0}"#, "`retries`"),
+            (r#"{"task":"a","retries":"2"}"#, "`retries`"),
+            (r#"{"task":"a","rerunnable":1}"#, "`rerunnable` must be true or false"),
+            (r#"{"task":"a","rerunnable":"false"}"#, "`rerunnable`"),
+            (r#"{"task":"a","idempotency_key":""}"#, "`idempotency_key`"),
+            (r#"{"task":"a","idempotency_key":7}"#, "`idempotency_key` must be a string"),
+            (r#"{"task":"a","inputs":{}}"#, "`inputs` is no field of a job"),
+        ] {
+            let error = JobSpec::parse(text).unwrap_err().to_string();
+            assert!(error.contains(problem), "{text}: {error}");
+            assert!(text.len() < 2 || !error.contains("column") || !error.contains('`'), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_is_kept_and_null_is_absent() {
+        let given = r#"{"idempotency_key":"k","rerunnable":false,"retries":100,"time_limit_seconds":60,"metadata":{ "n":1 },"input":[1.0],"task":"a"}"#;
+        let spec = JobSpec {
+            task: "a".to_owned(),
+            input: Json::parse("[1.0]").unwrap(),
+            metadata: Some(Json::parse(r#"{"n":1}"#).unwrap()),
+            time_limit_seconds: Some(60),
+            retries: Some(100),
+            rerunnable: Some(false),
+            idempotency_key: Some("k".to_owned()),
+        };
+        assert_eq!(JobSpec::parse(given).unwrap(), spec);
+        let nothing = r#"{"task":"a","input":null,"metadata":null,"time_limit_seconds":null,"retries":null,"rerunnable":null,"idempotency_key":null}"#;
+        let bare = JobSpec::parse(r#"{"task":"a"}"#).unwrap();
+        assert_eq!(JobSpec::parse(nothing).unwrap(), bare);
+        assert_eq!(serde_json::to_string(&bare).unwrap(), r#"{"task":"a","input":null}"#);
+    }
+
+    #[test]
+    fn of_several_errors_an_unknown_name_comes_first_and_then_the_first_field() {
+        let error = |text: &str| JobSpec::parse(text).unwrap_err().to_string();
+        assert!(
+            error(r#"{"zzz":1,"retries":-1}"#).starts_with("`zzz` is no field of a job; the fields are task, input")
+        );
+        assert!(error(r#"{"retries":-1,"metadata":1,"task":"a"}"#).starts_with("`metadata`"));
+        assert!(error(&format!("{{\"{}\":1}}", "x".repeat(500))).len() < 250);
+    }
+
+    /// A field of [`JobSpec`] is a row of the table that users read, in the same order, and nothing else is.
+    #[test]
+    fn the_documentation_has_the_same_fields() {
+        let error = JobSpec::parse(r#"{"?":1}"#).unwrap_err().to_string();
+        let (_, known) = error.split_once("the fields are ").unwrap();
+        let page = include_str!("../../../docs/protocol.md");
+        let (_, table) = page.split_once("| field | type | meaning |").unwrap();
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let documented: Vec<&str> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
+        assert_eq!(documented.join(", "), known);
+    }
+}
