@@ -32,7 +32,9 @@ fn refusal(what: &str) -> Refusal {
     let code = |code: &str| what.contains(&format!("({code})"));
     if code("10250") || code("10251") {
         Refusal::Overloaded { retry_after: None }
-    } else if code("10252") || code("10253") {
+    } else if code("10252") {
+        Refusal::Disabled
+    } else if code("10253") {
         Refusal::QuotaExhausted
     } else if code("10204") || code("10205") || code("10206") {
         Refusal::TooLarge

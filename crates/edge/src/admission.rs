@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::{JobId, JobMessage, JobSpec, Timestamp, limits};
+use protocol::{JobId, JobMessage, JobSpec, Timestamp, limits, timestamp_from_millis};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -17,8 +17,11 @@ const RETRY_PAUSES: [Duration; 3] =
 /// When a client may come again, where the queue names no time.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
-/// When a client may come again once a day's allowance is used up.
-const RETRY_AFTER_QUOTA_SECONDS: u64 = 3_600;
+/// When a client may come again to a queue that its owner has disabled: it takes a person to change that.
+const RETRY_AFTER_DISABLED_SECONDS: u64 = 3_600;
+
+/// The service counts a day's allowance anew at midnight, UTC.
+const DAY_MILLIS: i64 = 24 * 60 * 60 * 1_000;
 
 /// One job or several?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub enum Decision {
 #[derive(Debug)]
 pub struct Pending {
     form: Form,
+    /// When the jobs were admitted.
+    at: Timestamp,
     messages: Vec<String>,
     jobs: Vec<JobAnswer>,
     refusals: usize,
@@ -62,8 +67,10 @@ pub enum Refusal {
         /// When the queue says to come again.
         retry_after: Option<Duration>,
     },
-    /// The day's allowance is used up, or the queue is disabled (10253, 10252): no use in trying again soon.
+    /// The day's allowance is used up (10253): no use in trying again before the next day.
     QuotaExhausted,
+    /// The queue is disabled (10252).
+    Disabled,
     /// The queue says that a message or the batch is too large (10204, 10205, 10206).
     TooLarge,
     /// Anything else: no answer, 5xx, an unknown error. The write may have happened.
@@ -117,7 +124,7 @@ impl Admission {
         match self.form {
             Form::One => {
                 let message = self.message(JobSpec::parse(text)?, None, now, mint)?;
-                Ok(Decision::Enqueue(self.pending(vec![Ok(message)])))
+                Ok(Decision::Enqueue(self.pending(vec![Ok(message)], now)))
             }
             Form::Batch => {
                 let jobs = batch(text)?;
@@ -137,7 +144,7 @@ impl Admission {
                         unit: "bytes",
                     });
                 }
-                let pending = self.pending(messages);
+                let pending = self.pending(messages, now);
                 if pending.messages.is_empty() {
                     return Ok(Decision::Answer(pending.answer(422)));
                 }
@@ -166,8 +173,8 @@ impl Admission {
         Ok((job_id, message))
     }
 
-    fn pending(&self, admitted: Vec<Result<(JobId, String), Problem>>) -> Pending {
-        let mut pending = Pending { form: self.form, messages: Vec::new(), jobs: Vec::new(), refusals: 0 };
+    fn pending(&self, admitted: Vec<Result<(JobId, String), Problem>>, at: Timestamp) -> Pending {
+        let mut pending = Pending { form: self.form, at, messages: Vec::new(), jobs: Vec::new(), refusals: 0 };
         for job in admitted {
             pending.jobs.push(match job {
                 Ok((job_id, message)) => {
@@ -237,7 +244,15 @@ impl Pending {
             (Refusal::Overloaded { .. } | Refusal::Unavailable, Some(pause)) => return Next::RetryAfter(pause),
             (Refusal::Overloaded { .. }, None) => Problem::QueueFull { retry_after_seconds: RETRY_AFTER_SECONDS },
             (Refusal::Unavailable, None) => Problem::QueueUnavailable { retry_after_seconds: RETRY_AFTER_SECONDS },
-            (Refusal::QuotaExhausted, _) => Problem::QueueFull { retry_after_seconds: RETRY_AFTER_QUOTA_SECONDS },
+            (Refusal::QuotaExhausted, _) => {
+                let at = self.at.as_millisecond();
+                let next_day = (at.div_euclid(DAY_MILLIS) + 1).saturating_mul(DAY_MILLIS);
+                Problem::AllowanceUsedUp {
+                    until: timestamp_from_millis(next_day),
+                    retry_after_seconds: seconds(Duration::from_millis(next_day.abs_diff(at))),
+                }
+            }
+            (Refusal::Disabled, _) => Problem::QueueDisabled { retry_after_seconds: RETRY_AFTER_DISABLED_SECONDS },
             (Refusal::TooLarge, _) => Problem::TooLarge {
                 code: "message_too_large",
                 what: "the write to the queue",

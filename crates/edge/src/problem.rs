@@ -1,7 +1,7 @@
 //! The one table of refusals. Each has a status, a stable `code` for programs and a sentence for people, and travels
 //! as `application/problem+json` (RFC 9457).
 
-use protocol::{InvalidJob, limits};
+use protocol::{InvalidJob, Timestamp, limits};
 use serde::Serialize;
 
 use crate::Response;
@@ -50,6 +50,18 @@ pub enum Problem {
     },
     /// 429: the queue takes no more for now.
     QueueFull {
+        /// When to come again, in seconds.
+        retry_after_seconds: u64,
+    },
+    /// 429: the queue takes no more today: what its plan allows for a day is used up.
+    AllowanceUsedUp {
+        /// When the next day begins.
+        until: Timestamp,
+        /// The same, in seconds.
+        retry_after_seconds: u64,
+    },
+    /// 429: the queue takes nothing until a person enables it.
+    QueueDisabled {
         /// When to come again, in seconds.
         retry_after_seconds: u64,
     },
@@ -116,7 +128,10 @@ impl Problem {
             Self::MalformedJson { .. } => (400, "malformed_json", "Malformed JSON"),
             Self::InvalidField { .. } => (422, "invalid_job", "Invalid job"),
             Self::TooLarge { code, .. } => (413, code, "Too large"),
+            // One code for all three: for a program they differ in the time to wait, which `retry-after` tells.
             Self::QueueFull { .. } => (429, "queue_full", "Queue full"),
+            Self::AllowanceUsedUp { .. } => (429, "queue_full", "Daily allowance used up"),
+            Self::QueueDisabled { .. } => (429, "queue_full", "Queue disabled"),
             Self::QueueUnavailable { .. } => (503, "queue_unavailable", "Queue unavailable"),
             Self::NotConfigured { .. } => (503, "not_configured", "Not configured"),
             Self::Internal => (500, "internal", "Internal error"),
@@ -150,6 +165,14 @@ impl Problem {
                     "the queue takes no more for now; the job was not taken, send it again in {retry_after_seconds} s"
                 )
             }
+            Self::AllowanceUsedUp { until, .. } => {
+                format!(
+                    "what the queue's plan allows for a day is used up, until {until}; the job was not taken, send it again after that"
+                )
+            }
+            Self::QueueDisabled { .. } => {
+                "the queue is disabled, and takes nothing until its owner enables it; the job was not taken".to_owned()
+            }
             Self::QueueUnavailable { retry_after_seconds } => {
                 format!(
                     "the queue did not answer; send the job again in {retry_after_seconds} s, with an Idempotency-Key to be sure that it runs once"
@@ -164,9 +187,10 @@ impl Problem {
 
     pub(crate) fn retry_after_seconds(&self) -> Option<u64> {
         match self {
-            Self::QueueFull { retry_after_seconds } | Self::QueueUnavailable { retry_after_seconds } => {
-                Some(*retry_after_seconds)
-            }
+            Self::QueueFull { retry_after_seconds }
+            | Self::AllowanceUsedUp { retry_after_seconds, .. }
+            | Self::QueueDisabled { retry_after_seconds }
+            | Self::QueueUnavailable { retry_after_seconds } => Some(*retry_after_seconds),
             _ => None,
         }
     }

@@ -369,7 +369,13 @@ fn what_will_not_get_better_soon_is_answered_at_once() {
     };
     let quota = refused(Refusal::QuotaExhausted);
     assert_problem(&quota, 429, "queue_full", None);
-    assert_eq!(header(&quota, "retry-after"), Some("3600"));
+    // It is a quarter past one in the morning.
+    assert_eq!(header(&quota, "retry-after"), Some("81873"));
+    assert!(body(&quota)["detail"].as_str().unwrap().contains("until 2026-11-22T00:00:00Z"), "{}", body(&quota));
+
+    let disabled = refused(Refusal::Disabled);
+    assert_problem(&disabled, 429, "queue_full", None);
+    assert!(body(&disabled)["detail"].as_str().unwrap().contains("disabled"), "{}", body(&disabled));
 
     let asked = refused(Refusal::Overloaded { retry_after: Some(Duration::from_millis(30_500)) });
     assert_problem(&asked, 429, "queue_full", None);
