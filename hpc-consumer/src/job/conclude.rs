@@ -71,8 +71,11 @@ impl Node {
         };
         let ended_at_ms = finished.finished_at_ms;
         let result = self.result(job, run, dir.as_ref(), finished)?;
+        let bad_output = result.reason == Some(Reason::Output.into());
+        // It has computed its result, which would be the same once more, and is kept.
+        let has_output = result.result_pointer == self.uri(&self.results.output_path(&run.job_id));
         // A task that could not write its output on a full disk is not to blame for it.
-        let nodes_fault = if result.reason == Some(Reason::Output.into()) {
+        let nodes_fault = if bad_output && !has_output {
             self.probe_files_about(ended_at_ms).err()
         } else if self.results.takes_nothing() {
             self.results.probe().err()
@@ -86,7 +89,7 @@ impl Node {
             return Ok(if usable { Concluded::NodeBroken(problem) } else { Concluded::NodeFailed(problem) });
         }
         // Only these come from a run that ended; none is the node's fault.
-        if may_retry && result.status == Status::Failed {
+        if may_retry && result.status == Status::Failed && !(bad_output && has_output) {
             return Ok(Concluded::TaskFailed);
         }
         Ok(self.record(result))
@@ -176,6 +179,12 @@ impl Node {
             Output::Unusable { problem, bytes } => {
                 result.output_bytes = bytes;
                 spoil(result, problem);
+            }
+            Output::NotNumbers { problem, bytes } => {
+                result.result_pointer = self.uri(&self.results.output_path(&result.job_id));
+                result.output_bytes = Some(bytes);
+                dir.sync()?;
+                spoil(result, format!("{problem}. The file is kept as it is"));
             }
         }
         Ok(())
@@ -402,6 +411,23 @@ mod tests {
         );
         assert!(!case.temp.path().join("j1.json").exists(), "none of them is an end");
         assert!(matches!(case.conclude(finished(RunEnd::Exit(0)), true).await, Concluded::Recorded(_)));
+    }
+
+    #[tokio::test]
+    async fn a_result_with_a_value_that_is_no_number_is_kept_and_not_computed_again() {
+        let case = Case::new().await;
+        case.write("output.json", r#"{"loss": NaN}"#);
+        case.node.met("the disk is full");
+        let Concluded::Recorded(record) = case.conclude(finished(RunEnd::Exit(0)), true).await else { panic!() };
+        let result = JobResult::parse(&record).unwrap();
+        assert_eq!((result.status, result.reason), (Status::Failed.into(), Some(Reason::Output.into())));
+        assert!(result.message.unwrap().contains("$.loss is NaN"));
+        assert!(result.result_pointer.ends_with("/j1/output.json"), "{}", result.result_pointer);
+        assert_eq!(fs::read_to_string(case.temp.path().join("j1/output.json")).unwrap(), r#"{"loss": NaN}"#);
+        // Text that is cut off in the middle may come out whole the next time.
+        let case = Case::new().await;
+        case.write("output.json", r#"{"loss": "#);
+        assert_eq!(case.conclude(finished(RunEnd::Exit(0)), true).await, Concluded::TaskFailed);
     }
 
     #[tokio::test]

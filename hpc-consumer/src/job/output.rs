@@ -1,10 +1,10 @@
 //! Reading `output.json`, which a stranger's program wrote: it may be anything, and nothing of it is trusted.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _};
 use std::os::fd::BorrowedFd;
 
-use protocol::{Json, limits};
+use protocol::{Json, NotANumber, limits};
 use rustix::fs::{Mode, OFlags};
 
 use super::files::OUTPUT;
@@ -38,6 +38,13 @@ pub(super) enum Output {
         /// The size, where it is a regular file.
         bytes: Option<u64>,
     },
+    /// What the task has computed, but with values that JSON has no words for. It would be the same once more.
+    NotNumbers {
+        /// Which value, and what to write instead.
+        problem: String,
+        /// The size of the file.
+        bytes: u64,
+    },
 }
 
 /// Looks at the output file in `directory` and, where it can be used, makes it durable: it must be on disk before the
@@ -66,21 +73,37 @@ pub(super) fn read(directory: BorrowedFd<'_>) -> io::Result<Output> {
     if bytes > CHECKED_BYTES_MAX {
         return Ok(Output::Large { bytes, checked: false });
     }
-    // The file may grow while it is read; the bound holds all the same.
-    let content = file.take(CHECKED_BYTES_MAX);
     if bytes <= limits::INLINE_OUTPUT_BYTES_MAX as u64 {
-        let mut text = Vec::new();
-        content.take(limits::INLINE_OUTPUT_BYTES_MAX as u64).read_to_end(&mut text)?;
+        // The file may grow while it is read; the bound holds all the same, as below.
+        let text = content(&file, limits::INLINE_OUTPUT_BYTES_MAX as u64)?;
         let parsed = std::str::from_utf8(&text).map_err(|error| error.to_string());
         return Ok(match parsed.and_then(|text| Json::parse(text).map_err(|error| error.to_string())) {
             Ok(json) => Output::Inline { json, bytes },
-            Err(error) => Output::Unusable { problem: format!("output.json is not JSON: {error}"), bytes: Some(bytes) },
+            Err(error) => not_json(&text, &error, bytes),
         });
     }
-    match serde_json::from_reader::<_, serde::de::IgnoredAny>(io::BufReader::new(content)) {
+    let reader = io::BufReader::new((&file).take(CHECKED_BYTES_MAX));
+    match serde_json::from_reader::<_, serde::de::IgnoredAny>(reader) {
         Ok(_) => Ok(Output::Large { bytes, checked: true }),
         Err(error) if error.is_io() => Err(error.into()),
-        Err(error) => Ok(Output::Unusable { problem: format!("output.json is not JSON: {error}"), bytes: Some(bytes) }),
+        Err(error) => {
+            (&file).rewind()?;
+            Ok(not_json(&content(&file, CHECKED_BYTES_MAX)?, &error.to_string(), bytes))
+        }
+    }
+}
+
+fn content(file: &File, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    file.take(bytes_max).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// What to tell of a text that is not JSON.
+fn not_json(text: &[u8], error: &str, bytes: u64) -> Output {
+    match NotANumber::find(text) {
+        Some(found) => Output::NotNumbers { problem: format!("output.json is not JSON: {found}"), bytes },
+        None => Output::Unusable { problem: format!("output.json is not JSON: {error}"), bytes: Some(bytes) },
     }
 }
 
@@ -119,6 +142,15 @@ mod tests {
 
         std::fs::File::create(&path).unwrap().set_len(1_000_000_000).unwrap();
         assert_eq!(read().unwrap(), Output::Large { bytes: 1_000_000_000, checked: false });
+
+        // What Python's json.dumps makes of float("nan"), in a small file and in one that does not travel.
+        for filler in [1, 100_000] {
+            let text = format!("{{\"steps\": [{}1], \"loss\": [0.5, NaN]}}", "1, ".repeat(filler));
+            std::fs::write(&path, &text).unwrap();
+            let Output::NotNumbers { problem, bytes } = read().unwrap() else { panic!("{filler}") };
+            assert!(problem.contains("$.loss[1] is NaN"), "{problem}");
+            assert_eq!(bytes, text.len() as u64);
+        }
 
         std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
