@@ -10,9 +10,9 @@
 //!
 //! Out of scope: the queue and its acknowledgements (`receive`).
 //!
-//! Invariants: a name in `results`, `rejected` or `events` appears at once with all of its content, and never changes after that;
-//! any number of processes may share an inbox. Both come from linking a synced file to its name, which fails when the
-//! name exists. No path is built from text but job ids and digests.
+//! Invariants: a name in `results`, `rejected` or `events` appears at once with all of its content, and never changes
+//! after that; any number of processes may share an inbox. Both come from linking a synced file to its name, which
+//! fails when the name exists. No path is built from text but job ids and digests.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
