@@ -23,6 +23,7 @@ use crate::events::{Events, Heard};
 use crate::executor::Executor;
 use crate::job::Node;
 use crate::notices;
+use crate::pace::Pace;
 use crate::process::{Asked, Clock, Signals};
 use crate::run::Invocation;
 use crate::store::{Problem, Store};
@@ -44,6 +45,8 @@ pub(crate) struct Daemon {
     pub(crate) lease: Duration,
     /// How long a pull may wait for jobs, at a queue that lets it.
     pub(crate) hold: Duration,
+    /// Shared with other daemons; none where this one has to hear for itself that there is nothing.
+    pub(crate) pace: Option<Pace>,
     /// Becomes true when no job is taken any more, so that no pull waits for one.
     pub(crate) enough: watch::Sender<bool>,
     pub(crate) node: Arc<Node>,
@@ -177,11 +180,20 @@ impl Daemon {
             Effect::Pull(count) => {
                 let (client, queue, lease, hold) =
                     (self.client.clone(), self.jobs_queue.clone(), self.lease, self.hold);
-                let mut enough = self.enough.subscribe();
+                let (mut enough, pace) = (self.enough.subscribe(), self.pace.clone());
                 self.spawn(async move {
+                    if let Some(pace) = &pace
+                        && pace.is_spared().await
+                    {
+                        return Event::Pulled(Ok(Vec::new().into()));
+                    }
                     // An error is the end of the daemon.
                     let given_up = async { drop(enough.wait_for(|enough| *enough).await) };
                     let pulled = client.pull_held(&queue, count, lease, hold, given_up).await;
+                    if let (Some(pace), Ok(pulled)) = (&pace, &pulled) {
+                        // Where a pull waits for something to come, it costs nothing.
+                        pace.found(pulled.deliveries.is_empty() && pulled.held.is_none()).await;
+                    }
                     Event::Pulled(pulled.map(self::pulled).map_err(failure))
                 });
             }

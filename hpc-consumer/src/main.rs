@@ -10,6 +10,7 @@
 //! | `daemon` | the loop between the pure crate `lifecycle` and the world |
 //! | `events` | the way of events to that loop |
 //! | `executor` | where runs happen, as the daemon sees it |
+//! | `pace` | how often daemons of one `RESULTS_DIR` ask an empty queue |
 //! | `process` | the process itself: clock, signals |
 //! | `inherited` | what it gets from who started it, made normal |
 //! | `viewer` | keeps up to date what `jobs` and `status` show |
@@ -29,6 +30,7 @@ mod inherited;
 mod job;
 mod keeper;
 mod notices;
+mod pace;
 mod process;
 mod run;
 mod startup;

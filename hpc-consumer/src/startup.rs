@@ -19,6 +19,7 @@ use crate::executor::Here;
 use crate::inherited;
 use crate::job::{Node, ResultsDir};
 use crate::keeper::Keeper;
+use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
 use crate::run::Invocation;
 use crate::store::{StateLock, Store, view};
@@ -53,6 +54,9 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     }
     let results = ResultsDir::new(settings.results_dir).marked_by(&settings.state_dir, &opened.owner);
     let (heart, beat) = (results.heart(&opened.owner), (settings.claim_stale / 6).clamp(BEAT_MIN, BEAT_MAX));
+    // To exit when there is nothing, the daemon has to hear itself that there is nothing.
+    let shared = !settings.lifecycle.exit_when_idle;
+    let pace = shared.then(|| Pace::new(&heart, &settings.jobs_queue, &opened.owner));
     let keeper = Keeper::new(settings.state_dir.clone(), heart, beat, settings.limits.grace);
     let node =
         Arc::new(Node::new(results, settings.runtime, settings.limits, host, opened.owner, settings.claim_stale));
@@ -90,6 +94,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         lease: settings.lifecycle.lease,
         // To exit when there is nothing, the daemon has to hear that there is nothing.
         hold: if settings.lifecycle.exit_when_idle { Duration::ZERO } else { hold::MAX },
+        pace,
         enough: watch::Sender::new(false),
         node,
         store: opened.store,

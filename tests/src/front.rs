@@ -11,6 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use protocol::hold;
 use tokio::task::JoinHandle;
 
 use crate::http::{RUNTIME, block_on, client};
@@ -50,6 +51,7 @@ struct Doings {
     refusals: VecDeque<Refusal>,
     /// Text that no request may hold, and how it is refused then.
     unfit: Option<(String, Refusal)>,
+    holds_nothing: bool,
     /// Path and status of every answer so far.
     answers: Vec<(String, u16)>,
 }
@@ -75,6 +77,11 @@ impl Front {
             axum::serve(listener, router).await.expect("serving ends only with the task");
         });
         Self { address, shared, task }
+    }
+
+    /// From now on nobody behind it offers to hold a pull open, as Cloudflare does not.
+    pub fn hold_nothing(&self) {
+        self.shared.state().holds_nothing = true;
     }
 
     /// Its address, as `host:port`.
@@ -123,10 +130,13 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         let matching = state.refusals.iter().position(|refusal| path.ends_with(refusal.path_suffix));
         matching.and_then(|position| state.refusals.remove(position))
     };
-    let response = match refusal {
+    let mut response = match refusal {
         Some(refusal) => refused(refusal),
         None => read(&shared, request, &path).await,
     };
+    if shared.state().holds_nothing {
+        response.headers_mut().remove(hold::MAX_HEADER);
+    }
     shared.state().answers.push((path, response.status().as_u16()));
     response
 }

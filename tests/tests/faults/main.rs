@@ -2,6 +2,7 @@
 //! programs, as it was reported.
 
 mod hold;
+mod idle;
 mod inherited;
 mod signals;
 mod swapped;
