@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use client::{Edge, ResultsQueue};
 use program::Exit;
 use protocol::limits;
-use reqwest::Url;
 use reqwest::header::HeaderValue;
 
 use crate::failure::Failure;
@@ -122,23 +122,6 @@ pub(crate) struct QueueArgs {
     visibility_timeout: Duration,
 }
 
-/// Where jobs are submitted, complete and checked.
-pub(crate) struct Edge {
-    /// The address of `POST /jobs`.
-    pub(crate) jobs_url: Url,
-    /// The value of `x-api-key`, marked as a secret.
-    pub(crate) api_key: HeaderValue,
-}
-
-/// Where results come from, complete.
-pub(crate) struct ResultsQueue {
-    pub(crate) endpoint: queues::Endpoint,
-    pub(crate) queue_id: String,
-    pub(crate) poll_interval: Duration,
-    pub(crate) batch_size: usize,
-    pub(crate) visibility_timeout: Duration,
-}
-
 impl CommonArgs {
     /// What is logged.
     pub(crate) fn log_filter(&self) -> &str {
@@ -182,7 +165,7 @@ impl EdgeArgs {
         let url = common.required(self.producer_url.as_deref(), ("PRODUCER_URL", "--producer-url"), what)?;
         let what = "the key that the edge asks for in the header x-api-key";
         let key = common.required(self.api_key.as_deref(), ("API_KEY", "--api-key"), what)?;
-        let jobs_url = jobs_url(&url)
+        let jobs_url = Edge::jobs_url(&url)
             .ok_or_else(|| Failure::with(Exit::Usage, format!("PRODUCER_URL is no http or https address: {url}")))?;
         let mut api_key = HeaderValue::from_str(&key)
             .map_err(|_| Failure::with(Exit::Usage, "API_KEY holds a character that no HTTP header can carry"))?;
@@ -191,16 +174,12 @@ impl EdgeArgs {
     }
 }
 
-fn jobs_url(base_url: &str) -> Option<Url> {
-    let mut url = Url::parse(base_url).ok()?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return None;
-    }
-    url.path_segments_mut().ok()?.pop_if_empty().push("jobs");
-    Some(url)
-}
-
 impl QueueArgs {
+    /// How often the queue is looked at.
+    pub(crate) fn poll_interval(&self) -> Duration {
+        self.poll_interval
+    }
+
     /// What every command needs that pulls.
     pub(crate) fn complete(&self, common: &CommonArgs) -> anyhow::Result<ResultsQueue> {
         let what = "the id of the Cloudflare account, 32 hexadecimal digits";
@@ -224,7 +203,6 @@ impl QueueArgs {
                 api_token,
             },
             queue_id,
-            poll_interval: self.poll_interval,
             batch_size: self.batch_size,
             visibility_timeout: self.visibility_timeout,
         })

@@ -1,56 +1,5 @@
-//! The command line on the laptop: submit jobs; fetch, keep and show their results.
-//!
-//! ```text
-//! submit ──POST──► edge            queue hpc-results ──pull──► inbox (on disk, synced) ──ack──► print
-//! ```
-//!
-//! Out of scope: what a job is (`protocol`), whether it is taken (the edge), how it runs (`hpc-consumer`).
-//!
-//! Invariants: a message is acknowledged only after it is on disk (`receive`, `inbox`); standard output holds results
-//! and nothing else; only `config` reads the environment.
+//! The program `laptop-consumer`. All of it is in the library beside this file.
 
-mod cli;
-mod commands;
-mod config;
-mod failure;
-mod inbox;
-mod poll;
-mod printer;
-mod receive;
-mod submit_client;
-mod text;
-
-use std::io::Write as _;
-
-use anyhow::Context as _;
-use clap::Parser as _;
-use program::{Exit, LogFormat};
-
-use crate::cli::Cli;
-use crate::failure::Failure;
-use crate::printer::StdoutClosed;
-
-fn main() -> Exit {
-    match start() {
-        Ok(exit) => exit,
-        // Who reads the output has seen enough, as in `tail | head`.
-        Err(error) if error.is::<StdoutClosed>() => Exit::Ok,
-        Err(error) => {
-            // A closed standard error is no reason to end in another way.
-            let _ = writeln!(std::io::stderr(), "error: {}", text::escaped(&format!("{error:#}")));
-            error.downcast_ref::<Failure>().map_or(Exit::Unexpected, Failure::exit)
-        }
-    }
-}
-
-fn start() -> anyhow::Result<Exit> {
-    if let Err(error) = program::load_env_file(std::env::args_os()) {
-        return Err(Failure::with(Exit::Usage, format!("{error:#}")));
-    }
-    let cli = Cli::parse();
-    if let Err(error) = program::init_logging(LogFormat::Text, cli.common.log_filter()) {
-        return Err(Failure::with(Exit::Usage, format!("{error:#}")));
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start the runtime for network input and output")?.block_on(commands::run(cli))
+fn main() -> program::Exit {
+    laptop_consumer::main()
 }

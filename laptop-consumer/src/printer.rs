@@ -5,11 +5,12 @@
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
+use client::Arrived;
+use client::text::escaped;
 use protocol::{JobId, JobResult, Json, Reason, Status, Word};
 
 use crate::config::Format;
-use crate::inbox::Arrived;
-use crate::text::{escaped, escaped_json, pretty_json};
+use crate::text::{escaped_json, pretty_json};
 
 /// How many lines of the end of a failed job's standard error are shown.
 const STDERR_LINES_MAX: usize = 20;

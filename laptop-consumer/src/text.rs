@@ -1,7 +1,9 @@
-//! Text of other people on a terminal: control characters are made visible, JSON is indented without being taken apart,
+//! JSON of other people on a terminal: control characters are made visible, it is indented without being taken apart,
 //! and nothing is longer than a person reads.
 //!
 //! Invariant: nothing that comes out of here can move a cursor, color a line or turn the direction of writing.
+
+use client::text::is_hazardous;
 
 /// The most that is shown of one JSON value.
 const JSON_BYTES_MAX: usize = 8_000;
@@ -15,17 +17,8 @@ const ONE_LINE_BYTES_MAX: usize = 72;
 /// How deep indentation goes; what is nested deeper is indented as much as this.
 const INDENT_LEVELS_MAX: usize = 20;
 
-/// Makes control characters and characters that change the direction of writing visible: `\n`, `\u{1b}`.
-pub(crate) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_hazardous(c) { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out
-}
-
-/// The same within JSON, as JSON writes it: `\u001b`. The value stays what it was, because JSON has such characters
-/// only within strings.
+/// JSON with control characters made visible, as JSON writes it: `\u001b`. The value stays what it was, because JSON
+/// has such characters only within strings.
 pub(crate) fn escaped_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     json.chars().for_each(|c| push_json_char(&mut out, c));
@@ -124,18 +117,12 @@ fn push_json_char(out: &mut String, c: char) {
     }
 }
 
-fn is_hazardous(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn control_characters_become_visible() {
-        assert_eq!(escaped("a\u{1b}[31m\n\u{9b}\u{202e}é"), "a\\u{1b}[31m\\n\\u{9b}\\u{202e}é");
         let json = "{\"a\u{7f}\":\"\u{9b}\u{202e}é\"}";
         let harmless = escaped_json(json);
         assert_eq!(harmless, r#"{"a\u007f":"\u009b\u202eé"}"#);

@@ -9,14 +9,14 @@ mod wait;
 use std::io::Write as _;
 
 use anyhow::Context as _;
+use client::{Arrived, Inbox, Received, Receiver, ResultsQueue};
 use program::Exit;
 use protocol::{Status, Word};
 
 use crate::cli::{Cli, Command};
-use crate::config::{CommonArgs, ResultsQueue};
-use crate::inbox::{Arrived, Inbox};
+use crate::config::CommonArgs;
+use crate::failure::Failure;
 use crate::printer::Printer;
-use crate::receive::{Received, Receiver};
 
 /// Runs the command that was given.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
@@ -35,7 +35,11 @@ fn http_client() -> anyhow::Result<reqwest::Client> {
 }
 
 fn receiver(common: &CommonArgs, http: reqwest::Client, queue: ResultsQueue) -> anyhow::Result<Receiver> {
-    Receiver::new(http, queue, Inbox::new(&common.data_dir()?))
+    let inbox = Inbox::new(&common.data_dir()?);
+    let receiver = Receiver::new(http, queue, inbox);
+    let receiver = receiver.map_err(|error| Failure::with(Exit::Usage, error.to_string()))?;
+    receiver.inbox().prepare()?;
+    Ok(receiver)
 }
 
 /// Prints what is new, and ends the program when something could not be stored.
@@ -43,7 +47,7 @@ fn print_new(received: Received, printer: &mut Printer) -> anyhow::Result<()> {
     for arrived in &received.new {
         printer.result(arrived)?;
     }
-    received.failure.map_or(Ok(()), Err)
+    received.failure.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// Prints the result of the one job that was asked for; the exit code says how it ended.

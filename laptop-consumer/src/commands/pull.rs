@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
+use client::{Patience, Troubles};
 use program::Exit;
 
 use super::{http_client, note, print_new, receiver};
 use crate::config::{CommonArgs, QueueArgs};
-use crate::poll::{Patience, Troubles};
 use crate::printer::Printer;
 
 pub(super) async fn run(common: &CommonArgs, queue: &QueueArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
@@ -22,7 +22,7 @@ pub(super) async fn run(common: &CommonArgs, queue: &QueueArgs, printer: &mut Pr
                 print_new(received, printer)?;
                 return Ok(Exit::Ok);
             }
-            Err(error) => tokio::time::sleep(troubles.met(&error, Instant::now())?).await,
+            Err(error) => tokio::time::sleep(troubles.met(error, Instant::now())?).await,
         }
     }
 }

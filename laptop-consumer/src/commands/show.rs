@@ -1,12 +1,12 @@
 //! `show`: what the inbox has.
 
+use client::Inbox;
 use program::Exit;
 
 use super::print_one;
 use crate::cli::ShowArgs;
 use crate::config::CommonArgs;
 use crate::failure::Failure;
-use crate::inbox::Inbox;
 use crate::printer::Printer;
 
 pub(super) fn run(common: &CommonArgs, args: &ShowArgs, printer: &mut Printer) -> anyhow::Result<Exit> {

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::Context as _;
+use client::{Pace, Submission, submit};
 use program::Exit;
 use protocol::{Json, limits};
 
@@ -12,9 +13,7 @@ use super::{http_client, note, print_one, receiver, wait};
 use crate::cli::SubmitArgs;
 use crate::config::CommonArgs;
 use crate::failure::Failure;
-use crate::poll::Pace;
 use crate::printer::Printer;
-use crate::submit_client::{Submission, submit};
 
 /// The most that is read of a file. White space in JSON does not travel, so this is more generous than the edge.
 const FILE_BYTES_MAX: u64 = 16_000_000;
@@ -37,11 +36,11 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
         None => random_key()?,
     };
     let http = http_client()?;
-    let interval = queue.as_ref().map(|queue| queue.poll_interval);
+    let interval = args.queue.poll_interval();
     let receiver = queue.map(|queue| receiver(common, http.clone(), queue)).transpose()?;
 
     let queued = submit(&http, &edge, &submission, &idempotency_key).await?;
-    let (Some(receiver), Some(interval)) = (receiver, interval) else {
+    let Some(receiver) = receiver else {
         printer.queued(&queued.job_id, &queued.answer)?;
         return Ok(Exit::Ok);
     };

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use client::{Pace, Patience, Receiver, Troubles};
 use program::Exit;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -9,16 +10,14 @@ use tokio::sync::watch;
 use super::{http_client, note, print_new, receiver};
 use crate::cli::TailArgs;
 use crate::config::CommonArgs;
-use crate::poll::{Pace, Patience, Troubles};
 use crate::printer::Printer;
-use crate::receive::Receiver;
 
 /// The exit code of a program that a second Ctrl-C ends, by custom 128 and the number of the signal.
 const INTERRUPTED: i32 = 130;
 
 pub(super) async fn run(common: &CommonArgs, args: &TailArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
     let queue = args.queue.complete(common)?;
-    let interval = queue.poll_interval;
+    let interval = args.queue.poll_interval();
     let receiver = receiver(common, http_client()?, queue)?;
     let mut stop = stop_signal()?;
     let mut pace = Pace::steady(interval);
@@ -47,7 +46,7 @@ pub(super) async fn run(common: &CommonArgs, args: &TailArgs, printer: &mut Prin
                     interval
                 }
             }
-            Err(error) => troubles.met(&error, Instant::now())?,
+            Err(error) => troubles.met(error, Instant::now())?,
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

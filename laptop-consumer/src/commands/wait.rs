@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use client::text::escaped;
+use client::{Arrived, Inbox, Pace, Patience, Receiver, Troubles};
 use program::Exit;
 use protocol::JobId;
 
@@ -9,10 +11,7 @@ use super::{http_client, print_one, receiver};
 use crate::cli::WaitArgs;
 use crate::config::CommonArgs;
 use crate::failure::Failure;
-use crate::inbox::{Arrived, Inbox};
-use crate::poll::{Pace, Patience, Troubles};
 use crate::printer::Printer;
-use crate::receive::Receiver;
 
 pub(super) async fn run(common: &CommonArgs, args: &WaitArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
     // What is here needs neither settings nor a network.
@@ -20,7 +19,7 @@ pub(super) async fn run(common: &CommonArgs, args: &WaitArgs, printer: &mut Prin
         return print_one(&arrived, printer);
     }
     let queue = args.queue.complete(common)?;
-    let pace = Pace::eager(queue.poll_interval);
+    let pace = Pace::eager(args.queue.poll_interval());
     let receiver = receiver(common, http_client()?, queue)?;
     print_one(&result_of(&args.job_id, &receiver, pace, args.timeout).await?, printer)
 }
@@ -45,18 +44,18 @@ pub(super) async fn result_of(
                 && let Some(failure) = received.failure
             {
                 // Another result could not be stored. That must be said, but this one is here.
-                tracing::warn!("{}", crate::text::escaped(&format!("{failure:#}")));
+                tracing::warn!("{}", escaped(&format!("{:#}", anyhow::Error::from(failure))));
             }
             return Ok(arrived);
         }
         let pause = match looked {
             Ok(received) => {
                 if let Some(failure) = received.failure {
-                    return Err(failure);
+                    return Err(failure.into());
                 }
                 if received.messages == 0 { pace.after_nothing() } else { pace.after_something(received.more) }
             }
-            Err(error) => troubles.met(&error, Instant::now())?,
+            Err(error) => troubles.met(error, Instant::now())?,
         };
         let remaining = remaining();
         if remaining.is_zero() {

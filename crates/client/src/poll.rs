@@ -6,11 +6,10 @@
 use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
-use program::Exit;
 use protocol::FailureClass;
 use queues::Backoff;
 
-use crate::failure::Failure;
+use crate::error::Remedy;
 use crate::text;
 
 /// After this many empty looks the pause doubles, and again after as many more.
@@ -39,7 +38,7 @@ const QUOTA_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 /// The pauses of looks that succeed.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub struct Pace {
     interval: Duration,
     /// The next pause, for as long as it is shorter than the interval.
     eager: Option<Duration>,
@@ -48,17 +47,17 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// At the interval, and slower while nothing comes.
-    pub(crate) fn steady(interval: Duration) -> Self {
+    pub fn steady(interval: Duration) -> Self {
         Self { interval, eager: None, empty_looks: 0 }
     }
 
     /// Faster than the interval at first: a person waits.
-    pub(crate) fn eager(interval: Duration) -> Self {
+    pub fn eager(interval: Duration) -> Self {
         Self { eager: Some(EAGER_PAUSE_FIRST).filter(|pause| *pause < interval), ..Self::steady(interval) }
     }
 
     /// The pause after a look that brought nothing.
-    pub(crate) fn after_nothing(&mut self) -> Duration {
+    pub fn after_nothing(&mut self) -> Duration {
         if let Some(pause) = self.eager {
             self.eager = Some(pause.mul_f64(EAGER_GROWTH)).filter(|next| *next < self.interval);
             return pause;
@@ -69,15 +68,15 @@ impl Pace {
     }
 
     /// The pause after a look that brought something; none when the queue has more.
-    pub(crate) fn after_something(&mut self, more: bool) -> Duration {
+    pub fn after_something(&mut self, more: bool) -> Duration {
         self.empty_looks = 0;
         if more { Duration::ZERO } else { self.eager.unwrap_or(self.interval) }
     }
 }
 
-/// How much trouble a command bears before it ends with [`Exit::TryLater`].
+/// How much trouble a command bears before it ends with [`GaveUp`].
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub struct Patience {
     /// How long there may be nothing but trouble; for ever without a value.
     trouble: Option<Duration>,
     /// Does it sit out a day's allowance that is used up?
@@ -86,18 +85,28 @@ pub(crate) struct Patience {
 
 impl Patience {
     /// Of a command that looks once.
-    pub(crate) const ONE_LOOK: Self = Self { trouble: Some(Duration::from_secs(30)), sits_out_quota: false };
+    pub const ONE_LOOK: Self = Self { trouble: Some(Duration::from_secs(30)), sits_out_quota: false };
     /// Of a command that empties the queue.
-    pub(crate) const UNTIL_IDLE: Self = Self { trouble: Some(Duration::from_secs(300)), sits_out_quota: false };
+    pub const UNTIL_IDLE: Self = Self { trouble: Some(Duration::from_secs(300)), sits_out_quota: false };
     /// Of a command that waits for one job, and may have a time limit of its own.
-    pub(crate) const ONE_JOB: Self = Self { trouble: None, sits_out_quota: false };
+    pub const ONE_JOB: Self = Self { trouble: None, sits_out_quota: false };
     /// Of a command that runs for ever.
-    pub(crate) const FOR_EVER: Self = Self { trouble: None, sits_out_quota: true };
+    pub const FOR_EVER: Self = Self { trouble: None, sits_out_quota: true };
+}
+
+/// There is no use in looking at the queue again, or not now.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct GaveUp {
+    /// What is wrong.
+    pub cause: queues::Error,
+    /// What can be done about it.
+    pub remedy: Remedy,
 }
 
 /// The pauses of looks that fail, and when to give up.
 #[derive(Debug)]
-pub(crate) struct Troubles {
+pub struct Troubles {
     patience: Patience,
     backoff: Backoff,
     since: Option<Instant>,
@@ -108,13 +117,13 @@ pub(crate) struct Troubles {
 
 impl Troubles {
     /// No trouble yet.
-    pub(crate) fn new(patience: Patience) -> Self {
+    pub fn new(patience: Patience) -> Self {
         let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         Self { patience, backoff, since: None, not_enabled_since: None, told: None }
     }
 
-    /// Says what is wrong, unless it was said; returns the pause, or the end of the program.
-    pub(crate) fn met(&mut self, error: &queues::Error, now: Instant) -> anyhow::Result<Duration> {
+    /// Says what is wrong, unless it was said; returns the pause, or the end of patience.
+    pub fn met(&mut self, error: queues::Error, now: Instant) -> Result<Duration, GaveUp> {
         match self.pause(error.class, now) {
             Ok(pause) => {
                 if self.told.replace(discriminant(&error.class)) != Some(discriminant(&error.class)) {
@@ -122,12 +131,12 @@ impl Troubles {
                 }
                 Ok(pause)
             }
-            Err(exit) => Err(Failure::with(exit, error.to_string())),
+            Err(remedy) => Err(GaveUp { cause: error, remedy }),
         }
     }
 
     /// A look has succeeded.
-    pub(crate) fn over(&mut self) {
+    pub fn over(&mut self) {
         if self.told.take().is_some() {
             tracing::warn!("the queue answers again");
         }
@@ -135,23 +144,23 @@ impl Troubles {
         (self.since, self.not_enabled_since) = (None, None);
     }
 
-    fn pause(&mut self, class: FailureClass, now: Instant) -> Result<Duration, Exit> {
+    fn pause(&mut self, class: FailureClass, now: Instant) -> Result<Duration, Remedy> {
         let since = *self.since.get_or_insert(now);
         let pause = match class {
-            FailureClass::Fatal | FailureClass::Refused => return Err(Exit::Unexpected),
+            FailureClass::Fatal | FailureClass::Refused => return Err(Remedy::Unexpected),
             FailureClass::PullNotEnabled => {
                 let since = *self.not_enabled_since.get_or_insert(now);
                 let is_missing = now.duration_since(since) >= NOT_ENABLED_PATIENCE;
-                return if is_missing { Err(Exit::Unexpected) } else { Ok(NOT_ENABLED_PAUSE) };
+                return if is_missing { Err(Remedy::Unexpected) } else { Ok(NOT_ENABLED_PAUSE) };
             }
-            FailureClass::QuotaExhausted if !self.patience.sits_out_quota => return Err(Exit::TryLater),
+            FailureClass::QuotaExhausted if !self.patience.sits_out_quota => return Err(Remedy::TryLater),
             FailureClass::QuotaExhausted => QUOTA_PAUSE,
             FailureClass::Paused => PAUSED_PAUSE,
             FailureClass::Throttled(Some(pause)) => pause,
             FailureClass::Throttled(None) | FailureClass::Unavailable => self.backoff.pause(),
         };
         match self.patience.trouble {
-            Some(longest) if now.duration_since(since) + pause >= longest => Err(Exit::TryLater),
+            Some(longest) if now.duration_since(since) + pause >= longest => Err(Remedy::TryLater),
             _ => Ok(pause),
         }
     }
@@ -194,16 +203,16 @@ mod tests {
     fn each_command_bears_its_own_troubles() {
         let first = |patience, class| Troubles::new(patience).pause(class, Instant::now());
         for patience in [Patience::ONE_LOOK, Patience::UNTIL_IDLE, Patience::ONE_JOB, Patience::FOR_EVER] {
-            assert_eq!(first(patience, FailureClass::Fatal), Err(Exit::Unexpected));
-            assert_eq!(first(patience, FailureClass::Refused), Err(Exit::Unexpected));
+            assert_eq!(first(patience, FailureClass::Fatal), Err(Remedy::Unexpected));
+            assert_eq!(first(patience, FailureClass::Refused), Err(Remedy::Unexpected));
             assert_eq!(first(patience, FailureClass::PullNotEnabled), Ok(NOT_ENABLED_PAUSE));
             let second = Duration::from_secs(1);
             assert_eq!(first(patience, FailureClass::Throttled(Some(second))), Ok(second));
             assert!(first(patience, FailureClass::Unavailable).is_ok_and(|pause| pause <= second));
         }
-        assert_eq!(first(Patience::ONE_LOOK, FailureClass::Paused), Err(Exit::TryLater));
+        assert_eq!(first(Patience::ONE_LOOK, FailureClass::Paused), Err(Remedy::TryLater));
         assert_eq!(first(Patience::UNTIL_IDLE, FailureClass::Paused), Ok(PAUSED_PAUSE));
-        assert_eq!(first(Patience::ONE_JOB, FailureClass::QuotaExhausted), Err(Exit::TryLater));
+        assert_eq!(first(Patience::ONE_JOB, FailureClass::QuotaExhausted), Err(Remedy::TryLater));
         assert_eq!(first(Patience::FOR_EVER, FailureClass::QuotaExhausted), Ok(QUOTA_PAUSE));
     }
 
@@ -213,14 +222,14 @@ mod tests {
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut troubles = Troubles::new(Patience::ONE_LOOK);
         assert!(troubles.pause(FailureClass::Unavailable, start).is_ok());
-        assert_eq!(troubles.pause(FailureClass::Unavailable, after(30)), Err(Exit::TryLater));
+        assert_eq!(troubles.pause(FailureClass::Unavailable, after(30)), Err(Remedy::TryLater));
         troubles.over();
         assert!(troubles.pause(FailureClass::Unavailable, after(31)).is_ok());
 
         let mut troubles = Troubles::new(Patience::FOR_EVER);
         assert!(troubles.pause(FailureClass::PullNotEnabled, start).is_ok());
         assert!(troubles.pause(FailureClass::PullNotEnabled, after(29)).is_ok());
-        assert_eq!(troubles.pause(FailureClass::PullNotEnabled, after(30)), Err(Exit::Unexpected));
+        assert_eq!(troubles.pause(FailureClass::PullNotEnabled, after(30)), Err(Remedy::Unexpected));
         assert!(troubles.pause(FailureClass::Unavailable, after(1_000_000)).is_ok());
     }
 }

@@ -4,7 +4,7 @@
 //! DIR/results/<job_id>.json    the JSON of the message, byte for byte
 //! DIR/rejected/<sha256>.json   a message that is JSON but no result
 //! DIR/rejected/<sha256>.bin    a message that is not JSON, as it came
-//! DIR/events/<sha256>.json      a message that tells of something on the way, such as a heartbeat
+//! DIR/events/<sha256>.json     a message that tells of something on the way, such as a heartbeat
 //! DIR/incoming/                files that are being written
 //! ```
 //!
@@ -16,12 +16,11 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, anyhow, bail};
 use protocol::{JobId, JobResult, Json};
 use sha2::{Digest as _, Sha256};
 
@@ -30,16 +29,78 @@ const INCOMING_AGE_MAX: Duration = Duration::from_hours(1);
 
 /// A result, together with the text that it was read from.
 #[derive(Debug, Clone)]
-pub(crate) struct Arrived {
+pub struct Arrived {
     /// The JSON as it came.
-    pub(crate) text: String,
+    pub text: String,
     /// What it says.
-    pub(crate) result: JobResult,
+    pub result: JobResult,
+}
+
+/// Why the inbox cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A directory cannot be made.
+    #[error("cannot make the directory {} of the inbox", path.display())]
+    Make {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The names in a directory cannot be made to last.
+    #[error("cannot sync the directory {}", path.display())]
+    Sync {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file or directory cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file that should hold a result does not.
+    #[error("{} is no result; move it out of the inbox", path.display())]
+    NoResult {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A file holds the result of another job. Where the file system ignores case, two ids can be one name.
+    #[error("{} is the result of the job {job_id}; move it out of the inbox", path.display())]
+    OfAnotherJob {
+        /// Which file.
+        path: PathBuf,
+        /// Whose result it is.
+        job_id: JobId,
+    },
+    /// A message cannot be written.
+    #[error(
+        "cannot store {}; it was not acknowledged and comes again when its lease lapses: {}",
+        path.display(), storing_advice(source.kind())
+    )]
+    Store {
+        /// Where to.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A name was taken, and then was not any more.
+    #[error("{} was taken away while a second result of its job arrived", path.display())]
+    TakenAway {
+        /// Which one.
+        path: PathBuf,
+    },
 }
 
 /// What became of a result that was to be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kept {
+pub enum Kept {
     /// It is stored.
     New,
     /// There is a result of this job already, which stays.
@@ -48,7 +109,7 @@ pub(crate) enum Kept {
 
 /// The place where results are kept.
 #[derive(Debug, Clone)]
-pub(crate) struct Inbox {
+pub struct Inbox {
     results: PathBuf,
     rejected: PathBuf,
     events: PathBuf,
@@ -57,32 +118,32 @@ pub(crate) struct Inbox {
 
 impl Arrived {
     /// Reads the JSON of a result.
-    pub(crate) fn parse(text: String) -> Result<Self, serde_json::Error> {
+    pub fn parse(text: String) -> Result<Self, serde_json::Error> {
         Ok(Self { result: JobResult::parse(&text)?, text })
     }
 
     /// The JSON on one line.
-    pub(crate) fn line(&self) -> String {
+    pub fn line(&self) -> String {
         Json::parse(&self.text).expect("it was read as JSON before").as_str().to_owned()
     }
 }
 
 impl Inbox {
     /// The inbox in `dir`, an absolute path, which does not have to exist for looking into it.
-    pub(crate) fn new(dir: &Path) -> Self {
+    pub fn new(dir: &Path) -> Self {
         let [results, rejected, events, incoming] =
             ["results", "rejected", "events", "incoming"].map(|name| dir.join(name));
         Self { results, rejected, events, incoming }
     }
 
     /// Makes the directories, readable by their owner alone, and clears away what killed processes left.
-    pub(crate) fn prepare(&self) -> anyhow::Result<()> {
+    pub fn prepare(&self) -> Result<(), Error> {
         for directory in [&self.results, &self.rejected, &self.events, &self.incoming] {
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(directory)
-                .with_context(|| format!("cannot make the directory {} of the inbox", directory.display()))?;
+                .map_err(|source| Error::Make { path: directory.clone(), source })?;
         }
         // The names of the directories must last as long as the files in them.
         if let Some(dir) = self.results.parent() {
@@ -91,7 +152,7 @@ impl Inbox {
             if let Some(parent) = dir.parent()
                 && let Err(error) = sync_directory(parent)
             {
-                tracing::debug!("{error:#}");
+                tracing::debug!("{error}");
             }
         }
         self.clear_incoming();
@@ -99,24 +160,22 @@ impl Inbox {
     }
 
     /// The result of a job, when it is here.
-    pub(crate) fn find(&self, job_id: &JobId) -> anyhow::Result<Option<Arrived>> {
+    pub fn find(&self, job_id: &JobId) -> Result<Option<Arrived>, Error> {
         let path = self.result_path(job_id);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+            Err(source) => return Err(Error::Read { path, source }),
         };
-        let arrived = Arrived::parse(text)
-            .with_context(|| format!("{} is no result; move it out of the inbox", path.display()))?;
-        if arrived.result.job_id != *job_id {
-            // Where the file system ignores case, two ids can be one name.
-            bail!("{} is the result of the job {}; move it out of the inbox", path.display(), arrived.result.job_id);
+        match Arrived::parse(text) {
+            Ok(arrived) if arrived.result.job_id == *job_id => Ok(Some(arrived)),
+            Ok(arrived) => Err(Error::OfAnotherJob { path, job_id: arrived.result.job_id }),
+            Err(source) => Err(Error::NoResult { path, source }),
         }
-        Ok(Some(arrived))
     }
 
     /// Stores a result, unless there is one of this job already. It lasts only after [`Inbox::sync`].
-    pub(crate) fn keep(&self, arrived: &Arrived) -> anyhow::Result<Kept> {
+    pub fn keep(&self, arrived: &Arrived) -> Result<Kept, Error> {
         let job_id = &arrived.result.job_id;
         let path = self.result_path(job_id);
         if self.link_new(arrived.text.as_bytes(), &path)? {
@@ -125,24 +184,24 @@ impl Inbox {
         // Something has the name. It may only be taken for this job's result when it is that.
         match self.find(job_id)? {
             Some(_) => Ok(Kept::Duplicate),
-            None => Err(anyhow!("{} was taken away while a second result of its job arrived", path.display())),
+            None => Err(Error::TakenAway { path }),
         }
     }
 
     /// Stores a message that is no result. The same message again has the same name, and is stored once.
-    pub(crate) fn reject(&self, content: &str, is_json: bool) -> anyhow::Result<PathBuf> {
+    pub fn reject(&self, content: &str, is_json: bool) -> Result<PathBuf, Error> {
         let path = self.rejected.join(digest(content)).with_extension(if is_json { "json" } else { "bin" });
         self.link_new(content.as_bytes(), &path)?;
         Ok(path)
     }
 
     /// Stores a message that is no result and nothing to worry about.
-    pub(crate) fn keep_event(&self, content: &str) -> anyhow::Result<()> {
+    pub fn keep_event(&self, content: &str) -> Result<(), Error> {
         self.link_new(content.as_bytes(), &self.events.join(digest(content)).with_extension("json")).map(drop)
     }
 
     /// Makes the names of all stored files last.
-    pub(crate) fn sync(&self) -> anyhow::Result<()> {
+    pub fn sync(&self) -> Result<(), Error> {
         sync_directory(&self.results)?;
         sync_directory(&self.rejected)?;
         sync_directory(&self.events)
@@ -153,8 +212,8 @@ impl Inbox {
     }
 
     /// Writes a file, syncs it and gives it its name; `false` when the name is taken.
-    fn link_new(&self, content: &[u8], path: &Path) -> anyhow::Result<bool> {
-        let write = || -> std::io::Result<bool> {
+    fn link_new(&self, content: &[u8], path: &Path) -> Result<bool, Error> {
+        let write = || -> io::Result<bool> {
             // It is removed when it goes out of scope; the other name stays.
             let mut file = tempfile::NamedTempFile::new_in(&self.incoming)?;
             file.write_all(content)?;
@@ -165,19 +224,7 @@ impl Inbox {
                 Err(error) => Err(error),
             }
         };
-        write().map_err(|error| {
-            let advice = match error.kind() {
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room",
-                ErrorKind::PermissionDenied | ErrorKind::Unsupported => {
-                    "choose a --data-dir that you can write to, on a file system with hard links"
-                }
-                _ => "see to the --data-dir",
-            };
-            let path = path.display();
-            anyhow::Error::new(error).context(format!(
-                "cannot store {path}; it was not acknowledged and comes again when its lease lapses: {advice}"
-            ))
-        })
+        write().map_err(|source| Error::Store { path: path.to_owned(), source })
     }
 
     /// Housekeeping: what cannot be removed does no harm.
@@ -204,10 +251,20 @@ fn digest(content: &str) -> String {
     Sha256::digest(content.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn sync_directory(directory: &Path) -> anyhow::Result<()> {
+fn sync_directory(directory: &Path) -> Result<(), Error> {
     File::open(directory)
         .and_then(|file| file.sync_all())
-        .with_context(|| format!("cannot sync the directory {}", directory.display()))
+        .map_err(|source| Error::Sync { path: directory.to_owned(), source })
+}
+
+fn storing_advice(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room",
+        ErrorKind::PermissionDenied | ErrorKind::Unsupported => {
+            "choose a --data-dir that you can write to, on a file system with hard links"
+        }
+        _ => "see to the --data-dir",
+    }
 }
 
 #[cfg(test)]

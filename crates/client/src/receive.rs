@@ -1,20 +1,17 @@
 //! One look at the queue: pull, store, acknowledge, report.
 //!
-//! Out of scope: when to look again (`poll`), what is printed (`commands`).
+//! Out of scope: when to look again (`poll`), what is printed (the programs).
 //!
 //! Invariant: a message is acknowledged only when it, or an earlier result of its job, is on disk and synced. What
 //! cannot be stored is not acknowledged, and comes again when its lease lapses.
 
 use std::time::Duration;
 
-use anyhow::Context as _;
-use program::Exit;
 use protocol::{FailureClass, ResultMessage, body, limits};
 use queues::{Backoff, Client, Delivery};
 
-use crate::config::ResultsQueue;
-use crate::failure::Failure;
-use crate::inbox::{Arrived, Inbox, Kept};
+use crate::error::Remedy;
+use crate::inbox::{self, Arrived, Inbox, Kept};
 use crate::text;
 
 /// How often an acknowledgement is tried. Late ones count as well, so there is no hurry and no harm.
@@ -23,8 +20,43 @@ const ACK_TRIES: u32 = 4;
 /// The longest pause between two tries, whatever the service asks for: the results are waiting to be shown.
 const ACK_PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// Where results come from.
+#[derive(Debug, Clone)]
+pub struct ResultsQueue {
+    /// The API and who asks.
+    pub endpoint: queues::Endpoint,
+    /// Which queue.
+    pub queue_id: String,
+    /// How many messages one look brings at the most.
+    pub batch_size: usize,
+    /// How long they are leased.
+    pub visibility_timeout: Duration,
+}
+
+/// Why what came could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A result could not be kept.
+    #[error(transparent)]
+    Keep(#[from] inbox::Error),
+    /// A message that is no result could not be kept.
+    #[error("a message that is no result could not be kept")]
+    Reject(#[source] inbox::Error),
+    /// All is written, and may not last.
+    #[error("nothing of this batch was acknowledged; it comes again when its lease lapses")]
+    Sync(#[source] inbox::Error),
+}
+
+impl Error {
+    /// What can be done about it.
+    pub fn remedy(&self) -> Remedy {
+        Remedy::Unexpected
+    }
+}
+
 /// From the queue into the inbox.
-pub(crate) struct Receiver {
+#[derive(Debug)]
+pub struct Receiver {
     client: Client,
     queue_id: String,
     batch_size: usize,
@@ -34,50 +66,43 @@ pub(crate) struct Receiver {
 
 /// What one look brought.
 #[derive(Debug)]
-pub(crate) struct Received {
+pub struct Received {
     /// The results that were not here before, in the order in which they came.
-    pub(crate) new: Vec<Arrived>,
+    pub new: Vec<Arrived>,
     /// How many messages came, whatever they were.
-    pub(crate) messages: usize,
+    pub messages: usize,
     /// Does the queue seem to have more to give at once?
-    pub(crate) more: bool,
+    pub more: bool,
     /// Why something could not be stored. There is no use in going on.
-    pub(crate) failure: Option<anyhow::Error>,
+    pub failure: Option<Error>,
 }
 
 impl Receiver {
-    /// Makes the inbox ready and sets up the client.
-    pub(crate) fn new(http: reqwest::Client, queue: ResultsQueue, inbox: Inbox) -> anyhow::Result<Self> {
-        let client =
-            Client::new(http, &queue.endpoint).map_err(|error| Failure::with(Exit::Usage, error.to_string()))?;
-        inbox.prepare()?;
-        Ok(Self {
-            client,
-            queue_id: queue.queue_id,
-            batch_size: queue.batch_size,
-            visibility_timeout: queue.visibility_timeout,
-            inbox,
-        })
+    /// A receiver that stores into `inbox`, which must be prepared.
+    pub fn new(http: reqwest::Client, queue: ResultsQueue, inbox: Inbox) -> Result<Self, queues::UnusableUrl> {
+        let client = Client::new(http, &queue.endpoint)?;
+        let ResultsQueue { queue_id, batch_size, visibility_timeout, .. } = queue;
+        Ok(Self { client, queue_id, batch_size, visibility_timeout, inbox })
     }
 
     /// Where results are stored.
-    pub(crate) fn inbox(&self) -> &Inbox {
+    pub fn inbox(&self) -> &Inbox {
         &self.inbox
     }
 
     /// How long a message stays leased that somebody has pulled and not settled, with the settings of this program.
-    pub(crate) fn visibility_timeout(&self) -> Duration {
+    pub fn visibility_timeout(&self) -> Duration {
         self.visibility_timeout
     }
 
     /// How many messages the queue holds, leased and delayed ones included, as well as it knows.
-    pub(crate) async fn backlog(&self) -> Result<Option<u64>, queues::Error> {
+    pub async fn backlog(&self) -> Result<Option<u64>, queues::Error> {
         self.client.backlog(&self.queue_id).await
     }
 
     /// Looks once. The future must not be dropped before its end: leased messages would be lost from sight until their
     /// lease lapses.
-    pub(crate) async fn look(&self) -> Result<Received, queues::Error> {
+    pub async fn look(&self) -> Result<Received, queues::Error> {
         let pulled = self.client.pull(&self.queue_id, self.batch_size, self.visibility_timeout).await?;
         let messages = pulled.deliveries.len();
         let backlog = pulled.backlog.unwrap_or(0);
@@ -101,16 +126,13 @@ impl Receiver {
         }
         match self.inbox.sync() {
             Ok(()) => self.acknowledge(&leases).await,
-            Err(error) => {
-                let nothing = "nothing of this batch was acknowledged; it comes again when its lease lapses";
-                received.failure = Some(error.context(nothing));
-            }
+            Err(error) => received.failure = Some(Error::Sync(error)),
         }
         Ok(received)
     }
 
     /// Stores one message and returns its result when that is new.
-    fn store(&self, delivery: &Delivery) -> anyhow::Result<Option<Arrived>> {
+    fn store(&self, delivery: &Delivery) -> Result<Option<Arrived>, Error> {
         let json = body::json_text(&delivery.body);
         let (problem, content, is_json) = match json {
             None => ("it is not JSON".to_owned(), delivery.body.clone(), false),
@@ -131,12 +153,13 @@ impl Receiver {
                 }
                 Ok(ResultMessage::Event(event)) => {
                     tracing::debug!("stored an event: {}", text::escaped(&event));
-                    return self.inbox.keep_event(&json).map(|()| None);
+                    self.inbox.keep_event(&json)?;
+                    return Ok(None);
                 }
                 Err(error) => (error.to_string(), json.into_owned(), true),
             },
         };
-        let path = self.inbox.reject(&content, is_json).context("a message that is no result could not be kept")?;
+        let path = self.inbox.reject(&content, is_json).map_err(Error::Reject)?;
         tracing::warn!(
             "a message in the results queue is no result ({}); it is kept in {} and acknowledged",
             text::escaped(&problem),

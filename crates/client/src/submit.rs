@@ -4,15 +4,14 @@
 
 use std::time::Duration;
 
-use program::Exit;
 use protocol::{JobId, Json};
 use queues::Backoff;
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Response, StatusCode};
+use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::{Response, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Edge;
-use crate::failure::Failure;
+use crate::error::Remedy;
+use crate::text::escaped;
 
 /// How often a submission is sent.
 const TRIES_MAX: u32 = 5;
@@ -26,29 +25,89 @@ const ANSWER_BYTES_MAX: usize = 1_000_000;
 /// How much of an answer that is not the edge's is shown.
 const SHOWN_CHARS_MAX: usize = 200;
 
+/// Where jobs are submitted.
+#[derive(Debug, Clone)]
+pub struct Edge {
+    /// The address of `POST /jobs`.
+    pub jobs_url: Url,
+    /// The value of `x-api-key`, marked as a secret.
+    pub api_key: HeaderValue,
+}
+
+impl Edge {
+    /// The address of `POST /jobs` at an edge; nothing when that is no http or https address.
+    pub fn jobs_url(base_url: &str) -> Option<Url> {
+        let mut url = Url::parse(base_url).ok()?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return None;
+        }
+        url.path_segments_mut().ok()?.pop_if_empty().push("jobs");
+        Some(url)
+    }
+}
+
+/// Why a job is not in the queue, as far as is known.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The edge refused it, and would again.
+    #[error("{0}")]
+    Refused(String),
+    /// It was not answered as it should be. It may be in the queue all the same.
+    #[error(
+        "gave up after {tried}: {what}{end} Submit it later with --idempotency-key '{idempotency_key}': if the job is \
+         in the queue already, it stays one job",
+        tried = if *tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") },
+        end = if what.ends_with('?') { "" } else { "." }
+    )]
+    GaveUp {
+        /// How often it was sent.
+        tries: u32,
+        /// What the last answer was.
+        what: String,
+        /// With this key a later try is still the same job.
+        idempotency_key: String,
+    },
+}
+
+impl Error {
+    /// What can be done about it.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Refused(_) => Remedy::Unexpected,
+            Self::GaveUp { .. } => Remedy::TryLater,
+        }
+    }
+}
+
 /// The body of the request.
 #[derive(Debug, Serialize)]
-pub(crate) struct Submission {
-    pub(crate) task: String,
+pub struct Submission {
+    /// Run this task.
+    pub task: String,
+    /// With this input.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) input: Option<Json>,
+    pub input: Option<Json>,
+    /// Keep these notes with the job.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) metadata: Option<Json>,
+    pub metadata: Option<Json>,
+    /// End it when it has run this long.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) time_limit_seconds: Option<u64>,
+    pub time_limit_seconds: Option<u64>,
+    /// Try it again this often when its task fails.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) retries: Option<u32>,
+    pub retries: Option<u32>,
+    /// Start it again after it was cut off?
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) rerunnable: Option<bool>,
+    pub rerunnable: Option<bool>,
 }
 
 /// A job that is in the queue.
 #[derive(Debug)]
-pub(crate) struct Queued {
+pub struct Queued {
     /// Its id.
-    pub(crate) job_id: JobId,
+    pub job_id: JobId,
     /// The whole answer.
-    pub(crate) answer: Json,
+    pub answer: Json,
 }
 
 /// What became of one try.
@@ -72,12 +131,12 @@ struct Problem {
 }
 
 /// Submits a job. `idempotency_key` has been checked.
-pub(crate) async fn submit(
+pub async fn submit(
     http: &reqwest::Client,
     edge: &Edge,
     submission: &Submission,
     idempotency_key: &str,
-) -> anyhow::Result<Queued> {
+) -> Result<Queued, Error> {
     let body = serde_json::to_string(submission).expect("a submission holds only strings, numbers and JSON");
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
     let mut tries = 0;
@@ -85,20 +144,14 @@ pub(crate) async fn submit(
         tries += 1;
         let (what, after) = match send(http, edge, &body, idempotency_key).await {
             Try::Queued(queued) => return Ok(queued),
-            Try::Refused(what) => return Err(Failure::with(Exit::Unexpected, what)),
+            Try::Refused(what) => return Err(Error::Refused(what)),
             Try::Later(what, after) => (what, after),
         };
         let pause = after.unwrap_or_else(|| backoff.pause());
         if tries == TRIES_MAX || pause > PAUSE_MAX {
-            let tried = if tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") };
-            let end = if what.ends_with('?') { "" } else { "." };
-            let message = format!(
-                "gave up after {tried}: {what}{end} Submit it later with --idempotency-key '{idempotency_key}': if the \
-                 job is in the queue already, it stays one job"
-            );
-            return Err(Failure::with(Exit::TryLater, message));
+            return Err(Error::GaveUp { tries, what, idempotency_key: idempotency_key.to_owned() });
         }
-        tracing::warn!("the job is sent again in {:.1} s: {}", pause.as_secs_f64(), crate::text::escaped(&what));
+        tracing::warn!("the job is sent again in {:.1} s: {}", pause.as_secs_f64(), escaped(&what));
         tokio::time::sleep(pause).await;
     }
 }

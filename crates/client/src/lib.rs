@@ -1,0 +1,24 @@
+//! What every program of a user does: submit jobs, pull their results, keep them in an inbox, and wait for them.
+//!
+//! ```text
+//! submit ──POST──► edge            queue hpc-results ──pull──► inbox (on disk, synced) ──ack──► the program
+//! ```
+//!
+//! Out of scope: commands, settings, what is printed, exit codes (the programs); what a job is (`protocol`); requests
+//! to the queue (`queues`).
+//!
+//! Invariants: a message is acknowledged only after it is on disk ([`Receiver`], [`Inbox`]); nothing here prints or
+//! reads the environment; every wait has a bound or can be ended between two steps.
+
+mod error;
+pub mod inbox;
+pub mod poll;
+pub mod receive;
+pub mod submit;
+pub mod text;
+
+pub use error::{Error, Remedy};
+pub use inbox::{Arrived, Inbox};
+pub use poll::{Pace, Patience, Troubles};
+pub use receive::{Received, Receiver, ResultsQueue};
+pub use submit::{Edge, Queued, Submission, submit};
