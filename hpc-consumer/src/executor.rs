@@ -94,14 +94,15 @@ fn heard(said: Said) -> Event {
 
 /// The end of a run as the keeper tells it, in the words of all executors; or what is known where nobody saw it.
 fn seen(finished: Finished) -> Result<lifecycle::Finished, String> {
-    let Finished { ended, stderr_tail, started_at_ms, finished_at_ms, runtime } = finished;
+    let Finished { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime } = finished;
     let end = match ended {
         Ended::Exit(code) => RunEnd::Exit(code),
         Ended::Signal(signal) => RunEnd::Signal(signal),
         Ended::TimeLimit => RunEnd::TimeLimit,
+        Ended::MemoryLimit => RunEnd::MemoryLimit,
         Ended::Stopped => RunEnd::EndedBy(EndReason::Unsaid),
         Ended::NotStarted(why) => RunEnd::NotStarted(why),
         Ended::CutOff(what) => return Err(what),
     };
-    Ok(lifecycle::Finished { end, stderr_tail, started_at_ms, finished_at_ms, runtime })
+    Ok(lifecycle::Finished { end, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime })
 }

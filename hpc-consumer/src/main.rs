@@ -40,9 +40,11 @@ mod viewer;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use program::Exit;
+use tokio::runtime::Runtime;
 
 use crate::cli::{Cli, Command, KeeperSettings};
 use crate::config::Settings;
@@ -133,9 +135,28 @@ fn settings() -> anyhow::Result<Resolved> {
     })
 }
 
+/// How many threads handle files at most.
+const FILE_THREADS_MAX: usize = 128;
+
+/// How long they stay: as long as this process.
+const FILE_THREADS_STAY: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// One thread serves thousands of jobs: they are other processes. Files are handled on other threads. The first of
+/// these is there from the start and none goes, so that work which comes when this user may start no more processes or
+/// threads waits for one of them; without any it would end this process.
+fn reactor() -> anyhow::Result<Runtime> {
+    let reactor = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(FILE_THREADS_MAX)
+        .thread_keep_alive(FILE_THREADS_STAY)
+        .build()?;
+    let first = std::thread::Builder::new().spawn(|| {});
+    first.context("no thread can be started; raise the limit of processes (ulimit -u), or end some")?;
+    reactor.block_on(blocking(|| {}));
+    Ok(reactor)
+}
+
 fn start(command: Resolved) -> anyhow::Result<Exit> {
-    // One thread serves thousands of jobs: they are other processes. Files are handled on the blocking pool.
-    let reactor = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     match command {
         Resolved::Run(settings, invocation) => {
             inherited::normalize();

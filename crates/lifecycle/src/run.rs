@@ -94,6 +94,8 @@ pub enum Sighting {
 pub struct Finished {
     /// How it ended.
     pub end: RunEnd,
+    /// The end of what it wrote to its standard output.
+    pub stdout_tail: String,
     /// The end of what it wrote to its standard error.
     pub stderr_tail: String,
     /// When it began and when it was over, in milliseconds since the Unix epoch.
@@ -113,6 +115,8 @@ pub enum RunEnd {
     Signal(i32),
     /// It ran longer than it was allowed to, and was ended.
     TimeLimit,
+    /// The kernel killed it, or a part of it without which it could not go on, because memory was used up.
+    MemoryLimit,
     /// Its executor was told to end it, and did.
     EndedBy(EndReason),
     /// Its command could not be started at all; the text says why.

@@ -22,13 +22,13 @@ use super::job_dir::JobDir;
 use super::meta::{meta_of, names_job};
 use super::record::Record;
 use super::whose::{Seen, Verdict, decide};
-use crate::run::{STDERR_LOG, STDOUT_LOG};
+use crate::run::LOGS;
 
 /// How often we look again because others changed what we had seen.
 const LOOKS_MAX: u32 = 8;
 
 /// What goes when a further attempt begins in a directory; all else is the job's, its checkpoints above all.
-const FILES_OF_AN_ATTEMPT: [&str; 4] = [OUTPUT, STDOUT_LOG, STDERR_LOG, INPUT];
+const FILES_OF_AN_ATTEMPT: [&str; 6] = [OUTPUT, LOGS[0], LOGS[1], LOGS[2], LOGS[3], INPUT];
 
 /// A job to be claimed.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ use super::job_dir::JobDir;
 use super::meta::meta_of;
 use super::output::{self, Output};
 use super::{Node, blocking, now};
+use crate::run::signal_name;
 
 /// What stays as it is in the path of a `file:` URI.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -24,7 +25,7 @@ impl Node {
     /// After a run that failed: was it the node? What the run itself says is not evidence enough.
     pub(super) async fn exonerate(self: &Arc<Self>, finished: &Finished) -> Result<(), String> {
         match &finished.end {
-            RunEnd::Exit(0) | RunEnd::TimeLimit | RunEnd::EndedBy(_) => return Ok(()),
+            RunEnd::Exit(0) | RunEnd::TimeLimit | RunEnd::MemoryLimit | RunEnd::EndedBy(_) => return Ok(()),
             RunEnd::NotStarted(problem) => return Err(format!("the job cannot be started: {problem}")),
             RunEnd::Exit(_) | RunEnd::Signal(_) => {}
         }
@@ -118,7 +119,15 @@ impl Node {
         let failure = match &finished.end {
             RunEnd::Exit(0) => None,
             RunEnd::Exit(code) => Some((Reason::Exit, format!("the task ended with exit code {code}"))),
-            RunEnd::Signal(signal) => Some((Reason::Signal, format!("signal {signal} ended the task"))),
+            RunEnd::Signal(signal) => {
+                let name = signal_name(*signal).map(|name| format!(" ({name})")).unwrap_or_default();
+                Some((Reason::Signal, format!("signal {signal}{name} ended the task")))
+            }
+            RunEnd::MemoryLimit => Some((
+                Reason::MemoryLimit,
+                "the kernel killed the task because memory was used up: it needs more memory, or a smaller input"
+                    .to_owned(),
+            )),
             RunEnd::TimeLimit => Some((
                 Reason::TimeLimit,
                 format!("the task was ended: it ran longer than its time limit of {time_limit} s"),
@@ -130,6 +139,7 @@ impl Node {
         let (exit_code, signal) = match finished.end {
             RunEnd::Exit(code) => (Some(code), None),
             RunEnd::Signal(signal) => (None, Some(signal)),
+            RunEnd::MemoryLimit => (None, Some(rustix::process::Signal::KILL.as_raw())),
             RunEnd::TimeLimit | RunEnd::EndedBy(_) | RunEnd::NotStarted(_) => (None, None),
         };
         let mut result = JobResult {
@@ -305,8 +315,10 @@ mod tests {
     }
 
     fn with(end: RunEnd, change: impl FnOnce(&mut Finished)) -> Ending {
-        let (stderr_tail, runtime) = ("oops".to_owned(), Some(RuntimeKind::Bare));
-        let mut finished = Finished { end, stderr_tail, started_at_ms: 1_000, finished_at_ms: 2_500, runtime };
+        let runtime = Some(RuntimeKind::Bare);
+        let (stdout_tail, stderr_tail) = ("so far".to_owned(), "oops".to_owned());
+        let (started_at_ms, finished_at_ms) = (1_000, 2_500);
+        let mut finished = Finished { end, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime };
         change(&mut finished);
         Ending::Finished(Box::new(finished))
     }
@@ -362,7 +374,8 @@ mod tests {
     async fn every_end_has_its_reason() {
         for (ending, reason, message) in [
             (finished(RunEnd::Exit(3)), Reason::Exit, "exit code 3"),
-            (finished(RunEnd::Signal(9)), Reason::Signal, "signal 9"),
+            (finished(RunEnd::Signal(9)), Reason::Signal, "signal 9 (SIGKILL)"),
+            (finished(RunEnd::MemoryLimit), Reason::MemoryLimit, "memory"),
             (finished(RunEnd::TimeLimit), Reason::TimeLimit, "time limit of 7 s"),
             (finished(RunEnd::EndedBy(lifecycle::EndReason::Unsaid)), Reason::Lost, "told to end all"),
             (Ending::CutOff("the machine went down".to_owned()), Reason::Lost, "the machine went down"),

@@ -253,6 +253,7 @@ mod tests {
         assert_eq!(book.get("j1.1"), Some(&State::Begun { marks, first }));
         let finished = Finished {
             ended: Ended::Exit(0),
+            stdout_tail: String::new(),
             stderr_tail: String::new(),
             started_at_ms: 1,
             finished_at_ms: 2,

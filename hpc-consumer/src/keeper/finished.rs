@@ -3,6 +3,7 @@
 //! `ended` has only the words of version 1, which every reader knows. What came to be known later stands beside it, in
 //! fields of its own, so that an older reader gets the part that it understands.
 
+use rustix::process::Signal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
@@ -15,6 +16,11 @@ struct FinishedText {
     /// Nobody saw how it ended; the text says why. To version 1 it is `stopped`, which counts as cut off there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cut_off: Option<String>,
+    /// It was killed for want of memory. To version 1 it is SIGKILL.
+    #[serde(default, skip_serializing_if = "is_false")]
+    memory_limit: bool,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    stdout_tail: String,
     stderr_tail: String,
     started_at_ms: i64,
     finished_at_ms: i64,
@@ -46,6 +52,7 @@ impl From<&Finished> for FinishedText {
             Ended::Exit(code) => Word::Exit(*code),
             Ended::Signal(signal) => Word::Signal(*signal),
             Ended::TimeLimit => Word::TimeLimit,
+            Ended::MemoryLimit => Word::Signal(Signal::KILL.as_raw()),
             Ended::Stopped => Word::Stopped,
             Ended::NotStarted(why) => Word::NotStarted(why.clone()),
             Ended::CutOff(what) => {
@@ -56,6 +63,8 @@ impl From<&Finished> for FinishedText {
         Self {
             ended: EndedText::Known(word),
             cut_off,
+            memory_limit: finished.ended == Ended::MemoryLimit,
+            stdout_tail: finished.stdout_tail.clone(),
             stderr_tail: finished.stderr_tail.clone(),
             started_at_ms: finished.started_at_ms,
             finished_at_ms: finished.finished_at_ms,
@@ -68,6 +77,7 @@ impl From<FinishedText> for Finished {
     fn from(text: FinishedText) -> Self {
         let ended = match (text.cut_off, text.ended) {
             (Some(what), _) => Ended::CutOff(what),
+            (None, _) if text.memory_limit => Ended::MemoryLimit,
             (None, EndedText::Known(Word::Exit(code))) => Ended::Exit(code),
             (None, EndedText::Known(Word::Signal(signal))) => Ended::Signal(signal),
             (None, EndedText::Known(Word::TimeLimit)) => Ended::TimeLimit,
@@ -77,9 +87,13 @@ impl From<FinishedText> for Finished {
                 Ended::CutOff(format!("it ended in a way that only a newer hpc-consumer understands: {word}"))
             }
         };
-        let FinishedText { stderr_tail, started_at_ms, finished_at_ms, runtime, .. } = text;
-        Self { ended, stderr_tail, started_at_ms, finished_at_ms, runtime }
+        let FinishedText { stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, .. } = text;
+        Self { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime }
     }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 pub(super) fn serialize<S: Serializer>(finished: &Finished, serializer: S) -> Result<S::Ok, S::Error> {
@@ -136,5 +150,9 @@ mod tests {
         let text = serde_json::to_value(Line(finished)).unwrap();
         assert_eq!((&text["ended"], &text["cut_off"]), (&"stopped".into(), &"why".into()));
         assert_eq!(read(r#""stopped""#, r#","cut_off":"why""#), Ended::CutOff("why".to_owned()));
+        let finished = Finished { ended: Ended::MemoryLimit, ..Finished::stopped_before() };
+        let text = serde_json::to_value(Line(finished.clone())).unwrap();
+        assert_eq!((&text["ended"]["signal"], &text["memory_limit"]), (&9.into(), &true.into()));
+        assert_eq!(serde_json::from_value::<Line>(text).unwrap().0, finished);
     }
 }

@@ -12,9 +12,11 @@
 mod apptainer;
 mod bare;
 mod children;
+mod ended;
 mod ending;
 mod leftovers;
 mod log_file;
+mod memory;
 mod proc;
 mod process;
 mod programs;
@@ -32,11 +34,12 @@ use protocol::{JobId, RuntimeKind};
 
 pub(crate) use apptainer::Apptainer;
 pub(crate) use bare::Bare;
+pub(crate) use ended::{Ended, Finished, signal_name};
 pub(crate) use ending::Warning;
 pub(crate) use leftovers::{Leftover, kill_leftovers};
-pub(crate) use log_file::{STDERR_LOG, STDOUT_LOG};
+pub(crate) use log_file::LOGS;
 pub(crate) use proc::{FirstProcess, is_running, started_at};
-pub(crate) use process::{Ended, Finished, Stop, make_room, run};
+pub(crate) use process::{Stop, make_room, run};
 pub(crate) use programs::{absolute_entries, on_path};
 pub(crate) use service::{Invocation, Service, start_service};
 pub(crate) use token::Token;

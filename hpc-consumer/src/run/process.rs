@@ -2,8 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use protocol::{RuntimeKind, Timestamp};
@@ -13,8 +12,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::children::{self, Known};
+use super::ended::{Ended, Finished};
 use super::ending::{Cause, Ending, Event, Order};
-use super::log_file::Logs;
+use super::log_file::{Logs, Tails};
+use super::memory;
 use super::proc::FirstProcess;
 use super::token::Token;
 use super::tree::Tree;
@@ -23,53 +24,6 @@ use super::{CommandLine, Limits};
 /// How many files and pipes the process needs by itself, and how many for each run.
 const DESCRIPTORS_OWN: u64 = 64;
 const DESCRIPTORS_PER_RUN: u64 = 7;
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// By itself, with this exit code.
-    Exit(i32),
-    /// By a signal from elsewhere: the job itself, the kernel, a person.
-    Signal(i32),
-    /// It ran longer than it was allowed to, and was ended.
-    TimeLimit,
-    /// Its keeper was told to end it, or to end, and ended it.
-    Stopped,
-    /// The command could not be started at all; the text says why.
-    NotStarted(String),
-    /// It was started, and nobody saw how it ended; the text says what is known.
-    CutOff(String),
-}
-
-/// A run that is over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Finished {
-    pub(crate) ended: Ended,
-    /// The end of what it wrote to stderr.
-    pub(crate) stderr_tail: String,
-    /// In milliseconds since the Unix epoch, as the next.
-    pub(crate) started_at_ms: i64,
-    pub(crate) finished_at_ms: i64,
-    /// What it ran in, where a process was started. The settings may be others by the time that the result is made.
-    pub(crate) runtime: Option<RuntimeKind>,
-}
-
-impl Finished {
-    /// A run of which no process was started.
-    pub(crate) fn not_started(why: String) -> Self {
-        Self::without_process(Ended::NotStarted(why))
-    }
-
-    /// A run that was not to begin any more.
-    pub(crate) fn stopped_before() -> Self {
-        Self::without_process(Ended::Stopped)
-    }
-
-    fn without_process(ended: Ended) -> Self {
-        let now = now_ms();
-        Self { ended, stderr_tail: String::new(), started_at_ms: now, finished_at_ms: now, runtime: None }
-    }
-}
 
 /// Makes sure that so many runs at the same time do not pass the number of files that a process may have open.
 ///
@@ -97,6 +51,7 @@ pub(crate) async fn run(
     begun: impl FnOnce(FirstProcess),
     stop: Stop,
 ) -> Finished {
+    let kills_before = memory::kills();
     let mut child = match token.on_what_is_started(|| start(&command)) {
         Ok(child) => child,
         Err(error) => return Finished::not_started(why_not_started(&command, &error)),
@@ -108,11 +63,12 @@ pub(crate) async fn run(
     let tree = Tree::of(&child, token, runtime == RuntimeKind::Apptainer);
     begun(tree.first());
     let logs = Logs::keep(&mut child, logs, limits.log_bytes);
-    let ended = end(child, known, tree, limits, stop).await;
-    let stderr_tail = String::from_utf8_lossy(&logs.stderr_tail().await).into_owned();
+    let ended = end(child, known, tree, limits, stop).await.looked_at_closely(runtime, kills_before);
+    let Tails { stdout, stderr } = logs.tails().await;
     // The clock may have been set back meanwhile.
     let finished_at_ms = now_ms().max(started_at_ms);
-    Finished { ended, stderr_tail, started_at_ms, finished_at_ms, runtime: Some(runtime) }
+    let runtime = Some(runtime);
+    Finished { ended, stdout_tail: stdout, stderr_tail: stderr, started_at_ms, finished_at_ms, runtime }
 }
 
 /// Sees a run to its end, as [`Ending`] decides. When this returns, no process of it that can be found is alive.
@@ -150,7 +106,7 @@ async fn end(mut child: Child, known: Known, mut tree: Tree, limits: &Limits, mu
     match (ending.cause(), status) {
         (Some(Cause::TimeLimit), _) => Ended::TimeLimit,
         (Some(Cause::Told), _) => Ended::Stopped,
-        (None, Some(Ok(status))) => ended(status),
+        (None, Some(Ok(status))) => Ended::of(status),
         // It was begun: to say that it was not would have it begun a second time.
         (None, Some(Err(error))) => Ended::CutOff(format!("the end of its process cannot be seen: {error}")),
         (None, None) => unreachable!("a run that nobody ended is over once its first process is"),
@@ -217,13 +173,6 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-fn ended(status: ExitStatus) -> Ended {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Ended::Exit(code),
-        (None, signal) => Ended::Signal(signal.unwrap_or_default()),
-    }
-}
-
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }

@@ -2,10 +2,12 @@
  *
  *   counter count     counts SIGTERM, as a child in another session does; a second after the first one both tell how
  *                     many there were and whether the image can still be read, in output.json
+ *   counter die N     ends by signal N
  */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -44,6 +46,10 @@ int main(int argc, char **argv)
     FILE *out;
     int status, first, pid;
 
+    if (argc == 3 && !strcmp(argv[1], "die")) {
+        raise(atoi(argv[2]));
+        pause();
+    }
     if (argc != 2 || strcmp(argv[1], "count")) {
         fprintf(stderr, "counter: what is to be done?\n");
         return 2;

@@ -4,6 +4,7 @@
 mod hold;
 mod idle;
 mod inherited;
+mod logs;
 mod signals;
 mod swapped;
 

@@ -183,3 +183,13 @@ fn a_container_hears_once_and_can_read_its_image_in_its_grace() {
     assert_time_limit(&record);
     assert_eq!(record["output"], json!({"first": 1, "child": 1, "image": true}), "{record}");
 }
+
+#[test]
+fn a_signal_is_a_signal_in_a_container_too() {
+    let (edge, image) = (Edge::start(), Image::build());
+    for (number, name) in [(11, "SIGSEGV"), (6, "SIGABRT"), (9, "SIGKILL")] {
+        let record = record_of(&edge, &image.consumer(&edge, &format!("die {number}")), "");
+        assert_eq!((&record["reason"], &record["signal"]), (&json!("signal"), &json!(number)), "{record}");
+        assert!(record["message"].as_str().is_some_and(|message| message.contains(name)), "{record}");
+    }
+}

@@ -47,7 +47,8 @@ impl Kept {
             Outcome::TaskFailed | Outcome::NodeFailed => RunEnd::Exit(1),
             Outcome::Ended => RunEnd::EndedBy(EndReason::Unsaid),
         };
-        Box::new(Finished { end, stderr_tail: String::new(), started_at_ms: 0, finished_at_ms: 0, runtime: None })
+        let (stdout_tail, stderr_tail) = (String::new(), String::new());
+        Box::new(Finished { end, stdout_tail, stderr_tail, started_at_ms: 0, finished_at_ms: 0, runtime: None })
     }
 }
 

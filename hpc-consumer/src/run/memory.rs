@@ -1,0 +1,59 @@
+//! How often the kernel has killed a process for want of memory: in the cgroup that this process and its runs are in,
+//! or else on this machine. That it did while a run was killed is the only sign of why.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+/// The file that counts them. It stays the same as long as this process is not moved.
+static COUNTED_IN: LazyLock<PathBuf> = LazyLock::new(|| {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let places = places(&own).into_iter().map(|place| Path::new("/sys/fs/cgroup").join(place));
+    let counts = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| parse(&text).is_some());
+    places.into_iter().find(counts).unwrap_or_else(|| "/proc/vmstat".into())
+});
+
+/// How often it did so far, where the kernel says it.
+pub(super) fn kills() -> Option<u64> {
+    parse(&fs::read_to_string(COUNTED_IN.as_path()).ok()?)
+}
+
+/// A line `oom_kill N`, in all of these files.
+fn parse(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+}
+
+/// Where the count of a cgroup may be, from `/proc/self/cgroup`: `ID:CONTROLLERS:PATH`, without controllers for
+/// version 2.
+fn places(own: &str) -> Vec<PathBuf> {
+    let mut places = Vec::new();
+    for line in own.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let path = path.trim_start_matches('/');
+        if controllers.is_empty() {
+            places.push(Path::new(path).join("memory.events"));
+        } else if controllers.split(',').any(|controller| controller == "memory") {
+            places.push(Path::new("memory").join(path).join("memory.oom_control"));
+        }
+    }
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_count_is_found_where_each_version_has_it() {
+        let places = |own: &str| places(own).iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(places("0::/user.slice/a:b\n"), ["user.slice/a:b/memory.events"]);
+        assert_eq!(
+            places("9:name=systemd:/\n4:cpu,memory:/job_7\n0::/\n"),
+            ["memory/job_7/memory.oom_control", "memory.events"]
+        );
+        assert_eq!(parse("low 0\noom 3\noom_kill 2\noom_group_kill 0\n"), Some(2));
+        assert_eq!(parse("oom_kill_disable 0\nunder_oom 0\noom_kill 5\n"), Some(5));
+        assert_eq!(parse("nr_free_pages 1\n"), None);
+    }
+}
