@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use lifecycle::{
-    Attempt, Claimed, Delivery, Driver, Effect, Ending, Event, Failure, Lifecycle, Output, Phase, Pulled, Run,
+    Attempt, Claimed, Delivery, Driver, Effect, Ending, Event, Failure, Lifecycle, Output, Phase, Pulled, Recalled, Run,
 };
 use program::Exit;
 use protocol::{JobId, JobMessage};
@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::events::{Events, Heard};
 use crate::executor::Executor;
-use crate::job::Node;
+use crate::job::JobFiles;
 use crate::notices;
 use crate::pace::Pace;
 use crate::process::{Asked, Clock, Signals};
@@ -49,7 +49,7 @@ pub(crate) struct Daemon {
     pub(crate) pace: Option<Pace>,
     /// Becomes true when no job is taken any more, so that no pull waits for one.
     pub(crate) enough: watch::Sender<bool>,
-    pub(crate) node: Arc<Node>,
+    pub(crate) jobs: Arc<JobFiles>,
     pub(crate) store: Store,
     pub(crate) executor: Arc<dyn Executor + Send + Sync>,
     pub(crate) events: Events,
@@ -172,8 +172,8 @@ impl Daemon {
     fn perform(&self, effect: Effect, lifecycle: &Lifecycle) {
         match effect {
             Effect::Probe => {
-                let node = self.node.clone();
-                self.spawn(async move { Event::Probed(node.probe().await) });
+                let files = self.jobs.clone();
+                self.spawn(async move { Event::Probed(files.probe().await) });
             }
             Effect::Observe => self.executor.observe(),
             Effect::Reconciled => self.executor.reconciled(),
@@ -198,13 +198,21 @@ impl Daemon {
                 });
             }
             Effect::Recall(jobs) => {
-                let store = self.store.clone();
-                self.spawn_fallible(async move { Ok(Event::Recalled(store.recall(jobs).await?)) });
+                let (files, store) = (self.jobs.clone(), self.store.clone());
+                self.spawn_fallible(async move {
+                    let mut answers = Vec::new();
+                    for (job_id, has_ended) in store.recall(jobs).await? {
+                        let recalled =
+                            if has_ended { Recalled::Ended(files.final_record(&job_id).await) } else { Recalled::New };
+                        answers.push((job_id, recalled));
+                    }
+                    Ok(Event::Recalled(answers))
+                });
             }
             Effect::Unclaim(run) => {
-                let node = self.node.clone();
+                let files = self.jobs.clone();
                 self.spawn(async move {
-                    let outcome = node.unclaim(&run).await;
+                    let outcome = files.unclaim(&run).await;
                     Event::Unclaimed(run, outcome)
                 });
             }
@@ -213,9 +221,9 @@ impl Daemon {
             Effect::End(run, why) => self.executor.end(&run, why),
             Effect::Forget(runs) => self.executor.forget(&runs),
             Effect::PutAway { lease_id, job_id, body, problem } => {
-                let node = self.node.clone();
+                let files = self.jobs.clone();
                 self.spawn(async move {
-                    match node.put_away(job_id, body, problem).await {
+                    match files.put_away(job_id, body, problem).await {
                         Ok(record) => Event::PutAway { lease_id, record },
                         Err(error) => {
                             let problem =
@@ -249,7 +257,7 @@ impl Daemon {
     }
 
     fn claim(&self, claims: Vec<Claim>) {
-        let (node, store, events) = (self.node.clone(), self.store.clone(), self.events.clone());
+        let (files, store, events) = (self.jobs.clone(), self.store.clone(), self.events.clone());
         tokio::spawn(async move {
             let unknown = claims.iter().filter(|claim| claim.message.is_none()).map(|claim| claim.job_id.clone());
             let mut stored: HashMap<JobId, String> = match read_messages(&store, unknown.collect()).await {
@@ -262,7 +270,7 @@ impl Daemon {
                     None => JobMessage::parse(&stored.remove(&job_id).unwrap_or_default()).map(Arc::new),
                 };
                 let claimed = match message {
-                    Ok(job) => node.claim(&job, last_attempt, rerunnable).await,
+                    Ok(job) => files.claim(&job, last_attempt, rerunnable).await,
                     // We stored it ourselves, after reading it.
                     Err(error) => Claimed::NodeBroken(format!("a stored job cannot be read: {error}").into()),
                 };
@@ -273,26 +281,26 @@ impl Daemon {
 
     fn start(&self, run: Run, lifecycle: &Lifecycle) {
         if let Some(job) = lifecycle.brief(&run.job_id) {
-            return begin(&self.node, &*self.executor, job, &run);
+            return begin(&self.jobs, &*self.executor, job, &run);
         }
-        let (node, store, executor) = (self.node.clone(), self.store.clone(), self.executor.clone());
+        let (files, store, executor) = (self.jobs.clone(), self.store.clone(), self.executor.clone());
         let events = self.events.clone();
         tokio::spawn(async move {
             match message_of(&store, &run.job_id).await {
-                Ok(job) => begin(&node, &*executor, &job, &run),
+                Ok(job) => begin(&files, &*executor, &job, &run),
                 Err(problem) => events.tell(Err(problem)),
             }
         });
     }
 
     fn conclude(&self, run: Run, ending: Ending, may_retry: bool, lifecycle: &Lifecycle) {
-        let (node, store, known) = (self.node.clone(), self.store.clone(), lifecycle.brief(&run.job_id).cloned());
+        let (files, store, known) = (self.jobs.clone(), self.store.clone(), lifecycle.brief(&run.job_id).cloned());
         self.spawn_fallible(async move {
             let job = match known {
                 Some(job) => job,
                 None => message_of(&store, &run.job_id).await?,
             };
-            let concluded = node.conclude(&job, &run, ending, may_retry).await;
+            let concluded = files.conclude(&job, &run, ending, may_retry).await;
             notices::say_how_it_ended(&run, &concluded);
             Ok(Event::Concluded(run, concluded))
         });
@@ -310,9 +318,9 @@ impl Daemon {
 }
 
 /// Has a run begun.
-fn begin(node: &Node, executor: &dyn Executor, job: &JobMessage, run: &Run) {
+fn begin(files: &JobFiles, executor: &dyn Executor, job: &JobMessage, run: &Run) {
     tracing::info!(job_id = %run.job_id, attempt = %run.attempt, task = %job.spec.task, "job starts");
-    executor.start(node.start_line(job, run));
+    executor.start(files.start_line(job, run));
 }
 
 /// Asks the store only if there is something to ask.

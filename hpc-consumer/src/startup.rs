@@ -17,7 +17,7 @@ use crate::daemon::Daemon;
 use crate::events;
 use crate::executor::Here;
 use crate::inherited;
-use crate::job::{Node, ResultsDir};
+use crate::job::{JobFiles, ResultsDir};
 use crate::keeper::Keeper;
 use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
@@ -58,10 +58,10 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     let shared = !settings.lifecycle.exit_when_idle;
     let pace = shared.then(|| Pace::new(&heart, &settings.jobs_queue, &opened.owner));
     let keeper = Keeper::new(settings.state_dir.clone(), heart, beat, settings.limits.grace);
-    let node =
-        Arc::new(Node::new(results, settings.runtime, settings.limits, host, opened.owner, settings.claim_stale));
+    let jobs =
+        Arc::new(JobFiles::new(results, settings.runtime, settings.limits, host, opened.owner, settings.claim_stale));
     if opened.rebooted {
-        restore_records(&node, &opened.store).await?;
+        restore_records(&jobs, &opened.store).await?;
     }
     // A mistake in where results go is better met before a job has run for hours. All else is the loop's to wait for.
     let (backlog, look) = tokio::join!(
@@ -96,7 +96,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         hold: if settings.lifecycle.exit_when_idle { Duration::ZERO } else { hold::MAX },
         pace,
         enough: watch::Sender::new(false),
-        node,
+        jobs,
         store: opened.store,
         executor: Arc::new(Here::new(keeper, events.clone())),
         events,
@@ -153,7 +153,7 @@ pub(crate) enum End {
 }
 
 /// Makes the files of records again that may not have reached the disk before the machine went down.
-async fn restore_records(node: &Arc<Node>, store: &Store) -> anyhow::Result<()> {
+async fn restore_records(jobs: &Arc<JobFiles>, store: &Store) -> anyhow::Result<()> {
     let mut after = 0;
     loop {
         let records = store.recent_records(after).await?;
@@ -161,7 +161,7 @@ async fn restore_records(node: &Arc<Node>, store: &Store) -> anyhow::Result<()> 
             return Ok(store.settled_in().await?);
         }
         for (number, job_id, record) in records {
-            if let Err(error) = node.put_record(&job_id, &record).await {
+            if let Err(error) = jobs.put_record(&job_id, &record).await {
                 tracing::warn!(
                     "whether the last final records reached the disk before the machine went down cannot be made sure of, which the next start tries once more: {error}"
                 );

@@ -8,7 +8,7 @@ use protocol::{JobId, JobMessage};
 use crate::lifecycle::{Lifecycle, Step};
 use crate::phases::Phase;
 use crate::table::{NewJob, State};
-use crate::{Delivery, Effect, Fact, Lease, Pulled, Terms};
+use crate::{Delivery, Effect, Fact, Lease, Pulled, Recalled, Terms};
 
 /// How many results may be owed before no more jobs are taken.
 const OWED_MAX: usize = 10_000;
@@ -57,30 +57,41 @@ impl Lifecycle {
         Some(job_id)
     }
 
-    pub(crate) fn recalled(&mut self, answers: Vec<(JobId, bool)>, step: &mut Step) {
-        for (job_id, finished) in answers {
+    pub(crate) fn recalled(&mut self, answers: Vec<(JobId, Recalled)>, step: &mut Step) {
+        for (job_id, recalled) in answers {
             let Some(job) = self.jobs.get(&job_id).filter(|job| matches!(job.state, State::Asked)) else { continue };
-            let message = self.jobs.message(&job_id).cloned();
-            if finished {
-                let leases = self.jobs.remove(&job_id);
-                self.settler.acknowledge(leases.into_iter().map(|lease| lease.id));
-            } else if self.draining() || !self.pool.is_ready() {
-                // Pulled before we knew; nothing of it is ours yet.
-                let delay = if self.draining() { Duration::ZERO } else { self.settings.retry_delay };
-                let leases = self.jobs.remove(&job_id);
-                self.give_back_leases(leases.into_iter().map(|lease| lease.id), delay);
-            } else if let Some((lease, message)) = job.leases.last().zip(message) {
-                step.facts.push(Fact::Accepted {
-                    job_id: job_id.clone(),
-                    message: message.text().to_owned(),
-                    terms: job.terms,
-                    lease: lease.clone(),
-                });
-                self.jobs.set(&job_id, State::Waiting(self.now));
-                self.jobs.keep_message(&job_id);
-            } else {
+            let (Some(lease), Some(message)) = (job.leases.last(), self.jobs.message(&job_id)) else {
                 // The answer took longer than the lease: it is delivered again, to us or to another.
                 self.jobs.remove(&job_id);
+                continue;
+            };
+            match recalled {
+                // A message that comes for the first time asks for the result once more: its sender does not have it.
+                Recalled::Ended(Some(record)) if job.deliveries == Some(1) => {
+                    step.facts.push(Fact::Owed(job_id.clone(), record.clone(), lease.clone()));
+                    self.jobs.set(&job_id, State::Recorded(record.len()));
+                    self.jobs.drop_input(&job_id);
+                }
+                Recalled::Ended(_) => {
+                    let leases = self.jobs.remove(&job_id);
+                    self.settler.acknowledge(leases.into_iter().map(|lease| lease.id));
+                }
+                Recalled::New if self.draining() || self.pool.problem().is_some() => {
+                    // Pulled before we knew; nothing of it is ours yet.
+                    let delay = if self.draining() { Duration::ZERO } else { self.settings.retry_delay };
+                    let leases = self.jobs.remove(&job_id);
+                    self.give_back_leases(leases.into_iter().map(|lease| lease.id), delay);
+                }
+                Recalled::New => {
+                    step.facts.push(Fact::Accepted {
+                        job_id: job_id.clone(),
+                        message: message.text().to_owned(),
+                        terms: job.terms,
+                        lease: lease.clone(),
+                    });
+                    self.jobs.set(&job_id, State::Waiting(self.now));
+                    self.jobs.keep_message(&job_id);
+                }
             }
         }
     }
@@ -91,7 +102,7 @@ impl Lifecycle {
         // When it lapses is not known any more; acknowledged at once, that does not matter.
         let lease = Lease { id: lease_id, until: self.now };
         if self.jobs.get(&job_id).is_none() {
-            step.facts.push(Fact::Rejected(job_id.clone(), record.clone(), lease.clone()));
+            step.facts.push(Fact::Owed(job_id.clone(), record.clone(), lease.clone()));
             self.jobs.insert(job_id.clone(), NewJob::new(State::Recorded(record.len()), Terms::default()));
         }
         self.jobs.add_lease(&job_id, lease);

@@ -18,7 +18,7 @@ pub enum Effect {
     Reconciled,
     /// Ask the queue for up to this many messages.
     Pull(usize),
-    /// Look up which of these jobs have ended before.
+    /// Look up which of these jobs have ended before, and their final records.
     Recall(Vec<JobId>),
     /// Claim the directory of a job for its next attempt.
     Claim {

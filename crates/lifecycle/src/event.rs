@@ -18,8 +18,8 @@ pub enum Event {
     Probed(Result<(), Problem>),
     /// A pull came back.
     Pulled(Result<Pulled, Failure>),
-    /// Which of the jobs that were asked after have ended before.
-    Recalled(Vec<(JobId, bool)>),
+    /// What is remembered of the jobs that were asked after.
+    Recalled(Vec<(JobId, Recalled)>),
     /// The job directory was claimed, or not.
     Claimed(JobId, Claimed),
     /// A claim for a run that was never begun was given up, or could not be.
@@ -74,6 +74,15 @@ impl From<Vec<Delivery>> for Pulled {
     fn from(deliveries: Vec<Delivery>) -> Self {
         Self { deliveries, held: None }
     }
+}
+
+/// What is remembered of a job that was delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recalled {
+    /// Nothing: it is new.
+    New,
+    /// It has ended before; its final record, if that is still there.
+    Ended(Option<String>),
 }
 
 /// A message as the queue hands it over.

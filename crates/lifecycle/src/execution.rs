@@ -66,6 +66,7 @@ impl Lifecycle {
                     job.launched = Some(attempt);
                     job.claims_failed = 0;
                 }
+                self.pool.job_claimed();
                 self.jobs.drop_input(job_id);
                 step.facts.push(Fact::Launching(job_id.clone(), attempt));
                 self.jobs.set(job_id, State::Ready);
@@ -238,7 +239,7 @@ impl Lifecycle {
                 if let Some(next_try) = its_own {
                     step.effects.push(Effect::Say(Notice::HeldUp { job_id: job_id.clone(), problem, next_try }));
                 } else {
-                    self.node_broken(problem, step);
+                    self.node_doubted(problem, step);
                 }
             }
             Concluded::TakenOver => {

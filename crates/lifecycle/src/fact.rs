@@ -21,8 +21,9 @@ pub enum Fact {
         /// Its delivery.
         lease: Lease,
     },
-    /// A message was no job, and names one: its final record, which is owed, and its delivery.
-    Rejected(JobId, String, Lease),
+    /// The final record of a job that is not to be run, because it has ended before or is none: it is owed, as the
+    /// answer to this delivery.
+    Owed(JobId, String, Lease),
     /// A further delivery of a job that we hold.
     Leased(JobId, Lease),
     /// The queue has forgotten the message: nobody else gets it.
@@ -124,7 +125,7 @@ impl Book {
                 self.take(job_id, Stage::Accepted, *terms, lease);
                 self.messages.insert(job_id.clone(), message.clone());
             }
-            Fact::Rejected(job_id, record, lease) => {
+            Fact::Owed(job_id, record, lease) => {
                 self.take(job_id, Stage::Recorded(record.len()), Terms::default(), lease);
                 self.records.insert(job_id.clone(), record.clone());
             }

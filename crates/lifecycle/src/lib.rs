@@ -74,7 +74,7 @@ mod trouble;
 pub use audit::permitted;
 pub use driver::{Driver, Output};
 pub use effect::{Effect, Notice};
-pub use event::{Claimed, Concluded, Delivery, Ending, Event, Failure, Problem, Pulled};
+pub use event::{Claimed, Concluded, Delivery, Ending, Event, Failure, Problem, Pulled, Recalled};
 pub use fact::{Book, Entry, Fact, Failures, Lease, Stage, Terms};
 pub use lifecycle::{Lifecycle, Settings, Step};
 pub use phases::{Phase, TRANSITIONS, diagram};

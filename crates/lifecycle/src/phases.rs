@@ -31,6 +31,7 @@ pub const TRANSITIONS: &[(Option<Phase>, Option<Phase>, &str)] = &[
     (None, Some(Waiting), "restart"),
     (None, Some(Running), "restart"),
     (Some(Asked), Some(Waiting), "new, accepted"),
+    (Some(Asked), Some(Recorded), "has ended before, asked for again"),
     (Some(Asked), None, "has ended before, or cannot be taken"),
     (Some(Waiting), Some(Claiming), "a slot"),
     (Some(Waiting), None, "given back"),

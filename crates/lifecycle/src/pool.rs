@@ -18,6 +18,10 @@ pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// The longest time between two looks at a broken node.
 pub(crate) const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(600);
 
+/// How many jobs in a row may meet a trouble that a look at the node does not confirm, before it is put down to the
+/// node: a look cannot see everything, and a broken node must not give one job after another back.
+const DOUBTS_MAX: u32 = 3;
+
 /// Slots, and the health of their node.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -32,12 +36,16 @@ pub(crate) struct Pool {
     /// How long to the next look, should the node break again.
     probe_interval: Duration,
     trust: Trust,
+    /// How often in a row a job met what may be the node's trouble.
+    doubts: u32,
 }
 
 #[derive(Debug)]
 enum Health {
     /// It is being looked at. What was wrong with it before is nothing at the start.
     Probing(Option<Problem>),
+    /// It was ready, and is being looked at because a job has met a trouble.
+    Doubted,
     Ready,
     /// What is wrong is nothing at the start.
     Broken {
@@ -53,6 +61,17 @@ enum Trust {
     /// One job at a time. With a time, it is trusted again then although no job has ended: a job of days must not keep
     /// all other slots empty for as long.
     OneJob(Option<Duration>),
+}
+
+/// What follows when a job meets what may be its own trouble, or the node's.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// The node is to be looked at.
+    Probe,
+    /// It is the node, as far as can be told.
+    Broken,
+    /// It is being looked at, or known to be broken.
+    None,
 }
 
 /// What a look at the node has changed.
@@ -77,6 +96,7 @@ impl Pool {
             health: Health::Broken { probe_at: Duration::ZERO, problem: None },
             probe_interval: PROBE_INTERVAL,
             trust: Trust::Full,
+            doubts: 0,
         }
     }
 
@@ -109,8 +129,14 @@ impl Pool {
         recent.min(self.ahead_max)
     }
 
+    /// A job could be claimed, which says that the node can do that.
+    pub(crate) fn job_claimed(&mut self) {
+        self.doubts = 0;
+    }
+
     /// A job came to its own end, which says that the node is well.
     pub(crate) fn job_ended(&mut self, now: Duration) {
+        self.doubts = 0;
         self.trust = Trust::Full;
         self.probe_interval = PROBE_INTERVAL;
         self.ends.push_back(now);
@@ -147,7 +173,7 @@ impl Pool {
     pub(crate) fn problem(&self) -> Option<&Problem> {
         match &self.health {
             Health::Broken { problem, .. } | Health::Probing(problem) => problem.as_ref(),
-            Health::Ready => None,
+            Health::Doubted | Health::Ready => None,
         }
     }
 
@@ -155,7 +181,7 @@ impl Pool {
     pub(crate) fn probe_at(&self) -> Option<Duration> {
         match self.health {
             Health::Broken { probe_at, .. } => Some(probe_at),
-            Health::Probing(_) | Health::Ready => None,
+            Health::Probing(_) | Health::Doubted | Health::Ready => None,
         }
     }
 
@@ -172,11 +198,21 @@ impl Pool {
 
     /// The node was looked at.
     pub(crate) fn probed(&mut self, outcome: Result<(), Problem>, now: Duration) -> Change {
-        let Health::Probing(known) = &mut self.health else { return Change::None };
-        let known = known.take();
+        let known = match std::mem::replace(&mut self.health, Health::Ready) {
+            Health::Probing(known) => known,
+            Health::Doubted => {
+                let Err(problem) = outcome else { return Change::Ready { again: false } };
+                self.doubts = 0;
+                self.broke(problem.clone(), now);
+                return Change::Broken(problem);
+            }
+            other => {
+                self.health = other;
+                return Change::None;
+            }
+        };
         match outcome {
             Ok(()) => {
-                self.health = Health::Ready;
                 if let Trust::OneJob(at) = &mut self.trust {
                     *at = Some(now + PROBE_INTERVAL_MAX);
                 }
@@ -188,6 +224,20 @@ impl Pool {
                 news.map_or(Change::None, Change::Broken)
             }
         }
+    }
+
+    /// A job met what may be its own trouble, or the node's.
+    pub(crate) fn doubt(&mut self) -> Doubt {
+        if !self.is_ready() {
+            return Doubt::None;
+        }
+        self.doubts += 1;
+        if self.doubts > DOUBTS_MAX {
+            self.doubts = 0;
+            return Doubt::Broken;
+        }
+        self.health = Health::Doubted;
+        Doubt::Probe
     }
 
     /// The node was met broken. Is that news?

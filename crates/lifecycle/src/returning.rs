@@ -73,7 +73,7 @@ impl Lifecycle {
             outcome => {
                 self.jobs.set(&run.job_id, State::Waiting(self.now + self.settings.retry_delay));
                 if let Err(problem) = outcome {
-                    self.node_broken(problem, step);
+                    self.node_doubted(problem, step);
                 }
             }
         }

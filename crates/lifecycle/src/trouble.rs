@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::JobId;
 
 use crate::lifecycle::{Lifecycle, Step};
-use crate::pool::{Change, PROBE_INTERVAL, PROBE_INTERVAL_MAX};
+use crate::pool::{Change, Doubt, PROBE_INTERVAL, PROBE_INTERVAL_MAX};
 use crate::table::State;
 use crate::{Attempt, Effect, Ending, Fact, Notice, Problem, Run};
 
@@ -36,13 +36,15 @@ impl Lifecycle {
         if job.claims_failed > HELD_UP_MAX {
             return self.claim_fails_again(job_id, problem, step);
         }
+        let next_try = self.settings.retry_delay;
+        step.effects.push(Effect::Say(Notice::HeldUp { job_id: job_id.clone(), problem: problem.clone(), next_try }));
         if goes_back && first {
-            self.jobs.set(job_id, State::Returning(self.settings.retry_delay));
+            self.jobs.set(job_id, State::Returning(next_try));
             step.effects.push(Effect::Unclaim(Run { job_id: job_id.clone(), attempt }));
         } else {
-            self.jobs.set(job_id, State::Waiting(self.now + self.settings.retry_delay));
+            self.jobs.set(job_id, State::Waiting(self.now + next_try));
         }
-        self.node_broken(problem, step);
+        self.node_doubted(problem, step);
     }
 
     /// Probes have passed in between: it is something about this job, which must not hold up all others.
@@ -98,7 +100,20 @@ impl Lifecycle {
                 self.intake.expect_messages();
                 step.effects.extend(again.then_some(Effect::Say(Notice::NodeReady)));
             }
-            Change::Broken(problem) => step.effects.push(Effect::Say(Notice::NodeBroken(problem))),
+            Change::Broken(problem) => {
+                step.effects.push(Effect::Say(Notice::NodeBroken(problem)));
+                self.give_unstarted_back(self.settings.retry_delay, step);
+            }
+        }
+    }
+
+    /// Something went wrong with one job, and it may be that job's own trouble, or the node's: a look tells. Until then
+    /// nothing new begins, and what runs goes on.
+    pub(crate) fn node_doubted(&mut self, problem: Problem, step: &mut Step) {
+        match self.pool.doubt() {
+            Doubt::Probe => step.effects.push(Effect::Probe),
+            Doubt::Broken => self.node_broken(problem, step),
+            Doubt::None => {}
         }
     }
 

@@ -16,12 +16,12 @@ use lifecycle::{Attempt, Claimed};
 use protocol::{JobId, JobInput, JobMessage, JobResult, Reason, Timestamp};
 use rustix::fs::CWD;
 
-use super::Node;
 use super::files::{INPUT, META, OUTPUT, OwnFile, Place, ResultsDir, is_missing, read_own_file, to_json};
 use super::job_dir::JobDir;
 use super::meta::{meta_of, names_job};
 use super::record::Record;
-use super::whose::{Seen, Verdict, decide};
+use super::result::Recorder;
+use super::whose::{Seen, Signs, Verdict, decide};
 use crate::run::LOGS;
 
 /// How often we look again because others changed what we had seen.
@@ -48,8 +48,37 @@ impl Wanted {
     }
 }
 
-impl Node {
-    pub(super) fn claim_now(
+/// The claims of one daemon.
+#[derive(Debug)]
+pub(super) struct Claims {
+    results: ResultsDir,
+    recorder: Recorder,
+    /// Who we are among the daemons that share `RESULTS_DIR`; it stays the same when the daemon starts anew.
+    owner: String,
+    /// For how long another daemon shows no sign of life before its jobs are taken over.
+    stale: Duration,
+    signs: Signs,
+}
+
+impl Claims {
+    pub(super) fn new(results: ResultsDir, recorder: Recorder, owner: String, stale: Duration) -> Self {
+        Self { results, recorder, owner, stale, signs: Signs::default() }
+    }
+
+    pub(super) fn results(&self) -> &ResultsDir {
+        &self.results
+    }
+
+    pub(super) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    pub(super) fn host(&self) -> &str {
+        self.recorder.host()
+    }
+
+    /// Claims the directory of a job for its next attempt.
+    pub(super) fn claim(
         &self,
         wanted: &Wanted,
         last_attempt: Option<Attempt>,
@@ -132,7 +161,7 @@ impl Node {
         let result = JobResult {
             attempt: attempt.map_or(0, Attempt::get),
             created_at: wanted.created_at,
-            ..self.failed(wanted.job_id.clone(), Some(wanted.task.clone()), reason, message)
+            ..self.recorder.failed(wanted.job_id.clone(), Some(wanted.task.clone()), reason, message)
         };
         Ok(Claimed::Finished(self.results.write_record(&wanted.job_id, &result.to_json())?))
     }
@@ -277,14 +306,15 @@ mod tests {
     use protocol::Status;
 
     use super::*;
+    use crate::job::JobFiles;
     use crate::job::tests::{job, node, run};
 
     /// A `RESULTS_DIR` that two daemons share.
     struct Shared {
         temp: tempfile::TempDir,
         start: Instant,
-        us: Arc<Node>,
-        them: Arc<Node>,
+        us: Arc<JobFiles>,
+        them: Arc<JobFiles>,
     }
 
     impl Shared {
@@ -302,13 +332,13 @@ mod tests {
             fs::write(self.path(name), content).unwrap();
         }
 
-        fn claim(&self, node: &Node, last_attempt: u32, seconds: u64) -> Claimed {
+        fn claim(&self, node: &JobFiles, last_attempt: u32, seconds: u64) -> Claimed {
             let last_attempt = Attempt::new(last_attempt);
-            node.claim_now(&Wanted::new(&job("j1")), last_attempt, true, self.start + Duration::from_secs(seconds))
+            node.claims.claim(&Wanted::new(&job("j1")), last_attempt, true, self.start + Duration::from_secs(seconds))
         }
 
         /// Looks until the others must be taken for dead.
-        fn wait(&self, node: &Node) {
+        fn wait(&self, node: &JobFiles) {
             for seconds in [0, 30] {
                 assert_eq!(self.claim(node, 0, seconds), Claimed::Elsewhere);
             }
@@ -373,7 +403,7 @@ mod tests {
         assert_eq!(shared.claim(&shared.us, 0, 0), ours(1));
         shared.write("j1/checkpoint", "1");
         shared.wait(&shared.them);
-        fs::write(shared.us.results.heart("us"), "{\"beat\":2}\n").unwrap();
+        fs::write(shared.us.claims.results.heart("us"), "{\"beat\":2}\n").unwrap();
         for seconds in [60, 90] {
             assert_eq!(shared.claim(&shared.them, 0, seconds), Claimed::Elsewhere, "it lives");
         }
@@ -381,10 +411,10 @@ mod tests {
         assert!(shared.path(".attempts/j1.1/checkpoint").exists() && !shared.path("j1/checkpoint").exists());
 
         // The former owner was only suspended.
-        let Place::Dir(dir) = shared.us.results.open_job_dir(&first.job_id).unwrap() else { panic!() };
-        assert!(!shared.us.is_ours(Some(&dir), &first).unwrap());
-        assert!(shared.them.is_ours(Some(&dir), &run("j1", 2)).unwrap());
-        assert_eq!(shared.us.unclaim_now(&first), Ok(()));
+        let Place::Dir(dir) = shared.us.claims.results.open_job_dir(&first.job_id).unwrap() else { panic!() };
+        assert!(!shared.us.claims.is_ours(Some(&dir), &first).unwrap());
+        assert!(shared.them.claims.is_ours(Some(&dir), &run("j1", 2)).unwrap());
+        assert_eq!(shared.us.claims.unclaim(&first), Ok(()));
         assert_eq!(shared.claim(&shared.us, 1, 0), Claimed::Elsewhere);
         assert_eq!(shared.claim(&shared.them, 2, 0), ours(3), "it still holds the job");
     }
@@ -395,7 +425,7 @@ mod tests {
         assert_eq!(shared.claim(&shared.us, 0, 0), ours(1));
         shared.wait(&shared.them);
         let wanted = Wanted::new(&job("j1"));
-        let claimed = shared.them.claim_now(&wanted, None, false, shared.start + Duration::from_secs(60));
+        let claimed = shared.them.claims.claim(&wanted, None, false, shared.start + Duration::from_secs(60));
         let lost = result(claimed.clone());
         assert_eq!((lost.status, lost.reason, lost.attempt), (Status::Failed.into(), Some(Reason::Lost.into()), 1));
         assert!(shared.path("j1/input.json").exists(), "what is left can be looked at");
@@ -406,15 +436,15 @@ mod tests {
     fn what_was_given_up_is_for_the_next_one_at_once() {
         let shared = Shared::new();
         assert_eq!(shared.claim(&shared.us, 0, 0), ours(1));
-        assert_eq!(shared.us.unclaim_now(&run("j1", 2)), Ok(()), "that is not the run of this claim");
+        assert_eq!(shared.us.claims.unclaim(&run("j1", 2)), Ok(()), "that is not the run of this claim");
         assert!(shared.path("j1").exists());
-        assert_eq!(shared.us.unclaim_now(&run("j1", 1)), Ok(()));
+        assert_eq!(shared.us.claims.unclaim(&run("j1", 1)), Ok(()));
         assert!(!shared.path("j1").exists(), "nothing happened in it");
-        assert_eq!(shared.us.unclaim_now(&run("j1", 1)), Ok(()));
+        assert_eq!(shared.us.claims.unclaim(&run("j1", 1)), Ok(()));
 
         assert_eq!(shared.claim(&shared.them, 0, 0), ours(1));
         shared.write("j1/checkpoint", "1");
-        assert_eq!(shared.them.unclaim_now(&run("j1", 1)), Ok(()));
+        assert_eq!(shared.them.claims.unclaim(&run("j1", 1)), Ok(()));
         assert_eq!(shared.claim(&shared.us, 1, 0), ours(2));
         assert!(shared.path(".attempts/j1.1/checkpoint").exists());
         assert_eq!(shared.claim(&shared.them, 1, 0), Claimed::Elsewhere);
@@ -429,7 +459,7 @@ mod tests {
         assert_eq!(shared.claim(&shared.them, 0, 60), Claimed::Elsewhere);
         // Who made it and was suspended before it wrote its claim.
         let wanted = Wanted::new(&job("j1"));
-        assert!(!shared.them.fill(&wanted, Attempt::FIRST).unwrap());
+        assert!(!shared.them.claims.fill(&wanted, Attempt::FIRST).unwrap());
     }
 
     #[test]

@@ -4,47 +4,21 @@
 //! it, and nothing is recorded for a run whose job another daemon has taken over.
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use lifecycle::{Concluded, Ending, Finished, Run, RunEnd};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use protocol::{JobId, JobMessage, JobResult, Reason, RuntimeKind, Status, VERSION, limits, timestamp_from_millis};
+use protocol::{JobMessage, JobResult, Reason, RuntimeKind, Status, limits, timestamp_from_millis};
 
+use super::JobFiles;
 use super::files::{META, Place, ResultsDir};
 use super::job_dir::JobDir;
 use super::meta::meta_of;
 use super::output::{self, Output};
-use super::{Node, blocking, now};
+use super::result::fitting;
 use crate::run::signal_name;
 
-/// What stays as it is in the path of a `file:` URI.
-const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-
-impl Node {
-    /// After a run that failed: was it the node? What the run itself says is not evidence enough.
-    pub(super) async fn exonerate(self: &Arc<Self>, finished: &Finished) -> Result<(), String> {
-        match &finished.end {
-            RunEnd::Exit(0) | RunEnd::TimeLimit | RunEnd::MemoryLimit | RunEnd::EndedBy(_) => return Ok(()),
-            RunEnd::NotStarted(problem) => return Err(format!("the job cannot be started: {problem}")),
-            RunEnd::Exit(_) | RunEnd::Signal(_) => {}
-        }
-        let (node, ended_at_ms) = (self.clone(), finished.finished_at_ms);
-        let scratch = blocking(move || node.probe_files_about(ended_at_ms)).await?;
-        if self.runtime.suspects_itself(&finished.end, &finished.stderr_tail) {
-            return self.runtime.probe(&scratch).await.inspect_err(|problem| self.met(problem));
-        }
-        Ok(())
-    }
-
-    /// Can files be made now, and was there no trouble when a run ended?
-    fn probe_files_about(&self, ended_at_ms: i64) -> Result<PathBuf, String> {
-        let scratch = self.results.probe().inspect_err(|problem| self.met(problem))?;
-        self.trouble_near(ended_at_ms).map_or(Ok(scratch), Err)
-    }
-
+impl JobFiles {
     pub(super) fn conclude_now(&self, job: JobMessage, run: &Run, ending: Ending, may_retry: bool) -> Concluded {
-        let place = self.results.job_dir(&run.job_id);
+        let place = self.claims.results().job_dir(&run.job_id);
         self.try_conclude(job, run, ending, may_retry).unwrap_or_else(|error| {
             Concluded::NodeBroken(format!("what a run left in {} cannot be read: {error}", place.display()).into())
         })
@@ -57,29 +31,29 @@ impl Node {
             Ending::GivenUp(problem) => return self.give_up(job, run, &problem.to_string()),
         };
         // Held open: should it be taken over in this moment, it is still ours that is read.
-        let dir = match self.results.open_job_dir(&run.job_id)? {
+        let dir = match self.claims.results().open_job_dir(&run.job_id)? {
             Place::Dir(dir) => Some(dir),
             // A job may remove its own directory.
-            Place::Nothing | Place::Foreign if self.is_mounted()? => None,
+            Place::Nothing | Place::Foreign if self.claims.is_mounted()? => None,
             Place::Nothing | Place::Foreign => return Err(ResultsDir::not_where_it_was()),
         };
-        if !self.is_ours(dir.as_ref(), run)? {
+        if !self.claims.is_ours(dir.as_ref(), run)? {
             return Ok(Concluded::TakenOver);
         }
         let finished = match finished {
             Ok(finished) => finished,
-            Err(what) => return Ok(self.record(self.lost(job, run, &what))),
+            Err(what) => return Ok(self.record(self.recorder.lost(job, run, &what))),
         };
         let ended_at_ms = finished.finished_at_ms;
         let result = self.result(job, run, dir.as_ref(), finished)?;
         let bad_output = result.reason == Some(Reason::Output.into());
         // It has computed its result, which would be the same once more, and is kept.
-        let has_output = result.result_pointer == self.uri(&self.results.output_path(&run.job_id));
+        let has_output = result.result_pointer == self.recorder.uri(&self.claims.results().output_path(&run.job_id));
         // A task that could not write its output on a full disk is not to blame for it.
         let nodes_fault = if bad_output && !has_output {
-            self.probe_files_about(ended_at_ms).err()
-        } else if self.results.takes_nothing() {
-            self.results.probe().err()
+            self.health.probe_files_about(ended_at_ms).err()
+        } else if self.claims.results().takes_nothing() {
+            self.health.probe_files().err()
         } else {
             None
         };
@@ -98,24 +72,24 @@ impl Node {
 
     /// Records that this node cannot do the job, which may have never been begun, unless another daemon holds it now.
     fn give_up(&self, job: JobMessage, run: &Run, problem: &str) -> io::Result<Concluded> {
-        if !self.is_mounted()? {
+        if !self.claims.is_mounted()? {
             return Err(ResultsDir::not_where_it_was());
         }
         // That its directory cannot be read may be the very reason, and must not keep the job from an end.
-        let meta = match self.results.open_job_dir(&run.job_id) {
+        let meta = match self.claims.results().open_job_dir(&run.job_id) {
             Ok(Place::Dir(dir)) => dir.read(META).ok().and_then(|file| meta_of(&run.job_id, &file)),
             Ok(Place::Nothing | Place::Foreign) | Err(_) => None,
         };
-        if meta.is_some_and(|meta| !meta.owner.is_empty() && meta.owner != self.owner) {
+        if meta.is_some_and(|meta| !meta.owner.is_empty() && meta.owner != self.claims.owner()) {
             return Ok(Concluded::TakenOver);
         }
         let message =
             format!("this node failed the job again and again, through no fault of the job; the last time: {problem}");
-        Ok(self.record(self.of_run(job, run, Some((Reason::Infrastructure, message)))))
+        Ok(self.record(self.recorder.of_run(job, run, Some((Reason::Infrastructure, message)))))
     }
 
     fn result(&self, job: JobMessage, run: &Run, dir: Option<&JobDir>, finished: Finished) -> io::Result<JobResult> {
-        let time_limit = self.time_limit(&job).as_secs();
+        let time_limit = self.launcher.time_limit(&job).as_secs();
         let failure = match &finished.end {
             RunEnd::Exit(0) => None,
             RunEnd::Exit(code) => Some((Reason::Exit, format!("the task ended with exit code {code}"))),
@@ -147,7 +121,7 @@ impl Node {
             signal,
             started_at: Some(timestamp_from_millis(finished.started_at_ms)),
             finished_at: Some(timestamp_from_millis(finished.finished_at_ms)),
-            ..self.of_run(job, run, failure)
+            ..self.recorder.of_run(job, run, failure)
         };
         if let Some(runtime) = finished.runtime {
             (result.runtime, result.isolated) = (Some(runtime.into()), Some(runtime == RuntimeKind::Apptainer));
@@ -170,13 +144,13 @@ impl Node {
                 result.message.get_or_insert(no_output.to_owned());
             }
             Output::Inline { json, bytes } => {
-                result.result_pointer = self.uri(&self.results.output_path(&result.job_id));
+                result.result_pointer = self.recorder.uri(&self.claims.results().output_path(&result.job_id));
                 result.output = Some(json);
                 result.output_bytes = Some(bytes);
                 dir.sync()?;
             }
             Output::Large { bytes, checked } => {
-                result.result_pointer = self.uri(&self.results.output_path(&result.job_id));
+                result.result_pointer = self.recorder.uri(&self.claims.results().output_path(&result.job_id));
                 result.output_bytes = Some(bytes);
                 dir.sync()?;
                 let unchecked = if checked { "" } else { "; whether it is JSON was not checked" };
@@ -191,7 +165,7 @@ impl Node {
                 spoil(result, problem);
             }
             Output::NotNumbers { problem, bytes } => {
-                result.result_pointer = self.uri(&self.results.output_path(&result.job_id));
+                result.result_pointer = self.recorder.uri(&self.claims.results().output_path(&result.job_id));
                 result.output_bytes = Some(bytes);
                 dir.sync()?;
                 spoil(result, format!("{problem}. The file is kept as it is"));
@@ -200,74 +174,18 @@ impl Node {
         Ok(())
     }
 
-    /// The result of a run of which nobody can say how it ended.
-    fn lost(&self, job: JobMessage, run: &Run, what: &str) -> JobResult {
-        let place = self.results.job_dir(&run.job_id);
-        let message = format!(
-            "it cannot be known how attempt {} ended: {what}; what it left is in {}",
-            run.attempt,
-            place.display()
-        );
-        self.of_run(job, run, Some((Reason::Lost, message)))
-    }
-
-    /// The result of a run here.
-    fn of_run(&self, job: JobMessage, run: &Run, failure: Option<(Reason, String)>) -> JobResult {
-        JobResult {
-            attempt: run.attempt.get(),
-            runtime: Some(self.runtime.kind().into()),
-            isolated: Some(self.runtime.kind() == RuntimeKind::Apptainer),
-            created_at: job.created_at,
-            ..self.outcome(job.job_id, Some(job.spec.task), failure)
-        }
-    }
-
-    /// A failed result without any run.
-    pub(super) fn failed(&self, job_id: JobId, task: Option<String>, reason: Reason, message: String) -> JobResult {
-        self.outcome(job_id, task, Some((reason, message)))
-    }
-
-    fn outcome(&self, job_id: JobId, task: Option<String>, failure: Option<(Reason, String)>) -> JobResult {
-        let (reason, message) = failure.unzip();
-        JobResult {
-            v: VERSION,
-            result_pointer: self.uri(&self.results.record_path(&job_id)),
-            job_id,
-            status: if reason.is_some() { Status::Failed } else { Status::Completed }.into(),
-            reason: reason.map(Reason::into),
-            message,
-            exit_code: None,
-            signal: None,
-            task,
-            attempt: 0,
-            runtime: None,
-            isolated: None,
-            host: Some(self.host.clone()),
-            created_at: None,
-            started_at: None,
-            finished_at: Some(now()),
-            output: None,
-            output_bytes: None,
-            stderr_tail: None,
-        }
-    }
-
     /// Writes the final record. The job has ended and may never run again: until the disk takes it, this is repeated.
     fn record(&self, mut result: JobResult) -> Concluded {
         let text = fitting(&mut result);
-        self.results.write_record(&result.job_id, &text).map_or_else(
+        self.claims.results().write_record(&result.job_id, &text).map_or_else(
             |error| {
-                let place = self.results.record_path(&result.job_id);
+                let place = self.claims.results().record_path(&result.job_id);
                 let problem = format!("the final record {} cannot be written: {error}", place.display());
-                self.met(&problem);
+                self.health.met(&problem);
                 Concluded::NodeBroken(problem.into())
             },
             Concluded::Recorded,
         )
-    }
-
-    fn uri(&self, path: &Path) -> String {
-        format!("file://{}{}", self.host, utf8_percent_encode(&path.to_string_lossy(), PATH))
     }
 }
 
@@ -280,24 +198,11 @@ fn spoil(result: &mut JobResult, problem: String) {
     }
 }
 
-/// The result as it travels. JSON escapes may blow a text up; what does not fit stays on the cluster.
-fn fitting(result: &mut JobResult) -> String {
-    let mut text = result.to_json();
-    if text.len() > limits::RESULT_BYTES_MAX && result.stderr_tail.take().is_some() {
-        text = result.to_json();
-    }
-    if text.len() > limits::RESULT_BYTES_MAX && result.output.take().is_some() {
-        let message = "output.json is too large to travel with its result; it stays on the cluster".to_owned();
-        result.message.get_or_insert(message);
-        text = result.to_json();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::Arc;
 
     use lifecycle::Attempt;
 
@@ -307,7 +212,7 @@ mod tests {
     /// A claimed job and a run of it that is over.
     struct Case {
         temp: tempfile::TempDir,
-        node: Arc<Node>,
+        node: Arc<JobFiles>,
     }
 
     fn finished(end: RunEnd) -> Ending {
@@ -430,7 +335,7 @@ mod tests {
     async fn a_result_with_a_value_that_is_no_number_is_kept_and_not_computed_again() {
         let case = Case::new().await;
         case.write("output.json", r#"{"loss": NaN}"#);
-        case.node.met("the disk is full");
+        case.node.health.met("the disk is full");
         let Concluded::Recorded(record) = case.conclude(finished(RunEnd::Exit(0)), true).await else { panic!() };
         let result = JobResult::parse(&record).unwrap();
         assert_eq!((result.status, result.reason), (Status::Failed.into(), Some(Reason::Output.into())));
@@ -446,9 +351,9 @@ mod tests {
     #[tokio::test]
     async fn a_failure_near_a_trouble_of_the_node_is_not_the_tasks_even_when_the_trouble_is_over() {
         let case = Case::new().await;
-        case.node.met("the disk is full");
+        case.node.health.met("the disk is full");
         let at = |at_ms| with(RunEnd::Exit(1), |finished| finished.finished_at_ms = at_ms);
-        let now_ms = super::now().as_millisecond();
+        let now_ms = crate::job::now().as_millisecond();
         for near in [now_ms, now_ms - 30_000, now_ms + 30_000] {
             let concluded = case.conclude(at(near), true).await;
             assert!(

@@ -337,8 +337,7 @@ impl ResultsDir {
     }
 
     fn attempt_dir(&self, job_id: &JobId, attempt: Option<Attempt>) -> PathBuf {
-        // An attempt whose number could not be read has the number that is none.
-        self.path.join(".attempts").join(format!("{job_id}.{}", attempt.map_or(0, Attempt::get)))
+        aside_of(&self.job_dir(job_id), job_id, attempt)
     }
 
     /// The file that the keeper of this owner writes again and again, each time with another content.
@@ -351,6 +350,12 @@ pub(super) fn to_json<T: Serialize>(value: &T) -> String {
     let mut text = serde_json::to_string(value).expect("our files hold only strings, numbers and JSON");
     text.push('\n');
     text
+}
+
+/// Where the directory of an attempt goes when the job is taken over. One whose number could not be read has the number
+/// that is none.
+pub(super) fn aside_of(job_dir: &Path, job_id: &JobId, attempt: Option<Attempt>) -> PathBuf {
+    job_dir.with_file_name(".attempts").join(format!("{job_id}.{}", attempt.map_or(0, Attempt::get)))
 }
 
 /// The file that names the `RESULTS_DIR` of a state.

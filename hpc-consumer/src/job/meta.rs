@@ -14,9 +14,10 @@ use protocol::{JobId, Timestamp};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::files::{INPUT, META, OwnFile, Place, ResultsDir, is_missing, read_own_file, to_json};
+use super::claim::Claims;
+use super::files::{INPUT, META, OwnFile, Place, ResultsDir, aside_of, is_missing, read_own_file, to_json};
 use super::job_dir::JobDir;
-use super::{Node, now};
+use super::now;
 
 /// `meta.json`: which attempt this is, whose, where and when.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,9 +32,9 @@ pub(super) struct Meta {
     started_at: Timestamp,
 }
 
-impl Node {
+impl Claims {
     pub(super) fn meta(&self, job_id: &JobId, attempt: Attempt, owner: &str) -> String {
-        let (host, owner) = (self.host.clone(), owner.to_owned());
+        let (host, owner) = (self.host().to_owned(), owner.to_owned());
         let (job_id, attempt) = (job_id.clone(), attempt.get());
         to_json(&Meta { v: 1, job_id, attempt, owner, host, started_at: now() })
     }
@@ -45,24 +46,24 @@ impl Node {
             Some(dir) => meta_of(&run.job_id, &dir.read(META)?),
             None => None,
         };
-        let moved = |attempt| self.results.was_moved_aside(&run.job_id, attempt);
+        let moved = |attempt| self.results().was_moved_aside(&run.job_id, attempt);
         match meta {
-            Some(meta) if meta.owner == self.owner && meta.attempt == run.attempt.get() => Ok(true),
+            Some(meta) if meta.owner == self.owner() && meta.attempt == run.attempt.get() => Ok(true),
             // Its new owner could not read the number, and moved it as 0.
             Some(_) => Ok(!moved(Some(run.attempt))? && !moved(None)?),
             None => Ok(!moved(Some(run.attempt))?),
         }
     }
 
-    pub(super) fn unclaim_now(&self, run: &Run) -> Result<(), Problem> {
+    pub(super) fn unclaim(&self, run: &Run) -> Result<(), Problem> {
         self.try_unclaim(run).map_err(|error| {
-            let place = self.results.job_dir(&run.job_id);
+            let place = self.results().job_dir(&run.job_id);
             format!("the claim for the job directory {} cannot be given up: {error}", place.display()).into()
         })
     }
 
     fn try_unclaim(&self, run: &Run) -> io::Result<()> {
-        let dir = match self.results.open_job_dir(&run.job_id)? {
+        let dir = match self.results().open_job_dir(&run.job_id)? {
             Place::Dir(dir) => dir,
             // A job may remove its own directory.
             Place::Nothing | Place::Foreign if self.is_mounted()? => return Ok(()),
@@ -71,14 +72,14 @@ impl Node {
         };
         let attempt = match meta_of(&run.job_id, &dir.read(META)?) {
             // A claim that failed half way may be for a later attempt than was asked for.
-            Some(meta) if meta.owner == self.owner && meta.attempt >= run.attempt.get() => {
+            Some(meta) if meta.owner == self.owner() && meta.attempt >= run.attempt.get() => {
                 Attempt::new(meta.attempt).unwrap_or(run.attempt)
             }
             Some(_) => return Ok(()),
             // Not known to be ours: a claim that failed half way is another daemon's after a time, as it would be if we
             // had died; and an empty directory is nobody's.
             None => {
-                let _ = fs::remove_dir(self.results.job_dir(&run.job_id));
+                let _ = fs::remove_dir(self.results().job_dir(&run.job_id));
                 return Ok(());
             }
         };
@@ -90,7 +91,7 @@ impl Node {
         // In this order, so that what is left after a crash is ours, or empty.
         dir.remove(INPUT)?;
         dir.remove(META)?;
-        match fs::remove_dir(self.results.job_dir(&run.job_id)) {
+        match fs::remove_dir(self.results().job_dir(&run.job_id)) {
             // Another one has made it its own in this moment.
             Err(error) if is_missing(&error) || error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
             done => done,
@@ -104,6 +105,9 @@ pub(crate) struct HeldDir {
     path: PathBuf,
     inode: u64,
     record: PathBuf,
+    /// Where the directory is moved by another daemon that takes the job over: one name if it could read which attempt
+    /// this is, another one if not.
+    aside: [PathBuf; 2],
 }
 
 impl HeldDir {
@@ -119,13 +123,15 @@ impl HeldDir {
             return Ok(None);
         }
         let inode = rustix::fs::fstat(&directory)?.st_ino;
-        Ok(Some((Self { path: path.to_owned(), inode, record: record.to_owned() }, directory)))
+        let aside = [Some(run.attempt), None].map(|attempt| aside_of(path, &run.job_id, attempt));
+        Ok(Some((Self { path: path.to_owned(), inode, record: record.to_owned(), aside }, directory)))
     }
 
-    /// Has another daemon taken the job over, or ended it? A directory that is not there was removed by its job.
+    /// Has another daemon taken the job over, or ended it? A directory that is not there was removed by its job, and
+    /// another one in its place may have been made by it as well: who takes a job over leaves a trace of the attempt.
     pub(crate) fn is_taken_over(&self) -> bool {
         let other = fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.ino() != self.inode);
-        other || self.record.exists()
+        (other && self.aside.iter().any(|aside| fs::symlink_metadata(aside).is_ok())) || self.record.exists()
     }
 }
 

@@ -201,7 +201,7 @@ impl Database {
                 self.next_no += 1;
                 Ok(())
             }
-            Fact::Rejected(job_id, record, lease) => {
+            Fact::Owed(job_id, record, lease) => {
                 self.forget(job_id)?;
                 self.accept(job_id, Terms::default(), lease, now_ms)?;
                 self.next_no += 1;

@@ -86,7 +86,7 @@ fn random_fact(random: &mut fastrand::Rng) -> Fact {
         }
         6 | 7 => Fact::Recorded(job_id, "ü\0".repeat(random.usize(0..4_000))),
         8 => Fact::Finished(job_id),
-        9 => Fact::Rejected(job_id, "ü".repeat(random.usize(0..4)), lease),
+        9 => Fact::Owed(job_id, "ü".repeat(random.usize(0..4)), lease),
         _ => Fact::Released(job_id),
     }
 }

@@ -1,6 +1,6 @@
 //! Effects are carried out: as their documentation says, each in one moment.
 
-use lifecycle::{Concluded, Effect, Ending, Event, Problem, Run};
+use lifecycle::{Concluded, Effect, Ending, Event, Problem, Recalled, Run};
 use protocol::JobId;
 
 use crate::keeper::Outcome;
@@ -58,7 +58,12 @@ impl World {
             Effect::Pull(count) => Event::Pulled(self.pull(n, count)?.map(Into::into)),
             Effect::Recall(jobs) => {
                 let finished = &self.nodes[n].book.finished;
-                Event::Recalled(jobs.into_iter().map(|job_id| (job_id.clone(), finished.contains(&job_id))).collect())
+                let recalled = |job_id: JobId| {
+                    let record = || self.files.records.get(&job_id).cloned();
+                    let recalled = if finished.contains(&job_id) { Recalled::Ended(record()) } else { Recalled::New };
+                    (job_id, recalled)
+                };
+                Event::Recalled(jobs.into_iter().map(recalled).collect())
             }
             Effect::Claim { job_id, last_attempt, rerunnable } => {
                 let claimed = self.claim(n, &job_id, last_attempt, rerunnable);

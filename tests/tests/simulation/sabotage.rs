@@ -50,7 +50,7 @@ impl Sabotage {
             Fact::Accepted { .. } => Kind::Accepted,
             Fact::Launching(..) => Kind::Launching,
             Fact::Again(..) => Kind::Again,
-            Fact::Recorded(..) | Fact::Rejected(..) => Kind::Recorded,
+            Fact::Recorded(..) | Fact::Owed(..) => Kind::Recorded,
             Fact::Finished(_) => Kind::Finished,
             Fact::Released(_) => Kind::Released,
             Fact::Leased(..) => Kind::Leased,

@@ -53,9 +53,26 @@ fn a_further_delivery_of_a_held_job_adds_a_lease_and_no_run() {
 fn a_job_that_has_ended_before_is_only_acknowledged() {
     let mut daemon = Daemon::pulling(settings());
     daemon.step(pulled(&[second_delivery("a", "L1")]));
-    let step = daemon.step(Event::Recalled(vec![(id("a"), true)]));
+    let step = daemon.step(Event::Recalled(vec![(id("a"), Recalled::Ended(None))]));
     assert_eq!(step, Step { facts: vec![], effects: vec![acks(&["L1"])] });
     assert_eq!(daemon.state.held(), 0);
+}
+
+#[test]
+fn a_job_that_has_ended_and_is_asked_for_again_is_answered_with_its_record() {
+    let mut daemon = Daemon::pulling(settings());
+    daemon.step(pulled(&[job("a", "L1")]));
+    let step = daemon.step(Event::Recalled(vec![(id("a"), Recalled::Ended(Some(record("a"))))]));
+    assert_eq!(step.facts, [Fact::Owed(id("a"), record("a"), lease("L1"))]);
+    assert_eq!(step.effects, [publish(&["a"])], "it is not run");
+    let step = daemon.step(Event::Published(Ok(())));
+    assert_eq!(step, Step { facts: vec![Fact::Finished(id("a"))], effects: vec![acks(&["L1"])] });
+
+    // The same message once more is not asked for by anybody.
+    let mut daemon = Daemon::pulling(settings());
+    daemon.step(pulled(&[second_delivery("a", "L1")]));
+    let step = daemon.step(Event::Recalled(vec![(id("a"), Recalled::Ended(Some(record("a"))))]));
+    assert_eq!(step, Step { facts: vec![], effects: vec![acks(&["L1"])] });
 }
 
 #[test]
@@ -178,7 +195,7 @@ fn messages_that_are_no_jobs_are_put_away_and_settled() {
     let record = (id("b"), "rejected".to_owned());
     let step = daemon.step(Event::PutAway { lease_id: "L2".to_owned(), record: Some(record) });
     let lease = Lease { id: "L2".to_owned(), until: daemon.now };
-    assert_eq!(step.facts, [Fact::Rejected(id("b"), "rejected".to_owned(), lease)]);
+    assert_eq!(step.facts, [Fact::Owed(id("b"), "rejected".to_owned(), lease)]);
     assert_eq!(step.effects, [publish(&["b"]), Effect::Pull(2)]);
     assert_eq!(daemon.step(Event::Settled(Ok(()))).effects, [acks(&["L2"])], "its record is on disk");
     assert_eq!(daemon.step(Event::Settled(Ok(()))).facts, [Fact::Acknowledged(id("b"))]);
@@ -241,7 +258,7 @@ fn a_lease_is_counted_from_the_end_of_the_hold_and_never_from_the_future() {
         let begun = daemon.now;
         daemon.now += passed;
         daemon.step(Event::Pulled(Ok(Pulled { held: Some(held), deliveries: vec![job("a", "L1")] })));
-        let step = daemon.step(Event::Recalled(vec![(id("a"), false)]));
+        let step = daemon.step(Event::Recalled(vec![(id("a"), Recalled::New)]));
         let [Fact::Accepted { lease, .. }] = step.facts.as_slice() else { panic!("{step:?}") };
         lease.until - begun
     };

@@ -55,7 +55,7 @@ fn drain_gives_back_what_a_pull_still_brings() {
     let mut daemon = Daemon::pulling(settings());
     assert_eq!(daemon.step(Event::Drain), Step::default(), "the pull is under way");
     assert_eq!(daemon.step(pulled(&[job("a", "L1"), job("b", "L2")])).effects, [Effect::Recall(ids(&["a", "b"]))]);
-    let step = daemon.step(Event::Recalled(vec![(id("a"), false), (id("b"), true)]));
+    let step = daemon.step(Event::Recalled(vec![(id("a"), Recalled::New), (id("b"), Recalled::Ended(None))]));
     let settle = Effect::Settle { acks: vec!["L2".to_owned()], retries: vec![("L1".to_owned(), Duration::ZERO)] };
     assert_eq!(step, Step { facts: vec![], effects: vec![settle] });
     assert_eq!(daemon.step(Event::Settled(Ok(()))).effects, [Effect::Exit]);

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use lifecycle::{
     Attempt, Book, Claimed, Concluded, Delivery, Effect, EndReason, Ending, Event, Fact, Failure, Failures, Finished,
-    Lease, Lifecycle, Notice, Observation, Phase, Pulled, Run, RunEnd, Settings, Sighting, Stage, Step, Terms,
-    permitted,
+    Lease, Lifecycle, Notice, Observation, Phase, Pulled, Recalled, Run, RunEnd, Settings, Sighting, Stage, Step,
+    Terms, permitted,
 };
 use protocol::{FailureClass, JobId};
 
@@ -132,7 +132,7 @@ impl Daemon {
         let text = protocol::body::json_text(&delivery.body).expect("the tests deliver JSON");
         let job_id = protocol::JobMessage::parse(&text).expect("the tests deliver jobs").job_id;
         self.step(Event::Pulled(Ok(vec![delivery].into())));
-        self.step(Event::Recalled(vec![(job_id, false)]))
+        self.step(Event::Recalled(vec![(job_id, Recalled::New)]))
     }
 
     /// Has a job delivered and started, as its first attempt.
@@ -253,7 +253,7 @@ fn pulled(deliveries: &[Delivery]) -> Event {
 
 /// None of the jobs has ended before.
 fn recalled(job_ids: &[&str]) -> Event {
-    Event::Recalled(job_ids.iter().map(|job_id| (id(job_id), false)).collect())
+    Event::Recalled(job_ids.iter().map(|job_id| (id(job_id), Recalled::New)).collect())
 }
 
 fn claimed(job_id: &str, attempt: u32) -> Event {

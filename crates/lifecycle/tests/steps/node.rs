@@ -10,6 +10,18 @@ fn claim_failed(job_id: &str) -> Event {
     Event::Claimed(id(job_id), Claimed::NodeBroken("permission denied".into()))
 }
 
+/// A claim fails, and a look at the node finds why.
+fn claim_fails_and_the_node_is_broken(daemon: &mut Daemon, job_id: &str) {
+    let effects = daemon.step(claim_failed(job_id)).effects;
+    assert!(effects.contains(&Effect::Probe), "{effects:?}");
+    let effects = daemon.step(Event::Probed(Err("permission denied".into()))).effects;
+    assert!(effects.contains(&broken("permission denied")), "{effects:?}");
+}
+
+fn held_up(job_id: &str, next_try: Duration) -> Effect {
+    Effect::Say(Notice::HeldUp { job_id: id(job_id), problem: "permission denied".into(), next_try })
+}
+
 fn again(job_id: &str, node: u32) -> Fact {
     Fact::Again(id(job_id), Failures { node, ..Failures::default() })
 }
@@ -109,7 +121,8 @@ fn what_a_run_left_behind_is_dealt_with_once_the_node_is_well_again() {
         assert!(daemon.step(event).effects.contains(&conclude("a", 1, ending.clone())));
         daemon.step(pulled(&[]));
         let step = daemon.step(Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".into())));
-        assert_eq!(step, Step { facts: vec![], effects: vec![broken("disk full")] });
+        assert_eq!(step, Step { facts: vec![], effects: vec![Effect::Probe] }, "it may be the node or the job");
+        assert_eq!(daemon.step(Event::Probed(Err("disk full".into()))).effects, [broken("disk full")]);
         assert_eq!(daemon.phase("a"), Some(Phase::Ending), "it is not run again");
         assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
         assert_eq!(daemon.step(Event::Probed(Err("disk full".into()))), Step::default());
@@ -124,7 +137,7 @@ fn what_a_run_left_behind_is_dealt_with_once_the_node_is_well_again() {
 fn after_a_failure_a_single_job_is_tried_before_the_node_is_trusted() {
     let mut daemon = Daemon::pulling(settings());
     daemon.accept(job("a", "L1"));
-    daemon.step(claim_failed("a"));
+    claim_fails_and_the_node_is_broken(&mut daemon, "a");
     daemon.step(Event::Unclaimed(run("a", 1), Ok(())));
     daemon.step(Event::Settled(Ok(())));
     daemon.step(pulled(&[]));
@@ -145,7 +158,7 @@ fn a_node_that_passes_its_probe_and_breaks_again_is_looked_at_less_and_less() {
     let mut daemon = Daemon::pulling(slots(1));
     let mut fail = |pause: Duration| {
         daemon.accept(job("a", "L1"));
-        daemon.step(claim_failed("a"));
+        claim_fails_and_the_node_is_broken(&mut daemon, "a");
         daemon.step(Event::Unclaimed(run("a", 1), Ok(())));
         daemon.step(Event::Settled(Ok(())));
         assert_eq!(daemon.until(|effect| *effect == Effect::Probe), pause);
@@ -160,7 +173,7 @@ fn a_node_that_passes_its_probe_and_breaks_again_is_looked_at_less_and_less() {
     daemon.step(Event::Published(Ok(())));
     daemon.step(Event::Settled(Ok(())));
     daemon.accept(job("a", "L1"));
-    daemon.step(claim_failed("a"));
+    claim_fails_and_the_node_is_broken(&mut daemon, "a");
     daemon.step(Event::Unclaimed(run("a", 1), Ok(())));
     daemon.step(Event::Settled(Ok(())));
     assert_eq!(daemon.until(|effect| *effect == Effect::Probe), 10 * SECOND);
@@ -177,7 +190,8 @@ fn all_that_was_not_started_goes_back_when_the_node_breaks() {
     daemon.step(claimed("b", 1));
     daemon.step(ended("a", 1));
     let broke = Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".into()));
-    let step = daemon.step(broke);
+    daemon.step(broke);
+    let step = daemon.step(Event::Probed(Err("disk full".into())));
     assert_eq!(step.facts, [Fact::Released(id("c")), Fact::Again(id("b"), Failures::default())]);
     let effects = [broken("disk full"), Effect::Unclaim(run("b", 1)), back(&["L3"], 60 * SECOND)];
     assert_eq!(step.effects, effects);
@@ -195,7 +209,8 @@ fn a_job_whose_claim_failed_goes_back_only_when_no_part_of_the_claim_stands() {
         let mut daemon = Daemon::pulling(slots(1));
         daemon.accept(job("a", "L1"));
         let step = daemon.step(claim_failed("a"));
-        assert_eq!(step.effects, [Effect::Unclaim(run("a", 1)), broken("permission denied")]);
+        assert_eq!(step.effects, [held_up("a", 60 * SECOND), Effect::Unclaim(run("a", 1)), Effect::Probe]);
+        daemon.step(Event::Probed(Err("permission denied".into())));
         daemon
     };
     let step = failing().step(Event::Unclaimed(run("a", 1), Ok(())));
@@ -218,17 +233,14 @@ fn a_job_that_can_never_be_claimed_does_not_keep_the_others_from_their_turn() {
     let mut daemon = Daemon::pulling(slots(1));
     daemon.accept(second_delivery("a", "L1"));
     for _ in 0..2 {
-        assert_eq!(daemon.step(claim_failed("a")).effects, [broken("permission denied")]);
+        assert_eq!(daemon.step(claim_failed("a")).effects, [held_up("a", 60 * SECOND), Effect::Probe]);
+        daemon.step(Event::Probed(Ok(())));
         daemon.until(is_claim);
     }
     // The node has passed its probe each time: it is the job.
-    let held_up = |pause| {
-        let (job_id, problem) = (id("a"), "permission denied".into());
-        Effect::Say(Notice::HeldUp { job_id, problem, next_try: pause })
-    };
     let step = daemon.step(claim_failed("a"));
     assert_eq!(step.facts, [again("a", 1)]);
-    assert!(step.effects.contains(&held_up(120 * SECOND)), "{step:?}");
+    assert!(step.effects.contains(&held_up("a", 120 * SECOND)), "{step:?}");
     assert_eq!(daemon.state.node_problem(), None);
     assert_eq!(daemon.until(is_claim), 120 * SECOND);
     for failures in 2..30 {
@@ -264,7 +276,39 @@ fn while_draining_the_node_is_probed_for_what_has_ended() {
     daemon.step(ended("a", 1));
     daemon.step(pulled(&[]));
     daemon.step(Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".into())));
+    daemon.step(Event::Probed(Err("disk full".into())));
     daemon.step(Event::Drain);
     assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
     assert_eq!(daemon.step(Event::Probed(Ok(()))).effects[1..], [conclude("a", 1, seen())]);
+}
+
+#[test]
+fn the_bad_directory_of_one_job_is_no_trouble_of_the_node() {
+    let mut daemon = Daemon::pulling(settings());
+    daemon.start("a", job("a", "L1"));
+    daemon.step(pulled(&[job("bad", "L2")]));
+    daemon.step(recalled(&["bad"]));
+    let effects = daemon.step(claim_failed("bad")).effects;
+    assert_eq!(effects, [held_up("bad", 60 * SECOND), Effect::Unclaim(run("bad", 1)), Effect::Probe]);
+    // It is looked at, at once, and is well: the others go on, and all slots are filled.
+    assert_eq!(daemon.step(Event::Probed(Ok(()))).effects, [Effect::Pull(1)]);
+    assert_eq!(daemon.state.node_problem(), None);
+    daemon.step(Event::Unclaimed(run("bad", 1), Ok(())));
+    daemon.start("b", job("b", "L3"));
+    assert_eq!(daemon.state.running(), 2);
+}
+
+#[test]
+fn a_trouble_that_one_job_after_another_meets_is_the_nodes_whatever_a_look_says() {
+    let mut daemon = Daemon::pulling(settings());
+    for number in 1..=3 {
+        let name = format!("job{number}");
+        daemon.accept(second_delivery(&name, &name));
+        assert!(daemon.step(claim_failed(&name)).effects.contains(&Effect::Probe));
+        daemon.step(Event::Probed(Ok(())));
+    }
+    daemon.accept(second_delivery("job4", "L4"));
+    let effects = daemon.step(claim_failed("job4")).effects;
+    assert!(effects.contains(&broken("permission denied")) && !effects.contains(&Effect::Probe), "{effects:?}");
+    assert_eq!(daemon.until(|effect| *effect == Effect::Probe), 10 * SECOND);
 }

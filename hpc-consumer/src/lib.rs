@@ -1,0 +1,187 @@
+//! `hpc-consumer`: the daemon on the cluster. It pulls jobs from the queue `hpc-jobs` over outbound HTTPS, runs each
+//! in its job directory, and publishes the results to `hpc-results`.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `cli` | the commands, their arguments and their help |
+//! | `config` | every setting; the only place that reads the environment |
+//! | `consumers` | a look at the queues at the start |
+//! | `startup` | from the settings to a daemon that runs |
+//! | `daemon` | the loop between the pure crate `lifecycle` and the world |
+//! | `events` | the way of events to that loop |
+//! | `executor` | where runs happen, as the daemon sees it |
+//! | `pace` | how often daemons of one `RESULTS_DIR` ask an empty queue |
+//! | `process` | the process itself: clock, signals |
+//! | `inherited` | what it gets from who started it, made normal |
+//! | `viewer` | keeps up to date what `jobs` and `status` show |
+//! | `notices` | what a person reads in its log |
+//! | `store` | what must not be forgotten, in `STATE_DIR`, and `hpc-consumer jobs` and `status`, which show it |
+//! | `keeper` | the process that holds the runs and outlives the daemon, and the daemon's side of it |
+//! | `job` | the files of a job: its directory and the claim for it, its output, its record |
+//! | `run` | the only place that starts processes: commands, limits, logs, ending a whole process tree |
+
+mod cli;
+mod config;
+mod consumers;
+mod daemon;
+mod events;
+mod executor;
+mod inherited;
+mod job;
+mod keeper;
+mod notices;
+mod pace;
+mod process;
+mod run;
+mod startup;
+mod store;
+mod viewer;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use program::Exit;
+use tokio::runtime::Runtime;
+
+use crate::cli::{Cli, Command, KeeperSettings};
+use crate::config::Settings;
+use crate::run::Invocation;
+use crate::startup::{End, WrongSettings};
+use crate::store::Format;
+
+/// The program.
+pub fn main() -> Exit {
+    let failed = |error: anyhow::Error, exit| {
+        let _ = writeln!(std::io::stderr(), "hpc-consumer: {error:#}");
+        exit
+    };
+    let command = match settings() {
+        Ok(command) => command,
+        Err(error) => return failed(error, Exit::Usage),
+    };
+    start(command).unwrap_or_else(|error| {
+        let exit = if error.is::<WrongSettings>() { Exit::Usage } else { Exit::Unexpected };
+        failed(error, exit)
+    })
+}
+
+/// What to do, once everything that a person can get wrong was looked at.
+enum Resolved {
+    Run(Box<Settings>, Invocation),
+    Show(String),
+    Jobs(PathBuf, Format),
+    Status(PathBuf, Format),
+    Keeper(KeeperSettings),
+}
+
+/// Handles files away from the reactor's thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // A panic is a broken invariant and stays one; nothing cancels these.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// A lock on what is never left half changed: nothing panics while it holds one of these.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What tells one boot of one machine from all others, where the operating system says it.
+fn boot_id() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// The name of this machine.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn settings() -> anyhow::Result<Resolved> {
+    let invocation = config::invocation();
+    program::load_env_file(std::env::args_os())?;
+    let cli = Cli::read();
+    cli.log.init()?;
+    Ok(match cli.command {
+        Command::Run(settings) => {
+            let check = settings.check;
+            let settings = settings.resolve()?;
+            if check {
+                let queues = startup::check(&settings)?;
+                Resolved::Show(format!(
+                    "the settings are valid: {}\n{queues}\n\
+                     nothing else was tried: neither the runtime nor the directories",
+                    settings.summary()
+                ))
+            } else {
+                Resolved::Run(Box::new(settings), invocation)
+            }
+        }
+        Command::Command(show) => Resolved::Show(show.render()?),
+        Command::Jobs(show) => {
+            let (state_dir, format) = show.resolve()?;
+            Resolved::Jobs(state_dir, format)
+        }
+        Command::Status(show) => {
+            let (state_dir, format) = show.resolve()?;
+            Resolved::Status(state_dir, format)
+        }
+        Command::Service => Resolved::Show(include_str!("../../systemd/hpc-consumer.service").trim_end().to_owned()),
+        Command::Keeper(settings) => Resolved::Keeper(settings),
+    })
+}
+
+/// How many threads handle files at most.
+const FILE_THREADS_MAX: usize = 128;
+
+/// How long they stay: as long as this process.
+const FILE_THREADS_STAY: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// One thread serves thousands of jobs: they are other processes. Files are handled on other threads. The first of
+/// these is there from the start and none goes, so that work which comes when this user may start no more processes or
+/// threads waits for one of them; without any it would end this process.
+fn reactor() -> anyhow::Result<Runtime> {
+    let reactor = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(FILE_THREADS_MAX)
+        .thread_keep_alive(FILE_THREADS_STAY)
+        .build()?;
+    let first = std::thread::Builder::new().spawn(|| {});
+    first.context("no thread can be started; raise the limit of processes (ulimit -u), or end some")?;
+    reactor.block_on(blocking(|| {}));
+    Ok(reactor)
+}
+
+fn start(command: Resolved) -> anyhow::Result<Exit> {
+    match command {
+        Resolved::Run(settings, invocation) => {
+            inherited::normalize();
+            let reactor = reactor()?;
+            let end = reactor.block_on(startup::run(*settings, &invocation));
+            // Not waiting for what hangs in a file system.
+            reactor.shutdown_background();
+            match end? {
+                End::Exit(exit) => Ok(exit),
+                End::Reload => Err(invocation.start_anew()).context("the daemon cannot start anew"),
+            }
+        }
+        Resolved::Keeper(settings) => {
+            inherited::normalize();
+            let reactor = reactor()?;
+            let served = reactor.block_on(keeper::serve(settings));
+            reactor.shutdown_background();
+            served.map(|()| Exit::Ok)
+        }
+        Resolved::Jobs(state_dir, format) => store::show_jobs(&state_dir, format),
+        Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
+        Resolved::Show(line) => {
+            println!("{line}");
+            Ok(Exit::Ok)
+        }
+    }
+}
