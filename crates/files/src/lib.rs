@@ -1,0 +1,27 @@
+//! Whole files or none: who reads a name finds all of the content or no file, whatever dies in between.
+//!
+//! | to | use |
+//! | --- | --- |
+//! | put a file in place of another | [`replace`] |
+//! | make a file, never over an earlier one | [`Creator`] |
+//! | claim a name, and write the file later | [`create_new`] |
+//! | give what was made aside its name | [`put`] |
+//! | remove what a stranger's program made | [`remove`], [`discard`] |
+//!
+//! It is not: locks, or what the files mean. Nothing here is asynchronous; a call may wait for the disk.
+//!
+//! Guarded: files and directories that are made here are their owner's only ([`FILE_MODE`], [`DIR_MODE`]), no link is
+//! followed where a file is made or a tree removed, and how long something lasts is said by each caller
+//! ([`Durability`]) and never left to chance.
+
+mod create;
+mod remove;
+mod tree;
+mod write;
+
+pub use create::Creator;
+pub use remove::{Leftover, discard, remove, remove_at};
+pub use tree::{Remains, Stuck};
+pub use write::{
+    DIR_MODE, Durability, FILE_MODE, create_new, make_dir, put, replace, replace_through, sync_dir, write_new,
+};
