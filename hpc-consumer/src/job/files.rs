@@ -4,14 +4,16 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use files::{Creator, DIR_MODE, Durability};
 use lifecycle::Attempt;
 use protocol::{JobId, Timestamp};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
@@ -21,7 +23,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::job_dir::JobDir;
 use super::meta::meta_of;
-use crate::run::open_up;
 
 /// The files of a job directory that are not its logs.
 pub(super) const INPUT: &str = "input.json";
@@ -37,11 +38,9 @@ const PROBE_BYTES: usize = 64 * 1024;
 /// More than a beat of the heart takes.
 const HEART_BYTES: usize = 512;
 
-/// Job directories are for their owner: a cluster's disk is shared.
-pub(super) const JOB_DIR_MODE: u32 = 0o700;
-
-/// The same for files.
-pub(super) const FILE_MODE: u32 = 0o600;
+/// How long a tree is removed that a job has made in place of a file of ours. Longer, and the next attempt begins
+/// beside what is left of it.
+pub(super) const REMOVED_WITHIN: Duration = Duration::from_secs(60);
 
 /// How many directories of one name are kept at most. More than one means that a person has removed things.
 const ASIDE_MAX: u32 = 1_000;
@@ -50,8 +49,8 @@ const ASIDE_MAX: u32 = 1_000;
 #[derive(Debug, Clone)]
 pub(crate) struct ResultsDir {
     pub(super) path: PathBuf,
-    /// Its file system cannot make a file first and name it later.
-    pub(super) named_only: Arc<AtomicBool>,
+    /// Makes files that never take the place of others.
+    pub(super) creator: Arc<Creator>,
     /// Which directory it was when it was looked at first, by its inode.
     known: Arc<OnceLock<u64>>,
     /// What tells after a restart whether it is the one that it was.
@@ -107,7 +106,7 @@ struct Rejected<'a> {
 
 impl ResultsDir {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, named_only: Arc::default(), known: Arc::default(), mark: None }
+        Self { creator: Arc::new(Creator::new(path.clone())), path, known: Arc::default(), mark: None }
     }
 
     /// The same, marked as that of this state: an empty directory in its place is not taken for it.
@@ -126,16 +125,16 @@ impl ResultsDir {
         let scratch = self.path.join(".probe");
         let write = || {
             self.find()?;
-            DirBuilder::new().recursive(true).mode(JOB_DIR_MODE).create(&scratch)?;
+            files::make_dir(&scratch)?;
             let name = format!("{}-{}-{number}", crate::host(), std::process::id());
             let (file, link) = (scratch.join(format!("file-{name}")), scratch.join(format!("link-{name}")));
             // An earlier daemon may have died between making and removing them.
-            remove_any(&link)?;
-            let written = write_synced(&file, &[0; PROBE_BYTES])
+            files::remove(&link, REMOVED_WITHIN)?;
+            let written = files::replace(&file, &[0; PROBE_BYTES], Durability::Content)
                 // Final records are put into place like this.
-                .and_then(|()| fs::hard_link(&file, &link));
-            remove_any(&file)?;
-            remove_any(&link)?;
+                .and_then(|_| fs::hard_link(&file, &link));
+            files::remove(&file, REMOVED_WITHIN)?;
+            files::remove(&link, REMOVED_WITHIN)?;
             written
         };
         write().map_err(|error| format!("RESULTS_DIR {} cannot be written: {error}", self.path.display()))?;
@@ -151,7 +150,7 @@ impl ResultsDir {
         if self.known.get().is_none() {
             match &self.mark {
                 Some(mark) => self.find_mark(mark)?,
-                None => make_private(&self.path)?,
+                None => files::make_dir(&self.path)?,
             }
             let inode = fs::metadata(&self.path)?.ino();
             self.known.get_or_init(|| inode);
@@ -174,13 +173,11 @@ impl ResultsDir {
             )));
         }
         if !there {
-            make_private(mark.heart.parent().unwrap_or(&self.path))?;
+            files::make_dir(mark.heart.parent().unwrap_or(&self.path))?;
             // It holds the room that the keeper needs for its first beat, should the disk be full by then.
-            write_private(&mark.heart, &[b' '; HEART_BYTES], false)?;
+            files::replace(&mark.heart, &[b' '; HEART_BYTES], Durability::Cached)?;
         }
-        let aside = mark.file.with_extension("new");
-        write_synced(&aside, path)?;
-        fs::rename(aside, &mark.file)
+        files::replace(&mark.file, path, Durability::Content).map(drop)
     }
 
     /// Is the mark of our state in it? Without one of our own, any directory will do.
@@ -222,7 +219,7 @@ impl ResultsDir {
 
     /// Makes the directory of a job, unless something has its name: returns whether it did.
     pub(super) fn make_job_dir(&self, job_id: &JobId) -> io::Result<bool> {
-        match DirBuilder::new().mode(JOB_DIR_MODE).create(self.job_dir(job_id)) {
+        match DirBuilder::new().mode(DIR_MODE).create(self.job_dir(job_id)) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error),
@@ -251,10 +248,10 @@ impl ResultsDir {
         let from = self.job_dir(job_id);
         let mut to = self.attempt_dir(job_id, attempt);
         if let Some(attempts) = to.parent() {
-            DirBuilder::new().recursive(true).mode(JOB_DIR_MODE).create(attempts)?;
+            files::make_dir(attempts)?;
         }
         // To move a directory is to change it; its run may have locked us out.
-        let _ = fs::set_permissions(&from, Permissions::from_mode(JOB_DIR_MODE));
+        let _ = fs::set_permissions(&from, Permissions::from_mode(DIR_MODE));
         for number in 2..ASIDE_MAX {
             match fs::rename(&from, &to) {
                 Ok(()) if fs::symlink_metadata(&to)?.ino() == inode => return Ok(Some(to)),
@@ -308,9 +305,8 @@ impl ResultsDir {
         let digest = Sha256::digest(body.as_bytes());
         let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         let path = directory.join(format!("{name}.json"));
-        let aside = directory.join(format!(".{name}-{}", std::process::id()));
-        write_synced(&aside, to_json(&Rejected { v: 1, problem, rejected_at: now, body }).as_bytes())?;
-        fs::rename(&aside, &path)?;
+        let text = to_json(&Rejected { v: 1, problem, rejected_at: now, body });
+        Creator::new(directory).create(&path, text.as_bytes(), Durability::Named)?;
         Ok(path)
     }
 
@@ -318,7 +314,7 @@ impl ResultsDir {
     pub(super) fn rejected_dir(&self) -> io::Result<PathBuf> {
         let directory = self.path.join("_rejected");
         // Not the directory above it: its file system may be away.
-        match DirBuilder::new().mode(JOB_DIR_MODE).create(&directory) {
+        match DirBuilder::new().mode(DIR_MODE).create(&directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(directory),
         }
@@ -363,26 +359,6 @@ fn mark_in(state_dir: &Path) -> PathBuf {
     state_dir.join("results-dir")
 }
 
-/// What is ours is for its owner: a cluster's disk is shared, and results are nobody else's business.
-fn make_private(directory: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(JOB_DIR_MODE).create(directory)
-}
-
-pub(super) fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut options = File::options();
-    options.write(true).create_new(true).mode(FILE_MODE).open(path)?.write_all(content)
-}
-
-fn write_private(path: &Path, content: &[u8], synced: bool) -> io::Result<()> {
-    let mut file = File::options().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
-    file.write_all(content)?;
-    if synced { file.sync_all() } else { Ok(()) }
-}
-
-fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
-    write_private(path, content, true)
-}
-
 /// Reads a small regular file, not following links and not waiting for the other end of a FIFO.
 pub(super) fn read_own_file(directory: BorrowedFd<'_>, path: &Path) -> io::Result<OwnFile> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -400,26 +376,6 @@ pub(super) fn read_own_file(directory: BorrowedFd<'_>, path: &Path) -> io::Resul
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
     file.take(OWN_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(String::from_utf8(bytes).map_or(OwnFile::Foreign, OwnFile::Text))
-}
-
-/// Removes whatever has this name, a directory with all that is in it too.
-pub(super) fn remove_any(path: &Path) -> io::Result<()> {
-    let removed = match fs::remove_file(path) {
-        // Which error a directory gives depends on the file system.
-        Err(_) if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) => fs::remove_dir_all(path)
-            .or_else(|error| match error.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    open_up(path);
-                    fs::remove_dir_all(path)
-                }
-                _ => Err(error),
-            }),
-        done => done,
-    };
-    match removed {
-        Err(error) if is_missing(&error) => Ok(()),
-        done => done,
-    }
 }
 
 pub(super) fn is_missing(error: &io::Error) -> bool {

@@ -11,7 +11,9 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use super::files::{JOB_DIR_MODE, OwnFile, read_own_file, remove_any, write_new};
+use files::{DIR_MODE, Durability};
+
+use super::files::{OwnFile, REMOVED_WITHIN, read_own_file};
 
 /// A directory with the name of a job, held open: what is done in it is done in this one, even if it is moved away
 /// and another one takes its name.
@@ -35,7 +37,7 @@ impl JobDir {
 
     /// Takes the directory back from its run, which may have locked us and itself out of it.
     pub(super) fn unlock(&self) -> io::Result<()> {
-        fs::set_permissions(self.path(), Permissions::from_mode(JOB_DIR_MODE))
+        fs::set_permissions(self.path(), Permissions::from_mode(DIR_MODE))
     }
 
     /// Reads a small file of ours.
@@ -58,28 +60,32 @@ impl JobDir {
 
     /// Makes a file that is not there yet, to be written.
     pub(super) fn create_new(&self, name: &str) -> io::Result<File> {
-        File::options().write(true).create_new(true).open(self.path().join(name))
+        files::create_new(&self.path().join(name))
     }
 
     /// Makes a file that is not there yet.
     pub(super) fn write_new(&self, name: &str, content: &str) -> io::Result<()> {
-        write_new(&self.path().join(name), content.as_bytes())
+        files::write_new(&self.path().join(name), content.as_bytes())
     }
 
     /// Puts a file in place of another, whole.
     pub(super) fn replace(&self, name: &str, content: &str) -> io::Result<()> {
-        let (path, aside) = (self.path().join(name), self.path().join(format!("{name}.new")));
-        remove_any(&aside)?;
-        write_new(&aside, content.as_bytes())?;
-        fs::rename(&aside, &path).or_else(|_| {
-            // A job can make a directory of it.
-            remove_any(&path)?;
-            fs::rename(&aside, &path)
-        })
+        let path = self.path().join(name);
+        // A job can make a directory of it.
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+            self.remove(name)?;
+        }
+        files::replace(&path, content.as_bytes(), Durability::Cached).map(drop)
     }
 
+    /// Frees a name, whatever a job has made of it: what cannot be removed stays under another one, and keeps nobody
+    /// from going on.
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
-        remove_any(&self.path().join(name))
+        if let Some(leftover) = files::discard(self.as_fd(), name.as_ref(), REMOVED_WITHIN)? {
+            let directory = fs::read_link(self.path()).unwrap_or_default();
+            tracing::warn!("a job has made a directory of {}: {leftover}", directory.join(name).display());
+        }
+        Ok(())
     }
 
     /// Is there nothing but this in the directory?

@@ -3,17 +3,13 @@
 //! A record appears whole and at once, and the first one stands. It is not synced: who owes a result keeps its bytes
 //! until they are published, and makes the file again if the machine goes down before it is on the disk.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::fd::AsRawFd as _;
-use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::{fs, io};
 
+use files::Durability;
 use protocol::{JobId, JobResult, Timestamp, limits};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::CWD;
 
-use super::files::{FILE_MODE, OwnFile, ResultsDir, read_own_file, remove_any, write_new};
+use super::files::{OwnFile, REMOVED_WITHIN, ResultsDir, read_own_file};
 
 /// How often it is tried to put a record in place while others put theirs there and take them away.
 const TRIES: u32 = 3;
@@ -60,7 +56,7 @@ impl ResultsDir {
         let path = self.record_path(job_id);
         let content = format!("{record}\n");
         for _ in 0..TRIES {
-            if self.put_in_place(&path, content.as_bytes())? {
+            if self.creator.create(&path, content.as_bytes(), Durability::Cached)? {
                 return Ok(record.to_owned());
             }
             match self.record(job_id)? {
@@ -77,7 +73,7 @@ impl ResultsDir {
     }
 
     pub(super) fn remove_record(&self, job_id: &JobId) -> io::Result<()> {
-        remove_any(&self.record_path(job_id))
+        files::remove(&self.record_path(job_id), REMOVED_WITHIN)
     }
 
     /// Puts a record that cannot be read out of the way, and keeps it.
@@ -88,59 +84,6 @@ impl ResultsDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done,
         }
-    }
-
-    /// Makes a file that is whole as soon as it has its name; `false` if something has the name already.
-    fn put_in_place(&self, path: &Path, content: &[u8]) -> io::Result<bool> {
-        if !self.named_only.load(Ordering::Relaxed)
-            && let Some(done) = self.link_unnamed(path, content)?
-        {
-            return Ok(done);
-        }
-        let aside = self.aside(path);
-        remove_any(&aside)?;
-        let linked = write_new(&aside, content).and_then(|()| fs::hard_link(&aside, path));
-        let _ = fs::remove_file(&aside);
-        match linked {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The same with a file that has no name at first, which leaves nothing to remove; `None` where the file system
-    /// cannot do that.
-    fn link_unnamed(&self, path: &Path, content: &[u8]) -> io::Result<Option<bool>> {
-        let mode = Mode::from_raw_mode(FILE_MODE);
-        let mut file = match rustix::fs::open(&self.path, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, mode) {
-            Ok(file) => File::from(file),
-            Err(error) => return self.without_unnamed(error),
-        };
-        file.write_all(content)?;
-        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
-        match rustix::fs::linkat(CWD, source.as_str(), CWD, path, AtFlags::SYMLINK_FOLLOW) {
-            Ok(()) => Ok(Some(true)),
-            Err(Errno::EXIST) => Ok(Some(false)),
-            Err(error) => self.without_unnamed(error),
-        }
-    }
-
-    fn without_unnamed(&self, error: Errno) -> io::Result<Option<bool>> {
-        match error {
-            Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::PERM | Errno::XDEV => {
-                self.named_only.store(true, Ordering::Relaxed);
-                Ok(None)
-            }
-            // The directory may be away for a moment only.
-            Errno::NOENT => Ok(None),
-            error => Err(error.into()),
-        }
-    }
-
-    /// A name next to a record's, for this process.
-    fn aside(&self, path: &Path) -> std::path::PathBuf {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        self.path.join(format!(".record-{name}-{}-{}", crate::host(), std::process::id()))
     }
 }
 
@@ -157,15 +100,12 @@ mod tests {
     }
 
     #[test]
-    fn the_first_record_stands_whatever_the_file_system_can_do() {
-        for named_only in [false, true] {
-            let (temp, results, job_id) = results();
-            results.named_only.store(named_only, Ordering::Relaxed);
-            assert_eq!(results.write_record(&job_id, RECORD).unwrap(), RECORD);
-            assert_eq!(results.write_record(&job_id, &RECORD.replace("completed", "failed")).unwrap(), RECORD);
-            assert_eq!(fs::read_to_string(temp.path().join("j1.json")).unwrap(), format!("{RECORD}\n"));
-            assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1, "nothing else stays");
-        }
+    fn the_first_record_stands() {
+        let (temp, results, job_id) = results();
+        assert_eq!(results.write_record(&job_id, RECORD).unwrap(), RECORD);
+        assert_eq!(results.write_record(&job_id, &RECORD.replace("completed", "failed")).unwrap(), RECORD);
+        assert_eq!(fs::read_to_string(temp.path().join("j1.json")).unwrap(), format!("{RECORD}\n"));
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1, "nothing else stays");
     }
 
     #[test]

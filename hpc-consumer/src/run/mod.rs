@@ -43,7 +43,7 @@ pub(crate) use process::{Stop, make_room, run};
 pub(crate) use programs::{absolute_entries, on_path};
 pub(crate) use service::{Invocation, Service, start_service};
 pub(crate) use token::Token;
-pub(crate) use unpacked::{Unpacked, open_up};
+pub(crate) use unpacked::Unpacked;
 
 /// Prepares this process for runs: what they leave behind becomes its own, and is reaped as it ends.
 pub(crate) fn prepare() {

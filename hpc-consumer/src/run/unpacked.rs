@@ -15,7 +15,7 @@
 
 use std::env::split_paths;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File, Metadata, Permissions};
+use std::fs::{self, DirBuilder, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use files::{DIR_MODE, Durability};
 use rustix::fs::StatVfsMountFlags;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
@@ -38,6 +39,9 @@ const UNPACK_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// The age at which nobody can be unpacking into a directory any more.
 const ABANDONED_AFTER: Duration = Duration::from_secs(2 * UNPACK_TIMEOUT.as_secs());
+
+/// How long it is tried to remove what is of no use.
+const REMOVED_WITHIN: Duration = Duration::from_secs(600);
 
 const ROOT_NAME: &str = "rootfs";
 const PARTIAL_PREFIX: &str = ".partial-";
@@ -231,7 +235,7 @@ fn is_harmless(stderr: &str) -> bool {
 fn make_partial(directory: &Path) -> Result<PathBuf, String> {
     let named = directory.display();
     let failed = |error: io::Error| format!("{named} cannot be used: {error}");
-    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
+    files::make_dir(directory).map_err(failed)?;
     let metadata = fs::metadata(directory).map_err(failed)?;
     let safe =
         [0, own_id()].contains(&metadata.uid()) && (metadata.mode() & 0o022 == 0 || metadata.mode() & 0o1000 != 0);
@@ -244,7 +248,7 @@ fn make_partial(directory: &Path) -> Result<PathBuf, String> {
     }
     remove_abandoned(directory);
     let partial = directory.join(format!("{PARTIAL_PREFIX}{}-{:016x}", std::process::id(), fastrand::u64(..)));
-    DirBuilder::new().mode(0o700).create(&partial).map_err(failed)?;
+    DirBuilder::new().mode(DIR_MODE).create(&partial).map_err(failed)?;
     Ok(partial)
 }
 
@@ -279,8 +283,7 @@ fn finish(partial: &Path, place: &Path, outcome: Result<(), String>) -> Result<(
 
 /// All that is in it is on the disk before the name says so: a machine that goes down must not leave empty programs.
 fn put(partial: &Path, place: &Path) -> io::Result<()> {
-    rustix::fs::syncfs(File::open(partial)?)?;
-    fs::rename(partial, place)
+    files::put(partial, place, Durability::Content)
 }
 
 /// Is there a directory of our own that no other user can look into?
@@ -295,28 +298,14 @@ fn own_id() -> u32 {
 
 /// Removes a directory and all in it, even where the image has directories that their owner cannot write to.
 fn remove_tree(path: &Path) {
-    if fs::remove_dir_all(path).is_ok() {
-        return;
-    }
-    open_up(path);
-    if let Err(error) = fs::remove_dir_all(path) {
+    if let Err(error) = files::remove(path, REMOVED_WITHIN) {
         tracing::warn!("{} is of no use and cannot be removed: {error}", path.display());
-    }
-}
-
-/// Gives the owner of directories back what is needed to remove them. Links are not followed.
-pub(crate) fn open_up(directory: &Path) {
-    // What fails here fails again, and is told, when the directory is removed.
-    let _ = fs::set_permissions(directory, Permissions::from_mode(0o700));
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            open_up(&entry.path());
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
     use std::process::Command;
 
     use super::*;
@@ -435,7 +424,7 @@ mod tests {
         used.probe(home).await.unwrap();
         assert_eq!(starts_from(&used), image);
         // A directory of the test must be removable.
-        open_up(&home.join("unpacked"));
+        files::remove(&home.join("unpacked"), REMOVED_WITHIN).unwrap();
     }
 
     #[test]

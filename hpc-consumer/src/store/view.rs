@@ -8,11 +8,11 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use files::Durability;
 use protocol::{JobId, Timestamp, timestamp_from_millis};
 use serde::{Deserialize, Serialize};
 
 const VIEW: &str = "view.json";
-const ASIDE: &str = ".view.json.new";
 
 /// The version of the view.
 pub(crate) const VERSION: u64 = 1;
@@ -70,9 +70,7 @@ pub(crate) struct JobView {
 
 /// Replaces the view. It need not outlive a reboot, so it costs no sync.
 pub(crate) fn write(state_dir: &Path, view: &View) -> io::Result<()> {
-    let aside = state_dir.join(ASIDE);
-    fs::write(&aside, serde_json::to_vec(view)?)?;
-    fs::rename(aside, state_dir.join(VIEW))
+    files::replace(&state_dir.join(VIEW), &serde_json::to_vec(view)?, Durability::Cached).map(drop)
 }
 
 /// A time since the Unix epoch, as it is shown.
