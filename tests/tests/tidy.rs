@@ -101,7 +101,7 @@ fn runtimes_stay_where_they_are_needed() {
     let allowed: [(&str, &[&str]); 6] = [
         ("reqwest", &["queues", "client", "laptop-consumer", "hpc-queue-tests"]),
         ("axum", &["local-edge", "hpc-queue-tests"]),
-        ("rusqlite", &["local-edge", "hpc-consumer", "xtask"]),
+        ("rusqlite", &["store", "local-edge", "hpc-consumer", "xtask"]),
         ("worker", &["producer-worker"]),
         ("dotenvy", &["program", "hpc-queue-tests"]),
         ("clap", &["program", "local-edge", "hpc-consumer", "laptop-consumer", "xtask"]),

@@ -1,11 +1,11 @@
-//! The tables, and what each fact does to them. What stands in them is documented by [`SCHEMA`].
+//! The tables, and what each fact does to them. What stands in them is documented by [`STEPS`].
 //!
 //! Messages and final records have tables of their own: a fact changes the small row of a job, and does not copy its
 //! message. A job has the same number in all three; numbers grow, and none is used again.
 //!
 //! Invariant: each fact means here what it means for [`lifecycle::Book`]; a test compares the two.
 //!
-//! Out of scope: opening a file and refusing one (`opening`), and who asks when (the thread in `super`).
+//! Out of scope: opening a file and refusing one (`opening`), and who asks when (`super`).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,11 +14,13 @@ use lifecycle::{Attempt, Entry, Fact, Failures, Lease, Stage, Terms};
 use protocol::JobId;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
+use store::{Owned, Schema, Sqlite};
 
-/// The version of the tables, in `user_version`.
-pub(super) const VERSION: i64 = 1;
+/// The tables, and how they came to be.
+pub(super) const SCHEMA: Schema = Schema { program: "hpc-consumer", steps: STEPS };
 
-const SCHEMA: &str = "
+/// A further version is a further step, with a file of it in `tests/compat/state`.
+const STEPS: &[&str] = &["
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,  -- owner: the id of this state; boot_id: the boot of which all files are known to be there
     value TEXT NOT NULL
@@ -52,8 +54,7 @@ CREATE TABLE finished (
     job_id      TEXT NOT NULL UNIQUE,
     finished_ms INTEGER NOT NULL
 ) STRICT;
-PRAGMA user_version = 1;
-";
+"];
 
 /// How long the id of a job that has ended is remembered: longer than the queue can keep a message, which is 14 days.
 const IDS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -74,7 +75,7 @@ const PURGE_STEP: i64 = 200;
 
 /// The tables behind a connection. Its owner is the only one that may have it open.
 pub(super) struct Database {
-    connection: Connection,
+    sqlite: Sqlite,
     /// The next number of a job.
     next_no: i64,
     /// Records of jobs that have ended since the start: when, and their numbers.
@@ -94,13 +95,12 @@ struct Leftover {
     due: Option<Duration>,
 }
 
-/// Makes the tables, all of them or none.
-pub(super) fn create(connection: &Connection, owner: &str, boot_id: &str) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA}"))?;
+/// What is in new tables.
+pub(super) fn fill(connection: &Connection, owner: &str, boot_id: &str) -> rusqlite::Result<()> {
     let mut insert = connection.prepare("INSERT INTO meta (key, value) VALUES (?1, ?2)")?;
     insert.execute(["owner", owner])?;
     insert.execute(["boot_id", boot_id])?;
-    connection.execute_batch("COMMIT")
+    Ok(())
 }
 
 /// The jobs in the order of their acceptance. Of a record only the length is read.
@@ -153,10 +153,9 @@ fn duration(millis: i64) -> Duration {
 
 impl Database {
     /// What is behind a connection, where the tables are.
-    pub(super) fn new(connection: Connection) -> rusqlite::Result<Self> {
-        connection.set_prepared_statement_cache_capacity(64);
+    pub(super) fn new(sqlite: Sqlite) -> rusqlite::Result<Self> {
         let last = |table: &str| {
-            connection.query_row(&format!("SELECT coalesce(max(no), 0) FROM {table}"), [], |row| row.get::<_, i64>(0))
+            sqlite.query_row(&format!("SELECT coalesce(max(no), 0) FROM {table}"), [], |row| row.get::<_, i64>(0))
         };
         let (last_job, last_record) = (last("jobs")?, last("records")?);
         Ok(Self {
@@ -164,30 +163,12 @@ impl Database {
             kept: VecDeque::new(),
             leftover: (last_record > 0).then_some(Leftover { after: 0, up_to: last_record, due: None }),
             ended: 0,
-            connection,
+            sqlite,
         })
     }
 
-    /// Writes what is in the log to the file, and closes it.
-    pub(super) fn close(self) -> rusqlite::Result<()> {
-        self.connection.close().map_err(|(_, error)| error)
-    }
-
-    pub(super) fn begin(&self) -> rusqlite::Result<()> {
-        self.run("BEGIN IMMEDIATE", params![])
-    }
-
-    pub(super) fn commit(&self) -> rusqlite::Result<()> {
-        self.run("COMMIT", params![])
-    }
-
-    /// Ends a transaction that failed. SQLite may have ended it already.
-    pub(super) fn roll_back(&self) -> rusqlite::Result<()> {
-        if self.connection.is_autocommit() { Ok(()) } else { self.run("ROLLBACK", params![]) }
-    }
-
     fn run(&self, sql: &str, values: &[&dyn ToSql]) -> rusqlite::Result<()> {
-        self.connection.prepare_cached(sql)?.execute(values).map(drop)
+        self.sqlite.run(sql, values)
     }
 
     /// Remembers a fact, within a transaction.
@@ -291,12 +272,12 @@ impl Database {
     }
 
     fn one<T: rusqlite::types::FromSql>(&self, sql: &str, key: &str) -> rusqlite::Result<Option<T>> {
-        self.connection.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()
+        self.sqlite.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()
     }
 
     /// The jobs in the order of their acceptance.
     pub(super) fn entries(&self) -> rusqlite::Result<Vec<Entry>> {
-        entries(&self.connection)
+        entries(&self.sqlite)
     }
 
     /// The message of a job that is ours.
@@ -321,28 +302,27 @@ impl Database {
 
     /// Which of these jobs have ended, as far as is remembered.
     pub(super) fn are_finished(&self, jobs: &[JobId]) -> rusqlite::Result<Vec<(JobId, bool)>> {
-        let mut select = self.connection.prepare_cached("SELECT 1 FROM finished WHERE job_id = ?1")?;
+        let mut select = self.sqlite.prepare_cached("SELECT 1 FROM finished WHERE job_id = ?1")?;
         jobs.iter().map(|job_id| Ok((job_id.clone(), select.exists([job_id.as_str()])?))).collect()
     }
 
     /// The records that are owed, and those that are kept of jobs that have ended: some of them, in the order of their
     /// numbers, which come first.
     pub(super) fn recent_records(&self, after: i64) -> rusqlite::Result<Vec<(i64, JobId, String)>> {
-        let mut select = self
-            .connection
-            .prepare_cached("SELECT no, job_id, record FROM records WHERE no > ?1 ORDER BY no LIMIT ?2")?;
+        let mut select =
+            self.sqlite.prepare_cached("SELECT no, job_id, record FROM records WHERE no > ?1 ORDER BY no LIMIT ?2")?;
         let rows = select.query_map([after, RECORDS_AT_ONCE], |row| Ok((row.get(0)?, job_id(row, 1)?, row.get(2)?)))?;
         rows.collect()
     }
 
     /// The random id of this state.
     pub(super) fn owner(&self) -> rusqlite::Result<String> {
-        self.connection.query_row("SELECT value FROM meta WHERE key = 'owner'", [], |row| row.get(0))
+        self.sqlite.query_row("SELECT value FROM meta WHERE key = 'owner'", [], |row| row.get(0))
     }
 
     /// The boot that [`Self::set_boot_id`] has named last.
     pub(super) fn boot_id(&self) -> rusqlite::Result<String> {
-        self.connection.query_row("SELECT value FROM meta WHERE key = 'boot_id'", [], |row| row.get(0))
+        self.sqlite.query_row("SELECT value FROM meta WHERE key = 'boot_id'", [], |row| row.get(0))
     }
 
     pub(super) fn set_boot_id(&self, boot_id: &str) -> rusqlite::Result<()> {
@@ -360,7 +340,7 @@ impl Database {
 
     fn purge_ids(&self, now: Duration, limit: i64) -> rusqlite::Result<()> {
         let oldest: Option<i64> = self
-            .connection
+            .sqlite
             .prepare_cached("SELECT finished_ms FROM finished ORDER BY no LIMIT 1")?
             .query_row([], |row| row.get(0))
             .optional()?;
@@ -409,7 +389,7 @@ impl Database {
             return Ok(());
         }
         let next: Vec<i64> = self
-            .connection
+            .sqlite
             .prepare_cached("SELECT no FROM records WHERE no > ?1 AND no <= ?2 ORDER BY no LIMIT ?3")?
             .query_map([leftover.after, leftover.up_to, limit], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
@@ -430,7 +410,20 @@ impl Database {
 
     #[cfg(test)]
     pub(super) fn connection(&self) -> &Connection {
-        &self.connection
+        &self.sqlite
+    }
+}
+
+impl Owned for Database {
+    // What is on the disk is not known any more.
+    const SURVIVES_FAILURE: bool = false;
+
+    fn transaction(&mut self, work: impl FnOnce(&mut Self) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+        Sqlite::transaction(self, |database| &database.sqlite, work)
+    }
+
+    fn close(self) -> rusqlite::Result<()> {
+        self.sqlite.close()
     }
 }
 

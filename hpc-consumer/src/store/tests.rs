@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 
 use lifecycle::{Attempt, Book, Failures, Lease, Stage, Terms};
 use rusqlite::Connection;
+use store::{Owned as _, Sqlite};
 use tempfile::TempDir;
 
 use super::*;
@@ -34,9 +36,9 @@ fn whole_life(job_id: JobId, record: &str) -> Vec<Fact> {
 }
 
 fn in_memory() -> Database {
-    let connection = Connection::open_in_memory().unwrap();
-    database::create(&connection, "owner", "boot").unwrap();
-    Database::new(connection).unwrap()
+    let sqlite = Sqlite::in_memory(&database::SCHEMA).unwrap();
+    database::fill(&sqlite, "owner", "boot").unwrap();
+    Database::new(sqlite).unwrap()
 }
 
 fn open(folder: &TempDir) -> anyhow::Result<Database> {
@@ -44,12 +46,11 @@ fn open(folder: &TempDir) -> anyhow::Result<Database> {
 }
 
 fn commit(database: &mut Database, facts: &[Fact], now: Duration) {
-    database.begin().unwrap();
-    for fact in facts {
-        database.apply(fact, now).unwrap();
-    }
-    database.purge(now).unwrap();
-    database.commit().unwrap();
+    let work = |database: &mut Database| {
+        facts.iter().try_for_each(|fact| database.apply(fact, now))?;
+        database.purge(now)
+    };
+    database.transaction(work).unwrap();
 }
 
 fn count(database: &Database, table: &str) -> i64 {
@@ -102,9 +103,11 @@ fn every_fact_means_what_it_means_for_the_book() {
             // Records that are kept go after ten minutes, and never one that is owed.
             let now = T0 + MINUTE * 3 * step;
             if random.u8(0..5) == 0 {
-                database.begin().unwrap();
-                database.apply(&fact, now).unwrap();
-                database.roll_back().unwrap();
+                let undone = database.transaction(|database| {
+                    database.apply(&fact, now)?;
+                    Err(rusqlite::Error::QueryReturnedNoRows)
+                });
+                assert!(undone.is_err());
                 continue;
             }
             commit(&mut database, std::slice::from_ref(&fact), now);
@@ -282,6 +285,42 @@ fn what_cannot_be_used_is_refused_and_stays_as_it_is() {
 }
 
 #[test]
+fn a_state_of_every_version_is_opened_and_holds_what_it_held() {
+    let columns = |database: &Database| -> Vec<(String, String, String)> {
+        let sql = "SELECT tables.name, columns.name, columns.type FROM sqlite_schema AS tables
+                   JOIN pragma_table_info(tables.name) AS columns ORDER BY tables.name, columns.cid";
+        let mut select = database.connection().prepare(sql).unwrap();
+        select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap().map(Result::unwrap).collect()
+    };
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/compat/state/hpc-consumer");
+    for version in 1..=database::SCHEMA.version() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(DATABASE);
+        let sql = fs::read_to_string(golden.join(format!("{version}.sql"))).unwrap();
+        Connection::open(&path).unwrap().execute_batch(&sql).unwrap();
+        let before = files(folder.path());
+        let seen = opening::look(&path).unwrap();
+        assert!(files(folder.path()) == before, "version {version}: who looks changes nothing");
+
+        let database = open(&folder).unwrap();
+        let held = database.entries().unwrap();
+        assert_eq!((seen, columns(&database)), (held.clone(), columns(&in_memory())), "version {version}");
+        let jobs: Vec<JobId> = ["waits", "runs-again", "is-owed"].map(|id| id.parse().unwrap()).into();
+        assert_eq!(held.iter().map(|entry| entry.job_id.clone()).collect::<Vec<_>>(), jobs);
+        assert_eq!((held[0].stage, held[0].attempt, held[0].lease.is_some()), (Stage::Accepted, None, true));
+        let failures = Failures { task: 1, node: 0, cut_off: 1 };
+        assert_eq!((held[1].stage, held[1].attempt, held[1].failures), (Stage::Launching, Attempt::new(3), failures));
+        assert_eq!(held[1].terms, Terms { retries: 2, rerunnable: false });
+        let (record, recent) = (database.records(&jobs).unwrap(), database.recent_records(0).unwrap());
+        assert_eq!((held[2].stage, record.len(), recent.len()), (Stage::Recorded(record[0].1.len()), 1, 2));
+        assert_eq!(database.messages(&jobs).unwrap().len(), 3);
+        let ended: JobId = "has-ended".parse().unwrap();
+        assert_eq!(database.are_finished(std::slice::from_ref(&ended)).unwrap(), [(ended, true)]);
+        assert_eq!(database.owner().unwrap(), "abcdefgh234567ab");
+    }
+}
+
+#[test]
 fn what_a_crash_left_in_the_log_is_seen_without_a_write_and_taken_up() {
     let folder = TempDir::new().unwrap();
     let mut database = open(&folder).unwrap();
@@ -330,7 +369,8 @@ fn answers_come_in_the_order_of_the_questions_and_the_state_is_there_again() {
         held.await.unwrap();
         assert_eq!(messages.await.unwrap(), [(id(50), "{}".to_owned())]);
         closed.await.unwrap();
-        assert_eq!(late.await, Err(Problem::gone()));
+        let gone = late.await.unwrap_err();
+        assert!(matches!(gone.error, store::Error::Gone) && gone.to_string().contains("log above says why"), "{gone}");
     });
     assert_eq!(files(folder.path()).len(), 1, "the log is gone");
     let again = Store::open(folder.path()).unwrap();
@@ -370,7 +410,7 @@ fn a_full_disk_ends_everything_and_loses_nothing_that_was_answered() {
     let database = open(&folder).unwrap();
     let pages: i64 = database.connection().pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
     database.connection().execute_batch(&format!("PRAGMA max_page_count = {}", pages + 10)).unwrap();
-    let store = Store::start(database, path.clone()).unwrap();
+    let store = Store::start(database, path.as_path().into()).unwrap();
     block_on(async {
         store.commit(vec![accepted(id(0))], T0).await.unwrap();
         let large = Fact::Recorded(id(0), "x".repeat(100_000));
@@ -379,9 +419,9 @@ fn a_full_disk_ends_everything_and_loses_nothing_that_was_answered() {
         assert!(text.contains(&path.display().to_string()), "{text}");
         assert!(text.contains("make room") && text.contains("when their lease lapses"), "{text}");
         // This one would have had room.
-        assert_eq!(store.commit(vec![Fact::Released(id(0))], T0).await, Err(problem.clone()));
-        assert_eq!(store.recall(vec![id(0)]).await, Err(problem.clone()));
-        assert_eq!(store.close().await, Err(problem));
+        assert_eq!(store.commit(vec![Fact::Released(id(0))], T0).await.unwrap_err().to_string(), text);
+        assert_eq!(store.recall(vec![id(0)]).await.unwrap_err().to_string(), text);
+        assert_eq!(store.close().await.unwrap_err().to_string(), text);
     });
     let held: Vec<JobId> = open(&folder).unwrap().entries().unwrap().into_iter().map(|entry| entry.job_id).collect();
     assert_eq!(held, [id(0)]);

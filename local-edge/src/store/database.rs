@@ -1,22 +1,24 @@
-//! The tables. What stands in them is documented by [`SCHEMA`]; only this file holds SQL.
+//! The tables. What stands in them is documented by [`STEPS`]; only this file holds SQL.
 //!
 //! Bodies have a table of their own: a delivery changes the small row of a message, and does not copy its body.
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::anyhow;
 use leased_queue::{Consumer, Message, MessageId, Millis, Seq, Settings};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Row, params};
+use store::{File, Opened, Problem, Schema, Sqlite};
 
 use super::message::{Payload, PulledMessage};
 
 /// The number of a queue in the tables.
 pub(super) type QueueNo = i64;
 
-/// The version of the tables, in `user_version`.
-const VERSION: i64 = 1;
+/// The tables, and how they came to be.
+pub(super) const SCHEMA: Schema = Schema { program: "local-edge", steps: STEPS };
 
-const SCHEMA: &str = "
+/// A further version is a further step, with a file of it in `tests/compat/state`.
+const STEPS: &[&str] = &["
 CREATE TABLE queues (
     no                  INTEGER PRIMARY KEY,
     id                  TEXT NOT NULL UNIQUE,
@@ -46,8 +48,7 @@ CREATE TABLE bodies (
     source       TEXT NOT NULL,
     body         BLOB NOT NULL
 ) STRICT;
-PRAGMA user_version = 1;
-";
+"];
 
 /// A row of `queues`.
 #[derive(Debug, Clone)]
@@ -72,63 +73,51 @@ pub(super) struct ConsumerRow {
 
 /// The database. Its owner is the only one that may have it open.
 pub(super) struct Database {
-    connection: Connection,
+    sqlite: Sqlite,
 }
 
 impl Database {
     /// Opens or makes it. Whether it is new is the second value; a new one is still within the transaction that makes
     /// it, so that what its owner puts in first is there together with the tables, or not at all.
     pub(super) fn open(path: &Path) -> anyhow::Result<(Self, bool)> {
-        let connection = Connection::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-        Self::prepare(connection).with_context(|| format!("cannot use the database {}", path.display()))
-    }
-
-    fn prepare(connection: Connection) -> anyhow::Result<(Self, bool)> {
-        // Exclusive: WAL then needs no shared memory, which network file systems do not have.
-        connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE")?;
-        let mode: String =
-            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row: &Row<'_>| row.get(0))?;
-        ensure!(mode == "wal", "SQLite offers the journal mode {mode} and not WAL");
-        // FULL: a commit is on the medium, not only in the operating system's memory. 4,000 pages are 16 MB of log,
-        // which then goes to the database in one go.
-        connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000")?;
-        connection.execute_batch("PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY")?;
-        connection.set_prepared_statement_cache_capacity(32);
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        match version {
-            VERSION => Ok((Self { connection }, false)),
-            0 => {
-                connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA}"))?;
-                Ok((Self { connection }, true))
+        let file = File {
+            schema: SCHEMA,
+            searched: Some("queues"),
+            check: |_| Ok(()),
+            may_begin: &|| Ok(()),
+            cache_kib: 32_000,
+        };
+        match store::open(path, &file) {
+            Ok(Opened::Found(sqlite)) => Ok((Self { sqlite }, false)),
+            Ok(Opened::New(sqlite)) => Ok((Self { sqlite }, true)),
+            Err(problem) => {
+                Err(anyhow!(advise(&problem)).context(format!("cannot use the database {}", path.display())))
             }
-            newer => bail!(
-                "its tables are of version {newer}, and this local-edge knows version {VERSION}; \
-                 start the newer local-edge that wrote it, or choose another --data-dir"
-            ),
         }
     }
 
-    pub(super) fn begin(&self) -> rusqlite::Result<()> {
-        self.run("BEGIN IMMEDIATE", params![])
+    /// What transactions are made on.
+    pub(super) fn sqlite(&self) -> &Sqlite {
+        &self.sqlite
     }
 
+    /// Ends the transaction in which a new one is made.
     pub(super) fn commit(&self) -> rusqlite::Result<()> {
-        self.run("COMMIT", params![])
+        self.sqlite.commit()
     }
 
-    /// Ends a transaction that failed. SQLite may have ended it already.
-    pub(super) fn roll_back(&self) -> rusqlite::Result<()> {
-        if self.connection.is_autocommit() { Ok(()) } else { self.run("ROLLBACK", params![]) }
+    pub(super) fn close(self) -> rusqlite::Result<()> {
+        self.sqlite.close()
     }
 
     /// How many rows were ever changed since the database was opened.
     pub(super) fn changes(&self) -> u64 {
-        self.connection.total_changes()
+        self.sqlite.total_changes()
     }
 
     /// Makes a place that has no room, for [`Self::be_full`]: a database in memory that may not grow.
     pub(super) fn prepare_to_be_full(&self) -> rusqlite::Result<()> {
-        self.connection.execute_batch(
+        self.sqlite.execute_batch(
             "ATTACH ':memory:' AS no_room;
              CREATE TABLE no_room.ballast (bytes BLOB NOT NULL);
              PRAGMA no_room.max_page_count = 1;",
@@ -142,7 +131,7 @@ impl Database {
     }
 
     fn run(&self, sql: &str, values: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<()> {
-        self.connection.prepare_cached(sql)?.execute(values).map(drop)
+        self.sqlite.run(sql, values)
     }
 
     pub(super) fn put_queue(&self, row: &QueueRow) -> rusqlite::Result<()> {
@@ -229,15 +218,14 @@ impl Database {
 
     /// A message with its body.
     pub(super) fn with_body(&self, message: Message) -> rusqlite::Result<PulledMessage> {
-        let mut select =
-            self.connection.prepare_cached("SELECT content_type, source, body FROM bodies WHERE seq = ?1")?;
+        let mut select = self.sqlite.prepare_cached("SELECT content_type, source, body FROM bodies WHERE seq = ?1")?;
         select.query_row([message.seq], |row| {
             Ok(PulledMessage { message, content_type: row.get(0)?, source: row.get(1)?, body: row.get(2)? })
         })
     }
 
     pub(super) fn queues(&self) -> rusqlite::Result<Vec<QueueRow>> {
-        let mut select = self.connection.prepare(
+        let mut select = self.sqlite.prepare(
             "SELECT no, id, name, created_ms, modified_ms, settings, purged_ms,
                     consumer_id, consumer_created_ms, consumer FROM queues ORDER BY no",
         )?;
@@ -264,7 +252,7 @@ impl Database {
 
     /// The messages of a queue, without their bodies.
     pub(super) fn messages(&self, queue: QueueNo) -> rusqlite::Result<Vec<Message>> {
-        let mut select = self.connection.prepare(
+        let mut select = self.sqlite.prepare(
             "SELECT seq, id, bytes, published_ms, arrived_ms, visible_ms, leased, attempts
              FROM messages WHERE queue = ?1 ORDER BY seq",
         )?;
@@ -285,7 +273,7 @@ impl Database {
 
     /// The largest number of a message, of any queue.
     pub(super) fn last_seq(&self) -> rusqlite::Result<Seq> {
-        let last: Option<Seq> = self.connection.query_row("SELECT max(seq) FROM messages", [], |row| row.get(0))?;
+        let last: Option<Seq> = self.sqlite.query_row("SELECT max(seq) FROM messages", [], |row| row.get(0))?;
         Ok(last.unwrap_or(0))
     }
 
@@ -293,9 +281,19 @@ impl Database {
     #[cfg(test)]
     pub(super) fn limit_growth(&self, pages: Option<i64>) {
         let count: i64 =
-            self.connection.pragma_query_value(None, "page_count", |row| row.get(0)).expect("the pragma exists");
+            self.sqlite.pragma_query_value(None, "page_count", |row| row.get(0)).expect("the pragma exists");
         let max = pages.map_or(1_000_000_000, |pages| count + pages);
-        self.connection.execute_batch(&format!("PRAGMA max_page_count = {max}")).expect("the pragma exists");
+        self.sqlite.execute_batch(&format!("PRAGMA max_page_count = {max}")).expect("the pragma exists");
+    }
+}
+
+/// What is wrong with the file, and what to do.
+fn advise(problem: &Problem) -> String {
+    match problem {
+        Problem::NotSqlite | Problem::Foreign | Problem::Newer { .. } | Problem::Damaged(_) => {
+            format!("{problem}; or choose another --data-dir")
+        }
+        other => other.to_string(),
     }
 }
 

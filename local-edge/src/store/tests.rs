@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use leased_queue::Consumer;
 use tempfile::TempDir;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
 use crate::data_dir::DataDir;
@@ -33,9 +34,12 @@ fn run<T>(
     now: Millis,
     work: impl FnOnce(&mut Registry) -> Result<T, Failure>,
 ) -> Result<T, Refusal> {
-    let mut call = Call { work: Some(work), outcome: None, client: oneshot::channel().0 };
-    let committed = registry.transaction(now, |registry| call.perform(registry)).is_ok();
-    call.take_outcome(committed)
+    let mut outcome = None;
+    let committed = registry.transaction_at(now, |registry| {
+        outcome = Some(apart(work(registry))?);
+        Ok(())
+    });
+    outcome.filter(|_| committed.is_ok()).unwrap_or(Err(Refusal::Unavailable))
 }
 
 fn push(registry: &mut Registry, bodies: &[&str]) -> Result<u64, Refusal> {
@@ -136,7 +140,7 @@ fn a_full_disk_loses_nothing_that_was_answered_and_answers_nothing_that_is_lost(
 fn one_failure_undoes_its_whole_transaction() {
     let folder = TempDir::new().unwrap();
     let mut registry = open(folder.path());
-    let failed = registry.transaction(T0, |registry| {
+    let failed = registry.transaction_at(T0, |registry| {
         assert!(registry.push(&jobs(), &[payload("a")], None).is_ok());
         Err(rusqlite::Error::QueryReturnedNoRows)
     });
@@ -154,6 +158,29 @@ fn tables_of_a_newer_version_are_left_alone() {
     let error = Registry::open(DataDir::open(folder.path()).unwrap(), T0).err().unwrap();
     let text = format!("{error:#}");
     assert!(text.contains("version 2, and this local-edge knows version 1"), "{text}");
+    assert!(text.contains("or choose another --data-dir"), "{text}");
+}
+
+#[test]
+fn queues_of_every_version_are_opened_and_hold_what_they_held() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/compat/state/local-edge");
+    for version in 1..=database::SCHEMA.version() {
+        let folder = TempDir::new().unwrap();
+        let sql = std::fs::read_to_string(golden.join(format!("{version}.sql"))).unwrap();
+        let path = folder.path().join("queues.sqlite");
+        rusqlite::Connection::open(path).unwrap().execute_batch(&sql).unwrap();
+        let mut registry = open(folder.path());
+        let of_jobs = registry.consumer(&jobs()).unwrap().unwrap().consumer;
+        assert_eq!((of_jobs.max_retries, of_jobs.dead_letter_queue.as_deref()), (100, Some("hpc-jobs-dlq")));
+        // The first message is leased until ten minutes later.
+        let pulled = pull(&mut registry, &jobs(), 1_795_969_200_000);
+        let tasks: Vec<&str> = bodies(&pulled).into_iter().filter_map(|body| body.split('"').nth(13)).collect();
+        assert_eq!(tasks, ["second", "third"], "version {version}");
+        assert_eq!(bodies(&pull(&mut registry, &named("hpc-results"), 1_795_969_200_000)), [r#"{"a":[1,"é"]}"#]);
+        assert_eq!(registry.metrics(&jobs()).unwrap().backlog_count, 3);
+        drop(registry);
+        drop(open(folder.path()));
+    }
 }
 
 #[test]
@@ -194,8 +221,8 @@ fn the_thread_answers_and_ends_with_its_last_client() {
         last
     });
     assert_eq!(answered, 50);
-    assert!(gone.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Empty));
+    assert!(gone.try_recv().is_err_and(|error| error == TryRecvError::Empty));
     drop(store);
     owner.join().unwrap();
-    assert!(gone.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+    assert!(gone.try_recv().is_err_and(|error| error == TryRecvError::Closed));
 }

@@ -13,6 +13,8 @@ use anyhow::Context as _;
 use leased_queue::{Consumer, Fact, Millis, Queue, Removal, Seq, Settings};
 use tokio::sync::watch;
 
+use store::Sqlite;
+
 use super::database::{ConsumerRow, Database, QueueNo, QueueRow};
 use super::message::Payload;
 use super::refusal::{Failure, Refusal};
@@ -146,18 +148,16 @@ impl Registry {
     }
 
     /// Does all of `work` and commits it, or nothing of it.
-    pub(super) fn transaction(
+    pub(super) fn transaction_at(
         &mut self,
         now: Millis,
         work: impl FnOnce(&mut Self) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<()> {
         self.now = now + self.faults.as_ref().map_or(0, |faults| faults.clock_offset());
         let outcome = self.try_transaction(work);
-        if outcome.is_err() {
+        if let Err(error) = &outcome {
+            tracing::error!("the disk refused a transaction, nothing of it was done: {error}");
             self.stale = true;
-            if let Err(error) = self.database.roll_back() {
-                tracing::error!("cannot roll back: {error}");
-            }
         }
         outcome
     }
@@ -168,16 +168,20 @@ impl Registry {
             self.stale = false;
         }
         let changes = self.database.changes();
-        self.database.begin()?;
-        self.advance()?;
-        work(self)?;
-        if let Some(faults) = &self.faults
-            && self.database.changes() != changes
-            && faults.fills_disk()
-        {
-            self.database.be_full()?;
-        }
-        self.database.commit()
+        Sqlite::transaction(
+            self,
+            |registry| registry.database.sqlite(),
+            |registry| {
+                registry.advance()?;
+                work(registry)?;
+                match &registry.faults {
+                    Some(faults) if registry.database.changes() != changes && faults.fills_disk() => {
+                        registry.database.be_full()
+                    }
+                    _ => Ok(()),
+                }
+            },
+        )
     }
 
     /// Reads everything but the bodies from the disk.
