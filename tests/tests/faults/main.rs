@@ -7,6 +7,7 @@ mod inherited;
 mod logs;
 mod signals;
 mod swapped;
+mod trees;
 
 use std::fs;
 use std::path::Path;
