@@ -11,16 +11,17 @@
 //! Out of scope: the queue and its acknowledgements (`receive`).
 //!
 //! Invariants: a name in `results`, `rejected` or `events` appears at once with all of its content, and never changes
-//! after that; any number of processes may share an inbox. Both come from linking a synced file to its name, which
-//! fails when the name exists. No path is built from text but job ids and digests.
+//! after that; any number of processes may share an inbox ([`files::Creator`]). No path is built from text but job ids
+//! and digests.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use files::{Creator, Durability};
 use protocol::{JobId, JobResult, Json};
 use sha2::{Digest as _, Sha256};
 
@@ -114,6 +115,7 @@ pub struct Inbox {
     rejected: PathBuf,
     events: PathBuf,
     incoming: PathBuf,
+    creator: Arc<Creator>,
 }
 
 impl Arrived {
@@ -133,17 +135,14 @@ impl Inbox {
     pub fn new(dir: &Path) -> Self {
         let [results, rejected, events, incoming] =
             ["results", "rejected", "events", "incoming"].map(|name| dir.join(name));
-        Self { results, rejected, events, incoming }
+        let creator = Arc::new(Creator::new(incoming.clone()));
+        Self { results, rejected, events, incoming, creator }
     }
 
     /// Makes the directories, readable by their owner alone, and clears away what killed processes left.
     pub fn prepare(&self) -> Result<(), Error> {
         for directory in [&self.results, &self.rejected, &self.events, &self.incoming] {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(directory)
-                .map_err(|source| Error::Make { path: directory.clone(), source })?;
+            files::make_dir(directory).map_err(|source| Error::Make { path: directory.clone(), source })?;
         }
         // The names of the directories must last as long as the files in them.
         if let Some(dir) = self.results.parent() {
@@ -211,20 +210,10 @@ impl Inbox {
         self.results.join(job_id.as_str()).with_extension("json")
     }
 
-    /// Writes a file, syncs it and gives it its name; `false` when the name is taken.
+    /// Makes a file; `false` when the name is taken. Its name lasts after [`Inbox::sync`], once for many.
     fn link_new(&self, content: &[u8], path: &Path) -> Result<bool, Error> {
-        let write = || -> io::Result<bool> {
-            // It is removed when it goes out of scope; the other name stays.
-            let mut file = tempfile::NamedTempFile::new_in(&self.incoming)?;
-            file.write_all(content)?;
-            file.as_file().sync_all()?;
-            match fs::hard_link(file.path(), path) {
-                Ok(()) => Ok(true),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-                Err(error) => Err(error),
-            }
-        };
-        write().map_err(|source| Error::Store { path: path.to_owned(), source })
+        let made = self.creator.create(path, content, Durability::Content);
+        made.map_err(|source| Error::Store { path: path.to_owned(), source })
     }
 
     /// Housekeeping: what cannot be removed does no harm.
@@ -236,7 +225,10 @@ impl Inbox {
         for entry in fs::read_dir(&self.incoming).into_iter().flatten().flatten() {
             let path = entry.path();
             // Only what this program names so: somebody else may have put a file here.
-            let is_ours = path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with(".tmp"));
+            let is_ours = path.file_name().and_then(OsStr::to_str).is_some_and(|name| {
+                // The first are those of earlier versions.
+                name.starts_with(".tmp") || name.starts_with('.') && name.ends_with(".new")
+            });
             if is_ours
                 && is_old(&path)
                 && let Err(error) = fs::remove_file(&path)
@@ -252,9 +244,7 @@ fn digest(content: &str) -> String {
 }
 
 fn sync_directory(directory: &Path) -> Result<(), Error> {
-    File::open(directory)
-        .and_then(|file| file.sync_all())
-        .map_err(|source| Error::Sync { path: directory.to_owned(), source })
+    files::sync_dir(directory).map_err(|source| Error::Sync { path: directory.to_owned(), source })
 }
 
 fn storing_advice(kind: ErrorKind) -> &'static str {
@@ -369,11 +359,12 @@ mod tests {
     #[test]
     fn only_old_leftovers_are_cleared_away() {
         let (_dir, inbox) = inbox();
-        let (old, young) = (inbox.incoming.join(".tmpOld"), inbox.incoming.join(".tmpYoung"));
-        let file = File::create(&old).unwrap();
-        file.set_modified(SystemTime::now() - 2 * INCOMING_AGE_MAX).unwrap();
-        fs::write(&young, "").unwrap();
+        for name in [".tmpOld", ".j1.json.1-0.new", "of-somebody-else"] {
+            let file = fs::File::create(inbox.incoming.join(name)).unwrap();
+            file.set_modified(SystemTime::now() - 2 * INCOMING_AGE_MAX).unwrap();
+        }
+        fs::write(inbox.incoming.join(".tmpYoung"), "").unwrap();
         inbox.prepare().unwrap();
-        assert_eq!(names(&inbox.incoming), [".tmpYoung"]);
+        assert_eq!(names(&inbox.incoming), [".tmpYoung", "of-somebody-else"]);
     }
 }
