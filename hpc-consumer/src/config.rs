@@ -224,11 +224,18 @@ impl RunSettings {
             Some(count) => count as usize,
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
+        let runtime = runtime.resolve(&results_dir)?;
+        if let Some(overlay) = runtime.shared_overlay().filter(|_| slots > 1) {
+            bail!(
+                "APPTAINER_ARGS has --overlay {overlay}, to which {slots} jobs would write at the same time, and lose each \
+                 other's writes; add :ro to it, or set MAX_PARALLEL_JOBS=1, or bind a directory with APPTAINER_BIND"
+            );
+        }
         Ok(Settings {
             endpoint,
             jobs_queue,
             results_queue,
-            runtime: runtime.resolve(&results_dir)?,
+            runtime,
             results_dir,
             state_dir: state.resolve()?,
             take_over,
@@ -279,8 +286,10 @@ impl RuntimeSettings {
         if command.is_empty() {
             bail!("CONTAINER_CMD is empty; it names the program that every job runs");
         }
-        let inherited = from_environment(&INHERITED);
+        let mut inherited = from_environment(&INHERITED);
+        let passed = from_environment(&PASSED);
         if self.runtime == RuntimeChoice::Bare {
+            inherited.extend(passed);
             return Ok(Runtime::Bare(Bare { command, inherited }));
         }
         if mounted.to_string_lossy().contains([':', ',']) {
@@ -307,6 +316,7 @@ impl RuntimeSettings {
             command,
             as_root: rustix::process::geteuid().is_root(),
             inherited,
+            passed,
             proxies: from_environment(&PROXIES),
             unpacked: unpacked.transpose()?,
         }))
@@ -334,6 +344,35 @@ pub(crate) fn is_empty_variable(name: &OsStr) -> bool {
 pub(crate) fn invocation() -> Invocation {
     Invocation::new(std::env::args_os().skip(1).collect(), std::env::vars_os().collect())
 }
+
+/// What jobs get of our environment, in a container too: which accelerators and how many threads they may use, what
+/// time and language it is here, and how to reach the network. It says nothing of who we are.
+const PASSED: [&str; 24] = [
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "GPU_DEVICE_ORDINAL",
+    "ZE_AFFINITY_MASK",
+    "OMP_NUM_THREADS",
+    "OMP_THREAD_LIMIT",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "JULIA_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "TZ",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+];
 
 /// What apptainer, or a bare command, needs of our environment; all else stays with us: it holds our secrets.
 const INHERITED: [&str; 8] =

@@ -13,7 +13,7 @@ use crate::config::Format;
 use crate::text::{escaped_json, pretty_json};
 
 /// How many lines of the end of a failed job's standard error are shown.
-const STDERR_LINES_MAX: usize = 20;
+const TAIL_LINES_MAX: usize = 20;
 
 /// Whoever read standard output has gone.
 #[derive(Debug, thiserror::Error)]
@@ -93,12 +93,11 @@ fn human(result: &JobResult) -> String {
             lines.push(format!("  … cut here; `laptop-consumer show {} --output json` prints all", result.job_id));
         }
     }
-    if let Some(tail) = &result.stderr_tail
-        && !tail.trim().is_empty()
-    {
-        lines.push("  the end of stderr:".to_owned());
+    for (stream, tail) in [("stdout", &result.stdout_tail), ("stderr", &result.stderr_tail)] {
+        let Some(tail) = tail.as_ref().filter(|tail| !tail.trim().is_empty()) else { continue };
+        lines.push(format!("  the end of {stream}:"));
         let all: Vec<&str> = tail.trim_end().lines().collect();
-        let shown = &all[all.len().saturating_sub(STDERR_LINES_MAX)..];
+        let shown = &all[all.len().saturating_sub(TAIL_LINES_MAX)..];
         lines.extend(shown.iter().map(|line| format!("    {}", escaped(line))));
     }
     if !whole {
@@ -163,9 +162,9 @@ mod tests {
         ));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[..3], ["j1  failed (exit 3)", "  the task ended with exit code 3", "  the end of stderr:"]);
-        assert_eq!(lines.len(), 3 + STDERR_LINES_MAX + 1);
+        assert_eq!(lines.len(), 3 + TAIL_LINES_MAX + 1);
         assert_eq!(lines[3], "    line 11");
-        assert_eq!(lines[3 + STDERR_LINES_MAX - 1], "    \\u{1b}[31mred");
+        assert_eq!(lines[3 + TAIL_LINES_MAX - 1], "    \\u{1b}[31mred");
         assert_eq!(lines.last(), Some(&"  file://n/j1.json"));
     }
 

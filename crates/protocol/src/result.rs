@@ -115,6 +115,9 @@ pub struct JobResult {
     /// The size of `output.json` in bytes, where there is one.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub output_bytes: Option<u64>,
+    /// The end of what the task printed, when the job failed, or when it completed without an output.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub stdout_tail: Option<String>,
     /// The end of `stderr.log`, when the job failed.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub stderr_tail: Option<String>,
@@ -221,7 +224,7 @@ mod tests {
     #[test]
     fn job_result_format_unchanged() {
         // Laptops of older versions read what a newer daemon writes, and records outlive both.
-        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","attempt":1,"runtime":"apptainer","isolated":true,"host":"node1","created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28Z","finished_at":"2026-11-21T01:15:29.5Z","output":{"pi":3.14},"output_bytes":11,"stderr_tail":"boom\n"}"#;
+        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","attempt":1,"runtime":"apptainer","isolated":true,"host":"node1","created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28Z","finished_at":"2026-11-21T01:15:29.5Z","output":{"pi":3.14},"output_bytes":11,"stdout_tail":"step 2\n","stderr_tail":"boom\n"}"#;
         let result = JobResult {
             v: 1,
             job_id: "j1".parse().unwrap(),
@@ -241,6 +244,7 @@ mod tests {
             finished_at: Some(crate::timestamp_from_millis(1_795_223_729_500)),
             output: Some(Json::parse("{\"pi\":3.14}").unwrap()),
             output_bytes: Some(11),
+            stdout_tail: Some("step 2\n".to_owned()),
             stderr_tail: Some("boom\n".to_owned()),
         };
         assert_eq!(result.to_json(), json);

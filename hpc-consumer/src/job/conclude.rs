@@ -127,9 +127,11 @@ impl JobFiles {
             (result.runtime, result.isolated) = (Some(runtime.into()), Some(runtime == RuntimeKind::Apptainer));
         }
         self.add_output(&mut result, dir)?;
-        if result.status == Status::Failed && !finished.stderr_tail.is_empty() {
-            result.stderr_tail = Some(finished.stderr_tail);
-        }
+        // What a task has printed may be all that there is of it.
+        let failed = result.status == Status::Failed;
+        let travels = |text: String, does: bool| Some(text).filter(|text| does && !text.is_empty());
+        result.stdout_tail = travels(finished.stdout_tail, failed || result.output_bytes.is_none());
+        result.stderr_tail = travels(finished.stderr_tail, failed);
         Ok(result)
     }
 
@@ -397,13 +399,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_printed_travels_where_there_is_nothing_better() {
+        for (end, output, stdout, stderr) in [
+            (RunEnd::Exit(1), Some("1"), Some("so far"), Some("oops")),
+            (RunEnd::TimeLimit, None, Some("so far"), Some("oops")),
+            (RunEnd::Exit(0), None, Some("so far"), None),
+            (RunEnd::Exit(0), Some("1"), None, None),
+        ] {
+            let case = Case::new().await;
+            if let Some(output) = output {
+                case.write("output.json", output);
+            }
+            let result = case.recorded(finished(end)).await;
+            assert_eq!((result.stdout_tail.as_deref(), result.stderr_tail.as_deref()), (stdout, stderr));
+        }
+    }
+
+    #[tokio::test]
     async fn what_does_not_fit_stays_and_the_result_travels() {
         let case = Case::new().await;
         // Escapes make six bytes of one.
         let control = "\u{1}".repeat(limits::RESULT_BYTES_MAX / 5);
         case.write("output.json", "[1]");
         let result = case.recorded(with(RunEnd::Exit(1), |finished| finished.stderr_tail = control)).await;
-        assert_eq!((result.stderr_tail, result.output_bytes), (None, Some(3)));
+        assert_eq!((result.stdout_tail, result.stderr_tail, result.output_bytes), (None, None, Some(3)));
         assert!(result.output.is_some(), "it fits when the rest is left out");
     }
 }

@@ -136,6 +136,7 @@ impl Recorder {
             finished_at: Some(now()),
             output: None,
             output_bytes: None,
+            stdout_tail: None,
             stderr_tail: None,
         }
     }
@@ -148,7 +149,7 @@ impl Recorder {
 /// The result as it travels. JSON escapes may blow a text up; what does not fit stays on the cluster.
 pub(super) fn fitting(result: &mut JobResult) -> String {
     let mut text = result.to_json();
-    if text.len() > limits::RESULT_BYTES_MAX && result.stderr_tail.take().is_some() {
+    if text.len() > limits::RESULT_BYTES_MAX && (result.stdout_tail.take(), result.stderr_tail.take()) != (None, None) {
         text = result.to_json();
     }
     if text.len() > limits::RESULT_BYTES_MAX && result.output.take().is_some() {

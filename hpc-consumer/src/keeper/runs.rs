@@ -18,7 +18,7 @@ use super::heart::Watched;
 use super::journal::Journal;
 use super::messages::{FromKeeper, Start, ToKeeper};
 use crate::job::HeldDir;
-use crate::run::{self, Finished, FirstProcess, Stop, Token};
+use crate::run::{self, Finished, FirstProcess, Place, Stop, Token};
 
 /// How long a keeper that is told to end waits for the disk to take what it knows.
 const BEHIND_PATIENCE: Duration = Duration::from_secs(60);
@@ -232,7 +232,8 @@ async fn perform(
     };
     let (variable, value) = token.mark();
     command.environment.push((variable.into(), value.into()));
-    let finished = run::run(command, token, runtime, directory, &limits, begun, stop).await;
+    let place = Place { path: logs, directory };
+    let finished = run::run(command, token, runtime, place, &limits, begun, stop).await;
     let _ = news.send(News::Ended(name, finished));
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Apptainer {
     pub(crate) command: Vec<String>,
     pub(crate) as_root: bool,
     pub(crate) inherited: Vec<(OsString, OsString)>,
+    /// What of our environment the job gets.
+    pub(crate) passed: Vec<(OsString, OsString)>,
     /// How to reach the registry that an image is pulled from.
     pub(crate) proxies: Vec<(OsString, OsString)>,
     /// Where the image is unpacked, if it is to be.
@@ -53,8 +55,15 @@ impl Apptainer {
     pub(super) fn command(&self, job_id: &JobId, job_dir: &Path) -> CommandLine {
         let mut words = self.exec_words(self.root(), job_dir, job_id.as_str());
         words.extend(self.command.iter().map(OsString::from));
+        let mut environment = self.inherited.clone();
+        // Not as words, which other users of the machine can read: a proxy may have a password.
+        environment.extend(self.passed.iter().map(|(name, value)| {
+            let mut handed_on = OsString::from("APPTAINERENV_");
+            handed_on.push(name);
+            (handed_on, value.clone())
+        }));
         // Not the job directory: apptainer and its helpers must not find there what a job has put there for them.
-        CommandLine { words, environment: self.inherited.clone(), directory: "/".into() }
+        CommandLine { words, environment, directory: "/".into() }
     }
 
     /// What containers start from: what was unpacked of the image as it is now, or the image.
@@ -63,11 +72,11 @@ impl Apptainer {
         unpacked.unwrap_or_else(|| self.image.clone())
     }
 
-    /// `apptainer exec` with all isolation: own process and IPC namespaces, an empty environment, no home, none of the
-    /// paths that the site's configuration binds. All but the command.
+    /// `apptainer exec` with all isolation: own process and IPC namespaces, an empty environment, an empty home, none
+    /// of the paths that the site's configuration binds. All but the command, and the scratch that a run gets.
     fn exec_words(&self, root: PathBuf, job_dir: &Path, job_id: &str) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec![self.program.clone().into()];
-        words.extend(["--quiet", "exec", "--containall", "--no-home", "--no-mount", "bind-paths"].map(OsString::from));
+        words.extend(["--quiet", "exec", "--containall", "--no-mount", "bind-paths"].map(OsString::from));
         if self.as_root {
             // Root keeps its capabilities in a container by default: more than a job should have, and more than root
             // itself has on some machines, where apptainer then fails.
@@ -88,6 +97,26 @@ impl Apptainer {
         words.extend(self.arguments.iter().map(OsString::from));
         words.push(root.into());
         words
+    }
+
+    /// A directory or image in the arguments that containers write to in place of their own image. Those that run at
+    /// the same time would lose each other's writes.
+    pub(super) fn shared_overlay(&self) -> Option<&str> {
+        let mut arguments = self.arguments.iter().map(String::as_str);
+        while let Some(argument) = arguments.next() {
+            let value = match argument {
+                "--overlay" | "-o" => arguments.next()?,
+                _ => match argument.strip_prefix("--overlay=") {
+                    Some(value) => value,
+                    None => continue,
+                },
+            };
+            let is_read = |place: &str| [":ro", ".sif", ".sqfs", ".squashfs"].iter().any(|end| place.ends_with(end));
+            if let Some(written) = value.split(',').find(|place| !is_read(place)) {
+                return Some(written);
+            }
+        }
+        None
     }
 
     /// Is apptainer there, and does it start containers from the image? Pulls the image first where it is missing and
@@ -195,24 +224,42 @@ pub(super) fn last_lines(text: &str) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn containers_get_the_job_directory_and_the_stated_binds_and_nothing_else() {
-        let apptainer = Apptainer {
+    fn apptainer(arguments: &[&str]) -> Apptainer {
+        Apptainer {
             program: "apptainer".into(),
             image: "/images/a.sif".into(),
             oci_ref: None,
             binds: vec!["/data:/data:ro".to_owned()],
-            arguments: vec!["--nv".to_owned()],
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             command: vec!["sh".to_owned(), "-c".to_owned(), "echo $HOME".to_owned()],
             as_root: false,
             inherited: vec![("PATH".into(), "/bin".into())],
+            passed: vec![("TZ".into(), "UTC".into())],
             proxies: vec![("https_proxy".into(), "http://proxy".into())],
             unpacked: None,
-        };
+        }
+    }
+
+    #[test]
+    fn what_several_containers_would_write_to_is_found() {
+        for (arguments, shared) in [
+            (&["--nv"][..], None),
+            (&["--overlay", "/o.img"], Some("/o.img")),
+            (&["-o", "/a:ro,/b"], Some("/b")),
+            (&["--nv", "--overlay=/o.img"], Some("/o.img")),
+            (&["--overlay", "/o:ro", "--overlay", "/x.sqfs"], None),
+        ] {
+            assert_eq!(apptainer(arguments).shared_overlay(), shared, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn containers_get_the_job_directory_and_the_stated_binds_and_nothing_else() {
+        let apptainer = apptainer(&["--nv"]);
         let command = apptainer.command(&"j1".parse().unwrap(), Path::new("/results/j1"));
         assert_eq!(
             command.to_shell_line(),
-            "cd / && env -i 'PATH=/bin' apptainer --quiet exec --containall --no-home --no-mount bind-paths \
+            "cd / && env -i 'PATH=/bin' 'APPTAINERENV_TZ=UTC' apptainer --quiet exec --containall --no-mount bind-paths \
              --bind /results/j1:/work --pwd /work --env 'JOB_ID=j1' --env 'WORK_DIR=/work' --bind /data:/data:ro --nv \
              /images/a.sif sh -c 'echo $HOME'"
         );

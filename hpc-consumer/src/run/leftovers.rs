@@ -159,7 +159,8 @@ mod tests {
     async fn only_what_is_proven_to_be_of_a_dead_run_is_killed() {
         let mark = |text: &str| vec![("HPC_QUEUE_TEST_MARK".to_owned(), format!("{text}-{}", std::process::id()))];
         let (by_number, by_mark, reused) = (mark("a"), mark("b"), mark("c"));
-        let mut children = [&by_number, &by_mark, &reused].map(|mark| sleeping(&mark[0].1));
+        let started = |mark: &[(String, String)]| Token::new().on_what_is_started(|| sleeping(&mark[0].1));
+        let mut children = [&by_number, &by_mark, &reused].map(|mark| started(mark));
         let reused_number = FirstProcess { started: 0, ..first(&children[2]) };
         let runs = [
             Leftover { marks: Vec::new(), first: Some(first(&children[0])) },

@@ -64,8 +64,7 @@ pub(super) struct Tails {
 
 impl Logs {
     /// Keeps what a child prints, in this directory.
-    pub(super) fn keep(child: &mut Child, directory: OwnedFd, bytes_max: u64) -> Self {
-        let directory = Arc::new(directory);
+    pub(super) fn keep(child: &mut Child, directory: Arc<OwnedFd>, bytes_max: u64) -> Self {
         let (enough, until) = watch::channel(());
         let out = LogFile::new(directory.clone(), [LOGS[0], LOGS[2]], bytes_max);
         let err = LogFile::new(directory, [LOGS[1], LOGS[3]], bytes_max);

@@ -1,10 +1,10 @@
 //! Running the command of a job. This is the only place in the project's programs that starts processes.
 //!
 //! A [`Runtime`] turns a job directory into a [`CommandLine`] ([`apptainer`], with [`unpacked`] for its image, or
-//! [`bare`]); [`process`] runs it with its limits; [`log_file`] keeps what it prints, bounded. [`ending`] decides how
-//! all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it carries, and [`children`] tells whether
-//! there is any such thing; [`leftovers`] finds what is left of runs that nobody watches any more; [`service`] starts
-//! the process in which all this happens, the keeper.
+//! [`bare`]); [`process`] runs it with its limits; [`log_file`] keeps what it prints, bounded; [`scratch`] is its
+//! temporary space. [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it
+//! carries, and [`children`] tells whether there is any such thing; [`leftovers`] finds what is left of runs that
+//! nobody watches any more; [`service`] starts the process in which all this happens, the keeper.
 //!
 //! Out of scope: what the result means (`job`), and which runs there are (`keeper`). Invariant: when [`process::run`]
 //! returns, no process of the run that can be found is alive.
@@ -20,6 +20,7 @@ mod memory;
 mod proc;
 mod process;
 mod programs;
+mod scratch;
 mod service;
 mod token;
 mod tree;
@@ -39,7 +40,7 @@ pub(crate) use ending::Warning;
 pub(crate) use leftovers::{Leftover, kill_leftovers};
 pub(crate) use log_file::LOGS;
 pub(crate) use proc::{FirstProcess, is_running, started_at};
-pub(crate) use process::{Stop, make_room, run};
+pub(crate) use process::{Place, Stop, make_room, run};
 pub(crate) use programs::{absolute_entries, on_path};
 pub(crate) use service::{Invocation, Service, start_service};
 pub(crate) use token::Token;
@@ -111,6 +112,14 @@ impl Runtime {
         match self {
             Self::Apptainer(_) => apptainer::looks_fatal(end, stderr_tail),
             Self::Bare(_) => false,
+        }
+    }
+
+    /// What jobs that run at the same time would write to, and lose each other's writes.
+    pub(crate) fn shared_overlay(&self) -> Option<&str> {
+        match self {
+            Self::Apptainer(apptainer) => apptainer.shared_overlay(),
+            Self::Bare(_) => None,
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{RuntimeKind, Timestamp};
@@ -17,6 +19,7 @@ use super::ending::{Cause, Ending, Event, Order};
 use super::log_file::{Logs, Tails};
 use super::memory;
 use super::proc::FirstProcess;
+use super::scratch::Scratch;
 use super::token::Token;
 use super::tree::Tree;
 use super::{CommandLine, Limits};
@@ -41,20 +44,43 @@ pub(crate) fn make_room(runs: usize) {
 /// Tells a run to end, within this time. It may be told again, with less time.
 pub(crate) type Stop = watch::Receiver<Option<Duration>>;
 
-/// Runs a command to its end, with its logs in the directory `logs`. `begun` is called once it is started.
+/// The directory of a job: where it is, and the directory itself, held open.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) path: PathBuf,
+    pub(crate) directory: OwnedFd,
+}
+
+/// Runs a command to its end, with its logs in its job directory. `begun` is called once it is started.
 pub(crate) async fn run(
-    command: CommandLine,
+    mut command: CommandLine,
     token: Token,
     runtime: RuntimeKind,
-    logs: OwnedFd,
+    place: Place,
     limits: &Limits,
     begun: impl FnOnce(FirstProcess),
     stop: Stop,
 ) -> Finished {
     let kills_before = memory::kills();
+    let directory = Arc::new(place.directory);
+    let scratch = match runtime {
+        RuntimeKind::Bare => None,
+        RuntimeKind::Apptainer => match Scratch::make(directory.clone(), &place.path, &mut command.words) {
+            Ok(scratch) => Some(scratch),
+            Err(error) => {
+                let place = place.path.display();
+                return Finished::not_started(format!("the scratch of the run cannot be made in {place}: {error}"));
+            }
+        },
+    };
     let mut child = match token.on_what_is_started(|| start(&command)) {
         Ok(child) => child,
-        Err(error) => return Finished::not_started(why_not_started(&command, &error)),
+        Err(error) => {
+            if let Some(scratch) = scratch {
+                scratch.remove().await;
+            }
+            return Finished::not_started(why_not_started(&command, &error));
+        }
     };
     let known = Known::new(&child);
     let started_at_ms = now_ms();
@@ -62,9 +88,12 @@ pub(crate) async fn run(
     drop(command);
     let tree = Tree::of(&child, token, runtime == RuntimeKind::Apptainer);
     begun(tree.first());
-    let logs = Logs::keep(&mut child, logs, limits.log_bytes);
+    let logs = Logs::keep(&mut child, directory, limits.log_bytes);
     let ended = end(child, known, tree, limits, stop).await.looked_at_closely(runtime, kills_before);
     let Tails { stdout, stderr } = logs.tails().await;
+    if let Some(scratch) = scratch {
+        scratch.remove().await;
+    }
     // The clock may have been set back meanwhile.
     let finished_at_ms = now_ms().max(started_at_ms);
     let runtime = Some(runtime);

@@ -11,15 +11,21 @@
 //!
 //! Invariant: a token proves that a process is of this run; that there is none proves nothing.
 
+use std::sync::Mutex;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::proc;
+use crate::lock;
 
 /// The variable in the environment.
 const VARIABLE: &str = "HPC_QUEUE_RUN_TOKEN";
 
 /// Set in every limit that is a token. A site's own limit is seconds, not ages.
 const BRAND: u64 = 1 << 62;
+
+/// A limit is the whole process's, so one thing is started at a time.
+static STARTING: Mutex<()> = Mutex::new(());
 
 /// The token of a run, which no other run on this machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +66,7 @@ impl Token {
     /// Starts a process that carries the limit. This process has it for as long as that takes; where the hard limit
     /// is too low for it, the variable has to do.
     pub(super) fn on_what_is_started<T>(self, start: impl FnOnce() -> T) -> T {
+        let _alone = lock(&STARTING);
         let before = getrlimit(Resource::Rttime);
         let limit = Rlimit { current: Some(BRAND | self.0), maximum: before.maximum };
         let is_set = setrlimit(Resource::Rttime, limit).is_ok();
@@ -97,6 +104,7 @@ mod tests {
         let (name, value) = token.mark();
         let sleep = || Command::new("sleep").arg("60").env_clear().stdin(Stdio::null()).spawn().unwrap();
         let mut limited = token.on_what_is_started(sleep);
+        let _alone = lock(&STARTING);
         let mut marked = Command::new("/bin/sleep").arg("60").env(name, value).stdin(Stdio::null()).spawn().unwrap();
         let mut neither = sleep();
         let carried = [&limited, &marked, &neither].map(|child| Token::carried_by(i32::try_from(child.id()).unwrap()));

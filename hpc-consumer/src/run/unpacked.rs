@@ -372,6 +372,7 @@ mod tests {
             command: vec!["true".to_owned()],
             as_root: false,
             inherited: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            passed: Vec::new(),
             proxies: Vec::new(),
             unpacked: Some(Unpacked::new(home.join("unpacked"), &[]).unwrap()),
         }

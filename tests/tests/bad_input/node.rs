@@ -247,7 +247,7 @@ fn a_disk_that_fills_while_a_job_runs_is_not_the_jobs_fault() {
     let words = ["--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"];
     let mut daemon = Process::start("hpc-consumer", &mut consumer.command_within(&unshare, &words), consumer.home());
     daemon.wait_for_log("the node failed the job", PATIENCE);
-    assert!(daemon.log().contains("No space left on device"), "{}", daemon.log());
+    daemon.wait_for_log("No space left on device", PATIENCE);
     let seen = |name: &str| {
         let path = consumer.results_dir().join(name);
         Path::new(&format!("/proc/{}/root", daemon.pid())).join(path.strip_prefix("/").unwrap())

@@ -3,14 +3,20 @@
  *   counter count     counts SIGTERM, as a child in another session does; a second after the first one both tell how
  *                     many there were and whether the image can still be read, in output.json
  *   counter die N     ends by signal N
+ *   counter spaces    writes the size of the file systems of the home and of temporary directories, in which it has made
+ *                     a file, into output.json
+ *   counter environment  writes its environment there
  */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+extern char **environ;
 
 static volatile sig_atomic_t heard;
 
@@ -40,6 +46,46 @@ static int can_read_image(void)
     return can;
 }
 
+/* Its size in bytes, or 0 if no file can be made there. */
+static unsigned long long size_of(const char *directory)
+{
+    char path[4096];
+    struct statvfs about;
+    FILE *file;
+    snprintf(path, sizeof path, "%s/made by the test", directory);
+    if (!(file = fopen(path, "w")) || fclose(file) || statvfs(directory, &about))
+        return 0;
+    return (unsigned long long)about.f_blocks * about.f_frsize;
+}
+
+static int tell_spaces(void)
+{
+    FILE *out = fopen("output.json", "w");
+    if (!out)
+        return 1;
+    fprintf(out, "{\"home\":%llu,\"/tmp\":%llu,\"/var/tmp\":%llu,\"/work\":%llu}\n", size_of(getenv("HOME")),
+            size_of("/tmp"), size_of("/var/tmp"), size_of("/work"));
+    return fclose(out) ? 1 : 0;
+}
+
+/* No value of a test needs to be escaped; what needs it is left out. */
+static int tell_environment(void)
+{
+    FILE *out = fopen("output.json", "w");
+    const char *comma = "";
+    if (!out)
+        return 1;
+    fprintf(out, "{\"environment\":[");
+    for (char **variable = environ; *variable; variable++) {
+        if (strpbrk(*variable, "\"\\\n"))
+            continue;
+        fprintf(out, "%s\"%s\"", comma, *variable);
+        comma = ",";
+    }
+    fprintf(out, "]}\n");
+    return fclose(out) ? 1 : 0;
+}
+
 int main(int argc, char **argv)
 {
     struct sigaction action;
@@ -50,6 +96,10 @@ int main(int argc, char **argv)
         raise(atoi(argv[2]));
         pause();
     }
+    if (argc == 2 && !strcmp(argv[1], "spaces"))
+        return tell_spaces();
+    if (argc == 2 && !strcmp(argv[1], "environment"))
+        return tell_environment();
     if (argc != 2 || strcmp(argv[1], "count")) {
         fprintf(stderr, "counter: what is to be done?\n");
         return 2;

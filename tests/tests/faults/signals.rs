@@ -154,14 +154,14 @@ fn orphans_are_reaped_while_their_run_goes_on() {
     assert_eq!(wait_for_record(&consumer, &mut daemon, &id)["output"], 100);
 }
 
-/// An image with a program that counts what it hears: `counter.c`.
-struct Image {
+/// An image with a program that tells what it hears and sees: `counter.c`.
+pub(super) struct Image {
     path: PathBuf,
     _home: TempDir,
 }
 
 impl Image {
-    fn build() -> Self {
+    pub(super) fn build() -> Self {
         let home = tempfile::tempdir().expect("a directory can be made");
         let (program, path) = (home.path().join("counter"), home.path().join("counter.sif"));
         compile(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/counter.c"), &program);
@@ -169,7 +169,7 @@ impl Image {
         Self { path, _home: home }
     }
 
-    fn consumer(&self, edge: &Edge, words: &str) -> Consumer {
+    pub(super) fn consumer(&self, edge: &Edge, words: &str) -> Consumer {
         Consumer::apptainer(edge, &self.path).set("CONTAINER_CMD", format!("/bin/counter {words}"))
     }
 }
