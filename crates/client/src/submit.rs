@@ -300,4 +300,34 @@ mod tests {
             assert!(text.contains(says), "{status} {answer}: {text}");
         }
     }
+
+    /// The status stands in the name of a file, since it travels outside of the body.
+    #[test]
+    fn answers_of_every_version_are_understood() {
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/compat/wire/answer");
+        let expected = [
+            ("1-202-queued", "queued", "01010101-0101-4101-8101-010101010101"),
+            ("1-401-unauthorized", "refused", "check API_KEY"),
+            ("1-413-message-too-large", "refused", "the limit is 127900 (413 message_too_large)"),
+            ("1-422-invalid-job", "refused", "field: task"),
+            ("1-429-allowance", "later", "until 2026-11-22T00:00:00Z"),
+            ("1-429-queue-full", "later", "the queue takes no more for now"),
+            ("1-503-not-configured", "refused", "this edge has no API_KEY yet"),
+            ("original-202-queued", "queued", "agile-codon-3fa2c1"),
+            ("original-401-unauthorized", "refused", r#"{"error":"unauthorized"}"#),
+        ];
+        let mut files: Vec<String> = std::fs::read_dir(&directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().trim_end_matches(".json").to_owned())
+            .collect();
+        files.sort();
+        assert_eq!(files, expected.map(|(file, ..)| file), "files, and what this test says of them");
+        for (file, outcome, says) in expected {
+            let answer = std::fs::read_to_string(directory.join(file).with_extension("json")).unwrap();
+            let status = file.split('-').nth(1).and_then(|status| status.parse().ok()).unwrap();
+            let (what, text) = understood(status, &answer);
+            assert_eq!(what, outcome, "{file}: {text}");
+            assert!(text.contains(says), "{file}: {text}");
+        }
+    }
 }
