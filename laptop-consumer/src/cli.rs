@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use protocol::{JobId, limits};
+use protocol::{InvalidJobId, JobId, limits};
 
 use crate::config::{CommonArgs, EdgeArgs, QueueArgs, duration_from_seconds};
 
@@ -13,7 +13,7 @@ use crate::config::{CommonArgs, EdgeArgs, QueueArgs, duration_from_seconds};
 /// flags, the environment, the file .env and defaults, in this order. Standard output holds results and nothing else.
 ///
 /// Exit codes: 0 all is well; 1 something failed; 2 wrong arguments or settings; 3 the job failed, everything around
-/// it worked; 4 there is no such result here; 75 not now, try again later.
+/// it worked; 4 there is no such result here; 75 not now, try again later; 130 a wait was interrupted by Ctrl-C.
 #[derive(Parser)]
 #[command(
     name = "laptop-consumer",
@@ -45,15 +45,20 @@ pub(crate) enum Command {
     Pull(QueueArgs),
     /// Fetch results as they come, print and store them
     ///
-    /// Ends by Ctrl-C, with 0. A result is printed once, when it arrives; `show` prints it again. After a minute
-    /// without results it looks less often, down to once a minute: on the free plan each look counts.
-    #[command(after_help = "Example:\n  laptop-consumer tail --until-idle --output json > results.ndjson")]
+    /// Ends by Ctrl-C, with 0. Prints each result that comes into the inbox while it runs, also when another program
+    /// fetches it; `show` prints it again. After a minute without results it looks less often, down to once a minute:
+    /// on the free plan each look counts.
+    #[command(after_help = "Example:\n  laptop-consumer tail --output json > results.ndjson")]
     Tail(TailArgs),
-    /// Wait for the result of one job and print it
+    /// Wait for the results of jobs and print them as they come
     ///
     /// Looks into the inbox first, then at the queue. Results of other jobs that arrive meanwhile are stored and not
-    /// printed. Ends with 0 when the job completed, 3 when it failed, 75 when the time is over.
-    #[command(after_help = "Example:\n  laptop-consumer wait 67995bdb-e88f-84f3-982a-a41723a075bc --timeout 3600")]
+    /// printed. Ends with 0 when all jobs completed, 3 when one failed, 75 when the time is over. Ctrl-C ends the
+    /// waiting, with 130, and no job.
+    ///
+    /// Any number of `wait` and `tail` may run with one inbox: one of them looks at the queue, for all.
+    #[command(after_help = "Examples:\n  laptop-consumer wait last --timeout 3600\n  laptop-consumer wait --all\n  \
+                            laptop-consumer wait @jobs.ndjson > results.ndjson")]
     Wait(WaitArgs),
     /// Print the stored result of a job
     ///
@@ -113,11 +118,12 @@ pub(crate) struct SubmitArgs {
 /// The arguments of `tail`.
 #[derive(Args)]
 pub(crate) struct TailArgs {
-    /// End once the queue holds nothing more
+    /// Fetch what is in the queue now, and end; this waits for no job
     ///
-    /// That is when a pull brings nothing and the queue says that it holds nothing. Messages that it holds but does
-    /// not give are leased to another laptop, or delayed: they are waited for as long as a lease of this program
-    /// lasts (--visibility-timeout-ms), and then left.
+    /// Jobs that have not ended have no result in the queue: `wait` waits for them. It ends when a pull brings nothing
+    /// and the queue says that it holds nothing. Messages that it holds but does not give are leased to another
+    /// laptop, or delayed: they are waited for as long as a lease of this program lasts (--visibility-timeout-ms), and
+    /// then left.
     #[arg(long)]
     pub(crate) until_idle: bool,
     #[command(flatten)]
@@ -127,10 +133,16 @@ pub(crate) struct TailArgs {
 /// The arguments of `wait`.
 #[derive(Args)]
 pub(crate) struct WaitArgs {
-    /// Wait for this job
-    #[arg(value_name = "JOB_ID")]
-    pub(crate) job_id: JobId,
-    /// End with 75 when the result is not there after this long
+    /// Wait for these jobs: ids, unique beginnings of ids, `last`, or @FILE for a list
+    ///
+    /// `last` is the job that was submitted last with this inbox. A list has one job a line: its id, or the JSON that
+    /// `submit` and the edge print.
+    #[arg(value_name = "JOB|@FILE", value_parser = job_or_list)]
+    pub(crate) jobs: Vec<String>,
+    /// Wait for every job that was submitted with this inbox and has no result in it
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// End with 75 when results are missing after this long
     #[arg(long, value_name = "SECONDS", value_parser = duration_from_seconds)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
@@ -140,9 +152,17 @@ pub(crate) struct WaitArgs {
 /// The arguments of `show`.
 #[derive(Args)]
 pub(crate) struct ShowArgs {
-    /// Show this job
-    #[arg(value_name = "JOB_ID")]
-    pub(crate) job_id: JobId,
+    /// Show this job: its id, a unique beginning of it, or `last` for the one that was submitted last
+    #[arg(value_name = "JOB")]
+    pub(crate) job: JobId,
+}
+
+/// The name of a job, or of a file with a list of them.
+fn job_or_list(text: &str) -> Result<String, InvalidJobId> {
+    if text.strip_prefix('@').is_none_or(str::is_empty) {
+        text.parse::<JobId>()?;
+    }
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]

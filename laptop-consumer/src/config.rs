@@ -122,6 +122,13 @@ pub(crate) struct QueueArgs {
     visibility_timeout: Duration,
 }
 
+/// May output for people have colors? Not where somebody has said so (<https://no-color.org>), nor on a terminal that
+/// understands none.
+pub(crate) fn may_color() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
 impl CommonArgs {
     /// What is logged.
     pub(crate) fn log_filter(&self) -> &str {

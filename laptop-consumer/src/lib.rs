@@ -11,9 +11,9 @@ mod commands;
 mod config;
 mod failure;
 mod printer;
+mod progress;
+mod stop;
 mod text;
-
-use std::io::Write as _;
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -31,8 +31,7 @@ pub fn main() -> Exit {
         // Who reads the output has seen enough, as in `tail | head`.
         Err(error) if error.is::<StdoutClosed>() => Exit::Ok,
         Err(error) => {
-            // A closed standard error is no reason to end in another way.
-            let _ = writeln!(std::io::stderr(), "error: {}", escaped(&format!("{error:#}")));
+            printer::say(&format!("error: {}", escaped(&format!("{error:#}"))));
             failure::exit(&error)
         }
     }

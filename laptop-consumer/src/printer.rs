@@ -9,8 +9,8 @@ use client::Arrived;
 use client::text::escaped;
 use protocol::{JobId, JobResult, Json, Reason, Status, Word};
 
-use crate::config::Format;
-use crate::text::{escaped_json, pretty_json};
+use crate::config::{Format, may_color};
+use crate::text::{escaped_json, pretty_json, wrapped};
 
 /// How many lines of the end of a failed job's standard error are shown.
 const TAIL_LINES_MAX: usize = 20;
@@ -26,6 +26,7 @@ pub(crate) struct Printer {
     out: std::io::Stdout,
     format: Format,
     is_terminal: bool,
+    paint: Paint,
 }
 
 impl Printer {
@@ -34,7 +35,8 @@ impl Printer {
         let out = std::io::stdout();
         let is_terminal = out.is_terminal();
         let format = format.unwrap_or(if is_terminal { Format::Human } else { Format::Json });
-        Self { out, format, is_terminal }
+        let paint = if is_terminal && may_color() { Paint::Colors } else { Paint::Nothing };
+        Self { out, format, is_terminal, paint }
     }
 
     /// Does it print lines for people?
@@ -45,7 +47,7 @@ impl Printer {
     /// Prints a result.
     pub(crate) fn result(&mut self, arrived: &Arrived) -> anyhow::Result<()> {
         let text = match self.format {
-            Format::Human => human(&arrived.result),
+            Format::Human => human(&arrived.result, self.paint),
             Format::Json => self.line(&arrived.line()),
         };
         self.write(&text)
@@ -72,9 +74,38 @@ impl Printer {
     }
 }
 
+/// Colors, which never carry a meaning alone: what they say stands there as a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Paint {
+    Colors,
+    Nothing,
+}
+
+impl Paint {
+    /// Red for what did not succeed, green for what did.
+    fn status(self, text: &str, status: &Word<Status>) -> String {
+        let color = if *status == Status::Completed { 32 } else { 31 };
+        match self {
+            Self::Colors => format!("\u{1b}[{color}m{text}\u{1b}[0m"),
+            Self::Nothing => text.to_owned(),
+        }
+    }
+}
+
+/// Says something on standard error, in the width of the terminal if it is one.
+pub(crate) fn say(text: &str) {
+    let mut stderr = std::io::stderr();
+    let width = terminal_size::terminal_size_of(&stderr).map(|(width, _)| usize::from(width.0));
+    // A closed standard error is no reason to stop, or to end in another way.
+    let _ = match width {
+        Some(width) => writeln!(stderr, "{}", wrapped(text, width)),
+        None => writeln!(stderr, "{text}"),
+    };
+}
+
 /// A result for people: one line, and what matters below it.
-fn human(result: &JobResult) -> String {
-    let mut head = vec![result.job_id.to_string(), status(result)];
+fn human(result: &JobResult, paint: Paint) -> String {
+    let mut head = vec![result.job_id.to_string(), paint.status(&status(result), &result.status)];
     head.extend(result.task.as_deref().map(escaped));
     head.extend((result.attempt > 1).then(|| format!("attempt {}", result.attempt)));
     head.extend(duration(result).map(|duration| format!("in {duration}")));
@@ -139,7 +170,17 @@ mod tests {
     use super::*;
 
     fn shown(json: &str) -> String {
-        human(&JobResult::parse(json).unwrap())
+        human(&JobResult::parse(json).unwrap(), Paint::Nothing)
+    }
+
+    #[test]
+    fn what_failed_is_red_and_says_so() {
+        let result = |status: &str| {
+            let json = format!(r#"{{"v":1,"job_id":"j1","status":"{status}","result_pointer":"p"}}"#);
+            human(&JobResult::parse(&json).unwrap(), Paint::Colors)
+        };
+        assert!(result("failed").starts_with("j1  \u{1b}[31mfailed\u{1b}[0m\n"));
+        assert!(result("completed").starts_with("j1  \u{1b}[32mcompleted\u{1b}[0m\n"));
     }
 
     #[test]

@@ -11,14 +11,23 @@
 //! reads the environment; every wait has a bound or can be ended between two steps.
 
 mod error;
+mod follow;
 pub mod inbox;
+pub mod names;
+mod pace;
 pub mod poll;
 pub mod receive;
 pub mod submit;
 pub mod text;
+mod turn;
+mod waiting;
+mod watch;
 
 pub use error::{Error, Remedy};
+pub use follow::Follower;
 pub use inbox::{Arrived, Inbox};
-pub use poll::{Pace, Patience, Troubles};
+pub use poll::{Patience, Troubles};
 pub use receive::{Received, Receiver, ResultsQueue};
 pub use submit::{Edge, Queued, Submission, submit};
+pub use waiting::{Waiting, take_arrived};
+pub use watch::Watch;

@@ -1,7 +1,4 @@
-//! When to look at the queue again: after a look that brought something, nothing, or an error.
-//!
-//! The service answers a pull at once, also when the queue is empty, and each look is an operation that counts: the
-//! free plan has 10,000 a day, which is one every nine seconds. So looks become rarer while nothing comes.
+//! When to look at the queue again after looks that failed, and when to give up. After those that succeed: `pace`.
 
 use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
@@ -11,18 +8,6 @@ use queues::Backoff;
 
 use crate::error::Remedy;
 use crate::text;
-
-/// After this many empty looks the pause doubles, and again after as many more.
-const EMPTY_LOOKS_A_STEP: u32 = 12;
-
-/// The longest pause between looks, unless the interval that was set is longer.
-const IDLE_PAUSE_MAX: Duration = Duration::from_secs(60);
-
-/// The first pause of a program that waits for one job.
-const EAGER_PAUSE_FIRST: Duration = Duration::from_millis(500);
-
-/// How much longer each next pause of such a program is.
-const EAGER_GROWTH: f64 = 1.25;
 
 /// A pull consumer that was just added takes some seconds to work; after this long, it is missing.
 const NOT_ENABLED_PATIENCE: Duration = Duration::from_secs(30);
@@ -35,44 +20,6 @@ const PAUSED_PAUSE: Duration = Duration::from_secs(30);
 
 /// The pause when the day's allowance is used up.
 const QUOTA_PAUSE: Duration = Duration::from_secs(15 * 60);
-
-/// The pauses of looks that succeed.
-#[derive(Debug)]
-pub struct Pace {
-    interval: Duration,
-    /// The next pause, for as long as it is shorter than the interval.
-    eager: Option<Duration>,
-    empty_looks: u32,
-}
-
-impl Pace {
-    /// At the interval, and slower while nothing comes.
-    pub fn steady(interval: Duration) -> Self {
-        Self { interval, eager: None, empty_looks: 0 }
-    }
-
-    /// Faster than the interval at first: a person waits.
-    pub fn eager(interval: Duration) -> Self {
-        Self { eager: Some(EAGER_PAUSE_FIRST).filter(|pause| *pause < interval), ..Self::steady(interval) }
-    }
-
-    /// The pause after a look that brought nothing.
-    pub fn after_nothing(&mut self) -> Duration {
-        if let Some(pause) = self.eager {
-            self.eager = Some(pause.mul_f64(EAGER_GROWTH)).filter(|next| *next < self.interval);
-            return pause;
-        }
-        let doublings = (self.empty_looks / EMPTY_LOOKS_A_STEP).min(16);
-        self.empty_looks = self.empty_looks.saturating_add(1);
-        self.interval.saturating_mul(1 << doublings).min(IDLE_PAUSE_MAX.max(self.interval))
-    }
-
-    /// The pause after a look that brought something; none when the queue has more.
-    pub fn after_something(&mut self, more: bool) -> Duration {
-        self.empty_looks = 0;
-        if more { Duration::ZERO } else { self.eager.unwrap_or(self.interval) }
-    }
-}
 
 /// How much trouble a command bears before it ends with [`GaveUp`].
 #[derive(Debug, Clone, Copy)]
@@ -88,8 +35,8 @@ impl Patience {
     pub const ONE_LOOK: Self = Self { trouble: Some(Duration::from_secs(30)), sits_out_quota: false };
     /// Of a command that empties the queue.
     pub const UNTIL_IDLE: Self = Self { trouble: Some(Duration::from_secs(300)), sits_out_quota: false };
-    /// Of a command that waits for one job, and may have a time limit of its own.
-    pub const ONE_JOB: Self = Self { trouble: None, sits_out_quota: false };
+    /// Of a command that waits for jobs, and may have a time limit of its own.
+    pub const OF_A_WAIT: Self = Self { trouble: None, sits_out_quota: false };
     /// Of a command that runs for ever.
     pub const FOR_EVER: Self = Self { trouble: None, sits_out_quota: true };
 }
@@ -170,39 +117,10 @@ impl Troubles {
 mod tests {
     use super::*;
 
-    const INTERVAL: Duration = Duration::from_secs(5);
-
-    #[test]
-    fn looks_become_rarer_while_nothing_comes() {
-        let mut pace = Pace::steady(INTERVAL);
-        let pauses: Vec<u64> = (0..60).map(|_| pace.after_nothing().as_secs()).collect();
-        let expected = [5, 10, 20, 40, 60].map(|seconds| [seconds; 12]).concat();
-        assert_eq!(pauses, expected);
-        assert_eq!(pace.after_something(true), Duration::ZERO);
-        assert_eq!(pace.after_something(false), INTERVAL);
-        assert_eq!(pace.after_nothing(), INTERVAL);
-
-        let two_minutes = Duration::from_secs(120);
-        let mut slow = Pace::steady(two_minutes);
-        assert!((0..100).all(|_| slow.after_nothing() == two_minutes));
-    }
-
-    #[test]
-    fn an_eager_pace_begins_fast_and_becomes_steady() {
-        let mut pace = Pace::eager(INTERVAL);
-        assert_eq!(pace.after_nothing(), EAGER_PAUSE_FIRST);
-        assert_eq!(pace.after_something(false), EAGER_PAUSE_FIRST.mul_f64(EAGER_GROWTH));
-        let fast = (0..100).take_while(|_| pace.after_nothing() < INTERVAL).count();
-        assert!((5..20).contains(&fast), "{fast} fast looks");
-        // An interval that is shorter still is kept.
-        let short = Duration::from_millis(100);
-        assert_eq!(Pace::eager(short).after_nothing(), short);
-    }
-
     #[test]
     fn each_command_bears_its_own_troubles() {
         let first = |patience, class| Troubles::new(patience).pause(class, Instant::now());
-        for patience in [Patience::ONE_LOOK, Patience::UNTIL_IDLE, Patience::ONE_JOB, Patience::FOR_EVER] {
+        for patience in [Patience::ONE_LOOK, Patience::UNTIL_IDLE, Patience::OF_A_WAIT, Patience::FOR_EVER] {
             assert_eq!(first(patience, FailureClass::Fatal), Err(Remedy::Unexpected));
             assert_eq!(first(patience, FailureClass::Refused), Err(Remedy::Unexpected));
             assert_eq!(first(patience, FailureClass::PullNotEnabled), Ok(NOT_ENABLED_PAUSE));
@@ -212,7 +130,7 @@ mod tests {
         }
         assert_eq!(first(Patience::ONE_LOOK, FailureClass::Paused), Err(Remedy::TryLater));
         assert_eq!(first(Patience::UNTIL_IDLE, FailureClass::Paused), Ok(PAUSED_PAUSE));
-        assert_eq!(first(Patience::ONE_JOB, FailureClass::QuotaExhausted), Err(Remedy::TryLater));
+        assert_eq!(first(Patience::OF_A_WAIT, FailureClass::QuotaExhausted), Err(Remedy::TryLater));
         assert_eq!(first(Patience::FOR_EVER, FailureClass::QuotaExhausted), Ok(QUOTA_PAUSE));
     }
 

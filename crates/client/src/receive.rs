@@ -3,12 +3,13 @@
 //! Out of scope: when to look again (`poll`), what is printed (the programs).
 //!
 //! Invariant: a message is acknowledged only when it, or an earlier result of its job, is on disk and synced. What
-//! cannot be stored is not acknowledged, and comes again when its lease lapses.
+//! cannot be stored is not acknowledged, and comes again when its lease lapses; what is plainly not ours (a job) is
+//! given back.
 
 use std::time::Duration;
 
-use protocol::{FailureClass, ResultMessage, body, limits};
-use queues::{Backoff, Client, Delivery};
+use protocol::{FailureClass, ResultMessage, body, hold, limits};
+use queues::{Backoff, Client, Delivery, Pulled};
 
 use crate::error::Remedy;
 use crate::inbox::{self, Arrived, Inbox, Kept};
@@ -45,12 +46,25 @@ pub enum Error {
     /// All is written, and may not last.
     #[error("nothing of this batch was acknowledged; it comes again when its lease lapses")]
     Sync(#[source] inbox::Error),
+    /// A message is plainly a job.
+    #[error(
+        "the queue {queue_id} holds jobs and not results: CF_RESULTS_QUEUE_ID is the id of the queue of jobs. Swap \
+         CF_RESULTS_QUEUE_ID and CF_JOBS_QUEUE_ID, here and wherever else they are set this way; `wrangler queues info \
+         hpc-results` shows the right one. The jobs were given back to their queue, and none is lost"
+    )]
+    Swapped {
+        /// Which queue.
+        queue_id: String,
+    },
 }
 
 impl Error {
     /// What can be done about it.
     pub fn remedy(&self) -> Remedy {
-        Remedy::Unexpected
+        match self {
+            Self::Keep(_) | Self::Reject(_) | Self::Sync(_) => Remedy::Unexpected,
+            Self::Swapped { .. } => Remedy::Settings,
+        }
     }
 }
 
@@ -58,9 +72,7 @@ impl Error {
 #[derive(Debug)]
 pub struct Receiver {
     client: Client,
-    queue_id: String,
-    batch_size: usize,
-    visibility_timeout: Duration,
+    queue: ResultsQueue,
     inbox: Inbox,
 }
 
@@ -73,6 +85,8 @@ pub struct Received {
     pub messages: usize,
     /// Does the queue seem to have more to give at once?
     pub more: bool,
+    /// Did the server hold the look open until it had something, or for long enough?
+    pub held: bool,
     /// Why something could not be stored. There is no use in going on.
     pub failure: Option<Error>,
 }
@@ -81,8 +95,12 @@ impl Receiver {
     /// A receiver that stores into `inbox`, which must be prepared.
     pub fn new(http: reqwest::Client, queue: ResultsQueue, inbox: Inbox) -> Result<Self, queues::UnusableUrl> {
         let client = Client::new(http, &queue.endpoint)?;
-        let ResultsQueue { queue_id, batch_size, visibility_timeout, .. } = queue;
-        Ok(Self { client, queue_id, batch_size, visibility_timeout, inbox })
+        Ok(Self { client, queue, inbox })
+    }
+
+    /// Where results come from.
+    pub fn queue(&self) -> &ResultsQueue {
+        &self.queue
     }
 
     /// Where results are stored.
@@ -90,45 +108,70 @@ impl Receiver {
         &self.inbox
     }
 
-    /// How long a message stays leased that somebody has pulled and not settled, with the settings of this program.
-    pub fn visibility_timeout(&self) -> Duration {
-        self.visibility_timeout
-    }
-
     /// How many messages the queue holds, leased and delayed ones included, as well as it knows.
     pub async fn backlog(&self) -> Result<Option<u64>, queues::Error> {
-        self.client.backlog(&self.queue_id).await
+        self.client.backlog(&self.queue.queue_id).await
     }
 
     /// Looks once. The future must not be dropped before its end: leased messages would be lost from sight until their
     /// lease lapses.
     pub async fn look(&self) -> Result<Received, queues::Error> {
-        let pulled = self.client.pull(&self.queue_id, self.batch_size, self.visibility_timeout).await?;
+        let queue = &self.queue;
+        self.take(self.client.pull(&queue.queue_id, queue.batch_size, queue.visibility_timeout).await?).await
+    }
+
+    /// Looks once; a server that can holds the look open for a while until something comes, or until `given_up`
+    /// resolves. As with [`Receiver::look`], the future must not be dropped before its end.
+    pub async fn look_held(&self, given_up: impl Future<Output = ()>) -> Result<Received, queues::Error> {
+        let ResultsQueue { queue_id, batch_size, visibility_timeout, .. } = &self.queue;
+        let pulled = self.client.pull_held(queue_id, *batch_size, *visibility_timeout, hold::MAX, given_up);
+        self.take(pulled.await?).await
+    }
+
+    async fn take(&self, pulled: Pulled) -> Result<Received, queues::Error> {
         let messages = pulled.deliveries.len();
         let backlog = pulled.backlog.unwrap_or(0);
-        let more = messages == self.batch_size || (messages > 0 && backlog > messages as u64);
-        let mut received = Received { new: Vec::new(), messages, more, failure: None };
+        let more = messages == self.queue.batch_size || (messages > 0 && backlog > messages as u64);
+        let held = pulled.held.is_some();
+        let mut received = Received { new: Vec::new(), messages, more, held, failure: None };
+        self.store_all(pulled.deliveries, &mut received).await;
+        Ok(received)
+    }
+
+    /// Stores and acknowledges deliveries, as far as it can.
+    async fn store_all(&self, deliveries: Vec<Delivery>, received: &mut Received) {
         let mut leases = Vec::new();
-        for delivery in pulled.deliveries {
+        let mut deliveries = deliveries.into_iter();
+        while let Some(delivery) = deliveries.next() {
             match self.store(&delivery) {
                 Ok(new) => {
                     received.new.extend(new);
                     leases.push(delivery.lease_id);
                 }
                 Err(error) => {
+                    if matches!(error, Error::Swapped { .. }) {
+                        self.give_back(std::iter::once(delivery).chain(deliveries)).await;
+                    }
                     received.failure = Some(error);
                     break;
                 }
             }
         }
         if leases.is_empty() {
-            return Ok(received);
+            return;
         }
         match self.inbox.sync() {
             Ok(()) => self.acknowledge(&leases).await,
             Err(error) => received.failure = Some(Error::Sync(error)),
         }
-        Ok(received)
+    }
+
+    /// Gives back what is somebody else's. Should that fail, it comes back when its lease lapses.
+    async fn give_back(&self, deliveries: impl Iterator<Item = Delivery>) {
+        let retries: Vec<_> = deliveries.map(|delivery| (delivery.lease_id, Duration::ZERO)).collect();
+        if let Err(error) = self.client.settle(&self.queue.queue_id, &[], &retries).await {
+            tracing::debug!("{error}");
+        }
     }
 
     /// Stores one message and returns its result when that is new.
@@ -156,6 +199,7 @@ impl Receiver {
                     self.inbox.keep_event(&json)?;
                     return Ok(None);
                 }
+                Err(error) if error.is_job => return Err(Error::Swapped { queue_id: self.queue.queue_id.clone() }),
                 Err(error) => (error.to_string(), json.into_owned(), true),
             },
         };
@@ -186,7 +230,7 @@ impl Receiver {
         let mut tries = 0;
         loop {
             tries += 1;
-            let error = match self.client.settle(&self.queue_id, leases, &[]).await {
+            let error = match self.client.settle(&self.queue.queue_id, leases, &[]).await {
                 Ok(settled) => {
                     if settled.acks.is_some_and(|acks| acks < leases.len() as u64) || !settled.warnings.is_empty() {
                         tracing::info!(

@@ -17,6 +17,8 @@ pub enum Exit {
     NotFound,
     /// 75: try again later (EX_TEMPFAIL of sysexits.h).
     TryLater,
+    /// 130: Ctrl-C ended what was not done (128 and the number of the signal, as shells count).
+    Interrupted,
 }
 
 impl Exit {
@@ -29,6 +31,7 @@ impl Exit {
             Self::JobFailed => 3,
             Self::NotFound => 4,
             Self::TryLater => 75,
+            Self::Interrupted => 130,
         }
     }
 }

@@ -1,22 +1,21 @@
 //! The commands, one module each.
 
+mod jobs;
 mod pull;
 mod show;
 mod submit;
 mod tail;
 mod wait;
 
-use std::io::Write as _;
-
 use anyhow::Context as _;
-use client::{Arrived, Inbox, Received, Receiver, ResultsQueue};
+use client::{Arrived, Follower, Inbox, Patience, Received, Receiver, ResultsQueue};
 use program::Exit;
 use protocol::{Status, Word};
 
 use crate::cli::{Cli, Command};
-use crate::config::CommonArgs;
+use crate::config::{CommonArgs, QueueArgs};
 use crate::failure::Failure;
-use crate::printer::Printer;
+use crate::printer::{Printer, say};
 
 /// Runs the command that was given.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
@@ -42,6 +41,17 @@ fn receiver(common: &CommonArgs, http: reqwest::Client, queue: ResultsQueue) -> 
     Ok(receiver)
 }
 
+/// What looks at the queue in turns with other programs of this inbox.
+fn follower(
+    common: &CommonArgs,
+    http: reqwest::Client,
+    queue: &QueueArgs,
+    patience: Patience,
+) -> anyhow::Result<Follower> {
+    let receiver = receiver(common, http, queue.complete(common)?)?;
+    Ok(Follower::new(receiver, queue.poll_interval(), patience))
+}
+
 /// Prints what is new, and ends the program when something could not be stored.
 fn print_new(received: Received, printer: &mut Printer) -> anyhow::Result<()> {
     for arrived in &received.new {
@@ -62,6 +72,5 @@ fn print_one(arrived: &Arrived, printer: &mut Printer) -> anyhow::Result<Exit> {
 
 /// Tells the person at the terminal something that is neither a result nor an error.
 fn note(text: &str) {
-    // A closed standard error is no reason to stop.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    say(text);
 }

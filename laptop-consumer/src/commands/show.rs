@@ -3,15 +3,17 @@
 use client::Inbox;
 use program::Exit;
 
-use super::print_one;
+use super::{jobs, print_one};
 use crate::cli::ShowArgs;
 use crate::config::CommonArgs;
 use crate::failure::Failure;
 use crate::printer::Printer;
 
 pub(super) fn run(common: &CommonArgs, args: &ShowArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
-    let (dir, job_id) = (common.data_dir()?, &args.job_id);
-    match Inbox::new(&dir).find(job_id)? {
+    let dir = common.data_dir()?;
+    let inbox = Inbox::new(&dir);
+    let job_id = jobs::named(&args.job, &inbox)?;
+    match inbox.find(&job_id)? {
         Some(arrived) => print_one(&arrived, printer),
         None => {
             let message = format!(

@@ -5,15 +5,18 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::Context as _;
-use client::{Pace, Submission, submit};
+use client::text::escaped;
+use client::{Inbox, Patience, Queued, Submission, Waiting, submit};
 use program::Exit;
 use protocol::{Json, limits};
 
-use super::{http_client, note, print_one, receiver, wait};
+use super::wait::{Results, until_here};
+use super::{follower, http_client, note};
 use crate::cli::SubmitArgs;
 use crate::config::CommonArgs;
 use crate::failure::Failure;
 use crate::printer::Printer;
+use crate::stop::Stop;
 
 /// The most that is read of a file. White space in JSON does not travel, so this is more generous than the edge.
 const FILE_BYTES_MAX: u64 = 16_000_000;
@@ -21,7 +24,6 @@ const FILE_BYTES_MAX: u64 = 16_000_000;
 pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
     // All settings are checked before anything is sent: a job whose result cannot be fetched would be a surprise.
     let edge = args.edge.complete(common)?;
-    let queue = if args.wait { Some(args.queue.complete(common)?) } else { None };
     let submission = Submission {
         input: args.input.as_deref().map(|value| json("--input", value, io::stdin())).transpose()?,
         metadata: args.metadata.as_deref().map(|value| json("--metadata", value, io::stdin())).transpose()?,
@@ -36,21 +38,35 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
         None => random_key()?,
     };
     let http = http_client()?;
-    let interval = args.queue.poll_interval();
-    let receiver = queue.map(|queue| receiver(common, http.clone(), queue)).transpose()?;
+    let follower =
+        if args.wait { Some(follower(common, http.clone(), &args.queue, Patience::OF_A_WAIT)?) } else { None };
 
     let queued = submit(&http, &edge, &submission, &idempotency_key).await?;
-    let Some(receiver) = receiver else {
+    note_submitted(common, &queued);
+    let Some(follower) = follower else {
         printer.queued(&queued.job_id, &queued.answer)?;
         return Ok(Exit::Ok);
     };
+    // From here on a signal ends the waiting and not the job, which is to be said.
+    let stop = Stop::listen()?;
     note(&format!("{}  queued; waiting for its result", queued.job_id));
-    // A job that was submitted before under this key may have its result here.
-    let arrived = match receiver.inbox().find(&queued.job_id)? {
-        Some(arrived) => arrived,
-        None => wait::result_of(&queued.job_id, &receiver, Pace::eager(interval), args.timeout).await?,
-    };
-    print_one(&arrived, printer)
+    until_here(Waiting::new(follower, vec![queued.job_id]), args.timeout, stop, Results::new(1, printer)).await
+}
+
+/// The job is in the queue, whether or not this machine can remember it.
+fn note_submitted(common: &CommonArgs, queued: &Queued) {
+    let noted = common.data_dir().and_then(|dir| {
+        let inbox = Inbox::new(&dir);
+        inbox.prepare()?;
+        Ok(inbox.note_submitted(&queued.job_id, &queued.answer)?)
+    });
+    if let Err(error) = noted {
+        tracing::warn!(
+            "the job {} is in the queue, but `last` and `wait --all` will not know of it: {}",
+            queued.job_id,
+            escaped(&format!("{error:#}"))
+        );
+    }
 }
 
 /// The JSON of an argument: itself, or in the file after `@`, or on standard input for `-`.

@@ -2,42 +2,76 @@
 
 use std::time::{Duration, Instant};
 
-use client::{Pace, Patience, Receiver, Troubles};
+use client::{Follower, Patience, Received, Receiver, Troubles, Watch};
 use program::Exit;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
-use super::{http_client, note, print_new, receiver};
+use super::{follower, http_client, note, print_new, receiver};
 use crate::cli::TailArgs;
 use crate::config::CommonArgs;
 use crate::printer::Printer;
-
-/// The exit code of a program that a second Ctrl-C ends, by custom 128 and the number of the signal.
-const INTERRUPTED: i32 = 130;
+use crate::stop::Stop;
 
 pub(super) async fn run(common: &CommonArgs, args: &TailArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
-    let queue = args.queue.complete(common)?;
-    let interval = args.queue.poll_interval();
-    let receiver = receiver(common, http_client()?, queue)?;
-    let mut stop = stop_signal()?;
-    let mut pace = Pace::steady(interval);
-    let mut troubles = Troubles::new(if args.until_idle { Patience::UNTIL_IDLE } else { Patience::FOR_EVER });
-    let mut idle = Idle::new(receiver.visibility_timeout() + interval);
+    let stop = Stop::listen()?;
+    if args.until_idle {
+        let receiver = receiver(common, http_client()?, args.queue.complete(common)?)?;
+        until_idle(&receiver, args.queue.poll_interval(), stop, printer).await
+    } else {
+        follow(follower(common, http_client()?, &args.queue, Patience::FOR_EVER)?, stop, printer).await
+    }
+}
+
+/// Prints what comes into the inbox, whichever program puts it there.
+async fn follow(mut follower: Follower, mut stop: Stop, printer: &mut Printer) -> anyhow::Result<Exit> {
+    let mut watch = Watch::new(follower.inbox())?;
+    loop {
+        let received = tokio::select! {
+            received = follower.step() => received?,
+            () = stop.asked() => break,
+        };
+        print_arrivals(received, &mut watch, printer)?;
+    }
+    // What has been leased is stored and acknowledged before the end.
+    print_arrivals(follower.finish().await, &mut watch, printer)?;
+    Ok(Exit::Ok)
+}
+
+/// Prints what a look of this program has brought, in the order of the queue, and then what others have stored.
+fn print_arrivals(received: Option<Received>, watch: &mut Watch, printer: &mut Printer) -> anyhow::Result<()> {
+    if let Some(mut received) = received {
+        // The inbox may have shown it while the look was still acknowledging.
+        received.new.retain(|arrived| watch.saw(&arrived.result.job_id));
+        print_new(received, printer)?;
+    }
+    for arrived in watch.new_results()? {
+        printer.result(&arrived)?;
+    }
+    Ok(())
+}
+
+/// Prints what the queue gives until it holds nothing more. It looks in any case, whoever else does: it was asked what
+/// there is.
+async fn until_idle(
+    receiver: &Receiver,
+    interval: Duration,
+    mut stop: Stop,
+    printer: &mut Printer,
+) -> anyhow::Result<Exit> {
+    let mut troubles = Troubles::new(Patience::UNTIL_IDLE);
+    let mut idle = Idle::new(receiver.queue().visibility_timeout + interval);
     let mut nothing_came = true;
-    while !*stop.borrow() {
+    while !stop.is_asked() {
         // A look is never cut short, not even by a signal: what it has leased is to be stored and acknowledged.
         let pause = match receiver.look().await {
             Ok(received) => {
                 troubles.over();
-                let (messages, more) = (received.messages, received.more);
+                let messages = received.messages;
                 print_new(received, printer)?;
                 nothing_came &= messages == 0;
-                if !args.until_idle {
-                    if messages == 0 { pace.after_nothing() } else { pace.after_something(more) }
-                } else if messages > 0 {
+                if messages > 0 {
                     idle.reset();
                     Duration::ZERO
-                } else if idle.is_reached(&receiver).await {
+                } else if idle.is_reached(receiver).await {
                     if nothing_came && printer.is_human() {
                         note("no results");
                     }
@@ -50,8 +84,7 @@ pub(super) async fn run(common: &CommonArgs, args: &TailArgs, printer: &mut Prin
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            // The sender lives as long as the program, so this ends only by a signal.
-            _ = stop.wait_for(|stop| *stop) => {}
+            () = stop.asked() => {}
         }
     }
     Ok(Exit::Ok)
@@ -91,23 +124,4 @@ impl Idle {
         note(&format!("{held}; they are leased to another program, or delayed"));
         true
     }
-}
-
-/// Becomes true at SIGINT or SIGTERM. A second signal ends the program at once: a network may hang for a minute.
-fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let (sender, receiver) = watch::channel(false);
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if sender.send_replace(true) {
-                std::process::exit(INTERRUPTED);
-            }
-        }
-    });
-    Ok(receiver)
 }

@@ -5,3 +5,4 @@ mod laptop;
 mod results;
 mod server;
 mod submit;
+mod wait;

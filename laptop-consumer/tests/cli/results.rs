@@ -343,3 +343,21 @@ fn settings_come_from_the_file_that_is_named_and_empty_ones_are_defaults() {
     assert_eq!(spoken.code, Some(2));
     assert!(spoken.stderr.contains("no-such.env"), "{}", spoken.stderr);
 }
+
+#[test]
+fn jobs_in_the_queue_of_results_are_given_back_and_the_settings_to_swap_are_named() {
+    let laptop = Laptop::new();
+    laptop.server.push(result("j1", "1"));
+    for job_id in ["j2", "j3"] {
+        laptop.server.push(format!(r#"{{"v":1,"job_id":"{job_id}","task":"echo","input":{{"a":1}}}}"#));
+    }
+    for arguments in [vec!["pull"], vec!["tail"], vec!["tail", "--until-idle"], vec!["wait", "j9"]] {
+        let spoken = laptop.run(&arguments);
+        assert_eq!(spoken.code, Some(2), "{arguments:?}: {spoken:?}");
+        let settings = ["CF_RESULTS_QUEUE_ID", "CF_JOBS_QUEUE_ID"];
+        assert!(settings.iter().all(|name| spoken.stderr.contains(name)), "{}", spoken.stderr);
+        // The next one sees them at once: they are not leased any more.
+        assert_eq!(laptop.server.backlog(), 2, "the result is acknowledged, the jobs are not");
+    }
+    assert!(laptop.stored("j1").is_some() && laptop.names("rejected").is_empty());
+}

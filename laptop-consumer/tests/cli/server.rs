@@ -184,14 +184,19 @@ impl State {
     }
 
     fn ack(&mut self, body: &Value) -> Value {
-        let leases: Vec<&str> =
-            body["acks"].as_array().into_iter().flatten().filter_map(|ack| ack["lease_id"].as_str()).collect();
+        let leases = |kind: &str| -> Vec<&str> {
+            body[kind].as_array().into_iter().flatten().filter_map(|lease| lease["lease_id"].as_str()).collect()
+        };
+        let (leases, given_back) = (leases("acks"), leases("retries"));
         assert!(leases.len() <= 100, "{} acknowledgements at once", leases.len());
         let mut count = 0;
         for message in &mut self.messages {
             if message.leases.iter().any(|lease| leases.contains(&lease.as_str())) {
                 message.acked = true;
                 count += 1;
+            }
+            if message.leases.iter().any(|lease| given_back.contains(&lease.as_str())) {
+                message.leased_until = None;
             }
         }
         json!({"ackCount": count, "retryCount": 0, "warnings": {}})

@@ -1,0 +1,256 @@
+//! The inbox: results on this machine's disk, one file a job.
+//!
+//! ```text
+//! DIR/results/<job_id>.json    the JSON of the message, byte for byte
+//! DIR/rejected/<sha256>.json   a message that is JSON but no result
+//! DIR/rejected/<sha256>.bin    a message that is not JSON, as it came
+//! DIR/events/<sha256>.json     a message that tells of something on the way, such as a heartbeat
+//! DIR/submitted/<job_id>.json  what the edge answered to a submission of this machine
+//! DIR/polling/                 whose turn it is to look at the queue (`turn`)
+//! DIR/incoming/                files that are being written
+//! ```
+//!
+//! Out of scope: the queue and its acknowledgements (`receive`).
+//!
+//! Invariants: a name in `results`, `rejected`, `events` or `submitted` appears at once with all of its content, and
+//! never changes after that; any number of processes may share an inbox ([`files::Creator`]). No path is built from
+//! text but job ids and digests.
+
+mod error;
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use files::{Creator, Durability};
+use protocol::{JobId, JobResult, Json};
+use sha2::{Digest as _, Sha256};
+
+pub use self::error::Error;
+
+/// A file in `incoming` that is older than this was left behind by a process that was killed.
+const INCOMING_AGE_MAX: Duration = Duration::from_hours(1);
+
+/// A result, together with the text that it was read from.
+#[derive(Debug, Clone)]
+pub struct Arrived {
+    /// The JSON as it came.
+    pub text: String,
+    /// What it says.
+    pub result: JobResult,
+}
+
+/// What became of a result that was to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It is stored.
+    New,
+    /// There is a result of this job already, which stays.
+    Duplicate,
+}
+
+/// The place where results are kept.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    results: PathBuf,
+    rejected: PathBuf,
+    events: PathBuf,
+    submitted: PathBuf,
+    polling: PathBuf,
+    incoming: PathBuf,
+    creator: Arc<Creator>,
+}
+
+impl Arrived {
+    /// Reads the JSON of a result.
+    pub fn parse(text: String) -> Result<Self, serde_json::Error> {
+        Ok(Self { result: JobResult::parse(&text)?, text })
+    }
+
+    /// The JSON on one line.
+    pub fn line(&self) -> String {
+        Json::parse(&self.text).expect("it was read as JSON before").as_str().to_owned()
+    }
+}
+
+impl Inbox {
+    /// The inbox in `dir`, an absolute path, which does not have to exist for looking into it.
+    pub fn new(dir: &Path) -> Self {
+        let [results, rejected, events, submitted, polling, incoming] =
+            ["results", "rejected", "events", "submitted", "polling", "incoming"].map(|name| dir.join(name));
+        let creator = Arc::new(Creator::new(incoming.clone()));
+        Self { results, rejected, events, submitted, polling, incoming, creator }
+    }
+
+    /// Makes the directories, readable by their owner alone, and clears away what killed processes left.
+    pub fn prepare(&self) -> Result<(), Error> {
+        let Self { results, rejected, events, submitted, polling, incoming, .. } = self;
+        for directory in [results, rejected, events, submitted, polling, incoming] {
+            files::make_dir(directory).map_err(|source| Error::Make { path: directory.clone(), source })?;
+        }
+        // The names of the directories must last as long as the files in them.
+        if let Some(dir) = self.results.parent() {
+            sync_directory(dir)?;
+            // A parent that cannot be opened is somebody else's, and nothing was made in it.
+            if let Some(parent) = dir.parent()
+                && let Err(error) = sync_directory(parent)
+            {
+                tracing::debug!("{error}");
+            }
+        }
+        self.clear_incoming();
+        Ok(())
+    }
+
+    /// The result of a job, when it is here.
+    pub fn find(&self, job_id: &JobId) -> Result<Option<Arrived>, Error> {
+        let path = self.result_path(job_id);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Read { path, source }),
+        };
+        match Arrived::parse(text) {
+            Ok(arrived) if arrived.result.job_id == *job_id => Ok(Some(arrived)),
+            Ok(arrived) => Err(Error::OfAnotherJob { path, job_id: arrived.result.job_id }),
+            Err(source) => Err(Error::NoResult { path, source }),
+        }
+    }
+
+    /// Stores a result, unless there is one of this job already. It lasts only after [`Inbox::sync`].
+    pub fn keep(&self, arrived: &Arrived) -> Result<Kept, Error> {
+        let job_id = &arrived.result.job_id;
+        let path = self.result_path(job_id);
+        if self.link_new(arrived.text.as_bytes(), &path)? {
+            return Ok(Kept::New);
+        }
+        // Something has the name. It may only be taken for this job's result when it is that.
+        match self.find(job_id)? {
+            Some(_) => Ok(Kept::Duplicate),
+            None => Err(Error::TakenAway { path }),
+        }
+    }
+
+    /// Stores a message that is no result. The same message again has the same name, and is stored once.
+    pub fn reject(&self, content: &str, is_json: bool) -> Result<PathBuf, Error> {
+        let path = self.rejected.join(digest(content)).with_extension(if is_json { "json" } else { "bin" });
+        self.link_new(content.as_bytes(), &path)?;
+        Ok(path)
+    }
+
+    /// Stores a message that is no result and nothing to worry about.
+    pub fn keep_event(&self, content: &str) -> Result<(), Error> {
+        self.link_new(content.as_bytes(), &self.events.join(digest(content)).with_extension("json")).map(drop)
+    }
+
+    /// Makes the names of all stored files last.
+    pub fn sync(&self) -> Result<(), Error> {
+        sync_directory(&self.results)?;
+        sync_directory(&self.rejected)?;
+        sync_directory(&self.events)
+    }
+
+    /// Notes that a job was submitted from here; `answer` is what the edge said. The job that was noted last is
+    /// [`Inbox::last_submitted`], also if it was noted before.
+    pub fn note_submitted(&self, job_id: &JobId, answer: &Json) -> Result<(), Error> {
+        let path = self.submitted.join(job_id.as_str()).with_extension("json");
+        if !self.link_new(answer.as_str().as_bytes(), &path)? {
+            let again =
+                fs::File::options().append(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+            again.map_err(|source| Error::Store { path, source })?;
+        }
+        Ok(())
+    }
+
+    /// The jobs whose results are here.
+    pub fn arrived(&self) -> Result<Vec<JobId>, Error> {
+        Ok(files(&self.results)?.into_iter().map(|(job_id, _)| job_id).collect())
+    }
+
+    /// The jobs that were submitted from here, as far as is known.
+    pub fn submitted(&self) -> Result<Vec<JobId>, Error> {
+        Ok(files(&self.submitted)?.into_iter().map(|(job_id, _)| job_id).collect())
+    }
+
+    /// The job that was submitted from here last.
+    pub fn last_submitted(&self) -> Result<Option<JobId>, Error> {
+        let modified = |entry: &fs::DirEntry| entry.metadata().and_then(|metadata| metadata.modified()).ok();
+        let newest = files(&self.submitted)?.into_iter().max_by_key(|(_, entry)| modified(entry));
+        Ok(newest.map(|(job_id, _)| job_id))
+    }
+
+    /// Where it is settled whose turn it is to look at the queue.
+    pub(crate) fn polling(&self) -> &Path {
+        &self.polling
+    }
+
+    /// When a result was stored last, as far as the file system can tell times apart.
+    pub(crate) fn changed(&self) -> Option<SystemTime> {
+        fs::metadata(&self.results).and_then(|metadata| metadata.modified()).ok()
+    }
+
+    fn result_path(&self, job_id: &JobId) -> PathBuf {
+        self.results.join(job_id.as_str()).with_extension("json")
+    }
+
+    /// Makes a file; `false` when the name is taken. Its name lasts after [`Inbox::sync`], once for many.
+    fn link_new(&self, content: &[u8], path: &Path) -> Result<bool, Error> {
+        let made = self.creator.create(path, content, Durability::Content);
+        made.map_err(|source| Error::Store { path: path.to_owned(), source })
+    }
+
+    /// Housekeeping: what cannot be removed does no harm.
+    fn clear_incoming(&self) {
+        let is_old = |path: &Path| {
+            let modified = fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
+            modified.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > INCOMING_AGE_MAX))
+        };
+        for entry in fs::read_dir(&self.incoming).into_iter().flatten().flatten() {
+            let path = entry.path();
+            // Only what this program names so: somebody else may have put a file here.
+            let is_ours = path.file_name().and_then(OsStr::to_str).is_some_and(|name| {
+                // The first are those of earlier versions.
+                name.starts_with(".tmp") || name.starts_with('.') && name.ends_with(".new")
+            });
+            if is_ours
+                && is_old(&path)
+                && let Err(error) = fs::remove_file(&path)
+            {
+                tracing::debug!("cannot remove {}: {error}", path.display());
+            }
+        }
+    }
+}
+
+/// The files in a directory that are named after jobs. None, where there is no directory.
+fn files(directory: &Path) -> Result<Vec<(JobId, fs::DirEntry)>, Error> {
+    let read = |source| Error::Read { path: directory.to_owned(), source };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(read(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(read)?;
+        // Somebody else may have put a file here.
+        if let Some(job_id) = entry.file_name().to_str().and_then(|name| name.strip_suffix(".json")?.parse().ok()) {
+            files.push((job_id, entry));
+        }
+    }
+    Ok(files)
+}
+
+fn digest(content: &str) -> String {
+    Sha256::digest(content.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn sync_directory(directory: &Path) -> Result<(), Error> {
+    files::sync_dir(directory).map_err(|source| Error::Sync { path: directory.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests;

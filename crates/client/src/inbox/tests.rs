@@ -1,0 +1,143 @@
+//! What is kept, under which name, and what is not.
+
+use std::sync::Barrier;
+use std::thread;
+
+use super::*;
+
+fn inbox() -> (tempfile::TempDir, Inbox) {
+    let dir = tempfile::tempdir().unwrap();
+    let inbox = Inbox::new(&dir.path().join("a").join("b"));
+    inbox.prepare().unwrap();
+    (dir, inbox)
+}
+
+fn arrived(job_id: &str, pointer: &str) -> Arrived {
+    let text = format!(
+        "{{ \"v\": 1, \"job_id\": \"{job_id}\", \"status\": \"completed\", \"result_pointer\": \"{pointer}\" }}\n"
+    );
+    Arrived::parse(text).unwrap()
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_first_result_stays_byte_for_byte() {
+    let (_dir, inbox) = inbox();
+    let first = arrived("j1", "file:///first");
+    let id = &first.result.job_id;
+    assert!(inbox.find(id).unwrap().is_none());
+    assert_eq!(inbox.keep(&first).unwrap(), Kept::New);
+    assert_eq!(inbox.keep(&arrived("j1", "file:///second")).unwrap(), Kept::Duplicate);
+    inbox.sync().unwrap();
+    assert_eq!(inbox.find(id).unwrap().unwrap().text, first.text);
+    assert_eq!(names(&inbox.results), ["j1.json"]);
+    assert!(names(&inbox.incoming).is_empty());
+    assert_eq!(first.line(), r#"{"v":1,"job_id":"j1","status":"completed","result_pointer":"file:///first"}"#);
+}
+
+#[test]
+fn of_many_at_once_one_is_the_first() {
+    let (_dir, inbox) = inbox();
+    let start = Barrier::new(8);
+    let kept: Vec<Kept> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|number| {
+                let (inbox, start) = (&inbox, &start);
+                scope.spawn(move || {
+                    let arrived = arrived("j1", &format!("file:///{number}"));
+                    start.wait();
+                    inbox.keep(&arrived).unwrap()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(kept.iter().filter(|kept| **kept == Kept::New).count(), 1, "{kept:?}");
+    assert!(inbox.find(&"j1".parse().unwrap()).unwrap().is_some());
+}
+
+#[test]
+fn what_is_not_the_jobs_result_is_not_taken_for_it() {
+    let (_dir, inbox) = inbox();
+    fs::create_dir(inbox.results.join("j1.json")).unwrap();
+    fs::write(inbox.results.join("j2.json"), "").unwrap();
+    fs::write(inbox.results.join("j3.json"), &arrived("J3", "x").text).unwrap();
+    for id in ["j1", "j2", "j3"] {
+        let error = format!("{:#}", inbox.keep(&arrived(id, "x")).unwrap_err());
+        assert!(error.contains(&format!("{id}.json")), "{error}");
+    }
+}
+
+#[test]
+fn rejected_messages_are_named_by_their_content() {
+    let (_dir, inbox) = inbox();
+    let path = inbox.reject("../../etc/passwd\0", false).unwrap();
+    assert_eq!(inbox.reject("../../etc/passwd\0", false).unwrap(), path);
+    assert_eq!(fs::read(&path).unwrap(), b"../../etc/passwd\0");
+    let json = inbox.reject("{}", true).unwrap();
+    assert_eq!(json.extension(), Some(OsStr::new("json")));
+    assert_eq!(names(&inbox.rejected).len(), 2);
+    assert_eq!(json.parent(), Some(inbox.rejected.as_path()));
+}
+
+#[test]
+fn a_failing_write_leaves_nothing_behind() {
+    let (_dir, inbox) = inbox();
+    fs::remove_dir(&inbox.results).unwrap();
+    fs::write(&inbox.results, "in the way").unwrap();
+    let error = format!("{:#}", inbox.keep(&arrived("j1", "x")).unwrap_err());
+    assert!(error.contains("not acknowledged"), "{error}");
+    assert!(names(&inbox.incoming).is_empty());
+    assert!(inbox.prepare().is_err());
+}
+
+#[test]
+fn what_was_submitted_last_is_known() {
+    let (_dir, inbox) = inbox();
+    assert_eq!((inbox.last_submitted().unwrap(), inbox.submitted().unwrap()), (None, vec![]));
+    let [first, second] = ["j1", "j2"].map(|id| id.parse::<JobId>().unwrap());
+    let answer = Json::parse("{\"status\":\"queued\"}").unwrap();
+    let last = |job_id: &JobId| {
+        inbox.note_submitted(job_id, &answer).unwrap();
+        // A file system may not tell times apart that are so close.
+        let file = inbox.submitted.join(job_id.as_str()).with_extension("json");
+        let later = SystemTime::now() + Duration::from_secs(inbox.submitted().unwrap().len() as u64);
+        File::options().append(true).open(file).unwrap().set_modified(later).unwrap();
+        inbox.last_submitted().unwrap().unwrap()
+    };
+    assert_eq!(last(&first), first);
+    assert_eq!(last(&second), second);
+    assert_eq!(inbox.submitted().unwrap().len(), 2);
+    // The same key again is the same job.
+    inbox.note_submitted(&first, &answer).unwrap();
+    assert_eq!(names(&inbox.submitted), ["j1.json", "j2.json"]);
+}
+
+#[test]
+fn files_of_others_are_no_jobs() {
+    let (_dir, inbox) = inbox();
+    for name in ["a.txt", ".json", "a.b.json", "-a.json"] {
+        fs::write(inbox.results.join(name), "x").unwrap();
+    }
+    inbox.keep(&arrived("j1", "x")).unwrap();
+    assert_eq!(inbox.arrived().unwrap(), ["j1".parse().unwrap()]);
+    assert_eq!(Inbox::new(Path::new("/no/such/directory")).arrived().unwrap(), []);
+}
+
+#[test]
+fn only_old_leftovers_are_cleared_away() {
+    let (_dir, inbox) = inbox();
+    for name in [".tmpOld", ".j1.json.1-0.new", "of-somebody-else"] {
+        let file = File::create(inbox.incoming.join(name)).unwrap();
+        file.set_modified(SystemTime::now() - 2 * INCOMING_AGE_MAX).unwrap();
+    }
+    fs::write(inbox.incoming.join(".tmpYoung"), "").unwrap();
+    inbox.prepare().unwrap();
+    assert_eq!(names(&inbox.incoming), [".tmpYoung", "of-somebody-else"]);
+}
