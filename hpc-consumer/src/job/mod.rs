@@ -58,8 +58,8 @@ use self::result::Recorder;
 use crate::blocking;
 use crate::run::{Limits, Runtime};
 
-/// The files of all jobs of a daemon, by what is asked of them. Whatever may hang in a file system is done away from the
-/// daemon's thread.
+/// The files of all jobs of a daemon, by what is asked of them. Whatever may hang in a file system is done away from
+/// the daemon's thread.
 #[derive(Debug)]
 pub(crate) struct JobFiles {
     claims: Claims,
@@ -69,8 +69,8 @@ pub(crate) struct JobFiles {
 }
 
 impl JobFiles {
-    /// `owner` is who we are among the daemons that share `RESULTS_DIR`; for as long as `stale` another one shows no sign
-    /// of life before its jobs are taken over.
+    /// `owner` is who we are among the daemons that share `RESULTS_DIR`; for as long as `stale` another one shows no
+    /// sign of life before its jobs are taken over.
     pub(crate) fn new(
         results: ResultsDir,
         runtime: Runtime,
