@@ -20,6 +20,7 @@ mod message;
 mod not_json;
 mod result;
 mod spec;
+mod time;
 mod word;
 
 pub use failure::FailureClass;

@@ -27,6 +27,7 @@ pub struct JobMessage {
 struct Written<'a> {
     v: u64,
     job_id: &'a JobId,
+    #[serde(serialize_with = "crate::time::write")]
     created_at: Timestamp,
     #[serde(flatten)]
     spec: &'a JobSpec,

@@ -101,13 +101,28 @@ pub struct JobResult {
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// When the edge took the job.
-    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "if_known",
+        serialize_with = "crate::time::write_if_any",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub created_at: Option<Timestamp>,
     /// When the task started, by the node's clock.
-    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "if_known",
+        serialize_with = "crate::time::write_if_any",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub started_at: Option<Timestamp>,
     /// When the job ended, by the node's clock.
-    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "if_known",
+        serialize_with = "crate::time::write_if_any",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub finished_at: Option<Timestamp>,
     /// The content of `output.json`, when it is small enough to travel; also when that is `null`.
     #[serde(default, deserialize_with = "also_null", skip_serializing_if = "Option::is_none")]
@@ -224,7 +239,7 @@ mod tests {
     #[test]
     fn job_result_format_unchanged() {
         // Laptops of older versions read what a newer daemon writes, and records outlive both.
-        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","attempt":1,"runtime":"apptainer","isolated":true,"host":"node1","created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28Z","finished_at":"2026-11-21T01:15:29.5Z","output":{"pi":3.14},"output_bytes":11,"stdout_tail":"step 2\n","stderr_tail":"boom\n"}"#;
+        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","attempt":1,"runtime":"apptainer","isolated":true,"host":"node1","created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28.000Z","finished_at":"2026-11-21T01:15:29.500Z","output":{"pi":3.14},"output_bytes":11,"stdout_tail":"step 2\n","stderr_tail":"boom\n"}"#;
         let result = JobResult {
             v: 1,
             job_id: "j1".parse().unwrap(),
@@ -249,6 +264,18 @@ mod tests {
         };
         assert_eq!(result.to_json(), json);
         assert_eq!(JobResult::parse(json).unwrap(), result);
+        // Earlier versions left out zeros at the end.
+        let earlier = json.replace(".000Z", "Z").replace(".500Z", ".5Z");
+        assert_eq!(JobResult::parse(&earlier).unwrap(), result);
+        // Times sort as their texts do.
+        let text = |millis| {
+            serde_json::to_string(&JobResult {
+                started_at: Some(crate::timestamp_from_millis(millis)),
+                ..result.clone()
+            })
+            .unwrap()
+        };
+        assert!([0, 1, 10, 120, 500, 999, 1000].map(text).is_sorted());
     }
 
     #[test]

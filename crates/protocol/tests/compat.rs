@@ -81,7 +81,7 @@ fn result(text: &str) -> JobResult {
 
 #[test]
 fn results() {
-    let [completed, failed, signal, rejected, output_null, too_large] = files_of_version_1();
+    let [completed, failed, signal, rejected, output_null, too_large, three_decimals] = files_of_version_1();
     let completed = result(&completed);
     assert_eq!((completed.status, completed.reason), (Status::Completed.into(), None));
     assert_eq!((completed.runtime, completed.isolated), (Some(RuntimeKind::Apptainer.into()), Some(true)));
@@ -93,6 +93,8 @@ fn results() {
     assert_eq!((failed.exit_code, failed.attempt, failed.stderr_tail.as_deref()), (Some(3), 1, Some("boom\n")));
 
     let signal = result(&signal);
+    // Zeros at the end of a time were left out at first.
+    assert_eq!(result(&three_decimals), signal);
     assert_eq!((signal.reason, signal.signal, signal.attempt), (Some(Reason::Signal.into()), Some(9), 2));
     assert_eq!((signal.runtime, signal.isolated), (Some(RuntimeKind::Bare.into()), Some(false)));
 
@@ -102,12 +104,12 @@ fn results() {
     assert_eq!((result(&too_large).output, result(&too_large).output_bytes), (None, Some(90_000)));
 }
 
-fn files_of_version_1() -> [String; 6] {
-    let [completed, failed, signal, rejected, output_null, too_large, ..] = all_results();
-    [completed, failed, signal, rejected, output_null, too_large]
+fn files_of_version_1() -> [String; 7] {
+    let [completed, failed, signal, rejected, output_null, too_large, three_decimals, ..] = all_results();
+    [completed, failed, signal, rejected, output_null, too_large, three_decimals]
 }
 
-fn all_results() -> [String; 10] {
+fn all_results() -> [String; 11] {
     files(
         "result",
         [
@@ -117,6 +119,7 @@ fn all_results() -> [String; 10] {
             "1-rejected",
             "1-output-null",
             "1-output-too-large",
+            "1-three-decimals",
             "original-first",
             "original-completed",
             "original-host-failed",
