@@ -1,43 +1,25 @@
 //! The commands, their arguments and their help. Settings that may also come from the environment are in `config`.
 
-use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
-use program::LogArgs;
+use clap::{Args, Parser, Subcommand};
+use program::{FileArgs, LogArgs, Origins, OutputFormat};
 
-use crate::config::{RunSettings, RuntimeSettings, StateSettings, is_empty_variable};
-use crate::store::Format;
+use crate::config::{RunSettings, RuntimeSettings, StateSettings};
 
 /// Pull jobs from the queue, run them on this machine and publish their results
 ///
 /// Only outbound HTTPS is needed: no inbound port, no administrator rights. Settings come from flags, the environment,
-/// the file .env and defaults, in this order.
+/// the file .env and defaults, in this order. Each may also be named HPC_QUEUE_NAME, which goes first.
 #[derive(Debug, Parser)]
 #[command(name = "hpc-consumer", version, help_expected = true)]
 pub(crate) struct Cli {
-    /// Read settings from FILE instead of .env
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) env_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-impl Cli {
-    /// What this process was told; exits if that cannot be understood.
-    pub(crate) fn read() -> Self {
-        let mut told = without_variables(Self::command(), &is_empty_variable).get_matches();
-        Self::from_arg_matches_mut(&mut told).unwrap_or_else(|error| error.exit())
-    }
-}
-
-/// The same arguments without those variables behind them: `NAME=` sets nothing, but for clap it is a value.
-fn without_variables(command: clap::Command, is_empty: &dyn Fn(&OsStr) -> bool) -> clap::Command {
-    command
-        .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(None::<&'static str>) } else { arg })
-        .mut_subcommands(|command| without_variables(command, is_empty))
 }
 
 /// What to do.
@@ -88,25 +70,12 @@ pub(crate) struct ShowState {
     state: StateSettings,
     /// How to print it
     #[arg(long, default_value = "text", value_name = "FORMAT")]
-    output: OutputChoice,
-}
-
-/// How to print what is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OutputChoice {
-    /// A table for people
-    Text,
-    /// JSON for programs
-    Json,
+    output: OutputFormat,
 }
 
 impl ShowState {
-    pub(crate) fn resolve(self) -> anyhow::Result<(PathBuf, Format)> {
-        let format = match self.output {
-            OutputChoice::Text => Format::Text,
-            OutputChoice::Json => Format::Json,
-        };
-        Ok((self.state.resolve()?, format))
+    pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<(PathBuf, OutputFormat)> {
+        Ok((self.state.resolve(origins)?, self.output))
     }
 }
 
@@ -122,7 +91,7 @@ pub(crate) struct ShowCommand {
 
 impl ShowCommand {
     /// The command line, quoted for a shell.
-    pub(crate) fn render(self) -> anyhow::Result<String> {
+    pub(crate) fn render(self, origins: &Origins) -> anyhow::Result<String> {
         let job_dir = std::path::absolute(&self.job_dir)?;
         if !job_dir.is_dir() {
             tracing::warn!(
@@ -131,7 +100,7 @@ impl ShowCommand {
             );
         }
         let job_id = protocol::JobId::from_random([0; 16]);
-        let command = self.runtime.resolve(&job_dir)?.command(&job_id, &job_dir);
+        let command = self.runtime.resolve(&job_dir, origins)?.command(&job_id, &job_dir);
         Ok(command.to_shell_line())
     }
 }
@@ -146,39 +115,12 @@ pub(crate) struct KeeperSettings {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     #[test]
     fn every_argument_is_documented_and_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_variable_that_is_empty_is_not_asked() {
-        let all = Cli::command();
-        let few = without_variables(Cli::command(), &|name| name == "RESULTS_DIR" || name == "HPC_QUEUE_LOG");
-        let asks = |command: &clap::Command, name: &str| {
-            command.get_arguments().any(|arg| arg.get_env() == Some(OsStr::new(name)))
-        };
-        let run = |command: &clap::Command, name: &str| asks(command.find_subcommand("run").unwrap(), name);
-        assert!(asks(&all, "HPC_QUEUE_LOG") && run(&all, "RESULTS_DIR"));
-        assert!(!asks(&few, "HPC_QUEUE_LOG") && !run(&few, "RESULTS_DIR"));
-        assert!(asks(&few, "HPC_QUEUE_LOG_FORMAT") && run(&few, "STATE_DIR"));
-
-        let told = without_variables(Cli::command(), &|_| true).try_get_matches_from(["hpc-consumer", "run"]);
-        let told = told.unwrap();
-        let run = told.subcommand_matches("run").unwrap();
-        assert_eq!((run.get_one::<PathBuf>("results_dir"), run.get_one::<u16>("batch_size")), (None, Some(&100)));
-    }
-
-    #[test]
-    fn a_number_without_an_upper_bound_is_told_its_lower_one_only() {
-        let read = |seconds: &str| {
-            let told = without_variables(Cli::command(), &|_| true);
-            told.try_get_matches_from(["hpc-consumer", "run", "--job-time-limit-seconds", seconds])
-        };
-        let text = read("0").unwrap_err().to_string();
-        assert!(text.contains("it must be at least 1") && !text.contains("18446744073709551615"), "{text}");
-        assert!(read("1").is_ok() && read("1.5").is_err());
     }
 }

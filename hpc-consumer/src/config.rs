@@ -1,13 +1,17 @@
-//! The settings: their names, defaults and meaning. Precedence: flag, environment, `.env`, default.
+//! The settings: their names, defaults and meaning. Precedence: flag, environment, settings file, default; see
+//! `program::read` for names that other programs use as well.
 //!
 //! Invariant: nothing else in this program reads the environment.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
+use program::duration::{self, Unit};
+use program::{Bare as BareName, Files, Origins, Shared, Sources, UserDirectory, user_directory, whole};
 use protocol::limits;
 
 use crate::run::{Apptainer, Bare, Invocation, Limits, Runtime, Unpacked, absolute_entries, on_path};
@@ -16,8 +20,21 @@ use crate::run::{Apptainer, Bare, Invocation, Limits, Runtime, Unpacked, absolut
 const CLAIM_PATIENCE_MIN: Duration = Duration::from_millis(250);
 const CLAIM_PATIENCE_MAX: Duration = Duration::from_secs(60);
 
-/// The shortest pause between two pulls of an empty queue.
+/// The shortest pause between two pulls: without one, an empty queue costs a day's allowance within seconds.
 const POLL_INTERVAL_MIN: Duration = Duration::from_millis(50);
+
+/// A sign of life is given six times within this, over a network file system.
+const CLAIM_STALE_MIN: Duration = Duration::from_secs(1);
+
+/// The shortest lease that a pull can ask for.
+const LEASE_MIN: Duration = Duration::from_millis(1);
+
+/// More than any pause or patience means.
+const DAY: Duration = Duration::from_hours(24);
+
+/// Where the settings come from. A site's module may set `APPTAINER_BIND` for everything that runs under Apptainer.
+pub(crate) const SOURCES: Sources =
+    Sources { files: Files::Dotenv, shared: &[Shared { name: "APPTAINER_BIND", bare: BareName::Counts }] };
 
 /// Where the daemon remembers what it has promised.
 #[derive(Debug, Args)]
@@ -96,22 +113,25 @@ struct QueueSettings {
     cf_queues_api_token: Option<String>,
     /// The most messages in one pull
     #[arg(long, env = "BATCH_SIZE", default_value_t = 100, value_name = "COUNT",
-          value_parser = clap::value_parser!(u16).range(1..=limits::BATCH_COUNT_MAX as i64))]
-    batch_size: u16,
-    /// How long the queue hides a pulled message, in milliseconds, up to 12 hours; a job may run for longer
-    #[arg(long, env = "VISIBILITY_TIMEOUT_MS", default_value_t = limits::VISIBILITY_TIMEOUT_MAX.as_millis() as u64,
-          value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=limits::VISIBILITY_TIMEOUT_MAX.as_millis() as u64))]
-    visibility_timeout_ms: u64,
-    /// After an empty pull, wait this many seconds; doubles with each further one
-    #[arg(long, env = "POLL_INTERVAL_SECONDS", default_value = "2", value_name = "SECONDS", value_parser = pause)]
+          value_parser = |text: &str| whole(text, 1..=limits::BATCH_COUNT_MAX as u64))]
+    batch_size: u64,
+    /// How long the queue hides a pulled message, up to 12 hours; a job may run for longer. A plain number is
+    /// milliseconds
+    #[arg(long, env = "VISIBILITY_TIMEOUT_MS", default_value = "43200000", value_name = "DURATION",
+          value_parser = |text: &str| duration::parse(text, Unit::Milliseconds, LEASE_MIN..=limits::VISIBILITY_TIMEOUT_MAX))]
+    visibility_timeout_ms: Duration,
+    /// After an empty pull, wait this long; doubles with each further one
+    #[arg(long, env = "POLL_INTERVAL_SECONDS", default_value = "2", value_name = "DURATION",
+          value_parser = |text: &str| seconds(text, POLL_INTERVAL_MIN..=DAY))]
     poll_interval_seconds: Duration,
-    /// The longest wait between two pulls of an empty queue, in seconds
-    #[arg(long, env = "POLL_INTERVAL_MAX_SECONDS", default_value = "30", value_name = "SECONDS", value_parser = pause)]
+    /// The longest wait between two pulls of an empty queue
+    #[arg(long, env = "POLL_INTERVAL_MAX_SECONDS", default_value = "30", value_name = "DURATION",
+          value_parser = |text: &str| seconds(text, POLL_INTERVAL_MIN..=DAY))]
     poll_interval_max_seconds: Duration,
-    /// How long a job stays in the queue, in seconds, after this node could not run it
-    #[arg(long, env = "RETRY_DELAY_SECONDS", default_value_t = 60, value_name = "SECONDS",
-          value_parser = clap::value_parser!(u64).range(0..=limits::DELAY_MAX.as_secs()))]
-    retry_delay_seconds: u64,
+    /// How long a job stays in the queue after this node could not run it
+    #[arg(long, env = "RETRY_DELAY_SECONDS", default_value = "60", value_name = "DURATION",
+          value_parser = |text: &str| seconds(text, Duration::ZERO..=limits::DELAY_MAX))]
+    retry_delay_seconds: Duration,
 }
 
 /// Jobs and their limits.
@@ -122,26 +142,28 @@ struct JobSettings {
     #[arg(long, env = "RESULTS_DIR", value_name = "DIR")]
     results_dir: Option<PathBuf>,
     /// How many jobs run at the same time [default: the number of cores]
-    #[arg(long, env = "MAX_PARALLEL_JOBS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    max_parallel_jobs: Option<u32>,
-    /// The longest that a job may run, in seconds; a job may ask for less
-    #[arg(long, env = "JOB_TIME_LIMIT_SECONDS", default_value_t = 604_800, value_name = "SECONDS",
-          value_parser = at_least::<1>)]
-    job_time_limit_seconds: u64,
-    /// How long a job may take to end after SIGTERM, in seconds, before it is killed
-    #[arg(long, env = "JOB_KILL_GRACE_SECONDS", default_value = "10", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, env = "MAX_PARALLEL_JOBS", value_name = "COUNT",
+          value_parser = |text: &str| whole(text, 1..=100_000))]
+    max_parallel_jobs: Option<u64>,
+    /// The longest that a job may run; a job may ask for less
+    #[arg(long, env = "JOB_TIME_LIMIT_SECONDS", default_value = "604800", value_name = "DURATION",
+          value_parser = |text: &str| seconds(text, Duration::from_secs(1)..=Duration::MAX))]
+    job_time_limit_seconds: Duration,
+    /// How long a job may take to end after SIGTERM before it is killed
+    #[arg(long, env = "JOB_KILL_GRACE_SECONDS", default_value = "10", value_name = "DURATION",
+          value_parser = |text: &str| seconds(text, Duration::ZERO..=DAY))]
     job_kill_grace_seconds: Duration,
     /// How much of each of stdout and stderr is kept, in bytes: the beginning and the end
     #[arg(long, env = "OUTPUT_LOG_BYTES_MAX", default_value_t = 16 * 1024 * 1024, value_name = "BYTES",
-          value_parser = at_least::<4_096>)]
+          value_parser = |text: &str| whole(text, 4_096..=u64::MAX))]
     output_log_bytes_max: u64,
-    /// How long running jobs may take to finish after SIGTERM, in seconds, before the daemon leaves them to the next
-    /// start
-    #[arg(long, env = "DRAIN_TIMEOUT_SECONDS", default_value = "60", value_name = "SECONDS", value_parser = seconds)]
+    /// How long running jobs may take to finish after SIGTERM before the daemon leaves them to the next start
+    #[arg(long, env = "DRAIN_TIMEOUT_SECONDS", default_value = "60", value_name = "DURATION",
+          value_parser = |text: &str| seconds(text, Duration::ZERO..=DAY))]
     drain_timeout_seconds: Duration,
-    /// After how long without a sign of life, in seconds, the jobs of another daemon on the same RESULTS_DIR are taken
-    /// over
-    #[arg(long, env = "CLAIM_STALE_SECONDS", default_value = "300", value_name = "SECONDS", value_parser = stale)]
+    /// After how long without a sign of life the jobs of another daemon on the same RESULTS_DIR are taken over
+    #[arg(long, env = "CLAIM_STALE_SECONDS", default_value = "300", value_name = "DURATION",
+          value_parser = |text: &str| seconds(text, CLAIM_STALE_MIN..=DAY))]
     claim_stale_seconds: Duration,
 }
 
@@ -198,7 +220,7 @@ impl Settings {
 }
 
 impl RunSettings {
-    pub(crate) fn resolve(self) -> anyhow::Result<Settings> {
+    pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<Settings> {
         let Self { exit_when_idle, check: _, take_over, state, jobs, runtime, queue } = self;
         let mut needed = Needed::default();
         let results_dir = needed.take(jobs.results_dir, "RESULTS_DIR", "the directory for job directories and records");
@@ -217,14 +239,15 @@ impl RunSettings {
                 "CF_JOBS_QUEUE_ID and CF_RESULTS_QUEUE_ID are the same queue, {jobs_queue}: results would come back as jobs; set each to the id of its own queue"
             );
         }
-        let endpoint = queues::Endpoint { base_url: queue.cf_api_base_url, account_id, api_token };
-        endpoint.url()?;
-        let results_dir = absolute(&results_dir, "RESULTS_DIR")?;
+        let api_token_origin = origins.named("CF_QUEUES_API_TOKEN");
+        let endpoint = queues::Endpoint { base_url: queue.cf_api_base_url, account_id, api_token, api_token_origin };
+        endpoint.url().with_context(|| origins.named("CF_API_BASE_URL"))?;
+        let results_dir = absolute(&results_dir, "RESULTS_DIR", origins)?;
         let slots = match jobs.max_parallel_jobs {
             Some(count) => count as usize,
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
-        let runtime = runtime.resolve(&results_dir)?;
+        let runtime = runtime.resolve(&results_dir, origins)?;
         if let Some(overlay) = runtime.shared_overlay().filter(|_| slots > 1) {
             bail!(
                 "APPTAINER_ARGS has --overlay {overlay}, to which {slots} jobs would write at the same time, and lose each \
@@ -237,22 +260,22 @@ impl RunSettings {
             results_queue,
             runtime,
             results_dir,
-            state_dir: state.resolve()?,
+            state_dir: state.resolve(origins)?,
             take_over,
             claim_stale: jobs.claim_stale_seconds,
             limits: Limits {
-                time: Duration::from_secs(jobs.job_time_limit_seconds),
+                time: jobs.job_time_limit_seconds,
                 grace: jobs.job_kill_grace_seconds,
                 warning: None,
                 log_bytes: jobs.output_log_bytes_max,
             },
             lifecycle: lifecycle::Settings {
                 slots,
-                batch_size: queue.batch_size.into(),
+                batch_size: queue.batch_size as usize,
                 poll_interval: queue.poll_interval_seconds,
                 poll_interval_max: queue.poll_interval_max_seconds,
-                lease: Duration::from_millis(queue.visibility_timeout_ms),
-                retry_delay: Duration::from_secs(queue.retry_delay_seconds),
+                lease: queue.visibility_timeout_ms,
+                retry_delay: queue.retry_delay_seconds,
                 // Often enough to see a daemon's end soon after its time, and seldom enough for thousands of jobs.
                 claim_patience: (jobs.claim_stale_seconds / 4).clamp(CLAIM_PATIENCE_MIN, CLAIM_PATIENCE_MAX),
                 drain_timeout: jobs.drain_timeout_seconds,
@@ -263,16 +286,13 @@ impl RunSettings {
 }
 
 impl StateSettings {
-    pub(crate) fn resolve(self) -> anyhow::Result<PathBuf> {
-        if let Some(directory) = non_empty(self.state_dir) {
-            return absolute(&directory, "STATE_DIR");
+    pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<PathBuf> {
+        if let Some(directory) = self.state_dir {
+            return absolute(&directory, "STATE_DIR", origins);
         }
-        let variable =
-            |name: &str| non_empty(std::env::var_os(name).map(PathBuf::from)).filter(|path| path.is_absolute());
-        let base = variable("XDG_STATE_HOME").or_else(|| variable("HOME").map(|home| home.join(".local/state")));
-        match base {
+        match user_directory(UserDirectory::State) {
             // A home directory is shared by the machines of a cluster, a state is not.
-            Some(base) => Ok(base.join("hpc-queue").join(crate::host())),
+            Some(base) => Ok(base.join(crate::host())),
             None => bail!(
                 "STATE_DIR is not set, and neither is HOME; it is the directory in which the daemon keeps its state"
             ),
@@ -281,10 +301,10 @@ impl StateSettings {
 }
 
 impl RuntimeSettings {
-    pub(crate) fn resolve(self, mounted: &Path) -> anyhow::Result<Runtime> {
-        let command = words(&self.container_cmd, "CONTAINER_CMD")?;
+    pub(crate) fn resolve(self, mounted: &Path, origins: &Origins) -> anyhow::Result<Runtime> {
+        let command = words(&self.container_cmd, "CONTAINER_CMD", origins)?;
         if command.is_empty() {
-            bail!("CONTAINER_CMD is empty; it names the program that every job runs");
+            bail!("{} is empty; it names the program that every job runs", origins.named("CONTAINER_CMD"));
         }
         let mut inherited = from_environment(&INHERITED);
         let passed = from_environment(&PASSED);
@@ -295,8 +315,8 @@ impl RuntimeSettings {
         if mounted.to_string_lossy().contains([':', ',']) {
             bail!("{} holds a ':' or ',', which apptainer cannot mount; choose another directory", mounted.display());
         }
-        let oci_ref = self.apptainer_oci_ref.filter(|oci_ref| !oci_ref.is_empty());
-        let image = match (non_empty(self.apptainer_image), &oci_ref) {
+        let oci_ref = self.apptainer_oci_ref;
+        let image = match (self.apptainer_image, &oci_ref) {
             (Some(image), _) => std::path::absolute(image)?,
             (None, Some(_)) => mounted.join("image.sif"),
             (None, None) => bail!(
@@ -304,14 +324,13 @@ impl RuntimeSettings {
                  or RUNTIME=bare to run without a container"
             ),
         };
-        let binds = self.apptainer_bind.unwrap_or_default();
-        let arguments = words(&self.apptainer_args.unwrap_or_default(), "APPTAINER_ARGS")?;
-        let unpacked = non_empty(self.apptainer_unpack_dir).map(|directory| unpacked(&directory, &arguments));
+        let arguments = words(&self.apptainer_args.unwrap_or_default(), "APPTAINER_ARGS", origins)?;
+        let unpacked = self.apptainer_unpack_dir.map(|directory| unpacked(&directory, &arguments, origins));
         Ok(Runtime::Apptainer(Apptainer {
-            program: apptainer(self.apptainer_bin, &inherited)?,
+            program: apptainer(self.apptainer_bin, &inherited, origins)?,
             image,
             oci_ref,
-            binds: binds.split(',').map(str::trim).filter(|bind| !bind.is_empty()).map(str::to_owned).collect(),
+            binds: binds(&self.apptainer_bind.unwrap_or_default()),
             arguments,
             command,
             as_root: rustix::process::geteuid().is_root(),
@@ -323,24 +342,19 @@ impl RuntimeSettings {
     }
 }
 
-fn unpacked(directory: &Path, arguments: &[String]) -> anyhow::Result<Unpacked> {
-    Unpacked::new(absolute(directory, "APPTAINER_UNPACK_DIR")?, arguments).map_err(anyhow::Error::msg)
+fn unpacked(directory: &Path, arguments: &[String], origins: &Origins) -> anyhow::Result<Unpacked> {
+    Unpacked::new(absolute(directory, "APPTAINER_UNPACK_DIR", origins)?, arguments).map_err(anyhow::Error::msg)
 }
 
 /// A path that stays the same wherever the daemon works.
-fn absolute(path: &Path, setting: &str) -> anyhow::Result<PathBuf> {
+fn absolute(path: &Path, setting: &str, origins: &Origins) -> anyhow::Result<PathBuf> {
     if path.starts_with("~") {
-        bail!("{setting} begins with ~, which only a shell expands; write the whole path");
+        bail!("{} begins with ~, which only a shell expands; write the whole path", origins.named(setting));
     }
     Ok(std::path::absolute(path)?)
 }
 
-/// Whether the variable is there and holds nothing.
-pub(crate) fn is_empty_variable(name: &OsStr) -> bool {
-    std::env::var_os(name).is_some_and(|value| value.is_empty())
-}
-
-/// How this program was started; to be called before a settings file is read into its environment.
+/// How this program was started; to be called before a settings file adds to its environment.
 pub(crate) fn invocation() -> Invocation {
     Invocation::new(std::env::args_os().skip(1).collect(), std::env::vars_os().collect())
 }
@@ -399,9 +413,9 @@ fn from_environment(names: &[&str]) -> Vec<(OsString, OsString)> {
 }
 
 /// Apptainer is looked for once: what a job does must not change which program it is.
-fn apptainer(program: PathBuf, inherited: &[(OsString, OsString)]) -> anyhow::Result<PathBuf> {
+fn apptainer(program: PathBuf, inherited: &[(OsString, OsString)], origins: &Origins) -> anyhow::Result<PathBuf> {
     if program.components().count() > 1 {
-        return absolute(&program, "APPTAINER_BIN");
+        return absolute(&program, "APPTAINER_BIN", origins);
     }
     let path = inherited.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
     // One that is not there may come; the probe says what is to be done.
@@ -414,8 +428,8 @@ struct Needed(Vec<String>);
 
 impl Needed {
     /// The setting, or an empty value of which [`Self::check`] then tells.
-    fn take<T: Default + AsRef<std::ffi::OsStr>>(&mut self, value: Option<T>, name: &str, what: &str) -> T {
-        non_empty(value).unwrap_or_else(|| {
+    fn take<T: Default>(&mut self, value: Option<T>, name: &str, what: &str) -> T {
+        value.unwrap_or_else(|| {
             self.0.push(format!("{name} ({what})"));
             T::default()
         })
@@ -426,54 +440,33 @@ impl Needed {
             return Ok(());
         }
         bail!(
-            "these settings are missing: {}; set them in the environment, in ./.env, in a file for --env-file, or by flags",
+            "these settings are missing: {}; set them in ./.env, in a file for --env-file or --profile, in the environment, or by flags",
             self.0.join(", ")
         )
     }
 }
 
-fn non_empty<T: AsRef<std::ffi::OsStr>>(value: Option<T>) -> Option<T> {
-    value.filter(|value| !value.as_ref().is_empty())
+fn words(text: &str, setting: &str, origins: &Origins) -> anyhow::Result<Vec<String>> {
+    shell_words::split(text).with_context(|| format!("{} cannot be split into words: {text}", origins.named(setting)))
 }
 
-fn words(text: &str, name: &str) -> anyhow::Result<Vec<String>> {
-    shell_words::split(text).with_context(|| format!("{name} cannot be split into words: {text}"))
+/// A length of time in which a plain number counts seconds.
+fn seconds(text: &str, allowed: RangeInclusive<Duration>) -> Result<Duration, String> {
+    duration::parse(text, Unit::Seconds, allowed)
 }
 
-/// Seconds with fractions, as `0.5`; at most a day, which is more than any of these settings means.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "it is not a number of seconds".to_owned())?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if duration <= Duration::from_hours(24) => Ok(duration),
-        _ => Err("it must be 0 to 86400 seconds".to_owned()),
+/// Binds are separated by commas; a comma that belongs to a path stands behind a backslash, which Apptainer understands.
+fn binds(text: &str) -> Vec<String> {
+    let mut binds = vec![String::new()];
+    let mut is_escaped = false;
+    for c in text.chars() {
+        match binds.last_mut() {
+            Some(bind) if c != ',' || is_escaped => bind.push(c),
+            _ => binds.push(String::new()),
+        }
+        is_escaped = c == '\\' && !is_escaped;
     }
-}
-
-/// A whole number without an upper bound.
-fn at_least<const MIN: u64>(text: &str) -> Result<u64, String> {
-    let number: u64 = text.parse().map_err(|_| "it is not a whole number".to_owned())?;
-    if number < MIN {
-        return Err(format!("it must be at least {MIN}"));
-    }
-    Ok(number)
-}
-
-/// Seconds between requests: without a pause, an empty queue costs a day's allowance within seconds.
-fn pause(text: &str) -> Result<Duration, String> {
-    let pause = seconds(text)?;
-    if pause < POLL_INTERVAL_MIN {
-        return Err(format!("it must be {} seconds or more", POLL_INTERVAL_MIN.as_secs_f64()));
-    }
-    Ok(pause)
-}
-
-/// A sign of life is given six times within this, over a network file system.
-fn stale(text: &str) -> Result<Duration, String> {
-    let stale = seconds(text)?;
-    if stale < Duration::from_secs(1) {
-        return Err("it must be 1 second or more".to_owned());
-    }
-    Ok(stale)
+    binds.iter().map(|bind| bind.trim().to_owned()).filter(|bind| !bind.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -481,9 +474,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_take_fractions_and_nothing_negative() {
-        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
-        assert!(["-1", "x", "inf", "1e19"].iter().all(|text| seconds(text).is_err()));
-        assert!(pause("0").is_err() && pause("0.05").is_ok());
+    fn a_comma_behind_a_backslash_belongs_to_its_bind() {
+        assert_eq!(binds(r" /a:/b , /c\,d:/e,,/f\\,/g"), ["/a:/b", r"/c\,d:/e", r"/f\\", "/g"]);
+        assert!(binds("").is_empty());
     }
 }

@@ -37,43 +37,33 @@ mod startup;
 mod store;
 mod viewer;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use program::Exit;
+use program::{Exit, Failure, Given, OutputFormat};
 use tokio::runtime::Runtime;
 
 use crate::cli::{Cli, Command, KeeperSettings};
 use crate::config::Settings;
 use crate::run::Invocation;
 use crate::startup::{End, WrongSettings};
-use crate::store::Format;
 
 /// The program.
 pub fn main() -> Exit {
-    let failed = |error: anyhow::Error, exit| {
-        let _ = writeln!(std::io::stderr(), "hpc-consumer: {error:#}");
-        exit
+    let start = |command| {
+        start(command).map_err(|error| if error.is::<WrongSettings>() { Failure::usage(error) } else { error })
     };
-    let command = match settings() {
-        Ok(command) => command,
-        Err(error) => return failed(error, Exit::Usage),
-    };
-    start(command).unwrap_or_else(|error| {
-        let exit = if error.is::<WrongSettings>() { Exit::Usage } else { Exit::Unexpected };
-        failed(error, exit)
-    })
+    program::finish(settings().map_err(Failure::usage).and_then(start))
 }
 
 /// What to do, once everything that a person can get wrong was looked at.
 enum Resolved {
     Run(Box<Settings>, Invocation),
     Show(String),
-    Jobs(PathBuf, Format),
-    Status(PathBuf, Format),
+    Jobs(PathBuf, OutputFormat),
+    Status(PathBuf, OutputFormat),
     Keeper(KeeperSettings),
 }
 
@@ -104,31 +94,34 @@ fn host() -> String {
 
 fn settings() -> anyhow::Result<Resolved> {
     let invocation = config::invocation();
-    program::load_env_file(std::env::args_os())?;
-    let cli = Cli::read();
+    let Given { cli, origins, warnings } = program::read::<Cli>(&config::SOURCES)?;
     cli.log.init()?;
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
     Ok(match cli.command {
         Command::Run(settings) => {
             let check = settings.check;
-            let settings = settings.resolve()?;
+            let settings = settings.resolve(&origins)?;
             if check {
                 let queues = startup::check(&settings)?;
                 Resolved::Show(format!(
-                    "the settings are valid: {}\n{queues}\n\
+                    "the settings are valid: {}\nwhat was set, and where:\n{}{queues}\n\
                      nothing else was tried: neither the runtime nor the directories",
-                    settings.summary()
+                    settings.summary(),
+                    origins.listed()
                 ))
             } else {
                 Resolved::Run(Box::new(settings), invocation)
             }
         }
-        Command::Command(show) => Resolved::Show(show.render()?),
+        Command::Command(show) => Resolved::Show(show.render(&origins)?),
         Command::Jobs(show) => {
-            let (state_dir, format) = show.resolve()?;
+            let (state_dir, format) = show.resolve(&origins)?;
             Resolved::Jobs(state_dir, format)
         }
         Command::Status(show) => {
-            let (state_dir, format) = show.resolve()?;
+            let (state_dir, format) = show.resolve(&origins)?;
             Resolved::Status(state_dir, format)
         }
         Command::Service => Resolved::Show(include_str!("../../systemd/hpc-consumer.service").trim_end().to_owned()),

@@ -5,12 +5,13 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use protocol::{InvalidJobId, JobId, limits};
 
-use crate::config::{CommonArgs, EdgeArgs, QueueArgs, duration_from_seconds};
+use crate::config::{CommonArgs, EdgeArgs, QueueArgs, length_of_time, time_limit};
 
 /// Submit jobs to the cluster, and fetch, keep and show their results
 ///
 /// Results are stored in the inbox, a directory on this machine, before the queue may forget them. Settings come from
-/// flags, the environment, the file .env and defaults, in this order. Standard output holds results and nothing else.
+/// flags, the environment, the file .env and defaults, in this order. Each may also be named HPC_QUEUE_NAME, which goes
+/// first. A length of time is written as 90s, 15m or 1h30m; a plain number is seconds. Standard output holds results and nothing else.
 ///
 /// Exit codes: 0 all is well; 1 something failed; 2 wrong arguments or settings; 3 the job failed, everything around
 /// it worked; 4 there is no such result here; 75 not now, try again later; 130 a wait was interrupted by Ctrl-C.
@@ -84,7 +85,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_name = "JSON|@FILE")]
     pub(crate) metadata: Option<String>,
     /// End the job when it has run this long; the cluster may allow less
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "DURATION", value_parser = time_limit)]
     pub(crate) time_limit: Option<u64>,
     /// Try the job again up to this many times when its task fails; without it, not at all
     ///
@@ -107,7 +108,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long)]
     pub(crate) wait: bool,
     /// With --wait, end with 75 when the result is not there after this long
-    #[arg(long, value_name = "SECONDS", requires = "wait", value_parser = duration_from_seconds)]
+    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = length_of_time)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) edge: EdgeArgs,
@@ -143,7 +144,7 @@ pub(crate) struct WaitArgs {
     #[arg(long)]
     pub(crate) all: bool,
     /// End with 75 when results are missing after this long
-    #[arg(long, value_name = "SECONDS", value_parser = duration_from_seconds)]
+    #[arg(long, value_name = "DURATION", value_parser = length_of_time)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) queue: QueueArgs,

@@ -1,29 +1,28 @@
-//! The settings: their names, defaults and meaning. Precedence: flag, environment, `.env`, default; an empty value
-//! counts as not set. Each command asks only for what it needs.
+//! The settings: their names, defaults and meaning. Precedence: flag, environment, settings file, default; an empty
+//! value counts as not set; see `program::read` for names that other programs use as well. Each command asks only for
+//! what it needs.
 //!
 //! Invariant: nothing else in this program reads the environment.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use client::{Edge, ResultsQueue};
-use program::Exit;
+use program::duration::{self, Unit};
+use program::{Bare, Exit, FileArgs, Files, Origins, Shared, Sources, UserDirectory, user_directory, whole};
 use protocol::limits;
 use reqwest::header::HeaderValue;
 
 use crate::failure::Failure;
 
-const LOG_DEFAULT: &str = "warn";
-const API_BASE_URL_DEFAULT: &str = "https://api.cloudflare.com/client/v4";
-const POLL_INTERVAL_SECONDS_DEFAULT: &str = "5";
-const BATCH_SIZE_DEFAULT: &str = "100";
-const VISIBILITY_TIMEOUT_MS_DEFAULT: &str = "60000";
+/// Where the settings come from. An `API_KEY` that merely lies in the environment is somebody's key for another service.
+pub(crate) const SOURCES: Sources =
+    Sources { files: Files::Dotenv, shared: &[Shared { name: "API_KEY", bare: Bare::Beside("PRODUCER_URL") }] };
 
-/// Within the user's data directory.
-const DATA_DIR_NAME: &str = "hpc-queue";
+/// The shortest length of time that an argument may name.
+const DURATION_MIN: Duration = Duration::from_millis(1);
 
 /// The longest time that an argument may name: a year, which is far from where clocks overflow.
 const DURATION_MAX: Duration = Duration::from_hours(365 * 24);
@@ -46,15 +45,17 @@ pub(crate) struct CommonArgs {
     /// Print results in this form; without it, human on a terminal and json elsewhere
     #[arg(long, global = true, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
-    /// Read settings from FILE instead of .env
-    #[arg(long, global = true, value_name = "FILE")]
-    env_file: Option<PathBuf>,
+    #[command(flatten)]
+    files: FileArgs,
     /// Keep results in DIR; without it, in $XDG_DATA_HOME/hpc-queue or ~/.local/share/hpc-queue
     #[arg(long, global = true, env = "LAPTOP_DATA_DIR", value_name = "DIR")]
-    data_dir: Option<OsString>,
+    data_dir: Option<PathBuf>,
     /// Log this much: error, warn, info, debug or trace, or a list of target=level
-    #[arg(long, global = true, env = "HPC_QUEUE_LOG", default_value = LOG_DEFAULT, value_name = "LEVEL")]
-    log: String,
+    #[arg(long, global = true, env = "HPC_QUEUE_LOG", default_value = "warn", value_name = "LEVEL")]
+    pub(crate) log: String,
+    /// Where the settings come from.
+    #[arg(skip)]
+    pub(crate) origins: Origins,
 }
 
 /// Where jobs are submitted.
@@ -68,7 +69,8 @@ pub(crate) struct EdgeArgs {
     producer_url: Option<String>,
     /// Present this key to the edge
     ///
-    /// Prefer the environment or .env: other users of the machine can see flags.
+    /// Prefer .env, or HPC_QUEUE_API_KEY in the environment: other users of the machine can see flags. API_KEY in the
+    /// environment counts only beside a PRODUCER_URL there, because it may be the key of another service.
     #[arg(long, env = "API_KEY", hide_env_values = true, value_name = "KEY")]
     api_key: Option<String>,
 }
@@ -78,7 +80,12 @@ pub(crate) struct EdgeArgs {
 #[command(next_help_heading = "Results queue")]
 pub(crate) struct QueueArgs {
     /// Reach the Queues API at this address
-    #[arg(long = "cf-api-base-url", env = "CF_API_BASE_URL", default_value = API_BASE_URL_DEFAULT, value_name = "URL")]
+    #[arg(
+        long = "cf-api-base-url",
+        env = "CF_API_BASE_URL",
+        default_value = "https://api.cloudflare.com/client/v4",
+        value_name = "URL"
+    )]
     api_base_url: String,
     /// Use the account with this id
     #[arg(long = "cf-account-id", env = "CF_ACCOUNT_ID", value_name = "ID")]
@@ -97,27 +104,29 @@ pub(crate) struct QueueArgs {
     #[arg(
         long,
         env = "RESULTS_POLL_INTERVAL_SECONDS",
-        default_value = POLL_INTERVAL_SECONDS_DEFAULT,
-        value_name = "SECONDS",
-        value_parser = poll_interval
+        default_value = "5",
+        value_name = "DURATION",
+        value_parser = length_of_time
     )]
     poll_interval: Duration,
     /// Pull at most this many results at once, 1 to 100
     #[arg(
         long,
         env = "RESULTS_BATCH_SIZE",
-        default_value = BATCH_SIZE_DEFAULT,
+        default_value = "100",
         value_name = "COUNT",
-        value_parser = batch_size
+        value_parser = |text: &str| whole(text, 1..=limits::BATCH_COUNT_MAX as u64)
     )]
-    batch_size: usize,
-    /// Lease pulled results for this long; not stored by then, they come again
+    batch_size: u64,
+    /// Lease pulled results for this long; not stored by then, they come again. A plain number is milliseconds
     #[arg(
         long = "visibility-timeout-ms",
         env = "RESULTS_VISIBILITY_TIMEOUT_MS",
-        default_value = VISIBILITY_TIMEOUT_MS_DEFAULT,
-        value_name = "MILLISECONDS",
-        value_parser = visibility_timeout
+        default_value = "60000",
+        value_name = "DURATION",
+        value_parser = |text: &str| {
+            duration::parse(text, Unit::Milliseconds, VISIBILITY_TIMEOUT_MIN..=limits::VISIBILITY_TIMEOUT_MAX)
+        }
     )]
     visibility_timeout: Duration,
 }
@@ -130,54 +139,49 @@ pub(crate) fn may_color() -> bool {
 }
 
 impl CommonArgs {
-    /// What is logged.
-    pub(crate) fn log_filter(&self) -> &str {
-        or_default(&self.log, LOG_DEFAULT)
-    }
-
     /// Where results are kept.
     pub(crate) fn data_dir(&self) -> anyhow::Result<PathBuf> {
-        if let Some(dir) = self.data_dir.as_deref().filter(|dir| !dir.is_empty()) {
+        if let Some(dir) = &self.data_dir {
             return std::path::absolute(dir)
                 .with_context(|| format!("cannot tell where the directory {} is", dir.display()));
         }
-        let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        variable("XDG_DATA_HOME")
-            .or_else(|| Some(variable("HOME")?.join(".local").join("share")))
-            .map(|data| data.join(DATA_DIR_NAME))
-            .ok_or_else(|| {
-                let message = "there is no place for results: HOME is not set; name one with --data-dir \
-                               or LAPTOP_DATA_DIR";
-                Failure::with(Exit::Usage, message)
-            })
+        user_directory(UserDirectory::Data).ok_or_else(|| {
+            let message = "there is no place for results: HOME is not set; name one with --data-dir or LAPTOP_DATA_DIR";
+            Failure::with(Exit::Usage, message)
+        })
     }
+}
 
-    /// The value of a setting that has no default; `name` is its variable and its flag.
-    fn required(&self, value: Option<&str>, name: (&str, &str), what: &str) -> anyhow::Result<String> {
-        if let Some(value) = value.map(str::trim).filter(|value| !value.is_empty()) {
-            return Ok(value.to_owned());
-        }
-        let (variable, flag) = name;
-        let file = self.env_file.as_deref().unwrap_or(Path::new(".env")).display();
-        let message =
-            format!("{variable} is not set; it is {what}. Set it in {file} or in the environment, or give {flag}");
-        Err(Failure::with(Exit::Usage, message))
+/// The value of a setting that has no default; `name` is its variable and its flag.
+fn required(value: Option<&str>, name: (&str, &str), what: &str) -> anyhow::Result<String> {
+    if let Some(value) = value.map(str::trim).filter(|value| !value.is_empty()) {
+        return Ok(value.to_owned());
     }
+    let (variable, flag) = name;
+    let message = format!(
+        "{variable} is not set; it is {what}. Set it in .env, in a file for --env-file or --profile, or in the \
+         environment, or give {flag}"
+    );
+    Err(Failure::with(Exit::Usage, message))
 }
 
 impl EdgeArgs {
     /// What `submit` needs.
     pub(crate) fn complete(&self, common: &CommonArgs) -> anyhow::Result<Edge> {
         let what = "the address of the edge, for example https://hpc-queue-producer.you.workers.dev";
-        let url = common.required(self.producer_url.as_deref(), ("PRODUCER_URL", "--producer-url"), what)?;
+        let url = required(self.producer_url.as_deref(), ("PRODUCER_URL", "--producer-url"), what)?;
         let what = "the key that the edge asks for in the header x-api-key";
-        let key = common.required(self.api_key.as_deref(), ("API_KEY", "--api-key"), what)?;
-        let jobs_url = Edge::jobs_url(&url)
-            .ok_or_else(|| Failure::with(Exit::Usage, format!("PRODUCER_URL is no http or https address: {url}")))?;
-        let mut api_key = HeaderValue::from_str(&key)
-            .map_err(|_| Failure::with(Exit::Usage, "API_KEY holds a character that no HTTP header can carry"))?;
+        let key = required(self.api_key.as_deref(), ("API_KEY", "--api-key"), what)?;
+        let jobs_url = Edge::jobs_url(&url).ok_or_else(|| {
+            let named = common.origins.named("PRODUCER_URL");
+            Failure::with(Exit::Usage, format!("{named} is no http or https address: {url}"))
+        })?;
+        let api_key_origin = common.origins.named("API_KEY");
+        let mut api_key = HeaderValue::from_str(&key).map_err(|_| {
+            Failure::with(Exit::Usage, format!("{api_key_origin} holds a character that no HTTP header can carry"))
+        })?;
         api_key.set_sensitive(true);
-        Ok(Edge { jobs_url, api_key })
+        Ok(Edge { jobs_url, api_key, api_key_origin })
     }
 }
 
@@ -190,64 +194,36 @@ impl QueueArgs {
     /// What every command needs that pulls.
     pub(crate) fn complete(&self, common: &CommonArgs) -> anyhow::Result<ResultsQueue> {
         let what = "the id of the Cloudflare account, 32 hexadecimal digits";
-        let account_id = common.required(self.account_id.as_deref(), ("CF_ACCOUNT_ID", "--cf-account-id"), what)?;
+        let account_id = required(self.account_id.as_deref(), ("CF_ACCOUNT_ID", "--cf-account-id"), what)?;
         let what = "the id of the queue hpc-results (`wrangler queues info hpc-results` shows it)";
-        let queue_id = common.required(
-            self.results_queue_id.as_deref(),
-            ("CF_RESULTS_QUEUE_ID", "--cf-results-queue-id"),
-            what,
-        )?;
+        let queue_id =
+            required(self.results_queue_id.as_deref(), ("CF_RESULTS_QUEUE_ID", "--cf-results-queue-id"), what)?;
         let what = "an API token with the permission Queues: Edit";
-        let api_token = common.required(
-            self.queues_api_token.as_deref(),
-            ("CF_QUEUES_API_TOKEN", "--cf-queues-api-token"),
-            what,
-        )?;
+        let api_token =
+            required(self.queues_api_token.as_deref(), ("CF_QUEUES_API_TOKEN", "--cf-queues-api-token"), what)?;
         Ok(ResultsQueue {
             endpoint: queues::Endpoint {
-                base_url: or_default(&self.api_base_url, API_BASE_URL_DEFAULT).to_owned(),
+                base_url: self.api_base_url.clone(),
                 account_id,
                 api_token,
+                api_token_origin: common.origins.named("CF_QUEUES_API_TOKEN"),
             },
             queue_id,
-            batch_size: self.batch_size,
+            batch_size: self.batch_size as usize,
             visibility_timeout: self.visibility_timeout,
         })
     }
 }
 
-fn or_default<'a>(text: &'a str, default: &'a str) -> &'a str {
-    match text.trim() {
-        "" => default,
-        text => text,
-    }
+/// A length of time as an argument names it; a plain number counts seconds.
+pub(crate) fn length_of_time(text: &str) -> Result<Duration, String> {
+    duration::parse(text, Unit::Seconds, DURATION_MIN..=DURATION_MAX)
 }
 
-/// A number of seconds, with fractions.
-pub(crate) fn duration_from_seconds(text: &str) -> Result<Duration, String> {
-    let duration = text.trim().parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    duration
-        .filter(|duration| !duration.is_zero() && *duration <= DURATION_MAX)
-        .ok_or_else(|| "it is a number of seconds, more than 0 and at most a year".to_owned())
-}
-
-fn poll_interval(text: &str) -> Result<Duration, String> {
-    duration_from_seconds(or_default(text, POLL_INTERVAL_SECONDS_DEFAULT))
-}
-
-fn batch_size(text: &str) -> Result<usize, String> {
-    let count = or_default(text, BATCH_SIZE_DEFAULT).parse::<usize>().ok();
-    count
-        .filter(|count| (1..=limits::BATCH_COUNT_MAX).contains(count))
-        .ok_or_else(|| format!("it is a whole number, 1 to {}", limits::BATCH_COUNT_MAX))
-}
-
-fn visibility_timeout(text: &str) -> Result<Duration, String> {
-    let timeout = or_default(text, VISIBILITY_TIMEOUT_MS_DEFAULT).parse::<u64>().ok().map(Duration::from_millis);
-    let allowed = VISIBILITY_TIMEOUT_MIN..=limits::VISIBILITY_TIMEOUT_MAX;
-    timeout.filter(|timeout| allowed.contains(timeout)).ok_or_else(|| {
-        format!("it is a number of milliseconds, {} to {}", allowed.start().as_millis(), allowed.end().as_millis())
-    })
+/// A time limit travels in whole seconds.
+pub(crate) fn time_limit(text: &str) -> Result<u64, String> {
+    let limit = duration::parse(text, Unit::Seconds, Duration::from_secs(1)..=Duration::MAX)?;
+    if limit.subsec_nanos() == 0 { Ok(limit.as_secs()) } else { Err("it is in whole seconds".to_owned()) }
 }
 
 #[cfg(test)]
@@ -255,23 +231,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn empty_values_are_the_defaults() {
-        assert_eq!(poll_interval(""), Ok(Duration::from_secs(5)));
-        assert_eq!(batch_size(" "), Ok(100));
-        assert_eq!(visibility_timeout(""), Ok(Duration::from_secs(60)));
-    }
-
-    #[test]
-    fn numbers_out_of_range_are_refused() {
-        for text in ["0", "-1", "x", "NaN", "inf", "1e300", "31536001"] {
-            assert!(duration_from_seconds(text).is_err(), "{text}");
-        }
-        assert_eq!(duration_from_seconds("0.25"), Ok(Duration::from_millis(250)));
-        for text in ["0", "101", "-1", "1.5"] {
-            assert!(batch_size(text).is_err(), "{text}");
-        }
-        for text in ["0", "999", "43200001", "1.5"] {
-            assert!(visibility_timeout(text).is_err(), "{text}");
-        }
+    fn a_time_limit_is_in_whole_seconds() {
+        assert_eq!((time_limit("3600"), time_limit("1h")), (Ok(3_600), Ok(3_600)));
+        assert!(["0", "1.5", "1500ms", "an hour"].iter().all(|text| time_limit(text).is_err()));
     }
 }

@@ -16,9 +16,8 @@ mod stop;
 mod text;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use client::text::escaped;
-use program::{Exit, LogFormat};
+use program::{Exit, Given, LogFormat};
 
 use crate::cli::Cli;
 use crate::failure::Failure;
@@ -38,13 +37,13 @@ pub fn main() -> Exit {
 }
 
 fn start() -> anyhow::Result<Exit> {
-    if let Err(error) = program::load_env_file(std::env::args_os()) {
-        return Err(Failure::with(Exit::Usage, format!("{error:#}")));
+    let usage = |error: anyhow::Error| Failure::with(Exit::Usage, format!("{error:#}"));
+    let Given { mut cli, origins, warnings } = program::read::<Cli>(&config::SOURCES).map_err(usage)?;
+    program::init_logging(LogFormat::Text, &cli.common.log).map_err(usage)?;
+    for warning in &warnings {
+        tracing::warn!("{}", escaped(warning));
     }
-    let cli = Cli::parse();
-    if let Err(error) = program::init_logging(LogFormat::Text, cli.common.log_filter()) {
-        return Err(Failure::with(Exit::Usage, format!("{error:#}")));
-    }
+    cli.common.origins = origins;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the runtime for network input and output")?.block_on(commands::run(cli))
 }

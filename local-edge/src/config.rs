@@ -5,16 +5,21 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use program::LogArgs;
+use program::{Bare, Files, LogArgs, Origins, Shared, Sources};
+
+/// Where the settings come from. No `.env` is read: this program writes the one that the others read. An `API_KEY` in
+/// the environment is somebody's key for another service, and is not adopted.
+pub(crate) const SOURCES: Sources =
+    Sources { files: Files::None, shared: &[Shared { name: "API_KEY", bare: Bare::Ignored }] };
 
 /// The edge and the Cloudflare Queues pull API on one machine
 ///
 /// It takes jobs by HTTP as the Worker does, and serves the queues as Cloudflare does, with messages in SQLite.
 /// Settings come from flags, the environment and defaults, in this order. It reads no .env file: it writes the one that
-/// the other programs read.
+/// the other programs read. Each setting may also be named HPC_QUEUE_NAME, which goes first.
 #[derive(Parser)]
 #[command(name = "local-edge", version, help_expected = true)]
 pub(crate) struct Cli {
@@ -56,7 +61,7 @@ pub(crate) struct ServeArgs {
     listen: SocketAddr,
     /// Keep messages and credentials in DIR, which is made when it is not there
     #[arg(long, env = "LOCAL_EDGE_DATA_DIR", value_name = "DIR")]
-    data_dir: PathBuf,
+    data_dir: Option<PathBuf>,
     /// Write the settings of the other programs (ids, token, key, addresses) to FILE, readable by you alone
     ///
     /// Lines with other settings in a file that local-edge has written before are kept.
@@ -67,7 +72,8 @@ pub(crate) struct ServeArgs {
     json_bodies: JsonBodies,
     /// Take this key for submitting jobs instead of the one in the data directory
     ///
-    /// Prefer the environment: other users of the machine can see flags.
+    /// Prefer HPC_QUEUE_API_KEY in the environment: other users of the machine can see flags. API_KEY there is not
+    /// taken, because it may be the key of another service.
     #[arg(long, env = "API_KEY", hide_env_values = true, value_name = "KEY")]
     api_key: Option<String>,
     /// Take this token for the queue API instead of the one in the data directory
@@ -95,15 +101,18 @@ pub(crate) struct Settings {
 
 impl ServeArgs {
     /// Checks the settings. An empty one is one that was not set, as `NAME=` in a file or a unit means it.
-    pub(crate) fn resolve(self) -> anyhow::Result<Settings> {
-        ensure!(!self.data_dir.as_os_str().is_empty(), "--data-dir (LOCAL_EDGE_DATA_DIR) is empty; name a directory");
+    pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<Settings> {
+        let named = |path: &PathBuf| !path.as_os_str().is_empty();
+        let data_dir = self.data_dir.filter(named).context(
+            "there is no directory for messages and credentials; name one with --data-dir or LOCAL_EDGE_DATA_DIR",
+        )?;
         Ok(Settings {
             listen: self.listen,
-            data_dir: self.data_dir,
-            env_file: self.env_file.filter(|path| !path.as_os_str().is_empty()),
+            data_dir,
+            env_file: self.env_file.filter(named),
             json_bodies: self.json_bodies,
-            api_key: secret("API_KEY", self.api_key)?,
-            api_token: secret("CF_QUEUES_API_TOKEN", self.api_token)?,
+            api_key: secret(&origins.named("API_KEY"), self.api_key)?,
+            api_token: secret(&origins.named("CF_QUEUES_API_TOKEN"), self.api_token)?,
             faults: self.faults,
         })
     }

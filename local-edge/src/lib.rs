@@ -28,35 +28,26 @@ mod random;
 mod server;
 mod store;
 
-use std::io::Write as _;
-
-use clap::Parser as _;
-use program::Exit;
+use program::{Exit, Failure, Given};
 
 use crate::config::{Cli, Command, Settings};
 
 /// The whole program: reads its arguments and environment, and serves until a signal asks it to stop.
 pub fn main() -> Exit {
-    let failed = |error: anyhow::Error, exit| {
-        // Nobody is left to tell when standard error is closed.
-        let _ = writeln!(std::io::stderr(), "local-edge: {error:#}");
-        exit
-    };
-    match settings() {
-        Err(error) => failed(error, Exit::Usage),
-        Ok(settings) => match server::serve(settings) {
-            Ok(()) => Exit::Ok,
-            Err(error) => failed(error, Exit::Unexpected),
-        },
-    }
+    program::finish(settings().map_err(Failure::usage).and_then(|settings| {
+        server::serve(settings)?;
+        Ok(Exit::Ok)
+    }))
 }
 
 /// Everything that a person can get wrong.
 fn settings() -> anyhow::Result<Settings> {
-    // No `.env` is read: this program writes the one that the others read.
-    let cli = Cli::parse();
+    let Given { cli, origins, warnings } = program::read::<Cli>(&config::SOURCES)?;
     cli.log.init()?;
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
     match cli.command {
-        Command::Serve(settings) => settings.resolve(),
+        Command::Serve(settings) => settings.resolve(&origins),
     }
 }

@@ -109,6 +109,7 @@ impl Edge {
             base_url: self.setting("CF_API_BASE_URL").to_owned(),
             account_id: self.setting("CF_ACCOUNT_ID").to_owned(),
             api_token: self.setting("CF_QUEUES_API_TOKEN").to_owned(),
+            api_token_origin: "CF_QUEUES_API_TOKEN of local-edge".to_owned(),
         };
         queues::Client::new(client().clone(), &endpoint).expect("CF_API_BASE_URL is a URL")
     }

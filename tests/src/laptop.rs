@@ -48,7 +48,7 @@ impl Laptop {
     pub fn start(&self, arguments: &[&str]) -> Process {
         let mut command = command(&parts::program("laptop-consumer"), self.home.path());
         // The environment is above the settings file.
-        command.env("PRODUCER_URL", &self.producer.url).env("API_KEY", &self.producer.api_key);
+        command.env("PRODUCER_URL", &self.producer.url).env("HPC_QUEUE_API_KEY", &self.producer.api_key);
         command.env("RESULTS_POLL_INTERVAL_SECONDS", "0.2");
         command.arg("--env-file").arg(&self.env_file).arg("--data-dir").arg(self.home.path().join("data"));
         Process::start("laptop-consumer", command.args(["--output", "json"]).args(arguments), self.home.path())

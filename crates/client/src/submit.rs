@@ -32,6 +32,8 @@ pub struct Edge {
     pub jobs_url: Url,
     /// The value of `x-api-key`, marked as a secret.
     pub api_key: HeaderValue,
+    /// Where the key comes from, for whoever reads that it was refused: `API_KEY from .env line 3`.
+    pub api_key_origin: String,
 }
 
 impl Edge {
@@ -169,7 +171,7 @@ async fn send(http: &reqwest::Client, edge: &Edge, body: &str, idempotency_key: 
     };
     let (status, after) = (response.status(), retry_after(&response));
     match read(&mut response).await {
-        Ok(answer) => understand(status, after, &answer),
+        Ok(answer) => understand(edge, status, after, &answer),
         Err(error) => Try::Later(no_answer(edge, &error), None),
     }
 }
@@ -185,7 +187,7 @@ async fn read(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
     Ok(answer)
 }
 
-fn understand(status: StatusCode, after: Option<Duration>, answer: &[u8]) -> Try {
+fn understand(edge: &Edge, status: StatusCode, after: Option<Duration>, answer: &[u8]) -> Try {
     #[derive(Deserialize)]
     struct Accepted {
         job_id: JobId,
@@ -208,7 +210,7 @@ fn understand(status: StatusCode, after: Option<Duration>, answer: &[u8]) -> Try
     let problem: Option<Problem> = serde_json::from_str(&text).ok();
     let problem = problem.filter(|problem| problem.code.is_some() || problem.detail.is_some());
     let what = match &problem {
-        Some(problem) => refusal(status, problem),
+        Some(problem) => refusal(edge, status, problem),
         None => format!(
             "HTTP status {}, and not in the words of the edge; is PRODUCER_URL its address, or does a proxy answer in \
              its place? It said: {}",
@@ -226,7 +228,7 @@ fn understand(status: StatusCode, after: Option<Duration>, answer: &[u8]) -> Try
 }
 
 /// A refusal in one sentence, with what to do about it.
-fn refusal(status: StatusCode, problem: &Problem) -> String {
+fn refusal(edge: &Edge, status: StatusCode, problem: &Problem) -> String {
     let code = problem.code.as_deref().unwrap_or("no code");
     let detail = problem.detail.as_deref().or(problem.title.as_deref()).unwrap_or("it does not say why");
     let mut text = format!("the edge refused the job: {detail} ({} {code})", status.as_u16());
@@ -234,7 +236,10 @@ fn refusal(status: StatusCode, problem: &Problem) -> String {
         text = format!("{text}; field: {field}");
     }
     let hint = match (status.as_u16(), code) {
-        (401 | 403, _) => "check API_KEY: it must be the one that the edge was given",
+        (401 | 403, _) => {
+            let key = &edge.api_key_origin;
+            return format!("{text}; check {key}: it must be the one that the edge was given");
+        }
         (404 | 405, _) => "check PRODUCER_URL: it is the address of the edge, without /jobs",
         (413, _) => "put large input where the cluster can read it, and submit its path",
         (_, "invalid_job") => "`laptop-consumer submit --help` shows what a job takes",
@@ -262,7 +267,12 @@ mod tests {
     use super::*;
 
     fn understood(status: u16, answer: &str) -> (&'static str, String) {
-        match understand(StatusCode::from_u16(status).unwrap(), None, answer.as_bytes()) {
+        let edge = Edge {
+            jobs_url: Edge::jobs_url("http://edge.test").unwrap(),
+            api_key: HeaderValue::from_static("key"),
+            api_key_origin: "API_KEY from .env line 3".to_owned(),
+        };
+        match understand(&edge, StatusCode::from_u16(status).unwrap(), None, answer.as_bytes()) {
             Try::Queued(queued) => ("queued", queued.job_id.to_string()),
             Try::Refused(what) => ("refused", what),
             Try::Later(what, _) => ("later", what),
@@ -286,7 +296,7 @@ mod tests {
                 "refused",
                 "`task` is missing (422 invalid_job); field: task; `laptop-consumer submit --help`",
             ),
-            (401, r#"{"code":"unauthorized","detail":"wrong key"}"#, "refused", "check API_KEY"),
+            (401, r#"{"code":"unauthorized","detail":"wrong key"}"#, "refused", "check API_KEY from .env line 3: "),
             (404, r#"{"code":"not_found","detail":"nothing here"}"#, "refused", "without /jobs"),
             (413, r#"{"code":"message_too_large","detail":"too large"}"#, "refused", "submit its path"),
             (429, full, "later", "the queue is full"),

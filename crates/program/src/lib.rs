@@ -1,11 +1,23 @@
-//! What every program does in the same way: `.env`, logging, exit codes.
+//! What every program does in the same way: where settings come from, words for times and numbers, logging, exit codes,
+//! the look of errors.
 //!
-//! Out of scope: the settings themselves; each program's `config.rs` names and reads its own.
+//! Out of scope: the settings themselves; each program's `config.rs` names and checks its own.
 
-mod env_file;
+pub mod duration;
+
+mod directory;
+mod environment;
 mod exit;
 mod logging;
+mod number;
+mod output;
+mod settings;
+mod style;
 
-pub use env_file::load_env_file;
-pub use exit::Exit;
+pub use directory::{UserDirectory, user_directory};
+pub use exit::{Exit, Failure, finish};
 pub use logging::{LogArgs, LogFormat, init_logging};
+pub use number::whole;
+pub use output::OutputFormat;
+pub use settings::{Bare, FileArgs, Files, Given, Origin, Origins, Shared, Sources, read};
+pub use style::{escaped, is_hazardous, may_color};

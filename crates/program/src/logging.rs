@@ -1,7 +1,5 @@
 //! Logging: on standard error, so that standard output holds only data.
 
-use std::io::IsTerminal as _;
-
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -46,7 +44,7 @@ pub fn init_logging(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     // A line that finds no room on a full disk is missing; the library would tell that on stderr, and panic for it.
     let builder = builder.log_internal_errors(false);
     match format {
-        LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Text => builder.with_target(false).with_ansi(crate::style::may_color(&std::io::stderr())).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
     Ok(())

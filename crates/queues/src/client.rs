@@ -29,6 +29,7 @@ pub struct Client {
     http: reqwest::Client,
     queues: Url,
     api_token: String,
+    api_token_origin: String,
     /// For how many seconds the server holds a pull, as it announced last; 0: not at all, as far as is known.
     holds: Arc<AtomicU64>,
 }
@@ -113,7 +114,8 @@ impl Client {
             &endpoint.account_id,
             "queues",
         ]);
-        Ok(Self { http, queues, api_token: endpoint.api_token.clone(), holds: Arc::default() })
+        let (api_token, api_token_origin) = (endpoint.api_token.clone(), endpoint.api_token_origin.clone());
+        Ok(Self { http, queues, api_token, api_token_origin, holds: Arc::default() })
     }
 
     /// Pulls up to `batch_size` messages, each leased for `visibility_timeout`: what is there now.
@@ -275,7 +277,7 @@ impl Client {
                 Ok(wire::Envelope { success: Some(true), result, .. }) => Ok(Answer { result, headers }),
                 Ok(envelope) if envelope.success == Some(false) => {
                     // Never seen with a 2xx status, but the envelope has the last word.
-                    Err(Error::answered(operation, status.as_u16(), retry_after, &errors(envelope.errors)))
+                    Err(self.answered(operation, status, retry_after, envelope.errors))
                 }
                 Ok(_) => Err(Error::garbage(operation, "the answer does not say whether it succeeded".to_owned())),
                 Err(error) => Err(Error::garbage(operation, format!("the answer is not of the Queues API: {error}"))),
@@ -289,9 +291,19 @@ impl Client {
         }
         let envelope = serde_json::from_slice::<wire::Envelope<serde_json::Value>>(&answer).ok();
         match envelope.filter(|envelope| envelope.success == Some(false)) {
-            Some(envelope) => Err(Error::answered(operation, status.as_u16(), retry_after, &errors(envelope.errors))),
+            Some(envelope) => Err(self.answered(operation, status, retry_after, envelope.errors)),
             None => Err(Error::answered_by_another(operation, status.as_u16(), retry_after)),
         }
+    }
+
+    fn answered(
+        &self,
+        operation: String,
+        status: StatusCode,
+        retry_after: Option<Duration>,
+        told: Option<Vec<wire::ApiError>>,
+    ) -> Error {
+        Error::answered(operation, status.as_u16(), retry_after, &errors(told), &self.api_token_origin)
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Endpoint {
     pub account_id: String,
     /// An API token with the permission Queues: Edit.
     pub api_token: String,
+    /// Where the token comes from, for whoever reads that it was refused: `CF_QUEUES_API_TOKEN from .env line 4`.
+    pub api_token_origin: String,
 }
 
 /// Why a base URL cannot be used.
@@ -53,6 +55,7 @@ impl fmt::Debug for Endpoint {
             .field("base_url", &self.base_url)
             .field("account_id", &self.account_id)
             .field("api_token", &"…")
+            .field("api_token_origin", &self.api_token_origin)
             .finish()
     }
 }
@@ -81,6 +84,7 @@ mod tests {
             base_url: base_url.to_owned(),
             account_id: String::new(),
             api_token: String::new(),
+            api_token_origin: String::new(),
         };
         for usable in ["http://127.0.0.1:8787/client/v4", "https://api.cloudflare.com/client/v4/"] {
             assert!(endpoint(usable).url().is_ok(), "{usable}");

@@ -1,5 +1,6 @@
 //! What can go wrong with a request, by what can be done about it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use protocol::FailureClass;
@@ -12,14 +13,14 @@ const UNAUTHORIZED: [i64; 9] = [6003, 6103, 6111, 9106, 9109, 10000, 10001, 1002
 
 /// A request that did not succeed.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation}: {what}{}", advice.map(|advice| format!("; {advice}")).unwrap_or_default())]
+#[error("{operation}: {what}{}", advice.as_ref().map(|advice| format!("; {advice}")).unwrap_or_default())]
 pub struct Error {
     /// What was tried, for example `pull from queue 0123…`.
     pub operation: String,
     /// What can be done about it.
     pub class: FailureClass,
     what: String,
-    advice: Option<&'static str>,
+    advice: Option<Cow<'static, str>>,
 }
 
 impl Error {
@@ -28,50 +29,50 @@ impl Error {
     }
 
     pub(crate) fn garbage(operation: String, what: String) -> Self {
-        let advice = Some("is CF_API_BASE_URL the address of the Cloudflare API, or does a proxy answer in its place?");
-        Self { operation, class: FailureClass::Unavailable, what, advice }
+        let advice = "is CF_API_BASE_URL the address of the Cloudflare API, or does a proxy answer in its place?";
+        Self { operation, class: FailureClass::Unavailable, what, advice: Some(advice.into()) }
     }
 
     /// From an answer that is not the API's: a proxy, a login page, another server. A wrong status of theirs proves
     /// nothing about our credentials.
     pub(crate) fn answered_by_another(operation: String, status: u16, retry_after: Option<Duration>) -> Self {
         let class = if status == 429 { FailureClass::Throttled(retry_after) } else { FailureClass::Unavailable };
-        let advice = Some(
-            "the answer is not of the Queues API; is CF_API_BASE_URL right (it ends in /client/v4), or does a proxy answer?",
-        );
-        Self { operation, class, what: format!("HTTP status {status}"), advice }
+        let advice = "the answer is not of the Queues API; is CF_API_BASE_URL right (it ends in /client/v4), or does a \
+                      proxy answer?";
+        Self { operation, class, what: format!("HTTP status {status}"), advice: Some(advice.into()) }
     }
 
     /// From a status and the error codes of the service. The code decides where it is known; statuses are not
-    /// documented code by code.
+    /// documented code by code. `api_token` says which token was presented: its setting, and where that comes from.
     pub(crate) fn answered(
         operation: String,
         status: u16,
         retry_after: Option<Duration>,
         errors: &[(i64, String)],
+        api_token: &str,
     ) -> Self {
         let has = |codes: &[i64]| errors.iter().any(|(code, _)| codes.contains(code));
         let (class, advice) = if has(&[10253, 10252]) {
             (
                 FailureClass::QuotaExhausted,
-                Some("the plan's allowance is used up or the queue is disabled; it goes on when that changes"),
+                Some("the plan's allowance is used up or the queue is disabled; it goes on when that changes".into()),
             )
         } else if has(&[10250, 10251]) || status == 429 {
             (FailureClass::Throttled(retry_after), None)
         } else if status == 409 {
-            (FailureClass::Paused, Some("delivery is paused; resume it with `wrangler queues resume-delivery`"))
+            (FailureClass::Paused, Some("delivery is paused; resume it with `wrangler queues resume-delivery`".into()))
         } else if status == 405 {
             (
                 FailureClass::PullNotEnabled,
-                Some("the queue needs an HTTP pull consumer: `wrangler queues consumer http add <queue>`"),
+                Some("the queue needs an HTTP pull consumer: `wrangler queues consumer http add <queue>`".into()),
             )
         } else if status == 401 || status == 403 || has(&UNAUTHORIZED) {
             (
                 FailureClass::Fatal,
-                Some("check CF_QUEUES_API_TOKEN: it needs the permission Queues: Edit in this account"),
+                Some(format!("check {api_token}: it needs the permission Queues: Edit in this account").into()),
             )
         } else if status == 404 || has(&[10104, 10107, 7003]) {
-            (FailureClass::Fatal, Some("check CF_ACCOUNT_ID and the queue id (`wrangler queues info <queue>`)"))
+            (FailureClass::Fatal, Some("check CF_ACCOUNT_ID and the queue id (`wrangler queues info <queue>`)".into()))
         } else if (500..600).contains(&status) || status == 408 {
             (FailureClass::Unavailable, None)
         } else {
@@ -156,9 +157,15 @@ mod tests {
             (500, 15000, FailureClass::Unavailable),
             (502, 0, FailureClass::Unavailable),
         ] {
-            let error = Error::answered("pull".to_owned(), status, second, &[(code, "text".to_owned())]);
+            let error = Error::answered(
+                "pull".to_owned(),
+                status,
+                second,
+                &[(code, "text".to_owned())],
+                "CF_QUEUES_API_TOKEN from .env line 4",
+            );
             assert_eq!(error.class, class, "{status} {code}");
-            let names_the_token = error.to_string().contains("check CF_QUEUES_API_TOKEN");
+            let names_the_token = error.to_string().contains("check CF_QUEUES_API_TOKEN from .env line 4:");
             assert_eq!(names_the_token, UNAUTHORIZED.contains(&code), "{error}");
         }
     }

@@ -53,8 +53,12 @@ impl Server {
     }
 
     fn client(&self) -> Client {
-        let endpoint =
-            Endpoint { base_url: self.base_url.clone(), account_id: "a".to_owned(), api_token: "t".to_owned() };
+        let endpoint = Endpoint {
+            base_url: self.base_url.clone(),
+            account_id: "a".to_owned(),
+            api_token: "t".to_owned(),
+            api_token_origin: "the test".to_owned(),
+        };
         // As every program has it, but past a proxy of the environment, which knows nothing of this machine's ports.
         queues::http_client().expect("a client can be made");
         Client::new(reqwest::Client::builder().no_proxy().build().expect("a client can be made"), &endpoint)

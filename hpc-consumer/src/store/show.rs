@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use lifecycle::{Entry, Phase, Stage};
-use program::Exit;
+use program::{Exit, OutputFormat};
 use protocol::{Timestamp, timestamp_from_millis};
 use serde::Serialize;
 
@@ -22,15 +22,6 @@ use super::{DATABASE, opening};
 
 /// The version of the JSON.
 const VERSION: u64 = 1;
-
-/// The form of what is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// For a person.
-    Text,
-    /// One JSON object.
-    Json,
-}
 
 /// What is printed.
 #[derive(Debug, Serialize)]
@@ -70,18 +61,18 @@ enum Daemon {
 }
 
 /// `hpc-consumer jobs`.
-pub(crate) fn show_jobs(state_dir: &Path, format: Format) -> anyhow::Result<Exit> {
+pub(crate) fn show_jobs(state_dir: &Path, format: OutputFormat) -> anyhow::Result<Exit> {
     show(state_dir, format, jobs_text, |report| report)
 }
 
 /// `hpc-consumer status`.
-pub(crate) fn show_status(state_dir: &Path, format: Format) -> anyhow::Result<Exit> {
+pub(crate) fn show_status(state_dir: &Path, format: OutputFormat) -> anyhow::Result<Exit> {
     show(state_dir, format, status_text, |report| Report { jobs: None, ..report })
 }
 
 fn show(
     state_dir: &Path,
-    format: Format,
+    format: OutputFormat,
     text: fn(&Report, Timestamp) -> String,
     shown: fn(Report) -> Report,
 ) -> anyhow::Result<Exit> {
@@ -96,8 +87,8 @@ fn show(
     let now = timestamp_from_millis(Timestamp::now().as_millisecond());
     let report = shown(report(state_dir, now)?);
     print(&match format {
-        Format::Text => text(&report, now),
-        Format::Json => serde_json::to_string(&report)? + "\n",
+        OutputFormat::Text => text(&report, now),
+        OutputFormat::Json => serde_json::to_string(&report)? + "\n",
     })?;
     Ok(Exit::Ok)
 }

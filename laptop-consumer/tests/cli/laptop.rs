@@ -48,7 +48,7 @@ impl Laptop {
             .current_dir(self.home.path())
             .env("LAPTOP_DATA_DIR", self.path("data"))
             .env("PRODUCER_URL", self.server.url())
-            .env("API_KEY", API_KEY)
+            .env("HPC_QUEUE_API_KEY", API_KEY)
             .env("CF_API_BASE_URL", format!("{}/client/v4", self.server.url()))
             .env("CF_ACCOUNT_ID", ACCOUNT)
             .env("CF_RESULTS_QUEUE_ID", QUEUE)

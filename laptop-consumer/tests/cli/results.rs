@@ -334,10 +334,15 @@ fn settings_come_from_the_file_that_is_named_and_empty_ones_are_defaults() {
     let asked: serde_json::Value = serde_json::from_str(&pulls[0].body).unwrap();
     assert_eq!(asked, json!({"batch_size": 100, "visibility_timeout_ms": 60_000}));
 
-    fs::write(laptop.path("bad.env"), "# the account\nCF_ACCOUNT_ID=my secret account\n").unwrap();
-    let spoken = laptop.run(&["pull", "--env-file", "bad.env"]);
+    fs::write(laptop.path("bad.env"), "# the token\nCF_QUEUES_API_TOKEN=my secret token\n").unwrap();
+    let mut command = laptop.command(&["pull", "--env-file", "bad.env"]);
+    let spoken = finish(command.env_remove("CF_QUEUES_API_TOKEN"));
     assert_eq!(spoken.code, Some(2));
-    assert!(spoken.stderr.contains("bad.env: line 2 ") && !spoken.stderr.contains("secret"), "{}", spoken.stderr);
+    assert!(
+        spoken.stderr.contains("CF_QUEUES_API_TOKEN from bad.env line 2 ") && !spoken.stderr.contains("secret"),
+        "{}",
+        spoken.stderr
+    );
 
     let spoken = laptop.run(&["pull", "--env-file", "no-such.env"]);
     assert_eq!(spoken.code, Some(2));

@@ -65,7 +65,7 @@ fn refusals_are_told_with_field_and_hint_and_not_repeated() {
     let in_an_hour = json!({"code": "queue_full", "detail": "the day's allowance is used up", "retryable": true});
     for (fault, exit, says) in [
         (problem(422, "", &invalid), 1, ["`metadata` must be an object", "field: metadata"]),
-        (problem(401, "", &wrong_key), 1, ["not the key", "check API_KEY"]),
+        (problem(401, "", &wrong_key), 1, ["not the key", "check HPC_QUEUE_API_KEY from the environment: "]),
         (problem(503, "retry-after: 1\r\n", &not_set_up), 1, ["no API_KEY yet", "503"]),
         (problem(429, "retry-after: 3600\r\n", &in_an_hour), 75, ["allowance", "--idempotency-key"]),
         (Fault::Answer(404, "", "<html>\u{1b}[31mno</html>".to_owned()), 1, ["\\u{1b}[31m", "PRODUCER_URL"]),

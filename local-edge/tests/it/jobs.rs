@@ -76,7 +76,12 @@ async fn refusals_are_the_edges() {
 
 #[tokio::test]
 async fn key_and_token_of_the_environment_are_taken() {
-    let environment = [("API_KEY", "my$key"), ("CF_QUEUES_API_TOKEN", "my-token"), ("LOCAL_EDGE_ENV_FILE", "")];
+    let environment = [
+        ("HPC_QUEUE_API_KEY", "my$key"),
+        ("API_KEY", "of another service"),
+        ("CF_QUEUES_API_TOKEN", "my-token"),
+        ("LOCAL_EDGE_ENV_FILE", ""),
+    ];
     let server = Server::start_with(&[], &environment).await;
     assert_eq!((server.setting("API_KEY"), server.setting("CF_QUEUES_API_TOKEN")), ("my$key", "my-token"));
     let request = server.request(Method::POST, "/jobs").header("x-api-key", "my$key");

@@ -6,6 +6,7 @@ mod hold;
 mod idle;
 mod inherited;
 mod logs;
+mod settings;
 mod signals;
 mod swapped;
 mod trees;

@@ -1,0 +1,24 @@
+//! The environment of this process, as far as it holds settings. Nothing else in this crate reads it.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+
+/// Variables by name. One that is empty sets nothing, as `NAME=` in a unit or a template means it.
+#[derive(Debug, Default)]
+pub(crate) struct Environment(BTreeMap<OsString, OsString>);
+
+impl Environment {
+    pub(crate) fn of_this_process() -> Self {
+        Self(std::env::vars_os().collect())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(variables: &[(&str, &str)]) -> Self {
+        Self(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect())
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&OsStr> {
+        let is_blank = |value: &OsStr| value.to_str().is_some_and(|text| text.trim().is_empty());
+        self.0.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !is_blank(value))
+    }
+}
