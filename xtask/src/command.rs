@@ -48,12 +48,7 @@ pub(crate) fn line(command: &Command) -> String {
 /// One word as a shell reads it.
 pub(crate) fn quoted(word: impl AsRef<OsStr>) -> String {
     let word = word.as_ref().to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.into_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
+    shell_words::quote(&word).into_owned()
 }
 
 /// The program of that name on the `PATH`.

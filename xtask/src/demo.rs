@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use crate::http::{Connection, Url};
+use crate::http::Connection;
+use crate::local::Runtime;
 use crate::processes::{LocalEdge, Process, clear_settings};
 use crate::report::Report;
 use crate::tools::{self, Kind, Tools};
 use crate::workerd::Workerd;
 use crate::workspace::{Profile, Workspace, shown};
-use crate::{command, image, worker};
+use crate::{command, local, worker};
 
 /// How long one result may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -42,12 +43,6 @@ const JOBS: [Job; 3] = [
     },
 ];
 
-/// What wraps the jobs.
-enum Runtime {
-    Apptainer { program: PathBuf, image: PathBuf },
-    Bare { task_runner: PathBuf },
-}
-
 /// Runs the demo.
 pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<ExitCode> {
     let (folder, _lock) = own_folder(workspace)?;
@@ -62,18 +57,7 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<Ex
     tools.print();
 
     report.step("Build the programs and the runtime image");
-    report.command("cargo build --package local-edge --package hpc-consumer --package laptop-consumer");
-    workspace.build(Profile::Dev, &["local-edge", "hpc-consumer", "laptop-consumer"])?;
-    let runtime = match image::build(workspace, &tools)? {
-        Ok(image) => {
-            report.note(format!("The runtime image is {}", shown(&image)));
-            Runtime::Apptainer { program: tools.get(Kind::Apptainer)?.path.clone(), image }
-        }
-        Err(missing) => {
-            report.note(format!("{missing}\nThe demo goes on with RUNTIME=bare: no container, and no isolation."));
-            Runtime::Bare { task_runner: image::bare_task_runner(workspace)? }
-        }
-    };
+    let runtime = local::build(workspace, &tools, &report)?;
     let worker = if with_worker { Some(worker::build(workspace, &tools)?) } else { None };
 
     let began = Instant::now();
@@ -175,15 +159,7 @@ fn daemon(workspace: &Workspace, folder: &Path, env_file: &Path, runtime: &Runti
         .env("STATE_DIR", folder.join("state"))
         .env("POLL_INTERVAL_SECONDS", "0.5")
         .env("POLL_INTERVAL_MAX_SECONDS", "0.5");
-    match runtime {
-        Runtime::Apptainer { program, image } => {
-            command.env("RUNTIME", "apptainer").env("APPTAINER_BIN", program).env("APPTAINER_IMAGE", image)
-        }
-        Runtime::Bare { task_runner } => {
-            // The setting is split into words as a shell does it.
-            command.env("RUNTIME", "bare").env("CONTAINER_CMD", command::quoted(task_runner))
-        }
-    };
+    command.envs(runtime.settings());
     command
 }
 
@@ -198,8 +174,7 @@ fn with_settings(command: &Command) -> String {
 /// Posts the jobs and returns their ids.
 fn submit(report: &Report, producer: &str, key: &str) -> anyhow::Result<Vec<String>> {
     let url = format!("{}/jobs", producer.trim_end_matches('/'));
-    let address = Url::parse(&url)?;
-    let mut connection = Connection::open(&address)?;
+    let connection = Connection::new();
     let mut ids = Vec::new();
     for job in &JOBS {
         let mut curl = Command::new("curl");
@@ -207,7 +182,7 @@ fn submit(report: &Report, producer: &str, key: &str) -> anyhow::Result<Vec<Stri
         curl.args(["-sS", &url, "-H", "content-type: application/json", "-H", &header, "-d", job.body]);
         report.note(format!("\n{}", job.title));
         report.command(command::line(&curl));
-        let response = connection.post(&address, &[("x-api-key", key)], job.body.as_bytes())?;
+        let response = connection.post(&url, &[("x-api-key", key)], job.body.as_bytes())?;
         let answer = response.json(202)?;
         report.note(String::from_utf8_lossy(&response.body));
         ids.push(answer["job_id"].as_str().context("the answer has no job_id")?.to_owned());

@@ -14,25 +14,11 @@ use crate::command;
 pub(crate) struct EnvFile(BTreeMap<String, String>);
 
 impl EnvFile {
-    /// Reads the file.
+    /// Reads the file, as our programs do.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Self::parse(&text))
-    }
-
-    fn parse(text: &str) -> Self {
-        let settings = text.lines().filter_map(|line| {
-            let line = line.trim();
-            let line = line.strip_prefix("export ").unwrap_or(line);
-            let (name, value) = line.split_once('=').filter(|_| !line.starts_with('#'))?;
-            let value = value.trim();
-            let unquoted = ['"', '\'']
-                .into_iter()
-                .find_map(|quote| value.strip_prefix(quote)?.strip_suffix(quote))
-                .unwrap_or(value);
-            Some((name.trim().to_owned(), unquoted.to_owned()))
-        });
-        Self(settings.collect())
+        // The library's own text shows the line, which may be a secret.
+        let settings = dotenvy::from_path_iter(path).and_then(Iterator::collect);
+        settings.map(Self).map_err(|_| anyhow::anyhow!("cannot read the settings in {}", path.display()))
     }
 
     /// The value of a setting.
@@ -67,14 +53,17 @@ mod tests {
 
     #[test]
     fn settings_are_read_and_written_back() {
-        let mut file = EnvFile::parse("# A=0\nA=1\n\nexport B=\"two=2\"\nC='3'\n D = 4 \n");
-        assert_eq!(["A", "B", "C", "D"].map(|name| file.get(name).unwrap()), ["1", "two=2", "3", "4"]);
-        let error = file.get("E").unwrap_err().to_string();
-        assert!(error.contains("no E"), "{error}");
-        file.set("A", "5 # five");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(".env");
+        std::fs::write(&path, "# A=0\nA=1\n\nexport B=\"two=2\"\nC='3'\n").unwrap();
+        let mut file = EnvFile::read(&path).unwrap();
+        assert_eq!(["A", "B", "C"].map(|name| file.get(name).unwrap()), ["1", "two=2", "3"]);
+        let error = file.get("E").unwrap_err().to_string();
+        assert!(error.contains("no E"), "{error}");
+        file.set("A", "it's $5 # five");
         file.write(&path).unwrap();
         assert_eq!(EnvFile::read(&path).unwrap(), file);
+        std::fs::write(&path, "SECRET of mine\n").unwrap();
+        assert!(!EnvFile::read(&path).unwrap_err().to_string().contains("of mine"));
     }
 }

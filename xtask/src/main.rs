@@ -13,10 +13,13 @@ mod demo;
 mod env_file;
 mod http;
 mod image;
+mod keeper;
+mod local;
 mod processes;
 mod report;
 mod test;
 mod tools;
+mod up;
 mod worker;
 mod workerd;
 mod workspace;
@@ -45,6 +48,12 @@ enum Command {
         /// Put the compiled Worker, in the real Workers runtime, in front
         #[arg(long)]
         worker: bool,
+    },
+    /// Start an edge, queues and a daemon on this machine, and a shell in which all programs work; it ends all of them
+    Up {
+        /// What to run in place of the shell
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+        command: Vec<std::ffi::OsString>,
     },
     /// Run all tests, with the real Worker, the real Apptainer and the official clients
     Test {
@@ -82,12 +91,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(if tools.missing().next().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Demo { worker } => demo::run(&workspace, worker),
+        Command::Up { command } => up::run(&workspace, &command),
         Command::Test { arguments } => test::run(&workspace, &arguments),
         Command::Chaos(options) => chaos::run(&workspace, &options),
         Command::Worker => {
             let tools = Tools::set_up(&workspace, &Kind::WORKER)?;
             let built = worker::build(&workspace, &tools)?;
-            println!("{}", built.size()?);
+            println!("{}", built.size_within_limit()?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench { parts } => bench::run(&workspace, &parts),

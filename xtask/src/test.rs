@@ -59,7 +59,7 @@ impl Part {
 fn build_parts(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Vec<Part>> {
     let worker = worker::build_with(workspace, tools)?;
     if let Ok(worker) = &worker {
-        println!("{}", worker.size()?);
+        println!("{}", worker.size_within_limit()?);
     }
     let image = image::build(workspace, tools)?;
     command::run(workspace.cargo("build").args([

@@ -5,11 +5,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use crate::command;
 use crate::tools::{self, Kind, Missing, Tools};
 use crate::workspace::Workspace;
+
+/// The most that the WASM may be after gzip: a data center loads it for its first visitor. Cloudflare's free plan takes
+/// 3 MB; what has grown to this has grown by a mistake, or needs a decision.
+pub(crate) const GZIP_BYTES_MAX: u64 = 150_000;
 
 /// The compiled Worker.
 pub(crate) struct BuiltWorker {
@@ -59,6 +63,13 @@ impl BuiltWorker {
         ["index.js", "index_bg.wasm"].map(|name| self.folder.join(name))
     }
 
+    /// Measures it. A Worker that is too large is an error.
+    pub(crate) fn size_within_limit(&self) -> anyhow::Result<Size> {
+        let size = self.size()?;
+        size.check()?;
+        Ok(size)
+    }
+
     /// Measures it.
     pub(crate) fn size(&self) -> anyhow::Result<Size> {
         let bytes = |name: &str| {
@@ -70,6 +81,19 @@ impl BuiltWorker {
         let gzip = command::capture(Command::new("node").args(["-e", script]).arg(self.folder.join("index_bg.wasm")))?;
         let wasm_gzip = gzip.trim().parse().with_context(|| format!("node printed no number: {gzip}"))?;
         Ok(Size { wasm: bytes("index_bg.wasm")?, wasm_gzip, script: bytes("index.js")? })
+    }
+}
+
+impl Size {
+    fn check(self) -> anyhow::Result<()> {
+        if self.wasm_gzip > GZIP_BYTES_MAX {
+            bail!(
+                "the Worker is too large ({self}; the limit is {:.0} KB after gzip); find what made it grow, or raise \
+                 GZIP_BYTES_MAX in xtask/src/worker.rs and say why",
+                GZIP_BYTES_MAX as f64 / 1000.0
+            );
+        }
+        Ok(())
     }
 }
 
@@ -94,5 +118,13 @@ mod tests {
     fn sizes_are_shown_as_the_limits_count_them() {
         let size = Size { wasm: 200_000, wasm_gzip: 82_340, script: 12_000 };
         assert_eq!(size.to_string(), "WASM 200.0 KB, 82.3 KB after gzip; JavaScript 12.0 KB");
+    }
+
+    #[test]
+    fn a_worker_that_grew_is_a_failure() {
+        let of = |wasm_gzip| Size { wasm: 400_000, wasm_gzip, script: 12_000 };
+        of(GZIP_BYTES_MAX).check().unwrap();
+        let error = of(GZIP_BYTES_MAX + 100).check().unwrap_err().to_string();
+        assert!(error.contains("150.1 KB after gzip") && error.contains("the limit is 150 KB"), "{error}");
     }
 }

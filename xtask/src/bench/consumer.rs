@@ -3,19 +3,18 @@
 //!
 //! Invariant: with a daemon ends its keeper, and with the keeper every run.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::results::Results;
 use super::subfolder;
-use crate::http::{Connection, Url};
+use crate::http::Connection;
+use crate::keeper;
 use crate::processes::{LocalEdge, Process};
 use crate::workspace::{Profile, Workspace};
 
@@ -25,14 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// How long between two looks at the queue of results: often enough for a measure of seconds, and rare enough to cost
 /// nothing next to it.
 const LOOK: Duration = Duration::from_millis(15);
-/// How long a keeper may take to end all runs.
-const KEEPER_GRACE: Duration = Duration::from_secs(60);
 
 /// Submits the same job so many times.
 pub(super) fn submit(edge: &LocalEdge, job: &Value, count: usize) -> anyhow::Result<()> {
-    let url = Url::parse(&format!("{}/jobs/batch", edge.settings.get("PRODUCER_URL")?.trim_end_matches('/')))?;
+    let url = format!("{}/jobs/batch", edge.settings.get("PRODUCER_URL")?.trim_end_matches('/'));
     let headers = [("x-api-key", edge.settings.get("API_KEY")?)];
-    let mut connection = Connection::open(&url)?;
+    let connection = Connection::new();
     let mut left = count;
     while left > 0 {
         let size = left.min(BATCH);
@@ -124,7 +121,7 @@ pub(super) struct Daemon {
 impl Daemon {
     /// The process ids of the daemon and of its keeper.
     pub(super) fn ids(&self) -> anyhow::Result<[u32; 2]> {
-        let keeper = keeper(&self.state)
+        let keeper = keeper::id(&self.state)
             .with_context(|| format!("no keeper runs for {}; its keeper.json tells which", self.state.display()))?;
         Ok([self.process.id(), keeper])
     }
@@ -151,7 +148,7 @@ impl Daemon {
         if !self.process.stop() {
             bail!("the daemon did not end when it was asked to, and was killed");
         }
-        end_keeper(&self.state)
+        keeper::end(&self.state)
     }
 
     fn last_lines(&self) -> String {
@@ -165,75 +162,8 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         // In this order: a daemon whose keeper goes would start another one.
         self.process.stop();
-        if let Err(error) = end_keeper(&self.state) {
+        if let Err(error) = keeper::end(&self.state) {
             eprintln!("{error:#}");
         }
-    }
-}
-
-/// Ends the keeper of this state, if there is one, and with it all runs.
-fn end_keeper(state: &Path) -> anyhow::Result<()> {
-    let Some(id) = keeper(state) else { return Ok(()) };
-    let pid = i32::try_from(id).ok().and_then(Pid::from_raw).context("keeper.json has no process id")?;
-    // An error says that it has gone by itself in between.
-    let _ = kill_process(pid, Signal::TERM);
-    let end = Instant::now() + KEEPER_GRACE;
-    while is_keeper(id) {
-        if Instant::now() > end {
-            let _ = kill_process(pid, Signal::KILL);
-            bail!("the keeper did not end within {KEEPER_GRACE:?}, and was killed; runs of it may go on");
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
-
-/// The process id of the keeper of this state, if it runs.
-fn keeper(state: &Path) -> Option<u32> {
-    let text = fs::read_to_string(state.join("keeper/keeper.json")).ok()?;
-    keeper_in(&text).filter(|id| is_keeper(*id))
-}
-
-fn keeper_in(text: &str) -> Option<u32> {
-    let keeper: Value = serde_json::from_str(text).ok()?;
-    u32::try_from(keeper["pid"].as_u64()?).ok()
-}
-
-/// Is the process a keeper? The id in an old file may be another program's by now, and what has ended and waits for its
-/// parent has no command line any more.
-fn is_keeper(id: u32) -> bool {
-    let words = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-    words.split(|byte| *byte == 0).any(|word| word == b"keeper")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_keeper_is_ended_and_no_other_process() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("keeper")).unwrap();
-        let file = folder.path().join("keeper/keeper.json");
-        end_keeper(folder.path()).unwrap();
-
-        let script = "i=0; while [ $i -lt 400 ]; do sleep 0.05; i=$((i+1)); done";
-        let start = |name: &str| Command::new("sh").args(["-c", script, name]).spawn().unwrap();
-        let (mut other, mut keeper) = (start("other"), start("keeper"));
-        fs::write(&file, format!("{{\"pid\":{}}}", other.id())).unwrap();
-        end_keeper(folder.path()).unwrap();
-        assert!(other.try_wait().unwrap().is_none(), "a process that is no keeper was ended");
-        other.kill().unwrap();
-        other.wait().unwrap();
-
-        // It may not be itself yet right after its start.
-        let end = Instant::now() + Duration::from_secs(10);
-        while !is_keeper(keeper.id()) {
-            assert!(Instant::now() < end, "the keeper is not found");
-        }
-        fs::write(&file, format!("{{\"pid\":{}}}", keeper.id())).unwrap();
-        end_keeper(folder.path()).unwrap();
-        assert!(!keeper.wait().unwrap().success());
-        assert_eq!(keeper_in("{}"), None);
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::load::{Request, in_threads};
 use super::median;
 use super::table::{Aim, Row};
-use crate::http::{Connection, Url};
+use crate::http::Connection;
 use crate::processes::LocalEdge;
 use crate::workspace::{Profile, Workspace};
 
@@ -50,10 +50,10 @@ pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Ve
 
 /// The addresses of one queue.
 struct Queue {
-    push: Url,
-    push_batch: Url,
-    pull: Url,
-    ack: Url,
+    push: String,
+    push_batch: String,
+    pull: String,
+    ack: String,
     authorization: String,
 }
 
@@ -66,17 +66,17 @@ impl Queue {
             settings.get("CF_ACCOUNT_ID")?,
             settings.get("CF_JOBS_QUEUE_ID")?
         );
-        let url = |suffix: &str| Url::parse(&format!("{messages}{suffix}"));
+        let url = |suffix: &str| format!("{messages}{suffix}");
         Ok(Self {
-            push: url("")?,
-            push_batch: url("/batch")?,
-            pull: url("/pull")?,
-            ack: url("/ack")?,
+            push: url(""),
+            push_batch: url("/batch"),
+            pull: url("/pull"),
+            ack: url("/ack"),
             authorization: format!("Bearer {}", settings.get("CF_QUEUES_API_TOKEN")?),
         })
     }
 
-    fn post(&self, connection: &mut Connection, url: &Url, body: &[u8]) -> anyhow::Result<Value> {
+    fn post(&self, connection: &Connection, url: &str, body: &[u8]) -> anyhow::Result<Value> {
         connection.post(url, &[("authorization", self.authorization.as_str())], body)?.json(200)
     }
 
@@ -98,28 +98,28 @@ impl Queue {
     fn push_all(&self, batches: &AtomicU64) -> anyhow::Result<()> {
         let message = json!({"body": "x".repeat(1000), "content_type": "text"});
         let body = json!({"messages": vec![message; BATCH as usize]}).to_string();
-        let mut connection = Connection::open(&self.push_batch)?;
+        let connection = Connection::new();
         while batches.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-            self.post(&mut connection, &self.push_batch, body.as_bytes())?;
+            self.post(&connection, &self.push_batch, body.as_bytes())?;
         }
         Ok(())
     }
 
     fn pull_all(&self, acknowledged: &AtomicU64, end: Instant) -> anyhow::Result<()> {
         let pull = json!({"batch_size": BATCH, "visibility_timeout_ms": 600_000}).to_string();
-        let mut connection = Connection::open(&self.pull)?;
+        let connection = Connection::new();
         while acknowledged.load(Ordering::Relaxed) < MESSAGES {
             if Instant::now() > end {
                 bail!("{} of {MESSAGES} messages came within {PATIENCE:?}", acknowledged.load(Ordering::Relaxed));
             }
-            let answer = self.post(&mut connection, &self.pull, pull.as_bytes())?;
+            let answer = self.post(&connection, &self.pull, pull.as_bytes())?;
             let messages = answer["result"]["messages"].as_array().context("the pull has no list of messages")?;
             if messages.is_empty() {
                 thread::sleep(Duration::from_millis(1));
                 continue;
             }
             let acks: Vec<Value> = messages.iter().map(|message| json!({"lease_id": message["lease_id"]})).collect();
-            self.post(&mut connection, &self.ack, json!({"acks": acks}).to_string().as_bytes())?;
+            self.post(&connection, &self.ack, json!({"acks": acks}).to_string().as_bytes())?;
             acknowledged.fetch_add(messages.len() as u64, Ordering::Relaxed);
         }
         Ok(())

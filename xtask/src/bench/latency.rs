@@ -10,7 +10,7 @@ use super::consumer::Node;
 use super::results::Results;
 use super::table::{Aim, Row};
 use super::{median, subfolder};
-use crate::http::{Connection, Url};
+use crate::http::Connection;
 use crate::processes::LocalEdge;
 use crate::workspace::{Profile, Workspace};
 
@@ -57,7 +57,7 @@ pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Ve
 
 /// Someone who submits one job and waits for its result.
 struct User<'a> {
-    jobs: Url,
+    jobs: String,
     key: &'a str,
     connection: Connection,
     results: Results,
@@ -65,9 +65,13 @@ struct User<'a> {
 
 impl<'a> User<'a> {
     fn of(edge: &'a LocalEdge) -> anyhow::Result<Self> {
-        let jobs = Url::parse(&format!("{}/jobs", edge.settings.get("PRODUCER_URL")?.trim_end_matches('/')))?;
-        let connection = Connection::open(&jobs)?;
-        Ok(Self { jobs, key: edge.settings.get("API_KEY")?, connection, results: Results::of(edge)? })
+        let jobs = format!("{}/jobs", edge.settings.get("PRODUCER_URL")?.trim_end_matches('/'));
+        Ok(Self {
+            jobs,
+            key: edge.settings.get("API_KEY")?,
+            connection: Connection::new(),
+            results: Results::of(edge)?,
+        })
     }
 
     /// The seconds from the request to the result.

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 
-use crate::http::{Connection, Url};
+use crate::http::Connection;
 
 /// A request that is sent again and again.
 pub(super) struct Request<'a> {
     /// Where to.
-    pub(super) url: &'a Url,
+    pub(super) url: &'a str,
     /// Headers besides content-type and content-length.
     pub(super) headers: &'a [(&'a str, &'a str)],
     /// The body.
@@ -28,7 +28,7 @@ impl Request<'_> {
     }
 
     fn repeat(&self, end: Instant) -> anyhow::Result<u64> {
-        let mut connection = Connection::open(self.url)?;
+        let connection = Connection::new();
         let mut count = 0;
         while Instant::now() < end {
             let answer = connection.post(self.url, self.headers, self.body)?;

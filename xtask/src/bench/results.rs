@@ -1,26 +1,21 @@
 //! The queue of results, as the laptop sees it: how many are there, and what they say.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-use crate::http::{Connection, Url};
+use crate::http::Connection;
 use crate::processes::LocalEdge;
 
 /// The most that one request of the API takes.
 const BATCH: usize = 100;
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The queue.
 pub(super) struct Results {
-    authority: String,
     metrics: String,
-    pull: Url,
-    ack: Url,
+    pull: String,
+    ack: String,
     authorization: String,
     connection: Connection,
 }
@@ -42,34 +37,20 @@ impl Results {
             settings.get("CF_ACCOUNT_ID")?,
             settings.get("CF_RESULTS_QUEUE_ID")?
         );
-        let pull = Url::parse(&format!("{queue}/messages/pull"))?;
-        let (authority, path) = queue
-            .strip_prefix("http://")
-            .and_then(|rest| rest.split_once('/'))
-            .with_context(|| format!("{queue} is no address of an API"))?;
         Ok(Self {
-            authority: authority.to_owned(),
-            metrics: format!("/{path}/metrics"),
-            connection: Connection::open(&pull)?,
-            pull,
-            ack: Url::parse(&format!("{queue}/messages/ack"))?,
+            metrics: format!("{queue}/metrics"),
+            pull: format!("{queue}/messages/pull"),
+            ack: format!("{queue}/messages/ack"),
             authorization: format!("Bearer {}", settings.get("CF_QUEUES_API_TOKEN")?),
+            connection: Connection::new(),
         })
     }
 
     /// How many are there, by the metrics of the queue: to look changes nothing and writes nothing.
     pub(super) fn count(&self) -> anyhow::Result<usize> {
-        let mut stream = TcpStream::connect(&self.authority)
-            .with_context(|| format!("cannot connect to {}, the queue of results", self.authority))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let request = format!(
-            "GET {} HTTP/1.1\r\nhost: {}\r\nauthorization: {}\r\nconnection: close\r\n\r\n",
-            self.metrics, self.authority, self.authorization
-        );
-        stream.write_all(request.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).context("cannot read the metrics of the queue of results")?;
-        backlog_in(&answer).with_context(|| format!("these metrics of a queue have no backlog: {answer}"))
+        let metrics = self.connection.get(&self.metrics, &[("authorization", &self.authorization)])?.json(200)?;
+        let count = metrics["result"]["backlog_count"].as_u64().and_then(|count| usize::try_from(count).ok());
+        count.with_context(|| format!("these metrics of a queue have no backlog: {metrics}"))
     }
 
     /// Pulls what is there, up to a batch. A result that is not of a completed job is an error.
@@ -125,25 +106,9 @@ fn arrived(message: &Value) -> anyhow::Result<Arrived> {
     Ok(Arrived { job_id: text(&result, "job_id")?, lease_id: text(message, "lease_id")? })
 }
 
-fn backlog_in(answer: &str) -> Option<usize> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let body: Value = serde_json::from_str(body).ok()?;
-    let count = usize::try_from(body["result"]["backlog_count"].as_u64()?).ok()?;
-    head.starts_with("HTTP/1.1 200 ").then_some(count)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_good_answer_has_a_backlog() {
-        let body = r#"{"success":true,"result":{"backlog_count":7,"backlog_bytes":0}}"#;
-        let answer = |status: &str| format!("HTTP/1.1 {status}\r\ncontent-length: 1\r\n\r\n{body}");
-        assert_eq!(backlog_in(&answer("200 OK")), Some(7));
-        assert_eq!(backlog_in(&answer("500 Internal Server Error")), None);
-        assert_eq!(backlog_in("HTTP/1.1 200 OK\r\n\r\n{}"), None);
-    }
 
     #[test]
     fn a_job_that_failed_does_not_count() {

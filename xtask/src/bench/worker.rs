@@ -9,7 +9,6 @@ use anyhow::Context as _;
 use super::load::Request;
 use super::table::{Aim, Row};
 use super::{median, ratios};
-use crate::http::Url;
 use crate::processes::LocalEdge;
 use crate::tools::{self, Kind, Tools};
 use crate::worker;
@@ -19,7 +18,6 @@ use crate::workspace::{Profile, Workspace};
 const CONNECTIONS: usize = 16;
 const ROUNDS: usize = 6;
 const ROUND: Duration = Duration::from_secs(3);
-const GZIP_AIM: f64 = 150_000.0;
 
 const JOB: &str = r#"{"task":"simulate","input":{"walkers":10000,"steps":500,"dimensions":2,"seed":7},"metadata":{"project":"diffusion","run":17,"note":"a job of the usual size, with a few words of the user's own"}}"#;
 
@@ -36,11 +34,10 @@ pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Ve
     let workerd = Workerd::start(&program, folder, &modules, &template, &edge.settings)?;
 
     let headers = [("x-api-key", edge.settings.get("API_KEY")?)];
-    let urls = ["http-wasm", "http-plain"]
-        .map(|socket| workerd.url(socket).and_then(|url| Url::parse(&format!("{url}/jobs"))));
+    let urls = ["http-wasm", "http-plain"].map(|socket| workerd.url(socket).map(|url| format!("{url}/jobs")));
     let [wasm, plain] = urls;
     let (wasm, plain) = (wasm?, plain?);
-    let per_second = |url: &Url| {
+    let per_second = |url: &str| {
         Request { url, headers: &headers, body: JOB.as_bytes(), status: 202 }.per_second(CONNECTIONS, ROUND)
     };
     // Both compile their code while they are warm; the first round of each does not count.
@@ -57,7 +54,7 @@ pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Ve
             ours.push(per_second(&wasm)?);
         }
     }
-    let gzip = built.size()?.wasm_gzip as f64;
+    let (gzip, most) = (built.size()?.wasm_gzip as f64, worker::GZIP_BYTES_MAX as f64);
     Ok(vec![
         Row {
             measure: "Worker: requests per second, WASM against plain JavaScript".to_owned(),
@@ -69,8 +66,8 @@ pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Ve
         Row {
             measure: "Worker: size of the WASM after gzip".to_owned(),
             here: format!("{:.1} KB", gzip / 1000.0),
-            against: format!("{:.0} KB, the aim", GZIP_AIM / 1000.0),
-            ratio: gzip / GZIP_AIM,
+            against: format!("{:.0} KB, the limit", most / 1000.0),
+            ratio: gzip / most,
             aim: Aim::Under(1.0),
         },
     ])
