@@ -35,6 +35,7 @@ pub struct Producer {
 pub struct Edge {
     // Declared first, so that the process is gone before its directory is.
     process: Process,
+    programs: PathBuf,
     settings: BTreeMap<String, String>,
     options: Vec<String>,
     home: TempDir,
@@ -48,10 +49,20 @@ impl Edge {
 
     /// Starts one on a free port, with more options.
     pub fn start_with(options: &[&str]) -> Self {
+        let program = parts::program("local-edge");
+        Self::start_of(program.parent().expect("a program lies in a directory"), options)
+    }
+
+    /// Starts the one in this directory, which may be of another version, on a free port.
+    pub fn start_from(programs: &Path) -> Self {
+        Self::start_of(programs, &[])
+    }
+
+    fn start_of(programs: &Path, options: &[&str]) -> Self {
         let home = tempfile::tempdir().expect("a directory can be made");
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let (process, settings) = serve(home.path(), "127.0.0.1:0", &options);
-        Self { process, settings, options, home }
+        let (process, settings) = serve(programs, home.path(), "127.0.0.1:0", &options);
+        Self { process, programs: programs.to_owned(), settings, options, home }
     }
 
     /// Kills it as a power cut would.
@@ -63,9 +74,15 @@ impl Edge {
     pub fn restart(&mut self) {
         self.kill();
         fs::remove_file(self.env_file()).expect("the settings file is there");
-        let (process, settings) = serve(self.home.path(), &self.address(), &self.options);
+        let (process, settings) = serve(&self.programs, self.home.path(), &self.address(), &self.options);
         assert_eq!(settings, self.settings, "a restart changed the settings");
         self.process = process;
+    }
+
+    /// Kills it and starts the one in this directory on its data and address.
+    pub fn restart_from(&mut self, programs: &Path) {
+        programs.clone_into(&mut self.programs);
+        self.restart();
     }
 
     /// The settings file that it wrote for the other programs.
@@ -206,9 +223,9 @@ impl Producer {
     }
 }
 
-fn serve(home: &Path, listen: &str, options: &[String]) -> (Process, BTreeMap<String, String>) {
+fn serve(programs: &Path, home: &Path, listen: &str, options: &[String]) -> (Process, BTreeMap<String, String>) {
     let env_file = home.join("env");
-    let mut command = command(&parts::program("local-edge"), home);
+    let mut command = command(&programs.join("local-edge"), home);
     command.args(["serve", "--listen", listen, "--data-dir"]).arg(home.join("data"));
     command.arg("--env-file").arg(&env_file).args(options);
     let mut process = Process::start("local-edge", &mut command, home);

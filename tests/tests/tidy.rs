@@ -103,7 +103,7 @@ fn runtimes_stay_where_they_are_needed() {
         ("axum", &["local-edge", "hpc-queue-tests"]),
         ("rusqlite", &["store", "local-edge", "hpc-consumer", "xtask"]),
         ("worker", &["producer-worker"]),
-        ("dotenvy", &["program", "hpc-queue-tests"]),
+        ("dotenvy", &["program", "hpc-queue-tests", "xtask"]),
         ("clap", &["program", "local-edge", "hpc-consumer", "laptop-consumer", "xtask"]),
     ];
     for package in &metadata.packages {

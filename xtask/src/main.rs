@@ -9,7 +9,9 @@
 mod bench;
 mod chaos;
 mod command;
+mod compat;
 mod demo;
+mod deps;
 mod env_file;
 mod http;
 mod image;
@@ -57,12 +59,23 @@ enum Command {
     },
     /// Run all tests, with the real Worker, the real Apptainer and the official clients
     Test {
-        /// Passed on to `cargo test`
+        /// Passed on to `cargo nextest run`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
     /// Run jobs while the programs are killed over and over; count what was lost and what ran twice
     Chaos(chaos::Options),
+    /// Run the programs of an earlier commit against today's: keepers, states, laptops and edges of different ages
+    Compat {
+        /// The earlier commit, as git names it
+        commit: String,
+    },
+    /// Check what the dependencies are: licenses, sources, bans, and that each is used
+    Deps {
+        /// Instead, ask the RustSec database, which is downloaded, for known vulnerabilities
+        #[arg(long)]
+        advisories: bool,
+    },
     /// Build the Worker and print its size
     Worker,
     /// Measure, print a table, and keep it in docs/benchmarks.md
@@ -94,6 +107,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Up { command } => up::run(&workspace, &command),
         Command::Test { arguments } => test::run(&workspace, &arguments),
         Command::Chaos(options) => chaos::run(&workspace, &options),
+        Command::Compat { commit } => compat::run(&workspace, &commit),
+        Command::Deps { advisories } => deps::run(&workspace, advisories).map(|()| ExitCode::SUCCESS),
         Command::Worker => {
             let tools = Tools::set_up(&workspace, &Kind::WORKER)?;
             let built = worker::build(&workspace, &tools)?;

@@ -1,4 +1,4 @@
-//! The two programs that `cargo install` builds, each at the version that `Cargo.lock` asks for.
+//! The programs that `cargo install` builds, each at one version: that of a package in `Cargo.lock`, or one named here.
 
 use std::path::Path;
 
@@ -11,22 +11,55 @@ use crate::workspace::Workspace;
 pub(super) struct CargoTool {
     /// The package that is installed.
     package: &'static str,
-    /// The package in `Cargo.lock` whose version must be the same.
-    follows: &'static str,
+    /// Which version it must have.
+    version: Version,
     /// The program, and the start of the folder's name.
     program: &'static str,
+    /// Features, in place of the default ones.
+    features: Option<&'static str>,
+    /// Does the one on the `PATH` do as well, whichever version it is?
+    any_on_path: bool,
+}
+
+/// Which version a program must have.
+enum Version {
+    /// That of this package in `Cargo.lock`.
+    Of(&'static str),
+    /// This one.
+    Pinned(&'static str),
 }
 
 /// It must be of the very version of the library, or it refuses the file.
 pub(super) const WASM_BINDGEN: CargoTool =
-    CargoTool { package: "wasm-bindgen-cli", follows: "wasm-bindgen", program: "wasm-bindgen" };
+    CargoTool::new("wasm-bindgen-cli", Version::Of("wasm-bindgen"), "wasm-bindgen");
 
 /// It and `worker` are released together.
-pub(super) const WORKER_BUILD: CargoTool =
-    CargoTool { package: "worker-build", follows: "worker", program: "worker-build" };
+pub(super) const WORKER_BUILD: CargoTool = CargoTool::new("worker-build", Version::Of("worker"), "worker-build");
+
+/// It is large, so one that is there is taken; `.config/nextest.toml` says how old that may be.
+pub(super) const NEXTEST: CargoTool = CargoTool {
+    features: Some("default-no-update"),
+    any_on_path: true,
+    ..CargoTool::new("cargo-nextest", Version::Pinned("0.9.143"), "cargo-nextest")
+};
+
+/// Licenses, bans and sources of dependencies.
+pub(super) const DENY: CargoTool = CargoTool::new("cargo-deny", Version::Pinned("0.20.2"), "cargo-deny");
+
+/// Dependencies that are not used. It reads sources and compiles nothing.
+pub(super) const MACHETE: CargoTool = CargoTool::new("cargo-machete", Version::Pinned("0.9.2"), "cargo-machete");
 
 impl CargoTool {
+    const fn new(package: &'static str, version: Version, program: &'static str) -> Self {
+        Self { package, version, program, features: None, any_on_path: false }
+    }
+
     pub(super) fn find(&self, place: &Place) -> Result<Option<Tool>, Missing> {
+        if self.any_on_path
+            && let Some(path) = command::on_path(self.program)
+        {
+            return Ok(Some(Tool { path, version: "the one on the PATH".to_owned() }));
+        }
         let version = self.version(place.workspace)?;
         let path = place.store.folder(&self.folder(&version)).join("bin").join(self.program);
         Ok(command::is_program(&path).then_some(Tool { path, version }))
@@ -57,13 +90,16 @@ impl CargoTool {
     ) -> anyhow::Result<()> {
         let mut command = workspace.cargo("install");
         command.args([self.package, "--version", version, "--root"]).arg(folder);
+        if let Some(features) = self.features {
+            command.args(["--no-default-features", "--features", features]);
+        }
         if locked {
             command.arg("--locked");
         }
         command
             // Out of the workspace, whose settings are not meant for these programs.
             .current_dir(session.scratch())
-            // One folder for both programs: they share most of their dependencies.
+            // One folder for all of them: they share most of their dependencies.
             .env("CARGO_TARGET_DIR", session.scratch().join("target"))
             // They run for a second or two; what counts is how long they take to build.
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
@@ -74,7 +110,11 @@ impl CargoTool {
     }
 
     fn version(&self, workspace: &Workspace) -> Result<String, Missing> {
-        workspace.locked_version(self.follows).map_err(|error| {
+        let follows = match self.version {
+            Version::Of(package) => package,
+            Version::Pinned(version) => return Ok(version.to_owned()),
+        };
+        workspace.locked_version(follows).map_err(|error| {
             Missing::because(self.program, &error, "Run `cargo generate-lockfile` if Cargo.lock is damaged.")
         })
     }

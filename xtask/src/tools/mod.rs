@@ -19,6 +19,7 @@ use crate::workspace::{Workspace, shown};
 use store::{Session, Store};
 
 pub(crate) use npm::{esbuild, workerd};
+pub(crate) use store::cache;
 
 /// A tool that some command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +38,17 @@ pub(crate) enum Kind {
     Python,
     /// Apptainer, proven by running a container.
     Apptainer,
+    /// The program `cargo-nextest`, which runs the tests.
+    Nextest,
+    /// The program `cargo-deny`, which looks at what dependencies are.
+    CargoDeny,
+    /// The program `cargo-machete`, which looks for those that are not used.
+    CargoMachete,
 }
 
 impl Kind {
     /// Every tool, in an order in which each finds what it needs itself.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -49,7 +56,25 @@ impl Kind {
         Self::Apptainer,
         Self::WasmBindgen,
         Self::WorkerBuild,
+        Self::Nextest,
+        Self::CargoDeny,
+        Self::CargoMachete,
     ];
+
+    /// What the tests need.
+    pub(crate) const TEST: [Self; 8] = [
+        Self::WasmTarget,
+        Self::MuslTarget,
+        Self::NodePackages,
+        Self::Python,
+        Self::Apptainer,
+        Self::WasmBindgen,
+        Self::WorkerBuild,
+        Self::Nextest,
+    ];
+
+    /// What looks at the dependencies.
+    pub(crate) const DEPENDENCIES: [Self; 2] = [Self::CargoDeny, Self::CargoMachete];
 
     /// What building and running the Worker needs.
     pub(crate) const WORKER: [Self; 4] = [Self::WasmTarget, Self::NodePackages, Self::WasmBindgen, Self::WorkerBuild];
@@ -66,6 +91,9 @@ impl Kind {
             Self::NodePackages => "Node.js packages",
             Self::Python => "Python with Cloudflare's client",
             Self::Apptainer => "Apptainer",
+            Self::Nextest => "cargo-nextest",
+            Self::CargoDeny => "cargo-deny",
+            Self::CargoMachete => "cargo-machete",
         }
     }
 
@@ -79,6 +107,9 @@ impl Kind {
             Self::NodePackages => npm::find(place),
             Self::Python => Ok(python::find(place)),
             Self::Apptainer => apptainer::find(place),
+            Self::Nextest => cargo_tools::NEXTEST.find(place),
+            Self::CargoDeny => cargo_tools::DENY.find(place),
+            Self::CargoMachete => cargo_tools::MACHETE.find(place),
         }
     }
 
@@ -91,6 +122,9 @@ impl Kind {
             Self::NodePackages => npm::install(session),
             Self::Python => python::install(session),
             Self::Apptainer => apptainer::install(place, session),
+            Self::Nextest => cargo_tools::NEXTEST.install(place, session),
+            Self::CargoDeny => cargo_tools::DENY.install(place, session),
+            Self::CargoMachete => cargo_tools::MACHETE.install(place, session),
         }
     }
 }

@@ -9,7 +9,21 @@ use tempfile::TempDir;
 /// The start of the names of folders that a setup works in.
 const TEMPORARY: &str = ".tmp-";
 
-/// `$XDG_CACHE_HOME/hpc-queue/tools`, or the same below `~/.cache`.
+/// Our folder in the user's cache: `$XDG_CACHE_HOME/hpc-queue`, or the same below `~/.cache`.
+pub(crate) fn cache() -> anyhow::Result<PathBuf> {
+    // A relative XDG_CACHE_HOME is invalid, and ignored, as the specification asks.
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = match cache {
+        Some(cache) => cache,
+        None => std::env::home_dir()
+            .filter(|home| home.is_absolute())
+            .context("there is no home directory to keep the tools in; set HOME or XDG_CACHE_HOME")?
+            .join(".cache"),
+    };
+    Ok(cache.join("hpc-queue"))
+}
+
+/// The tools, in a folder of the cache.
 pub(crate) struct Store {
     root: PathBuf,
 }
@@ -17,16 +31,7 @@ pub(crate) struct Store {
 impl Store {
     /// Finds the folder; nothing is made yet.
     pub(crate) fn open() -> anyhow::Result<Self> {
-        // A relative XDG_CACHE_HOME is invalid, and ignored, as the specification asks.
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-        let cache = match cache {
-            Some(cache) => cache,
-            None => std::env::home_dir()
-                .filter(|home| home.is_absolute())
-                .context("there is no home directory to keep the tools in; set HOME or XDG_CACHE_HOME")?
-                .join(".cache"),
-        };
-        Ok(Self { root: cache.join("hpc-queue").join("tools") })
+        Ok(Self { root: cache()?.join("tools") })
     }
 
     /// A tool's folder.
