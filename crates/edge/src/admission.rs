@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::{JobId, JobMessage, JobSpec, Timestamp, limits, timestamp_from_millis};
+use protocol::{JobId, JobMessage, JobSpec, Timestamp, limits};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -16,12 +16,6 @@ const RETRY_PAUSES: [Duration; 3] =
 
 /// When a client may come again, where the queue names no time.
 const RETRY_AFTER_SECONDS: u64 = 5;
-
-/// When a client may come again to a queue that its owner has disabled: it takes a person to change that.
-const RETRY_AFTER_DISABLED_SECONDS: u64 = 3_600;
-
-/// The service counts a day's allowance anew at midnight, UTC.
-const DAY_MILLIS: i64 = 24 * 60 * 60 * 1_000;
 
 /// One job or several?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,15 +238,8 @@ impl Pending {
             (Refusal::Overloaded { .. } | Refusal::Unavailable, Some(pause)) => return Next::RetryAfter(pause),
             (Refusal::Overloaded { .. }, None) => Problem::QueueFull { retry_after_seconds: RETRY_AFTER_SECONDS },
             (Refusal::Unavailable, None) => Problem::QueueUnavailable { retry_after_seconds: RETRY_AFTER_SECONDS },
-            (Refusal::QuotaExhausted, _) => {
-                let at = self.at.as_millisecond();
-                let next_day = (at.div_euclid(DAY_MILLIS) + 1).saturating_mul(DAY_MILLIS);
-                Problem::AllowanceUsedUp {
-                    until: timestamp_from_millis(next_day),
-                    retry_after_seconds: seconds(Duration::from_millis(next_day.abs_diff(at))),
-                }
-            }
-            (Refusal::Disabled, _) => Problem::QueueDisabled { retry_after_seconds: RETRY_AFTER_DISABLED_SECONDS },
+            (Refusal::QuotaExhausted, _) => Problem::allowance_used_up(self.at),
+            (Refusal::Disabled, _) => Problem::queue_disabled(),
             (Refusal::TooLarge, _) => Problem::TooLarge {
                 code: "message_too_large",
                 what: "the write to the queue",

@@ -1,10 +1,16 @@
 //! The one table of refusals. Each has a status, a stable `code` for programs and a sentence for people, and travels
 //! as `application/problem+json` (RFC 9457).
 
-use protocol::{InvalidJob, Timestamp, limits};
+use protocol::{InvalidJob, Timestamp, limits, timestamp_from_millis};
 use serde::Serialize;
 
 use crate::Response;
+
+/// When a client may come again to a queue that its owner has disabled: it takes a person to change that.
+const RETRY_AFTER_DISABLED_SECONDS: u64 = 3_600;
+
+/// The service counts a day's allowance anew at midnight, UTC.
+const DAY_MILLIS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Why a request, or one job of a batch, was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +104,21 @@ pub(crate) struct ProblemBody {
 }
 
 impl Problem {
+    /// What the plan of the queue allows for a day was used up at this time.
+    pub fn allowance_used_up(at: Timestamp) -> Self {
+        let at = at.as_millisecond();
+        let next_day = (at.div_euclid(DAY_MILLIS) + 1).saturating_mul(DAY_MILLIS);
+        Self::AllowanceUsedUp {
+            until: timestamp_from_millis(next_day),
+            retry_after_seconds: next_day.abs_diff(at).div_ceil(1_000),
+        }
+    }
+
+    /// The queue is disabled. Nothing tells when that changes.
+    pub fn queue_disabled() -> Self {
+        Self::QueueDisabled { retry_after_seconds: RETRY_AFTER_DISABLED_SECONDS }
+    }
+
     pub(crate) fn request_too_large(size: Option<u64>) -> Self {
         Self::TooLarge {
             code: "request_too_large",

@@ -25,13 +25,10 @@ use crate::binding;
 use crate::http::response;
 use crate::jobs;
 use crate::server::App;
-use crate::store::Refusal;
+use crate::store::{self, Refusal};
 
 /// What a proxy in front of a service says when the service does not.
 const PAGE: &str = "<!DOCTYPE html><html><head><title>Something went wrong</title></head><body></body></html>";
-
-/// What the edge says when its queue refuses a job for one of these two.
-const USED_UP: Problem = Problem::QueueFull { retry_after_seconds: 3_600 };
 
 /// Bodies that are no answer of any operation. Not among them: `{}` and `{"success":true}`, which are (every field of
 /// the service's envelope is optional).
@@ -100,9 +97,12 @@ fn instead(operation: Operation, outcome: Outcome) -> Response {
         }
         Outcome::FreeTierLimitExceeded => {
             let error = ApiError::new(429, FREE_TIER_LIMIT_EXCEEDED, "FreeTierLimitExceeded");
-            refusal(operation, error, USED_UP)
+            refusal(operation, error, Problem::allowance_used_up(protocol::timestamp_from_millis(store::now())))
         }
-        Outcome::QueueDisabled => refusal(operation, ApiError::new(429, QUEUE_DISABLED, "QueueDisabled"), USED_UP),
+        Outcome::QueueDisabled => {
+            let error = ApiError::new(429, QUEUE_DISABLED, "QueueDisabled");
+            refusal(operation, error, Problem::queue_disabled())
+        }
         Outcome::Paused => refusal(operation, Refusal::Queue(Refused::DeliveryPaused).into(), Problem::Internal),
         Outcome::ServerError { status: 500, .. } => {
             let error = ApiError::new(500, 15000, "UnknownInternalError");

@@ -194,7 +194,8 @@ async fn too_many_requests_say_when_to_come_again_in_each_clients_form() {
 async fn an_allowance_that_is_used_up_and_a_queue_that_is_disabled_have_their_own_codes() {
     let server = start().await;
     let queue = server.setting("CF_JOBS_QUEUE_ID");
-    for (fault, code) in [("free_tier_limit_exceeded", 10_253), ("queue_disabled", 10_252)] {
+    let used_up = ("free_tier_limit_exceeded", 10_253, "allows for a day is used up, until ");
+    for (fault, code, said) in [used_up, ("queue_disabled", 10_252, "the queue is disabled")] {
         set(&server, json!([{"fault": fault, "count": 3}])).await;
         let pulled = pull(&server, queue).await;
         assert_eq!((pulled.status, pulled.code()), (429, code));
@@ -203,7 +204,9 @@ async fn an_allowance_that_is_used_up_and_a_queue_that_is_disabled_have_their_ow
         for answer in [&pulled, &bound] {
             assert_eq!(answer.header("retry-after"), None, "to come again soon is of no use: {answer:?}");
         }
-        assert_eq!(send(job(&server)).await.status, 429);
+        let submitted = send(job(&server)).await;
+        assert_eq!(submitted.status, 429);
+        assert!(submitted.text.contains(said), "{submitted:?}");
         assert_eq!((backlog(&server, queue).await, injected(&server, fault).await), (0, 3));
     }
 }
