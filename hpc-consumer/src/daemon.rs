@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use lifecycle::{
-    Attempt, Claimed, Delivery, Driver, Effect, Ending, Event, Failure, Lifecycle, Output, Phase, Pulled, Recalled, Run,
+    Attempt, Claimed, Delivery, Driver, Effect, Ending, Event, Failure, Fatal, Lifecycle, Output, Phase, Pulled,
+    Recalled, Run,
 };
 use program::Exit;
 use protocol::{JobId, JobMessage};
@@ -26,6 +27,7 @@ use crate::notices;
 use crate::pace::Pace;
 use crate::process::{Asked, Clock, Signals};
 use crate::run::Invocation;
+use crate::startup::WrongSettings;
 use crate::store::{Problem, Store};
 use crate::viewer::Viewer;
 
@@ -158,7 +160,8 @@ impl Daemon {
                     tracing::info!("hpc-consumer ends");
                     end = Some(Ok(Exit::Ok));
                 }
-                Output::Perform(Effect::Fail(why)) => end = Some(Err(anyhow::anyhow!(why))),
+                Output::Perform(Effect::Fail(Fatal::Refused(why))) => end = Some(Err(anyhow::anyhow!(why))),
+                Output::Perform(Effect::Fail(Fatal::WrongSettings(why))) => end = Some(Err(WrongSettings(why).into())),
                 Output::Perform(effect) => self.perform(effect, driver.lifecycle()),
             }
         }

@@ -8,27 +8,38 @@ use protocol::{JobId, JobMessage};
 use crate::lifecycle::{Lifecycle, Step};
 use crate::phases::Phase;
 use crate::table::{NewJob, State};
-use crate::{Delivery, Effect, Fact, Lease, Pulled, Recalled, Terms};
+use crate::{Delivery, Effect, Fact, Fatal, Lease, Pulled, Recalled, Terms};
 
 /// How many results may be owed before no more jobs are taken.
 const OWED_MAX: usize = 10_000;
+
+/// What a result among the jobs proves.
+const SWAPPED: &str = "CF_JOBS_QUEUE_ID and CF_RESULTS_QUEUE_ID are swapped, so swap the two (`hpc-consumer run --check` \
+     tells what the queues are called); nothing was acknowledged, and nothing of it was run";
 
 impl Lifecycle {
     pub(crate) fn pulled(&mut self, pulled: Pulled, step: &mut Step) {
         self.intake.pulled(&pulled, &self.settings, self.now);
         // Jobs first: a stray message with the id of one of them must not take its place.
         let mut strays = Vec::new();
+        // Whoever these are for finds them where they are.
+        let mut misplaced = Vec::new();
         let mut new = Vec::new();
         for delivery in pulled.deliveries {
             match parse(&delivery.body) {
                 Ok(message) => new.extend(self.delivered(&delivery, message, step)),
-                Err(problem) => strays.push((delivery, problem)),
+                Err(Stray::Result(problem)) => misplaced.push((delivery.lease_id, problem)),
+                Err(Stray::NoJob(job_id, problem)) => strays.push((delivery, job_id, problem)),
             }
+        }
+        if let Some((_, problem)) = misplaced.first() {
+            self.shutdown.fail(Fatal::WrongSettings(format!("{problem}; {SWAPPED}")), self.now);
+            self.give_back_leases(misplaced.into_iter().map(|(lease_id, _)| lease_id), Duration::ZERO);
         }
         if !new.is_empty() {
             step.effects.push(Effect::Recall(new));
         }
-        for (delivery, (job_id, problem)) in strays {
+        for (delivery, job_id, problem) in strays {
             let job_id = job_id.filter(|job_id| self.jobs.get(job_id).is_none());
             self.intake.puts_away();
             step.effects.push(Effect::PutAway { lease_id: delivery.lease_id, job_id, body: delivery.body, problem });
@@ -139,10 +150,22 @@ impl Lifecycle {
     }
 }
 
-/// The job in a message, or whose job it was meant to be and what is wrong with it.
-fn parse(body: &str) -> Result<JobMessage, (Option<JobId>, String)> {
-    match protocol::body::json_text(body) {
-        Some(text) => JobMessage::parse(&text).map_err(|error| (error.job_id.clone(), error.to_string())),
-        None => Err((None, "the message is not a job: its body is not JSON, neither plain nor base64".to_owned())),
-    }
+/// A message that is no job, and what is wrong with it.
+enum Stray {
+    /// It is plainly a result.
+    Result(String),
+    /// It is anything else; with the job that it was meant to be, if that can be read.
+    NoJob(Option<JobId>, String),
+}
+
+/// The job in a message.
+fn parse(body: &str) -> Result<JobMessage, Stray> {
+    let Some(text) = protocol::body::json_text(body) else {
+        let problem = "the message is not a job: its body is not JSON, neither plain nor base64".to_owned();
+        return Err(Stray::NoJob(None, problem));
+    };
+    JobMessage::parse(&text).map_err(|error| {
+        let problem = error.to_string();
+        if error.is_result { Stray::Result(problem) } else { Stray::NoJob(error.job_id, problem) }
+    })
 }

@@ -71,7 +71,16 @@ pub enum Effect {
     /// All is done, or told to: exit.
     Exit,
     /// Nothing will get better by itself: say why and exit.
-    Fail(String),
+    Fail(Fatal),
+}
+
+/// Why the daemon cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fatal {
+    /// The queue refuses, and will not change its mind.
+    Refused(String),
+    /// What came from a queue proves that the settings are wrong.
+    WrongSettings(String),
 }
 
 /// What a person should know. Each is said once, when it begins, and once when it is over.

@@ -25,14 +25,15 @@ impl Lifecycle {
         if !self.draining() {
             return;
         }
-        let handed_over = self.jobs.outbox().is_empty() && self.settler.is_done();
+        let owes_results = !self.jobs.outbox().is_empty() && !self.shutdown.are_settings_wrong();
+        let handed_over = !owes_results && self.settler.is_done();
         let at_work = self.running() + self.jobs.count(Phase::Ending) > 0;
         let drained = !under_way && handed_over && !at_work;
         // With a token that is refused nothing can be handed over; what runs needs no daemon to go on.
         let tried = |requests: &Requests, nothing_owed: bool| nothing_owed || requests.was_tried();
         let hopeless = self.shutdown.is_fatal()
             && !under_way
-            && tried(&self.publisher.pushes, self.jobs.outbox().is_empty())
+            && tried(&self.publisher.pushes, !owes_results)
             && tried(&self.settler.requests, self.settler.is_done());
         if drained || hopeless || self.shutdown.has_drained_long_enough(self.settler.is_giving_back(), self.now) {
             self.leave(step);

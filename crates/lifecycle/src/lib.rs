@@ -73,7 +73,7 @@ mod trouble;
 
 pub use audit::permitted;
 pub use driver::{Driver, Output};
-pub use effect::{Effect, Notice};
+pub use effect::{Effect, Fatal, Notice};
 pub use event::{Claimed, Concluded, Delivery, Ending, Event, Failure, Problem, Pulled, Recalled};
 pub use fact::{Book, Entry, Fact, Failures, Lease, Stage, Terms};
 pub use lifecycle::{Lifecycle, Settings, Step};

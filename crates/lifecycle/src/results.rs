@@ -7,10 +7,13 @@ use crate::phases::Phase;
 use crate::publisher::Refused;
 use crate::requests::{Requests, Verdict};
 use crate::table::State;
-use crate::{Effect, Fact, Failure, Notice};
+use crate::{Effect, Fact, Failure, Fatal, Notice};
 
 impl Lifecycle {
     pub(crate) fn publish_due(&mut self, step: &mut Step) {
+        if self.shutdown.are_settings_wrong() {
+            return;
+        }
         let bytes_of = |job_id: &JobId| match self.jobs.get(job_id).map(|job| &job.state) {
             Some(State::Recorded(bytes)) => *bytes,
             _ => 0,
@@ -100,7 +103,7 @@ impl Lifecycle {
                 let notice = Notice::QueueTrouble { what: failure.what.clone(), next_try: pause };
                 step.effects.push(Effect::Say(notice));
             }
-            Verdict::Never => self.shutdown.fail(&failure.what, now),
+            Verdict::Never => self.shutdown.fail(Fatal::Refused(failure.what.clone()), now),
         }
     }
 }

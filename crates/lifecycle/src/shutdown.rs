@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Fatal;
+
 /// How long a daemon that hands over to the next one waits for what is on its way.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -20,7 +22,7 @@ pub(crate) struct Shutdown {
     handing_over_until: Option<Duration>,
     stopped: bool,
     /// Why the daemon cannot go on.
-    fatal: Option<String>,
+    fatal: Option<Fatal>,
     over: bool,
 }
 
@@ -39,14 +41,14 @@ impl Shutdown {
     }
 
     /// The daemon cannot go on.
-    pub(crate) fn fail(&mut self, why: &str, now: Duration) {
+    pub(crate) fn fail(&mut self, why: Fatal, now: Duration) {
         let until = now + FATAL_PATIENCE;
         self.draining_until = Some(self.draining_until.map_or(until, |earlier| earlier.min(until)));
-        self.fatal.get_or_insert_with(|| why.to_owned());
+        self.fatal.get_or_insert(why);
     }
 
     /// It ends now; returns why it had to.
-    pub(crate) fn end(&mut self) -> Option<String> {
+    pub(crate) fn end(&mut self) -> Option<Fatal> {
         self.over = true;
         self.fatal.take()
     }
@@ -61,6 +63,11 @@ impl Shutdown {
 
     pub(crate) fn is_fatal(&self) -> bool {
         self.fatal.is_some()
+    }
+
+    /// Is it proven that the settings are wrong? Then nothing is sent anywhere but back to where it came from.
+    pub(crate) fn are_settings_wrong(&self) -> bool {
+        matches!(self.fatal, Some(Fatal::WrongSettings(_)))
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -47,6 +47,34 @@ fn ids_that_are_swapped_are_found_by_the_names_of_the_queues() {
     );
 }
 
+/// A queue that can be pulled from; its id.
+fn queue(edge: &Edge, name: &str) -> String {
+    let made = edge.api(Method::POST, "", Some(&json!({"queue_name": name}))).json();
+    let id = made["result"]["queue_id"].as_str().expect("a queue has an id").to_owned();
+    let consumer = json!({"type": "http_pull", "settings": {"max_retries": 100}, "dead_letter_queue": "dead"});
+    assert_eq!(edge.api(Method::POST, &format!("/{id}/consumers"), Some(&consumer)).status, 200);
+    id
+}
+
+#[test]
+fn where_names_tell_nothing_a_result_among_the_jobs_does() {
+    let edge = Edge::start();
+    let (jobs, results) = (queue(&edge, "one"), queue(&edge, "other"));
+    let result =
+        json!({"v": 1, "job_id": "j1", "task": "echo", "status": "completed", "result_pointer": "file://h/j1"});
+    let push = json!({"body": result.to_string(), "content_type": "text"});
+    assert_eq!(edge.api(Method::POST, &format!("/{jobs}/messages"), Some(&push)).status, 200);
+    let consumer = with_ids(&edge, &jobs, &results);
+    assert_refused(&consumer, "CF_JOBS_QUEUE_ID and CF_RESULTS_QUEUE_ID are swapped");
+    assert!(consumer.record("j1").is_none() && !consumer.job_dir("j1").exists(), "it was run");
+    assert!(consumer.rejected().is_empty(), "it was put away");
+    // It is there for whoever it is for, at once.
+    let pulled = edge.api(Method::POST, &format!("/{jobs}/messages/pull"), Some(&json!({}))).json();
+    assert_eq!(pulled["result"]["messages"][0]["body"], result.to_string());
+    let backlog = edge.api(Method::GET, &format!("/{results}/metrics"), None).json();
+    assert_eq!(backlog["result"]["backlog_count"], 0);
+}
+
 #[test]
 fn queues_that_can_lose_jobs_are_told_at_the_start_and_used_all_the_same() {
     let edge = Edge::start();

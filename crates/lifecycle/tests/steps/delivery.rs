@@ -278,3 +278,27 @@ fn what_is_on_its_way_is_not_waited_for_by_the_clock() {
     assert_eq!(daemon.tick(20 * SECOND), [Effect::Observe]);
     assert_eq!(daemon.sleeps(), None);
 }
+
+#[test]
+fn a_result_among_the_jobs_is_given_back_and_ends_the_daemon_as_wrong_settings_do() {
+    let mut daemon = Daemon::pulling(settings());
+    daemon.start("owed", job("owed", "L0"));
+    daemon.step(pulled(&[]));
+    daemon.tick(SECOND);
+    let body = r#"{"v":1,"job_id":"b","task":"echo","status":"completed","result_pointer":"file://host/b.json"}"#;
+    let result = Delivery { body: body.to_owned(), ..job("b", "L1") };
+    let step = daemon.step(pulled(&[result, job("c", "L2")]));
+    assert_eq!(only(&step.effects, |effect| matches!(effect, Effect::PutAway { .. })), []);
+    assert!(step.effects.contains(&back(&["L1"], Duration::ZERO)), "{step:?}");
+    // What comes to an end meanwhile is not sent to a queue that may be the wrong one, and the job that came with it
+    // goes back.
+    daemon.step(Event::Settled(Ok(())));
+    let effects = daemon.step(recalled(&["c"])).effects;
+    assert!(effects.contains(&back(&["L2"], Duration::ZERO)), "{effects:?}");
+    daemon.step(ended("owed", 1));
+    let effects = daemon.step(recorded("owed", 1)).effects;
+    assert_eq!(only(&effects, is_publish), []);
+    let effects = daemon.step(Event::Settled(Ok(()))).effects;
+    let [.., Effect::Fail(Fatal::WrongSettings(why))] = effects.as_slice() else { panic!("{effects:?}") };
+    assert!(why.contains("CF_JOBS_QUEUE_ID and CF_RESULTS_QUEUE_ID are swapped"), "{why}");
+}

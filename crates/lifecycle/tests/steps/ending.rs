@@ -7,7 +7,7 @@ fn left_over(running: usize, waiting: usize, results: usize) -> Effect {
 }
 
 fn failed() -> Effect {
-    Effect::Fail("it failed".to_owned())
+    Effect::Fail(Fatal::Refused("it failed".to_owned()))
 }
 
 #[test]

@@ -219,5 +219,6 @@ fn messages_in_memory_are_bounded() {
         daemon.accept(Delivery { body, ..job(&name, &name) });
     }
     let kept = (0..100).filter(|number| daemon.state.message(&id(&format!("job{number}"))).is_some()).count();
-    assert!((80..90).contains(&kept), "8 MiB hold {kept} messages of 100 KB");
+    // Each is there as it came and as it was read.
+    assert!((40..45).contains(&kept), "8 MiB hold {kept} messages of 100 KB");
 }

@@ -10,9 +10,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use lifecycle::{
-    Attempt, Book, Claimed, Concluded, Delivery, Effect, EndReason, Ending, Event, Fact, Failure, Failures, Finished,
-    Lease, Lifecycle, Notice, Observation, Phase, Pulled, Recalled, Run, RunEnd, Settings, Sighting, Stage, Step,
-    Terms, permitted,
+    Attempt, Book, Claimed, Concluded, Delivery, Effect, EndReason, Ending, Event, Fact, Failure, Failures, Fatal,
+    Finished, Lease, Lifecycle, Notice, Observation, Phase, Pulled, Recalled, Run, RunEnd, Settings, Sighting, Stage,
+    Step, Terms, permitted,
 };
 use protocol::{FailureClass, JobId};
 

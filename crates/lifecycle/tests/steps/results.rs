@@ -210,7 +210,7 @@ fn failures_of_the_queue_are_met_by_class() {
 fn a_queue_that_stays_without_pull_consumer_is_a_mistake() {
     let mut daemon = Daemon::pulling(settings());
     let mut effects = daemon.step(Event::Pulled(Err(failure(FailureClass::PullNotEnabled)))).effects;
-    while effects != [Effect::Fail("it failed".to_owned())] {
+    while effects != [Effect::Fail(Fatal::Refused("it failed".to_owned()))] {
         assert!(daemon.now < START + 120 * SECOND, "it must give up");
         daemon.until(is_pull);
         effects = daemon.step(Event::Pulled(Err(failure(FailureClass::PullNotEnabled)))).effects;
