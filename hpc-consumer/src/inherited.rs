@@ -1,6 +1,6 @@
 //! What a process gets from who started it, made normal: open files, the mask of new files, limits, and signals that
-//! are ignored. A cron line, a batch job, `nohup` and a shell all hand on something else, and the keeper and every job
-//! would have it as well, for weeks.
+//! are ignored or blocked. A cron line, a batch job, `nohup` and a shell all hand on something else, and the keeper and
+//! every job would have it as well, for weeks.
 //!
 //! Out of scope: signals that ask something of us (`process`), and what only the system can set: the priority, the
 //! processors, the control group, and limits that the user may not raise.
@@ -10,6 +10,7 @@
 
 use std::fs::read_to_string;
 
+use nix::sys::signal::SigSet;
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit, umask};
 use tokio::signal::unix::{self, SignalKind};
@@ -41,6 +42,8 @@ const LEFT_IGNORED: [Signal; 4] = [Signal::PIPE, Signal::TSTP, Signal::TTIN, Sig
 /// Makes normal what can be before there is a second thread.
 pub(crate) fn normalize() {
     close_fds::set_fds_cloexec(3, &[]);
+    // Of a blocked signal nobody would hear, and on older kernels not of the end of a child either.
+    let _ = SigSet::empty().thread_set_mask();
     use_mask(umask(Mode::empty()).as_raw_mode());
     for resource in RAISED {
         let Rlimit { current, maximum } = getrlimit(resource);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::run::{Ended, Finished};
-use protocol::RuntimeKind;
+use protocol::{RuntimeKind, Word as OpenWord};
 
 #[derive(Serialize, Deserialize)]
 struct FinishedText {
@@ -25,7 +25,7 @@ struct FinishedText {
     started_at_ms: i64,
     finished_at_ms: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    runtime: Option<RuntimeKind>,
+    runtime: Option<OpenWord<RuntimeKind>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -68,7 +68,7 @@ impl From<&Finished> for FinishedText {
             stderr_tail: finished.stderr_tail.clone(),
             started_at_ms: finished.started_at_ms,
             finished_at_ms: finished.finished_at_ms,
-            runtime: finished.runtime,
+            runtime: finished.runtime.map(OpenWord::from),
         }
     }
 }
@@ -87,7 +87,8 @@ impl From<FinishedText> for Finished {
                 Ended::CutOff(format!("it ended in a way that only a newer hpc-consumer understands: {word}"))
             }
         };
-        let FinishedText { stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, .. } = text;
+        let FinishedText { stdout_tail, stderr_tail, started_at_ms, finished_at_ms, .. } = text;
+        let runtime = text.runtime.and_then(|runtime| runtime.known());
         Self { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime }
     }
 }
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_a_newer_program_says_of_an_end_is_no_reason_to_take_it_for_another_one() {
-        assert_eq!(read(r#"{"exit":3}"#, r#","colour":"red""#), Ended::Exit(3));
+        assert_eq!(read(r#"{"exit":3}"#, r#","colour":"red","runtime":"podman""#), Ended::Exit(3));
         for unknown in [r#""evicted""#, r#"{"evicted":{"by":"x"}}"#, "7"] {
             let Ended::CutOff(what) = read(unknown, "") else { panic!("{unknown}") };
             assert!(what.contains(unknown) && what.contains("newer"), "{what}");

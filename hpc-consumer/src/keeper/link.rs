@@ -8,12 +8,13 @@ use std::io;
 use std::marker::PhantomData;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+use super::messages::Message;
 
 /// How much is read at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -89,7 +90,7 @@ async fn send_all<T: Serialize>(mut queue: mpsc::UnboundedReceiver<T>, mut strea
     }
 }
 
-impl<T: DeserializeOwned> Inbox<T> {
+impl<T: Message> Inbox<T> {
     /// From now on the other side is trusted.
     pub(super) fn trust(&mut self) {
         self.trusted = true;
@@ -138,13 +139,16 @@ struct Lines<T> {
     passed_over: Option<serde_json::Error>,
 }
 
-impl<T: DeserializeOwned> Lines<T> {
+impl<T: Message> Lines<T> {
     fn read(bytes: &[u8]) -> Self {
         let mut lines = Self { messages: Vec::new(), passed_over: None };
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice(line) {
                 Ok(message) => lines.messages.push(message),
-                Err(error) => drop(lines.passed_over.get_or_insert(error)),
+                Err(error) => match T::of_unread(line, &error) {
+                    Some(message) => lines.messages.push(message),
+                    None => drop(lines.passed_over.get_or_insert(error)),
+                },
             }
         }
         lines
@@ -158,6 +162,9 @@ mod tests {
     use super::*;
     use crate::keeper::messages::{FromKeeper, ToKeeper};
 
+    impl Message for String {}
+    impl Message for () {}
+
     #[tokio::test]
     async fn what_cannot_be_read_is_passed_over_once_the_other_side_is_known() {
         for trusted in [false, true] {
@@ -168,6 +175,15 @@ mod tests {
             let heard = inbox.next().await;
             if trusted { assert_eq!(heard.unwrap(), [ToKeeper::List]) } else { assert!(heard.is_err()) }
         }
+    }
+
+    #[test]
+    fn a_run_to_begin_that_is_not_understood_is_answered() {
+        let line = b"{\"start\":{\"run\":\"j1.1\",\"words\":[],\"runtime\":\"podman\"}}\n";
+        let Lines { messages, passed_over } = Lines::<ToKeeper>::read(line);
+        let [ToKeeper::Unread { run, why }] = messages.as_slice() else { panic!("{messages:?}") };
+        assert!(run == "j1.1" && why.contains("does not understand") && passed_over.is_none(), "{why}");
+        assert!(Lines::<ToKeeper>::read(b"{\"start\":7}\n").messages.is_empty());
     }
 
     /// Lines that a keeper understands, and those that it does not, each as bytes without a line break.

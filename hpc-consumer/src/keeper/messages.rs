@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use protocol::RuntimeKind;
 use rustix::process::Signal;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::dialect::Versions;
@@ -33,7 +34,40 @@ pub(super) enum ToKeeper {
     List,
     /// What followed from the last list is stored: whatever may be missing in it is dealt with.
     Reconciled,
+    /// Never said: what stands for a [`Self::Start`] that cannot be read.
+    #[serde(skip)]
+    Unread { run: String, why: String },
 }
+
+/// A message from the other side, which may be newer.
+pub(super) trait Message: DeserializeOwned {
+    /// What to hear where a line cannot be read, if it must not be passed over.
+    fn of_unread(_line: &[u8], _error: &serde_json::Error) -> Option<Self> {
+        None
+    }
+}
+
+/// The daemon would wait for a run that never begins, and tell it again and again.
+impl Message for ToKeeper {
+    fn of_unread(line: &[u8], error: &serde_json::Error) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Line {
+            start: Named,
+        }
+        #[derive(Deserialize)]
+        struct Named {
+            run: String,
+        }
+        let Line { start: Named { run } } = serde_json::from_slice(line).ok()?;
+        let why = format!(
+            "the keeper does not understand what is to be run ({error}); if it is older than the daemon, let its runs end, \
+             and the next one will be of this version"
+        );
+        Some(Self::Unread { run, why })
+    }
+}
+
+impl Message for FromKeeper {}
 
 /// Who the daemon is, and what its settings are. All of it but the settings stays as it is in every version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -95,6 +95,10 @@ impl Runs {
             // Heard already.
             ToKeeper::Hello(_) => {}
             ToKeeper::Start(start) => self.start(start),
+            ToKeeper::Unread { run, why } if self.journal.book().get(&run).is_none() => {
+                self.told.push(FromKeeper::Ended { run, finished: Finished::not_started(why) });
+            }
+            ToKeeper::Unread { .. } => {}
             ToKeeper::End { run } => {
                 if let Some(alive) = self.alive.get(&run) {
                     alive.stop(alive.grace);

@@ -102,6 +102,19 @@ fn who_starts_the_daemon_with_signals_ignored_gets_one_run_and_jobs_with_the_def
 }
 
 #[test]
+fn signals_that_were_blocked_are_heard() {
+    let edge = Edge::start();
+    let consumer = Consumer::bare(&edge, SCRIPT);
+    let words = ["--block-signal=CHLD", "--block-signal=TERM"];
+    let mut command = consumer.command_within(Path::new("env"), &words);
+    let mut daemon = Process::start("hpc-consumer", &mut command, consumer.home());
+    let job = edge.producer().submit(&script("echo 1 > output.json"));
+    assert_completed(&wait_for_record(&consumer, &mut daemon, &job), 1);
+    daemon.terminate();
+    assert!(daemon.wait(PATIENCE).success(), "{}", daemon.log());
+}
+
+#[test]
 fn a_limit_of_file_size_ends_neither_daemon_nor_keeper_nor_jobs() {
     let edge = Edge::start();
     let consumer = Consumer::bare(&edge, SCRIPT);
