@@ -53,6 +53,15 @@ pub(crate) enum Command {
     Jobs(ShowState),
     /// Show how the daemon is: the node, the queue, how many jobs run, which results are owed
     Status(ShowState),
+    /// Publish the results of jobs that have ended once more
+    ///
+    /// For results that have left the queue before anybody took them: the queue keeps them for a time only, and the
+    /// final records in RESULTS_DIR stay. The same bytes are published as before. The daemon may run meanwhile.
+    ///
+    /// Exit codes: 0 all are published; 1 some have no record here, or the queue did not take them; 2 wrong arguments or
+    /// settings.
+    #[command(after_help = "Example:\n  hpc-consumer republish --env-file ~/hpc-queue.env 3f2a8c1e-...")]
+    Republish(Box<Republish>),
     /// Print a systemd user unit for the daemon
     #[command(
         after_help = "Example:\n  hpc-consumer service > ~/.config/systemd/user/hpc-consumer.service\n  systemctl --user daemon-reload\n  systemctl --user enable --now hpc-consumer"
@@ -103,6 +112,16 @@ impl ShowCommand {
         let command = self.runtime.resolve(&job_dir, origins)?.command(&job_id, &job_dir);
         Ok(command.to_shell_line())
     }
+}
+
+/// The settings of `hpc-consumer republish`.
+#[derive(Debug, Args)]
+pub(crate) struct Republish {
+    /// The ids of the jobs
+    #[arg(required = true, value_name = "JOB")]
+    pub(crate) jobs: Vec<protocol::JobId>,
+    #[command(flatten)]
+    pub(crate) settings: RunSettings,
 }
 
 /// What the daemon tells its keeper.

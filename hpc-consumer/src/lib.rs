@@ -13,6 +13,7 @@
 //! | `pace` | how often daemons of one `RESULTS_DIR` ask an empty queue |
 //! | `process` | the process itself: clock, signals |
 //! | `inherited` | what it gets from who started it, made normal |
+//! | `republish` | results that have left the queue, published once more |
 //! | `viewer` | keeps up to date what `jobs` and `status` show |
 //! | `notices` | what a person reads in its log |
 //! | `store` | what must not be forgotten, in `STATE_DIR`, and `hpc-consumer jobs` and `status`, which show it |
@@ -32,6 +33,7 @@ mod keeper;
 mod notices;
 mod pace;
 mod process;
+mod republish;
 mod run;
 mod startup;
 mod store;
@@ -43,9 +45,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use program::{Exit, Failure, Given, OutputFormat};
+use protocol::JobId;
 use tokio::runtime::Runtime;
 
-use crate::cli::{Cli, Command, KeeperSettings};
+use crate::cli::{Cli, Command, KeeperSettings, Republish};
 use crate::config::Settings;
 use crate::run::Invocation;
 use crate::startup::{End, WrongSettings};
@@ -64,6 +67,7 @@ enum Resolved {
     Show(String),
     Jobs(PathBuf, OutputFormat),
     Status(PathBuf, OutputFormat),
+    Republish(Box<Settings>, Vec<JobId>),
     Keeper(KeeperSettings),
 }
 
@@ -124,6 +128,10 @@ fn settings() -> anyhow::Result<Resolved> {
             let (state_dir, format) = show.resolve(&origins)?;
             Resolved::Status(state_dir, format)
         }
+        Command::Republish(asked) => {
+            let Republish { jobs, settings } = *asked;
+            Resolved::Republish(Box::new(settings.resolve(&origins)?), jobs)
+        }
         Command::Service => Resolved::Show(include_str!("../../systemd/hpc-consumer.service").trim_end().to_owned()),
         Command::Keeper(settings) => Resolved::Keeper(settings),
     })
@@ -170,6 +178,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
             reactor.shutdown_background();
             served.map(|()| Exit::Ok)
         }
+        Resolved::Republish(settings, jobs) => reactor()?.block_on(republish::republish(&settings, &jobs)),
         Resolved::Jobs(state_dir, format) => store::show_jobs(&state_dir, format),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
         Resolved::Show(line) => {

@@ -130,6 +130,7 @@ mod tests {
             base_url: base_url.to_owned(),
             account_id: "account".to_owned(),
             api_token: "token".to_owned(),
+            api_token_origin: "a test".to_owned(),
         };
         let visibility_timeout = Duration::from_secs(60);
         ResultsQueue { endpoint, queue_id: queue_id.to_owned(), batch_size: 1, visibility_timeout }

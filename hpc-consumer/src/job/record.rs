@@ -49,6 +49,14 @@ impl ResultsDir {
         }
     }
 
+    /// The final record of a job, if there is one that can be read.
+    pub(crate) fn final_record(&self, job_id: &JobId) -> io::Result<Option<String>> {
+        Ok(match self.record(job_id)? {
+            Record::Whole(record) => Some(record),
+            Record::Missing | Record::Blank | Record::Unreadable(_) => None,
+        })
+    }
+
     /// Writes the final record of a job, never over an earlier one. Returns the record that stands.
     ///
     /// Only who holds the job may call this, or who finds that nobody can: what stands there and is no record goes.

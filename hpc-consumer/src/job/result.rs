@@ -40,14 +40,10 @@ impl Recorder {
 
     /// The final record of a job that has ended, if it is still there: a person may have removed it.
     pub(super) fn final_record(&self, job_id: &JobId) -> Option<String> {
-        match self.results.record(job_id) {
-            Ok(Record::Whole(record)) => Some(record),
-            Ok(Record::Missing | Record::Blank | Record::Unreadable(_)) => None,
-            Err(error) => {
-                tracing::warn!(%job_id, "the final record of a job that is asked for again cannot be read: {error}");
-                None
-            }
-        }
+        self.results.final_record(job_id).unwrap_or_else(|error| {
+            tracing::warn!(%job_id, "the final record of a job that is asked for again cannot be read: {error}");
+            None
+        })
     }
 
     /// Makes the file of a record again that is stored elsewhere, if the file is missing or empty.

@@ -1,6 +1,7 @@
 //! Faults that people met in systems of this kind, and what must come of them here. Each is brought about with real
 //! programs, as it was reported.
 
+mod again;
 mod container_environment;
 mod hold;
 mod idle;

@@ -1,5 +1,6 @@
 //! What is kept, under which name, and what is not.
 
+use std::fs::File;
 use std::sync::Barrier;
 use std::thread;
 

@@ -1,0 +1,41 @@
+//! `hpc-consumer republish`: pushes final records once more, for results that have left the queue before anybody took
+//! them. The bytes are those that were published before.
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use program::Exit;
+use protocol::JobId;
+use queues::Client;
+
+use crate::config::Settings;
+use crate::job::ResultsDir;
+
+/// Publishes the results of these jobs, and says of each what came of it.
+pub(crate) async fn republish(settings: &Settings, jobs: &[JobId]) -> anyhow::Result<Exit> {
+    let client = Client::new(queues::http_client().context("cannot set up HTTPS")?, &settings.endpoint)?;
+    let results = ResultsDir::new(settings.results_dir.clone());
+    let mut exit = Exit::Ok;
+    for job_id in jobs {
+        let said = match results.final_record(job_id) {
+            Ok(Some(record)) => match client.push(&settings.results_queue, &[&record]).await {
+                Ok(()) => format!("{job_id}: published"),
+                Err(error) => {
+                    exit = Exit::Unexpected;
+                    format!("{job_id}: not published: {error}")
+                }
+            },
+            Ok(None) => {
+                exit = Exit::Unexpected;
+                let place = settings.results_dir.display();
+                format!("{job_id}: there is no final record in {place}; the job has not ended, or it ran elsewhere")
+            }
+            Err(error) => {
+                exit = Exit::Unexpected;
+                format!("{job_id}: its final record cannot be read: {error}")
+            }
+        };
+        writeln!(std::io::stdout(), "{said}")?;
+    }
+    Ok(exit)
+}
