@@ -120,7 +120,6 @@ fn every_write_in_turn_finds_no_room_and_nothing_is_lost() {
     // If this fails, some writes take more or less room than they did, and the numbers above miss them.
     let said = said.into_inner().unwrap();
     for (write, words) in [
-        ("the heart", "which shows other daemons that this one is alive"),
         ("the probe", "cannot be written: No space left on device"),
         ("the claim", "cannot be made: No space left on device"),
         ("the log of a run", "stdout.log of a run: No space left on device"),

@@ -181,7 +181,7 @@ fn every_commit_in_turn_finds_no_room_and_the_next_start_goes_on() {
 
 #[test]
 fn without_room_for_the_journal_no_run_begins_and_those_that_go_on_do_so() {
-    const MORE: usize = 20;
+    const MORE: usize = 40;
     let (edge, jobs) = (Edge::start(), Jobs::new());
     let consumer = jobs.consumer(&edge).set("MAX_PARALLEL_JOBS", (MORE + 1).to_string());
     let disk = Disk::over(&consumer, consumer.keeper_file().parent().expect("it is in the directory of the keeper"));
