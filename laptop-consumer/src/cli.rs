@@ -11,7 +11,8 @@ use crate::config::{CommonArgs, EdgeArgs, QueueArgs, length_of_time, time_limit}
 ///
 /// Results are stored in the inbox, a directory on this machine, before the queue may forget them. Settings come from
 /// flags, the environment, the file .env and defaults, in this order. Each may also be named HPC_QUEUE_NAME, which goes
-/// first. A length of time is written as 90s, 15m or 1h30m; a plain number is seconds. Standard output holds results and nothing else.
+/// first. A length of time is written as 90s, 15m or 1h30m; a plain number is seconds. Standard output holds results
+/// and nothing else.
 ///
 /// Exit codes: 0 all is well; 1 something failed; 2 wrong arguments or settings; 3 the job failed, everything around
 /// it worked; 4 there is no such result here; 75 not now, try again later; 130 a wait was interrupted by Ctrl-C.

@@ -8,16 +8,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use client::{Edge, ResultsQueue};
 use program::duration::{self, Unit};
-use program::{Bare, Exit, FileArgs, Files, Origins, Shared, Sources, UserDirectory, user_directory, whole};
+use program::{
+    Bare, Exit, Failure, FileArgs, Files, Origins, OutputFormat, Shared, Sources, UserDirectory, user_directory, whole,
+};
 use protocol::limits;
 use reqwest::header::HeaderValue;
 
-use crate::failure::Failure;
-
-/// Where the settings come from. An `API_KEY` that merely lies in the environment is somebody's key for another service.
+/// Where the settings come from. An `API_KEY` that merely lies in the environment is somebody's key for another
+/// service.
 pub(crate) const SOURCES: Sources =
     Sources { files: Files::Dotenv, shared: &[Shared { name: "API_KEY", bare: Bare::Beside("PRODUCER_URL") }] };
 
@@ -30,21 +31,12 @@ const DURATION_MAX: Duration = Duration::from_hours(365 * 24);
 /// The shortest lease. Storing a batch and acknowledging it must fit in.
 const VISIBILITY_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 
-/// How results look on standard output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// Lines for people
-    Human,
-    /// One JSON object a line, the result as it came
-    Json,
-}
-
 /// What every command takes.
 #[derive(Args)]
 pub(crate) struct CommonArgs {
-    /// Print results in this form; without it, human on a terminal and json elsewhere
+    /// Print results in this form; without it, text on a terminal and json elsewhere
     #[arg(long, global = true, value_name = "FORMAT")]
-    pub(crate) output: Option<Format>,
+    pub(crate) output: Option<OutputFormat>,
     #[command(flatten)]
     files: FileArgs,
     /// Keep results in DIR; without it, in $XDG_DATA_HOME/hpc-queue or ~/.local/share/hpc-queue
@@ -129,13 +121,6 @@ pub(crate) struct QueueArgs {
         }
     )]
     visibility_timeout: Duration,
-}
-
-/// May output for people have colors? Not where somebody has said so (<https://no-color.org>), nor on a terminal that
-/// understands none.
-pub(crate) fn may_color() -> bool {
-    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 impl CommonArgs {

@@ -1,33 +1,15 @@
-//! Errors that end the program with an exit code of their own. Every other error ends it with 1.
+//! Which exit code an error of the library means. Errors of the commands say it themselves ([`program::Failure`]).
 
 use client::poll::GaveUp;
 use client::{Remedy, receive, submit};
-use program::Exit;
+use program::{Exit, Failure};
 
-/// What went wrong, for a person, and the exit code, for a script.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct Failure {
-    exit: Exit,
-    message: String,
-}
-
-impl Failure {
-    /// A failure, as the error that all commands return.
-    pub(crate) fn with(exit: Exit, message: impl Into<String>) -> anyhow::Error {
-        Self { exit, message: message.into() }.into()
-    }
-}
-
-/// The exit code for an error.
-pub(crate) fn exit(error: &anyhow::Error) -> Exit {
-    if let Some(failure) = error.downcast_ref::<Failure>() {
-        return failure.exit;
-    }
-    match remedy(error) {
-        Some(Remedy::Settings) => Exit::Usage,
-        Some(Remedy::TryLater) => Exit::TryLater,
-        Some(Remedy::Unexpected) | None => Exit::Unexpected,
+/// The error with its exit code.
+pub(crate) fn with_exit(error: anyhow::Error) -> anyhow::Error {
+    match remedy(&error) {
+        Some(Remedy::Settings) => Failure::usage(error),
+        Some(Remedy::TryLater) => Failure::with(Exit::TryLater, format!("{error:#}")),
+        Some(Remedy::Unexpected) | None => error,
     }
 }
 

@@ -16,30 +16,23 @@ mod stop;
 mod text;
 
 use anyhow::Context as _;
-use client::text::escaped;
-use program::{Exit, Given, LogFormat};
+use program::{Exit, Failure, Given, LogFormat, escaped};
 
 use crate::cli::Cli;
-use crate::failure::Failure;
 use crate::printer::StdoutClosed;
 
 /// The program: reads its arguments and settings from the process, and runs to the end.
 pub fn main() -> Exit {
     match start() {
-        Ok(exit) => exit,
         // Who reads the output has seen enough, as in `tail | head`.
         Err(error) if error.is::<StdoutClosed>() => Exit::Ok,
-        Err(error) => {
-            printer::say(&format!("error: {}", escaped(&format!("{error:#}"))));
-            failure::exit(&error)
-        }
+        outcome => program::finish(outcome.map_err(failure::with_exit)),
     }
 }
 
 fn start() -> anyhow::Result<Exit> {
-    let usage = |error: anyhow::Error| Failure::with(Exit::Usage, format!("{error:#}"));
-    let Given { mut cli, origins, warnings } = program::read::<Cli>(&config::SOURCES).map_err(usage)?;
-    program::init_logging(LogFormat::Text, &cli.common.log).map_err(usage)?;
+    let Given { mut cli, origins, warnings } = program::read::<Cli>(&config::SOURCES).map_err(Failure::usage)?;
+    program::init_logging(LogFormat::Text, &cli.common.log).map_err(Failure::usage)?;
     for warning in &warnings {
         tracing::warn!("{}", escaped(warning));
     }

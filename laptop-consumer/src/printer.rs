@@ -6,11 +6,10 @@ use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
 use client::Arrived;
-use client::text::escaped;
+use program::{OutputFormat, escaped, may_color};
 use protocol::{JobId, JobResult, Json, Reason, Status, Word};
 
-use crate::config::{Format, may_color};
-use crate::text::{escaped_json, pretty_json, wrapped};
+use crate::text::{escaped_json, pretty_json};
 
 /// How many lines of the end of a failed job's standard error are shown.
 const TAIL_LINES_MAX: usize = 20;
@@ -24,31 +23,31 @@ pub(crate) struct StdoutClosed;
 #[derive(Debug)]
 pub(crate) struct Printer {
     out: std::io::Stdout,
-    format: Format,
+    format: OutputFormat,
     is_terminal: bool,
     paint: Paint,
 }
 
 impl Printer {
     /// Prints in the given form; without one, as fits what standard output is.
-    pub(crate) fn new(format: Option<Format>) -> Self {
+    pub(crate) fn new(format: Option<OutputFormat>) -> Self {
         let out = std::io::stdout();
         let is_terminal = out.is_terminal();
-        let format = format.unwrap_or(if is_terminal { Format::Human } else { Format::Json });
-        let paint = if is_terminal && may_color() { Paint::Colors } else { Paint::Nothing };
+        let format = format.unwrap_or(if is_terminal { OutputFormat::Text } else { OutputFormat::Json });
+        let paint = if is_terminal && may_color(&out) { Paint::Colors } else { Paint::Nothing };
         Self { out, format, is_terminal, paint }
     }
 
     /// Does it print lines for people?
     pub(crate) fn is_human(&self) -> bool {
-        self.format == Format::Human
+        self.format == OutputFormat::Text
     }
 
     /// Prints a result.
     pub(crate) fn result(&mut self, arrived: &Arrived) -> anyhow::Result<()> {
         let text = match self.format {
-            Format::Human => human(&arrived.result, self.paint),
-            Format::Json => self.line(&arrived.line()),
+            OutputFormat::Text => human(&arrived.result, self.paint),
+            OutputFormat::Json => self.line(&arrived.line()),
         };
         self.write(&text)
     }
@@ -56,8 +55,8 @@ impl Printer {
     /// Prints that a job is in the queue; `answer` is what the edge said.
     pub(crate) fn queued(&mut self, job_id: &JobId, answer: &Json) -> anyhow::Result<()> {
         let text = match self.format {
-            Format::Human => format!("{job_id}  queued\n"),
-            Format::Json => self.line(answer.as_str()),
+            OutputFormat::Text => format!("{job_id}  queued\n"),
+            OutputFormat::Json => self.line(answer.as_str()),
         };
         self.write(&text)
     }
@@ -90,17 +89,6 @@ impl Paint {
             Self::Nothing => text.to_owned(),
         }
     }
-}
-
-/// Says something on standard error, in the width of the terminal if it is one.
-pub(crate) fn say(text: &str) {
-    let mut stderr = std::io::stderr();
-    let width = terminal_size::terminal_size_of(&stderr).map(|(width, _)| usize::from(width.0));
-    // A closed standard error is no reason to stop, or to end in another way.
-    let _ = match width {
-        Some(width) => writeln!(stderr, "{}", wrapped(text, width)),
-        None => writeln!(stderr, "{text}"),
-    };
 }
 
 /// A result for people: one line, and what matters below it.

@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing that comes out of here can move a cursor, color a line or turn the direction of writing.
 
-use client::text::is_hazardous;
+use program::is_hazardous;
 
 /// The most that is shown of one JSON value.
 const JSON_BYTES_MAX: usize = 8_000;
@@ -83,25 +83,6 @@ pub(crate) fn pretty_json(json: &str) -> (String, bool) {
     (out, true)
 }
 
-/// Text in lines of up to `width` columns, broken at spaces only, so that ids and commands can be copied.
-pub(crate) fn wrapped(text: &str, width: usize) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut column = 0;
-    for word in text.split(' ') {
-        let length = word.chars().count();
-        if column > 0 && column + 1 + length > width {
-            out.push('\n');
-            column = 0;
-        } else if column > 0 || !out.is_empty() {
-            out.push(' ');
-            column += 1;
-        }
-        out.push_str(word);
-        column += length;
-    }
-    out
-}
-
 /// The end of the object or array that begins at `start`, or `start` when it is too long for one line.
 fn short_value_end(json: &str, start: usize) -> usize {
     let mut depth = 0_usize;
@@ -147,17 +128,6 @@ mod tests {
         assert_eq!(harmless, r#"{"a\u007f":"\u009b\u202eé"}"#);
         let value = |json| serde_json::from_str::<serde_json::Value>(json).unwrap();
         assert_eq!(value(&harmless), value(json));
-    }
-
-    #[test]
-    fn lines_break_between_words_alone() {
-        let id = "67995bdb-e88f-84f3-982a-a41723a075bc";
-        let text = format!("the job {id} goes on; `laptop-consumer wait {id}` waits");
-        let lines = wrapped(&text, 40);
-        assert_eq!(lines.replace('\n', " "), text);
-        assert!(lines.lines().all(|line| line.chars().count() <= 40 || !line.contains(' ')), "{lines}");
-        assert_eq!(wrapped(&text, 1000), text);
-        assert_eq!(wrapped("a  b", 10), "a  b");
     }
 
     #[test]

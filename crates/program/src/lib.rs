@@ -20,4 +20,4 @@ pub use logging::{LogArgs, LogFormat, init_logging};
 pub use number::whole;
 pub use output::OutputFormat;
 pub use settings::{Bare, FileArgs, Files, Given, Origin, Origins, Shared, Sources, read};
-pub use style::{escaped, is_hazardous, may_color};
+pub use style::{escaped, is_hazardous, may_color, say};

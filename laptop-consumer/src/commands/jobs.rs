@@ -6,12 +6,11 @@ use std::io::Read as _;
 
 use anyhow::Context as _;
 use client::{Inbox, names};
-use program::Exit;
+use program::{Exit, Failure};
 use protocol::JobId;
 use serde::Deserialize;
 
 use super::note;
-use crate::failure::Failure;
 
 /// A larger file is no list of jobs.
 const FILE_BYTES_MAX: u64 = 64_000_000;

@@ -9,13 +9,12 @@ mod wait;
 
 use anyhow::Context as _;
 use client::{Arrived, Follower, Inbox, Patience, Received, Receiver, ResultsQueue};
-use program::Exit;
+use program::{Exit, Failure};
 use protocol::{Status, Word};
 
 use crate::cli::{Cli, Command};
 use crate::config::{CommonArgs, QueueArgs};
-use crate::failure::Failure;
-use crate::printer::{Printer, say};
+use crate::printer::Printer;
 
 /// Runs the command that was given.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
@@ -72,5 +71,5 @@ fn print_one(arrived: &Arrived, printer: &mut Printer) -> anyhow::Result<Exit> {
 
 /// Tells the person at the terminal something that is neither a result nor an error.
 fn note(text: &str) {
-    say(text);
+    program::say(text);
 }

@@ -1,12 +1,11 @@
 //! `show`: what the inbox has.
 
 use client::Inbox;
-use program::Exit;
+use program::{Exit, Failure};
 
 use super::{jobs, print_one};
 use crate::cli::ShowArgs;
 use crate::config::CommonArgs;
-use crate::failure::Failure;
 use crate::printer::Printer;
 
 pub(super) fn run(common: &CommonArgs, args: &ShowArgs, printer: &mut Printer) -> anyhow::Result<Exit> {

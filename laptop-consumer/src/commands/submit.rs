@@ -5,16 +5,14 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::Context as _;
-use client::text::escaped;
 use client::{Inbox, Patience, Queued, Submission, Waiting, submit};
-use program::Exit;
+use program::{Exit, Failure, escaped};
 use protocol::{Json, limits};
 
 use super::wait::{Results, until_here};
 use super::{follower, http_client, note};
 use crate::cli::SubmitArgs;
 use crate::config::CommonArgs;
-use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::stop::Stop;
 

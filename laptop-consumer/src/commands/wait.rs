@@ -3,13 +3,12 @@
 use std::time::{Duration, Instant};
 
 use client::{Arrived, Inbox, Patience, Waiting, take_arrived};
-use program::Exit;
+use program::{Exit, Failure};
 use protocol::JobId;
 
 use super::{follower, http_client, jobs, note, print_one};
 use crate::cli::WaitArgs;
 use crate::config::CommonArgs;
-use crate::failure::Failure;
 use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::stop::Stop;
@@ -136,7 +135,7 @@ fn note_due(told: usize, quiet: Duration, pending: &[JobId]) -> Option<String> {
         1 if quiet >= ADVICE_AFTER => Some(format!(
             "still waiting for {whose}. If the job has ended long ago, {result} may not come any more: another laptop \
              that reads this queue may have fetched it, or it was in the queue for longer than that keeps messages (24 \
-             hours on Cloudflare's free plan). The record is RESULTS_DIR/JOB_ID.json on the cluster"
+             hours on Cloudflare's free plan). `hpc-consumer republish JOB_ID` on the cluster sends it again"
         )),
         _ => None,
     }
