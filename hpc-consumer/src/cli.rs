@@ -58,8 +58,8 @@ pub(crate) enum Command {
     /// For results that have left the queue before anybody took them: the queue keeps them for a time only, and the
     /// final records in RESULTS_DIR stay. The same bytes are published as before. The daemon may run meanwhile.
     ///
-    /// Exit codes: 0 all are published; 1 some have no record here, or the queue did not take them; 2 wrong arguments or
-    /// settings.
+    /// Exit codes: 0 all are published; 1 some have no record here, or the queue did not take them; 2 wrong arguments
+    /// or settings.
     #[command(after_help = "Example:\n  hpc-consumer republish --env-file ~/hpc-queue.env 3f2a8c1e-...")]
     Republish(Box<Republish>),
     /// Print a systemd user unit for the daemon

@@ -455,7 +455,8 @@ fn seconds(text: &str, allowed: RangeInclusive<Duration>) -> Result<Duration, St
     duration::parse(text, Unit::Seconds, allowed)
 }
 
-/// Binds are separated by commas; a comma that belongs to a path stands behind a backslash, which Apptainer understands.
+/// Binds are separated by commas; a comma that belongs to a path stands behind a backslash, which Apptainer
+/// understands.
 fn binds(text: &str) -> Vec<String> {
     let mut binds = vec![String::new()];
     let mut is_escaped = false;

@@ -1,10 +1,11 @@
 //! What a program was told: its arguments, and behind them the environment, a settings file and defaults.
 //!
-//! [`read`] parses the arguments by themselves first, so that what is wrong with them is told in the parser's words. Then
-//! it gives each setting that no flag sets the value that [`layers`] finds, and remembers its [`Origin`], so that what
-//! is wrong with it, then or later, is told by the name and the line that a person wrote.
+//! [`read`] parses the arguments by themselves first, so that what is wrong with them is told in the parser's words.
+//! Then it gives each setting that no flag sets the value that [`layers`] finds, and remembers its [`Origin`], so that
+//! what is wrong with it, then or later, is told by the name and the line that a person wrote.
 //!
-//! Invariants: the environment of this process gains only what is another program's ([`names`]); no text shows a secret.
+//! Invariants: the environment of this process gains only what is another program's ([`names`]); no text shows a
+//! secret.
 
 mod file;
 mod layers;
