@@ -51,8 +51,13 @@ pub fn replace(path: &Path, content: &[u8], durability: Durability) -> io::Resul
 /// The same through a name that the caller chooses, in the same directory or at least the same file system: for a name
 /// that several processes may replace at a time, each through one of its own.
 pub fn replace_through(aside: &Path, path: &Path, content: &[u8], durability: Durability) -> io::Result<File> {
-    crate::remove(aside, crate::remove::REMAINS_WITHIN)?;
-    let mut file = create_new(aside)?;
+    let mut file = match create_new(aside) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            crate::remove(aside, crate::remove::REMAINS_WITHIN)?;
+            create_new(aside)?
+        }
+        made => made?,
+    };
     let placed =
         file.write_all(content).and_then(|()| durability.before_naming(&file)).and_then(|()| fs::rename(aside, path));
     if let Err(error) = placed {

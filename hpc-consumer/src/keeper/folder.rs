@@ -1,13 +1,14 @@
 //! `STATE_DIR/keeper`: the lock, and the file that tells who the keeper is and where it listens.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use files::Durability;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
@@ -145,8 +146,8 @@ impl Folder {
         let mut text = serde_json::to_vec(card).expect("it holds only strings and numbers");
         text.push(b'\n');
         let path = self.card_path();
-        replace(&path, &text).with_context(|| format!("{} cannot be written", path.display()))?;
-        Ok(())
+        let written = files::replace(&path, &text, Durability::Cached);
+        written.map(drop).with_context(|| format!("{} cannot be written", path.display()))
     }
 
     /// There is no keeper any more: its number may be another process's soon.
@@ -189,28 +190,10 @@ impl Folder {
     }
 }
 
-/// The same, and on the disk before the old one goes: a network file system may say only then that there is no room.
-pub(super) fn replace_synced(path: &Path, content: &[u8]) -> io::Result<File> {
-    put_in_place(path, content, File::sync_data)
-}
-
-/// Puts a file in place of another, whole, and returns it, to be written further.
-pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<File> {
-    put_in_place(path, content, |_| Ok(()))
-}
-
-fn put_in_place(path: &Path, content: &[u8], before: impl Fn(&File) -> io::Result<()>) -> io::Result<File> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".new");
-    let mut file = File::create(&aside)?;
-    file.write_all(content)?;
-    before(&file)?;
-    fs::rename(&aside, path)?;
-    Ok(file)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use files::Durability;
 use serde::{Deserialize, Serialize};
 
-use super::folder::replace;
 use crate::job::HeldDir;
 
 /// Before the first beat.
@@ -149,7 +149,7 @@ impl Heart {
         text.push(b'\n');
         // It is made by the daemon: where it is not there, something else is in the place of RESULTS_DIR. On a full
         // disk there is no room for a second one, and the others must not think that we are dead.
-        replace(&self.path, &text).map(drop).or_else(|_| overwrite(&self.path, &text))?;
+        files::replace(&self.path, &text, Durability::Cached).map(drop).or_else(|_| overwrite(&self.path, &text))?;
         self.last = Some(beat.beat);
         Ok(())
     }

@@ -11,9 +11,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use files::Durability;
 
 use super::book::{Book, Line};
-use super::folder::{replace, replace_synced};
 use super::link::push_line;
 
 /// A file below this size is not worth writing anew.
@@ -146,7 +146,10 @@ impl Journal {
 
 /// There is nothing to lose, and nothing to wait for, as long as no run is known.
 fn put(path: &Path, lines: &[u8], book: &Book) -> io::Result<File> {
-    if book.is_empty() { replace(path, lines) } else { replace_synced(path, lines) }
+    // What holds runs is on the disk before the old one goes: a network file system may say only then that there is no
+    // room.
+    let durability = if book.is_empty() { Durability::Cached } else { Durability::Content };
+    files::replace(path, lines, durability)
 }
 
 fn as_bytes(book: &Book) -> Vec<u8> {

@@ -179,7 +179,7 @@ impl Apptainer {
         if !said.status.success() {
             return Err(format!("apptainer could not pull APPTAINER_OCI_REF {oci_ref}: {}", last_lines(&said.stderr)));
         }
-        std::fs::rename(&partial, &self.image)
+        files::put(&partial, &self.image, files::Durability::Content)
             .map_err(|error| format!("the image cannot be put at {}: {error}", self.image.display()))
     }
 
