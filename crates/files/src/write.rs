@@ -74,7 +74,7 @@ pub fn create_new(path: &Path) -> io::Result<File> {
     File::options().write(true).create_new(true).mode(FILE_MODE).open(path)
 }
 
-/// Claims a name, and writes the file. It can be seen before it is whole: see [`Creator`] for one that cannot.
+/// Claims a name, and writes the file. It can be seen before it is whole: see [`crate::Creator`] for one that cannot.
 pub fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     create_new(path)?.write_all(content)
 }
