@@ -17,6 +17,10 @@ use crate::{
 /// nothing tells whether a job that was ready had been started.
 const CLAIMS_AHEAD: usize = 8;
 
+/// Before what a run left behind is looked at again although a probe finds nothing wrong; the second time twice as
+/// long. What is away may come back: the first beat of a keeper's heart, say.
+const HELD_UP_PAUSE: Duration = Duration::from_secs(1);
+
 /// How often a job is started again after it was cut off. A job that takes its machine down each time must not go on.
 const CUT_OFFS_MAX: u32 = 10;
 
@@ -234,7 +238,7 @@ impl Lifecycle {
                 };
                 let (ending, held_up) = (ending.clone(), held_up.saturating_add(1));
                 let its_own = pause_of_its_own(held_up);
-                let again_at = Some(self.now + its_own.unwrap_or_default());
+                let again_at = Some(self.now + its_own.unwrap_or(HELD_UP_PAUSE * held_up));
                 self.jobs.set(job_id, State::Ending { ending, held_up, again_at });
                 if let Some(next_try) = its_own {
                     step.effects.push(Effect::Say(Notice::HeldUp { job_id: job_id.clone(), problem, next_try }));

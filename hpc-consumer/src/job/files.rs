@@ -128,14 +128,21 @@ impl ResultsDir {
             files::make_dir(&scratch)?;
             let name = format!("{}-{}-{number}", crate::host(), std::process::id());
             let (file, link) = (scratch.join(format!("file-{name}")), scratch.join(format!("link-{name}")));
+            let directory = scratch.join(format!("directory-{name}"));
             // An earlier daemon may have died between making and removing them.
             files::remove(&link, REMOVED_WITHIN)?;
+            files::remove(&directory, REMOVED_WITHIN)?;
             let written = files::replace(&file, &[0; PROBE_BYTES], Durability::Content)
                 // Final records are put into place like this.
                 .and_then(|_| fs::hard_link(&file, &link));
-            files::remove(&file, REMOVED_WITHIN)?;
-            files::remove(&link, REMOVED_WITHIN)?;
-            written
+            // A claim makes a directory and two files, and some disks run out of these first.
+            let made = written.and_then(|()| files::make_dir(&directory)).and_then(|()| {
+                [META, INPUT].iter().try_for_each(|name| files::write_new(&directory.join(name), b"{}\n"))
+            });
+            for path in [&file, &link, &directory] {
+                files::remove(path, REMOVED_WITHIN)?;
+            }
+            made
         };
         write().map_err(|error| format!("RESULTS_DIR {} cannot be written: {error}", self.path.display()))?;
         Ok(scratch)

@@ -29,7 +29,11 @@ fn settings_are_read_anew_and_jobs_go_on() {
     set("none");
     signal(daemon.pid(), Signal::HUP);
     daemon.wait_for_log("keeps the old ones", PATIENCE);
-    assert!(daemon.log().contains("--max-parallel-jobs"), "it does not say which setting is wrong: {}", daemon.log());
+    assert!(
+        daemon.log().contains("MAX_PARALLEL_JOBS from"),
+        "it does not say which setting is wrong: {}",
+        daemon.log()
+    );
 
     fs::write(edge.env_file(), &before).expect("the settings file can be written");
     set("5");

@@ -65,6 +65,8 @@ fn a_paused_daemon_whose_keeper_lives_keeps_its_job() {
     let mut paused = first.start();
     wait_until("the job to run", PATIENCE, || ledger.runs(0).begun == 1);
     signal(paused.pid(), Signal::STOP);
+    // It waits for one more job at the queue, and nobody can see that it stands still.
+    edge.producer().submit(&Ledger::job(1, Duration::ZERO));
 
     let mut other = second.start();
     assert_eq!(submit_under_key(&edge, "paused", &Ledger::gated_job(0)), job);
@@ -81,7 +83,7 @@ fn a_paused_daemon_whose_keeper_lives_keeps_its_job() {
     wait_for_backlog(&edge, Queue::Jobs, 0);
     assert_eq!(ledger.runs(0).begun, 1);
     let record = record_text(&first, &job);
-    let results = edge.pull(Queue::Results);
+    let results: Vec<_> = edge.pull(Queue::Results).into_iter().filter(|result| result.body.contains(&job)).collect();
     assert!(!results.is_empty() && results.iter().all(|result| result.body == record), "{record}: {results:?}");
 }
 
