@@ -151,7 +151,8 @@ fn the_command_is_split_as_a_shell_does_and_runs_without_one_in_a_clean_environm
 #[test]
 fn a_command_that_cannot_be_split_is_told_at_the_start() {
     let edge = Edge::start();
-    let mut daemon = Consumer::bare(&edge, "sh -c 'never closed").start();
+    let consumer = Consumer::bare(&edge, "sh -c 'never closed");
+    let mut daemon = consumer.start();
     assert!(!daemon.wait(PATIENCE).success());
     assert!(daemon.log().contains("CONTAINER_CMD"), "{}", daemon.log());
 }
