@@ -59,7 +59,9 @@ pub(crate) fn say_how_it_ended(run: &Run, concluded: &Concluded) {
         Concluded::NodeFailed(_) => {
             tracing::warn!(%job_id, attempt = run.attempt.get(), "the node failed the job, which does not count")
         }
-        Concluded::NodeBroken(_) => tracing::warn!(%job_id, "the job has ended; its result waits for the node"),
+        Concluded::NodeBroken(problem) => {
+            tracing::warn!(%job_id, "the job has ended; its result waits for the node: {problem}")
+        }
         Concluded::TakenOver => {
             tracing::warn!(%job_id, attempt = run.attempt.get(), "another daemon has taken the job over; this run does not count")
         }
