@@ -14,7 +14,7 @@ use program::duration::{self, Unit};
 use program::{Bare as BareName, Files, Origins, Shared, Sources, UserDirectory, user_directory, whole};
 use protocol::limits;
 
-use crate::run::{Apptainer, Bare, Invocation, Limits, Runtime, Unpacked, absolute_entries, on_path};
+use crate::run::{Apptainer, Bare, Invocation, Limits, Runtime, Seen, Unpacked, absolute_entries, on_path};
 
 /// How often a job that another daemon holds is looked at.
 const CLAIM_PATIENCE_MIN: Duration = Duration::from_millis(250);
@@ -338,6 +338,7 @@ impl RuntimeSettings {
             passed,
             proxies: from_environment(&PROXIES),
             unpacked: unpacked.transpose()?,
+            seen: Seen::default(),
         }))
     }
 }

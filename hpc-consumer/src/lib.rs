@@ -108,11 +108,10 @@ fn settings() -> anyhow::Result<Resolved> {
             let check = settings.check;
             let settings = settings.resolve(&origins)?;
             if check {
-                let queues = startup::check(&settings)?;
+                let summary = settings.summary();
+                let tried = startup::check(settings)?;
                 Resolved::Show(format!(
-                    "the settings are valid: {}\nwhat was set, and where:\n{}{queues}\n\
-                     nothing else was tried: neither the runtime nor the directories",
-                    settings.summary(),
+                    "the settings are valid: {summary}\nwhat was set, and where:\n{}{tried}",
                     origins.listed()
                 ))
             } else {

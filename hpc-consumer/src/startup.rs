@@ -17,7 +17,7 @@ use crate::daemon::Daemon;
 use crate::events;
 use crate::executor::Here;
 use crate::inherited;
-use crate::job::{JobFiles, ResultsDir};
+use crate::job::{self, JobFiles, ResultsDir};
 use crate::keeper::Keeper;
 use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
@@ -112,12 +112,12 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     Ok(if left.reload { End::Reload } else { End::Exit(exit) })
 }
 
-/// Would a start with these settings be refused although they are valid? As far as it can be seen beside a daemon.
-/// Returns what the queues are called.
-pub(crate) fn check(settings: &Settings) -> anyhow::Result<String> {
+/// Would a start with these settings be refused, or never run a job, although they are valid? As far as it can be seen
+/// beside a daemon. Returns what the queues are called, and what was tried of the runtime.
+pub(crate) fn check(settings: Settings) -> anyhow::Result<String> {
     let counts = view::read(&settings.state_dir).map(|view| view.counts).unwrap_or_default();
     if counts.running + counts.ending > 0 {
-        refuse_another_results_dir(settings)?;
+        refuse_another_results_dir(&settings)?;
     }
     let client = Client::new(queues::http_client().context("cannot set up HTTPS")?, &settings.endpoint)?;
     let reactor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -126,7 +126,18 @@ pub(crate) fn check(settings: &Settings) -> anyhow::Result<String> {
         anyhow::bail!(why);
     }
     look.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
-    Ok(look.names())
+    let tried = match settings.runtime.to_be_pulled() {
+        Some(image) => format!("the runtime was not tried: the image {} is to be pulled first", image.display()),
+        None => {
+            let results = ResultsDir::new(settings.results_dir);
+            reactor
+                .block_on(job::probe(results, settings.runtime))
+                .map_err(|problem| anyhow::anyhow!("no job could run here: {problem}"))?;
+            "a job can be run here: RESULTS_DIR takes files, and the runtime finds the program of CONTAINER_CMD"
+                .to_owned()
+        }
+    };
+    Ok(format!("{}\n{tried}", look.names()))
 }
 
 /// What runs was begun in `RESULTS_DIR`: elsewhere its output would not be found.

@@ -188,16 +188,13 @@ fn the_time_limit_ends_everything_in_the_container() {
 #[test]
 fn a_job_cannot_pass_for_a_broken_node() {
     let (edge, image) = (Edge::start(), Image::build());
-    for (command, said) in
-        [("/bin/probe fatal", "FATAL:   container creation failed"), ("no-such-program", "no-such-program")]
-    {
-        let consumer = image.consumer(&edge, command);
-        let record = record_of(&edge, &consumer);
-        assert_eq!(
-            (&record["status"], &record["reason"], &record["exit_code"]),
-            (&json!("failed"), &json!("exit"), &json!(255)),
-            "{record}"
-        );
-        assert!(record["stderr_tail"].as_str().is_some_and(|tail| tail.contains(said)), "{record}");
-    }
+    let consumer = image.consumer(&edge, "/bin/probe fatal");
+    let record = record_of(&edge, &consumer);
+    assert_eq!(
+        (&record["status"], &record["reason"], &record["exit_code"]),
+        (&json!("failed"), &json!("exit"), &json!(255)),
+        "{record}"
+    );
+    let said = record["stderr_tail"].as_str().unwrap_or_default();
+    assert!(said.contains("FATAL:   container creation failed"), "{record}");
 }

@@ -42,12 +42,14 @@
 //! | `requests` | requests of one kind, and how long to wait before the next try |
 //! | `delivery`, `results` | what comes from the queue, and what goes to it |
 //! | `execution`, `trouble`, `returning`, `leaving` | runs; what the node fails; jobs that go back; the ways out |
+//! | `blame` | whose the end of a run was: the task's, or the node's |
 //! | `audit` | what must be on disk for an effect to leave the process |
 //!
 //! Out of scope: how any of this is done, clocks and randomness. `now` is the time since the Unix epoch, by a clock
 //! that never goes back in the life of one process; between two lives it may.
 
 mod audit;
+mod blame;
 mod delivery;
 mod driver;
 mod effect;
@@ -72,6 +74,7 @@ mod table;
 mod trouble;
 
 pub use audit::permitted;
+pub use blame::{Blame, Evidence, blame};
 pub use driver::{Driver, Output};
 pub use effect::{Effect, Fatal, Notice};
 pub use event::{Claimed, Concluded, Delivery, Ending, Event, Failure, Problem, Pulled, Recalled};

@@ -104,6 +104,21 @@ pub struct Finished {
     pub finished_at_ms: i64,
     /// What it ran in, where a process was started. The settings may be others by the time that the result is made.
     pub runtime: Option<RuntimeKind>,
+    /// Did the job's own command begin, after all that wraps it was set up? None where nothing tells.
+    pub began: Option<bool>,
+    /// What its container was started from was written to in place while it ran.
+    pub image_changed: bool,
+}
+
+impl Finished {
+    /// Did it end by itself, and not well? Only then does it matter how the node was.
+    pub fn has_failed(&self) -> bool {
+        match self.end {
+            RunEnd::Exit(code) => code != 0,
+            RunEnd::Signal(_) => true,
+            RunEnd::TimeLimit | RunEnd::MemoryLimit | RunEnd::EndedBy(_) | RunEnd::NotStarted(_) => false,
+        }
+    }
 }
 
 /// How a run ended, as it was seen. Whose fault that was is decided elsewhere.

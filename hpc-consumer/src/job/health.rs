@@ -1,10 +1,11 @@
 //! Whether this node can run jobs, and what it was seen in: the evidence in favor of a run that failed.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lifecycle::{Finished, Problem, RunEnd};
+use lifecycle::{Blame, Evidence, Finished, Problem, RunEnd, blame};
 
 use super::files::ResultsDir;
 use super::now;
@@ -23,11 +24,13 @@ pub(super) struct Health {
     /// The last trouble that a probe has found, and when, in milliseconds since the Unix epoch. What only one job has
     /// met is no evidence: its directory may be the trouble.
     trouble: Mutex<Option<(i64, String)>>,
+    /// A job has ended well.
+    has_worked: AtomicBool,
 }
 
 impl Health {
     pub(super) fn new(results: ResultsDir, runtime: Arc<Runtime>) -> Self {
-        Self { results, runtime, trouble: Mutex::default() }
+        Self { results, runtime, trouble: Mutex::default(), has_worked: AtomicBool::new(false) }
     }
 
     /// Is all there that a job needs?
@@ -51,22 +54,31 @@ impl Health {
         self.trouble_near(ended_at_ms).map_or(Ok(scratch), Err)
     }
 
-    /// After a run that failed: was it the node? What the run itself says is not evidence enough.
+    /// After a run: was its end the node's? What the run itself says is not evidence enough.
     pub(super) async fn exonerate(&self, finished: &Finished) -> Result<(), Problem> {
-        match &finished.end {
-            RunEnd::Exit(0) | RunEnd::TimeLimit | RunEnd::MemoryLimit | RunEnd::EndedBy(_) => return Ok(()),
-            RunEnd::NotStarted(problem) => return Err(format!("the job cannot be started: {problem}").into()),
-            RunEnd::Exit(_) | RunEnd::Signal(_) => {}
+        let mut evidence = Evidence { program_was_there: self.program_was_there(finished), ..Evidence::default() };
+        if finished.has_failed() {
+            let results = self.results.clone();
+            let scratch = blocking(move || results.probe()).await.inspect_err(|problem| self.met(problem))?;
+            evidence.trouble = self.trouble_near(finished.finished_at_ms).map(Problem::from);
+            if blame(finished, &evidence) == Blame::Unclear {
+                let probed = self.runtime.probe(&scratch).await.inspect_err(|problem| self.met(problem));
+                evidence.program_was_there |= self.runtime.has_program();
+                evidence.runtime = Some(probed.map_err(Problem::from));
+            }
         }
-        let results = self.results.clone();
-        let scratch = blocking(move || results.probe()).await.inspect_err(|problem| self.met(problem))?;
-        if let Some(problem) = self.trouble_near(finished.finished_at_ms) {
-            return Err(problem.into());
+        match blame(finished, &evidence) {
+            Blame::Task | Blame::Unclear => Ok(()),
+            Blame::Node(problem) => Err(problem),
         }
-        if self.runtime.suspects_itself(&finished.end, &finished.stderr_tail) {
-            self.runtime.probe(&scratch).await.inspect_err(|problem| self.met(problem))?;
+    }
+
+    /// Was the program that jobs run ever seen to be there? A job that ends well shows it.
+    fn program_was_there(&self, finished: &Finished) -> bool {
+        if finished.end == RunEnd::Exit(0) {
+            self.has_worked.store(true, Ordering::Relaxed);
         }
-        Ok(())
+        self.has_worked.load(Ordering::Relaxed) || self.runtime.has_program()
     }
 
     /// Remembers that the node is in trouble.

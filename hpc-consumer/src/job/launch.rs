@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::Run;
-use protocol::{JobMessage, RuntimeKind};
+use protocol::JobMessage;
 
 use super::files::ResultsDir;
-use crate::run::{CommandLine, Limits, Runtime};
+use crate::run::{CommandLine, Limits, Runtime, Wrapping};
 
 /// All that is needed to begin a run.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub(crate) struct StartLine {
     pub(crate) logs: PathBuf,
     /// The final record, which must not be there before the run has ended.
     pub(crate) record: PathBuf,
-    pub(crate) runtime: RuntimeKind,
+    pub(crate) wrapping: Wrapping,
 }
 
 /// From a job to the begin of its run.
@@ -52,8 +52,8 @@ impl Launcher {
         }
         let limits = Limits { time: self.time_limit(job), ..self.limits.clone() };
         let record = self.results.record_path(&run.job_id);
-        let runtime = self.runtime.kind();
-        StartLine { run: run.clone(), command, marks, limits, logs: directory, record, runtime }
+        let wrapping = self.runtime.wrapping();
+        StartLine { run: run.clone(), command, marks, limits, logs: directory, record, wrapping }
     }
 
     /// The longest that a job may run: what it asked for, where the node allows as much.

@@ -159,6 +159,11 @@ impl JobFiles {
     }
 }
 
+/// Is all there that a job needs? To be asked without a daemon.
+pub(crate) async fn probe(results: ResultsDir, runtime: Runtime) -> Result<(), Problem> {
+    Health::new(results, Arc::new(runtime)).probe().await
+}
+
 /// Milliseconds are as much as clocks of different machines agree on at best.
 fn now() -> Timestamp {
     protocol::timestamp_from_millis(Timestamp::now().as_millisecond())

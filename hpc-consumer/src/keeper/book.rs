@@ -258,6 +258,8 @@ mod tests {
             started_at_ms: 1,
             finished_at_ms: 2,
             runtime: None,
+            began: None,
+            image_changed: false,
         };
         assert_eq!(book.get("j2.1"), Some(&State::Ended(finished)));
         assert_eq!(book.get("j3.1"), Some(&State::CutOff("why".to_owned())));

@@ -128,9 +128,9 @@ impl Keeper {
 
     /// Has a run begun. A run that was begun before is not begun again.
     pub(crate) fn start(&self, line: StartLine) {
-        let StartLine { run, command, marks, limits, logs, record, runtime } = line;
+        let StartLine { run, command, marks, limits, logs, record, wrapping } = line;
         let run = run.to_string();
-        self.tell(ToKeeper::Start(Start { run, command, marks, logs, limits, record, runtime }));
+        self.tell(ToKeeper::Start(Start { run, command, marks, logs, limits, record, wrapping }));
     }
 
     /// Has a run ended, within its grace.

@@ -26,6 +26,11 @@ struct FinishedText {
     finished_at_ms: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     runtime: Option<OpenWord<RuntimeKind>>,
+    /// Did the job's own command begin?
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    began: Option<bool>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    image_changed: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,6 +74,8 @@ impl From<&Finished> for FinishedText {
             started_at_ms: finished.started_at_ms,
             finished_at_ms: finished.finished_at_ms,
             runtime: finished.runtime.map(OpenWord::from),
+            began: finished.began,
+            image_changed: finished.image_changed,
         }
     }
 }
@@ -87,9 +94,9 @@ impl From<FinishedText> for Finished {
                 Ended::CutOff(format!("it ended in a way that only a newer hpc-consumer understands: {word}"))
             }
         };
-        let FinishedText { stdout_tail, stderr_tail, started_at_ms, finished_at_ms, .. } = text;
+        let FinishedText { stdout_tail, stderr_tail, started_at_ms, finished_at_ms, began, image_changed, .. } = text;
         let runtime = text.runtime.and_then(|runtime| runtime.known());
-        Self { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime }
+        Self { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_changed }
     }
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dialect::Versions;
 use super::finished;
-use crate::run::{CommandLine, Finished, Limits, Warning};
+use crate::run::{CommandLine, Finished, Limits, Warning, Wrapping};
 
 /// What the daemon says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -179,7 +179,7 @@ pub(super) struct Start {
     /// The final record of the job. Once it is there, or the directory is another one, the run is not the daemon's.
     pub(super) record: PathBuf,
     /// What wraps the command.
-    pub(super) runtime: RuntimeKind,
+    pub(super) wrapping: Wrapping,
 }
 
 /// The same as it is written.
@@ -198,6 +198,12 @@ struct StartText {
     warning: Option<WarningText>,
     log_bytes: u64,
     runtime: RuntimeKind,
+    /// The image file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image: Option<Word>,
+    /// Does the runtime tell of the begin of the command?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    hook: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -258,7 +264,9 @@ impl From<Start> for StartText {
             grace_ms: to_ms(start.limits.grace),
             warning: start.limits.warning.map(WarningText::from),
             log_bytes: start.limits.log_bytes,
-            runtime: start.runtime,
+            runtime: start.wrapping.runtime,
+            image: start.wrapping.image.map(|image| image.into_os_string().into()),
+            hook: start.wrapping.hook,
         }
     }
 }
@@ -275,7 +283,11 @@ impl From<StartText> for Start {
             marks: text.marks,
             logs: OsString::from(text.logs).into(),
             record: OsString::from(text.record).into(),
-            runtime: text.runtime,
+            wrapping: Wrapping {
+                runtime: text.runtime,
+                image: text.image.map(|image| OsString::from(image).into()),
+                hook: text.hook,
+            },
             limits: Limits {
                 time: Duration::from_millis(text.time_ms),
                 grace: Duration::from_millis(text.grace_ms),

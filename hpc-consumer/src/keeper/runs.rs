@@ -206,7 +206,7 @@ async fn perform(
     watched: Watched,
     news: mpsc::UnboundedSender<News>,
 ) {
-    let Start { run: name, mut command, logs, limits, record, runtime, marks: _ } = start;
+    let Start { run: name, mut command, logs, limits, record, wrapping, marks: _ } = start;
     // The whole machine may have stood still since the daemon sent this, and another one has taken the job over.
     // Here and not on another thread: to begin the run is to enter the same directory, which hangs as well if this
     // does.
@@ -237,7 +237,7 @@ async fn perform(
     let (variable, value) = token.mark();
     command.environment.push((variable.into(), value.into()));
     let place = Place { path: logs, directory };
-    let finished = run::run(command, token, runtime, place, &limits, begun, stop).await;
+    let finished = run::run(command, token, wrapping, place, &limits, begun, stop).await;
     let _ = news.send(News::Ended(name, finished));
 }
 
@@ -248,7 +248,7 @@ mod tests {
     use super::*;
     use crate::keeper::folder::Origin;
     use crate::keeper::{journal, messages};
-    use crate::run::{CommandLine, Ended, Limits};
+    use crate::run::{CommandLine, Ended, Limits, Wrapping};
 
     fn start(run: &str, directory: &Path, script: &str) -> ToKeeper {
         let command = CommandLine {
@@ -268,7 +268,7 @@ mod tests {
             logs: directory.to_owned(),
             limits,
             record: directory.join(format!("{run}.record")),
-            runtime: protocol::RuntimeKind::Bare,
+            wrapping: Wrapping { runtime: protocol::RuntimeKind::Bare, image: None, hook: false },
         })
     }
 

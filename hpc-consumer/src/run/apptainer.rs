@@ -1,26 +1,35 @@
 //! The runtime `apptainer`: the command in a container that sees its job directory at `/work` and little else.
 
 use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use lifecycle::RunEnd;
-use protocol::JobId;
+use protocol::{JobId, RuntimeKind};
 use tokio::process::Command;
 
-use super::CommandLine;
+use super::begin::{Begin, Lookup};
 use super::children::Known;
-use super::unpacked::Unpacked;
+use super::programs;
+use super::scratch::Scratch;
+use super::unpacked::{Unpacked, asks_to_write};
+use super::{CommandLine, Wrapping};
 
 /// Where a container sees its job directory.
-const WORK_DIR: &str = "/work";
+pub(super) const WORK_DIR: &str = "/work";
 
 /// A program that no image has: the probe gets as far as looking for it, if all before that works.
 const NO_SUCH_PROGRAM: &str = "/hpc-queue-probe-no-such-program";
 
 /// The longest that a probe may take; an image on a busy file system takes its time.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The longest that it may take to remove what a probe has made.
+const REMOVED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The longest that pulling an image may take.
 const PULL_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -42,6 +51,18 @@ pub(crate) struct Apptainer {
     pub(crate) proxies: Vec<(OsString, OsString)>,
     /// Where the image is unpacked, if it is to be.
     pub(crate) unpacked: Option<Unpacked>,
+    pub(crate) seen: Seen,
+}
+
+/// What probes have seen of the runtime and its image.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// It tells of the begin of the command.
+    hook: AtomicBool,
+    /// It was said that it does not.
+    told: AtomicBool,
+    /// The program that jobs run is there.
+    program: AtomicBool,
 }
 
 /// What a program said that we started for ourselves, and how it ended.
@@ -64,6 +85,20 @@ impl Apptainer {
         }));
         // Not the job directory: apptainer and its helpers must not find there what a job has put there for them.
         CommandLine { words, environment, directory: "/".into() }
+    }
+
+    pub(super) fn wrapping(&self) -> Wrapping {
+        // What a container may write to changes for its own reasons.
+        let image = (!self.arguments.iter().any(|argument| asks_to_write(argument))).then(|| self.root());
+        Wrapping { runtime: RuntimeKind::Apptainer, image, hook: self.seen.hook.load(Ordering::Relaxed) }
+    }
+
+    pub(super) fn to_be_pulled(&self) -> Option<&Path> {
+        (self.oci_ref.is_some() && !self.image.exists()).then_some(self.image.as_path())
+    }
+
+    pub(super) fn has_program(&self) -> bool {
+        self.seen.program.load(Ordering::Relaxed)
     }
 
     /// What containers start from: what was unpacked of the image as it is now, or the image.
@@ -152,15 +187,70 @@ impl Apptainer {
         unpacked.give_up(&self.image, problem)
     }
 
-    /// Starts a container, and gets as far as looking for its program.
+    /// Can a container be started, and is the program there that jobs run?
     async fn start_from(&self, root: PathBuf, scratch: &Path) -> Result<(), String> {
-        let mut words = self.exec_words(root.clone(), scratch, "probe");
-        words.push(NO_SUCH_PROGRAM.into());
-        let said = self.output_of(words, &self.inherited, PROBE_TIMEOUT).await?;
-        if said.stderr.contains(NO_SUCH_PROGRAM) {
-            return Ok(());
+        let Tried { mut outcome, began, program } = self.start_once(&root, scratch, true).await?;
+        if outcome.is_err() && self.start_once(&root, scratch, false).await?.outcome.is_ok() {
+            // It is only our hook that this version or image does not take.
+            outcome = Ok(());
         }
-        Err(format!("apptainer cannot start a container from {}: {}", root.display(), last_lines(&said.stderr)))
+        outcome?;
+        self.seen.hook.store(began, Ordering::Relaxed);
+        if !began && !self.seen.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "apptainer does not tell of the begin of a job in {}: a job that it cannot start may be taken for one \
+                 that failed",
+                root.display()
+            );
+        }
+        self.seen.program.store(program == Lookup::Found, Ordering::Relaxed);
+        match program {
+            Lookup::Missing => Err(programs::missing(&self.command, &format!("in the image {}", self.image.display()))),
+            Lookup::Found | Lookup::Unknown => Ok(()),
+        }
+    }
+
+    /// Starts a container as for a job, and gets as far as looking for a program that is not there.
+    async fn start_once(&self, root: &Path, scratch: &Path, hook: bool) -> Result<Tried, String> {
+        static TRIALS: AtomicU64 = AtomicU64::new(0);
+        let number = TRIALS.fetch_add(1, Ordering::Relaxed);
+        let place = scratch.join(format!("run-{}-{}-{number}", crate::host(), std::process::id()));
+        let tried = self.start_in(root, &place, hook).await;
+        let removed = files::remove(&place, REMOVED_WITHIN);
+        let tried = tried?;
+        removed.map_err(|error| format!("{} cannot be removed: {error}", place.display()))?;
+        Ok(tried)
+    }
+
+    async fn start_in(&self, root: &Path, place: &Path, hook: bool) -> Result<Tried, String> {
+        let mut words = self.exec_words(root.to_owned(), place, "probe");
+        words.push(NO_SUCH_PROGRAM.into());
+        let lookup =
+            if self.may_set_path() { String::new() } else { Lookup::script(&self.command[0], &Scratch::inside()) };
+        let mut prepare = || -> io::Result<Option<Begin>> {
+            // An earlier daemon of this number may have left one.
+            files::remove(place, REMOVED_WITHIN)?;
+            fs::create_dir(place)?;
+            let made = Scratch::make(Arc::new(File::open(place)?.into()), place, &mut words)?;
+            hook.then(|| made.begin(place, &lookup, &mut words)).transpose()
+        };
+        let failed = |error: io::Error| format!("{} cannot be used: {error}", place.display());
+        let begin = prepare().map_err(failed)?;
+        let said = self.output_of(words, &self.inherited, PROBE_TIMEOUT).await?;
+        let began = begin.map_or(Ok(false), |begin| begin.has_begun()).map_err(failed)?;
+        let program = Lookup::read(&Scratch::path(place));
+        let outcome = if said.stderr.contains(NO_SUCH_PROGRAM) {
+            Ok(())
+        } else {
+            let said = last_lines(&said.stderr);
+            Err(format!("apptainer cannot start a container from {}: {said}", root.display()))
+        };
+        Ok(Tried { outcome, began, program })
+    }
+
+    /// May the arguments give containers another `PATH` than that of the image?
+    fn may_set_path(&self) -> bool {
+        self.arguments.iter().any(|argument| argument.contains("PATH=") || argument.starts_with("--env-file"))
     }
 
     async fn pull(&self, oci_ref: &str) -> Result<(), String> {
@@ -209,9 +299,17 @@ impl Apptainer {
     }
 }
 
-/// Apptainer ends with 255 and a line that begins with FATAL when it could not start the command.
-pub(super) fn looks_fatal(end: &RunEnd, stderr_tail: &str) -> bool {
-    *end == RunEnd::Exit(255) && stderr_tail.contains("FATAL:")
+/// A container that was started for a look.
+struct Tried {
+    outcome: Result<(), String>,
+    began: bool,
+    program: Lookup,
+}
+
+/// Adds a flag right behind the subcommand, so that what a person asks for in `APPTAINER_ARGS` comes later and counts.
+pub(super) fn add_flag(words: &mut Vec<OsString>, flag: &str, value: OsString) {
+    let at = words.iter().position(|word| word == "exec").map_or(words.len(), |at| at + 1);
+    words.splice(at..at, [flag.into(), value]);
 }
 
 pub(super) fn last_lines(text: &str) -> String {
@@ -237,6 +335,7 @@ mod tests {
             passed: vec![("TZ".into(), "UTC".into())],
             proxies: vec![("https_proxy".into(), "http://proxy".into())],
             unpacked: None,
+            seen: Seen::default(),
         }
     }
 
@@ -263,12 +362,5 @@ mod tests {
              --bind /results/j1:/work --pwd /work --env 'JOB_ID=j1' --env 'WORK_DIR=/work' --bind /data:/data:ro --nv \
              /images/a.sif sh -c 'echo $HOME'"
         );
-    }
-
-    #[test]
-    fn only_apptainers_own_failure_is_suspected() {
-        assert!(looks_fatal(&RunEnd::Exit(255), "\u{1b}[31mFATAL:   \u{1b}[0mcontainer creation failed"));
-        assert!(!looks_fatal(&RunEnd::Exit(1), "FATAL: x"));
-        assert!(!looks_fatal(&RunEnd::Exit(255), "oops"));
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use protocol::JobId;
 
 use super::CommandLine;
-use super::programs::{is_executable, on_path};
+use super::programs::{is_executable, missing, on_path};
 
 /// A command without a container.
 #[derive(Debug)]
@@ -40,6 +40,6 @@ impl Bare {
         if found {
             return Ok(());
         }
-        Err(format!("the program {program:?} of CONTAINER_CMD is not there; install it or correct CONTAINER_CMD"))
+        Err(missing(&self.command, "on this node"))
     }
 }

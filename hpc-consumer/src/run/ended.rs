@@ -73,6 +73,10 @@ pub(crate) struct Finished {
     pub(crate) finished_at_ms: i64,
     /// What it ran in, where a process was started. The settings may be others by the time that the result is made.
     pub(crate) runtime: Option<RuntimeKind>,
+    /// Did the job's own command begin? None where nothing tells.
+    pub(crate) began: Option<bool>,
+    /// The image was written to in place while it ran.
+    pub(crate) image_changed: bool,
 }
 
 impl Finished {
@@ -89,7 +93,8 @@ impl Finished {
     fn without_process(ended: Ended) -> Self {
         let now = now_ms();
         let (stdout_tail, stderr_tail) = (String::new(), String::new());
-        Self { ended, stdout_tail, stderr_tail, started_at_ms: now, finished_at_ms: now, runtime: None }
+        let (runtime, began, image_changed) = (None, None, false);
+        Self { ended, stdout_tail, stderr_tail, started_at_ms: now, finished_at_ms: now, runtime, began, image_changed }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A [`Runtime`] turns a job directory into a [`CommandLine`] ([`apptainer`], with [`unpacked`] for its image, or
 //! [`bare`]); [`process`] runs it with its limits; [`log_file`] keeps what it prints, bounded; [`scratch`] is its
-//! temporary space. [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it
+//! temporary space, and [`begin`] tells whether its command has begun. [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it
 //! carries, and [`children`] tells whether there is any such thing; [`leftovers`] finds what is left of runs that
 //! nobody watches any more; [`service`] starts the process in which all this happens, the keeper.
 //!
@@ -11,6 +11,7 @@
 
 mod apptainer;
 mod bare;
+mod begin;
 mod children;
 mod ended;
 mod ending;
@@ -30,10 +31,9 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lifecycle::RunEnd;
 use protocol::{JobId, RuntimeKind};
 
-pub(crate) use apptainer::Apptainer;
+pub(crate) use apptainer::{Apptainer, Seen};
 pub(crate) use bare::Bare;
 pub(crate) use ended::{Ended, Finished, signal_name};
 pub(crate) use ending::Warning;
@@ -74,6 +74,16 @@ pub(crate) struct Limits {
     pub(crate) log_bytes: u64,
 }
 
+/// What wraps a command, as far as a run has to do with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wrapping {
+    pub(crate) runtime: RuntimeKind,
+    /// The image file, which nobody may write to while a container runs from it.
+    pub(crate) image: Option<PathBuf>,
+    /// Does the runtime tell of the begin of the command? A probe has seen it do so.
+    pub(crate) hook: bool,
+}
+
 /// A process to be started: its words, its whole environment, its directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommandLine {
@@ -106,12 +116,27 @@ impl Runtime {
         }
     }
 
-    /// Did the runtime fail before the command began? A job could end in the same way on purpose, so this only asks
-    /// for a closer look.
-    pub(crate) fn suspects_itself(&self, end: &RunEnd, stderr_tail: &str) -> bool {
+    /// What a run is to know of what wraps it.
+    pub(crate) fn wrapping(&self) -> Wrapping {
         match self {
-            Self::Apptainer(_) => apptainer::looks_fatal(end, stderr_tail),
-            Self::Bare(_) => false,
+            Self::Apptainer(apptainer) => apptainer.wrapping(),
+            Self::Bare(_) => Wrapping { runtime: RuntimeKind::Bare, image: None, hook: false },
+        }
+    }
+
+    /// The image that a probe would pull.
+    pub(crate) fn to_be_pulled(&self) -> Option<&Path> {
+        match self {
+            Self::Apptainer(apptainer) => apptainer.to_be_pulled(),
+            Self::Bare(_) => None,
+        }
+    }
+
+    /// Has a probe seen the program that jobs run?
+    pub(crate) fn has_program(&self) -> bool {
+        match self {
+            Self::Apptainer(apptainer) => apptainer.has_program(),
+            Self::Bare(_) => true,
         }
     }
 

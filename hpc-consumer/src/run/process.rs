@@ -1,8 +1,11 @@
 //! One run: start the command, keep what it prints, end it when its time is over, and wait until all of it is gone.
 
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +16,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::begin::Begin;
 use super::children::{self, Known};
 use super::ended::{Ended, Finished};
 use super::ending::{Cause, Ending, Event, Order};
@@ -22,11 +26,11 @@ use super::proc::FirstProcess;
 use super::scratch::Scratch;
 use super::token::Token;
 use super::tree::Tree;
-use super::{CommandLine, Limits};
+use super::{CommandLine, Limits, Wrapping};
 
 /// How many files and pipes the process needs by itself, and how many for each run.
 const DESCRIPTORS_OWN: u64 = 64;
-const DESCRIPTORS_PER_RUN: u64 = 7;
+const DESCRIPTORS_PER_RUN: u64 = 8;
 
 /// Makes sure that so many runs at the same time do not pass the number of files that a process may have open.
 ///
@@ -55,7 +59,7 @@ pub(crate) struct Place {
 pub(crate) async fn run(
     mut command: CommandLine,
     token: Token,
-    runtime: RuntimeKind,
+    wrapping: Wrapping,
     place: Place,
     limits: &Limits,
     begun: impl FnOnce(FirstProcess),
@@ -63,21 +67,23 @@ pub(crate) async fn run(
 ) -> Finished {
     let kills_before = memory::kills();
     let directory = Arc::new(place.directory);
-    let scratch = match runtime {
-        RuntimeKind::Bare => None,
-        RuntimeKind::Apptainer => match Scratch::make(directory.clone(), &place.path, &mut command.words) {
-            Ok(scratch) => Some(scratch),
+    let Wrapping { runtime, image, hook } = wrapping;
+    let mut wrapped = None;
+    if runtime == RuntimeKind::Apptainer {
+        match Wrapped::make(directory.clone(), &place.path, hook, &mut command.words) {
+            Ok(made) => wrapped = Some(made),
             Err(error) => {
                 let place = place.path.display();
                 return Finished::not_started(format!("the scratch of the run cannot be made in {place}: {error}"));
             }
-        },
-    };
+        }
+    }
+    let image_before = image.as_deref().and_then(ImageFile::look);
     let mut child = match token.on_what_is_started(|| start(&command)) {
         Ok(child) => child,
         Err(error) => {
-            if let Some(scratch) = scratch {
-                scratch.remove().await;
+            if let Some(wrapped) = wrapped {
+                wrapped.scratch.remove().await;
             }
             return Finished::not_started(why_not_started(&command, &error));
         }
@@ -91,13 +97,51 @@ pub(crate) async fn run(
     let logs = Logs::keep(&mut child, directory, limits.log_bytes);
     let ended = end(child, known, tree, limits, stop).await.looked_at_closely(runtime, kills_before);
     let Tails { stdout, stderr } = logs.tails().await;
-    if let Some(scratch) = scratch {
+    let mut began = Some(true);
+    if let Some(Wrapped { scratch, begin }) = wrapped {
+        began = begin.and_then(|begin| begin.has_begun().ok());
         scratch.remove().await;
     }
+    let image_changed = image_before.zip(image).is_some_and(|(before, image)| before.was_written_to(&image));
     // The clock may have been set back meanwhile.
     let finished_at_ms = now_ms().max(started_at_ms);
     let runtime = Some(runtime);
-    Finished { ended, stdout_tail: stdout, stderr_tail: stderr, started_at_ms, finished_at_ms, runtime }
+    let (stdout_tail, stderr_tail) = (stdout, stderr);
+    Finished { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_changed }
+}
+
+/// What a run in a container has besides its process.
+struct Wrapped {
+    scratch: Scratch,
+    begin: Option<Begin>,
+}
+
+impl Wrapped {
+    fn make(directory: Arc<OwnedFd>, path: &Path, hook: bool, words: &mut Vec<OsString>) -> io::Result<Self> {
+        let scratch = Scratch::make(directory, path, words)?;
+        let begin = if hook { Some(scratch.begin(path, "", words)?) } else { None };
+        Ok(Self { scratch, begin })
+    }
+}
+
+/// An image file as it was at one moment. One that took its place is another file: what runs goes on with the old one.
+#[derive(PartialEq, Eq)]
+struct ImageFile {
+    file: (u64, u64),
+    content: (u64, i64, i64),
+}
+
+impl ImageFile {
+    /// None if it is no file, or cannot be looked at.
+    fn look(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok().filter(Metadata::is_file)?;
+        let content = (metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+        Some(Self { file: (metadata.dev(), metadata.ino()), content })
+    }
+
+    fn was_written_to(&self, path: &Path) -> bool {
+        Self::look(path).is_some_and(|now| now.file == self.file && now.content != self.content)
+    }
 }
 
 /// Sees a run to its end, as [`Ending`] decides. When this returns, no process of it that can be found is alive.

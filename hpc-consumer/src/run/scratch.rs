@@ -7,12 +7,14 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{Mode, mkdirat};
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
 
+use super::apptainer::{WORK_DIR, add_flag};
+use super::begin::Begin;
 use crate::blocking;
 
 /// Its name in the job directory.
@@ -34,10 +36,25 @@ impl Scratch {
         // A run that nobody saw the end of has left its own.
         scratch.remove_now()?;
         mkdirat(&scratch.directory, NAME, Mode::RWXU)?;
-        // Right behind the subcommand, so that what a person asks for in APPTAINER_ARGS comes later and counts.
-        let at = words.iter().position(|word| word == "exec").map_or(words.len(), |at| at + 1);
-        words.splice(at..at, ["--workdir".into(), path.join(NAME).into()]);
+        add_flag(words, "--workdir", Self::path(path).into());
         Ok(scratch)
+    }
+
+    /// Has apptainer tell there of the begin of the command. `more` are further lines of its hook.
+    pub(super) fn begin(&self, path: &Path, more: &str, words: &mut Vec<OsString>) -> io::Result<Begin> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let scratch = openat(&self.directory, NAME, flags, Mode::empty())?;
+        Begin::prepare(scratch.as_fd(), &Self::path(path), &Self::inside(), more, words)
+    }
+
+    /// Where it is, in this job directory.
+    pub(super) fn path(job_dir: &Path) -> PathBuf {
+        job_dir.join(NAME)
+    }
+
+    /// Where the container sees it.
+    pub(super) fn inside() -> String {
+        format!("{WORK_DIR}/{NAME}")
     }
 
     /// Removes it. What cannot be removed stays, and is told.

@@ -150,7 +150,7 @@ impl Unpacked {
 }
 
 /// Does this argument of `apptainer exec` make the root file system writable?
-fn asks_to_write(argument: &str) -> bool {
+pub(super) fn asks_to_write(argument: &str) -> bool {
     let short = |letters: &str| letters.contains('w') && letters.chars().all(|letter| letter.is_ascii_alphabetic());
     match argument.strip_prefix("--") {
         Some(long) => long.split('=').next() == Some("writable"),
@@ -375,6 +375,7 @@ mod tests {
             passed: Vec::new(),
             proxies: Vec::new(),
             unpacked: Some(Unpacked::new(home.join("unpacked"), &[]).unwrap()),
+            seen: Default::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! programs, as it was reported.
 
 mod again;
+mod begin;
 mod container_environment;
 mod hold;
 mod idle;

@@ -169,6 +169,10 @@ impl Image {
         Self { path, _home: home }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn consumer(&self, edge: &Edge, words: &str) -> Consumer {
         Consumer::apptainer(edge, &self.path).set("CONTAINER_CMD", format!("/bin/counter {words}"))
     }

@@ -48,7 +48,16 @@ impl Kept {
             Outcome::Ended => RunEnd::EndedBy(EndReason::Unsaid),
         };
         let (stdout_tail, stderr_tail) = (String::new(), String::new());
-        Box::new(Finished { end, stdout_tail, stderr_tail, started_at_ms: 0, finished_at_ms: 0, runtime: None })
+        Box::new(Finished {
+            end,
+            stdout_tail,
+            stderr_tail,
+            started_at_ms: 0,
+            finished_at_ms: 0,
+            runtime: None,
+            began: None,
+            image_changed: false,
+        })
     }
 }
 

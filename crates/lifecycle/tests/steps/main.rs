@@ -211,7 +211,16 @@ fn launch(job_id: &str, attempt: u32) -> Fact {
 /// A run that ended with exit code 0.
 fn finished() -> Box<Finished> {
     let (end, stdout_tail, stderr_tail) = (RunEnd::Exit(0), String::new(), String::new());
-    Box::new(Finished { end, stdout_tail, stderr_tail, started_at_ms: 1, finished_at_ms: 2, runtime: None })
+    Box::new(Finished {
+        end,
+        stdout_tail,
+        stderr_tail,
+        started_at_ms: 1,
+        finished_at_ms: 2,
+        runtime: None,
+        began: None,
+        image_changed: false,
+    })
 }
 
 /// It was seen how it ended.
