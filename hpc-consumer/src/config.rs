@@ -173,7 +173,7 @@ pub(crate) struct RunSettings {
     /// Exit once the queue is empty and nothing is left to do
     #[arg(long)]
     exit_when_idle: bool,
-    /// Check the settings, print what follows from them, and exit; only the names of the queues are looked at
+    /// Check the settings, try whether a job could run here, print what follows, and exit; no job is taken
     #[arg(long)]
     pub(crate) check: bool,
     /// Use a STATE_DIR that was last used on another host, which is known to be down

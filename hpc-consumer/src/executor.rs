@@ -60,7 +60,7 @@ impl Executor for Here {
 
     fn end(&self, run: &Run, why: EndReason) {
         tracing::warn!("run {run} is ended: {why}");
-        self.keeper.end(run);
+        self.keeper.end(run, why);
     }
 
     fn forget(&self, runs: &[Run]) {
@@ -101,7 +101,7 @@ fn seen(finished: Finished) -> Result<lifecycle::Finished, String> {
         Ended::Signal(signal) => RunEnd::Signal(signal),
         Ended::TimeLimit => RunEnd::TimeLimit,
         Ended::MemoryLimit => RunEnd::MemoryLimit,
-        Ended::Stopped => RunEnd::EndedBy(EndReason::Unsaid),
+        Ended::Stopped(why) => RunEnd::EndedBy(why),
         Ended::NotStarted(why) => RunEnd::NotStarted(why),
         Ended::CutOff(what) => return Err(what),
     };

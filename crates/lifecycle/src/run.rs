@@ -143,7 +143,11 @@ pub enum RunEnd {
 pub enum EndReason {
     /// The job is not held here any more.
     NotHeld,
-    /// The executor did not say: it was told to end all runs, or another daemon has taken the job over.
+    /// Another daemon has taken the job over.
+    TakenOver,
+    /// The executor was told to end, with all its runs.
+    ExecutorEnds,
+    /// It was not said, or not in words that are known here.
     Unsaid,
 }
 
@@ -151,7 +155,9 @@ impl fmt::Display for EndReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotHeld => "it was ended because the job is not held here any more",
-            Self::Unsaid => "its keeper ended it: it was told to end all runs, or the job was taken over",
+            Self::TakenOver => "it was ended because another daemon has taken the job over",
+            Self::ExecutorEnds => "it was ended with its keeper, which was told to end all runs",
+            Self::Unsaid => "its keeper ended it, and did not say why",
         })
     }
 }

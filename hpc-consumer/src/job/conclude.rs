@@ -286,7 +286,7 @@ mod tests {
             (finished(RunEnd::Signal(9)), Reason::Signal, "signal 9 (SIGKILL)"),
             (finished(RunEnd::MemoryLimit), Reason::MemoryLimit, "memory"),
             (finished(RunEnd::TimeLimit), Reason::TimeLimit, "time limit of 7 s"),
-            (finished(RunEnd::EndedBy(lifecycle::EndReason::Unsaid)), Reason::Lost, "told to end all"),
+            (finished(RunEnd::EndedBy(lifecycle::EndReason::ExecutorEnds)), Reason::Lost, "told to end all"),
             (Ending::CutOff("the machine went down".to_owned()), Reason::Lost, "the machine went down"),
             (Ending::GivenUp("no image".into()), Reason::Infrastructure, "no image"),
         ] {

@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use lifecycle::Run;
+use lifecycle::{EndReason, Run};
 use tokio::net::UnixStream;
 
 use super::dialect::{OURS, Versions, agree};
+use super::finished::Why;
 use super::folder::{Folder, Origin};
 use super::link::{self, Inbox, Outbox};
 use super::messages::{FromKeeper, Hello, Settings, Start, ToKeeper};
@@ -134,8 +135,8 @@ impl Keeper {
     }
 
     /// Has a run ended, within its grace.
-    pub(crate) fn end(&self, run: &Run) {
-        self.tell(ToKeeper::End { run: run.to_string() });
+    pub(crate) fn end(&self, run: &Run, why: EndReason) {
+        self.tell(ToKeeper::End { run: run.to_string(), why: Why(why) });
     }
 
     /// Has runs forgotten that have ended.

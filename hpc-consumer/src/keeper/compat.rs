@@ -4,17 +4,19 @@
 //! They are added, and never edited: programs that write them may be at work anywhere.
 
 use std::fmt::Debug;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use lifecycle::EndReason;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::book::{Book, Line, State};
 use super::dialect::OURS;
+use super::finished::Why;
 use super::folder::Card;
 use super::heart::Beat;
 use super::messages::{FromKeeper, Hello, Runs, Settings, Start, ToKeeper};
-use crate::run::Ended;
+use crate::run::{Ended, Wrapping};
 
 fn kept(v: u32, name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/compat/keeper/v{v}/{name}"));
@@ -50,7 +52,7 @@ fn what_daemons_of_every_version_say_format_unchanged() {
         assert_all(
             &said,
             &[
-                |said| matches!(said, ToKeeper::End { run } if run == "j1.1"),
+                |said| matches!(said, ToKeeper::End { run, why } if run == "j1.1" && why.is_unsaid()),
                 |said| matches!(said, ToKeeper::Forget { runs } if *runs == ["j1.1"]),
                 |said| *said == ToKeeper::List,
                 |said| *said == ToKeeper::Reconciled,
@@ -87,7 +89,7 @@ fn what_keepers_of_every_version_say_format_unchanged() {
                 |end| **end == Ended::Exit(0),
                 |end| **end == Ended::Signal(9),
                 |end| **end == Ended::TimeLimit,
-                |end| **end == Ended::Stopped,
+                |end| **end == Ended::Stopped(EndReason::Unsaid),
                 |end| **end == Ended::NotStarted("x".to_owned()),
             ],
         );
@@ -98,6 +100,40 @@ fn what_keepers_of_every_version_say_format_unchanged() {
         assert_eq!((alive.as_slice(), ended[0].0.as_str(), *complete), (["j1.1".to_owned()].as_slice(), "j2.1", true));
         assert_eq!(*cut_off, [("j3.1".to_owned(), "why".to_owned())]);
     }
+}
+
+fn is(said: &FromKeeper, ended: Ended, began: Option<bool>, image_changed: bool) -> bool {
+    let FromKeeper::Ended { finished, .. } = said else { return false };
+    finished.ended == ended && finished.began == began && finished.image_changed == image_changed
+}
+
+#[test]
+fn what_came_within_a_version_format_unchanged() {
+    let said: Vec<ToKeeper> = lines(2, "to_keeper-2.jsonl");
+    assert_all(
+        &said,
+        &[
+            |said| matches!(said, ToKeeper::End { why: Why(EndReason::NotHeld), .. }),
+            |said| {
+                let ToKeeper::Start(Start { wrapping: Wrapping { image, hook, .. }, .. }) = said else { return false };
+                (image.as_deref(), *hook) == (Some(Path::new("/images/a.sif")), true)
+            },
+        ],
+    );
+    let said: Vec<FromKeeper> = lines(2, "from_keeper-2.jsonl");
+    assert_all(
+        &said,
+        &[
+            |said| is(said, Ended::Stopped(EndReason::NotHeld), Some(true), false),
+            |said| is(said, Ended::Stopped(EndReason::TakenOver), None, false),
+            |said| is(said, Ended::Stopped(EndReason::ExecutorEnds), Some(true), false),
+            |said| is(said, Ended::Exit(1), Some(false), false),
+            |said| is(said, Ended::Exit(135), Some(true), true),
+        ],
+    );
+    let newer = r#"{"end":{"run":"j1.1","why":"eclipse"}}"#;
+    let ToKeeper::End { why, .. } = serde_json::from_str(newer).unwrap() else { panic!() };
+    assert_eq!(why, Why(EndReason::Unsaid), "a reason that is not known is none");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! `ended` has only the words of version 1, which every reader knows. What came to be known later stands beside it, in
 //! fields of its own, so that an older reader gets the part that it understands.
 
+use lifecycle::EndReason;
 use rustix::process::Signal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -16,6 +17,9 @@ struct FinishedText {
     /// Nobody saw how it ended; the text says why. To version 1 it is `stopped`, which counts as cut off there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cut_off: Option<String>,
+    /// Why its keeper ended it. To version 1 all of these are `stopped`.
+    #[serde(default, skip_serializing_if = "Why::is_unsaid")]
+    why: Why,
     /// It was killed for want of memory. To version 1 it is SIGKILL.
     #[serde(default, skip_serializing_if = "is_false")]
     memory_limit: bool,
@@ -52,14 +56,17 @@ enum Word {
 
 impl From<&Finished> for FinishedText {
     fn from(finished: &Finished) -> Self {
-        let mut cut_off = None;
+        let (mut cut_off, mut why) = (None, Why::default());
         let word = match &finished.ended {
             Ended::Exit(code) => Word::Exit(*code),
             Ended::Signal(signal) => Word::Signal(*signal),
             Ended::TimeLimit => Word::TimeLimit,
             Ended::MemoryLimit => Word::Signal(Signal::KILL.as_raw()),
-            Ended::Stopped => Word::Stopped,
-            Ended::NotStarted(why) => Word::NotStarted(why.clone()),
+            Ended::Stopped(reason) => {
+                why = Why(*reason);
+                Word::Stopped
+            }
+            Ended::NotStarted(problem) => Word::NotStarted(problem.clone()),
             Ended::CutOff(what) => {
                 cut_off = Some(what.clone());
                 Word::Stopped
@@ -68,6 +75,7 @@ impl From<&Finished> for FinishedText {
         Self {
             ended: EndedText::Known(word),
             cut_off,
+            why,
             memory_limit: finished.ended == Ended::MemoryLimit,
             stdout_tail: finished.stdout_tail.clone(),
             stderr_tail: finished.stderr_tail.clone(),
@@ -88,7 +96,7 @@ impl From<FinishedText> for Finished {
             (None, EndedText::Known(Word::Exit(code))) => Ended::Exit(code),
             (None, EndedText::Known(Word::Signal(signal))) => Ended::Signal(signal),
             (None, EndedText::Known(Word::TimeLimit)) => Ended::TimeLimit,
-            (None, EndedText::Known(Word::Stopped)) => Ended::Stopped,
+            (None, EndedText::Known(Word::Stopped)) => Ended::Stopped(text.why.0),
             (None, EndedText::Known(Word::NotStarted(why))) => Ended::NotStarted(why),
             (None, EndedText::Unknown(word)) => {
                 Ended::CutOff(format!("it ended in a way that only a newer hpc-consumer understands: {word}"))
@@ -97,6 +105,42 @@ impl From<FinishedText> for Finished {
         let FinishedText { stdout_tail, stderr_tail, started_at_ms, finished_at_ms, began, image_changed, .. } = text;
         let runtime = text.runtime.and_then(|runtime| runtime.known());
         Self { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_changed }
+    }
+}
+
+/// Why a run was ended before its time, as one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub(super) struct Why(pub(super) EndReason);
+
+/// Each reason and its word. A word that is not among them is one that only a newer program says.
+const REASONS: [(EndReason, &str); 3] = [
+    (EndReason::NotHeld, "not_held"),
+    (EndReason::TakenOver, "taken_over"),
+    (EndReason::ExecutorEnds, "executor_ends"),
+];
+
+impl Why {
+    pub(super) fn is_unsaid(&self) -> bool {
+        self.0 == EndReason::Unsaid
+    }
+}
+
+impl Default for Why {
+    fn default() -> Self {
+        Self(EndReason::Unsaid)
+    }
+}
+
+impl From<String> for Why {
+    fn from(word: String) -> Self {
+        Self(REASONS.iter().find(|(_, known)| *known == word).map_or(EndReason::Unsaid, |(reason, _)| *reason))
+    }
+}
+
+impl From<Why> for String {
+    fn from(why: Why) -> Self {
+        REASONS.iter().find(|(reason, _)| *reason == why.0).map_or_else(Self::new, |(_, word)| (*word).to_owned())
     }
 }
 
@@ -154,11 +198,11 @@ mod tests {
 
     #[test]
     fn what_version_1_has_no_word_for_is_cut_off_to_it() {
-        let finished = Finished { ended: Ended::CutOff("why".to_owned()), ..Finished::stopped_before() };
+        let finished = Finished { ended: Ended::CutOff("why".to_owned()), ..Finished::ended_before(EndReason::Unsaid) };
         let text = serde_json::to_value(Line(finished)).unwrap();
         assert_eq!((&text["ended"], &text["cut_off"]), (&"stopped".into(), &"why".into()));
         assert_eq!(read(r#""stopped""#, r#","cut_off":"why""#), Ended::CutOff("why".to_owned()));
-        let finished = Finished { ended: Ended::MemoryLimit, ..Finished::stopped_before() };
+        let finished = Finished { ended: Ended::MemoryLimit, ..Finished::ended_before(EndReason::Unsaid) };
         let text = serde_json::to_value(Line(finished.clone())).unwrap();
         assert_eq!((&text["ended"]["signal"], &text["memory_limit"]), (&9.into(), &true.into()));
         assert_eq!(serde_json::from_value::<Line>(text).unwrap().0, finished);

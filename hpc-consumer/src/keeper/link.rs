@@ -159,7 +159,10 @@ impl<T: Message> Lines<T> {
 mod tests {
     use proptest::prelude::*;
 
+    use lifecycle::EndReason;
+
     use super::*;
+    use crate::keeper::finished::Why;
     use crate::keeper::messages::{FromKeeper, ToKeeper};
 
     impl Message for String {}
@@ -191,7 +194,7 @@ mod tests {
         let run = "[a-z0-9.]{0,8}";
         let message = prop_oneof![
             Just(ToKeeper::List),
-            run.prop_map(|run| ToKeeper::End { run }),
+            run.prop_map(|run| ToKeeper::End { run, why: Why(EndReason::NotHeld) }),
             proptest::collection::vec(run, 0..4).prop_map(|runs| ToKeeper::Forget { runs }),
         ];
         let known = message.prop_map(|message| {
@@ -205,7 +208,7 @@ mod tests {
             (None, bytes)
         });
         let torn = (any::<prop::sample::Index>(), run).prop_map(|(at, run)| {
-            let mut text = serde_json::to_vec(&ToKeeper::End { run }).unwrap();
+            let mut text = serde_json::to_vec(&ToKeeper::End { run, why: Why::default() }).unwrap();
             text.truncate(at.index(text.len()));
             (None, text)
         });

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::dialect::Versions;
-use super::finished;
+use super::finished::{self, Why};
 use crate::run::{CommandLine, Finished, Limits, Warning, Wrapping};
 
 /// What the daemon says.
@@ -27,7 +27,11 @@ pub(super) enum ToKeeper {
     /// Begin a run. One that is known is not begun again.
     Start(Start),
     /// End a run.
-    End { run: String },
+    End {
+        run: String,
+        #[serde(default, skip_serializing_if = "Why::is_unsaid")]
+        why: Why,
+    },
     /// Forget runs that have ended.
     Forget { runs: Vec<String> },
     /// Tell all runs.

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use lifecycle::Run;
+use lifecycle::{EndReason, Run};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ use super::heart::Watched;
 use super::journal::Journal;
 use super::messages::{FromKeeper, Start, ToKeeper};
 use crate::job::HeldDir;
-use crate::run::{self, Finished, FirstProcess, Place, Stop, Token};
+use crate::run::{self, Finished, FirstProcess, Place, Stop, Token, Told};
 
 /// How long a keeper that is told to end waits for the disk to take what it knows.
 const BEHIND_PATIENCE: Duration = Duration::from_secs(60);
@@ -33,8 +33,7 @@ pub(super) enum News {
 
 /// A run that goes on.
 struct Alive {
-    /// Takes how long it may take to end.
-    stop: watch::Sender<Option<Duration>>,
+    stop: watch::Sender<Option<Told>>,
     grace: Duration,
 }
 
@@ -99,9 +98,9 @@ impl Runs {
                 self.told.push(FromKeeper::Ended { run, finished: Finished::not_started(why) });
             }
             ToKeeper::Unread { .. } => {}
-            ToKeeper::End { run } => {
+            ToKeeper::End { run, why } => {
                 if let Some(alive) = self.alive.get(&run) {
-                    alive.stop(alive.grace);
+                    alive.stop(alive.grace, why.0);
                 }
             }
             ToKeeper::Forget { runs } => self.forget(runs),
@@ -140,7 +139,7 @@ impl Runs {
             News::TakenOver(run) => {
                 if let Some(alive) = self.alive.get(&run) {
                     tracing::warn!("run {run} is ended: another daemon has taken its job over");
-                    alive.stop(Duration::ZERO);
+                    alive.stop(Duration::ZERO, EndReason::TakenOver);
                 }
             }
             News::Began(run, first) => self.journal.note(Line::Began { run, first }),
@@ -156,7 +155,7 @@ impl Runs {
     pub(super) fn stop_all(&mut self, grace: Duration) {
         tracing::warn!("the keeper is told to end, and ends all runs: {}", self.alive.len());
         self.stopping.get_or_insert_with(Instant::now);
-        self.alive.values().for_each(|alive| alive.stop(grace));
+        self.alive.values().for_each(|alive| alive.stop(grace, EndReason::ExecutorEnds));
     }
 
     /// Writes down what has happened, and begins what is to begin. Returns what the daemon is to be told.
@@ -184,8 +183,9 @@ impl Runs {
 
 impl Alive {
     /// It may be told again, and then has no more time than before.
-    fn stop(&self, grace: Duration) {
-        self.stop.send_modify(|told| *told = Some(told.map_or(grace, |before| before.min(grace))));
+    fn stop(&self, grace: Duration, why: EndReason) {
+        let less = |before: Told| Told { grace: before.grace.min(grace), ..before };
+        self.stop.send_modify(|told| *told = Some(told.map_or(Told { grace, why }, less)));
     }
 }
 
@@ -217,7 +217,7 @@ async fn perform(
         }
         Ok(None) => {
             tracing::warn!("run {name} is not begun: another daemon has taken its job over");
-            Err(Finished::stopped_before())
+            Err(Finished::ended_before(EndReason::TakenOver))
         }
         Err(error) => {
             Err(Finished::not_started(format!("the job directory {} cannot be looked at: {error}", logs.display())))
@@ -246,6 +246,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::keeper::finished::Why;
     use crate::keeper::folder::Origin;
     use crate::keeper::{journal, messages};
     use crate::run::{CommandLine, Ended, Limits, Wrapping};
@@ -336,10 +337,10 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let (mut keeper, mut heard) = keeper(&temp.path().join("journal"));
         keeper.obey(start("j1.1", temp.path(), "sleep 600"));
-        keeper.obey(ToKeeper::End { run: "j1.1".to_owned() });
+        keeper.obey(ToKeeper::End { run: "j1.1".to_owned(), why: Why(EndReason::NotHeld) });
         keeper.obey(ToKeeper::Forget { runs: vec!["j1.1".to_owned()] });
         assert_eq!(runs(&mut keeper).alive, ["j1.1"], "what goes on is not forgotten");
-        assert_eq!(next_end(&mut keeper, &mut heard).await.ended, Ended::Stopped);
+        assert_eq!(next_end(&mut keeper, &mut heard).await.ended, Ended::Stopped(EndReason::NotHeld));
         keeper.stop_all(Duration::ZERO);
         keeper.obey(start("j2.1", temp.path(), "true"));
         assert!(runs(&mut keeper).alive.is_empty() && keeper.alive.is_empty());
@@ -352,7 +353,7 @@ mod tests {
         keeper.obey(start("j1.1", temp.path(), "echo 1 > begun"));
         claim("j1.2", temp.path(), "o2");
         keeper.turn();
-        assert_eq!(next_end(&mut keeper, &mut heard).await.ended, Ended::Stopped);
+        assert_eq!(next_end(&mut keeper, &mut heard).await.ended, Ended::Stopped(EndReason::TakenOver));
         assert!(!temp.path().join("begun").exists());
 
         keeper.obey(start("j2.1", temp.path(), "sleep 600"));
@@ -362,7 +363,7 @@ mod tests {
         std::fs::write(temp.path().join("j2.1.record"), "").unwrap();
         assert_eq!(keeper.watched.taken_over(), ["j2.1"]);
         keeper.note(News::TakenOver("j2.1".to_owned()));
-        assert_eq!(next_end(&mut keeper, &mut heard).await.ended, Ended::Stopped);
+        assert_eq!(next_end(&mut keeper, &mut heard).await.ended, Ended::Stopped(EndReason::TakenOver));
         assert_eq!(keeper.watched.taken_over(), Vec::<String>::new());
     }
 

@@ -3,6 +3,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
+use lifecycle::EndReason;
 use protocol::RuntimeKind;
 
 use super::memory;
@@ -52,8 +53,8 @@ pub(crate) enum Ended {
     TimeLimit,
     /// The kernel killed it, or a part of it without which it could not go on, because memory was used up.
     MemoryLimit,
-    /// Its keeper was told to end it, or to end, and ended it.
-    Stopped,
+    /// Its keeper ended it, for this reason.
+    Stopped(EndReason),
     /// The command could not be started at all; the text says why.
     NotStarted(String),
     /// It was started, and nobody saw how it ended; the text says what is known.
@@ -86,8 +87,8 @@ impl Finished {
     }
 
     /// A run that was not to begin any more.
-    pub(crate) fn stopped_before() -> Self {
-        Self::without_process(Ended::Stopped)
+    pub(crate) fn ended_before(why: EndReason) -> Self {
+        Self::without_process(Ended::Stopped(why))
     }
 
     fn without_process(ended: Ended) -> Self {

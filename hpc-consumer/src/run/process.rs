@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lifecycle::EndReason;
 use protocol::{RuntimeKind, Timestamp};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::process::{Child, Command};
@@ -45,8 +46,17 @@ pub(crate) fn make_room(runs: usize) {
     }
 }
 
-/// Tells a run to end, within this time. It may be told again, with less time.
-pub(crate) type Stop = watch::Receiver<Option<Duration>>;
+/// Tells a run to end.
+pub(crate) type Stop = watch::Receiver<Option<Told>>;
+
+/// What a run is told that is to end. It may be told again, with less time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Within this time.
+    pub(crate) grace: Duration,
+    /// The first reason is the one that counts.
+    pub(crate) why: EndReason,
+}
 
 /// The directory of a job: where it is, and the directory itself, held open.
 #[derive(Debug)]
@@ -149,7 +159,7 @@ async fn end(mut child: Child, known: Known, mut tree: Tree, limits: &Limits, mu
     let begin = Instant::now();
     let mut ending = Ending::new(limits.time, limits.grace, limits.warning);
     let (mut known, mut status) = (Some(known), None);
-    let mut told = Duration::MAX;
+    let mut told = Told { grace: Duration::MAX, why: EndReason::Unsaid };
     loop {
         let event = tokio::select! {
             waited = child.wait(), if status.is_none() => {
@@ -158,9 +168,9 @@ async fn end(mut child: Child, known: Known, mut tree: Tree, limits: &Limits, mu
                 status = Some(waited);
                 Event::FirstEnded
             }
-            grace = told_less(&mut stop, told) => {
-                told = grace;
-                Event::Told(grace)
+            less = told_less(&mut stop, told.grace) => {
+                told = less;
+                Event::Told(less.grace)
             }
             () = sleep_until(ending.wake_at().and_then(|at| begin.checked_add(at))) => Event::Time,
         };
@@ -178,7 +188,7 @@ async fn end(mut child: Child, known: Known, mut tree: Tree, limits: &Limits, mu
     }
     match (ending.cause(), status) {
         (Some(Cause::TimeLimit), _) => Ended::TimeLimit,
-        (Some(Cause::Told), _) => Ended::Stopped,
+        (Some(Cause::Told), _) => Ended::Stopped(told.why),
         (None, Some(Ok(status))) => Ended::of(status),
         // It was begun: to say that it was not would have it begun a second time.
         (None, Some(Err(error))) => Ended::CutOff(format!("the end of its process cannot be seen: {error}")),
@@ -228,11 +238,11 @@ fn why_not_started(command: &CommandLine, error: &io::Error) -> String {
     format!("the program {program} of the runtime cannot be started: {error}")
 }
 
-/// Resolves when the run is told to end within less than this time, to the time that it has.
-async fn told_less(stop: &mut Stop, than: Duration) -> Duration {
-    let told = stop.wait_for(|grace| grace.is_some_and(|grace| grace < than)).await.ok().and_then(|grace| *grace);
+/// Resolves when the run is told to end within less than this time.
+async fn told_less(stop: &mut Stop, than: Duration) -> Told {
+    let told = stop.wait_for(|told| told.is_some_and(|told| told.grace < than)).await.ok().and_then(|told| *told);
     match told {
-        Some(grace) => grace,
+        Some(told) => told,
         // Nobody can tell it any more.
         None => std::future::pending().await,
     }
