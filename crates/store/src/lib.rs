@@ -20,6 +20,6 @@ mod sqlite;
 mod tests;
 
 pub use opening::{File, Opened, Schema, look, open};
-pub use owner::{Answer, Error, Options, Owned, Store, Thread};
+pub use owner::{Answer, Error, Options, Owned, Pace, Store, Thread};
 pub use problem::Problem;
 pub use sqlite::Sqlite;

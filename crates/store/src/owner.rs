@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -55,6 +55,18 @@ pub struct Options {
     pub waiting_max: Option<usize>,
     /// How often there is a transaction when nobody asks.
     pub tick: Option<Duration>,
+    /// How transactions are kept apart under load, so that more work shares each.
+    pub pace: Option<Pace>,
+}
+
+/// So many transactions in a row go ahead at once; from then on there is one each `interval`, until there was a time
+/// with fewer. Who asks now and then never waits, and a flood of requests does not become a flood of writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Between two transactions, in the mean.
+    pub interval: Duration,
+    /// How many may come before that.
+    pub burst: u32,
 }
 
 /// A way to have work done by the thread. Work is done in the order of the calls, whether or not their answers are
@@ -140,7 +152,7 @@ impl<D: Owned> Store<D> {
         let counter = waiting.clone();
         let handle = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
             let _alive = alive;
-            own(data, &requests, &counter, options.tick);
+            own(data, &requests, &counter, options);
         })?;
         let waiting_max = options.waiting_max.unwrap_or(usize::MAX);
         Ok((Self { requests: sender, waiting, waiting_max }, Thread { handle, ended }))
@@ -177,11 +189,33 @@ impl<D: Owned> Store<D> {
     }
 }
 
+/// A pace that is kept.
+struct Paced {
+    pace: Pace,
+    /// When the last transaction would have been, had each come at its time.
+    due: Option<Instant>,
+}
+
+impl Paced {
+    fn new(pace: Pace) -> Self {
+        Self { pace, due: None }
+    }
+
+    /// How long the next transaction, which is there now, waits.
+    fn wait(&mut self, now: Instant) -> Duration {
+        let due = self.due.map_or(now, |last| (last + self.pace.interval).max(now));
+        self.due = Some(due);
+        let ahead = due.saturating_duration_since(now);
+        ahead.saturating_sub(self.pace.interval.saturating_mul(self.pace.burst))
+    }
+}
+
 /// The thread's loop.
-fn own<D: Owned>(mut data: D, requests: &Receiver<Request<D>>, waiting: &AtomicUsize, tick: Option<Duration>) {
+fn own<D: Owned>(mut data: D, requests: &Receiver<Request<D>>, waiting: &AtomicUsize, options: Options) {
     let mut failure: Option<Error> = None;
+    let mut paced = options.pace.map(Paced::new);
     loop {
-        let first = match tick {
+        let first = match options.tick {
             None => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(tick) => requests.recv_timeout(tick),
         };
@@ -190,6 +224,9 @@ fn own<D: Owned>(mut data: D, requests: &Receiver<Request<D>>, waiting: &AtomicU
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
+        if let Some(paced) = &mut paced {
+            std::thread::sleep(paced.wait(Instant::now()));
+        }
         let (mut jobs, mut close, mut taken) = (Vec::new(), None, 0);
         for request in first.into_iter().chain(requests.try_iter()).take(TRANSACTION_MAX) {
             taken += 1;
@@ -219,5 +256,38 @@ fn own<D: Owned>(mut data: D, requests: &Receiver<Request<D>>, waiting: &AtomicU
             let _ = client.send(failure.map_or(closed, Err));
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_flood_is_kept_to_its_pace() {
+        let millisecond = Duration::from_millis(1);
+        let mut paced = Paced::new(Pace { interval: 2 * millisecond, burst: 3 });
+        let mut now = Instant::now();
+        let mut waits = |passed: Duration| {
+            now += passed;
+            let wait = paced.wait(now);
+            now += wait;
+            wait
+        };
+        for _ in 0..4 {
+            assert_eq!(waits(Duration::ZERO), Duration::ZERO, "a few in a row do not wait");
+        }
+        for _ in 0..9 {
+            assert_eq!(waits(Duration::ZERO), 2 * millisecond);
+        }
+        assert_eq!(waits(millisecond), millisecond);
+        for _ in 0..9 {
+            assert_eq!(waits(2 * millisecond), Duration::ZERO, "who comes at the pace does not wait");
+        }
+        assert_eq!(waits(Duration::from_secs(9)), Duration::ZERO);
+        assert_eq!(
+            [(); 4].map(|()| waits(Duration::ZERO)),
+            [Duration::ZERO, Duration::ZERO, Duration::ZERO, 2 * millisecond]
+        );
     }
 }

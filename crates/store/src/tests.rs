@@ -237,7 +237,7 @@ fn what_waits_shares_a_transaction_and_a_failure() {
 
 #[test]
 fn more_than_may_wait_is_refused_at_once() {
-    let (store, thread, _) = start(Options { waiting_max: Some(2), tick: None });
+    let (store, thread, _) = start(Options { waiting_max: Some(2), ..Options::default() });
     let (release, held) = hold(&store);
     let waiting = ["a", "b"].map(|name| add(&store, name));
     block_on(async {
@@ -255,7 +255,7 @@ fn more_than_may_wait_is_refused_at_once() {
 
 #[test]
 fn there_are_transactions_when_nobody_asks() {
-    let (store, thread, transactions) = start(Options { waiting_max: None, tick: Some(Duration::from_millis(1)) });
+    let (store, thread, transactions) = start(Options { tick: Some(Duration::from_millis(1)), ..Options::default() });
     for _ in 0..3 {
         transactions.recv_timeout(PATIENCE).unwrap();
     }

@@ -63,6 +63,10 @@ impl std::error::Error for Problem {
     }
 }
 
+/// A single job has a handful of transactions, which do not wait. Where thousands of short ones run, each transaction
+/// holds what a few of them ask for, which is not what a slot waits for.
+const PACE: store::Pace = store::Pace { interval: Duration::from_millis(2), burst: 8 };
+
 /// A way to ask the thread that owns the file. Requests are done in the order of the calls, whether or not their
 /// futures are polled.
 #[derive(Clone)]
@@ -106,7 +110,7 @@ impl Store {
     }
 
     fn start(database: Database, path: Arc<Path>) -> anyhow::Result<Self> {
-        let started = store::Store::start(database, store::Options::default());
+        let started = store::Store::start(database, store::Options { pace: Some(PACE), ..store::Options::default() });
         let (owner, _) = started.context("cannot start the thread of the store")?;
         Ok(Self { path, owner })
     }

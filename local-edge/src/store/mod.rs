@@ -46,7 +46,7 @@ pub(crate) struct Owner(JoinHandle<()>);
 impl Store {
     /// Starts the thread. The third value resolves, with an error, should the thread end before its time.
     pub(crate) fn start(registry: Registry) -> anyhow::Result<(Self, Owner, oneshot::Receiver<()>)> {
-        let options = Options { waiting_max: Some(WAITING_MAX), tick: Some(TICK) };
+        let options = Options { waiting_max: Some(WAITING_MAX), tick: Some(TICK), pace: None };
         let started = store::Store::start(registry, options).context("cannot start the thread of the store")?;
         let (store, Thread { handle, ended }) = started;
         Ok((Self(store), Owner(handle), ended))
