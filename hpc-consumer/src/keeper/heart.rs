@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use files::Durability;
+use nix::sys::signal::SigSet;
 use serde::{Deserialize, Serialize};
 
 use crate::job::HeldDir;
@@ -85,8 +86,13 @@ pub(super) fn start(
     let looks = pace.clone();
     // Two threads: one file that hangs must not keep us from seeing what happens to the others.
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-    thread("heart").spawn(move || beat_for_ever(&host, &pace)).context("cannot start a thread")?;
+    let beats = move || {
+        leave_signals_to_others();
+        beat_for_ever(&host, &pace);
+    };
+    thread("heart").spawn(beats).context("cannot start a thread")?;
     let look = move || {
+        leave_signals_to_others();
         loop {
             watched.taken_over().into_iter().for_each(&taken_over);
             std::thread::sleep(looks.get().map_or(FIRST_PAUSE, |(_, every)| every));
@@ -94,6 +100,13 @@ pub(super) fn start(
     };
     thread("watch").spawn(look).context("cannot start a thread")?;
     Ok(())
+}
+
+/// The end of each run is a signal, and one that wakes this thread first costs as much as a good part of a short run.
+fn leave_signals_to_others() {
+    if let Err(error) = SigSet::all().thread_block() {
+        tracing::debug!("a thread of the keeper goes on hearing of signals: {error}");
+    }
 }
 
 /// Whose heart it is, by the name of its file.

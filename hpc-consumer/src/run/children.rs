@@ -17,6 +17,8 @@ use rustix::process::{Pid, WaitOptions, getpid, set_child_subreaper, waitpid};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::proc;
+
 /// Between two looks for orphans that have ended.
 const REAP_PAUSE: Duration = Duration::from_millis(50);
 
@@ -70,7 +72,7 @@ pub(super) fn orphans() -> Option<Vec<i32>> {
         return None;
     }
     let own = getpid().as_raw_nonzero();
-    let children = std::fs::read_to_string(format!("/proc/self/task/{own}/children")).ok()?;
+    let children = proc::children_of_thread(own.get()).ok()?;
     let known = known();
     let orphans = children.split_whitespace().filter_map(|number| number.parse().ok());
     Some(orphans.filter(|number| !known.contains_key(number)).filter(|&number| !reaped(number)).collect())

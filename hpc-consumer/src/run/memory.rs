@@ -1,21 +1,32 @@
 //! How often the kernel has killed a process for want of memory: in the cgroup that this process and its runs are in,
 //! or else on this machine. That it did while a run was killed is the only sign of why.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-/// The file that counts them. It stays the same as long as this process is not moved.
-static COUNTED_IN: LazyLock<PathBuf> = LazyLock::new(|| {
+/// Where the files that count them begin to be of no more use: the count is among the first lines, but for the last.
+const READ_MAX: usize = 16 << 10;
+
+/// The file that counts them, held open: it is asked for each run. It stays the same as long as this process is not
+/// moved.
+static COUNTED_IN: LazyLock<Option<File>> = LazyLock::new(|| {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let places = places(&own).into_iter().map(|place| Path::new("/sys/fs/cgroup").join(place));
-    let counts = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| parse(&text).is_some());
-    places.into_iter().find(counts).unwrap_or_else(|| "/proc/vmstat".into())
+    let counts = |path: PathBuf| File::open(path).ok().filter(|file| count(file).is_some());
+    places.chain(["/proc/vmstat".into()]).find_map(counts)
 });
 
 /// How often it did so far, where the kernel says it.
 pub(super) fn kills() -> Option<u64> {
-    parse(&fs::read_to_string(COUNTED_IN.as_path()).ok()?)
+    count(COUNTED_IN.as_ref()?)
+}
+
+fn count(file: &File) -> Option<u64> {
+    let mut text = [0; READ_MAX];
+    let length = file.read_at(&mut text, 0).ok()?;
+    parse(str::from_utf8(text.get(..length)?).ok()?)
 }
 
 /// A line `oom_kill N`, in all of these files.

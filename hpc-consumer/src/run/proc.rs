@@ -4,9 +4,17 @@
 //! is as if it had not been there.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+/// What a read asks for at first: more than the files have that are read most.
+const READ_AT_ONCE: usize = 4_096;
+
+/// The most that is read of one file; a list of children is the longest.
+const READ_MAX: u64 = 16 << 20;
 
 /// The first process of a run. Its number alone may be given to another process later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,8 +97,20 @@ pub(super) fn namespace(pid: i32) -> Namespace {
     fs::read_to_string(format!("/proc/{pid}/status")).map_or(Namespace::Ours, |status| parse_namespace(&status))
 }
 
+/// The children of this process, by their numbers. The kernel has one list for each thread that started any.
+pub(super) fn children_of_thread(thread: i32) -> io::Result<String> {
+    read(Path::new(&format!("/proc/self/task/{thread}/children")))
+}
+
 fn process(pid: i32) -> Option<Process> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse_stat(&read(Path::new(&format!("/proc/{pid}/stat"))).ok()?)
+}
+
+/// Reads a file of the kernel's, which does not tell its length, in as few steps as that takes.
+pub(super) fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::with_capacity(READ_AT_ONCE);
+    File::open(path)?.take(READ_MAX).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// `pid (name) state parent group session …`; the name may hold anything, closing brackets too.

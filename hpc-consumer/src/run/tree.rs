@@ -27,6 +27,8 @@ pub(super) struct Tree {
     /// Is there a container around the job?
     contained: bool,
     first_ended: bool,
+    /// The last look has found that there are no orphans at all.
+    no_orphans: bool,
     /// Processes that are not ours to end: they have taken on another user's rights.
     refused: BTreeSet<i32>,
 }
@@ -36,7 +38,7 @@ impl Tree {
     pub(super) fn of(child: &Child, token: Token, contained: bool) -> Self {
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or_default();
         let first = FirstProcess { pid, started: proc::started_at(pid) };
-        Self { first, token, contained, first_ended: false, refused: BTreeSet::new() }
+        Self { first, token, contained, first_ended: false, no_orphans: false, refused: BTreeSet::new() }
     }
 
     /// Its first process.
@@ -59,10 +61,10 @@ impl Tree {
     }
 
     /// All that is alive of the run.
-    pub(super) fn look(&self) -> Seen {
+    pub(super) fn look(&mut self) -> Seen {
         // Once its first process is gone, whatever is left of a run is, or descends from, an orphan of ours.
-        let nothing_left = self.first_ended && children::orphans().is_some_and(|orphans| orphans.is_empty());
-        if nothing_left || self.first.pid <= 1 {
+        self.no_orphans = self.first_ended && children::orphans().is_some_and(|orphans| orphans.is_empty());
+        if self.no_orphans || self.first.pid <= 1 {
             return Seen::default();
         }
         let mut seen = Seen::default();
@@ -83,6 +85,9 @@ impl Tree {
 
     /// Orphans of which nobody can tell whose they are, for as long as others run.
     pub(super) fn unknown(&self) -> Vec<i32> {
+        if self.no_orphans {
+            return Vec::new();
+        }
         let orphans = children::orphans().unwrap_or_default();
         orphans.into_iter().filter(|&pid| Token::carried_by(pid).is_none()).collect()
     }
