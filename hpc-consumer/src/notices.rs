@@ -31,6 +31,9 @@ pub(crate) fn say(notice: &Notice) {
                 tracing::error!(%job_id, attempt, "run {run} was cut off, and the job does not start again: {what}");
             }
         }
+        Notice::TriedAgain { run, what } => {
+            tracing::warn!(job_id = %run.job_id, attempt = run.attempt.get(), "{what}");
+        }
         Notice::Elsewhere(job_id) => tracing::debug!(%job_id, "another daemon holds this job; it is looked at again"),
         Notice::LeftOver { running, waiting, results } => {
             tracing::warn!(
@@ -52,12 +55,11 @@ pub(crate) fn say_how_it_ended(run: &Run, concluded: &Concluded) {
             // A record that a newer version wrote; it is published as it stands.
             Err(_) => tracing::info!(%job_id, "job has its record"),
         },
-        Concluded::TaskFailed => {
+        // What follows is decided, and said, by `lifecycle`.
+        Concluded::TaskFailed(_) => {}
+        Concluded::NodeFailed(problem) => {
             let attempt = run.attempt.get();
-            tracing::warn!(%job_id, attempt, "attempt {attempt} failed, the job is tried again");
-        }
-        Concluded::NodeFailed(_) => {
-            tracing::warn!(%job_id, attempt = run.attempt.get(), "the node failed the job, which does not count")
+            tracing::warn!(%job_id, attempt, "the node failed attempt {attempt}, which does not count: {problem}");
         }
         Concluded::NodeBroken(problem) => {
             tracing::warn!(%job_id, "the job has ended; its result waits for the node: {problem}")

@@ -131,6 +131,13 @@ pub enum Notice {
         /// Is the job started again?
         again: bool,
     },
+    /// The task failed, and the job is tried again.
+    TriedAgain {
+        /// The run that failed.
+        run: Run,
+        /// How, and what follows.
+        what: String,
+    },
     /// Another daemon holds a job that was delivered here. Said at each look.
     Elsewhere(JobId),
     /// The daemon exits and leaves something to the next one.

@@ -174,8 +174,8 @@ pub enum Ending {
 pub enum Concluded {
     /// There is a final record, this one.
     Recorded(String),
-    /// The task failed, and it may be tried again.
-    TaskFailed,
+    /// The task failed, and it may be tried again. The text says how, for a person.
+    TaskFailed(String),
     /// The node failed, not the job: the run does not count.
     NodeFailed(Problem),
     /// What the run left behind cannot be dealt with now, because the node is broken. The run itself is over.

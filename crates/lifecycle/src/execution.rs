@@ -227,9 +227,9 @@ impl Lifecycle {
                 self.recorded(job_id, record, step);
                 step.effects.push(Effect::Forget(vec![run.clone()]));
             }
-            Concluded::TaskFailed => {
+            Concluded::TaskFailed(why) => {
                 self.pool.job_ended(self.now);
-                self.again(run, Duration::ZERO, |failures| failures.task += 1, step);
+                self.tried_again(run, &why, step);
             }
             Concluded::NodeFailed(problem) => self.node_failed(run, problem, step),
             Concluded::NodeBroken(problem) => {
@@ -255,8 +255,27 @@ impl Lifecycle {
         }
     }
 
-    pub(crate) fn again(&mut self, run: &Run, pause: Duration, count: impl Fn(&mut crate::Failures), step: &mut Step) {
+    /// At once: who asks for retries means a task that may do better the next time, and it waits for a slot as all do.
+    fn tried_again(&mut self, run: &Run, why: &str, step: &mut Step) {
+        let Some(job) = self.jobs.get(&run.job_id) else { return };
+        let (retry, retries, next) = (job.failures.task + 1, job.terms.retries, run.attempt.next());
+        let what =
+            format!("attempt {} failed: {why}; attempt {next} follows (retry {retry} of {retries})", run.attempt);
+        step.effects.push(Effect::Say(Notice::TriedAgain { run: run.clone(), what: what.clone() }));
+        self.again(run, Duration::ZERO, what, |failures| failures.task += 1, step);
+    }
+
+    /// The attempt does not count as the job's end; `why` is for people.
+    pub(crate) fn again(
+        &mut self,
+        run: &Run,
+        pause: Duration,
+        why: String,
+        count: impl Fn(&mut crate::Failures),
+        step: &mut Step,
+    ) {
         if let Some(job) = self.jobs.get_mut(&run.job_id) {
+            job.last_attempt = Some(why);
             count(&mut job.failures);
             step.facts.push(Fact::Again(run.job_id.clone(), job.failures));
             step.effects.push(Effect::Forget(vec![run.clone()]));
@@ -269,7 +288,8 @@ impl Lifecycle {
         let again = job.terms.rerunnable && job.failures.cut_off < CUT_OFFS_MAX;
         step.effects.push(Effect::Say(Notice::CutOff { run: run.clone(), what: what.clone(), again }));
         if again {
-            self.again(run, Duration::ZERO, |failures| failures.cut_off += 1, step);
+            let why = format!("attempt {} was cut off: {what}", run.attempt);
+            self.again(run, Duration::ZERO, why, |failures| failures.cut_off += 1, step);
         } else {
             self.conclude(run, Ending::CutOff(what), step);
         }

@@ -186,6 +186,11 @@ impl Lifecycle {
         self.jobs.iter().map(|(job_id, job)| (job_id, job.state.phase(), job.attempt, job.since))
     }
 
+    /// How the last attempt at a job ended in the life of this daemon, where another one follows; for people.
+    pub fn last_attempt(&self, job_id: &JobId) -> Option<&str> {
+        self.jobs.get(job_id)?.last_attempt.as_deref()
+    }
+
     /// The phase of a job that is held.
     pub fn phase_of(&self, job_id: &JobId) -> Option<Phase> {
         self.jobs.get(job_id).map(|job| job.state.phase())

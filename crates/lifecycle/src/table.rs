@@ -36,6 +36,8 @@ pub(crate) struct Job {
     pub(crate) sent: Option<Duration>,
     /// How often in a row its directory could not be claimed.
     pub(crate) claims_failed: u32,
+    /// How the last attempt ended that was not its end, in words. It is for people, and not remembered.
+    pub(crate) last_attempt: Option<String>,
 }
 
 /// What is kept of a message in memory.
@@ -160,6 +162,7 @@ impl Jobs {
             message,
             sent,
             claims_failed: 0,
+            last_attempt: None,
         };
         self.map.insert(job_id.clone(), job);
         self.enter(&job_id, state);

@@ -75,7 +75,8 @@ impl Lifecycle {
             self.failed_by_node(run, step);
         } else {
             let pause = self.node_pause(failures);
-            self.again(run, pause, |failures| failures.node += 1, step);
+            let why = format!("the node failed attempt {}: {problem}", run.attempt);
+            self.again(run, pause, why, |failures| failures.node += 1, step);
         }
     }
 

@@ -65,7 +65,7 @@ impl JobFiles {
         }
         // Only these come from a run that ended; none is the node's fault.
         if may_retry && result.status == Status::Failed && !(bad_output && has_output) {
-            return Ok(Concluded::TaskFailed);
+            return Ok(Concluded::TaskFailed(result.message.unwrap_or_default()));
         }
         Ok(self.record(result))
     }
@@ -323,8 +323,13 @@ mod tests {
     #[tokio::test]
     async fn only_what_the_task_did_is_tried_again() {
         let case = Case::new().await;
-        for end in [RunEnd::Exit(1), RunEnd::Signal(11), RunEnd::TimeLimit] {
-            assert_eq!(case.conclude(finished(end), true).await, Concluded::TaskFailed);
+        for (end, how) in [
+            (RunEnd::Exit(1), "exit code 1"),
+            (RunEnd::Signal(11), "signal 11"),
+            (RunEnd::TimeLimit, "time limit of 7 s"),
+        ] {
+            let concluded = case.conclude(finished(end), true).await;
+            assert!(matches!(&concluded, Concluded::TaskFailed(why) if why.contains(how)), "{concluded:?}");
         }
         let not_started = finished(RunEnd::NotStarted("no such program".to_owned()));
         let concluded = case.conclude(not_started, true).await;
@@ -349,7 +354,7 @@ mod tests {
         // Text that is cut off in the middle may come out whole the next time.
         let case = Case::new().await;
         case.write("output.json", r#"{"loss": "#);
-        assert_eq!(case.conclude(finished(RunEnd::Exit(0)), true).await, Concluded::TaskFailed);
+        assert!(matches!(case.conclude(finished(RunEnd::Exit(0)), true).await, Concluded::TaskFailed(_)));
     }
 
     #[tokio::test]
@@ -364,8 +369,10 @@ mod tests {
                 matches!(&concluded, Concluded::NodeFailed(problem) if problem.to_string().contains("the disk is full"))
             );
         }
-        assert_eq!(case.conclude(at(now_ms - 100_000), true).await, Concluded::TaskFailed, "it was before that");
-        assert_eq!(case.conclude(at(now_ms + 100_000), true).await, Concluded::TaskFailed, "it was after that");
+        let before = case.conclude(at(now_ms - 100_000), true).await;
+        assert!(matches!(before, Concluded::TaskFailed(_)), "it was before that");
+        let after = case.conclude(at(now_ms + 100_000), true).await;
+        assert!(matches!(after, Concluded::TaskFailed(_)), "it was after that");
     }
 
     #[tokio::test]

@@ -111,7 +111,7 @@ impl World {
             (Ending::Finished(_), Some(Outcome::TaskFailed))
                 if may_retry && !self.files.records.contains_key(&run.job_id) =>
             {
-                return Ok(Concluded::TaskFailed);
+                return Ok(Concluded::TaskFailed("it failed".to_owned()));
             }
             (Ending::Finished(_), Some(Outcome::TaskFailed)) => "failed",
             (Ending::Finished(_), Some(Outcome::NodeFailed | Outcome::Ended) | None) => {

@@ -141,7 +141,7 @@ pub(crate) fn kind_of(event: &Event) -> &'static str {
         Event::RunEnded(..) => "run ended",
         Event::RunCutOff(..) => "run cut off",
         Event::Concluded(_, Concluded::Recorded(_)) => "concluded: recorded",
-        Event::Concluded(_, Concluded::TaskFailed) => "concluded: task failed",
+        Event::Concluded(_, Concluded::TaskFailed(_)) => "concluded: task failed",
         Event::Concluded(_, Concluded::NodeFailed(_)) => "concluded: node failed",
         Event::Concluded(_, Concluded::NodeBroken(_)) => "concluded: node broken",
         Event::Concluded(_, Concluded::TakenOver) => "concluded: taken over",

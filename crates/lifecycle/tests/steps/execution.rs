@@ -70,9 +70,15 @@ fn a_task_that_fails_is_tried_as_often_as_its_user_allows() {
         let may_retry = attempt <= 2;
         assert_eq!(effects[0], Effect::Conclude { run: run("a", attempt), ending: seen(), may_retry });
         if may_retry {
-            let step = daemon.step(Event::Concluded(run("a", attempt), Concluded::TaskFailed));
+            let step = daemon.step(task_failed("a", attempt));
             assert_eq!(step.facts, [Fact::Again(id("a"), Failures { task: attempt, ..Failures::default() })]);
-            assert_eq!(step.effects, [forget("a", attempt), claim("a", attempt)]);
+            let what = format!(
+                "attempt {attempt} failed: exit code 3; attempt {} follows (retry {attempt} of 2)",
+                attempt + 1
+            );
+            assert_eq!(daemon.state.last_attempt(&id("a")), Some(what.as_str()));
+            let said = Effect::Say(Notice::TriedAgain { run: run("a", attempt), what });
+            assert_eq!(step.effects, [said, forget("a", attempt), claim("a", attempt)]);
             daemon.step(claimed("a", attempt + 1));
         }
     }
@@ -147,7 +153,7 @@ fn what_comes_late_or_twice_changes_nothing() {
         Step::default(),
         "it is being dealt with"
     );
-    daemon.step(Event::Concluded(run("a", 1), Concluded::TaskFailed));
+    daemon.step(task_failed("a", 1));
     daemon.step(claimed("a", 2));
     daemon.step(ended("a", 2));
     assert_eq!(daemon.step(recorded("a", 1)), Step::default());
@@ -204,7 +210,7 @@ fn a_claim_is_made_with_the_input_and_what_follows_without_it() {
     assert_eq!(input(daemon.state.message(&id("a"))), None);
     assert_eq!(input(daemon.state.brief(&id("a"))), Some("null".to_owned()));
     daemon.step(ended("a", 1));
-    daemon.step(Event::Concluded(run("a", 1), Concluded::TaskFailed));
+    daemon.step(task_failed("a", 1));
     assert_eq!(daemon.phase("a"), Some(Phase::Claiming));
     assert_eq!(input(daemon.state.message(&id("a"))), None, "the next claim needs the input, which the store has");
 }

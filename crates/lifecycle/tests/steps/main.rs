@@ -281,6 +281,10 @@ fn recorded(job_id: &str, attempt: u32) -> Event {
     Event::Concluded(run(job_id, attempt), Concluded::Recorded(record(job_id)))
 }
 
+fn task_failed(job_id: &str, attempt: u32) -> Event {
+    Event::Concluded(run(job_id, attempt), Concluded::TaskFailed("exit code 3".to_owned()))
+}
+
 /// All that the keeper knows.
 fn observed(runs: &[(Run, Sighting)]) -> Event {
     Event::Observed(Observation { runs: runs.to_vec(), complete: true })
