@@ -27,8 +27,12 @@ use crate::run::LOGS;
 /// How often we look again because others changed what we had seen.
 const LOOKS_MAX: u32 = 8;
 
-/// What goes when a further attempt begins in a directory; all else is the job's, its checkpoints above all.
-const FILES_OF_AN_ATTEMPT: [&str; 6] = [OUTPUT, LOGS[0], LOGS[1], LOGS[2], LOGS[3], INPUT];
+/// What goes when a further attempt begins in a directory, besides the logs; all else is the job's, its checkpoints
+/// above all.
+const FILES_OF_AN_ATTEMPT: [&str; 2] = [OUTPUT, INPUT];
+
+/// Of how many attempts before the present one the logs are kept.
+const LOGS_KEPT: u32 = 3;
 
 /// A job to be claimed.
 #[derive(Debug)]
@@ -276,6 +280,13 @@ impl Claims {
         for name in FILES_OF_AN_ATTEMPT {
             dir.remove(name)?;
         }
+        for log in LOGS {
+            let before = attempt.get() - 1;
+            dir.set_aside(log, &log_of(log, before))?;
+            if let Some(oldest) = before.checked_sub(LOGS_KEPT).filter(|oldest| *oldest > 0) {
+                dir.remove(&log_of(log, oldest))?;
+            }
+        }
         dir.write_new(INPUT, &wanted.input)?;
         dir.replace(META, &self.meta(&wanted.job_id, attempt, &self.owner))?;
         self.is_still(&wanted.job_id, &dir)
@@ -296,6 +307,11 @@ impl Claims {
         // The daemon makes the file, and only a keeper writes into it.
         Ok(self.results.is_where_it_was()? && self.beat(&self.owner)?.is_some_and(|beat| !beat.trim().is_empty()))
     }
+}
+
+/// What the log of an attempt is called once a further one has begun.
+fn log_of(log: &str, attempt: u32) -> String {
+    format!("{}.attempt-{attempt}.log", log.trim_end_matches(".log"))
 }
 
 #[cfg(test)]
@@ -371,9 +387,33 @@ mod tests {
         assert_eq!(shared.claim(&shared.us, 1, 0), ours(2));
         assert!(!shared.path("j1/output.json").exists(), "an earlier output must not be taken for this one's");
         assert!(!shared.path("j1/stdout.log").exists() && shared.path("j1/checkpoint").exists());
+        assert!(shared.path("j1/stdout.attempt-1.log").exists());
         assert_eq!(fs::read_to_string(shared.path("j1/input.json")).unwrap(), input);
         let meta = fs::read_to_string(shared.path("j1/meta.json")).unwrap();
         assert!(meta.contains(r#""attempt":2,"owner":"us""#), "{meta}");
+    }
+
+    #[test]
+    fn the_logs_of_the_last_attempts_are_kept() {
+        let shared = Shared::new();
+        let read = |name: &str| fs::read_to_string(shared.path(name)).ok();
+        for attempt in 1..=6 {
+            assert_eq!(shared.claim(&shared.us, attempt - 1, 0), ours(attempt));
+            assert_eq!(read("j1/stderr.log"), None, "it would be taken for one of the job's own");
+            shared.write("j1/stderr.log", &attempt.to_string());
+        }
+        let kept: Vec<_> = (1..=6).filter_map(|attempt| read(&format!("j1/stderr.attempt-{attempt}.log"))).collect();
+        assert_eq!(kept, ["3", "4", "5"]);
+        // What a job has made of the names.
+        shared.write("j1/stderr.attempt-6.log", "the job's");
+        fs::create_dir_all(shared.path("j1/stdout.log/deeper")).unwrap();
+        fs::write(shared.path("j1/stdout.hpc-queue.log"), "ours").unwrap();
+        assert_eq!(shared.claim(&shared.us, 6, 0), ours(7));
+        assert_eq!(read("j1/stderr.attempt-6.log").as_deref(), Some("the job's"));
+        assert_eq!(read("j1/stdout.hpc-queue.attempt-6.log").as_deref(), Some("ours"));
+        for gone in ["j1/stdout.log", "j1/stderr.log", "j1/stdout.hpc-queue.log"] {
+            assert!(!shared.path(gone).exists(), "{gone}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use files::{DIR_MODE, Durability};
 
-use super::files::{OwnFile, REMOVED_WITHIN, read_own_file};
+use super::files::{OwnFile, REMOVED_WITHIN, is_missing, read_own_file};
 
 /// A directory with the name of a job, held open: what is done in it is done in this one, even if it is moved away
 /// and another one takes its name.
@@ -86,6 +86,24 @@ impl JobDir {
             tracing::warn!("a job has made a directory of {}: {leftover}", directory.join(name).display());
         }
         Ok(())
+    }
+
+    /// Gives a file another name, if that is free, and frees its own in any case. What is no file, or cannot be
+    /// renamed, is removed as by [`Self::remove`].
+    pub(super) fn set_aside(&self, name: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (self.path().join(name), self.path().join(to));
+        let found = self.unlocked(|| match fs::symlink_metadata(&from) {
+            Err(error) if is_missing(&error) => Ok(None),
+            done => done.map(Some),
+        })?;
+        match found {
+            None => Ok(()),
+            // Nobody else makes files here: no process of the job is left.
+            Some(file) if file.is_file() && fs::symlink_metadata(&to).is_err_and(|error| is_missing(&error)) => {
+                fs::rename(&from, &to).or_else(|_| self.remove(name))
+            }
+            Some(_) => self.remove(name),
+        }
     }
 
     /// Is there nothing but this in the directory?
