@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use program::duration::{self, Unit};
-use program::{Bare as BareName, Files, Origins, Shared, Sources, UserDirectory, user_directory, whole};
+use program::{Bare as BareName, Files, Origins, Shared, Sources, UserDirectory, counted, user_directory, whole};
 use protocol::limits;
 
 use crate::run::{Apptainer, Bare, Invocation, Limits, Runtime, Seen, Unpacked, absolute_entries, on_path};
@@ -208,8 +208,8 @@ impl Settings {
     /// What a person wants to see of them, on one line.
     pub(crate) fn summary(&self) -> String {
         format!(
-            "{} slots, runtime {}, command {}, results in {}, state in {}, queues at {}",
-            self.lifecycle.slots,
+            "{}, runtime {}, command {}, results in {}, state in {}, queues at {}",
+            counted(self.lifecycle.slots, "slot"),
             self.runtime.kind(),
             self.runtime.describe(),
             self.results_dir.display(),

@@ -65,6 +65,11 @@ impl Look {
         jobs.into_iter().chain(results).collect()
     }
 
+    /// What the queue of the jobs and that of the results are called, where the service tells it.
+    pub(crate) fn into_names(self) -> [Option<String>; 2] {
+        [self.jobs.name, self.results.name]
+    }
+
     /// What the queues are called, for a person.
     pub(crate) fn names(&self) -> String {
         let name = |info: &QueueInfo| info.name.clone().unwrap_or_else(|| "unknown".to_owned());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use lifecycle::{Lifecycle, Stage};
-use program::Exit;
+use program::{Exit, counted};
 use protocol::{FailureClass, hold};
 use queues::Client;
 use tokio::sync::watch;
@@ -21,8 +21,9 @@ use crate::job::{self, JobFiles, ResultsDir};
 use crate::keeper::Keeper;
 use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
-use crate::run::Invocation;
-use crate::store::{StateLock, Store, view};
+use crate::run::{Invocation, Runtime};
+use crate::store::view::{self, About, Queue};
+use crate::store::{StateLock, Store};
 use crate::viewer::Viewer;
 
 /// How often other daemons are shown that this one lives.
@@ -46,6 +47,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     if opened.rebooted && !opened.entries.is_empty() {
         tracing::warn!("the machine was started anew since the last daemon ran here: what ran then is cut off");
     }
+    let mut about = about(&settings);
     if let Some(warning) = inherited::warning() {
         tracing::warn!("{warning}");
     }
@@ -76,17 +78,21 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         return Err(error);
     }
     look.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    for (queue, name) in [&mut about.jobs_queue, &mut about.results_queue].into_iter().zip(look.into_names()) {
+        *queue = queue.take().map(|queue| Queue { name, ..queue });
+    }
     if std::process::id() == 1 {
         crate::run::prepare();
     }
     let clock = Clock::start();
     let lifecycle = Lifecycle::restore(settings.lifecycle.clone(), opened.entries, clock.now());
     if lifecycle.held() > 0 {
-        let (held, owed) = (lifecycle.held(), lifecycle.owed());
-        tracing::info!("taking up what an earlier daemon left: {} jobs, {owed} results owed", held - owed);
+        let owed = lifecycle.owed();
+        let (jobs, results) = (counted(lifecycle.held() - owed, "job"), counted(owed, "result"));
+        tracing::info!("taking up what an earlier daemon left: {jobs}, {results} owed");
     }
     let (events, queue) = events::channel();
-    let store = opened.store.clone();
+    let store = opened.store;
     let daemon = Daemon {
         client,
         jobs_queue: settings.jobs_queue,
@@ -97,11 +103,11 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         pace,
         enough: watch::Sender::new(false),
         jobs,
-        store: opened.store,
+        store: store.clone(),
         executor: Arc::new(Here::new(keeper, events.clone())),
         events,
     };
-    let viewer = Viewer::new(settings.state_dir, settings.lifecycle.slots);
+    let viewer = Viewer::new(settings.state_dir, settings.lifecycle.slots, about, store.clone());
     let left = daemon.serve(lifecycle, queue, clock, viewer, signals, invocation).await?;
     store.close().await?;
     // While runs go on under the keeper of this machine, no other machine may use the state unasked.
@@ -110,6 +116,25 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     }
     let exit = left.exit?;
     Ok(if left.reload { End::Reload } else { End::Exit(exit) })
+}
+
+/// What `hpc-consumer status` tells of a daemon with these settings.
+fn about(settings: &Settings) -> About {
+    let queue = |id: &str| Some(Queue { id: id.to_owned(), name: None });
+    let (image, command) = match &settings.runtime {
+        Runtime::Apptainer(apptainer) => (Some(apptainer.image.display().to_string()), &apptainer.command),
+        Runtime::Bare(bare) => (None, &bare.command),
+    };
+    About {
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        results_dir: Some(settings.results_dir.display().to_string()),
+        runtime: Some(settings.runtime.kind().to_string()),
+        image,
+        command: Some(shell_words::join(command)),
+        queues_url: Some(settings.endpoint.base_url.clone()),
+        jobs_queue: queue(&settings.jobs_queue),
+        results_queue: queue(&settings.results_queue),
+    }
 }
 
 /// Would a start with these settings be refused, or never run a job, although they are valid? As far as it can be seen

@@ -1,17 +1,20 @@
-//! Keeps `STATE_DIR/view.json` up to date for `hpc-consumer jobs` and `status`: soon after a change, and not more often
-//! than once a second.
+//! Keeps `STATE_DIR/view.json` up to date for `hpc-consumer jobs` and `status`: soon after a change, not more often than
+//! once a second, and every [`REFRESH`] in any case.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lifecycle::{Attempt, Lifecycle, Phase};
-use protocol::{Timestamp, timestamp_from_millis};
+use protocol::{JobId, JobMessage, Timestamp, timestamp_from_millis};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::store::view::{self, Counts, JobView, State, VERSION, View, timestamp};
+use crate::lock;
+use crate::store::Store;
+use crate::store::view::{self, About, Counts, JobView, REFRESH, State, VERSION, View, timestamp};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -21,14 +24,25 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 /// How many jobs are shown at most: the view is for people, and is written every second.
 const JOBS_MAX: usize = 2_000;
 
+/// Of how many jobs the store is asked for the task at once: it has to read their whole messages.
+const TASKS_AT_ONCE: usize = 50;
+
+/// How much is shown of the end of an attempt, in characters.
+const LAST_ATTEMPT_MAX: usize = 500;
+
+/// The tasks of jobs whose messages are not in memory; none where the message cannot be read.
+type Tasks = Arc<Mutex<HashMap<JobId, Option<String>>>>;
+
 /// Writes the view.
-#[derive(Debug)]
 pub(crate) struct Viewer {
     state_dir: PathBuf,
     host: String,
     slots: usize,
-    /// When to write next, if anything has changed.
-    due: Option<Instant>,
+    about: About,
+    store: Store,
+    tasks: Tasks,
+    /// When to write next.
+    due: Instant,
     written: Option<Instant>,
     writing: Option<JoinHandle<()>>,
     /// Said once, not every second.
@@ -36,12 +50,15 @@ pub(crate) struct Viewer {
 }
 
 impl Viewer {
-    pub(crate) fn new(state_dir: PathBuf, slots: usize) -> Self {
+    pub(crate) fn new(state_dir: PathBuf, slots: usize, about: About, store: Store) -> Self {
         Self {
             state_dir,
             host: crate::host(),
             slots,
-            due: None,
+            about,
+            store,
+            tasks: Tasks::default(),
+            due: Instant::now(),
             written: None,
             writing: None,
             complained: Arc::default(),
@@ -50,38 +67,57 @@ impl Viewer {
 
     /// Something may have changed.
     pub(crate) fn changed(&mut self) {
-        if self.due.is_none() {
-            let now = Instant::now();
-            self.due = Some(self.written.map_or(now, |written| now.max(written + INTERVAL)));
-        }
+        let now = Instant::now();
+        self.due = self.due.min(self.written.map_or(now, |written| now.max(written + INTERVAL)));
     }
 
     /// Resolves when the view is to be written.
     pub(crate) async fn due(&self) {
-        match self.due {
-            Some(due) => tokio::time::sleep_until(due).await,
-            None => std::future::pending().await,
-        }
+        tokio::time::sleep_until(self.due).await;
     }
 
     /// Begins to write the view; how that ends is nobody's concern but the log's.
     pub(crate) fn write(&mut self, lifecycle: &Lifecycle) {
         if self.writing.as_ref().is_some_and(|writing| !writing.is_finished()) {
             // The file system is slow, or hangs.
-            self.due = Some(Instant::now() + INTERVAL);
+            self.due = Instant::now() + INTERVAL;
             return;
         }
         let state = if lifecycle.draining() { State::Draining } else { State::Running };
-        let view = self.view(lifecycle, state);
-        (self.due, self.written) = (None, Some(Instant::now()));
+        let mut view = self.view(lifecycle, state);
+        let unknown = self.unknown(&view.jobs);
+        let now = Instant::now();
+        (self.due, self.written) = (now + if unknown.is_empty() { REFRESH } else { INTERVAL }, Some(now));
         let (state_dir, complained) = (self.state_dir.clone(), self.complained.clone());
-        self.writing = Some(tokio::task::spawn_blocking(move || match view::write(&state_dir, &view) {
-            Ok(()) => complained.store(false, Ordering::Relaxed),
-            Err(error) if !complained.swap(true, Ordering::Relaxed) => {
-                tracing::warn!("what `hpc-consumer jobs` shows cannot be written: {error}");
+        let (store, tasks) = (self.store.clone(), self.tasks.clone());
+        self.writing = Some(tokio::spawn(async move {
+            if !unknown.is_empty() {
+                let learned = learn(&store, unknown).await;
+                for job in view.jobs.iter_mut().filter(|job| job.task.is_none()) {
+                    job.task = learned.get(&job.job_id).cloned().flatten();
+                }
+                lock(&tasks).extend(learned);
             }
-            Err(_) => {}
+            crate::blocking(move || match view::write(&state_dir, &view) {
+                Ok(()) => complained.store(false, Ordering::Relaxed),
+                Err(error) if !complained.swap(true, Ordering::Relaxed) => {
+                    tracing::warn!("what `hpc-consumer jobs` shows cannot be written: {error}");
+                }
+                Err(_) => {}
+            })
+            .await;
         }));
+    }
+
+    /// Some jobs whose tasks are to be asked for. Forgets what is known of others that are not shown.
+    fn unknown(&self, shown: &[JobView]) -> Vec<JobId> {
+        let mut tasks = lock(&self.tasks);
+        if tasks.len() > 2 * JOBS_MAX {
+            let mut known = std::mem::take(&mut *tasks);
+            tasks.extend(shown.iter().filter_map(|job| known.remove_entry(&job.job_id)));
+        }
+        let unknown = shown.iter().filter(|job| job.task.is_none() && !tasks.contains_key(&job.job_id));
+        unknown.take(TASKS_AT_ONCE).map(|job| job.job_id.clone()).collect()
     }
 
     /// Writes the last view of this daemon.
@@ -103,6 +139,7 @@ impl Viewer {
         let mut counts = Counts::default();
         let mut jobs = Vec::new();
         let mut owed_since: Option<Duration> = None;
+        let tasks = lock(&self.tasks);
         for (job_id, phase, attempt, since) in lifecycle.jobs() {
             match phase {
                 Phase::Asked => continue,
@@ -118,7 +155,11 @@ impl Viewer {
             if jobs.len() < if phase == Phase::Recorded { JOBS_MAX / 2 } else { JOBS_MAX } {
                 let (job_id, phase) = (job_id.clone(), phase.name().to_owned());
                 let attempt = attempt.map_or(0, Attempt::get);
-                jobs.push(JobView { job_id, phase, attempt, since: Some(timestamp(since)) });
+                let task = lifecycle.brief(&job_id).map(|job| job.spec.task.clone());
+                let task = task.or_else(|| tasks.get(&job_id).cloned().flatten());
+                let last_attempt =
+                    lifecycle.last_attempt(&job_id).map(|what| what.chars().take(LAST_ATTEMPT_MAX).collect());
+                jobs.push(JobView { job_id, phase, attempt, since: Some(timestamp(since)), task, last_attempt });
             }
         }
         View {
@@ -133,18 +174,35 @@ impl Viewer {
             jobs,
             queue_trouble: lifecycle.queue_problem().map(str::to_owned),
             owed_since: owed_since.map(timestamp),
+            about: self.about.clone(),
         }
     }
 }
 
+/// The tasks of these jobs, as the store has them.
+async fn learn(store: &Store, jobs: Vec<JobId>) -> HashMap<JobId, Option<String>> {
+    let mut tasks: HashMap<_, _> = jobs.iter().map(|job_id| (job_id.clone(), None)).collect();
+    // Should it fail, the daemon hears of it from its next commit.
+    for (job_id, message) in store.messages(jobs).await.unwrap_or_default() {
+        tasks.insert(job_id, JobMessage::parse(&message).ok().map(|job| job.spec.task));
+    }
+    tasks
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use lifecycle::{Entry, Fact, Failures, Lease, Stage, Terms};
+
     use super::*;
 
-    #[tokio::test]
-    async fn the_last_view_comes_after_the_one_that_is_being_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let state_dir = folder.path().to_owned();
+    fn viewer(state_dir: &Path) -> Viewer {
+        let opened = Store::open(state_dir).unwrap();
+        Viewer::new(state_dir.to_owned(), 1, About::default(), opened.store)
+    }
+
+    fn lifecycle(entries: Vec<Entry>) -> Lifecycle {
         let settings = lifecycle::Settings {
             slots: 1,
             batch_size: 1,
@@ -156,8 +214,63 @@ mod tests {
             drain_timeout: Duration::from_secs(1),
             exit_when_idle: false,
         };
-        let lifecycle = Lifecycle::restore(settings, Vec::new(), Duration::ZERO);
-        let mut viewer = Viewer::new(state_dir.clone(), 1);
+        Lifecycle::restore(settings, entries, Duration::ZERO)
+    }
+
+    fn written(state_dir: &Path) -> View {
+        serde_json::from_slice(&std::fs::read(state_dir.join("view.json")).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_view_is_written_soon_after_a_change_and_from_time_to_time_without_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut viewer, lifecycle) = (viewer(folder.path()), lifecycle(Vec::new()));
+        assert!(viewer.due <= Instant::now(), "the first one at once");
+        viewer.write(&lifecycle);
+        let (earliest, latest) = (viewer.written.unwrap() + INTERVAL, viewer.written.unwrap() + REFRESH);
+        assert_eq!(viewer.due, latest);
+        viewer.changed();
+        assert!(viewer.due >= earliest && viewer.due < latest);
+        viewer.writing.take().unwrap().await.unwrap();
+        assert_eq!(written(folder.path()).state, State::Running);
+    }
+
+    #[tokio::test]
+    async fn the_tasks_of_jobs_that_an_earlier_daemon_has_left_are_learned_from_the_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut viewer = viewer(folder.path());
+        let entry = |id: &str| Entry {
+            job_id: id.parse().unwrap(),
+            stage: Stage::Accepted,
+            attempt: None,
+            terms: Terms::default(),
+            failures: Failures::default(),
+            lease: None,
+            since: Duration::ZERO,
+        };
+        let accepted = Fact::Accepted {
+            job_id: "a".parse().unwrap(),
+            message: r#"{"v":1,"job_id":"a","task":"simulate"}"#.to_owned(),
+            terms: Terms::default(),
+            lease: Lease { id: "l".to_owned(), until: Duration::ZERO },
+        };
+        viewer.store.commit(vec![accepted], Duration::ZERO).await.unwrap();
+        // Nothing is known of the other one, and it is asked for once.
+        let lifecycle = lifecycle(vec![entry("a"), entry("b")]);
+        for _ in 0..2 {
+            viewer.write(&lifecycle);
+            viewer.writing.take().unwrap().await.unwrap();
+            let tasks = written(folder.path()).jobs.into_iter().map(|job| job.task).collect::<Vec<_>>();
+            assert_eq!(tasks, [Some("simulate".to_owned()), None]);
+        }
+        assert!(viewer.unknown(&written(folder.path()).jobs).is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_last_view_comes_after_the_one_that_is_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let state_dir = folder.path().to_owned();
+        let (mut viewer, lifecycle) = (viewer(&state_dir), lifecycle(Vec::new()));
         let earlier = viewer.view(&lifecycle, State::Running);
         viewer.writing = Some(tokio::task::spawn_blocking(move || {
             std::thread::sleep(Duration::from_millis(100));
@@ -167,7 +280,6 @@ mod tests {
         if let Some(writing) = viewer.writing.take() {
             writing.await.unwrap();
         }
-        let shown: View = serde_json::from_slice(&std::fs::read(folder.path().join("view.json")).unwrap()).unwrap();
-        assert_eq!(shown.state, State::Ended);
+        assert_eq!(written(folder.path()).state, State::Ended);
     }
 }

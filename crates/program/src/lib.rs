@@ -17,7 +17,7 @@ mod style;
 pub use directory::{UserDirectory, user_directory};
 pub use exit::{Exit, Failure, finish};
 pub use logging::{LogArgs, LogFormat, init_logging};
-pub use number::whole;
+pub use number::{counted, whole};
 pub use output::OutputFormat;
 pub use settings::{Bare, FileArgs, Files, Given, Origin, Origins, Shared, Sources, read};
 pub use style::{escaped, is_hazardous, may_color, say};

@@ -1,4 +1,4 @@
-//! Whole numbers within bounds, refused in words and not in a parser's.
+//! Whole numbers: read within bounds, refused in words and not in a parser's, and counted out.
 
 use std::ops::RangeInclusive;
 
@@ -10,9 +10,19 @@ pub fn whole(text: &str, allowed: RangeInclusive<u64>) -> Result<u64, String> {
     })
 }
 
+/// So many of a thing: `1 slot`, `2 slots`.
+pub fn counted(count: usize, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_singular() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "slot")), ["0 slots", "1 slot", "2 slots"]);
+    }
 
     #[test]
     fn bounds_are_told() {

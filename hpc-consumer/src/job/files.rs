@@ -200,9 +200,12 @@ impl ResultsDir {
 
     /// Another `RESULTS_DIR` that this state was used with last, if there is one.
     pub(crate) fn moved_from(state_dir: &Path, results_dir: &Path) -> Option<PathBuf> {
-        let known = fs::read(mark_in(state_dir)).ok()?;
-        let known = PathBuf::from(OsString::from_vec(known));
-        (known != results_dir).then_some(known)
+        Self::of(state_dir).filter(|known| known != results_dir)
+    }
+
+    /// The `RESULTS_DIR` that this state was used with last.
+    pub(crate) fn of(state_dir: &Path) -> Option<PathBuf> {
+        Some(PathBuf::from(OsString::from_vec(fs::read(mark_in(state_dir)).ok()?)))
     }
 
     /// Is this still the directory that it was when it was looked at first?

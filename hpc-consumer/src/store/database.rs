@@ -7,11 +7,11 @@
 //!
 //! Out of scope: opening a file and refusing one (`opening`), and who asks when (`super`).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use lifecycle::{Attempt, Entry, Fact, Failures, Lease, Stage, Terms};
-use protocol::JobId;
+use protocol::{JobId, JobMessage};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 use store::{Owned, Schema, Sqlite};
@@ -112,6 +112,18 @@ pub(super) fn entries(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
     )?;
     let rows = select.query_map([], entry)?;
     rows.collect()
+}
+
+/// The tasks of the jobs that are held.
+pub(super) fn tasks(connection: &Connection) -> rusqlite::Result<HashMap<JobId, String>> {
+    let mut select = connection.prepare("SELECT message FROM messages")?;
+    let mut rows = select.query([])?;
+    let mut tasks = HashMap::new();
+    while let Some(row) = rows.next()? {
+        // One at a time: there may be thousands, of up to 128 KB each.
+        tasks.extend(JobMessage::parse(&row.get::<_, String>(0)?).ok().map(|job| (job.job_id, job.spec.task)));
+    }
+    Ok(tasks)
 }
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {

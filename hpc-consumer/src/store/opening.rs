@@ -1,9 +1,11 @@
 //! Opening the file of the state, or refusing it: what the crate `store` finds, and what a person is told to do.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::anyhow;
 use lifecycle::Entry;
+use protocol::JobId;
 use store::{File, Opened, Problem};
 
 use super::DATABASE;
@@ -37,6 +39,12 @@ pub(super) fn look(path: &Path) -> anyhow::Result<Vec<Entry>> {
     look().map_err(|problem| {
         anyhow!(advise(&problem, path)).context(format!("cannot read the state in {}", path.display()))
     })
+}
+
+/// The tasks of the jobs in the file, as far as they can be read. Nothing is written.
+pub(super) fn tasks(path: &Path) -> HashMap<JobId, String> {
+    let connection = store::look(path, &file(&|| Ok(()))).ok().flatten();
+    connection.and_then(|connection| database::tasks(&connection).ok()).unwrap_or_default()
 }
 
 fn file(may_begin: &dyn Fn() -> Result<(), String>) -> File<'_> {

@@ -6,22 +6,28 @@
 //! With `--output json` both commands print one object with the fields of [`Report`]; a field without a value is
 //! `null`. `jobs` adds the array `jobs`. The fields of version 1 stay; others may come.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use lifecycle::{Entry, Phase, Stage};
-use program::{Exit, OutputFormat};
-use protocol::{Timestamp, timestamp_from_millis};
+use program::{Exit, OutputFormat, is_hazardous};
+use protocol::{JobId, Timestamp, timestamp_from_millis};
 use serde::Serialize;
 
 use super::lock::{self, Held, Holder};
-use super::view::{self, Counts, JobView, State, View, timestamp};
+use super::view::{self, About, Counts, JobView, Queue, REFRESH, State, View, timestamp};
 use super::{DATABASE, opening};
+use crate::job::ResultsDir;
 
 /// The version of the JSON.
 const VERSION: u64 = 1;
+
+/// A daemon that is well tells something more often.
+const SILENCE: Duration = Duration::from_secs(4 * REFRESH.as_secs());
 
 /// What is printed.
 #[derive(Debug, Serialize)]
@@ -45,6 +51,10 @@ struct Report {
     slots: Option<usize>,
     counts: Counts,
     owed_since: Option<Timestamp>,
+    /// Where all this was read.
+    state_dir: String,
+    #[serde(flatten)]
+    about: About,
     #[serde(skip_serializing_if = "Option::is_none")]
     jobs: Option<Vec<JobView>>,
 }
@@ -103,31 +113,50 @@ fn print(text: &str) -> anyhow::Result<()> {
 }
 
 fn report(state_dir: &Path, now: Timestamp) -> anyhow::Result<Report> {
-    Ok(match lock::look(state_dir)? {
-        Held::Yes(holder) => of_live(holder, view::read(state_dir)),
+    let report = match lock::look(state_dir)? {
+        Held::Yes(holder) => of_live(holder, view::read(state_dir), now),
         Held::Elsewhere(holder) => of_other_machine(holder, view::read(state_dir)),
         Held::No => match opening::look(&state_dir.join(DATABASE)) {
-            Ok(entries) => of_state(entries, now),
+            Ok(entries) => of_state(entries, opening::tasks(&state_dir.join(DATABASE)), now),
             Err(error) => {
                 let Some(view) = view::read(state_dir) else { return Err(error) };
                 let note = format!("{error:#}. The jobs are those of which the last daemon has told");
                 of_unreadable(view, note)
             }
         },
-    })
+    };
+    let results_dir = || Some(ResultsDir::of(state_dir)?.display().to_string());
+    let results_dir = report.about.results_dir.clone().or_else(results_dir);
+    let about = About { results_dir, ..report.about };
+    Ok(Report { state_dir: state_dir.display().to_string(), about, ..report })
 }
 
-fn of_live(holder: Option<Holder>, view: Option<View>) -> Report {
+fn of_live(holder: Option<Holder>, view: Option<View>, now: Timestamp) -> Report {
     let is_his =
         |view: &View| holder.as_ref().is_none_or(|holder| (&holder.host, holder.pid) == (&view.host, view.pid));
     match view.filter(is_his) {
-        Some(view) => of_view(view),
+        Some(view) => Report { note: silence(&view, now), ..of_view(view) },
         None => Report {
             daemon: Daemon::Running,
             note: Some("the daemon has only just started, and has not said yet what it does".to_owned()),
             ..nothing(holder)
         },
     }
+}
+
+/// What is to be said of a daemon of this machine that lives and has told nothing for a while.
+fn silence(view: &View, now: Timestamp) -> Option<String> {
+    let silent = Duration::try_from(now.duration_since(view.written_at)).unwrap_or_default();
+    // Earlier versions told something only when it had changed.
+    let (often, late) = (view.about.version.is_some(), silent > SILENCE);
+    (often && late).then(|| {
+        format!(
+            "the daemon lives, and tells what it does every {} s, but has not for {}: it hangs, or its STATE_DIR cannot \
+             be written; its log says more",
+            REFRESH.as_secs(),
+            age(view.written_at, now)
+        )
+    })
 }
 
 fn of_other_machine(holder: Holder, view: Option<View>) -> Report {
@@ -157,7 +186,7 @@ fn of_unreadable(view: View, note: String) -> Report {
 }
 
 /// What the next daemon will find.
-fn of_state(entries: Vec<Entry>, now: Timestamp) -> Report {
+fn of_state(entries: Vec<Entry>, mut tasks: HashMap<JobId, String>, now: Timestamp) -> Report {
     let mut report = Report { daemon: Daemon::Stopped, as_of: Some(now), jobs: Some(Vec::new()), ..nothing(None) };
     for entry in entries {
         let since = timestamp(entry.since);
@@ -171,6 +200,8 @@ fn of_state(entries: Vec<Entry>, now: Timestamp) -> Report {
         };
         *count += 1;
         report.jobs.get_or_insert_default().push(JobView {
+            task: tasks.remove(&entry.job_id),
+            last_attempt: None,
             job_id: entry.job_id,
             phase: phase.name().to_owned(),
             attempt: entry.attempt.map_or(0, lifecycle::Attempt::get),
@@ -203,6 +234,8 @@ fn of_view(view: View) -> Report {
         slots: Some(view.slots),
         counts: view.counts,
         owed_since: view.owed_since,
+        state_dir: String::new(),
+        about: view.about,
         jobs: Some(view.jobs),
     }
 }
@@ -222,42 +255,48 @@ fn nothing(holder: Option<Holder>) -> Report {
         slots: None,
         counts: Counts::default(),
         owed_since: None,
+        state_dir: String::new(),
+        about: About::default(),
         jobs: None,
     }
 }
 
 fn jobs_text(report: &Report, now: Timestamp) -> String {
+    let mut text = table(&about_rows(report, now)).concat();
+    text.push('\n');
     let jobs = report.jobs.as_deref().unwrap_or_default();
-    let mut text = if jobs.is_empty() { "no jobs\n".to_owned() } else { jobs_table(jobs) };
+    text.push_str(&if jobs.is_empty() { "no jobs\n".to_owned() } else { jobs_table(jobs, now) });
     let Counts { waiting, running, ending, owed } = report.counts;
     // A daemon with very many jobs writes only the first of them down.
     let more = (waiting + running + ending + owed).saturating_sub(jobs.len());
     if more > 0 {
         let _ = writeln!(text, "and {more} more");
     }
-    let _ = writeln!(text, "\n{}", daemon_line(report));
-    if (report.daemon != Daemon::Stopped || report.unreadable)
-        && let Some(as_of) = report.as_of
-    {
-        let _ = writeln!(text, "as of {} ({} ago)", seconds(as_of), age(as_of, now));
-    }
-    if let Some(note) = &report.note {
-        let _ = writeln!(text, "{}", one_line(note));
-    }
     text
 }
 
-fn jobs_table(jobs: &[JobView]) -> String {
-    let mut rows = vec![["JOB ID", "PHASE", "ATTEMPT", "SINCE"].map(str::to_owned)];
+/// Ids come first, so that no terminal breaks one in two.
+fn jobs_table(jobs: &[JobView], now: Timestamp) -> String {
+    let mut rows = vec![["JOB ID", "PHASE", "FOR", "ATTEMPT", "TASK"].map(str::to_owned)];
+    let unknown = || "-".to_owned();
     rows.extend(jobs.iter().map(|job| {
         [
             job.job_id.to_string(),
             one_line(&job.phase),
-            if job.attempt == 0 { "-".to_owned() } else { job.attempt.to_string() },
-            job.since.map_or_else(|| "-".to_owned(), seconds),
+            job.since.map_or_else(unknown, |since| age(since, now)),
+            if job.attempt == 0 { unknown() } else { job.attempt.to_string() },
+            job.task.as_deref().map_or_else(unknown, one_line),
         ]
     }));
-    table(&rows)
+    let mut lines = table(&rows).into_iter();
+    let mut text = lines.next().unwrap_or_default();
+    for (line, job) in lines.zip(jobs) {
+        text.push_str(&line);
+        if let Some(last_attempt) = &job.last_attempt {
+            let _ = writeln!(text, "  {}", one_line(last_attempt));
+        }
+    }
+    text
 }
 
 fn status_text(report: &Report, now: Timestamp) -> String {
@@ -270,26 +309,47 @@ fn status_text(report: &Report, now: Timestamp) -> String {
         Some(since) if owed > 0 => format!("{owed}, the oldest since {} ({})", seconds(since), age(since, now)),
         _ => owed.to_string(),
     };
-    let mut rows = vec![["daemon".to_owned(), daemon_line(report)]];
+    let mut rows = about_rows(report, now);
     let mut row = |name: &str, value: String| rows.push([name.to_owned(), value]);
     row("node", trouble(&report.node_problem, "can run jobs"));
     row("queue", trouble(&report.queue_trouble, "no trouble"));
     row("slots", report.slots.map_or_else(|| "not known".to_owned(), |slots| slots.to_string()));
     row("jobs", format!("{running} running, {waiting} waiting, {ending} ending"));
     row("results owed", owed);
-    if let Some(as_of) = report.as_of {
-        row("as of", format!("{} ({} ago)", seconds(as_of), age(as_of, now)));
-    }
-    if let Some(note) = &report.note {
-        row("note", one_line(note));
-    }
-    table(&rows)
+    table(&rows).concat()
+}
+
+/// Which daemon it is, and how old what is told of it. What is not known has no row.
+fn about_rows(report: &Report, now: Timestamp) -> Vec<[String; 2]> {
+    let About { version: _, results_dir, runtime, image, command, queues_url, jobs_queue, results_queue } =
+        &report.about;
+    let command = command.as_ref().map(|command| format!(", command {command:?}")).unwrap_or_default();
+    let image = image.as_ref().map(|image| format!(" in {image}")).unwrap_or_default();
+    let runtime = runtime.as_ref().map(|runtime| format!("{runtime}{command}{image}"));
+    let queue = |queue: &Queue| match &queue.name {
+        Some(name) => format!("{name} ({})", queue.id),
+        None => queue.id.clone(),
+    };
+    let url = queues_url.as_ref().map(|url| format!(" at {url}")).unwrap_or_default();
+    let as_of = report.as_of.filter(|_| report.daemon != Daemon::Stopped || report.unreadable);
+    let rows = [
+        ("daemon", Some(daemon_line(report))),
+        ("state in", Some(report.state_dir.clone())),
+        ("results in", results_dir.clone()),
+        ("runtime", runtime),
+        ("jobs from", jobs_queue.as_ref().map(|jobs| queue(jobs) + &url)),
+        ("results to", results_queue.as_ref().map(queue)),
+        ("as of", as_of.map(|as_of| format!("{} ({} ago)", seconds(as_of), age(as_of, now)))),
+        ("note", report.note.clone()),
+    ];
+    rows.into_iter().filter_map(|(name, value)| Some([name.to_owned(), one_line(&value?)])).collect()
 }
 
 fn daemon_line(report: &Report) -> String {
+    let version = report.about.version.as_ref().map(|version| format!(", version {version}")).unwrap_or_default();
     let place = match (&report.host, report.pid) {
-        (Some(host), Some(pid)) => format!(" on {}, process {pid}", one_line(host)),
-        _ => String::new(),
+        (Some(host), Some(pid)) => format!(" on {host}, process {pid}{version}"),
+        _ => version,
     };
     match report.daemon {
         Daemon::Running => format!("running{place}"),
@@ -300,24 +360,24 @@ fn daemon_line(report: &Report) -> String {
     }
 }
 
-/// Columns side by side.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
+/// Columns side by side, a line for each row.
+fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in rows {
+    let line = |row: &[String; N]| {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(widths) {
             let _ = write!(line, "{cell:width$}  ");
         }
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    text
+        line.truncate(line.trim_end().len());
+        line + "\n"
+    };
+    rows.iter().map(line).collect()
 }
 
 /// For a terminal: what came from elsewhere cannot move the cursor.
 fn one_line(text: &str) -> String {
-    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.trim().chars().map(|c| if is_hazardous(c) { ' ' } else { c }).collect()
 }
 
 /// Without fractions of a second.
@@ -352,6 +412,19 @@ mod tests {
             phase: phase.to_owned(),
             attempt,
             since: since.map(at),
+            task: (id != "b").then(|| "simulate".to_owned()),
+            last_attempt: (attempt > 1).then(|| "attempt 1 failed:\nexit code 3; attempt 2 follows".to_owned()),
+        };
+        let queue = |id: &str, name: Option<&str>| Queue { id: id.to_owned(), name: name.map(str::to_owned) };
+        let about = About {
+            version: Some("0.1.0".to_owned()),
+            results_dir: Some("/scratch/results".to_owned()),
+            runtime: Some("apptainer".to_owned()),
+            image: Some("/images/science.sif".to_owned()),
+            command: Some("task-runner".to_owned()),
+            queues_url: Some("https://api.example/v4".to_owned()),
+            jobs_queue: Some(queue("0f3c", Some("hpc-jobs"))),
+            results_queue: Some(queue("9e1d", None)),
         };
         View {
             v: view::VERSION,
@@ -368,48 +441,88 @@ mod tests {
             ],
             queue_trouble: None,
             owed_since: Some(at("2026-11-20T23:00:00Z")),
+            about,
         }
+    }
+
+    fn shown(view: View) -> Report {
+        Report { state_dir: "/home/me/state".to_owned(), ..of_view(view) }
     }
 
     #[test]
     fn jobs_stand_in_columns() {
         let now = at("2026-11-21T01:15:30.5Z");
-        let text = jobs_text(&of_view(view()), now);
+        let text = jobs_text(&shown(view()), now);
         let expected = "\
-JOB ID            PHASE    ATTEMPT  SINCE
-a-rather-long-id  running  2        2026-11-21T01:00:00Z
-b                 waiting  -        -
-and 3 more
+daemon      running on n1, process 4711, version 0.1.0
+state in    /home/me/state
+results in  /scratch/results
+runtime     apptainer, command \"task-runner\" in /images/science.sif
+jobs from   hpc-jobs (0f3c) at https://api.example/v4
+results to  9e1d
+as of       2026-11-21T01:15:27Z (3 s ago)
 
-running on n1, process 4711
-as of 2026-11-21T01:15:27Z (3 s ago)
+JOB ID            PHASE    FOR     ATTEMPT  TASK
+a-rather-long-id  running  15 min  2        simulate
+  attempt 1 failed: exit code 3; attempt 2 follows
+b                 waiting  -       -        -
+and 3 more
 ";
         assert_eq!(text, expected);
-        let none = jobs_text(&of_state(Vec::new(), now), now);
-        assert_eq!(none, "no jobs\n\nno daemon runs here; this is what the next one will find\n");
+        let none = Report { state_dir: "/s".to_owned(), ..of_state(Vec::new(), HashMap::new(), now) };
+        let expected = "\
+daemon    no daemon runs here; this is what the next one will find
+state in  /s
+
+no jobs
+";
+        assert_eq!(jobs_text(&none, now), expected);
     }
 
     #[test]
     fn status_says_what_is_wrong_and_what_is_owed() {
-        let text = status_text(&of_view(view()), at("2026-11-21T01:15:30Z"));
+        let text = status_text(&shown(view()), at("2026-11-21T01:15:30Z"));
         let expected = "\
-daemon        running on n1, process 4711
+daemon        running on n1, process 4711, version 0.1.0
+state in      /home/me/state
+results in    /scratch/results
+runtime       apptainer, command \"task-runner\" in /images/science.sif
+jobs from     hpc-jobs (0f3c) at https://api.example/v4
+results to    9e1d
+as of         2026-11-21T01:15:27Z (2 s ago)
 node          apptainer is not there  [31m
 queue         no trouble
 slots         4
 jobs          1 running, 1 waiting, 0 ending
 results owed  3, the oldest since 2026-11-20T23:00:00Z (2 h)
-as of         2026-11-21T01:15:27Z (2 s ago)
 ";
         assert_eq!(text, expected);
     }
 
     #[test]
+    fn a_daemon_that_lives_and_tells_nothing_is_told_from_one_that_is_idle() {
+        let note = |view: View, now: &str| of_live(None, Some(view), at(now)).note;
+        assert_eq!(note(view(), "2026-11-21T01:15:40Z"), None);
+        let silent = note(view(), "2026-11-21T01:15:54Z").unwrap();
+        assert!(silent.contains("every 5 s, but has not for 26 s"), "{silent}");
+        // One of an earlier version was idle.
+        let earlier = View { about: About::default(), ..view() };
+        assert_eq!(note(earlier, "2026-11-21T01:15:54Z"), None);
+    }
+
+    #[test]
+    fn the_view_of_an_earlier_version_is_read() {
+        let text = r#"{"v":1,"written_at":"2026-11-21T01:15:27.123Z","host":"n1","pid":4711,"state":"running","node":null,"slots":4,"counts":{"waiting":0,"running":1,"ending":0,"owed":0},"jobs":[{"job_id":"a","phase":"running","attempt":1,"since":null}],"queue_trouble":null,"owed_since":null}"#;
+        let view: View = serde_json::from_str(text).unwrap();
+        assert_eq!((&view.about, view.jobs[0].task.as_deref()), (&About::default(), None));
+    }
+
+    #[test]
     fn json_format_unchanged() {
         // Scripts read this: fields may be added, nothing else.
-        let mut report = of_view(View { node: None, ..view() });
+        let mut report = shown(View { node: None, ..view() });
         report.jobs.as_mut().unwrap().truncate(1);
-        let json = r#"{"v":1,"daemon":"running","as_of":"2026-11-21T01:15:27.123Z","host":"n1","pid":4711,"note":null,"node_problem":null,"queue_trouble":null,"slots":4,"counts":{"waiting":1,"running":1,"ending":0,"owed":3},"owed_since":"2026-11-20T23:00:00Z","jobs":[{"job_id":"a-rather-long-id","phase":"running","attempt":2,"since":"2026-11-21T01:00:00.912Z"}]}"#;
+        let json = r#"{"v":1,"daemon":"running","as_of":"2026-11-21T01:15:27.123Z","host":"n1","pid":4711,"note":null,"node_problem":null,"queue_trouble":null,"slots":4,"counts":{"waiting":1,"running":1,"ending":0,"owed":3},"owed_since":"2026-11-20T23:00:00Z","state_dir":"/home/me/state","version":"0.1.0","results_dir":"/scratch/results","runtime":"apptainer","image":"/images/science.sif","command":"task-runner","queues_url":"https://api.example/v4","jobs_queue":{"id":"0f3c","name":"hpc-jobs"},"results_queue":{"id":"9e1d","name":null},"jobs":[{"job_id":"a-rather-long-id","phase":"running","attempt":2,"since":"2026-11-21T01:00:00.912Z","task":"simulate","last_attempt":"attempt 1 failed:\nexit code 3; attempt 2 follows"}]}"#;
         assert_eq!(serde_json::to_string(&report).unwrap(), json);
         let status = serde_json::to_string(&Report { jobs: None, ..report }).unwrap();
         assert!(!status.contains("job_id"), "{status}");

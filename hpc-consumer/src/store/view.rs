@@ -1,7 +1,11 @@
 //! `STATE_DIR/view.json`: what a daemon that lives says of itself, for `hpc-consumer jobs` and `status` (`show`).
 //!
-//! It is written aside and renamed, so that a reader finds it whole, at most once a second. It is not what the daemon
-//! remembers: nothing is decided by it, and it may be missing or old.
+//! It is written aside and renamed, so that a reader finds it whole: soon after a change, at most once a second, and
+//! every [`REFRESH`] without one. It is not what the daemon remembers: nothing is decided by it, and it may be missing
+//! or old.
+//!
+//! The fields of version 1 stay. Others come, which older readers pass over; those that an older writer did not know
+//! are empty.
 
 use std::fs;
 use std::io;
@@ -16,6 +20,9 @@ const VIEW: &str = "view.json";
 
 /// The version of the view.
 pub(crate) const VERSION: u64 = 1;
+
+/// How old the view of a daemon that lives can be: by this a reader tells one that is idle from one that hangs.
+pub(crate) const REFRESH: Duration = Duration::from_secs(5);
 
 /// What a daemon tells of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +41,33 @@ pub(crate) struct View {
     pub(crate) queue_trouble: Option<String>,
     /// Since when the oldest result is owed.
     pub(crate) owed_since: Option<Timestamp>,
+    #[serde(flatten)]
+    pub(crate) about: About,
+}
+
+/// Which daemon it is: what it was started with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct About {
+    /// Of the program.
+    pub(crate) version: Option<String>,
+    pub(crate) results_dir: Option<String>,
+    /// What jobs run in: the kind of runtime, its image where it has one, and the command of every job.
+    pub(crate) runtime: Option<String>,
+    pub(crate) image: Option<String>,
+    pub(crate) command: Option<String>,
+    /// The address of the API of the queues.
+    pub(crate) queues_url: Option<String>,
+    pub(crate) jobs_queue: Option<Queue>,
+    pub(crate) results_queue: Option<Queue>,
+}
+
+/// A queue of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Queue {
+    pub(crate) id: String,
+    /// Where the service tells it.
+    pub(crate) name: Option<String>,
 }
 
 /// What a daemon is doing.
@@ -66,6 +100,11 @@ pub(crate) struct JobView {
     pub(crate) attempt: u32,
     /// Since when it is in its phase.
     pub(crate) since: Option<Timestamp>,
+    #[serde(default)]
+    pub(crate) task: Option<String>,
+    /// How the last attempt ended, where another one follows.
+    #[serde(default)]
+    pub(crate) last_attempt: Option<String>,
 }
 
 /// Replaces the view. It need not outlive a reboot, so it costs no sync.

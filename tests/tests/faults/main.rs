@@ -9,6 +9,7 @@ mod idle;
 mod inherited;
 mod logs;
 mod settings;
+mod shown;
 mod signals;
 mod swapped;
 mod trees;
