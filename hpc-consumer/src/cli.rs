@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, Parser, Subcommand};
 use program::{FileArgs, LogArgs, Origins, OutputFormat};
 
 use crate::config::{RunSettings, RuntimeSettings, StateSettings};
@@ -51,7 +51,7 @@ pub(crate) enum Command {
     ///
     /// Works while the daemon runs, from any machine that sees STATE_DIR, and when it does not.
     Jobs(ShowState),
-    /// Show how the daemon is: the node, the queue, how many jobs run, which results are owed
+    /// Show which daemon it is, and how: its directories, the node, the queue, how many jobs run, which results are owed
     Status(ShowState),
     /// Publish the results of jobs that have ended once more
     ///
@@ -60,7 +60,10 @@ pub(crate) enum Command {
     ///
     /// Exit codes: 0 all are published; 1 some have no record here, or the queue did not take them; 2 wrong arguments
     /// or settings.
-    #[command(after_help = "Example:\n  hpc-consumer republish --env-file ~/hpc-queue.env 3f2a8c1e-...")]
+    #[command(
+        mut_args = needed_to_republish,
+        after_help = "Example:\n  hpc-consumer republish --env-file ~/hpc-queue.env 3f2a8c1e-..."
+    )]
     Republish(Box<Republish>),
     /// Print a systemd user unit for the daemon
     #[command(
@@ -122,6 +125,14 @@ pub(crate) struct Republish {
     pub(crate) jobs: Vec<protocol::JobId>,
     #[command(flatten)]
     pub(crate) settings: RunSettings,
+}
+
+/// `republish` reads all settings of the daemon, and uses few of them.
+fn needed_to_republish(argument: Arg) -> Arg {
+    const NEEDED: [&str; 6] =
+        ["jobs", "results_dir", "cf_api_base_url", "cf_account_id", "cf_results_queue_id", "cf_queues_api_token"];
+    let hidden = !NEEDED.contains(&argument.get_id().as_str());
+    argument.hide(hidden)
 }
 
 /// What the daemon tells its keeper.

@@ -66,7 +66,7 @@ pub(crate) struct RuntimeSettings {
     /// The command of every job, split into words as a shell does and executed without one
     ///
     /// It runs in the job directory, with WORK_DIR and JOB_ID in its environment, and finds the job in input.json.
-    /// Who wants a shell writes: sh -c '…'
+    /// For a shell, write: sh -c '…'
     #[arg(long, env = "CONTAINER_CMD", default_value = "task-runner", value_name = "COMMAND")]
     container_cmd: String,
     /// The container image, a .sif file
@@ -313,7 +313,10 @@ impl RuntimeSettings {
             return Ok(Runtime::Bare(Bare { command, inherited }));
         }
         if mounted.to_string_lossy().contains([':', ',']) {
-            bail!("{} holds a ':' or ',', which apptainer cannot mount; choose another directory", mounted.display());
+            bail!(
+                "{} holds a ':' or ',', which apptainer cannot mount; choose another directory for jobs (RESULTS_DIR, or --job-dir)",
+                mounted.display()
+            );
         }
         let oci_ref = self.apptainer_oci_ref;
         let image = match (self.apptainer_image, &oci_ref) {

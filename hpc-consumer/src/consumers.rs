@@ -77,6 +77,9 @@ impl Look {
             format!("the queue of the jobs is {}, that of the results is {}", name(&self.jobs), name(&self.results));
         match &self.problem {
             None => names,
+            Some(problem) if self.jobs.name.is_none() && self.results.name.is_none() => {
+                format!("what the two queues are called could not be asked: {problem}")
+            }
             Some(problem) => format!("{names} (the queues did not tell all: {problem})"),
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use program::whole;
 use protocol::{InvalidJobId, JobId, limits};
 
 use crate::config::{CommonArgs, EdgeArgs, QueueArgs, length_of_time, time_limit};
@@ -92,7 +93,7 @@ pub(crate) struct SubmitArgs {
     ///
     /// A task fails by its exit code, a signal, its time limit, or an output that cannot be used. What the node does
     /// wrong is not counted here.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(..=i64::from(limits::RETRIES_MAX)))]
+    #[arg(long, value_name = "COUNT", value_parser = retries)]
     pub(crate) retries: Option<u32>,
     /// Never start the job again after it was cut off; it is `lost` then
     ///
@@ -157,6 +158,10 @@ pub(crate) struct ShowArgs {
     /// Show this job: its id, a unique beginning of it, or `last` for the one that was submitted last
     #[arg(value_name = "JOB")]
     pub(crate) job: JobId,
+}
+
+fn retries(text: &str) -> Result<u32, String> {
+    whole(text, 0..=u64::from(limits::RETRIES_MAX)).map(|count| u32::try_from(count).unwrap_or(limits::RETRIES_MAX))
 }
 
 /// The name of a job, or of a file with a list of them.

@@ -186,13 +186,17 @@ impl QueueArgs {
         let what = "an API token with the permission Queues: Edit";
         let api_token =
             required(self.queues_api_token.as_deref(), ("CF_QUEUES_API_TOKEN", "--cf-queues-api-token"), what)?;
+        let endpoint = queues::Endpoint {
+            base_url: self.api_base_url.clone(),
+            account_id,
+            api_token,
+            api_token_origin: common.origins.named("CF_QUEUES_API_TOKEN"),
+        };
+        endpoint.url().map_err(|error| {
+            Failure::with(Exit::Usage, format!("{}: {error}", common.origins.named("CF_API_BASE_URL")))
+        })?;
         Ok(ResultsQueue {
-            endpoint: queues::Endpoint {
-                base_url: self.api_base_url.clone(),
-                account_id,
-                api_token,
-                api_token_origin: common.origins.named("CF_QUEUES_API_TOKEN"),
-            },
+            endpoint,
             queue_id,
             batch_size: self.batch_size as usize,
             visibility_timeout: self.visibility_timeout,

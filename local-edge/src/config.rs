@@ -39,7 +39,7 @@ pub(crate) enum Command {
     ///
     /// SIGINT or SIGTERM: requests that have begun are answered, then it ends.
     #[command(
-        after_help = "Example:\n  local-edge serve --data-dir ~/.local/share/hpc-queue/edge --env-file .env\n  . ./.env && curl -sS \"$PRODUCER_URL/jobs\" -H \"x-api-key: $API_KEY\" -H 'content-type: application/json' -d '{\"task\":\"echo\",\"input\":1}'"
+        after_help = "Example:\n  local-edge serve --data-dir ~/.local/share/hpc-queue/edge --env-file .env\n  . ./.env && curl -sS \"$PRODUCER_URL/jobs\" -H \"x-api-key: $API_KEY\" \\\n    -H 'content-type: application/json' -d '{\"task\":\"echo\",\"input\":1}'"
     )]
     Serve(Box<ServeArgs>),
 }
@@ -57,7 +57,8 @@ pub(crate) enum JsonBodies {
 #[derive(Args)]
 pub(crate) struct ServeArgs {
     /// Listen here; port 0 takes a free one, and --env-file tells which
-    #[arg(long, env = "LOCAL_EDGE_LISTEN", default_value = "127.0.0.1:8787", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "LOCAL_EDGE_LISTEN", default_value = "127.0.0.1:8787", value_name = "ADDRESS:PORT",
+          value_parser = address)]
     listen: SocketAddr,
     /// Keep messages and credentials in DIR, which is made when it is not there
     #[arg(long, env = "LOCAL_EDGE_DATA_DIR", value_name = "DIR")]
@@ -116,6 +117,10 @@ impl ServeArgs {
             faults: self.faults,
         })
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "it is an IP address and a port, for example 127.0.0.1:8787".to_owned())
 }
 
 /// A secret travels in a header and stands in a `.env` file, between single quotes if need be.

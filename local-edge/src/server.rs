@@ -68,9 +68,9 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
     }
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = runtime
-        .block_on(TcpListener::bind(settings.listen))
-        .with_context(|| format!("cannot listen on {}; is another server there? (--listen)", settings.listen))?;
+    let listener = runtime.block_on(TcpListener::bind(settings.listen)).with_context(|| {
+        format!("cannot listen on {}, which --listen or LOCAL_EDGE_LISTEN may change", settings.listen)
+    })?;
     let address = listener.local_addr().context("cannot tell the address that is listened on")?;
     if let Some(path) = &settings.env_file {
         env_file::write(path, &settings_for_others(&registry, &credentials, address)?)?;

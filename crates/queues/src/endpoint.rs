@@ -24,16 +24,14 @@ pub struct Endpoint {
     pub api_token_origin: String,
 }
 
-/// Why a base URL cannot be used.
+/// Why a base URL cannot be used. Who set it, and where, is told by whoever knows that.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableUrl {
     /// It has another scheme, or none.
-    #[error("CF_API_BASE_URL is no http or https address: {0}")]
+    #[error("it is no http or https address: {0}")]
     NotHttp(String),
     /// It has a user name or a password in it. The text must not repeat them.
-    #[error(
-        "CF_API_BASE_URL holds a user name or a password, which would stand in logs; the API asks only for its token"
-    )]
+    #[error("it holds a user name or a password, which would stand in logs; the API asks only for its token")]
     Credentials,
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use lifecycle::{Entry, Phase, Stage};
-use program::{Exit, OutputFormat, is_hazardous};
+use program::{Exit, Failure, OutputFormat, is_hazardous};
 use protocol::{JobId, Timestamp, timestamp_from_millis};
 use serde::Serialize;
 
@@ -87,12 +87,14 @@ fn show(
     shown: fn(Report) -> Report,
 ) -> anyhow::Result<Exit> {
     if !state_dir.is_dir() {
-        let _ = writeln!(
-            std::io::stderr(),
-            "hpc-consumer: there is no directory {}: no daemon was started with this STATE_DIR",
-            state_dir.display()
-        );
-        return Ok(Exit::NotFound);
+        return Err(Failure::with(
+            Exit::NotFound,
+            format!(
+                "there is no directory {}: no daemon was started with this STATE_DIR; give the settings of yours, by \
+                 --env-file, --profile or --state-dir",
+                state_dir.display()
+            ),
+        ));
     }
     let now = timestamp_from_millis(Timestamp::now().as_millisecond());
     let report = shown(report(state_dir, now)?);
@@ -323,8 +325,8 @@ fn status_text(report: &Report, now: Timestamp) -> String {
 fn about_rows(report: &Report, now: Timestamp) -> Vec<[String; 2]> {
     let About { version: _, results_dir, runtime, image, command, queues_url, jobs_queue, results_queue } =
         &report.about;
-    let command = command.as_ref().map(|command| format!(", command {command:?}")).unwrap_or_default();
-    let image = image.as_ref().map(|image| format!(" in {image}")).unwrap_or_default();
+    let command = command.as_ref().map(|command| format!(": {command}")).unwrap_or_default();
+    let image = image.as_ref().map(|image| format!(", in {image}")).unwrap_or_default();
     let runtime = runtime.as_ref().map(|runtime| format!("{runtime}{command}{image}"));
     let queue = |queue: &Queue| match &queue.name {
         Some(name) => format!("{name} ({})", queue.id),
@@ -457,7 +459,7 @@ mod tests {
 daemon      running on n1, process 4711, version 0.1.0
 state in    /home/me/state
 results in  /scratch/results
-runtime     apptainer, command \"task-runner\" in /images/science.sif
+runtime     apptainer: task-runner, in /images/science.sif
 jobs from   hpc-jobs (0f3c) at https://api.example/v4
 results to  9e1d
 as of       2026-11-21T01:15:27Z (3 s ago)
@@ -486,7 +488,7 @@ no jobs
 daemon        running on n1, process 4711, version 0.1.0
 state in      /home/me/state
 results in    /scratch/results
-runtime       apptainer, command \"task-runner\" in /images/science.sif
+runtime       apptainer: task-runner, in /images/science.sif
 jobs from     hpc-jobs (0f3c) at https://api.example/v4
 results to    9e1d
 as of         2026-11-21T01:15:27Z (2 s ago)

@@ -290,8 +290,9 @@ impl Database {
 /// What is wrong with the file, and what to do.
 fn advise(problem: &Problem) -> String {
     match problem {
-        Problem::NotSqlite | Problem::Foreign | Problem::Newer { .. } | Problem::Damaged(_) => {
-            format!("{problem}; or choose another --data-dir")
+        Problem::Newer { .. } => format!("{problem}; or choose another --data-dir"),
+        Problem::NotSqlite | Problem::Foreign | Problem::Damaged(_) => {
+            format!("{problem}; move it away, or choose another --data-dir")
         }
         other => other.to_string(),
     }

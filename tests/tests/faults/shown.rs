@@ -34,7 +34,7 @@ fn a_retry_is_said_with_its_reason_and_the_log_of_the_attempt_before_stays() {
     for row in [
         format!("state in      {}", consumer.state_dir().display()),
         format!("results in    {}", consumer.results_dir().display()),
-        "runtime       bare, command ".to_owned(),
+        "runtime       bare: sh -c ".to_owned(),
         "jobs from     hpc-jobs (".to_owned(),
         "results to    hpc-results (".to_owned(),
     ] {
