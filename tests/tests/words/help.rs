@@ -1,0 +1,45 @@
+//! The `--help` of every program and of each of its commands.
+
+use testkit::{command, parts};
+
+use crate::transcript::is_as_in;
+
+fn help(program: &str, words: &[&str]) -> String {
+    let folder = tempfile::tempdir().expect("a directory can be made");
+    let mut command = command(&parts::program(program), folder.path());
+    let output = command.args(words).arg("--help").output().expect("the program can be started");
+    assert!(output.status.success(), "{program} {words:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("help is text")
+}
+
+/// The commands that the help of a program lists, but for `help`.
+fn commands(help: &str) -> Vec<&str> {
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    // What belongs to a command is indented further.
+    let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect()
+}
+
+fn is_as_it_was(program: &str, expected: &[&str]) {
+    let general = help(program, &[]);
+    assert_eq!(commands(&general), expected, "each command has its golden file");
+    is_as_in(&format!("{program}/help.txt"), &general);
+    for name in expected {
+        is_as_in(&format!("{program}/help-{name}.txt"), &help(program, &[name]));
+    }
+}
+
+#[test]
+fn of_hpc_consumer() {
+    is_as_it_was("hpc-consumer", &["run", "command", "jobs", "status", "republish", "service"]);
+}
+
+#[test]
+fn of_laptop_consumer() {
+    is_as_it_was("laptop-consumer", &["submit", "pull", "tail", "wait", "show"]);
+}
+
+#[test]
+fn of_local_edge() {
+    is_as_it_was("local-edge", &["serve"]);
+}
