@@ -30,7 +30,7 @@ fn arguments_that_are_wrong_are_told() {
     shell.run("hpc-consumer republish");
     shell.run("hpc-consumer republish ../job");
     shell.run("hpc-consumer status --output xml");
-    shell.is_as_in("hpc-consumer/arguments.txt");
+    shell.assert_as_in("hpc-consumer/arguments.txt");
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn settings_that_are_wrong_are_told() {
     shell.run("hpc-consumer run --check");
     shell.run("CONTAINER_CMD=task-runner hpc-consumer run --check");
     shell.run("hpc-consumer status");
-    shell.is_as_in("hpc-consumer/settings.txt");
+    shell.assert_as_in("hpc-consumer/settings.txt");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_state_that_is_not_there_or_cannot_be_used_is_told() {
     shell.run("hpc-consumer run --env-file well.env");
     shell.run("RUNTIME=bare CONTAINER_CMD='python run.py' hpc-consumer command --job-dir try");
     shell.run("hpc-consumer republish --env-file well.env 3f2a8c1e-7f6b-4c55-9a53-0c6f5c2d8f10");
-    shell.is_as_in("hpc-consumer/state.txt");
+    shell.assert_as_in("hpc-consumer/state.txt");
 }
 
 #[test]
@@ -113,5 +113,5 @@ fn a_daemon_is_shown_with_its_jobs() {
     shell.run("STATE_DIR=state hpc-consumer jobs");
     shell.run(&format!("{run} --check --env-file edge.env"));
     shell.run(&format!("RESULTS_DIR=elsewhere {}", run.replace("RESULTS_DIR=results ", "") + " --env-file edge.env"));
-    shell.is_as_in("hpc-consumer/daemon.txt");
+    shell.assert_as_in("hpc-consumer/daemon.txt");
 }

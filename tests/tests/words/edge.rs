@@ -25,5 +25,5 @@ fn a_server_that_cannot_start_says_why() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let address = taken.local_addr().expect("it has an address");
     shell.run(&format!("local-edge serve --data-dir edge --listen {address}"));
-    shell.is_as_in("local-edge/errors.txt");
+    shell.assert_as_in("local-edge/errors.txt");
 }

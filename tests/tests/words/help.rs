@@ -2,7 +2,7 @@
 
 use testkit::{command, parts};
 
-use crate::transcript::is_as_in;
+use crate::transcript::assert_as_in;
 
 fn help(program: &str, words: &[&str]) -> String {
     let folder = tempfile::tempdir().expect("a directory can be made");
@@ -23,9 +23,9 @@ fn commands(help: &str) -> Vec<&str> {
 fn is_as_it_was(program: &str, expected: &[&str]) {
     let general = help(program, &[]);
     assert_eq!(commands(&general), expected, "each command has its golden file");
-    is_as_in(&format!("{program}/help.txt"), &general);
+    assert_as_in(&format!("{program}/help.txt"), &general);
     for name in expected {
-        is_as_in(&format!("{program}/help-{name}.txt"), &help(program, &[name]));
+        assert_as_in(&format!("{program}/help-{name}.txt"), &help(program, &[name]));
     }
 }
 

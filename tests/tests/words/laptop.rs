@@ -30,7 +30,7 @@ fn arguments_that_are_wrong_are_told() {
     shell.run("laptop-consumer show 3f2a8c1e-7f6b-4c55-9a53-0c6f5c2d8f10");
     shell.run("laptop-consumer show j1 --output xml");
     shell.run("laptop-consumer pull --batch-size 101");
-    shell.is_as_in("laptop-consumer/arguments.txt");
+    shell.assert_as_in("laptop-consumer/arguments.txt");
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn settings_that_are_wrong_are_told() {
     shell.file("wrong.env", "RESULTS_POLL_INTERVAL_SECONDS=often\nAPI_KEY=a b\n");
     shell.run(&format!("{submit} --env-file wrong.env"));
     shell.run("laptop-consumer pull --env-file wrong.env");
-    shell.is_as_in("laptop-consumer/settings.txt");
+    shell.assert_as_in("laptop-consumer/settings.txt");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn what_an_edge_refuses_is_told_with_what_to_do() {
     shell.run("laptop-consumer wait 3f2a8c1e-7f6b-4c55-9a53-0c6f5c2d8f10 --timeout 1ms");
     shell.run("laptop-consumer tail --until-idle");
     drop(edge);
-    shell.is_as_in("laptop-consumer/refused.txt");
+    shell.assert_as_in("laptop-consumer/refused.txt");
 }
 
 #[test]
@@ -95,5 +95,5 @@ fn results_are_shown() {
         shell.run(&format!("laptop-consumer wait {job} --output text"));
     }
     shell.run("laptop-consumer tail --until-idle --output text");
-    shell.is_as_in("laptop-consumer/results.txt");
+    shell.assert_as_in("laptop-consumer/results.txt");
 }

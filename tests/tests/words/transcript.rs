@@ -69,7 +69,7 @@ impl Transcript {
     }
 
     /// Compares all of it with the file of this name.
-    pub(crate) fn is_as_in(self, name: &str) {
+    pub(crate) fn assert_as_in(self, name: &str) {
         let mut redactions = Redactions::new();
         let mut redact = |placeholder, value: RedactedValue| {
             redactions.insert(placeholder, value).expect("it is a placeholder");
@@ -81,12 +81,12 @@ impl Transcript {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let host = Regex::new(&format!(r"(on |hpc-queue/|//)(?<redacted>{})\b", regex::escape(&host)));
         redact("[HOST]", host.expect("a name can be found").into());
-        is_as_in(name, &redactions.redact(&self.text));
+        assert_as_in(name, &redactions.redact(&self.text));
     }
 }
 
 /// Compares a text with the file of this name.
-pub(crate) fn is_as_in(name: &str, text: &str) {
+pub(crate) fn assert_as_in(name: &str, text: &str) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/words/golden").join(name);
     let expected = Data::read_from(&golden, Some(DataFormat::Text)).raw();
     Assert::new().action_env("SNAPSHOTS").eq(text, expected);
