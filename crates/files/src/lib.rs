@@ -6,7 +6,9 @@
 //! | make a file, never over an earlier one | [`Creator`] |
 //! | claim a name, and write the file later | [`create_new`] |
 //! | give what was made aside its name | [`put`] |
+//! | make a small file when the disk is full | [`Spares`] |
 //! | remove what a stranger's program made | [`remove`], [`discard`] |
+//! | know how much it takes | [`measure`] |
 //!
 //! It is not: locks, or what the files mean. Nothing here is asynchronous; a call may wait for the disk.
 //!
@@ -15,12 +17,16 @@
 //! ([`Durability`]) and never left to chance.
 
 mod create;
+mod measure;
 mod remove;
+mod spare;
 mod tree;
 mod write;
 
 pub use create::Creator;
+pub use measure::{Held, measure};
 pub use remove::{Leftover, discard, remove, remove_at};
+pub use spare::{Spares, is_no_room};
 pub use tree::{Remains, Stuck};
 pub use write::{
     DIR_MODE, Durability, FILE_MODE, create_new, make_dir, put, replace, replace_through, sync_dir, write_new,
