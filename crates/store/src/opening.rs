@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
@@ -25,6 +25,13 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 
 /// Where `user_version` stands in it, as four bytes, the first of them the highest.
 const VERSION_AT: std::ops::Range<usize> = 60..64;
+
+/// How long the write-ahead log becomes, in pages, before it goes to the file in one go and begins anew: 16 MB.
+const LOG_PAGES: u32 = 4_000;
+
+/// The room that is kept for the log: its pages and those of the transaction that is one too many, each with its
+/// header.
+const LOG_BYTES: u64 = (LOG_PAGES as u64 + 512) * (4_096 + 24);
 
 /// How many pages are copied at once to look at tables of an earlier version.
 const PAGES_AT_ONCE: i32 = 1_000;
@@ -100,6 +107,7 @@ pub fn open(path: &Path, file: &File<'_>) -> Result<Opened, Problem> {
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     prepare(&connection, file)?;
+    keep_room(path);
     if version == file.schema.version() {
         return Ok(Opened::Found(Sqlite::new(connection)));
     }
@@ -141,12 +149,29 @@ fn prepare(connection: &Connection, file: &File<'_>) -> Result<(), Problem> {
     if mode != "wal" {
         return Err(Problem::NoLog(mode));
     }
-    // FULL: a commit is on the medium, not only in the operating system's memory. 4,000 pages are 16 MB of log, which
-    // then goes to the file in one go.
-    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000")?;
+    // FULL: a commit is on the medium, not only in the operating system's memory.
+    connection.execute_batch("PRAGMA synchronous = FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
     // A negative size is one in KiB.
     connection.pragma_update(None, "cache_size", -i64::from(file.cache_kib))?;
     Ok(connection.execute_batch("PRAGMA temp_store = MEMORY")?)
+}
+
+/// Keeps room for the write-ahead log, to which every commit goes: it is written over from its beginning again and
+/// again, so commits go on for a long time on a disk that somebody else has filled. Not every file system can do this,
+/// and where there is no room none is kept.
+fn keep_room(path: &Path) {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{FallocateFlags, fallocate};
+
+        // Its length stays, and who reads it sees no difference. No lock of SQLite is on it that would be lost when
+        // this is closed.
+        let log = fs::File::options().append(true).create(true).mode(0o600).open(log_of(path));
+        let _ = log.map(|log| fallocate(&log, FallocateFlags::KEEP_SIZE, 0, LOG_BYTES));
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = path;
 }
 
 fn open_to_look(path: &Path) -> rusqlite::Result<Connection> {
@@ -164,11 +189,15 @@ fn open_to_look(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(format!("file:{encoded}?immutable=1"), flags | OpenFlags::SQLITE_OPEN_URI)
 }
 
-/// Is there a log with something in it?
-fn has_log(path: &Path) -> bool {
+fn log_of(path: &Path) -> PathBuf {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
-    fs::metadata(log).is_ok_and(|metadata| metadata.len() > 0)
+    log.into()
+}
+
+/// Is there a log with something in it?
+fn has_log(path: &Path) -> bool {
+    fs::metadata(log_of(path)).is_ok_and(|metadata| metadata.len() > 0)
 }
 
 /// Looks at the beginning of the file, before SQLite does. Is there something in it?
