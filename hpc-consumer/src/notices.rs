@@ -57,7 +57,10 @@ pub(crate) fn say_how_it_ended(run: &Run, concluded: &Concluded) {
         },
         // What follows is decided, and said, by `lifecycle`.
         Concluded::TaskFailed(_) => {}
-        Concluded::NodeFailed(problem) => {
+        Concluded::DiskFull(problem, share) if share.is_large() => {
+            tracing::warn!(%job_id, "the disk is full, and the job holds a large share of it: {problem}")
+        }
+        Concluded::NodeFailed(problem) | Concluded::DiskFull(problem, _) => {
             let attempt = run.attempt.get();
             tracing::warn!(%job_id, attempt, "the node failed attempt {attempt}, which does not count: {problem}");
         }

@@ -14,10 +14,12 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
             Some(entry) if entry.stage == Stage::Launching => Ok(()),
             other => Err(format!("run {run} is started and its launch is not recorded: {other:?}")),
         },
-        Effect::Conclude { run, ending: Ending::Finished(_) | Ending::CutOff(_), .. } => match entry(run) {
-            Some(entry) if entry.stage == Stage::Launching => Ok(()),
-            other => Err(format!("run {run} is concluded and its launch is not recorded: {other:?}")),
-        },
+        Effect::Conclude { run, ending: Ending::Finished(_) | Ending::CutOff(_) | Ending::FilledDisk(_), .. } => {
+            match entry(run) {
+                Some(entry) if entry.stage == Stage::Launching => Ok(()),
+                other => Err(format!("run {run} is concluded and its launch is not recorded: {other:?}")),
+            }
+        }
         Effect::Forget(runs) => {
             match runs.iter().find(|run| entry(run).is_some_and(|entry| entry.stage == Stage::Launching)) {
                 Some(run) => Err(format!("run {run} is forgotten and what became of it is not recorded")),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use protocol::{FailureClass, JobId};
 
-use crate::{Attempt, Finished, Observation, Run};
+use crate::{Attempt, Finished, Observation, Run, Share};
 
 /// Everything that can make the daemon act.
 #[derive(Debug, Clone)]
@@ -167,6 +167,23 @@ pub enum Ending {
     CutOff(String),
     /// The node failed it too often: the outcome is `infrastructure`.
     GivenUp(Problem),
+    /// It filled the disk of its directory, whose bulk goes.
+    FilledDisk(Box<FilledDisk>),
+}
+
+/// A run that filled the disk, as far as can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilledDisk {
+    /// How it ended.
+    pub finished: Finished,
+    /// How the full disk was met.
+    pub problem: Problem,
+    /// What the job has of the disk.
+    pub share: Share,
+    /// In how many attempts in a row it has done this.
+    pub times: u32,
+    /// May it be tried again? Otherwise the outcome is `disk_full`.
+    pub again: bool,
 }
 
 /// What followed from the end of a run.
@@ -178,6 +195,8 @@ pub enum Concluded {
     TaskFailed(String),
     /// The node failed, not the job: the run does not count.
     NodeFailed(Problem),
+    /// The same, and the disk took nothing when the run was over. Nothing of what the job left has been touched.
+    DiskFull(Problem, Share),
     /// What the run left behind cannot be dealt with now, because the node is broken. The run itself is over.
     NodeBroken(Problem),
     /// Another daemon has taken the job over: what this run did does not count.

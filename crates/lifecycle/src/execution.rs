@@ -229,9 +229,14 @@ impl Lifecycle {
             }
             Concluded::TaskFailed(why) => {
                 self.pool.job_ended(self.now);
+                self.filled_no_disk(job_id);
                 self.tried_again(run, &why, step);
             }
-            Concluded::NodeFailed(problem) => self.node_failed(run, problem, step),
+            Concluded::NodeFailed(problem) => {
+                self.filled_no_disk(job_id);
+                self.node_failed(run, problem, step);
+            }
+            Concluded::DiskFull(problem, share) => self.disk_full(run, problem, share, step),
             Concluded::NodeBroken(problem) => {
                 let Some(State::Ending { ending, held_up, .. }) = self.jobs.get(job_id).map(|job| &job.state) else {
                     return;

@@ -43,6 +43,7 @@
 //! | `delivery`, `results` | what comes from the queue, and what goes to it |
 //! | `execution`, `trouble`, `returning`, `leaving` | runs; what the node fails; jobs that go back; the ways out |
 //! | `blame` | whose the end of a run was: the task's, or the node's |
+//! | `disk` | a disk that is full when a run is over, and whether the job filled it |
 //! | `audit` | what must be on disk for an effect to leave the process |
 //!
 //! Out of scope: how any of this is done, clocks and randomness. `now` is the time since the Unix epoch, by a clock
@@ -51,6 +52,7 @@
 mod audit;
 mod blame;
 mod delivery;
+mod disk;
 mod driver;
 mod effect;
 mod event;
@@ -75,9 +77,10 @@ mod trouble;
 
 pub use audit::permitted;
 pub use blame::{Blame, Evidence, blame};
+pub use disk::Share;
 pub use driver::{Driver, Output};
 pub use effect::{Effect, Fatal, Notice};
-pub use event::{Claimed, Concluded, Delivery, Ending, Event, Failure, Problem, Pulled, Recalled};
+pub use event::{Claimed, Concluded, Delivery, Ending, Event, Failure, FilledDisk, Problem, Pulled, Recalled};
 pub use fact::{Book, Entry, Fact, Failures, Lease, Stage, Terms};
 pub use lifecycle::{Lifecycle, Settings, Step};
 pub use phases::{Phase, TRANSITIONS, diagram};

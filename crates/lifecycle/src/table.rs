@@ -38,6 +38,8 @@ pub(crate) struct Job {
     pub(crate) claims_failed: u32,
     /// How the last attempt ended that was not its end, in words. It is for people, and not remembered.
     pub(crate) last_attempt: Option<String>,
+    /// In how many attempts in a row it filled the disk, in this life of the daemon.
+    pub(crate) disks_filled: u32,
 }
 
 /// What is kept of a message in memory.
@@ -163,6 +165,7 @@ impl Jobs {
             sent,
             claims_failed: 0,
             last_attempt: None,
+            disks_filled: 0,
         };
         self.map.insert(job_id.clone(), job);
         self.enter(&job_id, state);

@@ -69,7 +69,7 @@ impl Lifecycle {
         let failures = self.jobs.get(job_id).map_or(0, |job| job.failures.node);
         if failures >= NODE_FAILURES_MAX {
             self.conclude(run, Ending::GivenUp(problem), step);
-        } else if self.can_go_back(job_id) {
+        } else if self.can_go_back(job_id) && !self.filled_disk(job_id) {
             self.jobs.set(job_id, State::Returning(self.settings.retry_delay));
             step.effects.extend([Effect::Unclaim(run.clone()), Effect::Forget(vec![run.clone()])]);
             self.failed_by_node(run, step);
@@ -78,6 +78,11 @@ impl Lifecycle {
             let why = format!("the node failed attempt {}: {problem}", run.attempt);
             self.again(run, pause, why, |failures| failures.node += 1, step);
         }
+    }
+
+    /// Did its last attempt fill the disk? That would be forgotten with a job that goes back.
+    fn filled_disk(&self, job_id: &JobId) -> bool {
+        self.jobs.get(job_id).is_some_and(|job| job.disks_filled > 0)
     }
 
     /// The attempt is over, whatever becomes of the job: a restart must not look for its run.

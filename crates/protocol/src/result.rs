@@ -36,6 +36,8 @@ pub enum Reason {
     TimeLimit,
     /// The task used more memory than it was allowed to, and was ended.
     MemoryLimit,
+    /// The task filled the disk of its directory, in several attempts one after the other.
+    DiskFull,
     /// The task ended well, but `output.json` is not a regular file that holds JSON.
     Output,
     /// The message was not a job that can be run.
@@ -341,6 +343,7 @@ mod tests {
             Reason::Signal,
             Reason::TimeLimit,
             Reason::MemoryLimit,
+            Reason::DiskFull,
             Reason::Output,
             Reason::Rejected,
             Reason::Cancelled,

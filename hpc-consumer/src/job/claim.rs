@@ -310,7 +310,7 @@ impl Claims {
 }
 
 /// What the log of an attempt is called once a further one has begun.
-fn log_of(log: &str, attempt: u32) -> String {
+pub(super) fn log_of(log: &str, attempt: u32) -> String {
     format!("{}.attempt-{attempt}.log", log.trim_end_matches(".log"))
 }
 

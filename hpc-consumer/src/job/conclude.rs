@@ -25,11 +25,22 @@ impl JobFiles {
     }
 
     fn try_conclude(&self, job: JobMessage, run: &Run, ending: Ending, may_retry: bool) -> io::Result<Concluded> {
-        let finished = match ending {
-            Ending::Finished(finished) => Ok(*finished),
-            Ending::CutOff(what) => Err(what),
-            Ending::GivenUp(problem) => return self.give_up(job, run, &problem.to_string()),
-        };
+        match ending {
+            Ending::GivenUp(problem) => self.give_up(job, run, &problem.to_string()),
+            Ending::CutOff(what) => self.in_own_dir(run, |_| Ok(self.record(self.recorder.lost(job, run, &what)))),
+            Ending::Finished(finished) => {
+                self.in_own_dir(run, |dir| self.conclude_seen(job, run, dir, *finished, may_retry))
+            }
+            Ending::FilledDisk(filled) => self.in_own_dir(run, |dir| self.clear(job, run, dir, *filled)),
+        }
+    }
+
+    /// Deals with the directory of a run, unless another daemon has taken the job over.
+    fn in_own_dir(
+        &self,
+        run: &Run,
+        conclude: impl FnOnce(Option<&JobDir>) -> io::Result<Concluded>,
+    ) -> io::Result<Concluded> {
         // Held open: should it be taken over in this moment, it is still ours that is read.
         let dir = match self.claims.results().open_job_dir(&run.job_id)? {
             Place::Dir(dir) => Some(dir),
@@ -40,12 +51,20 @@ impl JobFiles {
         if !self.claims.is_ours(dir.as_ref(), run)? {
             return Ok(Concluded::TakenOver);
         }
-        let finished = match finished {
-            Ok(finished) => finished,
-            Err(what) => return Ok(self.record(self.recorder.lost(job, run, &what))),
-        };
+        conclude(dir.as_ref())
+    }
+
+    /// Deals with a run that was seen to end.
+    fn conclude_seen(
+        &self,
+        job: JobMessage,
+        run: &Run,
+        dir: Option<&JobDir>,
+        finished: Finished,
+        may_retry: bool,
+    ) -> io::Result<Concluded> {
         let ended_at_ms = finished.finished_at_ms;
-        let result = self.result(job, run, dir.as_ref(), finished)?;
+        let result = self.result(job, run, dir, finished)?;
         let bad_output = result.reason == Some(Reason::Output.into());
         // It has computed its result, which would be the same once more, and is kept.
         let has_output = result.result_pointer == self.recorder.uri(&self.claims.results().output_path(&run.job_id));
@@ -57,11 +76,11 @@ impl JobFiles {
         } else {
             None
         };
-        if let Some(problem) = nodes_fault {
-            // An output that is there and can be used is kept until there is room for its record.
-            let usable = result.status == Status::Completed && result.output_bytes.is_some();
-            let problem = problem.into();
-            return Ok(if usable { Concluded::NodeBroken(problem) } else { Concluded::NodeFailed(problem) });
+        // An output that is there and can be used is the job's, whatever the node is in: there is room for its record,
+        // or it is kept until there is.
+        let usable = result.status == Status::Completed && result.output_bytes.is_some();
+        if let Some(problem) = nodes_fault.filter(|_| !usable) {
+            return Ok(Concluded::NodeFailed(problem.into()));
         }
         // Only these come from a run that ended; none is the node's fault.
         if may_retry && result.status == Status::Failed && !(bad_output && has_output) {
@@ -88,7 +107,13 @@ impl JobFiles {
         Ok(self.record(self.recorder.of_run(job, run, Some((Reason::Infrastructure, message)))))
     }
 
-    fn result(&self, job: JobMessage, run: &Run, dir: Option<&JobDir>, finished: Finished) -> io::Result<JobResult> {
+    pub(super) fn result(
+        &self,
+        job: JobMessage,
+        run: &Run,
+        dir: Option<&JobDir>,
+        finished: Finished,
+    ) -> io::Result<JobResult> {
         let time_limit = self.launcher.time_limit(&job).as_secs();
         let failure = match &finished.end {
             RunEnd::Exit(0) => None,
@@ -177,7 +202,7 @@ impl JobFiles {
     }
 
     /// Writes the final record. The job has ended and may never run again: until the disk takes it, this is repeated.
-    fn record(&self, mut result: JobResult) -> Concluded {
+    pub(super) fn record(&self, mut result: JobResult) -> Concluded {
         let text = fitting(&mut result);
         self.claims.results().write_record(&result.job_id, &text).map_or_else(
             |error| {

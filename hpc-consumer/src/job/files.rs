@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use files::{Creator, DIR_MODE, Durability};
-use lifecycle::Attempt;
-use protocol::{JobId, Timestamp};
+use files::{Creator, DIR_MODE, Durability, Held, Spares};
+use lifecycle::{Attempt, Share};
+use protocol::{JobId, Timestamp, limits};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -42,6 +42,13 @@ const HEART_BYTES: usize = 512;
 /// beside what is left of it.
 pub(super) const REMOVED_WITHIN: Duration = Duration::from_secs(60);
 
+/// So many records find room on a full disk, each of which fits in so many bytes.
+const SPARES: u32 = 32;
+const SPARE_BYTES: usize = limits::RESULT_BYTES_MAX.next_multiple_of(4 * 1024);
+
+/// A claim makes fewer files, as does a probe.
+const FILES_OF_A_CLAIM: u64 = 8;
+
 /// How many directories of one name are kept at most. More than one means that a person has removed things.
 const ASIDE_MAX: u32 = 1_000;
 
@@ -55,6 +62,8 @@ pub(crate) struct ResultsDir {
     known: Arc<OnceLock<u64>>,
     /// What tells after a restart whether it is the one that it was.
     mark: Option<Arc<Mark>>,
+    /// Room for records on a full disk.
+    pub(super) reserve: Option<Arc<Spares>>,
 }
 
 /// The heart of our keeper lies in `RESULTS_DIR`, and `STATE_DIR` remembers that it was made there.
@@ -106,46 +115,79 @@ struct Rejected<'a> {
 
 impl ResultsDir {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { creator: Arc::new(Creator::new(path.clone())), path, known: Arc::default(), mark: None }
+        Self { creator: Arc::new(Creator::new(path.clone())), path, known: Arc::default(), mark: None, reserve: None }
     }
 
-    /// The same, marked as that of this state: an empty directory in its place is not taken for it.
+    /// The same, marked as that of this state: an empty directory in its place is not taken for it. Room for its
+    /// records is kept.
     pub(crate) fn marked_by(self, state_dir: &Path, owner: &str) -> Self {
         let mark = Mark { file: mark_in(state_dir), heart: self.heart(owner) };
-        Self { mark: Some(Arc::new(mark)), ..self }
+        let reserve = Spares::new(self.path.join(".reserve").join(owner), SPARES, SPARE_BYTES);
+        Self { mark: Some(Arc::new(mark)), reserve: Some(Arc::new(reserve)), ..self }
+    }
+
+    /// Is some of the room for records used, or not there yet?
+    pub(super) fn lacks_reserve(&self) -> bool {
+        self.reserve.as_ref().is_some_and(|reserve| reserve.are_short())
+    }
+
+    /// Keeps room for records, as soon as there is some. Not in what stands in place of the directory.
+    pub(super) fn fill_reserve(&self) {
+        let Some(reserve) = &self.reserve else { return };
+        let is_there = self.is_where_it_was().and_then(|is_it| Ok(is_it && self.has_mark()?));
+        match is_there.and_then(|is_there| if is_there { reserve.refill() } else { Ok(()) }) {
+            // Full again; what is missing is made later.
+            Err(error) if !files::is_no_room(&error) => tracing::warn!("no room can be kept for records: {error}"),
+            _ => {}
+        }
     }
 
     /// Can files be made here, as a job needs them? Leaves an empty directory that stands for a job's. The text says
     /// why not.
     pub(super) fn probe(&self) -> Result<PathBuf, String> {
+        self.try_probe().map_err(|error| format!("RESULTS_DIR {} cannot be written: {error}", self.path.display()))
+    }
+
+    /// What a job that holds this has of the disk, if no files can be made for want of room.
+    pub(super) fn share_if_full(&self, held: impl FnOnce() -> Held) -> Option<Share> {
+        self.try_probe().err().filter(files::is_no_room)?;
+        let space = rustix::fs::statvfs(&self.path).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
+        let held = held();
+        Some(if bytes(space.f_bavail) < 2 * PROBE_BYTES as u64 {
+            Share::Bytes { held: held.bytes, used: Some(bytes(space.f_blocks.saturating_sub(space.f_bfree))) }
+        } else if space.f_files > 0 && space.f_favail < FILES_OF_A_CLAIM {
+            Share::Files { held: held.files, used: space.f_files.saturating_sub(space.f_ffree) }
+        } else {
+            Share::Bytes { held: held.bytes, used: None }
+        })
+    }
+
+    fn try_probe(&self) -> io::Result<PathBuf> {
         // Several runs that fail together ask at the same time, so the directory stays and the files have their own
         // names; other daemons may ask, too.
         static PROBES: AtomicU64 = AtomicU64::new(0);
         let number = PROBES.fetch_add(1, Ordering::Relaxed);
         let scratch = self.path.join(".probe");
-        let write = || {
-            self.find()?;
-            files::make_dir(&scratch)?;
-            let name = format!("{}-{}-{number}", crate::host(), std::process::id());
-            let (file, link) = (scratch.join(format!("file-{name}")), scratch.join(format!("link-{name}")));
-            let directory = scratch.join(format!("directory-{name}"));
-            // An earlier daemon may have died between making and removing them.
-            files::remove(&link, REMOVED_WITHIN)?;
-            files::remove(&directory, REMOVED_WITHIN)?;
-            let written = files::replace(&file, &[0; PROBE_BYTES], Durability::Content)
-                // Final records are put into place like this.
-                .and_then(|_| fs::hard_link(&file, &link));
-            // A claim makes a directory and two files, and some disks run out of these first.
-            let made = written.and_then(|()| files::make_dir(&directory)).and_then(|()| {
-                [META, INPUT].iter().try_for_each(|name| files::write_new(&directory.join(name), b"{}\n"))
-            });
-            for path in [&file, &link, &directory] {
-                files::remove(path, REMOVED_WITHIN)?;
-            }
-            made
-        };
-        write().map_err(|error| format!("RESULTS_DIR {} cannot be written: {error}", self.path.display()))?;
-        Ok(scratch)
+        self.find()?;
+        files::make_dir(&scratch)?;
+        let name = format!("{}-{}-{number}", crate::host(), std::process::id());
+        let (file, link) = (scratch.join(format!("file-{name}")), scratch.join(format!("link-{name}")));
+        let directory = scratch.join(format!("directory-{name}"));
+        // An earlier daemon may have died between making and removing them.
+        files::remove(&link, REMOVED_WITHIN)?;
+        files::remove(&directory, REMOVED_WITHIN)?;
+        let written = files::replace(&file, &[0; PROBE_BYTES], Durability::Content)
+            // Final records are put into place like this.
+            .and_then(|_| fs::hard_link(&file, &link));
+        // A claim makes a directory and two files, and some disks run out of these first.
+        let made = written
+            .and_then(|()| files::make_dir(&directory))
+            .and_then(|()| [META, INPUT].iter().try_for_each(|name| files::write_new(&directory.join(name), b"{}\n")));
+        for path in [&file, &link, &directory] {
+            files::remove(path, REMOVED_WITHIN)?;
+        }
+        made.map(|()| scratch)
     }
 
     /// Makes the directory once. From then on it must be this one: if the file system that it is on goes away, an empty

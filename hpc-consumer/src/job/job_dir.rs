@@ -3,17 +3,32 @@
 //! What a job can write is not trusted: links are not followed, and what it made in place of our files is removed or
 //! told apart.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use files::{DIR_MODE, Durability};
+use files::{DIR_MODE, Durability, Held};
 
 use super::files::{OwnFile, REMOVED_WITHIN, is_missing, read_own_file};
+
+/// How long it is counted what is in a directory. What is not reached by then does not count.
+const MEASURED_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long it is tried to remove what filled a disk.
+const BULK_REMOVED_WITHIN: Duration = Duration::from_secs(600);
+
+/// How many names of a directory are in memory while it is emptied.
+const NAMES_AT_ONCE: usize = 1_000;
+
+/// After so many entries that cannot be removed it is not tried with the others.
+const STUCK_MAX: usize = 100;
 
 /// A directory with the name of a job, held open: what is done in it is done in this one, even if it is moved away
 /// and another one takes its name.
@@ -103,6 +118,48 @@ impl JobDir {
                 fs::rename(&from, &to).or_else(|_| self.remove(name))
             }
             Some(_) => self.remove(name),
+        }
+    }
+
+    /// Is there a regular file of this name, and no larger than this?
+    pub(super) fn is_file_within(&self, name: &str, bytes_max: u64) -> bool {
+        fs::symlink_metadata(self.path().join(name)).is_ok_and(|found| found.is_file() && found.len() <= bytes_max)
+    }
+
+    /// What is in it, as far as it can be read.
+    pub(super) fn held(&self) -> io::Result<Held> {
+        files::measure(self.unlocked(|| File::open(self.path()))?.as_fd(), MEASURED_WITHIN)
+    }
+
+    /// Removes all that is in it but for these, as far as that can be done. Returns what cannot, and why.
+    pub(super) fn remove_but(&self, kept: impl Fn(&OsStr) -> bool) -> io::Result<Vec<io::Error>> {
+        let deadline = Instant::now() + BULK_REMOVED_WITHIN;
+        let (mut stuck, mut problems) = (HashSet::new(), Vec::new());
+        self.unlock()?;
+        loop {
+            let mut names = Vec::new();
+            for entry in fs::read_dir(self.path())? {
+                let name = entry?.file_name();
+                if !kept(&name) && !stuck.contains(&name) {
+                    names.push(name);
+                }
+                if names.len() == NAMES_AT_ONCE {
+                    break;
+                }
+            }
+            if names.is_empty() {
+                return Ok(problems);
+            }
+            for name in names {
+                let within = deadline.saturating_duration_since(Instant::now());
+                if let Err(error) = files::remove_at(self.as_fd(), &name, within) {
+                    stuck.insert(name);
+                    problems.push(error);
+                }
+                if problems.len() >= STUCK_MAX || within.is_zero() {
+                    return Ok(problems);
+                }
+            }
         }
     }
 

@@ -11,6 +11,7 @@
 //!   .probe/              what probes write and remove
 //!   .attempts/<job_id>.<attempt>/   the job directory of an attempt that another daemon has taken over
 //!   .owners/<owner>.json            the heart of a daemon's keeper
+//!   .reserve/<owner>/    room for the records of a daemon, should the disk be full
 //!   _rejected/           messages that were no jobs, and records that could not be read
 //! ```
 //!
@@ -23,6 +24,7 @@
 //! | [`output`] | what a stranger's program wrote |
 //! | [`result`], [`record`] | [`Recorder`]: results, and the file that each becomes |
 //! | [`conclude`] | from a run that is over to its result |
+//! | [`full_disk`] | from a run that filled the disk to a disk with room |
 //!
 //! Out of scope: processes (`run`, `keeper`), what follows for the queue (`lifecycle`).
 //!
@@ -32,6 +34,7 @@
 mod claim;
 mod conclude;
 mod files;
+mod full_disk;
 mod health;
 mod job_dir;
 mod launch;
@@ -45,7 +48,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lifecycle::{Attempt, Claimed, Concluded, Ending, Problem, Run};
+use lifecycle::{Attempt, Claimed, Concluded, Ending, Problem, Run, RunEnd};
 use protocol::{JobId, JobMessage, Timestamp};
 
 use self::claim::{Claims, Wanted};
@@ -91,7 +94,18 @@ impl JobFiles {
 
     /// Is all there that a job needs?
     pub(crate) async fn probe(&self) -> Result<(), Problem> {
-        self.health.probe().await
+        self.health.probe().await?;
+        self.fill_reserve();
+        Ok(())
+    }
+
+    /// Keeps room for records again. Nobody waits for it.
+    fn fill_reserve(&self) {
+        let results = self.claims.results();
+        if results.lacks_reserve() {
+            let results = results.clone();
+            drop(tokio::task::spawn_blocking(move || results.fill_reserve()));
+        }
     }
 
     /// Claims the directory of a job for its next attempt. `last_attempt` is the last one of ours that was launched;
@@ -125,13 +139,27 @@ impl JobFiles {
         ending: Ending,
         may_retry: bool,
     ) -> Concluded {
-        if let Ending::Finished(finished) = &ending
-            && let Err(problem) = self.health.exonerate(finished).await
-        {
-            return Concluded::NodeFailed(problem);
-        }
+        let (begun, nodes_fault) = match &ending {
+            Ending::Finished(finished) => {
+                let begun = !matches!(finished.end, RunEnd::NotStarted(_));
+                (begun, self.health.exonerate(finished).await.err())
+            }
+            _ => (false, None),
+        };
         let (jobs, job, run) = (self.clone(), job.clone(), run.clone());
-        blocking(move || jobs.conclude_now(job, &run, ending, may_retry)).await
+        let concluded = blocking(move || {
+            let concluded = match nodes_fault {
+                Some(problem) => Concluded::NodeFailed(problem),
+                None => jobs.conclude_now(job, &run, ending, may_retry),
+            };
+            match concluded {
+                Concluded::NodeFailed(problem) if begun => jobs.failed_by_node(&run, problem),
+                other => other,
+            }
+        })
+        .await;
+        self.fill_reserve();
+        concluded
     }
 
     /// The final record of a job that has ended, if it is still there.

@@ -1,11 +1,13 @@
 //! Final records: `RESULTS_DIR/<job_id>.json`, the bytes of the published result.
 //!
-//! A record appears whole and at once, and the first one stands. It is not synced: who owes a result keeps its bytes
+//! A record appears whole and at once, and the first one stands. On a full disk it takes the place of a file that was
+//! kept for this ([`Spares`]). It is not synced: who owes a result keeps its bytes
 //! until they are published, and makes the file again if the machine goes down before it is on the disk.
 
+use std::path::Path;
 use std::{fs, io};
 
-use files::Durability;
+use files::{Durability, Spares};
 use protocol::{JobId, JobResult, Timestamp, limits};
 use rustix::fs::CWD;
 
@@ -61,10 +63,19 @@ impl ResultsDir {
     ///
     /// Only who holds the job may call this, or who finds that nobody can: what stands there and is no record goes.
     pub(super) fn write_record(&self, job_id: &JobId, record: &str) -> io::Result<String> {
+        self.put_record(job_id, record, self.reserve.as_deref())
+    }
+
+    /// The same of a record that is stored elsewhere as well, and can wait for room.
+    pub(super) fn copy_record(&self, job_id: &JobId, record: &str) -> io::Result<String> {
+        self.put_record(job_id, record, None)
+    }
+
+    fn put_record(&self, job_id: &JobId, record: &str, reserve: Option<&Spares>) -> io::Result<String> {
         let path = self.record_path(job_id);
         let content = format!("{record}\n");
         for _ in 0..TRIES {
-            if self.creator.create(&path, content.as_bytes(), Durability::Cached)? {
+            if self.create_record(&path, content.as_bytes(), reserve)? {
                 return Ok(record.to_owned());
             }
             match self.record(job_id)? {
@@ -78,6 +89,18 @@ impl ResultsDir {
             }
         }
         Err(io::Error::other("something else keeps creating and removing that file"))
+    }
+
+    fn create_record(&self, path: &Path, content: &[u8], reserve: Option<&Spares>) -> io::Result<bool> {
+        let no_room = match self.creator.create(path, content, Durability::Cached) {
+            Err(error) if files::is_no_room(&error) => error,
+            done => return done,
+        };
+        let Some(made) = reserve.map(|spares| spares.create(path, content)).transpose()?.flatten() else {
+            return Err(no_room);
+        };
+        tracing::warn!("{} is written into the room that was kept for records: {no_room}", path.display());
+        Ok(made)
     }
 
     pub(super) fn remove_record(&self, job_id: &JobId) -> io::Result<()> {

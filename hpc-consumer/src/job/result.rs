@@ -51,10 +51,10 @@ impl Recorder {
         match self.results.record(job_id)? {
             _ if !self.results.has_mark()? => Err(ResultsDir::not_where_it_was()),
             Record::Whole(_) | Record::Unreadable(_) => Ok(()),
-            Record::Missing => self.results.write_record(job_id, record).map(drop),
+            Record::Missing => self.results.copy_record(job_id, record).map(drop),
             Record::Blank => {
                 self.results.remove_record(job_id)?;
-                self.results.write_record(job_id, record).map(drop)
+                self.results.copy_record(job_id, record).map(drop)
             }
         }
     }

@@ -14,10 +14,10 @@ use rustix::process::Signal;
 use serde_json::Value;
 use testkit::{Consumer, PATIENCE, Process, command, is_alive, parts, signal, wait_until, words_of};
 
-/// Mounts the file system over `$1` and holds it, for longer than any test and not for ever.
+/// Mounts the file system of `$2` MiB over `$1` and holds it, for longer than any test and not for ever.
 const HOLD: &str = r#"
     set -e
-    mount -t tmpfs -o size=1m,nr_inodes=64 none "$1"
+    mount -t tmpfs -o "size=$2m,nr_inodes=256" none "$1"
     mkdir "$1/.filler"
     echo ready
     exec sleep 600
@@ -46,11 +46,19 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// A new one, over this directory of the consumer.
+    /// A new one, over this directory of the consumer. It has room for the records that are kept room for, and not for
+    /// the log of the state.
     pub(super) fn over(consumer: &Consumer, directory: &Path) -> Self {
+        Self::of_size(8, consumer, directory)
+    }
+
+    /// A new one with so many MiB.
+    pub(super) fn of_size(mebibytes: u32, consumer: &Consumer, directory: &Path) -> Self {
         fs::create_dir_all(directory).expect("the directory of a test can be written to");
         let mut hold = command(&tool("unshare"), consumer.home());
-        hold.args(["--user", "--map-root-user", "--mount", "sh", "-c", HOLD, "sh"]).arg(directory);
+        hold.args(["--user", "--map-root-user", "--mount", "sh", "-c", HOLD, "sh"])
+            .arg(directory)
+            .arg(mebibytes.to_string());
         let mut holder = Process::start("disk", &mut hold, consumer.home());
         wait_until("a small file system", PATIENCE, || {
             assert!(holder.is_running(), "a small file system cannot be mounted");

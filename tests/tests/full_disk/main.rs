@@ -10,6 +10,7 @@
 //! Out of scope: a disk that is full from the start and for all, which is in `bad_input`.
 
 mod disk;
+mod filled;
 mod jobs;
 mod read_only;
 mod results;

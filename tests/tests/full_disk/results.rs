@@ -19,7 +19,7 @@ const SETTLED: Duration = Duration::from_millis(500);
 
 /// What the daemon says when it has dealt with the end of a run, in one way or another.
 const ENDS: [&str; 4] =
-    ["job completed", "job failed", "the node failed the job", "the job has ended; its result waits for the node"];
+    ["job completed", "job failed", "the node failed attempt", "the job has ended; its result waits for the node"];
 
 /// When the disk becomes full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,8 +123,8 @@ fn every_write_in_turn_finds_no_room_and_nothing_is_lost() {
         ("the probe", "cannot be written: No space left on device"),
         ("the claim", "cannot be made: No space left on device"),
         ("the log of a run", "stdout.log of a run: No space left on device"),
-        ("the output", "the node failed the job"),
-        ("the record", ".json cannot be written: No space left on device"),
+        ("the output", "the node failed attempt"),
+        ("the record", "is written into the room that was kept for records: No space left on device"),
     ] {
         assert!(said.contains(words), "in no case {write} found no room");
     }

@@ -1,6 +1,6 @@
 //! Effects are carried out: as their documentation says, each in one moment.
 
-use lifecycle::{Concluded, Effect, Ending, Event, Problem, Recalled, Run};
+use lifecycle::{Concluded, Effect, Ending, Event, Problem, Recalled, Run, Share};
 use protocol::JobId;
 
 use crate::keeper::Outcome;
@@ -97,7 +97,7 @@ impl World {
         let taken_over = match ending {
             // There may be no claim at all: that is why it is given up.
             Ending::GivenUp(_) => self.files.is_with_another(n, &run.job_id),
-            Ending::Finished(_) | Ending::CutOff(_) => !self.files.holds(n, run),
+            Ending::Finished(_) | Ending::CutOff(_) | Ending::FilledDisk(_) => !self.files.holds(n, run),
         };
         if taken_over {
             return Ok(Concluded::TakenOver);
@@ -106,6 +106,15 @@ impl World {
         let outcome = self.nodes[n].keeper.runs.get(run).map(|kept| kept.outcome);
         let status = match (ending, outcome) {
             (Ending::CutOff(_), _) => "lost",
+            (Ending::FilledDisk(filled), _) if filled.again => {
+                return Ok(Concluded::NodeFailed(filled.problem.clone()));
+            }
+            (Ending::FilledDisk(_), _) => "disk_full",
+            (Ending::Finished(_), Some(Outcome::FillsDisk)) => {
+                self.filled_disk(run);
+                let share = Share::Bytes { held: 1, used: Some(1) };
+                return Ok(Concluded::DiskFull("the disk is full".into(), share));
+            }
             (Ending::GivenUp(_), _) => "infrastructure",
             (Ending::Finished(_), Some(Outcome::Completed)) => "completed",
             (Ending::Finished(_), Some(Outcome::TaskFailed))
@@ -119,6 +128,7 @@ impl World {
             }
         };
         self.report.given_up += u64::from(matches!(ending, Ending::GivenUp(_)));
+        self.report.disks_filled += u64::from(matches!(ending, Ending::FilledDisk(_)));
         Ok(Concluded::Recorded(self.files.record(&run.job_id, run.attempt.get(), status)))
     }
 

@@ -99,6 +99,7 @@ fn every_history_keeps_the_promises() {
         assert!(total.cut_off > 0, "no run was cut off: {total}");
         assert!(total.half_claims > 0, "no claim failed and stood: {total}");
         assert!(total.given_up > 0, "no job was given up: {total}");
+        assert!(total.disks_filled > 0, "no job failed because it filled disks: {total}");
         assert!(total.refusals > 0, "no result was refused: {total}");
         assert!(total.unfit > 0, "no result was given up: {total}");
         assert!(total.many_leases > 0, "no run was longer than several of the longest leases: {total}");

@@ -1,5 +1,7 @@
 //! The promises, as they are seen from outside, in books of the world's own.
 
+use std::collections::BTreeSet;
+
 use lifecycle::{Attempt, Effect, Ending, Entry, Fact, Phase, Run, Stage};
 use protocol::JobId;
 
@@ -14,6 +16,9 @@ const LETS_GO_AGE_MAX: Time = 20 * HOUR;
 
 /// How often a node fails a job at least before it gives the job up.
 const GIVES_UP_AFTER: u32 = 30;
+
+/// In how many attempts in a row a job fills the disk before it fails for that.
+const FILLS_DISKS: u32 = 3;
 
 /// How long all other jobs may take, after the last fault, when there is one that cannot be claimed somewhere.
 const CURSE_PATIENCE: Time = DAY;
@@ -36,6 +41,8 @@ pub(crate) struct Known {
     allowed: u32,
     /// Was a run cut off, or is it unknown what became of one?
     cut_off: bool,
+    /// Which attempts have filled a disk.
+    filled_disks: BTreeSet<u32>,
     /// What was published.
     pub(crate) published: Option<String>,
 }
@@ -52,6 +59,7 @@ impl Known {
             failures: 0,
             allowed: job.retries,
             cut_off: false,
+            filled_disks: BTreeSet::new(),
             published: None,
         }
     }
@@ -110,6 +118,12 @@ impl World {
         }
     }
 
+    pub(crate) fn filled_disk(&mut self, run: &Run) {
+        if let Some(job) = self.jobs.get_mut(&run.job_id) {
+            job.filled_disks.insert(run.attempt.get());
+        }
+    }
+
     pub(crate) fn was_cut_off(&mut self, job_id: &JobId) {
         if let Some(job) = self.jobs.get_mut(job_id) {
             job.cut_off = true;
@@ -146,6 +160,12 @@ impl World {
             }
             Ending::CutOff(_) if state == Some(State::Ended) => {
                 return Err(format!("daemon {n} takes {run} for lost; the keeper knows how it ended: {kept:?}"));
+            }
+            Ending::FilledDisk(filled) => {
+                let known = self.jobs.get(&run.job_id).map_or(0, |job| job.filled_disks.len());
+                if filled.times as usize > known || filled.again != (filled.times < FILLS_DISKS) {
+                    return Err(format!("daemon {n}: {run} has filled disks {known} times, and {ending:?}"));
+                }
             }
             Ending::GivenUp(_) if failures.node < GIVES_UP_AFTER => {
                 return Err(format!("daemon {n} gives {run} up after {} failures of the node", failures.node));

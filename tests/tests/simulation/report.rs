@@ -25,6 +25,8 @@ pub(crate) struct Report {
     pub(crate) half_claims: u64,
     /// Jobs that were given up because their node failed them too often.
     pub(crate) given_up: u64,
+    /// Jobs that failed because they filled the disk again and again.
+    pub(crate) disks_filled: u64,
     /// Deliveries that were acknowledged while their jobs went on.
     pub(crate) early_acks: u64,
     /// Pushes of results that the queue refused, and results that were given up for that.
@@ -50,6 +52,7 @@ impl Report {
         self.cut_off += other.cut_off;
         self.half_claims += other.half_claims;
         self.given_up += other.given_up;
+        self.disks_filled += other.disks_filled;
         self.early_acks += other.early_acks;
         self.refusals += other.refusals;
         self.unfit += other.unfit;
@@ -65,13 +68,13 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { steps, runs, crashes, taken_over, cut_off, half_claims, given_up, early_acks, .. } = self;
-        let Self { refusals, unfit, many_leases, long_outages, died_around, transitions, .. } = self;
+        let Self { disks_filled, refusals, unfit, many_leases, long_outages, died_around, transitions, .. } = self;
         let seen = transitions.len();
         write!(
             f,
             "{steps} steps, {runs} runs, {crashes} ends of daemons, {taken_over} claims taken over, \
              {cut_off} runs cut off, {half_claims} claims that failed and stood, {given_up} jobs given up, \
-             {early_acks} early acknowledgements, {refusals} refusals of results, {unfit} results given up, \
+             {disks_filled} that filled disks, {early_acks} early acknowledgements, {refusals} refusals of results, {unfit} results given up, \
              {many_leases} runs of many leases, {long_outages} long runs in long outages, {seen} transitions; \
              ends around effects: {died_around:?}"
         )
@@ -143,6 +146,7 @@ pub(crate) fn kind_of(event: &Event) -> &'static str {
         Event::Concluded(_, Concluded::Recorded(_)) => "concluded: recorded",
         Event::Concluded(_, Concluded::TaskFailed(_)) => "concluded: task failed",
         Event::Concluded(_, Concluded::NodeFailed(_)) => "concluded: node failed",
+        Event::Concluded(_, Concluded::DiskFull(..)) => "concluded: disk full",
         Event::Concluded(_, Concluded::NodeBroken(_)) => "concluded: node broken",
         Event::Concluded(_, Concluded::TakenOver) => "concluded: taken over",
         Event::PutAway { .. } => "put away",

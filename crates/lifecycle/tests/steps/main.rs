@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use lifecycle::{
     Attempt, Book, Claimed, Concluded, Delivery, Effect, EndReason, Ending, Event, Fact, Failure, Failures, Fatal,
-    Finished, Lease, Lifecycle, Notice, Observation, Phase, Pulled, Recalled, Run, RunEnd, Settings, Sighting, Stage,
-    Step, Terms, permitted,
+    FilledDisk, Finished, Lease, Lifecycle, Notice, Observation, Phase, Pulled, Recalled, Run, RunEnd, Settings, Share,
+    Sighting, Stage, Step, Terms, permitted,
 };
 use protocol::{FailureClass, JobId};
 
 mod delivery;
+mod disk;
 mod ending;
 mod execution;
 mod node;
