@@ -18,6 +18,7 @@ use super::claim::Claims;
 use super::files::{INPUT, META, OwnFile, Place, ResultsDir, aside_of, is_missing, read_own_file, to_json};
 use super::job_dir::JobDir;
 use super::now;
+use crate::run::LOGS;
 
 /// `meta.json`: which attempt this is, whose, where and when.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,6 +53,17 @@ impl Claims {
             // Its new owner could not read the number, and moved it as 0.
             Some(_) => Ok(!moved(Some(run.attempt))? && !moved(None)?),
             None => Ok(!moved(Some(run.attempt))?),
+        }
+    }
+
+    /// Leaves a trace of a run that may have printed nothing, so that its number is not forgotten with the directory
+    /// when its claim is given up.
+    pub(super) fn leave_trace(&self, run: &Run) {
+        // Where the directory cannot be written its claim cannot be given up, either.
+        if let Ok(Place::Dir(dir)) = self.results().open_job_dir(&run.job_id)
+            && self.is_ours(Some(&dir), run).unwrap_or(false)
+        {
+            let _ = dir.create_new(LOGS[0]);
         }
     }
 

@@ -153,7 +153,10 @@ impl JobFiles {
                 None => jobs.conclude_now(job, &run, ending, may_retry),
             };
             match concluded {
-                Concluded::NodeFailed(problem) if begun => jobs.failed_by_node(&run, problem),
+                Concluded::NodeFailed(problem) if begun => {
+                    jobs.claims.leave_trace(&run);
+                    jobs.failed_by_node(&run, problem)
+                }
                 other => other,
             }
         })
@@ -233,6 +236,25 @@ mod tests {
             assert_eq!(found.map(|(_, value)| value.to_str().unwrap()).collect::<Vec<_>>(), [value.as_str()]);
         }
         assert_eq!(line.limits.time, Duration::from_secs(7), "the job asked for less than the node allows");
+    }
+
+    #[tokio::test]
+    async fn the_number_of_a_run_that_the_node_failed_is_not_given_to_another_one() {
+        for (runtime, next) in [(Some(protocol::RuntimeKind::Bare), 2), (None, 1)] {
+            let temp = tempfile::tempdir().unwrap();
+            let node = node(temp.path(), "us");
+            assert_eq!(node.claim(&job("j1"), None, true).await, Claimed::Ours(Attempt::FIRST));
+            let (stdout_tail, stderr_tail, end) = (String::new(), String::new(), lifecycle::RunEnd::Exit(1));
+            let times = (now().as_millisecond(), now().as_millisecond());
+            let (started_at_ms, finished_at_ms) = times;
+            let finished =
+                lifecycle::Finished { end, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime };
+            node.health.met("the disk was full");
+            let concluded = node.conclude(&job("j1"), &run("j1", 1), Ending::Finished(Box::new(finished)), true).await;
+            assert!(matches!(concluded, Concluded::NodeFailed(_)), "{concluded:?}");
+            assert_eq!(node.unclaim(&run("j1", 1)).await, Ok(()));
+            assert_eq!(node.claim(&job("j1"), None, true).await, Claimed::Ours(Attempt::new(next).unwrap()));
+        }
     }
 
     #[tokio::test]
