@@ -28,6 +28,7 @@ pub(crate) trait Executor {
 }
 
 /// This node: the keeper that outlives the daemon.
+#[derive(Debug)]
 pub(crate) struct Here {
     keeper: Keeper,
     events: Events,

@@ -10,6 +10,7 @@
 //! | `daemon` | the loop between the pure crate `lifecycle` and the world |
 //! | `events` | the way of events to that loop |
 //! | `executor` | where runs happen, as the daemon sees it |
+//! | [`node`] | the files and the executor of a node without the daemon, for tests |
 //! | `pace` | how often daemons of one `RESULTS_DIR` ask an empty queue |
 //! | `process` | the process itself: clock, signals |
 //! | `inherited` | what it gets from who started it, made normal |
@@ -30,6 +31,7 @@ mod executor;
 mod inherited;
 mod job;
 mod keeper;
+pub mod node;
 mod notices;
 mod pace;
 mod process;

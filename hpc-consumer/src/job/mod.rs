@@ -116,8 +116,19 @@ impl JobFiles {
         last_attempt: Option<Attempt>,
         rerunnable: bool,
     ) -> Claimed {
+        self.claim_at(job, last_attempt, rerunnable, Instant::now()).await
+    }
+
+    /// The same at this time, by which signs of life of other daemons are judged.
+    pub(crate) async fn claim_at(
+        self: &Arc<Self>,
+        job: &JobMessage,
+        last_attempt: Option<Attempt>,
+        rerunnable: bool,
+        at: Instant,
+    ) -> Claimed {
         let (jobs, wanted) = (self.clone(), Wanted::new(job));
-        blocking(move || jobs.claims.claim(&wanted, last_attempt, rerunnable, Instant::now())).await
+        blocking(move || jobs.claims.claim(&wanted, last_attempt, rerunnable, at)).await
     }
 
     /// Gives up the claim for a run that was not begun, or that the node failed.

@@ -1,0 +1,110 @@
+//! A node as the pure crate `lifecycle` meets it: the files of its jobs and the executor of its runs, without the
+//! daemon around them. Tests hold the stand-ins of the simulation against it.
+//!
+//! Out of scope: the queue, and what is remembered in `STATE_DIR` by anybody but the keeper.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lifecycle::{Effect, Event};
+use protocol::{JobId, JobMessage};
+use tokio::sync::mpsc;
+
+use crate::events::{self, Heard};
+use crate::executor::{Executor as _, Here};
+use crate::job::{JobFiles, ResultsDir};
+use crate::keeper::Keeper;
+use crate::run::{Bare, Limits, Runtime};
+
+/// Where a node works, and as whom. Its runs are in no container.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `STATE_DIR`, of which only the part of the keeper is used.
+    pub state_dir: PathBuf,
+    /// `RESULTS_DIR`, which other nodes may share.
+    pub results_dir: PathBuf,
+    /// Who it is among these.
+    pub owner: String,
+    /// For how long another one shows no sign of life before its jobs are taken over.
+    pub stale: Duration,
+    /// How often its keeper shows that it is alive.
+    pub beat: Duration,
+    /// The command of every job.
+    pub command: Vec<String>,
+    /// What is in the environment of that command.
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+/// What a daemon has of its node, for as long as the daemon lives.
+#[derive(Debug)]
+pub struct Node {
+    files: Arc<JobFiles>,
+    executor: Here,
+    heard: mpsc::UnboundedReceiver<Heard>,
+}
+
+impl Node {
+    /// The node as a daemon finds it that starts.
+    pub fn new(settings: Settings) -> Self {
+        let Settings { state_dir, results_dir, owner, stale, beat, command, environment } = settings;
+        let results = ResultsDir::new(results_dir).marked_by(&state_dir, &owner);
+        let grace = Duration::from_secs(1);
+        let limits = Limits { time: Duration::from_hours(1), grace, warning: None, log_bytes: 64 * 1024 };
+        let keeper = Keeper::new(state_dir, results.heart(&owner), beat, grace);
+        let runtime = Runtime::Bare(Bare { command, inherited: environment });
+        let (events, heard) = events::channel();
+        let files = JobFiles::new(results, runtime, limits, crate::host(), owner, stale);
+        Self { files: Arc::new(files), executor: Here::new(keeper, events), heard }
+    }
+
+    /// Carries out an effect that concerns the node, for this job. `at` is the time by which signs of life of others
+    /// are judged. What comes of effects on the executor is heard ([`Self::hear`]).
+    pub async fn carry_out(&self, effect: Effect, job: &JobMessage, at: Instant) -> Option<Event> {
+        match effect {
+            Effect::Probe => return Some(Event::Probed(self.files.probe().await)),
+            Effect::Claim { job_id, last_attempt, rerunnable } => {
+                return Some(Event::Claimed(job_id, self.files.claim_at(job, last_attempt, rerunnable, at).await));
+            }
+            Effect::Unclaim(run) => {
+                let outcome = self.files.unclaim(&run).await;
+                return Some(Event::Unclaimed(run, outcome));
+            }
+            Effect::Conclude { run, ending, may_retry } => {
+                let concluded = self.files.conclude(job, &run, ending, may_retry).await;
+                return Some(Event::Concluded(run, concluded));
+            }
+            Effect::PutAway { lease_id, job_id, body, problem } => {
+                return Some(match self.files.put_away(job_id, body, problem).await {
+                    Ok(record) => Event::PutAway { lease_id, record },
+                    Err(error) => Event::PutAwayFailed { lease_id, problem: error.into() },
+                });
+            }
+            Effect::Observe => self.executor.observe(),
+            Effect::Reconciled => self.executor.reconciled(),
+            Effect::Start(run) => self.executor.start(self.files.start_line(job, &run)),
+            Effect::End(run, why) => self.executor.end(&run, why),
+            Effect::Forget(runs) => self.executor.forget(&runs),
+            // These do not concern the node.
+            Effect::Pull(_)
+            | Effect::Recall(_)
+            | Effect::Publish(_)
+            | Effect::Settle { .. }
+            | Effect::Say(_)
+            | Effect::Exit
+            | Effect::Fail(_) => {}
+        }
+        None
+    }
+
+    /// The next that the executor tells.
+    pub async fn hear(&mut self) -> Option<Event> {
+        self.heard.recv().await?.ok()
+    }
+
+    /// The final record of a job, if it is to be seen here.
+    pub async fn final_record(&self, job_id: &JobId) -> Option<String> {
+        self.files.final_record(job_id).await
+    }
+}
