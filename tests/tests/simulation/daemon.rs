@@ -7,6 +7,7 @@ use lifecycle::{Book, Driver, Effect, Event, Fact, Lifecycle, Output, Phase, Run
 use protocol::JobId;
 
 use crate::effects::Errand;
+use crate::files::Sign;
 use crate::keeper::Keeper;
 use crate::plan::{HOUR, SECOND, Time, duration, time};
 use crate::report::{kind_of, kind_of_effect};
@@ -28,6 +29,7 @@ pub(crate) struct Node {
     pub(crate) frozen_until: Time,
     /// Until when it cannot run jobs, and until when it does not see the shared files.
     pub(crate) broken_until: Time,
+    pub(crate) results_away_since: Time,
     pub(crate) results_away_until: Time,
     /// What its clock adds to the true time.
     clock: Time,
@@ -45,8 +47,10 @@ pub(crate) struct Life {
     /// Facts on their way to the disk.
     committing: Option<Vec<Fact>>,
     wake: Option<Time>,
-    /// The hearts of others, and since when they stand still.
-    pub(crate) watched: BTreeMap<usize, (Time, Time)>,
+    /// The hearts of others.
+    pub(crate) watched: BTreeMap<usize, Sign>,
+    /// When a probe found that the node is in trouble, last.
+    pub(crate) trouble: Option<Time>,
     phases: BTreeMap<JobId, Phase>,
     /// When what a run left behind was dealt with.
     pub(crate) ended: Vec<Time>,
@@ -63,6 +67,7 @@ impl Node {
             frozen_since: 0,
             frozen_until: 0,
             broken_until: 0,
+            results_away_since: 0,
             results_away_until: 0,
             clock: 0,
             clock_back: false,
@@ -102,6 +107,7 @@ impl World {
             committing: None,
             wake: None,
             watched: BTreeMap::new(),
+            trouble: None,
             phases,
             ended: Vec::new(),
         });
@@ -341,8 +347,8 @@ impl World {
         let away = if self.calm { 30 * SECOND } else { self.plan.away };
         let at = self.now + self.rng.i64(SECOND..=away.max(SECOND));
         let now = self.now;
+        self.keeper_is_alone(n);
         let node = &mut self.nodes[n];
-        node.keeper.connected = false;
         node.asleep_until = node.frozen_until;
         node.to_keeper = now;
         node.from_keeper = now;

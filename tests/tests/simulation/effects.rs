@@ -4,7 +4,11 @@ use lifecycle::{Concluded, Effect, Ending, Event, Problem, Recalled, Run, Share}
 use protocol::JobId;
 
 use crate::keeper::Outcome;
+use crate::plan::{MINUTE, Time};
 use crate::world::{Checked, World};
+
+/// A run that failed so near to a trouble of the node is not blamed.
+const TROUBLE_REACHES: Time = MINUTE;
 
 /// An effect with all that it takes along.
 pub(crate) enum Errand {
@@ -53,13 +57,13 @@ impl World {
             Errand::Do(effect) => effect,
         };
         Ok(Some(match effect {
-            Effect::Probe => Event::Probed(self.well(n).map_err(Problem::from)),
+            Effect::Probe => Event::Probed(self.look_at_node(n).map_err(Problem::from)),
             Effect::Observe => self.observe(n),
             Effect::Pull(count) => Event::Pulled(self.pull(n, count)?.map(Into::into)),
             Effect::Recall(jobs) => {
-                let finished = &self.nodes[n].book.finished;
+                let (finished, visible) = (&self.nodes[n].book.finished, self.can_see(n).is_ok());
                 let recalled = |job_id: JobId| {
-                    let record = || self.files.records.get(&job_id).cloned();
+                    let record = || self.files.records.get(&job_id).filter(|_| visible).cloned();
                     let recalled = if finished.contains(&job_id) { Recalled::Ended(record()) } else { Recalled::New };
                     (job_id, recalled)
                 };
@@ -90,7 +94,35 @@ impl World {
         }))
     }
 
+    /// What a probe finds. That something was wrong is remembered as evidence for runs that fail about then.
+    fn look_at_node(&mut self, n: usize) -> Result<(), String> {
+        let (found, now) = (self.well(n), self.now);
+        if let (Err(_), Some(life)) = (&found, &mut self.nodes[n].life) {
+            life.trouble = Some(now);
+        }
+        found
+    }
+
+    /// Was the node to blame for the end of a run? That is looked at before all else.
+    fn node_is_to_blame(&mut self, n: usize, run: &Run) -> bool {
+        let Some(kept) = self.nodes[n].keeper.runs.get(run).cloned() else { return false };
+        match kept.outcome {
+            Outcome::NodeFailed | Outcome::NotStarted => true,
+            Outcome::Completed | Outcome::Ended => false,
+            Outcome::TaskFailed => {
+                let found = self.look_at_node(n);
+                let trouble = self.nodes[n].life.as_ref().and_then(|life| life.trouble);
+                found.is_err() || trouble.is_some_and(|met| (met - kept.ends_at).abs() <= TROUBLE_REACHES)
+            }
+        }
+    }
+
     fn conclude(&mut self, n: usize, run: &Run, ending: &Ending, may_retry: bool) -> Checked<Concluded> {
+        if matches!(ending, Ending::Finished(_)) && self.node_is_to_blame(n, run) {
+            self.may_conclude(n, run, ending, may_retry)?;
+            self.not_the_task(n, run);
+            return Ok(Concluded::NodeFailed("the runtime does not start".into()));
+        }
         if let Err(problem) = self.well(n) {
             return Ok(Concluded::NodeBroken(problem.into()));
         }
@@ -117,14 +149,12 @@ impl World {
             }
             (Ending::GivenUp(_), _) => "infrastructure",
             (Ending::Finished(_), Some(Outcome::Completed)) => "completed",
-            (Ending::Finished(_), Some(Outcome::TaskFailed))
-                if may_retry && !self.files.records.contains_key(&run.job_id) =>
-            {
+            (Ending::Finished(_), Some(Outcome::TaskFailed)) if may_retry => {
                 return Ok(Concluded::TaskFailed("it failed".to_owned()));
             }
             (Ending::Finished(_), Some(Outcome::TaskFailed)) => "failed",
-            (Ending::Finished(_), Some(Outcome::NodeFailed | Outcome::Ended) | None) => {
-                return Ok(Concluded::NodeFailed("the runtime does not start".into()));
+            (Ending::Finished(_), Some(Outcome::NodeFailed | Outcome::NotStarted | Outcome::Ended) | None) => {
+                return Err(format!("daemon {n} concludes {run} as if it had ended by itself: {outcome:?}"));
             }
         };
         self.report.given_up += u64::from(matches!(ending, Ending::GivenUp(_)));

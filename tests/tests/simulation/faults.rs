@@ -39,7 +39,7 @@ impl World {
             }
             Fault::PauseNode(n, lasts) => self.freeze(n, lasts),
             Fault::BreakNode(n, lasts) => self.nodes[n].broken_until = self.now + lasts,
-            Fault::LoseResults(n, lasts) => self.nodes[n].results_away_until = self.now + lasts,
+            Fault::LoseResults(n, lasts) => self.lose_results(n, lasts),
             Fault::Outage(lasts, class) => {
                 self.queues.down_until = self.queues.down_until.max(self.now + lasts);
                 self.queues.answer = class;
@@ -99,6 +99,16 @@ impl World {
         for kept in node.keeper.runs.values_mut().filter(|kept| kept.state == State::Alive) {
             kept.ends_at += lasts;
         }
+        let at = now + lasts + self.rng.i64(0..=beat);
+        self.schedule(at, Happening::Thaw(n));
+    }
+
+    /// The node does not see what all share: its heart is not seen to beat.
+    fn lose_results(&mut self, n: usize, lasts: Time) {
+        let (now, beat) = (self.now, self.plan.stale / 4);
+        let node = &mut self.nodes[n];
+        node.results_away_since = now;
+        node.results_away_until = now + lasts;
         let at = now + lasts + self.rng.i64(0..=beat);
         self.schedule(at, Happening::Thaw(n));
     }

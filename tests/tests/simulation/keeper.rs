@@ -1,4 +1,5 @@
-//! The keeper of a node: it holds the runs, outlives the daemon, and tells it what became of them.
+//! The keeper of a node: it holds the runs, outlives the daemon, and tells it what became of them. `stand_ins` holds
+//! it against the real one.
 
 use std::collections::BTreeMap;
 
@@ -26,6 +27,8 @@ pub(crate) enum Outcome {
     NodeFailed,
     /// It fills the disk that it is on.
     FillsDisk,
+    /// Its command could not be started.
+    NotStarted,
     /// It was ended because it was not its daemon's any more, or it was not even begun for that reason.
     Ended,
 }
@@ -52,6 +55,7 @@ impl Kept {
         let end = match self.outcome {
             Outcome::Completed => RunEnd::Exit(0),
             Outcome::TaskFailed | Outcome::NodeFailed | Outcome::FillsDisk => RunEnd::Exit(1),
+            Outcome::NotStarted => RunEnd::NotStarted("its directory is not there".to_owned()),
             Outcome::Ended => RunEnd::EndedBy(EndReason::Unsaid),
         };
         let (stdout_tail, stderr_tail) = (String::new(), String::new());
@@ -74,7 +78,8 @@ pub(crate) struct Keeper {
     pub(crate) alive: bool,
     /// Does the present daemon have its ear?
     pub(crate) connected: bool,
-    /// Does the journal have everything? Not after a reboot.
+    /// Does the journal have everything? Not after a reboot, and not before the first one is dealt with: a journal that
+    /// is not there may have been lost.
     pub(crate) complete: bool,
     /// When its heart beat last, if it is not alive.
     pub(crate) died_at: Time,
@@ -83,7 +88,7 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     pub(crate) fn new() -> Self {
-        Self { alive: false, connected: false, complete: true, died_at: 0, runs: BTreeMap::new() }
+        Self { alive: false, connected: false, complete: false, died_at: 0, runs: BTreeMap::new() }
     }
 
     pub(crate) fn is_alive(&self, run: &Run) -> bool {
@@ -130,18 +135,28 @@ impl World {
         if !keeper.connected {
             return Ok(Some(Event::ExecutorGone(None)));
         }
-        if keeper.runs.contains_key(&run) && self.sabotage != Some(Sabotage::RestartInsteadOfObserve) {
+        if let Some(kept) = keeper.runs.get(&run)
+            && self.sabotage != Some(Sabotage::RestartInsteadOfObserve)
+        {
+            if kept.state == State::Ended {
+                let ended = Event::RunEnded(run, kept.finished());
+                self.tell_from_keeper(n, ended);
+            }
             return Ok(None);
         }
         let now = self.now;
-        if !self.files.holds(n, &run) {
-            let kept = Kept { state: State::Ended, outcome: Outcome::Ended, ends_at: now, overtaken: false };
-            let ended = Event::RunEnded(run.clone(), kept.finished());
-            self.nodes[n].keeper.runs.insert(run, kept);
-            self.tell_from_keeper(n, ended);
+        if self.can_see(n).is_err() {
+            self.is_not_begun(n, run, Outcome::NotStarted);
+            return Ok(None);
+        }
+        if !self.files.may_run(n, &run) {
+            self.is_not_begun(n, run, Outcome::Ended);
             return Ok(None);
         }
         let lasts = self.begins(n, &run)?;
+        if let Some(claim) = self.files.claims.get_mut(&run.job_id) {
+            claim.used = true;
+        }
         let (outcome, lasts) = match self.rng.u8(0..50) {
             0 | 1 if !self.calm => (Outcome::NodeFailed, lasts.min(SECOND)),
             _ if !self.calm && fills_disks(&run) => (Outcome::FillsDisk, lasts),
@@ -153,6 +168,14 @@ impl World {
         self.nodes[n].keeper.runs.insert(run.clone(), kept);
         self.schedule(now + lasts, Happening::RunOver { node: n, run });
         Ok(None)
+    }
+
+    /// A run has its end at once.
+    fn is_not_begun(&mut self, n: usize, run: Run, outcome: Outcome) {
+        let kept = Kept { state: State::Ended, outcome, ends_at: self.now, overtaken: false };
+        let ended = Event::RunEnded(run.clone(), kept.finished());
+        self.nodes[n].keeper.runs.insert(run, kept);
+        self.tell_from_keeper(n, ended);
     }
 
     /// A run has come to its end, unless it stood still in between.
@@ -230,7 +253,7 @@ impl World {
             self.cut_off(n, &run);
         }
         self.tell_from_keeper(n, Event::ExecutorGone(None));
-        let last = if self.is_frozen(n) { self.nodes[n].frozen_since } else { self.now };
+        let last = self.last_beat(n);
         let keeper = &mut self.nodes[n].keeper;
         keeper.alive = false;
         keeper.connected = false;
@@ -255,27 +278,42 @@ impl World {
         self.was_cut_off(&run.job_id);
     }
 
+    /// Without a daemon, and with nothing to tell the next one, it ends.
+    pub(crate) fn keeper_is_alone(&mut self, n: usize) {
+        let last = self.last_beat(n);
+        let keeper = &mut self.nodes[n].keeper;
+        keeper.connected = false;
+        if keeper.alive && keeper.runs.is_empty() {
+            keeper.alive = false;
+            keeper.died_at = last;
+        }
+    }
+
     /// What the journal had not yet on disk is gone, too.
     pub(crate) fn journal_torn(&mut self, n: usize) {
+        let runs: Vec<Run> = self.nodes[n].keeper.runs.keys().cloned().collect();
+        let torn: Vec<Run> = runs.into_iter().filter(|_| !self.rng.bool()).collect();
+        self.journal_loses(n, &torn);
+    }
+
+    /// The machine went down, and these runs are not in the journal.
+    pub(crate) fn journal_loses(&mut self, n: usize, runs: &[Run]) {
         self.nodes[n].keeper.complete = false;
-        for (run, kept) in self.nodes[n].keeper.runs.clone() {
-            if self.rng.bool() {
-                continue;
-            }
-            self.nodes[n].keeper.runs.remove(&run);
-            if self.is_open(n, &run) {
-                self.end_forgotten(&run, kept.outcome == Outcome::TaskFailed && kept.state == State::Ended);
+        for run in runs {
+            let Some(kept) = self.nodes[n].keeper.runs.remove(run) else { continue };
+            if self.is_open(n, run) {
+                self.end_forgotten(run, kept.outcome == Outcome::TaskFailed && kept.state == State::Ended);
             }
         }
     }
 
-    /// The keeper looks at its claims after it stood still.
+    /// The keeper looks at its claims after it stood still, or did not see them.
     pub(crate) fn thaw(&mut self, n: usize) {
-        if self.is_frozen(n) || !self.nodes[n].keeper.alive {
+        if self.is_apart(n) || !self.nodes[n].keeper.alive {
             return;
         }
         for run in self.nodes[n].keeper.alive() {
-            if !self.files.holds(n, &run) {
+            if !self.files.may_run(n, &run) {
                 self.kill_overtaken(n, &run);
             }
         }

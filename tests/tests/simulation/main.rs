@@ -13,13 +13,10 @@
 //! simulation bites.
 //!
 //! Out of scope: how effects are carried out by the real daemon; the world carries them out as their documentation
-//! says; and `Effect::End`, because the keepers of the world hold no run that nobody knows.
+//! says, and what it has in place of the files and the keeper is held against the real ones (`stand_ins`). In histories
+//! there is no `Effect::End`, because the keepers of the world hold no run that nobody knows.
 //!
-//! It assumes of the real keeper and the real file system: requests to the keeper and its messages stay in order; it
-//! begins no run whose claim is not its daemon's any more, and tells that it has ended; after a pause it ends the runs
-//! that were taken over; after a reboot it says that its list is not complete until all that was to run is settled. A
-//! claim that is given up goes, whatever attempt it stands for. A job that is given up gets its record unless another
-//! node holds it, even if it was never claimed here.
+//! It assumes of the real keeper that requests to it and its messages stay in order.
 
 mod daemon;
 mod effects;
@@ -32,6 +29,7 @@ mod queues;
 mod report;
 mod sabotage;
 mod seeds;
+mod stand_ins;
 mod world;
 
 use report::Report;

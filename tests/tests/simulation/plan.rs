@@ -244,6 +244,13 @@ impl Plan {
         Self { faults: Vec::new(), cursed: None, unfit: None, lease, calm: START, ..self }
     }
 
+    /// Nothing of a history: nodes and jobs, for who says what happens.
+    pub(crate) fn still(daemons: usize, slots: usize, jobs: Vec<Job>) -> Self {
+        let plan = Self::new(0, &mut Rng::with_seed(0)).quiet();
+        // So short that all that happens is within a minute, in which a trouble of the node counts as evidence.
+        Self { daemons, slots, jobs, stale: 800, crashes: 0, refusal: None, ..plan }
+    }
+
     /// Is this the job whose result the queue never takes?
     pub(crate) fn is_unfit(&self, job_id: &JobId) -> bool {
         self.unfit.as_ref() == Some(job_id)

@@ -124,6 +124,17 @@ impl World {
         }
     }
 
+    /// A failure of the task was put down to the node.
+    pub(crate) fn not_the_task(&mut self, n: usize, run: &Run) {
+        let failed = self.nodes[n].keeper.runs.get(run).is_some_and(|kept| kept.outcome == Outcome::TaskFailed);
+        if failed
+            && self.files.holds(n, run)
+            && let Some(job) = self.jobs.get_mut(&run.job_id)
+        {
+            job.allowed += 1;
+        }
+    }
+
     pub(crate) fn was_cut_off(&mut self, job_id: &JobId) {
         if let Some(job) = self.jobs.get_mut(job_id) {
             job.cut_off = true;
@@ -158,7 +169,10 @@ impl World {
             Ending::Finished(_) if state != Some(State::Ended) => {
                 return Err(format!("daemon {n} takes {run} for ended; the keeper has {kept:?}"));
             }
-            Ending::CutOff(_) if state == Some(State::Ended) => {
+            // It may have been ended before its time.
+            Ending::CutOff(_)
+                if state == Some(State::Ended) && kept.is_some_and(|kept| kept.outcome != Outcome::Ended) =>
+            {
                 return Err(format!("daemon {n} takes {run} for lost; the keeper knows how it ended: {kept:?}"));
             }
             Ending::FilledDisk(filled) => {
@@ -173,7 +187,7 @@ impl World {
             // If it was not launched, its claims have failed.
             Ending::GivenUp(_)
                 if entry.is_some_and(|entry| entry.stage == Stage::Launching)
-                    && kept.is_some_and(|kept| kept.outcome != Outcome::NodeFailed) =>
+                    && kept.is_some_and(|kept| matches!(kept.outcome, Outcome::Completed | Outcome::Ended)) =>
             {
                 return Err(format!("daemon {n} blames the node for {run}; the keeper has {kept:?}"));
             }

@@ -104,6 +104,14 @@ pub(crate) fn quiet_history(seed: u64, sabotage: Option<Sabotage>, logged: bool)
 }
 
 impl World {
+    /// A world in which nothing happens by itself.
+    pub(crate) fn still(plan: Plan) -> Self {
+        let mut world = Self::new(plan, Rng::with_seed(0), None, false);
+        world.agenda.clear();
+        world.calm = true;
+        world
+    }
+
     fn new(plan: Plan, rng: Rng, sabotage: Option<Sabotage>, logged: bool) -> Self {
         let mut world = Self {
             rng,
@@ -248,6 +256,16 @@ impl World {
         if matches!(&happening, Happening::Perform { errand, .. } if errand.is_on_the_wire()) {
             self.agenda.insert(moment, happening);
         }
+    }
+
+    /// What has been said to the daemon of a node, if that does nothing else.
+    pub(crate) fn said_to(&mut self, n: usize) -> Vec<Event> {
+        let Some(life) = self.nodes[n].number() else { return Vec::new() };
+        let said = |(_, happening)| match happening {
+            Happening::Arrive { event, .. } => Some(event),
+            _ => None,
+        };
+        self.take_of(n, life).into_iter().filter_map(said).collect()
     }
 
     /// Writes a line into the history, if somebody is to read it.
