@@ -143,7 +143,7 @@ impl HeldDir {
     /// another one in its place may have been made by it as well: who takes a job over leaves a trace of the attempt.
     pub(crate) fn is_taken_over(&self) -> bool {
         let other = fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.ino() != self.inode);
-        other && self.aside.iter().any(|aside| fs::symlink_metadata(aside).is_ok())
+        (other && self.aside.iter().any(|aside| fs::symlink_metadata(aside).is_ok())) || self.record.exists()
     }
 }
 

@@ -10,6 +10,7 @@ use crate::effects::Errand;
 use crate::files::Sign;
 use crate::keeper::Keeper;
 use crate::plan::{HOUR, SECOND, Time, duration, time};
+use crate::queues::Pull;
 use crate::report::{kind_of, kind_of_effect};
 use crate::sabotage::Sabotage;
 use crate::world::{Checked, Happening, World};
@@ -49,6 +50,9 @@ pub(crate) struct Life {
     wake: Option<Time>,
     /// The hearts of others.
     pub(crate) watched: BTreeMap<usize, Sign>,
+    /// May its pulls be held, and does it know that the queue does that?
+    may_be_held: bool,
+    pub(crate) knows_of_holding: bool,
     /// When a probe found that the node is in trouble, last.
     pub(crate) trouble: Option<Time>,
     phases: BTreeMap<JobId, Phase>,
@@ -81,6 +85,17 @@ impl Node {
         duration(now + self.clock)
     }
 
+    /// The true time at which its clock shows this.
+    pub(crate) fn true_time(&self, clock: Duration) -> Time {
+        time(clock) - self.clock
+    }
+
+    /// Does this process ask for its pulls to be held?
+    pub(crate) fn asks_to_be_held(&self, number: u64) -> bool {
+        let asks = |life: &Life| life.number == number && life.may_be_held && life.knows_of_holding;
+        self.life.as_ref().is_some_and(asks)
+    }
+
     /// Which process it is.
     pub(crate) fn number(&self) -> Option<u64> {
         self.life.as_ref().map(|life| life.number)
@@ -107,6 +122,8 @@ impl World {
             committing: None,
             wake: None,
             watched: BTreeMap::new(),
+            may_be_held: !exit_when_idle,
+            knows_of_holding: false,
             trouble: None,
             phases,
             ended: Vec::new(),
@@ -154,7 +171,7 @@ impl World {
                 None => life.phases.remove(job_id),
             };
         }
-        let wake = lifecycle.wake_at();
+        let (wake, takes_nothing) = (lifecycle.wake_at(), lifecycle.takes_nothing_new());
         for fact in &followed.facts {
             self.note(format_args!("daemon {n}    fact {fact:?}"));
         }
@@ -163,6 +180,9 @@ impl World {
         }
         self.may_begin(n, &followed.effects)?;
         self.set_alarm(n, wake);
+        if takes_nothing {
+            self.give_up_pull(n);
+        }
         self.go_on(n)
     }
 
@@ -283,7 +303,18 @@ impl World {
 
     /// An effect arrives where it has its consequences, and the answer goes on its way.
     pub(crate) fn perform(&mut self, n: usize, life: u64, errand: Errand) -> Checked {
-        let event = self.carry_out(n, errand)?;
+        let event = match errand {
+            Errand::Do(Effect::Pull(count)) => {
+                let asks = self.plan.holds && self.nodes[n].asks_to_be_held(life);
+                self.answer_pull(Pull { node: n, life, count, since: self.now, asks })?
+            }
+            errand => self.carry_out(n, errand)?,
+        };
+        self.answer(n, life, event)
+    }
+
+    /// The answer of something that has arrived goes on its way, if there is one, to who asked.
+    pub(crate) fn answer(&mut self, n: usize, life: u64, event: Option<Event>) -> Checked {
         self.queues.check()?;
         if self.nodes[n].number() != Some(life) {
             return Ok(());
@@ -324,6 +355,7 @@ impl World {
         self.note(format_args!("daemon {n} is gone"));
         self.report.crashes += 1;
         let frozen = self.is_frozen(n);
+        self.abandon_pull(n, life.number);
         for (key, happening) in self.take_of(n, life.number) {
             let Happening::Perform { node, life, errand } = happening else { continue };
             match self.rng.u8(0..3) {

@@ -116,6 +116,8 @@ pub(crate) struct Plan {
     /// From when to when the queue takes no result at all. This comes once: a result that is refused twice while others
     /// were taken in between counts as one that is unfit.
     pub(crate) refusal: Option<(Time, Time)>,
+    /// Does the queue hold a pull open for which it has nothing?
+    pub(crate) holds: bool,
     poll_max: Time,
     retry_delay: Time,
 }
@@ -233,6 +235,8 @@ impl Plan {
             crash_one_in: [60, 200, 800][rng.usize(..3)],
             lost: [0, 3, 10][rng.usize(..3)],
             stumbles: [0, 0, 10][rng.usize(..3)],
+            // In those of days there would be hundreds of thousands of them.
+            holds: seed.is_multiple_of(3) && scale.span < DAY,
             poll_max: scale.poll_max,
             retry_delay: [SECOND, 20 * SECOND, 5 * MINUTE][rng.usize(..3)],
         }

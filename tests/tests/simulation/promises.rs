@@ -265,6 +265,14 @@ impl World {
     /// A fact is on the disk of a daemon.
     pub(crate) fn is_true(&self, n: usize, fact: &Fact) -> Checked {
         match fact {
+            Fact::Accepted { lease, .. } | Fact::Leased(_, lease)
+                if self
+                    .queues
+                    .kept_until(&lease.id)
+                    .is_some_and(|until| self.nodes[n].true_time(lease.until) > until) =>
+            {
+                Err(format!("daemon {n} counts on a lease for longer than the queue keeps it: {lease:?}"))
+            }
             Fact::Recorded(job_id, record) if self.files.records.get(job_id) != Some(record) => {
                 Err(format!("daemon {n} records {record}, which is not the final record of {job_id}"))
             }

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use leased_queue::{Candidates, Consumer, Fact, Handle, MessageId, NewMessage, Queue, Removal, Retry, Seq, Settings};
-use lifecycle::{Delivery, Failure};
+use lifecycle::{Delivery, Event, Failure, Pulled};
 use protocol::{FailureClass, JobId};
 
-use crate::plan::{SECOND, Time, duration};
+use crate::plan::{MINUTE, SECOND, Time, duration};
 use crate::sabotage::Sabotage;
-use crate::world::{Checked, World};
+use crate::world::{Checked, Happening, World};
+
+/// How long a pull is held at most.
+const HOLD_MAX: Time = 25 * SECOND;
 
 /// A message that was sent.
 #[derive(Debug, Clone)]
@@ -18,6 +21,18 @@ pub(crate) struct Sent {
     /// Whose job it is; nonsense is nobody's.
     pub(crate) job_id: Option<JobId>,
     pub(crate) body: String,
+}
+
+/// A pull, and who waits for its answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pull {
+    pub(crate) node: usize,
+    pub(crate) life: u64,
+    pub(crate) count: usize,
+    /// When it arrived.
+    pub(crate) since: Time,
+    /// Does it ask to be held?
+    pub(crate) asks: bool,
 }
 
 /// Both queues.
@@ -29,6 +44,11 @@ pub(crate) struct Queues {
     messages: BTreeMap<Seq, Sent>,
     /// What left it since somebody asked.
     gone: Vec<(Sent, Removal)>,
+    /// Pulls that are held, by their numbers.
+    held: BTreeMap<u64, Pull>,
+    next_held: u64,
+    /// Until when each lease is kept that was ever given.
+    leases: BTreeMap<String, Time>,
     /// Until when the service cannot be used, and what it says.
     pub(crate) down_until: Time,
     pub(crate) answer: FailureClass,
@@ -46,6 +66,9 @@ impl Queues {
             next_seq: 1,
             messages: BTreeMap::new(),
             gone: Vec::new(),
+            held: BTreeMap::new(),
+            next_held: 0,
+            leases: BTreeMap::new(),
             down_until: 0,
             answer: FailureClass::Unavailable,
             orderly: false,
@@ -93,7 +116,14 @@ impl Queues {
             let body = self.messages.get(&message.seq)?.body.clone();
             Some(Delivery { lease_id: message.lease().to_string(), body, deliveries: u64::from(message.attempts) })
         };
-        Ok(pulled.map_err(|refused| refused.to_string())?.iter().filter_map(delivery).collect())
+        let pulled = pulled.map_err(|refused| refused.to_string())?;
+        self.leases.extend(pulled.iter().map(|message| (message.lease().to_string(), message.visible_at)));
+        Ok(pulled.iter().filter_map(delivery).collect())
+    }
+
+    /// Until when a lease is kept, if it was ever given.
+    pub(crate) fn kept_until(&self, lease: &str) -> Option<Time> {
+        self.leases.get(lease).copied()
     }
 
     fn settle(&mut self, now: Time, acks: &[String], retries: &[(String, Duration)]) -> Checked {
@@ -151,6 +181,91 @@ impl Queues {
 }
 
 impl World {
+    /// A message comes into the queue of jobs.
+    pub(crate) fn send(&mut self, job_id: Option<JobId>, body: String) -> Checked {
+        self.queues.send(self.now, job_id, body)?;
+        self.ring();
+        Ok(())
+    }
+
+    /// Something may be there now: pulls that are held look again.
+    fn ring(&mut self) {
+        let numbers: Vec<u64> = self.queues.held.keys().copied().collect();
+        for number in numbers {
+            let at = self.now + self.rng.i64(0..=5);
+            self.schedule(at, Happening::LookAgain(number));
+        }
+    }
+
+    /// Looks for a pull. Where there is nothing it may be held; then there is no answer yet.
+    pub(crate) fn answer_pull(&mut self, pull: Pull) -> Checked<Option<Event>> {
+        let Pull { node, life, count, since, asks } = pull;
+        let pulled = self.pull(node, count)?;
+        let held = self.now - since;
+        if self.nodes[node].number() == Some(life) {
+            self.report.held += u64::from(held > 0);
+            if let (Ok(_), true, Some(life)) = (&pulled, self.plan.holds, &mut self.nodes[node].life) {
+                life.knows_of_holding = true;
+            }
+        } else {
+            self.report.held_for_nobody += u64::from(held > 0 && pulled.as_ref().is_ok_and(|found| !found.is_empty()));
+        }
+        Ok(Some(Event::Pulled(match pulled {
+            Ok(deliveries) if deliveries.is_empty() && asks && held < HOLD_MAX => {
+                self.hold(pull);
+                return Ok(None);
+            }
+            Ok(deliveries) => {
+                let more = if self.sabotage == Some(Sabotage::HeldForLonger) { MINUTE } else { 0 };
+                Ok(Pulled { deliveries, held: asks.then(|| duration(held + more)) })
+            }
+            Err(failure) => Err(failure),
+        })))
+    }
+
+    /// Nothing is kept for a pull that is held: it looks again when it is rung, when a message can be delivered again,
+    /// and at its end.
+    fn hold(&mut self, pull: Pull) {
+        let (number, end) = (self.queues.next_held, pull.since + HOLD_MAX);
+        self.queues.next_held += 1;
+        self.queues.held.insert(number, pull);
+        let next = self.queues.jobs.next_ready_at().map_or(end, |at| at.clamp(self.now + 1, end));
+        self.schedule(next, Happening::LookAgain(number));
+    }
+
+    pub(crate) fn look_again(&mut self, number: u64) -> Checked {
+        let Some(pull) = self.queues.held.remove(&number) else { return Ok(()) };
+        let event = self.answer_pull(pull)?;
+        self.answer(pull.node, pull.life, event)
+    }
+
+    /// The pull of this process that is held, if there is one.
+    fn held_of(&self, n: usize, life: u64) -> Option<u64> {
+        let is_of = |pull: &Pull| (pull.node, pull.life) == (n, life);
+        self.queues.held.iter().find(|(_, pull)| is_of(pull)).map(|(number, _)| *number)
+    }
+
+    /// Who waits for the answer is gone. The service sees that at once, or only when it answers.
+    pub(crate) fn abandon_pull(&mut self, n: usize, life: u64) {
+        if let Some(number) = self.held_of(n, life)
+            && self.rng.bool()
+        {
+            self.queues.held.remove(&number);
+        }
+    }
+
+    /// A daemon that takes nothing new does not wait for something to come: it closes the connection.
+    pub(crate) fn give_up_pull(&mut self, n: usize) {
+        let Some(life) = self.nodes[n].number() else { return };
+        let Some(number) = self.held_of(n, life) else { return };
+        if let Some(pull) = self.queues.held.get_mut(&number) {
+            // Nobody's: no process has this number.
+            pull.life = 0;
+        }
+        self.abandon_pull(n, 0);
+        self.schedule(self.now, Happening::Arrive { node: n, life, event: Event::Pulled(Ok(Pulled::default())) });
+    }
+
     pub(crate) fn pull(&mut self, n: usize, count: usize) -> Checked<Result<Vec<Delivery>, Failure>> {
         if count == 0 || count > self.plan.batch_size {
             return Err(format!("daemon {n} asks for {count} messages; its largest batch is {}", self.plan.batch_size));
@@ -203,6 +318,9 @@ impl World {
             acks.retain(|lease| self.queues.leased_as(lease).is_none_or(has_ended));
         }
         self.queues.settle(self.now, &acks, retries)?;
+        if !retries.is_empty() {
+            self.ring();
+        }
         self.queue_forgot()
     }
 

@@ -28,6 +28,8 @@ pub(crate) enum Sabotage {
     KeepClaim,
     /// Acknowledgements of jobs that have not ended are dropped.
     LoseEarlyAcks,
+    /// The queue says that a pull was held for longer than it was: its leases seem to begin later than they do.
+    HeldForLonger,
 }
 
 /// The facts that can be forgotten.
@@ -130,6 +132,11 @@ fn early_acknowledgements_that_are_lost_are_noticed() {
         .into_iter()
         .find_map(|seed| quiet_history(seed, Some(Sabotage::LoseEarlyAcks), false).err());
     assert!(noticed.is_some_and(|violation| violation.what.contains("once more")), "they go unnoticed");
+}
+
+#[test]
+fn a_lease_that_is_counted_on_for_too_long_is_noticed() {
+    is_noticed(Sabotage::HeldForLonger);
 }
 
 #[test]

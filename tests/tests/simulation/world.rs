@@ -61,6 +61,8 @@ pub(crate) enum Happening {
         /// How long it was allowed to stay.
         patience: Time,
     },
+    /// A pull that is held looks again, by its number.
+    LookAgain(u64),
     RunOver {
         node: usize,
         run: Run,
@@ -195,9 +197,9 @@ impl World {
                 let job = &self.plan.jobs[no];
                 let (job_id, body) = (job.job_id.clone(), job.body());
                 self.note(format_args!("{body} is sent"));
-                self.queues.send(self.now, Some(job_id), body)
+                self.send(Some(job_id), body)
             }
-            Happening::Nonsense => self.queues.send(self.now, None, format!("nonsense of {}", self.now)),
+            Happening::Nonsense => self.send(None, format!("nonsense of {}", self.now)),
             Happening::Strike(fault) => self.strike(&fault),
             Happening::Calm => self.calm_down(),
             Happening::Restart(n) => self.restart(n),
@@ -206,6 +208,7 @@ impl World {
             Happening::Perform { node, life, errand } => self.perform(node, life, errand),
             Happening::Arrive { node, life, event } => self.arrive(node, life, event),
             Happening::MustBeGone { node, life, patience } => self.must_be_gone(node, life, patience),
+            Happening::LookAgain(number) => self.look_again(number),
             Happening::RunOver { node, run } => {
                 self.run_over(node, run);
                 Ok(())
