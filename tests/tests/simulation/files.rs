@@ -162,7 +162,8 @@ impl World {
         if possible.is_err() {
             return Ok(possible);
         }
-        if self.stumbles() {
+        let cursed = self.plan.is_cursed_on(n, &run.job_id) && self.rng.bool();
+        if cursed || self.stumbles() {
             return Ok(Err("the claim cannot be given up".to_owned()));
         }
         // One that failed may stand for a later attempt than the daemon was told.

@@ -109,7 +109,8 @@ pub(crate) struct Plan {
     /// How many of a hundred claims fail although they stand then. When one is given up, so many fail before that is
     /// done, and so many after it.
     pub(crate) stumbles: u8,
-    /// A job that cannot be claimed on one of the nodes, ever, and that node.
+    /// A job that cannot be claimed on one of the nodes, ever, and that node. What stands of such a claim can hardly be
+    /// given up, either.
     pub(crate) cursed: Option<(JobId, usize)>,
     /// A job whose result the queue never takes.
     pub(crate) unfit: Option<JobId>,
@@ -192,6 +193,8 @@ impl Scale {
             397 | 398 => Self { lease: Some(LEASE_MAX), daemons: (2, 3), ..DAYS },
             395 | 396 => DAYS,
             335..=394 => HOURS,
+            // Its first delivery is good for all that happens, so it could go back if its claim did not stand.
+            60 | 100 | 160 | 220 | 260 | 320 => Self { cursed: true, lease: Some(HOUR), daemons: (1, 1), ..MINUTES },
             // Nobody else can run the job; and perhaps somebody can.
             40 | 200 => Self { cursed: true, daemons: (1, 1), ..MINUTES },
             120 | 280 => Self { cursed: true, ..MINUTES },
@@ -212,6 +215,10 @@ impl Plan {
             .map(|_| (START + rng.i64(0..=scale.span * 9 / 10), fault(&scale, daemons, rng)))
             .collect();
         faults.extend(outages(&scale, rng));
+        if scale.cursed && scale.lease.is_some() {
+            let at = START + rng.i64(scale.span / 8..=scale.span / 4);
+            faults.extend((0..daemons).map(|n| (at, Fault::Drain(n))));
+        }
         let drawn = LEASES[rng.usize(..LEASES.len())];
         let cursed = jobs.iter().find(|job| job.readable && scale.cursed).map(|job| job.job_id.clone());
         let unfit = if rng.u8(0..16) == 0 { rng.choice(&jobs).map(|job| job.job_id.clone()) } else { None };
