@@ -1,23 +1,30 @@
 /* The job of the crash tests: it notes its beginning and its end where no program of the project can reach.
  *
- *   ledger DIR    reads {"number": N, "sleep_ms": M, "gate": 0 or 1, "fails": 0 or 1} out of input.json, appends a line
- *                 to DIR/N, waits for the file DIR/gate if it is told to, sleeps, writes output.json, and appends
- *                 another line; the first run of a job fails at its end, if it is told to, and writes no output.json
+ *   ledger DIR [NODE]   reads {"number": N, "sleep_ms": M, "gate": 0 or 1, "fails": 0 or 1} out of input.json, appends
+ *                       a line to DIR/N, waits for the file DIR/gate if it is told to, sleeps, writes output.json, and
+ *                       appends another line; the first run of a job that comes to its end fails there, if it is told
+ *                       to, and writes no output.json
  *
- * A line is `begin` or `end`, the time in nanoseconds, the process id and the attempt that meta.json tells (0: none). It
- * is one write to a file that is opened for appending, so lines of two runs never mix.
+ * A line is a word, the time in nanoseconds, the process id, the attempt that meta.json tells (0: none) and the number
+ * of the node (0: none). It is one write to a file that is opened for appending, so lines of two runs never mix.
+ *
+ *   begin    it begins, and no other run of the job is there
+ *   beside   it begins, and another one is still there: each run holds a lock on the file, which goes with its process
+ *   end      it came to its end
+ *   failed   it came to its end, and fails
  */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
 /* Longer than any test: a gate that is never opened must not leave a process behind for ever. */
 #define GATE_POLLS_MAX 60000
 
-/* The exit code of a first run that is told to fail. */
+/* The exit code of a run that is told to fail. */
 #define FAILED 3
 
 static char text[65536];
@@ -60,21 +67,22 @@ static void rest(long long milliseconds)
         ;
 }
 
-static int note(int ledger, const char *what, long long now, long long attempt)
+static int note(int ledger, const char *what, long long now, long long attempt, long long node)
 {
     char line[128];
-    int length = snprintf(line, sizeof line, "%s %lld %d %lld\n", what, now, (int)getpid(), attempt);
+    int length = snprintf(line, sizeof line, "%s %lld %d %lld %lld\n", what, now, (int)getpid(), attempt, node);
     return write(ledger, line, (size_t)length) == length;
 }
 
 int main(int count, char **words)
 {
     char path[4096];
-    long long number, sleep_ms, gate, fails, attempt, begun;
+    long long number, sleep_ms, gate, fails, attempt, node, begun;
     int ledger;
     FILE *out;
-    if (count != 2) {
-        fputs("usage: ledger DIR\n", stderr);
+    const char *begin;
+    if (count != 2 && count != 3) {
+        fputs("usage: ledger DIR [NODE]\n", stderr);
         return 2;
     }
     content("input.json");
@@ -83,12 +91,14 @@ int main(int count, char **words)
     gate = number_in(text, "gate");
     fails = number_in(text, "fails");
     attempt = number_in(content("meta.json"), "attempt");
+    node = count == 3 ? strtoll(words[2], NULL, 10) : 0;
 
     snprintf(path, sizeof path, "%s/%lld", words[1], number);
-    fails = fails && access(path, F_OK) != 0;
     ledger = open(path, O_WRONLY | O_APPEND | O_CREAT, 0644);
+    begin = ledger < 0 || flock(ledger, LOCK_EX | LOCK_NB) == 0 ? "begin" : "beside";
+    fails = fails && strstr(content(path), "failed ") == NULL;
     begun = nanoseconds();
-    if (ledger < 0 || !note(ledger, "begin", begun, attempt)) {
+    if (ledger < 0 || !note(ledger, begin, begun, attempt, node)) {
         perror(path);
         return 1;
     }
@@ -99,12 +109,12 @@ int main(int count, char **words)
     }
     rest(sleep_ms);
     if (fails)
-        return note(ledger, "end", nanoseconds(), attempt) ? FAILED : 1;
+        return note(ledger, "failed", nanoseconds(), attempt, node) ? FAILED : 1;
     /* The time makes the outputs of two runs differ. */
     out = fopen("output.json", "w");
     if (!out || fprintf(out, "{\"number\":%lld,\"begun\":%lld}\n", number, begun) < 0 || fclose(out) != 0) {
         perror("output.json");
         return 1;
     }
-    return note(ledger, "end", nanoseconds(), attempt) ? 0 : 1;
+    return note(ledger, "end", nanoseconds(), attempt, node) ? 0 : 1;
 }

@@ -29,10 +29,27 @@ pub struct Runs {
     pub begun: usize,
     /// How many came to their end.
     pub ended: usize,
-    /// How many began while another had not ended.
+    /// How many began while a process of another one was there.
     pub overlapping: usize,
     /// The process ids of those that began, as they saw themselves.
     pub pids: Vec<u32>,
+    /// Each of them, in the order in which they began.
+    pub each: Vec<Noted>,
+}
+
+/// What one run has noted. Times are those of the clock, since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Noted {
+    /// Which attempt at the job it is.
+    pub attempt: u64,
+    /// Where it ran, if the consumer has a number.
+    pub node: usize,
+    /// When it began.
+    pub begun: Duration,
+    /// When it came to its end, if it did.
+    pub ended: Option<Duration>,
+    /// Did it fail there?
+    pub failed: bool,
 }
 
 impl Ledger {
@@ -47,17 +64,27 @@ impl Ledger {
 
     /// A consumer whose jobs write to it, without a container.
     pub fn bare(&self, edge: &Edge) -> Consumer {
-        Consumer::bare(edge, &format!("'{}' '{}'", self.program().display(), self.directory().display()))
+        self.bare_node(edge, 0)
+    }
+
+    /// The same on one of several nodes, whose jobs note its number.
+    pub fn bare_node(&self, edge: &Edge, node: usize) -> Consumer {
+        Consumer::bare(edge, &format!("'{}' '{}' {node}", self.program().display(), self.directory().display()))
     }
 
     /// A consumer whose jobs write to it out of real containers.
     pub fn apptainer(&self, edge: &Edge) -> Consumer {
+        self.apptainer_node(edge, 0)
+    }
+
+    /// The same on one of several nodes, whose jobs note its number.
+    pub fn apptainer_node(&self, edge: &Edge, node: usize) -> Consumer {
         let image = self.home.path().join("ledger.sif");
         if !image.exists() {
             build_image(&self.program(), &[MOUNT.trim_start_matches('/')], &image);
         }
         Consumer::apptainer(edge, &image)
-            .set("CONTAINER_CMD", format!("/bin/ledger {MOUNT}"))
+            .set("CONTAINER_CMD", format!("/bin/ledger {MOUNT} {node}"))
             .set("APPTAINER_BIND", format!("{}:{MOUNT}", self.directory().display()))
     }
 
@@ -67,7 +94,7 @@ impl Ledger {
         json!({"task": "ledger", "input": {"gate": 0, "number": number, "sleep_ms": milliseconds}})
     }
 
-    /// The same job, but its first run fails at its end; the second one, which it asks for, does not.
+    /// The same job, but the first run that comes to its end fails there; the next one, which it asks for, does not.
     pub fn failing_once(number: usize, duration: Duration) -> Value {
         let mut job = Self::job(number, duration);
         job["input"]["fails"] = json!(1);
@@ -116,30 +143,109 @@ impl Runs {
         for line in lines.split_inclusive('\n') {
             // One that is being written.
             let Some(line) = line.strip_suffix('\n') else { continue };
-            let mut words = line.split(' ');
-            match words.next() {
-                Some("begin") => {
-                    runs.overlapping += usize::from(runs.begun > runs.ended);
-                    runs.begun += 1;
-                    runs.pids.extend(words.nth(1).and_then(|pid| pid.parse::<u32>().ok()));
-                }
-                Some("end") => runs.ended += 1,
-                _ => panic!("a line of the ledger is none: {line:?}"),
-            }
+            let read = Line::read(line).unwrap_or_else(|| panic!("a line of the ledger is none: {line:?}"));
+            runs.add(&read);
         }
         runs
+    }
+
+    fn add(&mut self, line: &Line<'_>) {
+        let &Line { word, time, pid, attempt, node } = line;
+        let failed = word == "failed";
+        if failed || word == "end" {
+            self.ended += 1;
+            let mut of_it = self.each.iter_mut().rev();
+            let run = of_it.find(|run| (run.attempt, run.node, run.ended) == (attempt, node, None));
+            let run = run.unwrap_or_else(|| panic!("the ledger has the end of a run that did not begin: {line:?}"));
+            (run.ended, run.failed) = (Some(time), failed);
+        } else {
+            self.begun += 1;
+            self.overlapping += usize::from(word == "beside");
+            self.pids.push(pid);
+            self.each.push(Noted { attempt, node, begun: time, ended: None, failed: false });
+        }
+    }
+}
+
+/// A line as `ledger.c` writes it.
+#[derive(Debug)]
+struct Line<'a> {
+    word: &'a str,
+    time: Duration,
+    pid: u32,
+    attempt: u64,
+    node: usize,
+}
+
+impl<'a> Line<'a> {
+    fn read(line: &'a str) -> Option<Self> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [word @ ("begin" | "beside" | "end" | "failed"), time, pid, attempt, node] = words[..] else { return None };
+        let time = Duration::from_nanos(time.parse::<u64>().ok()?);
+        let (attempt, node) = (attempt.parse::<u64>().ok()?, node.parse::<usize>().ok()?);
+        Some(Self { word, time, pid: pid.parse::<u32>().ok()?, attempt, node })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Child, Command, Stdio};
+
     use super::*;
+    use crate::{PATIENCE, wait_until};
 
     #[test]
-    fn a_run_that_begins_within_another_is_seen() {
-        let one_after_the_other = Runs::read("begin 1 10 1\nend 2 10 1\nbegin 3 11 2\nend 4 11 2\n");
-        assert_eq!(one_after_the_other, Runs { begun: 2, ended: 2, overlapping: 0, pids: vec![10, 11] });
-        let within = Runs::read("begin 1 10 1\nbegin 2 11 2\nend 3 10 1\n");
-        assert_eq!(within, Runs { begun: 2, ended: 1, overlapping: 1, pids: vec![10, 11] });
+    fn a_run_that_begins_beside_another_is_seen() {
+        let runs = Runs::read("begin 1 10 1 2\nfailed 2 10 1 2\nbegin 3 11 2 1\nbeside 4 12 3 2\nend 5 11 2 1\nbeg");
+        let noted = |attempt, node, begun, ended: Option<u64>, failed| Noted {
+            attempt,
+            node,
+            begun: Duration::from_nanos(begun),
+            ended: ended.map(Duration::from_nanos),
+            failed,
+        };
+        let each = vec![noted(1, 2, 1, Some(2), true), noted(2, 1, 3, Some(5), false), noted(3, 2, 4, None, false)];
+        assert_eq!(runs, Runs { begun: 3, ended: 2, overlapping: 1, pids: vec![10, 11, 12], each });
+    }
+
+    /// The job itself, as a run has it.
+    fn run(ledger: &Ledger, job: &Value) -> Child {
+        let home = ledger.home.path().join("job");
+        fs::create_dir_all(&home).unwrap();
+        fs::write(home.join("input.json"), job["input"].to_string()).unwrap();
+        let mut command = Command::new(ledger.program());
+        command.arg(ledger.directory()).current_dir(home).stdin(Stdio::null()).spawn().unwrap()
+    }
+
+    #[test]
+    fn a_run_that_was_killed_is_gone_and_one_that_goes_on_is_not() {
+        let ledger = Ledger::new();
+        let mut killed = run(&ledger, &Ledger::gated_job(1));
+        wait_until("the first run", PATIENCE, || ledger.runs(1).begun == 1);
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        let mut first = run(&ledger, &Ledger::gated_job(1));
+        wait_until("the second run", PATIENCE, || ledger.runs(1).begun == 2);
+        assert_eq!(ledger.runs(1).overlapping, 0);
+        let mut second = run(&ledger, &Ledger::gated_job(1));
+        wait_until("the third run", PATIENCE, || ledger.runs(1).begun == 3);
+        ledger.open_gate();
+        assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
+        let runs = ledger.runs(1);
+        assert_eq!((runs.begun, runs.ended, runs.overlapping), (3, 2, 1));
+    }
+
+    #[test]
+    fn the_first_run_that_comes_to_its_end_fails_if_it_is_told_to() {
+        let ledger = Ledger::new();
+        let job = Ledger::failing_once(1, Duration::from_secs(60));
+        let mut killed = run(&ledger, &job);
+        wait_until("the first run", PATIENCE, || ledger.runs(1).begun == 1);
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        let job = Ledger::failing_once(1, Duration::ZERO);
+        assert_eq!(run(&ledger, &job).wait().unwrap().code(), Some(3));
+        assert!(run(&ledger, &job).wait().unwrap().success());
+        assert_eq!(ledger.runs(1).each.iter().map(|run| run.failed).collect::<Vec<_>>(), [false, true, false]);
     }
 }

@@ -29,7 +29,7 @@ pub use edge::{Edge, Producer, Queue};
 pub use front::{Front, Refusal};
 pub use image::{build_image, compile, compile_shared};
 pub use laptop::{Laptop, Spoken};
-pub use ledger::{Ledger, Runs};
+pub use ledger::{Ledger, Noted, Runs};
 pub use process::{Process, command, is_alive, signal, words_of};
 pub use wait::{wait_for, wait_until};
 pub use worker::Worker;

@@ -8,13 +8,18 @@
 //! | --- | --- |
 //! | `victims` | the programs, and what is done to them |
 //! | `traffic` | who submits the jobs, and who receives their results |
+//! | `deaths` | what the death of a keeper excuses |
 //! | `report` | the count |
 //!
-//! Out of scope: the death of keepers. A run whose keeper died is cut off and started again, and that is another test.
-//! With all keepers alive each job runs exactly as often as it should, once or twice, and has one result.
+//! Each job runs exactly as often as it should, once or twice, and has one result. Keepers die, too, and with them
+//! their runs: what that cuts off may be started again, or be lost where the job may not, and nothing beyond that is
+//! excused.
+//! Out of scope: what ends a keeper otherwise, and machines that go down.
+//!
 //! Invariants: the seed decides what is submitted, which faults come and in which order the victims are struck; when
 //! they are struck depends on the machine. Everything ends within the bound of the plan and some seconds.
 
+mod deaths;
 mod report;
 mod traffic;
 mod victims;
@@ -27,6 +32,7 @@ use fastrand::Rng;
 use serde_json::Value;
 
 use crate::{Ledger, Queue};
+use deaths::Terms;
 pub use report::Report;
 use traffic::Traffic;
 use victims::Victims;
@@ -81,7 +87,7 @@ impl Plan {
             lease: Duration::from_secs(if jobs < 1_000 { 5 } else { 20 }),
             slots: if runtime == Runtime::Bare { 8 } else { 4 },
             outstanding: (jobs / 4).clamp(10, 1_000),
-            kills_min: (jobs as u64 / 100).clamp(8, 100),
+            kills_min: (jobs as u64 / 100).clamp(12, 100),
         }
     }
 
@@ -90,15 +96,23 @@ impl Plan {
         number % 7 == 3
     }
 
-    /// How often a job is to run.
-    fn runs(&self, number: usize) -> usize {
-        if self.fails_once(number) { 2 } else { 1 }
+    /// What its submission says of further attempts.
+    fn terms(&self, number: usize) -> Terms {
+        Terms { retries: u32::from(self.fails_once(number)), rerunnable: number % 7 != 5 }
     }
 
     /// A job as it is submitted.
     fn job(&self, number: usize) -> Value {
         let duration = self.duration(number);
-        if self.fails_once(number) { Ledger::failing_once(number, duration) } else { Ledger::job(number, duration) }
+        let mut job = if self.fails_once(number) {
+            Ledger::failing_once(number, duration)
+        } else {
+            Ledger::job(number, duration)
+        };
+        if !self.terms(number).rerunnable {
+            job["rerunnable"] = false.into();
+        }
+        job
     }
 
     /// How long each of its runs takes: most a moment, some seconds, a few longer than the lease.
@@ -171,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_few_jobs_outlast_their_lease_or_run_twice_and_most_take_a_moment() {
+    fn a_few_jobs_outlast_their_lease_run_twice_or_may_not_and_most_take_a_moment() {
         for jobs in [30, 300, 10_000] {
             let plan = Plan::new(jobs, 1, Runtime::Bare, Duration::from_secs(60));
             let durations: Vec<Duration> = (0..jobs).map(|number| plan.duration(number)).collect();
@@ -181,6 +195,8 @@ mod tests {
             assert!(short > jobs * 3 / 4, "{jobs}: {short}");
             let twice = (0..jobs).filter(|number| plan.job(*number)["retries"] == 1).count();
             assert!((1..jobs / 5).contains(&twice), "{jobs}: {twice}");
+            let once = (0..jobs).filter(|number| plan.job(*number)["rerunnable"] == false).count();
+            assert!((1..jobs / 5).contains(&once), "{jobs}: {once}");
         }
     }
 }

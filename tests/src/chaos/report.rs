@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
+use super::deaths::{Deaths, Terms};
 use super::traffic::Seen;
 use super::victims::Victims;
 use super::{Plan, Runtime};
-use crate::{Ledger, Runs};
+use crate::{Ledger, Noted, Runs};
 
 /// Of how many jobs that went wrong everything known is shown.
 const EVIDENCE_JOBS: usize = 3;
@@ -38,6 +39,7 @@ struct Wrong {
     overlapping: bool,
     unfinished: bool,
     not_completed: bool,
+    of_another_attempt: bool,
     without_record: bool,
     two_results: bool,
 }
@@ -51,13 +53,15 @@ impl Wrong {
 impl Report {
     pub(super) fn count(plan: &Plan, ledger: &Ledger, victims: &Victims, seen: &Seen, time: Duration) -> Self {
         let mut wrong = BTreeMap::new();
-        let mut runs_max = 0;
+        let (mut runs_max, mut cut_off, mut lost) = (0, 0, 0);
         for (&number, job_id) in &seen.accepted {
-            let runs = ledger.runs(number);
+            let (runs, terms) = (ledger.runs(number), plan.terms(number));
             runs_max = runs_max.max(runs.begun);
-            let record = record(victims.results_dir(), job_id);
-            let (result, differing) = (seen.results.get(job_id), seen.differing.contains(job_id));
-            let of_job = judge(&runs, plan.runs(number), result, record.as_deref(), differing);
+            let record = Record::read(victims.results_dir(), job_id);
+            let left = Left { result: seen.results.get(job_id), record, differing: seen.differing.contains(job_id) };
+            let of_job = judge(&runs, terms, &left, victims.deaths());
+            cut_off += runs.begun - runs.ended;
+            lost += usize::from(left.outcome().is_some_and(|outcome| outcome.is_lost));
             if of_job.is_wrong() {
                 wrong.insert(number, of_job);
             }
@@ -80,8 +84,12 @@ impl Report {
         report.row("results received, messages", seen.messages.len());
         report.row("distinct results", seen.results.len());
         report.row("records in RESULTS_DIR", count_records(victims.results_dir()));
-        let twice = seen.accepted.keys().filter(|number| plan.runs(**number) == 2).count();
-        report.row("jobs whose first attempt fails", twice);
+        let of_which =
+            |is_so: fn(Terms) -> bool| seen.accepted.keys().filter(|&&number| is_so(plan.terms(number))).count();
+        report.row("jobs whose first attempt fails", of_which(|terms| terms.retries > 0));
+        report.row("jobs that may not be started again", of_which(|terms| !terms.rerunnable));
+        report.row("results that say `lost`", lost);
+        report.row("runs that were cut off", cut_off);
         report.row("runs of a job, at most", runs_max);
         report.row("messages left in the queue of jobs", victims.left_in_queue());
         for (victim, kills) in victims.kills_by_victim() {
@@ -89,6 +97,9 @@ impl Report {
             if *kills == 0 {
                 report.failures.push(format!("{victim} was never killed: this was no chaos for it"));
             }
+        }
+        if cut_off == 0 {
+            report.failures.push("no run was cut off: the death of keepers was no chaos for the jobs".to_owned());
         }
         report.row("drains of daemons", victims.drains());
         let kinds: Vec<String> = victims
@@ -103,13 +114,14 @@ impl Report {
         let missing = plan.jobs - seen.accepted.len();
         report.verdict("jobs that were not accepted in time", missing);
         type Seen = fn(&Wrong) -> bool;
-        let all: [(&str, Seen); 8] = [
+        let all: [(&str, Seen); 9] = [
             ("jobs lost: accepted, without a result", |wrong| wrong.lost),
             ("jobs that never ran", |wrong| wrong.never_ran),
-            ("jobs run more often than they should", |wrong| wrong.ran_too_often),
+            ("jobs run more often than there was reason", |wrong| wrong.ran_too_often),
             ("jobs with runs that overlap", |wrong| wrong.overlapping),
-            ("jobs with a run that did not come to its end", |wrong| wrong.unfinished),
-            ("jobs that did not complete", |wrong| wrong.not_completed),
+            ("jobs with a run that ended without reason", |wrong| wrong.unfinished),
+            ("jobs that did not complete without reason", |wrong| wrong.not_completed),
+            ("jobs with the result of another attempt", |wrong| wrong.of_another_attempt),
             ("jobs without a record", |wrong| wrong.without_record),
             ("jobs with two different results", |wrong| wrong.two_results),
         ];
@@ -161,7 +173,7 @@ impl fmt::Display for Report {
             writeln!(f, "  {name:<46}{value}")?;
         }
         if self.failures.is_empty() {
-            return writeln!(f, "\nEvery job ran as often as it should and has one result.");
+            return writeln!(f, "\nEvery job ran as often as there was reason to and has one result.");
         }
         writeln!(f, "\nWhat should not be:")?;
         self.failures.iter().try_for_each(|failure| writeln!(f, "  {failure}"))?;
@@ -169,25 +181,75 @@ impl fmt::Display for Report {
     }
 }
 
-fn judge(runs: &Runs, wanted: usize, result: Option<&String>, record: Option<&str>, differing: bool) -> Wrong {
-    let completed =
-        |result: &String| serde_json::from_str::<Value>(result).is_ok_and(|result| result["status"] == "completed");
-    Wrong {
-        lost: result.is_none(),
-        never_ran: runs.begun == 0,
-        ran_too_often: runs.begun > wanted,
-        overlapping: runs.overlapping > 0,
-        unfinished: runs.begun > runs.ended,
-        not_completed: result.is_some_and(|result| !completed(result)),
-        without_record: record.is_none(),
-        two_results: differing || result.is_some_and(|result| record.is_some_and(|record| record != result)),
-    }
+/// What there is of a job at the end.
+struct Left<'a> {
+    /// The first result, byte by byte.
+    result: Option<&'a String>,
+    record: Option<Record>,
+    /// Was a later result another one?
+    differing: bool,
 }
 
 /// The final record as it is published: the file ends with a line break.
-fn record(results_dir: &Path, job_id: &str) -> Option<String> {
-    let text = fs::read_to_string(results_dir.join(format!("{job_id}.json"))).ok()?;
-    Some(text.trim_end().to_owned())
+struct Record {
+    text: String,
+    /// When it was made, since 1970.
+    made: Duration,
+}
+
+/// What a result says.
+struct Outcome {
+    is_completed: bool,
+    is_lost: bool,
+    attempt: u64,
+}
+
+impl Left<'_> {
+    fn outcome(&self) -> Option<Outcome> {
+        let result: Value = serde_json::from_str(self.result?).unwrap_or_default();
+        let is = |status: &str| result["status"] == status;
+        let attempt = result["attempt"].as_u64().unwrap_or_default();
+        Some(Outcome { is_completed: is("completed"), is_lost: is("failed") && result["reason"] == "lost", attempt })
+    }
+
+    fn is_recorded_otherwise(&self) -> bool {
+        self.record.as_ref().zip(self.result).is_some_and(|(record, result)| record.text != *result)
+    }
+
+    fn made(&self) -> Duration {
+        self.record.as_ref().map_or(Duration::ZERO, |record| record.made)
+    }
+}
+
+impl Record {
+    fn read(results_dir: &Path, job_id: &str) -> Option<Self> {
+        let path = results_dir.join(format!("{job_id}.json"));
+        let text = fs::read_to_string(&path).ok()?.trim_end().to_owned();
+        let made = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok()?;
+        Some(Self { text, made: made.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() })
+    }
+}
+
+fn judge(runs: &Runs, terms: Terms, left: &Left<'_>, deaths: &Deaths) -> Wrong {
+    let outcome = left.outcome();
+    let is_excused =
+        |outcome: &Outcome| outcome.is_lost && deaths.may_lose(&runs.each, terms, outcome.attempt, left.made());
+    let is_of_the_last = |outcome: &Outcome| {
+        let completed = |run: &Noted| run.ended.is_some() && !run.failed && run.attempt == outcome.attempt;
+        runs.each.last().is_some_and(completed)
+    };
+    let mut unended = runs.each.iter().filter(|run| run.ended.is_none());
+    Wrong {
+        lost: outcome.is_none(),
+        never_ran: runs.begun == 0 && !outcome.as_ref().is_some_and(is_excused),
+        ran_too_often: !deaths.explain(&runs.each, terms),
+        overlapping: runs.overlapping > 0,
+        unfinished: !unended.all(|run| deaths.cut_off(run, left.made())),
+        not_completed: outcome.as_ref().is_some_and(|outcome| !outcome.is_completed && !is_excused(outcome)),
+        of_another_attempt: outcome.is_some_and(|outcome| outcome.is_completed && !is_of_the_last(&outcome)),
+        without_record: left.record.is_none(),
+        two_results: left.differing || left.is_recorded_otherwise(),
+    }
 }
 
 fn count_records(results_dir: &Path) -> usize {
@@ -205,8 +267,9 @@ fn evidence(ledger: &Ledger, victims: &Victims, seen: &Seen, numbers: impl Itera
         ledger.lines(number).lines().for_each(|line| text.push_str(&format!("    {line}\n")));
         let result = seen.results.get(job_id).map_or("none", String::as_str);
         text.push_str(&format!("  first result: {result}\n"));
-        let record = record(victims.results_dir(), job_id);
-        text.push_str(&format!("  record: {}\n  logs:\n", record.as_deref().unwrap_or("none")));
+        let record = Record::read(victims.results_dir(), job_id);
+        text.push_str(&format!("  record: {}\n", record.as_ref().map_or("none", |record| record.text.as_str())));
+        text.push_str(&format!("  deaths of keepers: {:?}\n  logs:\n", victims.deaths()));
         for line in lines_of_logs(victims, job_id) {
             text.push_str(&format!("    {line}\n"));
         }
@@ -230,22 +293,69 @@ fn lines_of_logs(victims: &Victims, job_id: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
+    const ONCE: Terms = Terms { retries: 0, rerunnable: true };
+    const NEVER_AGAIN: Terms = Terms { retries: 0, rerunnable: false };
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// One of which each run has the next number and begins ten seconds later; told are the ends.
+    fn runs(ends: &[Option<u64>]) -> Runs {
+        let begun = |number| at(100 + 10 * number as u64);
+        let run = |(number, ended): (usize, &Option<u64>)| Noted {
+            attempt: number as u64 + 1,
+            node: 1,
+            begun: begun(number),
+            ended: ended.map(at),
+            failed: false,
+        };
+        let each: Vec<Noted> = ends.iter().enumerate().map(run).collect();
+        Runs { begun: ends.len(), ended: ends.iter().flatten().count(), each, ..Runs::default() }
+    }
+
+    fn judged(runs: &Runs, terms: Terms, result: &str, deaths: &[u64]) -> Wrong {
+        let record = Some(Record { text: result.to_owned(), made: at(200) });
+        let mut all = Deaths::default();
+        deaths.iter().for_each(|&seconds| all.note(1, at(seconds)));
+        judge(runs, terms, &Left { result: Some(&result.to_owned()), record, differing: false }, &all)
+    }
+
+    const COMPLETED: &str = r#"{"status":"completed","attempt":1}"#;
+    const COMPLETED_AGAIN: &str = r#"{"status":"completed","attempt":2}"#;
+    const LOST: &str = r#"{"status":"failed","reason":"lost","attempt":1}"#;
+
     #[test]
     fn every_way_to_go_wrong_is_seen() {
-        let once = Runs { begun: 1, ended: 1, overlapping: 0, pids: Vec::new() };
-        let result = r#"{"status":"completed"}"#.to_owned();
-        let good = |runs: &Runs| judge(runs, 1, Some(&result), Some(&result), false);
-        assert!(!good(&once).is_wrong());
-        assert!(good(&Runs::default()).never_ran);
-        let twice = Runs { begun: 2, ended: 2, ..once.clone() };
-        assert!(good(&twice).ran_too_often);
-        assert!(!judge(&twice, 2, Some(&result), Some(&result), false).is_wrong());
-        assert!(good(&Runs { overlapping: 1, ..once.clone() }).overlapping);
-        assert!(good(&Runs { ended: 0, ..once.clone() }).unfinished);
-        assert!(judge(&once, 1, None, Some(&result), false).lost);
-        assert!(judge(&once, 1, Some(&result), None, false).without_record);
-        assert!(judge(&once, 1, Some(&result), Some("{}"), false).two_results);
-        assert!(judge(&once, 1, Some(&result), Some(&result), true).two_results);
-        assert!(judge(&once, 1, Some(&r#"{"status":"failed"}"#.to_owned()), None, false).not_completed);
+        let once = runs(&[Some(101)]);
+        assert!(!judged(&once, ONCE, COMPLETED, &[]).is_wrong());
+        assert!(judged(&Runs::default(), ONCE, COMPLETED, &[]).never_ran);
+        assert!(judged(&runs(&[Some(101), Some(111)]), ONCE, COMPLETED_AGAIN, &[]).ran_too_often);
+        assert!(judged(&Runs { overlapping: 1, ..once.clone() }, ONCE, COMPLETED, &[]).overlapping);
+        assert!(judged(&runs(&[None]), ONCE, COMPLETED, &[]).unfinished);
+        assert!(judged(&once, ONCE, COMPLETED_AGAIN, &[]).of_another_attempt);
+        assert!(judged(&once, ONCE, r#"{"status":"failed","reason":"exit","attempt":1}"#, &[]).not_completed);
+        let (result, other) = (COMPLETED.to_owned(), "{}".to_owned());
+        let record = |text: &str| Some(Record { text: text.to_owned(), made: at(200) });
+        let left =
+            |result, record, differing| judge(&once, ONCE, &Left { result, record, differing }, &Deaths::default());
+        assert!(left(None, record(COMPLETED), false).lost);
+        assert!(left(Some(&result), None, false).without_record);
+        assert!(left(Some(&result), record(&other), false).two_results);
+        assert!(left(Some(&result), record(COMPLETED), true).two_results);
+    }
+
+    #[test]
+    fn the_death_of_a_keeper_excuses_what_it_cut_off() {
+        let again = runs(&[None, Some(111)]);
+        assert!(!judged(&again, ONCE, COMPLETED_AGAIN, &[105]).is_wrong());
+        assert!(judged(&again, ONCE, COMPLETED_AGAIN, &[150]).ran_too_often);
+        assert!(judged(&again, NEVER_AGAIN, COMPLETED_AGAIN, &[105]).ran_too_often);
+        for cut_off in [runs(&[None]), runs(&[])] {
+            assert!(!judged(&cut_off, NEVER_AGAIN, LOST, &[105]).is_wrong());
+            assert!(judged(&cut_off, ONCE, LOST, &[105]).not_completed);
+            assert!(judged(&cut_off, NEVER_AGAIN, LOST, &[]).not_completed);
+        }
+        assert!(judged(&Runs { overlapping: 1, ..again }, ONCE, COMPLETED_AGAIN, &[105]).overlapping);
     }
 }

@@ -6,21 +6,28 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use fastrand::Rng;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::deaths::Deaths;
 use super::{Plan, Runtime, millis, random};
-use crate::{Consumer, Edge, Ledger, Process, Queue};
+use crate::{Consumer, Edge, Ledger, Process, Queue, is_alive, signal};
 
 /// For how long a daemon drains.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// How much longer than [`DRAIN`] it may take to end: its requests are disturbed as well.
 const DRAIN_MARGIN: Duration = Duration::from_secs(20);
+
+/// How long a daemon may be without a keeper, and a killed keeper there.
+const KEEPER_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a keeper without a run is spared.
+const RUN_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How many lines of the log of a daemon are shown that ended as it should not.
 const LAST_LINES: usize = 10;
@@ -29,6 +36,9 @@ const LAST_LINES: usize = 10;
 /// of a short chaos lapse at once by it, and none lasts much longer when the clock is right again.
 const CLOCK_JUMP_MS: u64 = 6_000;
 const CLOCK_JUMPS: u64 = 3;
+
+/// Its name among the victims.
+const EDGE: &str = "local-edge";
 
 /// Where these draw their numbers; jobs draw from streams with their own, small numbers.
 const STREAM: u64 = u64::MAX - 1;
@@ -43,7 +53,9 @@ pub(super) struct Victims {
     seed: u64,
     random: Rng,
     kills: BTreeMap<&'static str, u64>,
+    struck: usize,
     drains: u64,
+    deaths: Deaths,
     injected: BTreeMap<String, u64>,
     problems: Vec<String>,
     left_in_queue: u64,
@@ -54,34 +66,87 @@ struct Node {
     daemon: Process,
     consumer: Consumer,
     name: &'static str,
+    keeper: &'static str,
+    /// What the jobs note of it.
+    number: usize,
+}
+
+/// What is done to a program.
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    KillDaemon(usize),
+    DrainDaemon(usize, Patience),
+    KillKeeper(usize),
+    /// Nobody is left then to start another one, and nobody to take over what it kept.
+    KillDaemonAndKeeper(usize),
+    /// While the next daemon reaches for it, or finds out what it has.
+    KillKeeperOfNextDaemon(usize),
+    KillEdge,
+}
+
+/// Of who ends a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Patient,
+    Impatient,
+}
+
+/// Even a short chaos does each of these; then the dice decide.
+const OPENING: [Deed; 6] = [
+    Deed::KillKeeper(0),
+    Deed::KillDaemonAndKeeper(1),
+    Deed::KillKeeperOfNextDaemon(0),
+    Deed::KillDaemon(1),
+    Deed::KillEdge,
+    Deed::KillKeeper(1),
+];
+
+impl Deed {
+    fn draw(random: &mut Rng) -> Self {
+        let (victim, dice) = (random.usize(..3), random.u32(..100));
+        match dice {
+            _ if victim == 2 => Self::KillEdge,
+            // A job that takes long must come to its end, so these are seldom.
+            0..6 => Self::KillKeeper(victim),
+            6..10 => Self::KillDaemonAndKeeper(victim),
+            10..14 => Self::KillKeeperOfNextDaemon(victim),
+            14..80 => Self::KillDaemon(victim),
+            80..93 => Self::DrainDaemon(victim, Patience::Patient),
+            _ => Self::DrainDaemon(victim, Patience::Impatient),
+        }
+    }
 }
 
 impl Victims {
     pub(super) fn start(plan: &Plan, ledger: &Ledger) -> Self {
         let edge = Edge::start_with(&["--faults"]);
         let results = tempfile::tempdir().expect("a directory can be made");
-        let node = |name| {
+        let node = |number, name, keeper| {
             let consumer = match plan.runtime {
-                Runtime::Bare => ledger.bare(&edge),
-                Runtime::Apptainer => ledger.apptainer(&edge),
+                Runtime::Bare => ledger.bare_node(&edge, number),
+                Runtime::Apptainer => ledger.apptainer_node(&edge, number),
             };
             let consumer = consumer
                 .set("RESULTS_DIR", results.path())
                 .set("MAX_PARALLEL_JOBS", plan.slots.to_string())
                 .set("VISIBILITY_TIMEOUT_MS", plan.lease.as_millis().to_string())
-                .set("CLAIM_STALE_SECONDS", "5")
+                // Longer than a node is ever without a keeper. Beyond that two runs at a time are possible, by design.
+                .set("CLAIM_STALE_SECONDS", "10")
                 .set("DRAIN_TIMEOUT_SECONDS", DRAIN.as_secs().to_string());
-            Node { daemon: consumer.start(), consumer, name }
+            Node { daemon: consumer.start(), consumer, name, keeper, number }
         };
-        let nodes = [node("daemon 1"), node("daemon 2")];
+        let nodes = [node(1, "daemon 1", "keeper 1"), node(2, "daemon 2", "keeper 2")];
+        let kills = [nodes[0].name, nodes[1].name, nodes[0].keeper, nodes[1].keeper, EDGE].map(|victim| (victim, 0));
         let victims = Self {
             nodes,
             edge,
             results,
             seed: plan.seed,
             random: random(plan.seed, STREAM),
-            kills: BTreeMap::from([("daemon 1", 0), ("daemon 2", 0), ("local-edge", 0)]),
+            kills: kills.into(),
+            struck: 0,
             drains: 0,
+            deaths: Deaths::default(),
             injected: BTreeMap::new(),
             problems: Vec::new(),
             left_in_queue: 0,
@@ -111,6 +176,11 @@ impl Victims {
         self.drains
     }
 
+    /// When keepers died.
+    pub(super) fn deaths(&self) -> &Deaths {
+        &self.deaths
+    }
+
     pub(super) fn injected(&self) -> &BTreeMap<String, u64> {
         &self.injected
     }
@@ -137,41 +207,83 @@ impl Victims {
         logs
     }
 
-    /// Waits a while, ends one program, waits again and starts it anew.
+    /// Waits a while, ends one program or two, waits again and starts anew what does not start by itself.
     pub(super) fn strike(&mut self) {
         thread::sleep(millis(&mut self.random, 200..=1_000));
-        let (victim, deed, down) = (self.random.u32(..3), self.random.u32(..100), millis(&mut self.random, 0..=800));
-        // Even a short chaos kills each of them; then the dice decide.
-        let (victim, deed) = match self.kills() {
-            kills @ 0..3 => (kills, 0),
-            _ => (u64::from(victim), deed),
-        };
-        match victim {
-            0 => self.strike_node(0, deed, down),
-            1 => self.strike_node(1, deed, down),
-            _ => self.kill_edge(down),
+        let (drawn, down) = (Deed::draw(&mut self.random), millis(&mut self.random, 0..=800));
+        let deed = OPENING.get(self.struck).copied().unwrap_or(drawn);
+        self.struck += 1;
+        match deed {
+            Deed::KillEdge => self.kill_edge(down),
+            Deed::KillKeeper(node) => self.kill_keeper(node, self.find_keeper(node)),
+            Deed::KillDaemon(node) => self.replace_daemon(node, down, Self::kill_daemon),
+            Deed::DrainDaemon(node, patience) => {
+                self.replace_daemon(node, down, |victims, node| victims.drain_daemon(node, patience));
+            }
+            Deed::KillDaemonAndKeeper(node) => self.replace_daemon(node, down, |victims, node| {
+                // Looked for first: without its daemon there will be none, should there be none now.
+                let keeper = victims.find_keeper(node);
+                victims.kill_daemon(node);
+                victims.kill_keeper(node, keeper);
+            }),
+            Deed::KillKeeperOfNextDaemon(node) => {
+                self.replace_daemon(node, down, Self::kill_daemon);
+                thread::sleep(millis(&mut self.random, 0..=300));
+                self.kill_keeper(node, self.find_keeper(node));
+            }
         }
     }
 
-    fn strike_node(&mut self, index: usize, deed: u32, down: Duration) {
-        let node = &mut self.nodes[index];
-        if let Some(status) = node.daemon.wait_within(Duration::ZERO) {
-            self.problems.push(node.ended(status, "by itself"));
-        } else if deed < 75 {
-            node.daemon.kill();
-            *self.kills.entry(node.name).or_default() += 1;
-        } else {
-            self.drains += 1;
-            self.problems.extend(node.drain(deed >= 92));
+    /// Ends a daemon in some way, waits, and starts it anew.
+    fn replace_daemon(&mut self, node: usize, down: Duration, end: impl FnOnce(&mut Self, usize)) {
+        match self.nodes[node].daemon.wait_within(Duration::ZERO) {
+            Some(status) => self.problems.push(self.nodes[node].ended(status, "by itself")),
+            None => end(self, node),
         }
         thread::sleep(down);
+        let node = &mut self.nodes[node];
         node.daemon = node.consumer.start();
+    }
+
+    fn kill_daemon(&mut self, node: usize) {
+        self.nodes[node].daemon.kill();
+        self.count_kill(self.nodes[node].name);
+    }
+
+    fn drain_daemon(&mut self, node: usize, patience: Patience) {
+        self.drains += 1;
+        self.problems.extend(self.nodes[node].drain(patience));
+    }
+
+    /// The process id of a keeper, which is there or about to be started by its daemon.
+    fn find_keeper(&self, node: usize) -> Option<u32> {
+        within(KEEPER_PATIENCE, || self.nodes[node].consumer.keeper_pid())
+    }
+
+    fn kill_keeper(&mut self, node: usize, pid: Option<u32>) {
+        let Node { keeper, number, .. } = self.nodes[node];
+        let Some(pid) = pid else {
+            return self.problems.push(format!("{keeper} was not there within {KEEPER_PATIENCE:?}"));
+        };
+        // Most shall cut off a run, and at any moment of it.
+        within(RUN_PATIENCE, || has_runs(pid).then_some(()));
+        thread::sleep(millis(&mut self.random, 0..=20));
+        self.deaths.note(number, now());
+        signal(pid, Signal::KILL);
+        self.count_kill(keeper);
+        if within(KEEPER_PATIENCE, || (!is_alive(pid)).then_some(())).is_none() {
+            self.problems.push(format!("{keeper}, process {pid}, was killed and is there after {KEEPER_PATIENCE:?}"));
+        }
+    }
+
+    fn count_kill(&mut self, victim: &'static str) {
+        *self.kills.entry(victim).or_default() += 1;
     }
 
     fn kill_edge(&mut self, down: Duration) {
         self.count_injected();
         self.edge.kill();
-        *self.kills.entry("local-edge").or_default() += 1;
+        self.count_kill(EDGE);
         thread::sleep(down);
         self.edge.restart();
         self.set_faults();
@@ -179,7 +291,7 @@ impl Victims {
 
     /// A plan lives as long as the server, so each one gets its own.
     fn set_faults(&self) {
-        let number = self.kills.get("local-edge").copied().unwrap_or_default();
+        let number = self.kills.get(EDGE).copied().unwrap_or_default();
         self.edge.set_faults(Some(&faults(random(self.seed, number).u64(..))));
     }
 
@@ -212,7 +324,7 @@ impl Victims {
         for node in &mut self.nodes {
             match node.daemon.wait_within(Duration::ZERO) {
                 Some(status) => self.problems.push(node.ended(status, "by itself")),
-                None => self.problems.extend(node.drain(false)),
+                None => self.problems.extend(node.drain(Patience::Patient)),
             }
         }
         self.count_injected();
@@ -221,9 +333,9 @@ impl Victims {
 
 impl Node {
     /// Drains the daemon, and tells if that did not go as it should.
-    fn drain(&mut self, impatiently: bool) -> Option<String> {
+    fn drain(&mut self, patience: Patience) -> Option<String> {
         self.daemon.terminate();
-        if impatiently {
+        if patience == Patience::Impatient {
             thread::sleep(Duration::from_millis(50));
             self.daemon.terminate();
         }
@@ -242,6 +354,29 @@ impl Node {
         let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n    ");
         format!("{} ended {how} with {status}:\n    {last}", self.name)
     }
+}
+
+/// What is found within this time, if anything is.
+fn within<T>(bound: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
+    let start = Instant::now();
+    loop {
+        let found = look();
+        if found.is_some() || start.elapsed() > bound {
+            return found;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Is a process the parent of others?
+fn has_runs(keeper: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{keeper}/task")) else { return false };
+    let children = threads.flatten().map(|thread| fs::read_to_string(thread.path().join("children")));
+    children.flatten().any(|children| !children.is_empty())
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// A plan in which every kind of trouble comes now and then.

@@ -1,0 +1,176 @@
+//! What the death of a keeper excuses: the runs that it cut off, and nothing else.
+//!
+//! A run is cut off when its keeper dies before it has written down how the run ended. Then the job is started again as
+//! its next attempt, up to ten times, and one that may not is lost. Its processes go on until the next keeper kills
+//! them, which it does before it begins anything; so no death excuses that two runs are there at a time.
+
+use std::time::Duration;
+
+use crate::Noted;
+
+/// How often a job is started again that was cut off.
+const CUT_OFFS_MAX: u64 = 10;
+
+/// How long what a dead keeper has started may go on before the next one kills it; generous, for a busy machine.
+const UNWATCHED: Duration = Duration::from_secs(5);
+
+/// How long a keeper may take to write down the end of a run; generous as well.
+const NOTED_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the submission of a job says of further attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// How often it is started again after it has failed.
+    pub(super) retries: u32,
+    /// May it be started again after it was cut off?
+    pub(super) rerunnable: bool,
+}
+
+/// Which keepers were killed, and when: the number of their node, and the time since 1970.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Deaths(Vec<(usize, Duration)>);
+
+impl Deaths {
+    pub(super) fn note(&mut self, node: usize, at: Duration) {
+        self.0.push((node, at));
+    }
+
+    /// Does each run of a job have its reason?
+    pub(super) fn explain(&self, runs: &[Noted], terms: Terms) -> bool {
+        let Some(first) = runs.first() else { return true };
+        // An attempt may be over before it has begun to run.
+        let is_first = first.attempt >= 1 && self.between(Duration::ZERO, first.begun) >= first.attempt - 1;
+        let follows = |last: usize| self.lead_on(&runs[..=last], runs[last + 1].attempt, runs[last + 1].begun, terms);
+        is_first && (0..runs.len() - 1).all(follows)
+    }
+
+    /// Is there a reason that after the last of these runs there was another attempt, told by its number, at this time?
+    fn lead_on(&self, runs: &[Noted], attempt: u64, at: Duration, terms: Terms) -> bool {
+        let Some(last) = runs.last() else { return false };
+        // None: it has run twice.
+        let Some(further) = attempt.checked_sub(last.attempt).filter(|further| *further > 0) else { return false };
+        let by_itself = last.failed && retried(runs, terms) == failures(runs);
+        let cut_off = further - u64::from(by_itself);
+        let excused = || by_itself || self.cut_off(last, at);
+        cut_off == 0 || (terms.rerunnable && excused() && self.between(earliest(last), at) >= cut_off)
+    }
+
+    /// May the job be lost, according to a record of this attempt that was made at this time?
+    pub(super) fn may_lose(&self, runs: &[Noted], terms: Terms, attempt: u64, at: Duration) -> bool {
+        if terms.rerunnable && attempt.saturating_sub(retried(runs, terms)) <= CUT_OFFS_MAX {
+            return false;
+        }
+        match runs.last() {
+            None => self.between(Duration::ZERO, at) >= attempt,
+            Some(last) if last.attempt == attempt => self.cut_off(last, at),
+            // The last attempt was over before it has begun to run, which takes one more death.
+            Some(_) => self.lead_on(runs, attempt + 1, at, terms),
+        }
+    }
+
+    /// Did the keeper of this run die before it has written down its end, and before this time?
+    pub(super) fn cut_off(&self, run: &Noted, before: Duration) -> bool {
+        let latest = run.ended.map_or(before, |ended| before.min(ended + NOTED_WITHIN));
+        self.0.iter().any(|&(node, at)| node == run.node && (earliest(run)..=latest).contains(&at))
+    }
+
+    /// How many keepers died in this time, on whichever node.
+    fn between(&self, from: Duration, to: Duration) -> u64 {
+        self.0.iter().filter(|(_, at)| (from..=to).contains(at)).count() as u64
+    }
+}
+
+fn failures(runs: &[Noted]) -> u64 {
+    runs.iter().filter(|run| run.failed).count() as u64
+}
+
+/// How many attempts there are for no other reason than that one has failed.
+fn retried(runs: &[Noted], terms: Terms) -> u64 {
+    failures(runs).min(u64::from(terms.retries))
+}
+
+/// The earliest time at which the death of its keeper has to do with a run: what it has started begins to run all the
+/// same.
+fn earliest(run: &Noted) -> Duration {
+    run.begun.saturating_sub(UNWATCHED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONCE: Terms = Terms { retries: 0, rerunnable: true };
+    const TWICE: Terms = Terms { retries: 1, rerunnable: true };
+    const NEVER_AGAIN: Terms = Terms { retries: 0, rerunnable: false };
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// On node 1.
+    fn run(attempt: u64, begun: u64, ended: Option<u64>) -> Noted {
+        Noted { attempt, node: 1, begun: at(begun), ended: ended.map(at), failed: false }
+    }
+
+    fn failed(attempt: u64, begun: u64, ended: u64) -> Noted {
+        Noted { failed: true, ..run(attempt, begun, Some(ended)) }
+    }
+
+    fn deaths(all: &[(usize, u64)]) -> Deaths {
+        Deaths(all.iter().map(|&(node, seconds)| (node, at(seconds))).collect())
+    }
+
+    #[test]
+    fn without_a_death_a_job_runs_once_and_once_more_if_it_failed_and_asked_for_it() {
+        let none = Deaths::default();
+        assert!(none.explain(&[], ONCE) && none.explain(&[run(1, 100, Some(101))], ONCE));
+        assert!(!none.explain(&[run(2, 100, Some(101))], ONCE), "where is the first attempt?");
+        let again = [failed(1, 100, 101), run(2, 102, Some(103))];
+        assert!(none.explain(&again, TWICE) && !none.explain(&again, ONCE));
+        assert!(!none.explain(&[run(1, 100, Some(101)), run(2, 102, Some(103))], TWICE), "it did not fail");
+        let thrice = [failed(1, 100, 101), failed(2, 102, 103), run(3, 104, Some(105))];
+        assert!(!none.explain(&thrice, TWICE));
+        assert!(!none.may_lose(&[run(1, 100, None)], NEVER_AGAIN, 1, at(200)));
+    }
+
+    #[test]
+    fn a_run_is_started_again_only_if_its_own_keeper_died_under_it() {
+        let runs = [run(1, 100, None), run(2, 110, Some(111))];
+        for (death, explained) in
+            [((1, 105), true), ((1, 97), true), ((1, 94), false), ((1, 111), false), ((2, 105), false)]
+        {
+            assert_eq!(deaths(&[death]).explain(&runs, ONCE), explained, "{death:?}");
+            assert!(!deaths(&[death]).explain(&runs, NEVER_AGAIN));
+        }
+        let ended = [run(1, 100, Some(102)), run(2, 130, Some(131))];
+        assert!(deaths(&[(1, 103)]).explain(&ended, ONCE), "its end was not written down");
+        assert!(!deaths(&[(1, 110)]).explain(&ended, ONCE), "its end was known for long");
+        let same = [run(1, 100, None), run(1, 110, Some(111))];
+        assert!(!deaths(&[(1, 105)]).explain(&same, ONCE), "an attempt runs once");
+    }
+
+    #[test]
+    fn an_attempt_that_never_ran_takes_a_death_of_its_own() {
+        let late = [run(2, 110, Some(111))];
+        assert!(deaths(&[(2, 90)]).explain(&late, ONCE) && !deaths(&[(2, 120)]).explain(&late, ONCE));
+        let gap = [run(1, 100, None), run(3, 120, Some(121))];
+        assert!(deaths(&[(1, 105), (2, 110)]).explain(&gap, ONCE) && !deaths(&[(1, 105)]).explain(&gap, ONCE));
+        let after_a_failure = [failed(1, 100, 101), run(3, 120, Some(121))];
+        assert!(deaths(&[(2, 110)]).explain(&after_a_failure, TWICE));
+        assert!(!Deaths::default().explain(&after_a_failure, TWICE));
+    }
+
+    #[test]
+    fn a_job_is_lost_only_where_it_may_not_be_started_again_or_was_ten_times() {
+        let one = deaths(&[(1, 105)]);
+        assert!(one.may_lose(&[run(1, 100, None)], NEVER_AGAIN, 1, at(200)));
+        assert!(one.may_lose(&[], NEVER_AGAIN, 1, at(200)) && !one.may_lose(&[], NEVER_AGAIN, 1, at(104)));
+        assert!(!one.may_lose(&[run(1, 100, None)], ONCE, 1, at(200)));
+        assert!(!one.may_lose(&[run(1, 90, Some(91))], NEVER_AGAIN, 1, at(200)), "its end was known for long");
+        let runs: Vec<Noted> = (1..=11).map(|number| run(number, 100 + 10 * number, None)).collect();
+        let many = Deaths((1..=11).map(|number| (1, at(102 + 10 * number))).collect());
+        assert!(many.explain(&runs, ONCE) && many.may_lose(&runs, ONCE, 11, at(300)));
+        assert!(!many.may_lose(&runs[..10], ONCE, 10, at(300)));
+        assert!(many.may_lose(&runs[..10], ONCE, 11, at(300)), "the last attempt never ran");
+    }
+}
