@@ -28,6 +28,8 @@ mod consumers;
 mod daemon;
 mod events;
 mod executor;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod inherited;
 mod job;
 mod keeper;

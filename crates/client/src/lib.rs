@@ -12,6 +12,8 @@
 
 mod error;
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod inbox;
 pub mod names;
 mod pace;

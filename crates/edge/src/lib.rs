@@ -16,6 +16,8 @@
 
 mod admission;
 mod auth;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod problem;
 mod route;
 

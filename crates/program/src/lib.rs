@@ -8,6 +8,8 @@ pub mod duration;
 mod directory;
 mod environment;
 mod exit;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod logging;
 mod number;
 mod output;

@@ -11,6 +11,8 @@
 pub mod body;
 mod failure;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod hold;
 mod id;
 mod json;

@@ -307,7 +307,7 @@ impl Client {
     }
 }
 
-fn pulled(result: wire::PullResult) -> Pulled {
+pub(crate) fn pulled(result: wire::PullResult) -> Pulled {
     let deliveries = result.messages.unwrap_or_default().into_iter().filter_map(|message| {
         Some(Delivery {
             message_id: message.id.unwrap_or_default(),

@@ -12,6 +12,8 @@ mod backoff;
 mod client;
 mod endpoint;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod wire;
 
 pub use backoff::Backoff;

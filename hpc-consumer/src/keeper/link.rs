@@ -133,14 +133,14 @@ impl<T: Message> Inbox<T> {
 }
 
 /// What whole lines say.
-struct Lines<T> {
-    messages: Vec<T>,
+pub(super) struct Lines<T> {
+    pub(super) messages: Vec<T>,
     /// Why the first of those that cannot be read cannot be.
     passed_over: Option<serde_json::Error>,
 }
 
 impl<T: Message> Lines<T> {
-    fn read(bytes: &[u8]) -> Self {
+    pub(super) fn read(bytes: &[u8]) -> Self {
         let mut lines = Self { messages: Vec::new(), passed_over: None };
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice(line) {

@@ -32,6 +32,8 @@ mod compat;
 mod dialect;
 mod finished;
 mod folder;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod heart;
 mod journal;
 mod link;

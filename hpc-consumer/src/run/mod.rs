@@ -16,6 +16,8 @@ mod begin;
 mod children;
 mod ended;
 mod ending;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod leftovers;
 mod log_file;
 mod memory;

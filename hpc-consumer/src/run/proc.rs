@@ -114,7 +114,7 @@ pub(super) fn read(path: &Path) -> io::Result<String> {
 }
 
 /// `pid (name) state parent group session …`; the name may hold anything, closing brackets too.
-fn parse_stat(stat: &str) -> Option<Process> {
+pub(super) fn parse_stat(stat: &str) -> Option<Process> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     let state = fields.next()?;
@@ -126,13 +126,13 @@ fn parse_stat(stat: &str) -> Option<Process> {
 }
 
 /// `Max realtime timeout      SOFT      HARD      us`
-fn parse_realtime_limit(limits: &str) -> Option<u64> {
+pub(super) fn parse_realtime_limit(limits: &str) -> Option<u64> {
     let line = limits.lines().find_map(|line| line.strip_prefix("Max realtime timeout"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
 /// `NSpid: OURS [WITHIN …]`: the number of the process in each namespace, from ours to its own.
-fn parse_namespace(status: &str) -> Namespace {
+pub(super) fn parse_namespace(status: &str) -> Namespace {
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
     match numbers.split_whitespace().collect::<Vec<_>>()[..] {
         [] | [_] => Namespace::Ours,

@@ -130,6 +130,21 @@ impl SettingsFile {
         })
     }
 
+    /// The names that are set, each with its line.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn names(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.lines.iter().map(|line| (line.name.as_str(), line.number))
+    }
+
+    /// What a line that is not understood could be.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn meant(&self, name: &str) -> Option<&str> {
+        self.lines.iter().find_map(|line| match &line.value {
+            Value::Unclear(meant) if line.name == name => meant.as_deref(),
+            _ => None,
+        })
+    }
+
     /// Puts what other programs and libraries read into the environment, where it does not stand there already.
     pub(super) fn pass_on(&self) -> anyhow::Result<()> {
         let quoted = |text: &str| {

@@ -8,6 +8,8 @@
 //! secret.
 
 mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod layers;
 mod names;
 mod origin;

@@ -1,0 +1,65 @@
+//! What must hold of whatever stands in the lines of a keeper and in its journal, for the fuzzer and the property
+//! tests: what was read and is written is read as the same.
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+
+use super::book::Book;
+use super::folder::Origin;
+use super::link::{Lines, push_line};
+use super::messages::{FromKeeper, Message, ToKeeper};
+
+pub(crate) fn lines(bytes: &[u8]) {
+    let is_written = |message: &ToKeeper| !matches!(message, ToKeeper::Unread { .. });
+    same_again(bytes, is_written);
+    same_again(bytes, |_: &FromKeeper| true);
+}
+
+fn same_again<T: Message + Serialize + PartialEq + Debug>(bytes: &[u8], is_written: impl Fn(&T) -> bool) {
+    let messages = Lines::<T>::read(bytes).messages;
+    assert!(messages.len() <= bytes.split(|byte| *byte == b'\n').count());
+    let messages: Vec<T> = messages.into_iter().filter(is_written).collect();
+    let mut written = Vec::new();
+    messages.iter().for_each(|message| push_line(&mut written, message));
+    assert_eq!(Lines::<T>::read(&written).messages, messages);
+}
+
+pub(crate) fn journal(bytes: &[u8]) {
+    let Ok(mut book) = Book::parse(bytes) else { return };
+    let again = |book: &Book| {
+        let mut written = Vec::new();
+        book.lines().iter().for_each(|line| push_line(&mut written, line));
+        Book::parse(&written).expect("what is written is read")
+    };
+    assert_eq!(again(&book), book);
+    let begun = book.runs().alive.len();
+    let cut_off = book.runs().cut_off.len();
+    let left = book.take_over(Origin { boot_id: "b".to_owned(), host: "h".to_owned() });
+    let runs = book.runs();
+    assert!(runs.alive.is_empty() && left.len() == begun && runs.cut_off.len() == cut_off + begun);
+    assert_eq!(again(&book), book);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was ever written, by line, and each line cut short.
+    #[test]
+    fn whatever_was_written_holds() {
+        for text in [
+            include_str!("../../../tests/compat/keeper/v1/to_keeper.jsonl"),
+            include_str!("../../../tests/compat/keeper/v1/from_keeper.jsonl"),
+            include_str!("../../../tests/compat/keeper/v1/journal.jsonl"),
+            include_str!("../../../tests/compat/keeper/v2/to_keeper.jsonl"),
+            include_str!("../../../tests/compat/keeper/v2/from_keeper.jsonl"),
+            include_str!("../../../tests/compat/keeper/v2/journal.jsonl"),
+        ] {
+            for end in 0..=text.len() {
+                lines(&text.as_bytes()[..end]);
+                journal(&text.as_bytes()[..end]);
+            }
+        }
+    }
+}
