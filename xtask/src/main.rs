@@ -13,6 +13,7 @@ mod compat;
 mod demo;
 mod deps;
 mod env_file;
+mod fuzz;
 mod http;
 mod image;
 mod keeper;
@@ -76,6 +77,8 @@ enum Command {
         #[arg(long)]
         advisories: bool,
     },
+    /// Give what parses bytes from outside whatever bytes find new ways through it
+    Fuzz(fuzz::Options),
     /// Build the Worker and print its size
     Worker,
     /// Measure, print a table, and keep it in docs/benchmarks.md
@@ -109,6 +112,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Chaos(options) => chaos::run(&workspace, &options),
         Command::Compat { commit } => compat::run(&workspace, &commit),
         Command::Deps { advisories } => deps::run(&workspace, advisories).map(|()| ExitCode::SUCCESS),
+        Command::Fuzz(options) => fuzz::run(&workspace, &options).map(|()| ExitCode::SUCCESS),
         Command::Worker => {
             let tools = Tools::set_up(&workspace, &Kind::WORKER)?;
             let built = worker::build(&workspace, &tools)?;

@@ -119,6 +119,20 @@ mod tests {
         })
     }
 
+    /// What the fuzzer begins with, whole and cut short.
+    #[test]
+    fn whatever_is_asked_in_part_is_answered() {
+        for text in [
+            include_str!("../../../fuzz/seeds/edge_request/batch"),
+            include_str!("../../../fuzz/seeds/edge_request/health"),
+            include_str!("../../../fuzz/seeds/edge_request/one"),
+        ] {
+            for end in 0..=text.len() {
+                request(&text.as_bytes()[..end]);
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn whatever_is_asked_is_answered(bytes in any::<Vec<u8>>()) {

@@ -100,6 +100,21 @@ mod tests {
         "18446744073709551616",
     ];
 
+    /// What the fuzzer begins with, whole and cut short.
+    #[test]
+    fn whatever_was_written_holds() {
+        for text in [
+            include_str!("../../../tests/compat/wire/job-message/1-whole.json"),
+            include_str!("../../../tests/compat/wire/job-message/original-with-metadata.json"),
+            include_str!("../../../tests/compat/wire/result/1-completed.json"),
+            include_str!("../../../tests/compat/wire/event/original-heartbeat.json"),
+        ] {
+            for end in 0..=text.len() {
+                message(&text.as_bytes()[..end]);
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn whatever_arrives_holds(bytes in any::<Vec<u8>>()) {

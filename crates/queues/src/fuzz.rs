@@ -47,6 +47,21 @@ mod tests {
 
     use super::*;
 
+    /// What the fuzzer begins with, whole and cut short.
+    #[test]
+    fn whatever_is_answered_in_part_holds() {
+        for text in [
+            include_str!("../../../fuzz/seeds/queue_answer/ack"),
+            include_str!("../../../fuzz/seeds/queue_answer/pull"),
+            include_str!("../../../fuzz/seeds/queue_answer/queue"),
+            include_str!("../../../fuzz/seeds/queue_answer/refused"),
+        ] {
+            for end in 0..=text.len() {
+                answer(&text.as_bytes()[..end]);
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn whatever_is_answered_holds(bytes in any::<Vec<u8>>()) {

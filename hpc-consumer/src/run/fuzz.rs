@@ -29,6 +29,20 @@ mod tests {
 
     use super::*;
 
+    /// What the fuzzer begins with, whole and cut short.
+    #[test]
+    fn whatever_the_kernel_writes_holds() {
+        for text in [
+            include_str!("../../../fuzz/seeds/proc_files/limits"),
+            include_str!("../../../fuzz/seeds/proc_files/stat"),
+            include_str!("../../../fuzz/seeds/proc_files/status"),
+        ] {
+            for end in 0..=text.len() {
+                proc_files(&text.as_bytes()[..end]);
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn whatever_is_told_holds(bytes in any::<Vec<u8>>()) {

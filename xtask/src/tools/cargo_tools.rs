@@ -49,6 +49,9 @@ pub(super) const DENY: CargoTool = CargoTool::new("cargo-deny", Version::Pinned(
 /// Dependencies that are not used. It reads sources and compiles nothing.
 pub(super) const MACHETE: CargoTool = CargoTool::new("cargo-machete", Version::Pinned("0.9.2"), "cargo-machete");
 
+/// Runs the fuzz targets. What it is told here it can do with the pinned compiler.
+pub(super) const FUZZ: CargoTool = CargoTool::new("cargo-fuzz", Version::Pinned("0.13.2"), "cargo-fuzz");
+
 impl CargoTool {
     const fn new(package: &'static str, version: Version, program: &'static str) -> Self {
         Self { package, version, program, features: None, any_on_path: false }

@@ -44,11 +44,13 @@ pub(crate) enum Kind {
     CargoDeny,
     /// The program `cargo-machete`, which looks for those that are not used.
     CargoMachete,
+    /// The program `cargo-fuzz`, which runs the fuzz targets.
+    CargoFuzz,
 }
 
 impl Kind {
     /// Every tool, in an order in which each finds what it needs itself.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -59,6 +61,7 @@ impl Kind {
         Self::Nextest,
         Self::CargoDeny,
         Self::CargoMachete,
+        Self::CargoFuzz,
     ];
 
     /// What the tests need.
@@ -94,6 +97,7 @@ impl Kind {
             Self::Nextest => "cargo-nextest",
             Self::CargoDeny => "cargo-deny",
             Self::CargoMachete => "cargo-machete",
+            Self::CargoFuzz => "cargo-fuzz",
         }
     }
 
@@ -110,6 +114,7 @@ impl Kind {
             Self::Nextest => cargo_tools::NEXTEST.find(place),
             Self::CargoDeny => cargo_tools::DENY.find(place),
             Self::CargoMachete => cargo_tools::MACHETE.find(place),
+            Self::CargoFuzz => cargo_tools::FUZZ.find(place),
         }
     }
 
@@ -125,6 +130,7 @@ impl Kind {
             Self::Nextest => cargo_tools::NEXTEST.install(place, session),
             Self::CargoDeny => cargo_tools::DENY.install(place, session),
             Self::CargoMachete => cargo_tools::MACHETE.install(place, session),
+            Self::CargoFuzz => cargo_tools::FUZZ.install(place, session),
         }
     }
 }

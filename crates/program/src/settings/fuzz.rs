@@ -73,6 +73,14 @@ mod tests {
             .prop_map(|(name, sets, value)| format!("{name}{}{}", if sets { "=" } else { "" }, value.concat()))
     }
 
+    /// What the fuzzer begins with, whole and cut short.
+    #[test]
+    fn whatever_is_in_a_part_of_a_file_holds() {
+        let text = include_str!("../../../../fuzz/seeds/settings/env");
+        (0..=text.len()).for_each(|end| file(&text[..end]));
+        file(include_str!("../../../../.env.example"));
+    }
+
     proptest! {
         #[test]
         fn whatever_stands_in_a_file_holds(bytes in any::<Vec<u8>>()) {
