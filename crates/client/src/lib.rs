@@ -20,7 +20,6 @@ mod pace;
 pub mod poll;
 pub mod receive;
 pub mod submit;
-pub mod text;
 mod turn;
 mod waiting;
 mod watch;

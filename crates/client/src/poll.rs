@@ -4,10 +4,10 @@ use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
 use protocol::FailureClass;
+use protocol::text::escaped;
 use queues::Backoff;
 
 use crate::error::Remedy;
-use crate::text;
 
 /// A pull consumer that was just added takes some seconds to work; after this long, it is missing.
 const NOT_ENABLED_PATIENCE: Duration = Duration::from_secs(30);
@@ -74,7 +74,7 @@ impl Troubles {
         match self.pause(error.class, now) {
             Ok(pause) => {
                 if self.told.replace(discriminant(&error.class)) != Some(discriminant(&error.class)) {
-                    tracing::warn!("{}; trying again", text::escaped(&error.to_string()));
+                    tracing::warn!("{}; trying again", escaped(&error.to_string()));
                 }
                 Ok(pause)
             }

@@ -8,12 +8,12 @@
 
 use std::time::Duration;
 
+use protocol::text::escaped;
 use protocol::{FailureClass, ResultMessage, body, hold, limits};
 use queues::{Backoff, Client, Delivery, Pulled};
 
 use crate::error::Remedy;
 use crate::inbox::{self, Arrived, Inbox, Kept};
-use crate::text;
 
 /// How often an acknowledgement is tried. Late ones count as well, so there is no hurry and no harm.
 const ACK_TRIES: u32 = 4;
@@ -195,7 +195,7 @@ impl Receiver {
                     });
                 }
                 Ok(ResultMessage::Event(event)) => {
-                    tracing::debug!("stored an event: {}", text::escaped(&event));
+                    tracing::debug!("stored an event: {}", escaped(&event));
                     self.inbox.keep_event(&json)?;
                     return Ok(None);
                 }
@@ -206,7 +206,7 @@ impl Receiver {
         let path = self.inbox.reject(&content, is_json).map_err(Error::Reject)?;
         tracing::warn!(
             "a message in the results queue is no result ({}); it is kept in {} and acknowledged",
-            text::escaped(&problem),
+            escaped(&problem),
             path.display()
         );
         Ok(None)
@@ -219,7 +219,7 @@ impl Receiver {
                 tracing::warn!(
                     "{} messages are stored but could not be acknowledged; they come again and are dropped then: {}",
                     batch.len(),
-                    text::escaped(&error.to_string())
+                    escaped(&error.to_string())
                 );
             }
         }
@@ -237,7 +237,7 @@ impl Receiver {
                             "of {} acknowledgements {:?} counted; what did not comes again and is dropped then: {}",
                             leases.len(),
                             settled.acks,
-                            text::escaped(&settled.warnings.join("; "))
+                            escaped(&settled.warnings.join("; "))
                         );
                     }
                     return Ok(());

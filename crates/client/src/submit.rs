@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use protocol::text::escaped;
 use protocol::{JobId, Json};
 use queues::Backoff;
 use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -11,7 +12,6 @@ use reqwest::{Response, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Remedy;
-use crate::text::escaped;
 
 /// How often a submission is sent.
 const TRIES_MAX: u32 = 5;

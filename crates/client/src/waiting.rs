@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 
 use protocol::JobId;
+use protocol::text::escaped;
 
 use crate::error::Error;
 use crate::follow::Follower;
 use crate::inbox::{self, Arrived, Inbox};
-use crate::text::escaped;
 
 /// Jobs whose results are wanted.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime};
 
 use protocol::JobId;
+use protocol::text::escaped;
 
 use crate::inbox::{self, Arrived, Inbox};
-use crate::text::escaped;
 
 /// File systems tell times apart that are this far from each other, and servers of files answer from a memory that is
 /// this old. A directory is read again until it has not changed for so long.

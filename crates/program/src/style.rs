@@ -1,29 +1,15 @@
-//! The look of text for people: whether it may have colors, and what of other people's text may reach a terminal.
+//! The look of text for people: whether it may have colors, and how lines are broken.
 
 use std::io::Write as _;
 
 use anstream::ColorChoice;
 use anstream::stream::RawStream;
+use protocol::text::escaped;
 
 /// May text on this stream have colors? It is a terminal, `NO_COLOR` is not set, and `TERM` is not `dumb`.
 /// Color never carries a meaning alone: what it says stands there as a word as well.
 pub fn may_color(stream: &impl RawStream) -> bool {
     anstream::AutoStream::choice(stream) != ColorChoice::Never
-}
-
-/// Makes control characters and characters that change the direction of writing visible: `\n`, `\u{1b}`.
-pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_hazardous(c) { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out
-}
-
-/// Can the character move a cursor, color a line or turn the direction of writing?
-pub fn is_hazardous(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Says on standard error why the program ends, with the word that all programs and their parser of arguments begin
@@ -86,10 +72,5 @@ mod tests {
         assert!(lines.lines().all(|line| line.chars().count() <= 40 || !line.contains(' ')), "{lines}");
         assert_eq!(wrapped(&text, 1000), text);
         assert_eq!(wrapped("a  b", 10), "a  b");
-    }
-
-    #[test]
-    fn nothing_that_moves_a_cursor_passes() {
-        assert_eq!(escaped("a\u{1b}[2J\nb\u{202e}é"), "a\\u{1b}[2J\\nb\\u{202e}é");
     }
 }

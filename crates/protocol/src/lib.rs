@@ -22,6 +22,7 @@ mod message;
 mod not_json;
 mod result;
 mod spec;
+pub mod text;
 mod time;
 mod word;
 
