@@ -29,6 +29,6 @@ pub use follow::Follower;
 pub use inbox::{Arrived, Inbox};
 pub use poll::{Patience, Troubles};
 pub use receive::{Received, Receiver, ResultsQueue};
-pub use submit::{Edge, Queued, Submission, submit};
+pub use submit::{Edge, Queued, submit};
 pub use waiting::{Waiting, take_arrived};
 pub use watch::Watch;

@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use protocol::text::escaped;
-use protocol::{JobId, Json};
+use protocol::{JobId, JobSpec, Json};
 use queues::Backoff;
 use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::error::Remedy;
 
@@ -81,28 +81,6 @@ impl Error {
     }
 }
 
-/// The body of the request.
-#[derive(Debug, Serialize)]
-pub struct Submission {
-    /// Run this task.
-    pub task: String,
-    /// With this input.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub input: Option<Json>,
-    /// Keep these notes with the job.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<Json>,
-    /// End it when it has run this long.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub time_limit_seconds: Option<u64>,
-    /// Try it again this often when its task fails.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retries: Option<u32>,
-    /// Start it again after it was cut off?
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rerunnable: Option<bool>,
-}
-
 /// A job that is in the queue.
 #[derive(Debug)]
 pub struct Queued {
@@ -136,10 +114,10 @@ struct Problem {
 pub async fn submit(
     http: &reqwest::Client,
     edge: &Edge,
-    submission: &Submission,
+    job: &JobSpec,
     idempotency_key: &str,
 ) -> Result<Queued, Error> {
-    let body = serde_json::to_string(submission).expect("a submission holds only strings, numbers and JSON");
+    let body = serde_json::to_string(job).expect("a job holds only strings, numbers and JSON");
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
     let mut tries = 0;
     loop {

@@ -5,9 +5,9 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::Context as _;
-use client::{Inbox, Patience, Queued, Submission, Waiting, submit};
+use client::{Inbox, Patience, Queued, Waiting, submit};
 use program::{Exit, Failure, escaped};
-use protocol::{Json, limits};
+use protocol::{JobSpec, Json, limits};
 
 use super::wait::{Results, until_here};
 use super::{follower, http_client, note};
@@ -22,14 +22,17 @@ const FILE_BYTES_MAX: u64 = 16_000_000;
 pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
     // All settings are checked before anything is sent: a job whose result cannot be fetched would be a surprise.
     let edge = args.edge.complete(common)?;
-    let submission = Submission {
-        input: args.input.as_deref().map(|value| json("--input", value, io::stdin())).transpose()?,
+    let input = args.input.as_deref().map(|value| json("--input", value, io::stdin())).transpose()?;
+    let job = JobSpec {
+        input: input.unwrap_or_default(),
         metadata: args.metadata.as_deref().map(|value| json("--metadata", value, io::stdin())).transpose()?,
         task: args.task,
         time_limit_seconds: args.time_limit,
         retries: args.retries,
         // Only what was said is sent: the default is the cluster's.
         rerunnable: args.not_rerunnable.then_some(false),
+        // The request carries it, for this job is all of it.
+        idempotency_key: None,
     };
     let idempotency_key = match args.idempotency_key {
         Some(key) => checked_key(key)?,
@@ -39,7 +42,7 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
     let follower =
         if args.wait { Some(follower(common, http.clone(), &args.queue, Patience::OF_A_WAIT)?) } else { None };
 
-    let queued = submit(&http, &edge, &submission, &idempotency_key).await?;
+    let queued = submit(&http, &edge, &job, &idempotency_key).await?;
     note_submitted(common, &queued);
     let Some(follower) = follower else {
         printer.queued(&queued.job_id, &queued.answer)?;

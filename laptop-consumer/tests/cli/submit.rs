@@ -30,7 +30,7 @@ fn a_submission_that_is_sent_again_stays_one_job() {
     assert_eq!(requests.len(), 4);
     let key = &requests[0].headers["idempotency-key"];
     assert!(requests.iter().all(|request| request.headers["idempotency-key"] == *key));
-    assert!(requests.iter().all(|request| request.body == r#"{"task":"echo"}"#), "{requests:?}");
+    assert!(requests.iter().all(|request| request.body == r#"{"task":"echo","input":null}"#), "{requests:?}");
     let job_id = JobId::from_idempotency_key(key, None).to_string();
     assert_eq!(spoken.results(), [json!({"status": "queued", "job_id": job_id, "queue": "hpc-jobs"})]);
 
@@ -53,7 +53,7 @@ fn what_the_user_gives_arrives_unharmed() {
     assert_eq!(laptop.server.requests("jobs")[0].body, expected);
 
     assert_eq!(laptop.run(&["submit", "--task", "t", "--retries", "100", "--not-rerunnable"]).code, Some(0));
-    let expected = r#"{"task":"t","retries":100,"rerunnable":false}"#;
+    let expected = r#"{"task":"t","input":null,"retries":100,"rerunnable":false}"#;
     assert_eq!(laptop.server.requests("jobs")[1].body, expected);
 }
 
