@@ -116,6 +116,8 @@ mod tests {
             started_at_ms: 1_000,
             finished_at_ms: 2_500,
             runtime: Some(RuntimeKind::Bare),
+            began: Some(true),
+            image_changed: false,
         };
         let share = Share::Bytes { held: 3_200_000_000, used: Some(4_000_000_000) };
         Ending::FilledDisk(Box::new(FilledDisk { finished, problem: "it is full".into(), share, times: 3, again }))

@@ -48,7 +48,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lifecycle::{Attempt, Claimed, Concluded, Ending, Problem, Run, RunEnd};
+use lifecycle::{Attempt, Claimed, Concluded, Ending, Problem, Run};
 use protocol::{JobId, JobMessage, Timestamp};
 
 use self::claim::{Claims, Wanted};
@@ -150,12 +150,9 @@ impl JobFiles {
         ending: Ending,
         may_retry: bool,
     ) -> Concluded {
-        let (begun, nodes_fault) = match &ending {
-            Ending::Finished(finished) => {
-                let begun = !matches!(finished.end, RunEnd::NotStarted(_));
-                (begun, self.health.exonerate(finished).await.err())
-            }
-            _ => (false, None),
+        let (was_begun, nodes_fault) = match &ending {
+            Ending::Finished(finished) => (finished.runtime.is_some(), self.health.exonerate(finished).await.err()),
+            Ending::CutOff(_) | Ending::GivenUp(_) | Ending::FilledDisk(_) => (false, None),
         };
         let (jobs, job, run) = (self.clone(), job.clone(), run.clone());
         let concluded = blocking(move || {
@@ -164,7 +161,7 @@ impl JobFiles {
                 None => jobs.conclude_now(job, &run, ending, may_retry),
             };
             match concluded {
-                Concluded::NodeFailed(problem) if begun => {
+                Concluded::NodeFailed(problem) if was_begun => {
                     jobs.claims.leave_trace(&run);
                     jobs.failed_by_node(&run, problem)
                 }
@@ -258,8 +255,17 @@ mod tests {
             let (stdout_tail, stderr_tail, end) = (String::new(), String::new(), lifecycle::RunEnd::Exit(1));
             let times = (now().as_millisecond(), now().as_millisecond());
             let (started_at_ms, finished_at_ms) = times;
-            let finished =
-                lifecycle::Finished { end, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime };
+            let (began, image_changed) = (runtime.map(|_| true), false);
+            let finished = lifecycle::Finished {
+                end,
+                stdout_tail,
+                stderr_tail,
+                started_at_ms,
+                finished_at_ms,
+                runtime,
+                began,
+                image_changed,
+            };
             node.health.met("the disk was full");
             let concluded = node.conclude(&job("j1"), &run("j1", 1), Ending::Finished(Box::new(finished)), true).await;
             assert!(matches!(concluded, Concluded::NodeFailed(_)), "{concluded:?}");

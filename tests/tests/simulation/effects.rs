@@ -108,7 +108,8 @@ impl World {
         let Some(kept) = self.nodes[n].keeper.runs.get(run).cloned() else { return false };
         match kept.outcome {
             Outcome::NodeFailed | Outcome::NotStarted => true,
-            Outcome::Completed | Outcome::Ended => false,
+            // A disk that is full is looked at by itself.
+            Outcome::Completed | Outcome::Ended | Outcome::FillsDisk => false,
             Outcome::TaskFailed => {
                 let found = self.look_at_node(n);
                 let trouble = self.nodes[n].life.as_ref().and_then(|life| life.trouble);

@@ -325,6 +325,7 @@ impl Pair<'_> {
                 }
             }
             Concluded::NodeBroken(_) => return Ok(()),
+            Concluded::DiskFull(problem, _) => return Err(format!("no disk is full here: {problem}")),
             Concluded::TakenOver => self.is_fact(n, Fact::Released(run.job_id.clone())),
         }
         self.forget(n, run.clone())

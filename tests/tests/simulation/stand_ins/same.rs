@@ -124,6 +124,7 @@ fn plain(event: &Event) -> String {
             Concluded::TaskFailed(_) => format!("{run} failed"),
             Concluded::NodeFailed(_) => format!("{run} was failed by the node"),
             Concluded::NodeBroken(_) => format!("{run} cannot be concluded"),
+            Concluded::DiskFull(..) => format!("{run} filled the disk"),
             Concluded::TakenOver => format!("{run} was taken over"),
         },
         Event::PutAway { record, .. } => {
