@@ -69,7 +69,7 @@ impl Transcript {
     }
 
     /// Compares all of it with the file of this name.
-    pub(crate) fn assert_as_in(self, name: &str) {
+    pub(crate) fn assert_as_in(&self, name: &str) {
         let mut redactions = Redactions::new();
         let mut redact = |placeholder, value: RedactedValue| {
             redactions.insert(placeholder, value).expect("it is a placeholder");
