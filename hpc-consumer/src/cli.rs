@@ -51,7 +51,7 @@ pub(crate) enum Command {
     ///
     /// Works while the daemon runs, from any machine that sees STATE_DIR, and when it does not.
     Jobs(ShowState),
-    /// Show which daemon it is, and how: its directories, the node, the queue, how many jobs run, which results are owed
+    /// Show which daemon it is, and how: directories, node, queue, how many jobs run, which results are owed
     Status(ShowState),
     /// Publish the results of jobs that have ended once more
     ///

@@ -31,10 +31,10 @@ struct Found {
 
 /// The pace, as one daemon knows it.
 #[derive(Debug, Clone)]
-pub(crate) struct Pace(Arc<Mutex<State>>);
+pub(crate) struct Pace(Arc<Mutex<Pacing>>);
 
 #[derive(Debug)]
-struct State {
+struct Pacing {
     path: PathBuf,
     /// What this daemon wrote last, or would have.
     own: Found,
@@ -53,13 +53,13 @@ impl Pace {
     /// `heart` is the file by which `owner` shows that it is alive: the pace stands beside it.
     pub(crate) fn new(heart: &Path, queue: &str, owner: &str) -> Self {
         let own = Found { v: 1, queue: queue.to_owned(), owner: owner.to_owned(), number: 0, empty: false };
-        Self(Arc::new(Mutex::new(State { path: heart.with_file_name(".pace"), own, seen: None, idle: false })))
+        Self(Arc::new(Mutex::new(Pacing { path: heart.with_file_name(".pace"), own, seen: None, idle: false })))
     }
 
     /// Need the queue not be asked this time, because it was empty when this daemon asked, and another one has found it
     /// empty since?
     pub(crate) async fn is_spared(&self) -> bool {
-        self.with_file(State::is_spared).await.unwrap_or(false)
+        self.with_file(Pacing::is_spared).await.unwrap_or(false)
     }
 
     /// The queue was asked, and was empty, or not.
@@ -68,14 +68,14 @@ impl Pace {
     }
 
     /// Nothing, once the file hangs: whoever waits for it is left alone.
-    async fn with_file<T: Send + 'static>(&self, work: impl FnOnce(&mut State) -> T + Send + 'static) -> Option<T> {
+    async fn with_file<T: Send + 'static>(&self, work: impl FnOnce(&mut Pacing) -> T + Send + 'static) -> Option<T> {
         drop(self.0.try_lock().ok()?);
         let state = self.0.clone();
         tokio::time::timeout(PATIENCE, blocking(move || Some(work(&mut *state.try_lock().ok()?)))).await.ok().flatten()
     }
 }
 
-impl State {
+impl Pacing {
     fn is_spared(&mut self) -> bool {
         if !self.idle {
             return false;
@@ -105,13 +105,13 @@ impl State {
 mod tests {
     use super::*;
 
-    fn daemons(directory: &Path, count: usize) -> Vec<State> {
+    fn daemons(directory: &Path, count: usize) -> Vec<Pacing> {
         let pace = |number| Pace::new(&directory.join("heart.json"), "q", &format!("o{number}"));
         (0..count).map(|number| Arc::into_inner(pace(number).0).unwrap().into_inner().unwrap()).collect()
     }
 
     /// Each looks once at a queue. Returns who asked it.
-    fn round(daemons: &mut [State], empty: bool) -> Vec<usize> {
+    fn round(daemons: &mut [Pacing], empty: bool) -> Vec<usize> {
         let mut asked = Vec::new();
         for (number, daemon) in daemons.iter_mut().enumerate() {
             if !daemon.is_spared() {

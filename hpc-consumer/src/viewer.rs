@@ -1,5 +1,5 @@
-//! Keeps `STATE_DIR/view.json` up to date for `hpc-consumer jobs` and `status`: soon after a change, not more often than
-//! once a second, and every [`REFRESH`] in any case.
+//! Keeps `STATE_DIR/view.json` up to date for `hpc-consumer jobs` and `status`: soon after a change, not more often
+//! than once a second, and every [`REFRESH`] in any case.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::lock;
 use crate::store::Store;
-use crate::store::view::{self, About, Counts, JobView, REFRESH, State, VERSION, View, timestamp};
+use crate::store::view::{self, About, Counts, DaemonState, JobView, REFRESH, VERSION, View, timestamp};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -83,7 +83,7 @@ impl Viewer {
             self.due = Instant::now() + INTERVAL;
             return;
         }
-        let state = if lifecycle.draining() { State::Draining } else { State::Running };
+        let state = if lifecycle.draining() { DaemonState::Draining } else { DaemonState::Running };
         let mut view = self.view(lifecycle, state);
         let unknown = self.unknown(&view.jobs);
         let now = Instant::now();
@@ -122,7 +122,7 @@ impl Viewer {
 
     /// Writes the last view of this daemon.
     pub(crate) async fn last(&mut self, lifecycle: &Lifecycle) {
-        let (state_dir, view) = (self.state_dir.clone(), self.view(lifecycle, State::Ended));
+        let (state_dir, view) = (self.state_dir.clone(), self.view(lifecycle, DaemonState::Ended));
         let under_way = self.writing.take();
         let written = async move {
             // The same files: at the same time, each would spoil the other's.
@@ -135,7 +135,7 @@ impl Viewer {
         let _ = tokio::time::timeout(LAST_PATIENCE, written).await;
     }
 
-    fn view(&self, lifecycle: &Lifecycle, state: State) -> View {
+    fn view(&self, lifecycle: &Lifecycle, state: DaemonState) -> View {
         let mut counts = Counts::default();
         let mut jobs = Vec::new();
         let mut owed_since: Option<Duration> = None;
@@ -232,7 +232,7 @@ mod tests {
         viewer.changed();
         assert!(viewer.due >= earliest && viewer.due < latest);
         viewer.writing.take().unwrap().await.unwrap();
-        assert_eq!(written(folder.path()).state, State::Running);
+        assert_eq!(written(folder.path()).state, DaemonState::Running);
     }
 
     #[tokio::test]
@@ -271,7 +271,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state_dir = folder.path().to_owned();
         let (mut viewer, lifecycle) = (viewer(&state_dir), lifecycle(Vec::new()));
-        let earlier = viewer.view(&lifecycle, State::Running);
+        let earlier = viewer.view(&lifecycle, DaemonState::Running);
         viewer.writing = Some(tokio::task::spawn_blocking(move || {
             std::thread::sleep(Duration::from_millis(100));
             view::write(&state_dir, &earlier).unwrap();
@@ -280,6 +280,6 @@ mod tests {
         if let Some(writing) = viewer.writing.take() {
             writing.await.unwrap();
         }
-        assert_eq!(written(folder.path()).state, State::Ended);
+        assert_eq!(written(folder.path()).state, DaemonState::Ended);
     }
 }

@@ -37,7 +37,7 @@ use crate::api::{ApiError, Whole, authorize, read_json};
 use crate::faults::{Operation, disturbed};
 use crate::http::{header_text, json_response, read_body, response};
 use crate::server::App;
-use crate::store::{ContentType, Payload, QueueRef, Refusal, Source};
+use crate::store::{ContentType, Payload, QueueRef, Source, StoreRefusal};
 
 /// The code for a body of another shape than a batch has.
 const BATCH_SCHEMA: u32 = 10207;
@@ -135,7 +135,7 @@ async fn metrics(State(app): State<Arc<App>>, InBinding(queue): InBinding) -> Re
     answer(&MetricsResult::from(metrics))
 }
 
-fn sent(metrics: Result<Metrics, Refusal>) -> Result<Response, Refused> {
+fn sent(metrics: Result<Metrics, StoreRefusal>) -> Result<Response, Refused> {
     answer(&SendResult::from(metrics.map_err(ApiError::from)?))
 }
 

@@ -14,7 +14,7 @@ use crate::faults::{Operation, disturbed};
 use crate::http::{header_text, read_body, response};
 use crate::random;
 use crate::server::App;
-use crate::store::{ContentType, Payload, QueueRef, Refusal, Source};
+use crate::store::{ContentType, Payload, QueueRef, Source, StoreRefusal};
 
 /// The paths where jobs are submitted. For every other one there is [`handle`] as well: what it answers is the edge's
 /// to say.
@@ -78,10 +78,12 @@ fn payload(message: &str) -> Payload {
     Payload { content_type: ContentType::Text, source: Source::Worker, body: message.as_bytes().to_vec(), delay: None }
 }
 
-fn class(refusal: &Refusal) -> edge::Refusal {
+fn class(refusal: &StoreRefusal) -> edge::Refusal {
     match refusal {
-        Refusal::Overloaded | Refusal::Queue(Refused::StorageLimit) => edge::Refusal::Overloaded { retry_after: None },
-        Refusal::Queue(
+        StoreRefusal::Overloaded | StoreRefusal::Queue(Refused::StorageLimit) => {
+            edge::Refusal::Overloaded { retry_after: None }
+        }
+        StoreRefusal::Queue(
             Refused::MessageTooLarge { .. } | Refused::BatchTooLarge { .. } | Refused::BatchTooMany { .. },
         ) => edge::Refusal::TooLarge,
         _ => edge::Refusal::Unavailable,

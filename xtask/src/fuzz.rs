@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz`: what parses bytes from outside, given whatever bytes find new ways through it.
 //!
-//! The targets are in `fuzz/`, a workspace of its own, and each is one line: what must hold stands beside the parser, in
-//! its crate, and ordinary tests hold it as well. They are built with the pinned compiler and without a sanitizer,
+//! The targets are in `fuzz/`, a workspace of its own, and each is one line: what must hold stands beside the parser,
+//! in its crate, and ordinary tests hold it as well. They are built with the pinned compiler and without a sanitizer,
 //! which would need another one: there is no `unsafe` in this project for it to watch.
 
 use std::fs;

@@ -57,9 +57,11 @@ pub fn blame(finished: &Finished, evidence: &Evidence) -> Blame {
         RunEnd::Signal(signal) if not_begun => {
             Blame::Node(before_the_command(&format!("was ended by signal {signal}"), finished))
         }
-        RunEnd::Exit(_) | RunEnd::Signal(_) if finished.image_changed => Blame::Node(
-            "the image was written to in place while the job ran; put a new image beside it, and rename it".into(),
-        ),
+        RunEnd::Exit(_) | RunEnd::Signal(_) if finished.image_lost => {
+            let lost = "the image was lost while the job ran: it was written to in place, or the process that serves it \
+                        ended; put a new image beside the old one, and rename it";
+            Blame::Node(lost.into())
+        }
         RunEnd::Exit(_) | RunEnd::Signal(_) if runtime_may_have_failed(finished) => match &evidence.runtime {
             None => Blame::Unclear,
             Some(Err(problem)) => Blame::Node(problem.clone()),
@@ -99,7 +101,7 @@ mod tests {
             finished_at_ms: 2,
             runtime: Some(RuntimeKind::Apptainer),
             began,
-            image_changed: false,
+            image_lost: false,
         }
     }
 
@@ -133,12 +135,12 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_not_the_tasks_when_the_node_was_in_trouble_or_the_image_changed() {
+    fn a_failure_is_not_the_tasks_when_the_node_was_in_trouble_or_the_image_lost() {
         let trouble = Evidence { trouble: Some("no disk".into()), ..Evidence::default() };
         let failed = finished(RunEnd::Exit(3), Some(true));
         assert_eq!(blame(&failed, &trouble), Blame::Node("no disk".into()));
         assert_eq!(blame(&finished(RunEnd::Exit(0), Some(true)), &trouble), Blame::Task);
-        let changed = |end| Finished { image_changed: true, ..finished(end, Some(true)) };
+        let changed = |end| Finished { image_lost: true, ..finished(end, Some(true)) };
         assert!(matches!(blame(&changed(RunEnd::Signal(7)), &Evidence::default()), Blame::Node(_)));
         assert_eq!(blame(&changed(RunEnd::Exit(0)), &Evidence::default()), Blame::Task);
     }

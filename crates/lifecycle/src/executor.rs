@@ -12,7 +12,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The executor, seen from here.
 #[derive(Debug)]
-pub(crate) struct Executor {
+pub(crate) struct ExecutorView {
     /// Is it there, and did it tell of its runs?
     known: bool,
     question: Question,
@@ -39,13 +39,13 @@ pub(crate) struct Answer {
     pub(crate) first: bool,
 }
 
-impl Default for Executor {
+impl Default for ExecutorView {
     fn default() -> Self {
         Self { known: false, question: Question::AskAt(Duration::ZERO), to_reconcile: false, trouble: None }
     }
 }
 
-impl Executor {
+impl ExecutorView {
     pub(crate) fn is_known(&self) -> bool {
         self.known
     }

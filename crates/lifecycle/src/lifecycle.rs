@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use protocol::{JobId, JobMessage};
 
-use crate::executor::Executor;
+use crate::executor::ExecutorView;
 use crate::intake::Intake;
 use crate::phases::Phase;
 use crate::pool::Pool;
@@ -58,7 +58,7 @@ pub struct Lifecycle {
     pub(crate) publisher: Publisher,
     pub(crate) settler: Settler,
     pub(crate) pool: Pool,
-    pub(crate) executor: Executor,
+    pub(crate) executor: ExecutorView,
     pub(crate) shutdown: Shutdown,
     /// What was said of the queue: it does not answer, and not yet that it does again.
     pub(crate) queue_trouble: Option<String>,
@@ -102,7 +102,7 @@ impl Lifecycle {
             intake: Intake::default(),
             publisher: Publisher::default(),
             settler: Settler::default(),
-            executor: Executor::default(),
+            executor: ExecutorView::default(),
             shutdown: Shutdown::default(),
             queue_trouble: None,
         }

@@ -106,8 +106,8 @@ pub struct Finished {
     pub runtime: Option<RuntimeKind>,
     /// Did the job's own command begin, after all that wraps it was set up? None where nothing tells.
     pub began: Option<bool>,
-    /// What its container was started from was written to in place while it ran.
-    pub image_changed: bool,
+    /// What its container was started from was written to in place while it ran, or the process ended that serves it.
+    pub image_lost: bool,
 }
 
 impl Finished {

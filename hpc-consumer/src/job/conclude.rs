@@ -250,9 +250,9 @@ mod tests {
         let runtime = Some(RuntimeKind::Bare);
         let (stdout_tail, stderr_tail) = ("so far".to_owned(), "oops".to_owned());
         let (started_at_ms, finished_at_ms) = (1_000, 2_500);
-        let (began, image_changed) = (Some(true), false);
+        let (began, image_lost) = (Some(true), false);
         let mut finished =
-            Finished { end, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_changed };
+            Finished { end, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_lost };
         change(&mut finished);
         Ending::Finished(Box::new(finished))
     }

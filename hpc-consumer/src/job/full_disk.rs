@@ -117,7 +117,7 @@ mod tests {
             finished_at_ms: 2_500,
             runtime: Some(RuntimeKind::Bare),
             began: Some(true),
-            image_changed: false,
+            image_lost: false,
         };
         let share = Share::Bytes { held: 3_200_000_000, used: Some(4_000_000_000) };
         Ending::FilledDisk(Box::new(FilledDisk { finished, problem: "it is full".into(), share, times: 3, again }))

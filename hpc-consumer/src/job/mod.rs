@@ -255,7 +255,7 @@ mod tests {
             let (stdout_tail, stderr_tail, end) = (String::new(), String::new(), lifecycle::RunEnd::Exit(1));
             let times = (now().as_millisecond(), now().as_millisecond());
             let (started_at_ms, finished_at_ms) = times;
-            let (began, image_changed) = (runtime.map(|_| true), false);
+            let (began, image_lost) = (runtime.map(|_| true), false);
             let finished = lifecycle::Finished {
                 end,
                 stdout_tail,
@@ -264,7 +264,7 @@ mod tests {
                 finished_at_ms,
                 runtime,
                 began,
-                image_changed,
+                image_lost,
             };
             node.health.met("the disk was full");
             let concluded = node.conclude(&job("j1"), &run("j1", 1), Ending::Finished(Box::new(finished)), true).await;

@@ -10,12 +10,12 @@ use lifecycle::EndReason;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::book::{Book, Line, State};
 use super::dialect::OURS;
 use super::finished::Why;
 use super::folder::Card;
 use super::heart::Beat;
 use super::messages::{FromKeeper, Hello, Runs, Settings, Start, ToKeeper};
+use super::roster::{JournalLine, Roster, RunState};
 use crate::run::{Ended, Wrapping};
 
 fn kept(v: u32, name: &str) -> String {
@@ -102,9 +102,9 @@ fn what_keepers_of_every_version_say_format_unchanged() {
     }
 }
 
-fn is(said: &FromKeeper, ended: Ended, began: Option<bool>, image_changed: bool) -> bool {
+fn is(said: &FromKeeper, ended: Ended, began: Option<bool>, image_lost: bool) -> bool {
     let FromKeeper::Ended { finished, .. } = said else { return false };
-    finished.ended == ended && finished.began == began && finished.image_changed == image_changed
+    finished.ended == ended && finished.began == began && finished.image_lost == image_lost
 }
 
 #[test]
@@ -139,12 +139,12 @@ fn what_came_within_a_version_format_unchanged() {
 #[test]
 fn the_files_of_keepers_of_every_version_format_unchanged() {
     for v in OURS.oldest..=OURS.newest {
-        let kept_lines: Vec<Line> = lines(v, "journal.jsonl");
-        let book = Book::parse(kept(v, "journal.jsonl").as_bytes()).unwrap();
-        assert!(book.is_complete() && kept_lines.len() >= 9);
-        assert!(matches!(book.get("j1.1"), Some(State::Begun { first: Some(first), .. }) if first.pid == 7));
-        assert!(matches!(book.get("j2.1"), Some(State::Ended(finished)) if finished.ended == Ended::Exit(0)));
-        assert_eq!((book.get("j3.1"), book.get("j4.1")), (Some(&State::CutOff("why".to_owned())), None));
+        let kept_lines: Vec<JournalLine> = lines(v, "journal.jsonl");
+        let roster = Roster::parse(kept(v, "journal.jsonl").as_bytes()).unwrap();
+        assert!(roster.is_complete() && kept_lines.len() >= 9);
+        assert!(matches!(roster.get("j1.1"), Some(RunState::Begun { first: Some(first), .. }) if first.pid == 7));
+        assert!(matches!(roster.get("j2.1"), Some(RunState::Ended(finished)) if finished.ended == Ended::Exit(0)));
+        assert_eq!((roster.get("j3.1"), roster.get("j4.1")), (Some(&RunState::CutOff("why".to_owned())), None));
 
         let card: Vec<Card> = lines(v, "keeper.json");
         assert_eq!((card[0].versions().newest, card[0].pid, card[0].started), (v, 7, 4711));

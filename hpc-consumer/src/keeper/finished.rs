@@ -34,7 +34,7 @@ struct FinishedText {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     began: Option<bool>,
     #[serde(default, skip_serializing_if = "is_false")]
-    image_changed: bool,
+    image_lost: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -83,7 +83,7 @@ impl From<&Finished> for FinishedText {
             finished_at_ms: finished.finished_at_ms,
             runtime: finished.runtime.map(OpenWord::from),
             began: finished.began,
-            image_changed: finished.image_changed,
+            image_lost: finished.image_lost,
         }
     }
 }
@@ -102,9 +102,9 @@ impl From<FinishedText> for Finished {
                 Ended::CutOff(format!("it ended in a way that only a newer hpc-consumer understands: {word}"))
             }
         };
-        let FinishedText { stdout_tail, stderr_tail, started_at_ms, finished_at_ms, began, image_changed, .. } = text;
+        let FinishedText { stdout_tail, stderr_tail, started_at_ms, finished_at_ms, began, image_lost, .. } = text;
         let runtime = text.runtime.and_then(|runtime| runtime.known());
-        Self { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_changed }
+        Self { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_lost }
     }
 }
 

@@ -5,10 +5,10 @@ use std::fmt::Debug;
 
 use serde::Serialize;
 
-use super::book::Book;
 use super::folder::Origin;
 use super::link::{Lines, push_line};
 use super::messages::{FromKeeper, Message, ToKeeper};
+use super::roster::Roster;
 
 pub(crate) fn lines(bytes: &[u8]) {
     let is_written = |message: &ToKeeper| !matches!(message, ToKeeper::Unread { .. });
@@ -26,19 +26,19 @@ fn same_again<T: Message + Serialize + PartialEq + Debug>(bytes: &[u8], is_writt
 }
 
 pub(crate) fn journal(bytes: &[u8]) {
-    let Ok(mut book) = Book::parse(bytes) else { return };
-    let again = |book: &Book| {
+    let Ok(mut roster) = Roster::parse(bytes) else { return };
+    let again = |roster: &Roster| {
         let mut written = Vec::new();
-        book.lines().iter().for_each(|line| push_line(&mut written, line));
-        Book::parse(&written).expect("what is written is read")
+        roster.lines().iter().for_each(|line| push_line(&mut written, line));
+        Roster::parse(&written).expect("what is written is read")
     };
-    assert_eq!(again(&book), book);
-    let begun = book.runs().alive.len();
-    let cut_off = book.runs().cut_off.len();
-    let left = book.take_over(Origin { boot_id: "b".to_owned(), host: "h".to_owned() });
-    let runs = book.runs();
+    assert_eq!(again(&roster), roster);
+    let begun = roster.runs().alive.len();
+    let cut_off = roster.runs().cut_off.len();
+    let left = roster.take_over(Origin { boot_id: "b".to_owned(), host: "h".to_owned() });
+    let runs = roster.runs();
     assert!(runs.alive.is_empty() && left.len() == begun && runs.cut_off.len() == cut_off + begun);
-    assert_eq!(again(&book), book);
+    assert_eq!(again(&roster), roster);
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The journal: what the keeper knows of runs, as lines in a file.
 //!
 //! It must survive the death of the keeper, not that of the machine: the runs do not survive that either. So nothing is
-//! synced, and the file is not trusted to hold all after the machine was started anew ([`Book::take_over`]).
+//! synced, and the file is not trusted to hold all after the machine was started anew ([`Roster::take_over`]).
 //!
 //! Invariant: what the disk does not take stays here, and is written as soon as it does. Nothing is lost while the
 //! keeper lives.
@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use files::Durability;
 
-use super::book::{Book, Line};
 use super::link::push_line;
+use super::roster::{JournalLine, Roster};
 
 /// A file below this size is not worth writing anew.
 const REWRITE_BYTES: u64 = 1024 * 1024;
@@ -26,7 +26,7 @@ const EMPTY_BYTES: u64 = 64 * 1024;
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
-    book: Book,
+    roster: Roster,
     /// Whole lines, and the rest of one, that are not in the file yet.
     waiting: Vec<u8>,
     bytes: u64,
@@ -36,33 +36,33 @@ pub(super) struct Journal {
 }
 
 /// What an earlier keeper has written; nothing if there was none.
-pub(super) fn read(path: &Path) -> anyhow::Result<Book> {
+pub(super) fn read(path: &Path) -> anyhow::Result<Roster> {
     let cannot = || format!("the journal of the keeper {} cannot be read", path.display());
     match std::fs::read(path) {
-        Ok(bytes) => Book::parse(&bytes).with_context(cannot),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Book::default()),
+        Ok(bytes) => Roster::parse(&bytes).with_context(cannot),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Roster::default()),
         Err(error) => Err(error).with_context(cannot),
     }
 }
 
 impl Journal {
     /// Begins a new file with what is known.
-    pub(super) fn begin(path: PathBuf, book: Book) -> anyhow::Result<Self> {
-        let lines = as_bytes(&book);
-        let file = put(&path, &lines, &book)
+    pub(super) fn begin(path: PathBuf, roster: Roster) -> anyhow::Result<Self> {
+        let lines = as_bytes(&roster);
+        let file = put(&path, &lines, &roster)
             .with_context(|| format!("the journal of the keeper {} cannot be written", path.display()))?;
         let bytes = lines.len() as u64;
-        Ok(Self { path, file, book, waiting: Vec::new(), bytes, bytes_rewritten: bytes, said: false })
+        Ok(Self { path, file, roster, waiting: Vec::new(), bytes, bytes_rewritten: bytes, said: false })
     }
 
-    pub(super) fn book(&self) -> &Book {
-        &self.book
+    pub(super) fn roster(&self) -> &Roster {
+        &self.roster
     }
 
     /// Notes what has happened; [`Self::flush`] writes it.
-    pub(super) fn note(&mut self, line: Line) {
+    pub(super) fn note(&mut self, line: JournalLine) {
         push_line(&mut self.waiting, &line);
-        self.book.apply(line);
+        self.roster.apply(line);
     }
 
     /// Is something not written because the disk did not take it?
@@ -85,8 +85,8 @@ impl Journal {
 
     /// Writes the file anew, with what is still needed. Room may be found like this when there is none to append.
     pub(super) fn rewrite(&mut self) {
-        let lines = as_bytes(&self.book);
-        let outcome = put(&self.path, &lines, &self.book).map(|file| {
+        let lines = as_bytes(&self.roster);
+        let outcome = put(&self.path, &lines, &self.roster).map(|file| {
             self.file = file;
             self.waiting.clear();
             self.bytes = lines.len() as u64;
@@ -117,7 +117,7 @@ impl Journal {
     }
 
     fn is_worth_rewriting(&self) -> bool {
-        let enough = if self.book.is_empty() {
+        let enough = if self.roster.is_empty() {
             self.bytes_rewritten + EMPTY_BYTES
         } else {
             REWRITE_BYTES.max(2 * self.bytes_rewritten)
@@ -145,16 +145,16 @@ impl Journal {
 }
 
 /// There is nothing to lose, and nothing to wait for, as long as no run is known.
-fn put(path: &Path, lines: &[u8], book: &Book) -> io::Result<File> {
+fn put(path: &Path, lines: &[u8], roster: &Roster) -> io::Result<File> {
     // What holds runs is on the disk before the old one goes: a network file system may say only then that there is no
     // room.
-    let durability = if book.is_empty() { Durability::Cached } else { Durability::Content };
+    let durability = if roster.is_empty() { Durability::Cached } else { Durability::Content };
     files::replace(path, lines, durability)
 }
 
-fn as_bytes(book: &Book) -> Vec<u8> {
+fn as_bytes(roster: &Roster) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for line in book.lines() {
+    for line in roster.lines() {
         push_line(&mut bytes, &line);
     }
     bytes
@@ -167,21 +167,21 @@ mod tests {
     use crate::run::Finished;
 
     fn journal(path: &Path) -> Journal {
-        let mut book = read(path).unwrap();
-        book.take_over(Origin { boot_id: "b".to_owned(), host: "h".to_owned() });
-        Journal::begin(path.to_owned(), book).unwrap()
+        let mut roster = read(path).unwrap();
+        roster.take_over(Origin { boot_id: "b".to_owned(), host: "h".to_owned() });
+        Journal::begin(path.to_owned(), roster).unwrap()
     }
 
-    fn begin(number: u32) -> Line {
-        Line::Begin { run: format!("j{number}.1"), marks: vec![("M".to_owned(), "m".repeat(500))] }
+    fn begin(number: u32) -> JournalLine {
+        JournalLine::Begin { run: format!("j{number}.1"), marks: vec![("M".to_owned(), "m".repeat(500))] }
     }
 
-    fn end(number: u32) -> Line {
-        Line::End { run: format!("j{number}.1"), finished: Finished::not_started("x".to_owned()) }
+    fn end(number: u32) -> JournalLine {
+        JournalLine::End { run: format!("j{number}.1"), finished: Finished::not_started("x".to_owned()) }
     }
 
-    fn forget(number: u32) -> Line {
-        Line::Forget { runs: vec![format!("j{number}.1")] }
+    fn forget(number: u32) -> JournalLine {
+        JournalLine::Forget { runs: vec![format!("j{number}.1")] }
     }
 
     #[test]
@@ -189,14 +189,14 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("journal");
         let mut first = journal(&path);
-        assert!(!first.book().is_complete(), "a journal that is missing may have been lost");
-        first.note(Line::Complete { complete: true });
+        assert!(!first.roster().is_complete(), "a journal that is missing may have been lost");
+        first.note(JournalLine::Complete { complete: true });
         for line in [begin(1), begin(2), end(2), begin(3), end(3), forget(3)] {
             first.note(line);
         }
         assert!(first.flush() && !first.is_behind());
         let second = journal(&path);
-        let runs = second.book().runs();
+        let runs = second.roster().runs();
         assert_eq!((runs.cut_off[0].0.as_str(), runs.ended[0].0.as_str()), ("j1.1", "j2.1"));
         assert!(runs.complete && runs.cut_off.len() == 1 && runs.ended.len() == 1);
     }
@@ -234,7 +234,7 @@ mod tests {
         assert!(!journal.flush());
         journal.rewrite();
         assert!(!journal.is_behind() && journal.flush());
-        assert_eq!(read(&path).unwrap(), *journal.book());
-        assert_eq!(journal.book().runs().ended.len(), 1);
+        assert_eq!(read(&path).unwrap(), *journal.roster());
+        assert_eq!(journal.roster().runs().ended.len(), 1);
     }
 }

@@ -11,7 +11,7 @@
 //! The daemon tells it over a socket which runs to begin, to end and to forget; it tells the daemon how they ended
 //! ([`messages`], carried by [`link`]). A daemon that goes away changes nothing for the runs. The next one connects
 //! anew, asks for all runs, and misses nothing ([`client`]); it may be of another build ([`dialect`]). [`server`] is
-//! the keeper's process, [`runs`] what it does with its runs, [`book`] what it knows of them, [`finished`] how an end
+//! the keeper's process, [`runs`] what it does with its runs, [`roster`] what it knows of them, [`finished`] how an end
 //! is written, [`folder`] its files, [`heart`] its sign of life for other daemons.
 //!
 //! | what dies | what is known after it |
@@ -25,7 +25,6 @@
 //! Invariants: there is one keeper for each `STATE_DIR`. A run is begun at most once under its name until it is
 //! forgotten. It is in the journal before it is begun. How it ended is kept until the daemon says to forget it.
 
-mod book;
 mod client;
 #[cfg(test)]
 mod compat;
@@ -38,6 +37,7 @@ mod heart;
 mod journal;
 mod link;
 mod messages;
+mod roster;
 mod runs;
 mod server;
 

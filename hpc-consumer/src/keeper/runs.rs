@@ -13,10 +13,10 @@ use lifecycle::{EndReason, Run};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::book::{Line, State};
 use super::heart::Watched;
 use super::journal::Journal;
 use super::messages::{FromKeeper, Start, ToKeeper};
+use super::roster::{JournalLine, RunState};
 use crate::job::HeldDir;
 use crate::run::{self, Finished, FirstProcess, Place, Stop, Token, Told};
 
@@ -70,7 +70,7 @@ impl Runs {
 
     /// Is there nothing at all that a daemon may ask for?
     pub(super) fn is_empty(&self) -> bool {
-        self.journal.book().is_empty()
+        self.journal.roster().is_empty()
     }
 
     /// Is it time to end, as it was told to?
@@ -94,7 +94,7 @@ impl Runs {
             // Heard already.
             ToKeeper::Hello(_) => {}
             ToKeeper::Start(start) => self.start(start),
-            ToKeeper::Unread { run, why } if self.journal.book().get(&run).is_none() => {
+            ToKeeper::Unread { run, why } if self.journal.roster().get(&run).is_none() => {
                 self.told.push(FromKeeper::Ended { run, finished: Finished::not_started(why) });
             }
             ToKeeper::Unread { .. } => {}
@@ -104,22 +104,22 @@ impl Runs {
                 }
             }
             ToKeeper::Forget { runs } => self.forget(runs),
-            ToKeeper::List => self.told.push(FromKeeper::Runs(self.journal.book().runs())),
-            ToKeeper::Reconciled if self.journal.book().is_complete() => {}
-            ToKeeper::Reconciled => self.journal.note(Line::Complete { complete: true }),
+            ToKeeper::List => self.told.push(FromKeeper::Runs(self.journal.roster().runs())),
+            ToKeeper::Reconciled if self.journal.roster().is_complete() => {}
+            ToKeeper::Reconciled => self.journal.note(JournalLine::Complete { complete: true }),
         }
     }
 
     fn start(&mut self, start: Start) {
         let run = start.run.clone();
-        match self.journal.book().get(&run) {
-            Some(State::Ended(finished)) => self.told.push(FromKeeper::Ended { run, finished: finished.clone() }),
-            Some(State::Begun { .. } | State::CutOff(_)) => {}
+        match self.journal.roster().get(&run) {
+            Some(RunState::Ended(finished)) => self.told.push(FromKeeper::Ended { run, finished: finished.clone() }),
+            Some(RunState::Begun { .. } | RunState::CutOff(_)) => {}
             // Nobody is told: the daemon sees that this keeper goes, and the run begins under the next one.
             None if self.stopping.is_some() => tracing::warn!("run {run} is not begun, because the keeper ends"),
             None => {
                 let token = Token::new();
-                self.journal.note(Line::Begin { run: run.clone(), marks: vec![token.mark()] });
+                self.journal.note(JournalLine::Begin { run: run.clone(), marks: vec![token.mark()] });
                 let (stop, stopped) = watch::channel(None);
                 self.alive.insert(run, Alive { stop, grace: start.limits.grace });
                 self.starts.push((start, token, stopped));
@@ -128,9 +128,9 @@ impl Runs {
     }
 
     fn forget(&mut self, mut runs: Vec<String>) {
-        runs.retain(|run| self.journal.book().get(run).is_some_and(|state| !matches!(state, State::Begun { .. })));
+        runs.retain(|run| self.journal.roster().get(run).is_some_and(|state| !matches!(state, RunState::Begun { .. })));
         if !runs.is_empty() {
-            self.journal.note(Line::Forget { runs });
+            self.journal.note(JournalLine::Forget { runs });
         }
     }
 
@@ -142,11 +142,11 @@ impl Runs {
                     alive.stop(Duration::ZERO, EndReason::TakenOver);
                 }
             }
-            News::Began(run, first) => self.journal.note(Line::Began { run, first }),
+            News::Began(run, first) => self.journal.note(JournalLine::Began { run, first }),
             News::Ended(run, finished) => {
                 self.alive.remove(&run);
                 self.watched.forget(&run);
-                self.journal.note(Line::End { run: run.clone(), finished: finished.clone() });
+                self.journal.note(JournalLine::End { run: run.clone(), finished: finished.clone() });
                 self.told.push(FromKeeper::Ended { run, finished });
             }
         }
@@ -283,10 +283,10 @@ mod tests {
     }
 
     fn keeper(journal: &Path) -> (Runs, mpsc::UnboundedReceiver<News>) {
-        let mut book = journal::read(journal).unwrap();
-        book.take_over(Origin::here());
+        let mut roster = journal::read(journal).unwrap();
+        roster.take_over(Origin::here());
         let (news, heard) = mpsc::unbounded_channel();
-        let journal = Journal::begin(journal.to_owned(), book).unwrap();
+        let journal = Journal::begin(journal.to_owned(), roster).unwrap();
         let mut runs = Runs::new(journal, Watched::default(), news);
         runs.belong_to("o1".to_owned());
         (runs, heard)

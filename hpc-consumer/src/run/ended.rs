@@ -76,8 +76,8 @@ pub(crate) struct Finished {
     pub(crate) runtime: Option<RuntimeKind>,
     /// Did the job's own command begin? None where nothing tells.
     pub(crate) began: Option<bool>,
-    /// The image was written to in place while it ran.
-    pub(crate) image_changed: bool,
+    /// The image was written to in place while it ran, or what serves it ended.
+    pub(crate) image_lost: bool,
 }
 
 impl Finished {
@@ -94,8 +94,8 @@ impl Finished {
     fn without_process(ended: Ended) -> Self {
         let now = now_ms();
         let (stdout_tail, stderr_tail) = (String::new(), String::new());
-        let (runtime, began, image_changed) = (None, None, false);
-        Self { ended, stdout_tail, stderr_tail, started_at_ms: now, finished_at_ms: now, runtime, began, image_changed }
+        let (runtime, began, image_lost) = (None, None, false);
+        Self { ended, stdout_tail, stderr_tail, started_at_ms: now, finished_at_ms: now, runtime, began, image_lost }
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! A [`Runtime`] turns a job directory into a [`CommandLine`] ([`apptainer`], with [`unpacked`] for its image, or
 //! [`bare`]); [`process`] runs it with its limits; [`log_file`] keeps what it prints, bounded; [`scratch`] is its
-//! temporary space, and [`begin`] tells whether its command has begun. [`ending`] decides how all of it ends, [`tree`]
-//! finds it, by [`proc`] and by the [`token`] that it carries, and [`children`] tells whether there is any such thing;
-//! [`leftovers`] finds what is left of runs that nobody watches any more; [`service`] starts the process in which all
-//! this happens, the keeper.
+//! temporary space, [`begin`] tells whether its command has begun, and [`helpers`] whether its image was lost.
+//! [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it carries, and
+//! [`children`] tells whether there is any such thing; [`leftovers`] finds what is left of runs that nobody watches any
+//! more; [`service`] starts the process in which all this happens, the keeper.
 //!
 //! Out of scope: what the result means (`job`), and which runs there are (`keeper`). Invariant: when [`process::run`]
 //! returns, no process of the run that can be found is alive.
@@ -18,6 +18,7 @@ mod ended;
 mod ending;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod helpers;
 mod leftovers;
 mod log_file;
 mod memory;

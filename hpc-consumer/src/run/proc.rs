@@ -92,6 +92,11 @@ pub(super) fn realtime_limit(pid: i32) -> Option<u64> {
     parse_realtime_limit(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)
 }
 
+/// What a process is called, in up to 15 bytes.
+pub(super) fn name(pid: i32) -> Option<String> {
+    read(Path::new(&format!("/proc/{pid}/comm"))).ok()
+}
+
 /// In which PID namespace a process is. What cannot be read counts as ours.
 pub(super) fn namespace(pid: i32) -> Namespace {
     fs::read_to_string(format!("/proc/{pid}/status")).map_or(Namespace::Ours, |status| parse_namespace(&status))

@@ -21,6 +21,7 @@ use super::begin::Begin;
 use super::children::{self, Known};
 use super::ended::{Ended, Finished};
 use super::ending::{Cause, Ending, Event, Order};
+use super::helpers::Helpers;
 use super::log_file::{Logs, Tails};
 use super::memory;
 use super::proc::FirstProcess;
@@ -31,7 +32,7 @@ use super::{CommandLine, Limits, Wrapping};
 
 /// How many files and pipes the process needs by itself, and how many for each run.
 const DESCRIPTORS_OWN: u64 = 64;
-const DESCRIPTORS_PER_RUN: u64 = 8;
+const DESCRIPTORS_PER_RUN: u64 = 9;
 
 /// Makes sure that so many runs at the same time do not pass the number of files that a process may have open.
 ///
@@ -105,19 +106,21 @@ pub(crate) async fn run(
     let tree = Tree::of(&child, token, runtime == RuntimeKind::Apptainer);
     begun(tree.first());
     let logs = Logs::keep(&mut child, directory, limits.log_bytes);
-    let ended = end(child, known, tree, limits, stop).await.looked_at_closely(runtime, kills_before);
+    let mut helpers = Helpers::new(runtime == RuntimeKind::Apptainer);
+    let ended = end(child, known, tree, limits, stop, &mut helpers).await.looked_at_closely(runtime, kills_before);
     let Tails { stdout, stderr } = logs.tails().await;
     let mut began = Some(true);
     if let Some(Wrapped { scratch, begin }) = wrapped {
         began = begin.and_then(|begin| begin.has_begun().ok());
         scratch.remove().await;
     }
-    let image_changed = image_before.zip(image).is_some_and(|(before, image)| before.was_written_to(&image));
+    let was_written_to = image_before.zip(image).is_some_and(|(before, image)| before.was_written_to(&image));
+    let image_lost = was_written_to || helpers.lost();
     // The clock may have been set back meanwhile.
     let finished_at_ms = now_ms().max(started_at_ms);
     let runtime = Some(runtime);
     let (stdout_tail, stderr_tail) = (stdout, stderr);
-    Finished { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_changed }
+    Finished { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_lost }
 }
 
 /// What a run in a container has besides its process.
@@ -155,7 +158,14 @@ impl ImageFile {
 }
 
 /// Sees a run to its end, as [`Ending`] decides. When this returns, no process of it that can be found is alive.
-async fn end(mut child: Child, known: Known, mut tree: Tree, limits: &Limits, mut stop: Stop) -> Ended {
+async fn end(
+    mut child: Child,
+    known: Known,
+    mut tree: Tree,
+    limits: &Limits,
+    mut stop: Stop,
+    helpers: &mut Helpers,
+) -> Ended {
     let begin = Instant::now();
     let mut ending = Ending::new(limits.time, limits.grace, limits.warning);
     let (mut known, mut status) = (Some(known), None);
@@ -171,6 +181,10 @@ async fn end(mut child: Child, known: Known, mut tree: Tree, limits: &Limits, mu
             less = told_less(&mut stop, told.grace) => {
                 told = less;
                 Event::Told(less.grace)
+            }
+            turn = helpers.next(), if status.is_none() => {
+                helpers.take(turn, &tree.look());
+                continue;
             }
             () = sleep_until(ending.wake_at().and_then(|at| begin.checked_add(at))) => Event::Time,
         };

@@ -19,7 +19,7 @@ use protocol::{JobId, Timestamp, timestamp_from_millis};
 use serde::Serialize;
 
 use super::lock::{self, Held, Holder};
-use super::view::{self, About, Counts, JobView, Queue, REFRESH, State, View, timestamp};
+use super::view::{self, About, Counts, DaemonState, JobView, Queue, REFRESH, View, timestamp};
 use super::{DATABASE, opening};
 use crate::job::ResultsDir;
 
@@ -222,9 +222,9 @@ fn of_view(view: View) -> Report {
     Report {
         v: VERSION,
         daemon: match view.state {
-            State::Running => Daemon::Running,
+            DaemonState::Running => Daemon::Running,
             // It is about to let the directory go.
-            State::Draining | State::Ended => Daemon::Draining,
+            DaemonState::Draining | DaemonState::Ended => Daemon::Draining,
         },
         unreadable: false,
         as_of: Some(view.written_at),
@@ -433,7 +433,7 @@ mod tests {
             written_at: at(T0),
             host: "n1".to_owned(),
             pid: 4_711,
-            state: State::Running,
+            state: DaemonState::Running,
             node: Some("apptainer is not there\n\u{1b}[31m".to_owned()),
             slots: 4,
             counts: Counts { waiting: 1, running: 1, ending: 0, owed: 3 },

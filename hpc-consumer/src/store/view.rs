@@ -31,7 +31,7 @@ pub(crate) struct View {
     pub(crate) written_at: Timestamp,
     pub(crate) host: String,
     pub(crate) pid: u32,
-    pub(crate) state: State,
+    pub(crate) state: DaemonState,
     /// Why the node cannot run jobs, if it cannot.
     pub(crate) node: Option<String>,
     pub(crate) slots: usize,
@@ -73,7 +73,7 @@ pub(crate) struct Queue {
 /// What a daemon is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum State {
+pub(crate) enum DaemonState {
     Running,
     Draining,
     Ended,

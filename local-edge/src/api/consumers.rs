@@ -11,7 +11,7 @@ use super::envelope::{ResultInfo, Success, Whole};
 use super::queues::{CONTROL_SCHEMA, date};
 use super::request::{InConsumer, InQueue, JsonBody, is_id};
 use crate::server::App;
-use crate::store::{ConsumerView, Refusal};
+use crate::store::{ConsumerView, StoreRefusal};
 
 /// The code for settings that a consumer cannot have.
 const INVALID_CONSUMER: u32 = 100_127;
@@ -70,7 +70,7 @@ pub(super) async fn create(
 pub(super) async fn get(State(app): State<Arc<App>>, InConsumer(queue, id): InConsumer) -> Result<Success, ApiError> {
     let consumer = app.store.call(move |registry| registry.consumer(&queue)).await;
     let consumer = consumer.map_err(ApiError::of_control)?.filter(|consumer| consumer.id == id);
-    answer(consumer.ok_or(Refusal::ConsumerNotFound))
+    answer(consumer.ok_or(StoreRefusal::ConsumerNotFound))
 }
 
 pub(super) async fn replace(
@@ -79,7 +79,7 @@ pub(super) async fn replace(
     JsonBody(request): JsonBody<ConsumerRequest, CONTROL_SCHEMA>,
 ) -> Result<Success, ApiError> {
     if !is_id(&id) {
-        return Err(ApiError::from(Refusal::ConsumerNotFound));
+        return Err(ApiError::from(StoreRefusal::ConsumerNotFound));
     }
     let consumer = request.consumer()?;
     answer(app.store.call(move |registry| registry.put_consumer(&queue, id, consumer)).await)
@@ -94,7 +94,7 @@ pub(super) async fn delete(
     Success::done()
 }
 
-fn answer(consumer: Result<ConsumerView, Refusal>) -> Result<Success, ApiError> {
+fn answer(consumer: Result<ConsumerView, StoreRefusal>) -> Result<Success, ApiError> {
     Success::of(ConsumerResult::from(consumer.map_err(ApiError::of_control)?))
 }
 

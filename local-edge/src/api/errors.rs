@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::error::Category;
 
 use crate::http::{BrokenBody, response};
-use crate::store::Refusal;
+use crate::store::StoreRefusal;
 
 /// When to come again after a 429, in seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -108,9 +108,9 @@ impl ApiError {
     }
 
     /// For operations on queues and consumers themselves, the service has another code for an unknown queue.
-    pub(super) fn of_control(refusal: Refusal) -> Self {
+    pub(super) fn of_control(refusal: StoreRefusal) -> Self {
         match refusal {
-            Refusal::QueueNotFound(_) => Self::new(404, 11000, refusal.to_string()),
+            StoreRefusal::QueueNotFound(_) => Self::new(404, 11000, refusal.to_string()),
             other => Self::from(other),
         }
     }
@@ -131,10 +131,10 @@ impl IntoResponse for ApiError {
     }
 }
 
-impl From<Refusal> for ApiError {
-    fn from(refusal: Refusal) -> Self {
+impl From<StoreRefusal> for ApiError {
+    fn from(refusal: StoreRefusal) -> Self {
         let (status, code) = match &refusal {
-            Refusal::Queue(refused) => {
+            StoreRefusal::Queue(refused) => {
                 let status = match refused {
                     Refused::PullNotEnabled => 405,
                     Refused::DeliveryPaused => 409,
@@ -146,15 +146,15 @@ impl From<Refusal> for ApiError {
                 };
                 (status, refused.code())
             }
-            Refusal::QueueNotFound(_) => (404, 10104),
-            Refusal::ConsumerNotFound => (404, 7003),
-            Refusal::ConsumerExists => (409, 11004),
-            Refusal::DeadLetterCycle => (400, 100_127),
-            Refusal::InvalidName => (400, 11003),
-            Refusal::NameTaken(_) => (409, 11009),
-            Refusal::TooManyQueues(_) => (403, 100_128),
-            Refusal::Overloaded => (429, 10250),
-            Refusal::Unavailable => (500, 15000),
+            StoreRefusal::QueueNotFound(_) => (404, 10104),
+            StoreRefusal::ConsumerNotFound => (404, 7003),
+            StoreRefusal::ConsumerExists => (409, 11004),
+            StoreRefusal::DeadLetterCycle => (400, 100_127),
+            StoreRefusal::InvalidName => (400, 11003),
+            StoreRefusal::NameTaken(_) => (409, 11009),
+            StoreRefusal::TooManyQueues(_) => (403, 100_128),
+            StoreRefusal::Overloaded => (429, 10250),
+            StoreRefusal::Unavailable => (500, 15000),
         };
         Self::new(status, code, refusal.to_string())
     }

@@ -152,7 +152,7 @@ pub(super) async fn purge_status(State(app): State<Arc<App>>, InQueue(queue): In
     Success::of(PurgeStatus { completed: purged_at.map(|_| "true"), started_at: purged_at.map(date) })
 }
 
-fn answer(queue: Result<QueueView, crate::store::Refusal>) -> Result<Success, ApiError> {
+fn answer(queue: Result<QueueView, crate::store::StoreRefusal>) -> Result<Success, ApiError> {
     Success::of(QueueResult::from(queue.map_err(ApiError::of_control)?))
 }
 

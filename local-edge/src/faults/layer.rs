@@ -25,7 +25,7 @@ use crate::binding;
 use crate::http::response;
 use crate::jobs;
 use crate::server::App;
-use crate::store::{self, Refusal};
+use crate::store::{self, StoreRefusal};
 
 /// What a proxy in front of a service says when the service does not.
 const PAGE: &str = "<!DOCTYPE html><html><head><title>Something went wrong</title></head><body></body></html>";
@@ -91,7 +91,7 @@ fn instead(operation: Operation, outcome: Outcome) -> Response {
         Outcome::DropRequest | Outcome::DropResponse => hang_up(),
         Outcome::TooManyRequests { retry_after_seconds } => {
             let problem = Problem::QueueFull { retry_after_seconds };
-            let mut answer = refusal(operation, Refusal::Overloaded.into(), problem);
+            let mut answer = refusal(operation, StoreRefusal::Overloaded.into(), problem);
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after_seconds));
             answer
         }
@@ -103,7 +103,7 @@ fn instead(operation: Operation, outcome: Outcome) -> Response {
             let error = ApiError::new(429, QUEUE_DISABLED, "QueueDisabled");
             refusal(operation, error, Problem::queue_disabled())
         }
-        Outcome::Paused => refusal(operation, Refusal::Queue(Refused::DeliveryPaused).into(), Problem::Internal),
+        Outcome::Paused => refusal(operation, StoreRefusal::Queue(Refused::DeliveryPaused).into(), Problem::Internal),
         Outcome::ServerError { status: 500, .. } => {
             let error = ApiError::new(500, 15000, "UnknownInternalError");
             refusal(operation, error, Problem::Internal)

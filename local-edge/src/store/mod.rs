@@ -21,7 +21,7 @@ use store::{Options, Owned, Thread};
 use tokio::sync::oneshot;
 
 pub(crate) use message::{Arrival, ContentType, Payload, Pulled, PulledMessage, Source};
-pub(crate) use refusal::{Failure, Refusal};
+pub(crate) use refusal::{Failure, StoreRefusal};
 pub(crate) use registry::{ConsumerView, QueueRef, QueueView, Registry, SettingsPatch, Update};
 
 /// How many requests wait for the thread at most; more are refused.
@@ -53,15 +53,15 @@ impl Store {
     }
 
     /// Has `work` done; its changes are on disk when this returns. A full queue of work refuses at once.
-    pub(crate) async fn call<T, F>(&self, work: F) -> Result<T, Refusal>
+    pub(crate) async fn call<T, F>(&self, work: F) -> Result<T, StoreRefusal>
     where
         T: Send + 'static,
         F: FnOnce(&mut Registry) -> Result<T, Failure> + Send + 'static,
     {
         match self.0.call(|registry| apart(work(registry))).await {
             Ok(outcome) => outcome,
-            Err(store::Error::Overloaded) => Err(Refusal::Overloaded),
-            Err(store::Error::Failed(_) | store::Error::Gone) => Err(Refusal::Unavailable),
+            Err(store::Error::Overloaded) => Err(StoreRefusal::Overloaded),
+            Err(store::Error::Failed(_) | store::Error::Gone) => Err(StoreRefusal::Unavailable),
         }
     }
 }
@@ -74,7 +74,7 @@ impl Owner {
 }
 
 /// A refusal concerns one request, a failure of the disk the whole transaction.
-fn apart<T>(outcome: Result<T, Failure>) -> rusqlite::Result<Result<T, Refusal>> {
+fn apart<T>(outcome: Result<T, Failure>) -> rusqlite::Result<Result<T, StoreRefusal>> {
     match outcome {
         Ok(value) => Ok(Ok(value)),
         Err(Failure::Refused(refusal)) => Ok(Err(refusal)),

@@ -4,7 +4,7 @@ use leased_queue::Refused;
 
 /// A request that was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum StoreRefusal {
     /// A queue says no.
     #[error(transparent)]
     Queue(#[from] Refused),
@@ -42,7 +42,7 @@ pub(crate) enum Refusal {
 pub(crate) enum Failure {
     /// This one request is refused; nothing was changed by it.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] StoreRefusal),
     /// The disk failed, and with it the whole transaction.
     #[error(transparent)]
     Disk(#[from] rusqlite::Error),
@@ -50,6 +50,6 @@ pub(crate) enum Failure {
 
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
-        Self::Refused(Refusal::Queue(refused))
+        Self::Refused(StoreRefusal::Queue(refused))
     }
 }

@@ -33,16 +33,16 @@ fn run<T>(
     registry: &mut Registry,
     now: Millis,
     work: impl FnOnce(&mut Registry) -> Result<T, Failure>,
-) -> Result<T, Refusal> {
+) -> Result<T, StoreRefusal> {
     let mut outcome = None;
     let committed = registry.transaction_at(now, |registry| {
         outcome = Some(apart(work(registry))?);
         Ok(())
     });
-    outcome.filter(|_| committed.is_ok()).unwrap_or(Err(Refusal::Unavailable))
+    outcome.filter(|_| committed.is_ok()).unwrap_or(Err(StoreRefusal::Unavailable))
 }
 
-fn push(registry: &mut Registry, bodies: &[&str]) -> Result<u64, Refusal> {
+fn push(registry: &mut Registry, bodies: &[&str]) -> Result<u64, StoreRefusal> {
     let payloads: Vec<Payload> = bodies.iter().map(|body| payload(body)).collect();
     run(registry, T0, |registry| registry.push(&jobs(), &payloads, None)).map(|metrics| metrics.backlog_count)
 }
@@ -125,7 +125,7 @@ fn a_full_disk_loses_nothing_that_was_answered_and_answers_nothing_that_is_lost(
         }
         Err(refusal) => Some(refusal),
     });
-    assert_eq!(refused, Some(Refusal::Unavailable));
+    assert_eq!(refused, Some(StoreRefusal::Unavailable));
     // What needs no room goes on, and the model holds what the disk does.
     registry.database.limit_growth(None);
     assert_eq!(push(&mut registry, &["after"]), Ok(taken + 1));
@@ -190,21 +190,21 @@ fn queues_and_consumers_are_checked() {
     let long = "a".repeat(64);
     for name in ["", "-a", "a-", "a_b", "a b", "é", &long] {
         let made = run(&mut registry, T0, |registry| registry.create_queue(name.to_owned(), Default::default()));
-        assert_eq!(made, Err(Refusal::InvalidName), "{name:?}");
+        assert_eq!(made, Err(StoreRefusal::InvalidName), "{name:?}");
     }
     let taken = run(&mut registry, T0, |registry| registry.create_queue("hpc-jobs".to_owned(), Default::default()));
-    assert_eq!(taken, Err(Refusal::NameTaken("hpc-jobs".to_owned())));
+    assert_eq!(taken, Err(StoreRefusal::NameTaken("hpc-jobs".to_owned())));
     let second = run(&mut registry, T0, |registry| registry.create_consumer(&jobs(), Consumer::default()));
-    assert_eq!(second, Err(Refusal::ConsumerExists));
+    assert_eq!(second, Err(StoreRefusal::ConsumerExists));
     let id = registry.consumer(&jobs()).unwrap().unwrap().id;
     let itself = Consumer { dead_letter_queue: Some("hpc-jobs".to_owned()), ..Consumer::default() };
     let cycle = run(&mut registry, T0, |registry| registry.put_consumer(&jobs(), id.clone(), itself));
-    assert_eq!(cycle, Err(Refusal::DeadLetterCycle));
+    assert_eq!(cycle, Err(StoreRefusal::DeadLetterCycle));
     let other = run(&mut registry, T0, |registry| registry.delete_consumer(&jobs(), "other"));
-    assert_eq!(other, Err(Refusal::ConsumerNotFound));
+    assert_eq!(other, Err(StoreRefusal::ConsumerNotFound));
     run(&mut registry, T0, |registry| registry.delete_consumer(&jobs(), &id)).unwrap();
     let pulled = run(&mut registry, T0, |registry| registry.pull(&jobs(), None, None).map(|_| ()));
-    assert_eq!(pulled, Err(Refusal::Queue(leased_queue::Refused::PullNotEnabled)));
+    assert_eq!(pulled, Err(StoreRefusal::Queue(leased_queue::Refused::PullNotEnabled)));
 }
 
 #[test]

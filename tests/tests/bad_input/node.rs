@@ -52,7 +52,7 @@ fn a_missing_image_is_waited_for() {
     wait_for_backlog(&edge, Queue::Jobs, 0);
     fs::rename(&image, home.path().join("away.sif")).unwrap();
     let second = echo(&edge);
-    daemon.wait_for_log("the node failed the job", PATIENCE);
+    daemon.wait_for_log("the node failed attempt", PATIENCE);
     assert_eq!(consumer.record(&second), None);
     assert_eq!((edge.backlog(Queue::Jobs), edge.backlog(Queue::Results)), (1, 1));
     fs::rename(home.path().join("away.sif"), &image).unwrap();
@@ -246,7 +246,7 @@ fn a_disk_that_fills_while_a_job_runs_is_not_the_jobs_fault() {
     let mount = r#"mount -t tmpfs -o size=1m none "$RESULTS_DIR" && exec "$@""#;
     let words = ["--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"];
     let mut daemon = Process::start("hpc-consumer", &mut consumer.command_within(&unshare, &words), consumer.home());
-    daemon.wait_for_log("the node failed the job", PATIENCE);
+    daemon.wait_for_log("the node failed attempt", PATIENCE);
     daemon.wait_for_log("No space left on device", PATIENCE);
     let seen = |name: &str| {
         let path = consumer.results_dir().join(name);

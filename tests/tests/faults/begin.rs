@@ -7,8 +7,9 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use rustix::process::Signal;
 use serde_json::json;
-use testkit::{Consumer, Edge, PATIENCE, parts, wait_until};
+use testkit::{Consumer, Edge, PATIENCE, parts, signal, wait_until, words_of};
 
 use super::signals::Image;
 use super::{script, wait_for_record};
@@ -46,7 +47,7 @@ fn a_job_that_the_runtime_does_not_begin_has_not_failed() {
         let record = wait_for_record(&consumer, &mut daemon, id);
         assert_eq!(record["status"], "completed", "{record}\n{}", daemon.log());
     }
-    assert_eq!(daemon.log().matches("the node failed the job").count(), ways.len(), "{}", daemon.log());
+    assert_eq!(daemon.log().matches("the node failed attempt").count(), ways.len(), "{}", daemon.log());
 }
 
 #[test]
@@ -64,7 +65,46 @@ fn a_job_whose_image_was_written_to_while_it_ran_has_not_failed() {
         assert!(daemon.is_running() && consumer.record(&id).is_none(), "{}", daemon.log());
         daemon.log().contains("attempt=2")
     });
-    assert!(daemon.log().contains("the image was written to in place"), "{}", daemon.log());
+    assert!(daemon.log().contains("the image was lost while the job ran"), "{}", daemon.log());
+}
+
+/// All processes that come from this one.
+fn descendants_of(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let children: Vec<u32> = children
+        .flat_map(|some| some.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .filter_map(|child| child.parse().ok())
+        .collect();
+    children.into_iter().flat_map(|child| [vec![child], descendants_of(child)].concat()).collect()
+}
+
+#[test]
+fn a_job_whose_image_is_served_no_more_has_not_failed() {
+    let (edge, image) = (Edge::start(), Image::build());
+    // In a namespace of its own not even root has the kernel mount an image.
+    let consumer = image.consumer(&edge, "gate").set("APPTAINER_ARGS", "--userns");
+    let mut daemon = consumer.start();
+    let id = edge.producer().submit(&script(""));
+    let directory = consumer.job_dir(&id);
+    wait_until("the job to wait", PATIENCE, || directory.join("waiting").exists());
+    let keeper = consumer.keeper_pid().expect("it has begun the run");
+    let watched = || {
+        let open = fs::read_dir(format!("/proc/{keeper}/fd")).into_iter().flatten().flatten();
+        open.filter(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().contains("pidfd"))).count()
+    };
+    // One for the first process of the run, and one for what serves the image.
+    wait_until("the keeper to watch what serves the image", PATIENCE, || watched() >= 2);
+    let descendants = descendants_of(keeper);
+    let helper = descendants.into_iter().find(|&pid| words_of(pid).iter().any(|word| word.contains("squashfuse")));
+    signal(helper.expect("something serves the image"), Signal::KILL);
+    wait_until("the keeper to hear of it", PATIENCE, || watched() < 2);
+    fs::write(directory.join("gate"), "").expect("it is ours");
+    wait_until("the next attempt", PATIENCE, || {
+        assert!(daemon.is_running() && consumer.record(&id).is_none(), "{}", daemon.log());
+        daemon.log().contains("attempt=2")
+    });
+    assert!(daemon.log().contains("the image was lost while the job ran"), "{}", daemon.log());
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl World {
                 self.nodes[n].keeper.complete = true;
                 return Ok(None);
             }
-            Effect::End(run, _) => return self.end_run(n, &run),
+            Effect::End(run, why) => return self.end_run(n, &run, why),
             Effect::Forget(runs) => return self.forget(n, &runs),
             Effect::Conclude { run, ending, may_retry } => {
                 let concluded = self.conclude(n, &run, &ending, may_retry)?;
@@ -109,7 +109,7 @@ impl World {
         match kept.outcome {
             Outcome::NodeFailed | Outcome::NotStarted => true,
             // A disk that is full is looked at by itself.
-            Outcome::Completed | Outcome::Ended | Outcome::FillsDisk => false,
+            Outcome::Completed | Outcome::Ended(_) | Outcome::FillsDisk => false,
             Outcome::TaskFailed => {
                 let found = self.look_at_node(n);
                 let trouble = self.nodes[n].life.as_ref().and_then(|life| life.trouble);
@@ -154,7 +154,7 @@ impl World {
                 return Ok(Concluded::TaskFailed("it failed".to_owned()));
             }
             (Ending::Finished(_), Some(Outcome::TaskFailed)) => "failed",
-            (Ending::Finished(_), Some(Outcome::NodeFailed | Outcome::NotStarted | Outcome::Ended) | None) => {
+            (Ending::Finished(_), Some(Outcome::NodeFailed | Outcome::NotStarted | Outcome::Ended(_)) | None) => {
                 return Err(format!("daemon {n} concludes {run} as if it had ended by itself: {outcome:?}"));
             }
         };

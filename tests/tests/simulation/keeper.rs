@@ -30,7 +30,7 @@ pub(crate) enum Outcome {
     /// Its command could not be started.
     NotStarted,
     /// It was ended because it was not its daemon's any more, or it was not even begun for that reason.
-    Ended,
+    Ended(EndReason),
 }
 
 /// Some jobs fill the disk each time, as long as things go wrong.
@@ -56,7 +56,7 @@ impl Kept {
             Outcome::Completed => RunEnd::Exit(0),
             Outcome::TaskFailed | Outcome::NodeFailed | Outcome::FillsDisk => RunEnd::Exit(1),
             Outcome::NotStarted => RunEnd::NotStarted("its directory is not there".to_owned()),
-            Outcome::Ended => RunEnd::EndedBy(EndReason::Unsaid),
+            Outcome::Ended(why) => RunEnd::EndedBy(why),
         };
         let (stdout_tail, stderr_tail) = (String::new(), String::new());
         Box::new(Finished {
@@ -67,7 +67,7 @@ impl Kept {
             finished_at_ms: 0,
             runtime: None,
             began: None,
-            image_changed: false,
+            image_lost: false,
         })
     }
 }
@@ -150,7 +150,7 @@ impl World {
             return Ok(None);
         }
         if !self.files.may_run(n, &run) {
-            self.is_not_begun(n, run, Outcome::Ended);
+            self.is_not_begun(n, run, Outcome::Ended(EndReason::TakenOver));
             return Ok(None);
         }
         let lasts = self.begins(n, &run)?;
@@ -199,7 +199,7 @@ impl World {
         self.tell_from_keeper(n, Event::RunEnded(run, finished));
     }
 
-    pub(crate) fn end_run(&mut self, n: usize, run: &Run) -> Checked<Option<Event>> {
+    pub(crate) fn end_run(&mut self, n: usize, run: &Run, why: EndReason) -> Checked<Option<Event>> {
         if !self.nodes[n].keeper.connected {
             return Ok(Some(Event::ExecutorGone(None)));
         }
@@ -209,14 +209,14 @@ impl World {
         if self.files.holds(n, run) && self.is_open(n, run) {
             return Err(format!("daemon {n} ends {run}, which is its own"));
         }
-        self.kill_overtaken(n, run);
+        self.kill_overtaken(n, run, why);
         Ok(None)
     }
 
-    fn kill_overtaken(&mut self, n: usize, run: &Run) {
+    fn kill_overtaken(&mut self, n: usize, run: &Run, why: EndReason) {
         let Some(kept) = self.nodes[n].keeper.runs.get_mut(run) else { return };
         kept.state = State::Ended;
-        kept.outcome = Outcome::Ended;
+        kept.outcome = Outcome::Ended(why);
         let finished = kept.finished();
         self.note(format_args!("node {n}: {run} is ended"));
         self.tell_from_keeper(n, Event::RunEnded(run.clone(), finished));
@@ -314,7 +314,7 @@ impl World {
         }
         for run in self.nodes[n].keeper.alive() {
             if !self.files.may_run(n, &run) {
-                self.kill_overtaken(n, &run);
+                self.kill_overtaken(n, &run, EndReason::TakenOver);
             }
         }
     }

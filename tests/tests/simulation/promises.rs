@@ -171,7 +171,8 @@ impl World {
             }
             // It may have been ended before its time.
             Ending::CutOff(_)
-                if state == Some(State::Ended) && kept.is_some_and(|kept| kept.outcome != Outcome::Ended) =>
+                if state == Some(State::Ended)
+                    && kept.is_some_and(|kept| !matches!(kept.outcome, Outcome::Ended(_))) =>
             {
                 return Err(format!("daemon {n} takes {run} for lost; the keeper knows how it ended: {kept:?}"));
             }
@@ -187,7 +188,7 @@ impl World {
             // If it was not launched, its claims have failed.
             Ending::GivenUp(_)
                 if entry.is_some_and(|entry| entry.stage == Stage::Launching)
-                    && kept.is_some_and(|kept| matches!(kept.outcome, Outcome::Completed | Outcome::Ended)) =>
+                    && kept.is_some_and(|kept| matches!(kept.outcome, Outcome::Completed | Outcome::Ended(_))) =>
             {
                 return Err(format!("daemon {n} blames the node for {run}; the keeper has {kept:?}"));
             }

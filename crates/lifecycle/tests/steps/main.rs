@@ -220,7 +220,7 @@ fn finished() -> Box<Finished> {
         finished_at_ms: 2,
         runtime: None,
         began: None,
-        image_changed: false,
+        image_lost: false,
     })
 }
 

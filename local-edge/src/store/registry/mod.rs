@@ -17,7 +17,7 @@ use store::Sqlite;
 
 use super::database::{ConsumerRow, Database, QueueNo, QueueRow};
 use super::message::Payload;
-use super::refusal::{Failure, Refusal};
+use super::refusal::{Failure, StoreRefusal};
 use crate::data_dir::DataDir;
 use crate::faults::Faults;
 use crate::random;
@@ -329,13 +329,13 @@ impl Registry {
         self.last_seq
     }
 
-    fn find(&self, queue: &QueueRef) -> Result<QueueNo, Refusal> {
+    fn find(&self, queue: &QueueRef) -> Result<QueueNo, StoreRefusal> {
         let found = match queue {
             QueueRef::Id(id) => self.ids.get(id),
             QueueRef::Name(name) => self.names.get(name),
         };
         found.copied().ok_or_else(|| {
-            Refusal::QueueNotFound(match queue {
+            StoreRefusal::QueueNotFound(match queue {
                 QueueRef::Id(id) => format!("the id {id:?}"),
                 QueueRef::Name(name) => format!("the name {name:?}"),
             })

@@ -4,7 +4,7 @@ use leased_queue::{Consumer, Settings};
 
 use super::{ConsumerView, Entry, QUEUES_MAX, QueueRef, QueueView, Registry, SettingsPatch, Update};
 use crate::random;
-use crate::store::refusal::{Failure, Refusal};
+use crate::store::refusal::{Failure, StoreRefusal};
 
 impl Registry {
     /// Every queue, in the order in which they were made, or those of the given names.
@@ -23,10 +23,10 @@ impl Registry {
         check_name(&name)?;
         settings.validate()?;
         if self.names.contains_key(&name) {
-            return Err(Refusal::NameTaken(name).into());
+            return Err(StoreRefusal::NameTaken(name).into());
         }
         if self.queues.len() >= QUEUES_MAX {
-            return Err(Refusal::TooManyQueues(QUEUES_MAX).into());
+            return Err(StoreRefusal::TooManyQueues(QUEUES_MAX).into());
         }
         let no = self.insert_queue(name, settings)?;
         Ok(self.view(no))
@@ -48,7 +48,7 @@ impl Registry {
         if let Some(name) = &name {
             check_name(name)?;
             if self.names.get(name).is_some_and(|&other| other != no) {
-                return Err(Refusal::NameTaken(name.clone()).into());
+                return Err(StoreRefusal::NameTaken(name.clone()).into());
             }
         }
         let now = self.now;
@@ -98,13 +98,13 @@ impl Registry {
         let created_at = match &self.entry(no).consumer {
             None => self.now,
             Some((present, created_at)) if *present == id => *created_at,
-            Some(_) => return Err(Refusal::ConsumerExists.into()),
+            Some(_) => return Err(StoreRefusal::ConsumerExists.into()),
         };
         consumer.validate()?;
         if let Some(name) = &consumer.dead_letter_queue {
             check_name(name)?;
             if *name == self.entry(no).name {
-                return Err(Refusal::DeadLetterCycle.into());
+                return Err(StoreRefusal::DeadLetterCycle.into());
             }
             self.queue_named(name.clone())?;
         }
@@ -114,7 +114,7 @@ impl Registry {
         entry.consumer = Some((id, created_at));
         entry.modified_at = now;
         self.store(no)?;
-        self.consumer_of(no).ok_or(Refusal::ConsumerNotFound.into())
+        self.consumer_of(no).ok_or(StoreRefusal::ConsumerNotFound.into())
     }
 
     /// Takes the consumer with this id away.
@@ -123,7 +123,7 @@ impl Registry {
         let now = self.now;
         let entry = self.entry_mut(no);
         if entry.consumer.as_ref().is_none_or(|(present, _)| present != id) {
-            return Err(Refusal::ConsumerNotFound.into());
+            return Err(StoreRefusal::ConsumerNotFound.into());
         }
         entry.model.set_consumer(None)?;
         entry.consumer = None;
@@ -144,13 +144,13 @@ impl SettingsPatch {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Refusal> {
+fn check_name(name: &str) -> Result<(), StoreRefusal> {
     let bytes = name.as_bytes();
     let ends_well = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     let all_well = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
     if ends_well(bytes.first()) && ends_well(bytes.last()) && all_well && bytes.len() <= 63 {
         Ok(())
     } else {
-        Err(Refusal::InvalidName)
+        Err(StoreRefusal::InvalidName)
     }
 }

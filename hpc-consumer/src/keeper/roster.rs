@@ -21,7 +21,7 @@ pub(super) const VERSION: u32 = 1;
 /// Something that has happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Line {
+pub(super) enum JournalLine {
     /// The first line: who writes the next ones.
     Keeper {
         v: u32,
@@ -53,7 +53,7 @@ pub(super) enum Line {
 /// The names of all kinds of lines.
 const KINDS: [&str; 7] = ["keeper", "begin", "began", "end", "cut_off", "forget", "complete"];
 
-/// What stands in a line that is no [`Line`].
+/// What stands in a line that is no [`JournalLine`].
 enum Unread {
     /// It is of a version that is to be refused.
     Newer(u32),
@@ -76,7 +76,7 @@ impl Unread {
 
 /// What is known of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum RunState {
     Begun { marks: Vec<(String, String)>, first: Option<FirstProcess> },
     Ended(Finished),
     CutOff(String),
@@ -84,24 +84,24 @@ pub(super) enum State {
 
 /// What is known of all runs that are not forgotten.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Book {
-    runs: BTreeMap<String, State>,
+pub(super) struct Roster {
+    runs: BTreeMap<String, RunState>,
     /// Runs may be missing.
     incomplete: bool,
     /// Who wrote it last, if anybody did.
     origin: Option<Origin>,
 }
 
-impl Book {
+impl Roster {
     /// Reads lines. A last one that is cut short was never relied upon. Another one that cannot be read means that
     /// something is missing.
     pub(super) fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
-        let mut book = Self::default();
+        let mut roster = Self::default();
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
             let unread = match serde_json::from_slice(line) {
-                Ok(Line::Keeper { v, .. }) if v > VERSION => Unread::Newer(v),
+                Ok(JournalLine::Keeper { v, .. }) if v > VERSION => Unread::Newer(v),
                 Ok(line) => {
-                    book.apply(line);
+                    roster.apply(line);
                     continue;
                 }
                 Err(_) if !line.ends_with(b"\n") => continue,
@@ -113,35 +113,35 @@ impl Book {
                      move the file away when none of its runs goes on"
                 ),
                 Unread::Later => {}
-                Unread::Damaged => book.incomplete = true,
+                Unread::Damaged => roster.incomplete = true,
             }
         }
-        Ok(book)
+        Ok(roster)
     }
 
-    pub(super) fn apply(&mut self, line: Line) {
+    pub(super) fn apply(&mut self, line: JournalLine) {
         match line {
-            Line::Keeper { origin, .. } => self.origin = Some(origin),
-            Line::Begin { run, marks } => {
-                self.runs.insert(run, State::Begun { marks, first: None });
+            JournalLine::Keeper { origin, .. } => self.origin = Some(origin),
+            JournalLine::Begin { run, marks } => {
+                self.runs.insert(run, RunState::Begun { marks, first: None });
             }
-            Line::Began { run, first: process } => {
-                if let Some(State::Begun { first, .. }) = self.runs.get_mut(&run) {
+            JournalLine::Began { run, first: process } => {
+                if let Some(RunState::Begun { first, .. }) = self.runs.get_mut(&run) {
                     *first = Some(process);
                 }
             }
-            Line::End { run, finished } => {
-                self.runs.insert(run, State::Ended(finished));
+            JournalLine::End { run, finished } => {
+                self.runs.insert(run, RunState::Ended(finished));
             }
-            Line::CutOff { run, what } => {
-                self.runs.insert(run, State::CutOff(what));
+            JournalLine::CutOff { run, what } => {
+                self.runs.insert(run, RunState::CutOff(what));
             }
-            Line::Forget { runs } => {
+            JournalLine::Forget { runs } => {
                 for run in runs {
                     self.runs.remove(&run);
                 }
             }
-            Line::Complete { complete } => self.incomplete = !complete,
+            JournalLine::Complete { complete } => self.incomplete = !complete,
         }
     }
 
@@ -162,8 +162,8 @@ impl Book {
         self.origin = Some(here);
         let mut leftovers = Vec::new();
         for state in self.runs.values_mut() {
-            if matches!(state, State::Begun { .. })
-                && let State::Begun { marks, first } = std::mem::replace(state, State::CutOff(what.clone()))
+            if matches!(state, RunState::Begun { .. })
+                && let RunState::Begun { marks, first } = std::mem::replace(state, RunState::CutOff(what.clone()))
             {
                 leftovers.push(Leftover { marks, first: first.filter(|_| same_boot) });
             }
@@ -172,25 +172,25 @@ impl Book {
     }
 
     /// Lines from which the same can be made.
-    pub(super) fn lines(&self) -> Vec<Line> {
-        let keeper = self.origin.clone().map(|origin| Line::Keeper { v: VERSION, origin });
-        let incomplete = self.incomplete.then_some(Line::Complete { complete: false });
-        let mut lines: Vec<Line> = keeper.into_iter().chain(incomplete).collect();
+    pub(super) fn lines(&self) -> Vec<JournalLine> {
+        let keeper = self.origin.clone().map(|origin| JournalLine::Keeper { v: VERSION, origin });
+        let incomplete = self.incomplete.then_some(JournalLine::Complete { complete: false });
+        let mut lines: Vec<JournalLine> = keeper.into_iter().chain(incomplete).collect();
         for (run, state) in &self.runs {
             let run = run.clone();
             match state {
-                State::Begun { marks, first } => {
-                    lines.push(Line::Begin { run: run.clone(), marks: marks.clone() });
-                    lines.extend(first.map(|first| Line::Began { run, first }));
+                RunState::Begun { marks, first } => {
+                    lines.push(JournalLine::Begin { run: run.clone(), marks: marks.clone() });
+                    lines.extend(first.map(|first| JournalLine::Began { run, first }));
                 }
-                State::Ended(finished) => lines.push(Line::End { run, finished: finished.clone() }),
-                State::CutOff(what) => lines.push(Line::CutOff { run, what: what.clone() }),
+                RunState::Ended(finished) => lines.push(JournalLine::End { run, finished: finished.clone() }),
+                RunState::CutOff(what) => lines.push(JournalLine::CutOff { run, what: what.clone() }),
             }
         }
         lines
     }
 
-    pub(super) fn get(&self, run: &str) -> Option<&State> {
+    pub(super) fn get(&self, run: &str) -> Option<&RunState> {
         self.runs.get(run)
     }
 
@@ -208,9 +208,9 @@ impl Book {
         for (run, state) in &self.runs {
             let run = run.clone();
             match state {
-                State::Begun { .. } => runs.alive.push(run),
-                State::Ended(finished) => runs.ended.push((run, finished.clone())),
-                State::CutOff(what) => runs.cut_off.push((run, what.clone())),
+                RunState::Begun { .. } => runs.alive.push(run),
+                RunState::Ended(finished) => runs.ended.push((run, finished.clone())),
+                RunState::CutOff(what) => runs.cut_off.push((run, what.clone())),
             }
         }
         runs
@@ -241,16 +241,16 @@ mod tests {
 {"complete":{"complete":true}}
 "#;
 
-    fn written() -> Book {
-        Book::parse(WRITTEN.as_bytes()).unwrap()
+    fn written() -> Roster {
+        Roster::parse(WRITTEN.as_bytes()).unwrap()
     }
 
     #[test]
     fn the_journal_format_unchanged() {
-        let book = written();
+        let roster = written();
         let first = Some(FirstProcess { pid: 7, started: 4711 });
         let marks = vec![("M".to_owned(), "j1.1".to_owned())];
-        assert_eq!(book.get("j1.1"), Some(&State::Begun { marks, first }));
+        assert_eq!(roster.get("j1.1"), Some(&RunState::Begun { marks, first }));
         let finished = Finished {
             ended: Ended::Exit(0),
             stdout_tail: String::new(),
@@ -259,14 +259,14 @@ mod tests {
             finished_at_ms: 2,
             runtime: None,
             began: None,
-            image_changed: false,
+            image_lost: false,
         };
-        assert_eq!(book.get("j2.1"), Some(&State::Ended(finished)));
-        assert_eq!(book.get("j3.1"), Some(&State::CutOff("why".to_owned())));
-        assert_eq!(book.get("j4.1"), None);
+        assert_eq!(roster.get("j2.1"), Some(&RunState::Ended(finished)));
+        assert_eq!(roster.get("j3.1"), Some(&RunState::CutOff("why".to_owned())));
+        assert_eq!(roster.get("j4.1"), None);
         let mut written_again: Vec<u8> = Vec::new();
         for line in WRITTEN.lines() {
-            let line: Line = serde_json::from_str(line).unwrap();
+            let line: JournalLine = serde_json::from_str(line).unwrap();
             super::super::link::push_line(&mut written_again, &line);
         }
         assert_eq!(String::from_utf8(written_again).unwrap(), WRITTEN);
@@ -274,33 +274,33 @@ mod tests {
 
     #[test]
     fn its_lines_make_the_same_book_again() {
-        let mut book = written();
-        book.incomplete = true;
-        let mut again = Book::default();
-        book.lines().into_iter().for_each(|line| again.apply(line));
-        assert_eq!(again, book);
+        let mut roster = written();
+        roster.incomplete = true;
+        let mut again = Roster::default();
+        roster.lines().into_iter().for_each(|line| again.apply(line));
+        assert_eq!(again, roster);
     }
 
     #[test]
     fn a_torn_last_line_is_nothing_and_a_damaged_one_means_that_something_is_missing() {
         let torn = format!("{WRITTEN}{{\"begin\":{{\"run\":\"j5");
-        assert_eq!(Book::parse(torn.as_bytes()).unwrap(), written());
+        assert_eq!(Roster::parse(torn.as_bytes()).unwrap(), written());
         let damaged = "\0\0\n{\"begin\":{\"run\":\"j5.1\",\"marks\":[]}}\n";
-        let mut book = Book::parse(format!("{WRITTEN}{damaged}").as_bytes()).unwrap();
-        assert!(!book.is_complete() && book.get("j5.1").is_some());
-        book.take_over(here());
-        assert!(!book.runs().complete, "until the daemon has dealt with it");
+        let mut roster = Roster::parse(format!("{WRITTEN}{damaged}").as_bytes()).unwrap();
+        assert!(!roster.is_complete() && roster.get("j5.1").is_some());
+        roster.take_over(here());
+        assert!(!roster.runs().complete, "until the daemon has dealt with it");
     }
 
     #[test]
     fn what_a_newer_keeper_has_written_is_refused_where_it_says_so_and_else_passed_over() {
         for newer in [r#"{"keeper":{"v":2,"boot_id":"b","host":"h","more":1}}"#, r#"{"keeper":{"v":2}}"#] {
-            assert!(Book::parse(format!("{newer}\n").as_bytes()).unwrap_err().to_string().contains("version 2"));
+            assert!(Roster::parse(format!("{newer}\n").as_bytes()).unwrap_err().to_string().contains("version 2"));
         }
         let later = format!("{WRITTEN}{{\"queued\":{{\"run\":\"j9.1\"}}}}\n");
-        assert_eq!(Book::parse(later.as_bytes()).unwrap(), written());
+        assert_eq!(Roster::parse(later.as_bytes()).unwrap(), written());
         let damaged = format!("{WRITTEN}{{\"begin\":{{\"run\":7}}}}\n");
-        assert!(!Book::parse(damaged.as_bytes()).unwrap().is_complete(), "a kind that is known, and cannot be read");
+        assert!(!Roster::parse(damaged.as_bytes()).unwrap().is_complete(), "a kind that is known, and cannot be read");
     }
 
     #[test]
@@ -328,33 +328,33 @@ mod tests {
                 bytes.extend(line.bytes());
                 bytes.push(b'\n');
             }
-            let book = Book::parse(&bytes).unwrap();
+            let roster = Roster::parse(&bytes).unwrap();
             // The last line of what was written says that all is known by then.
-            prop_assert_eq!(book, written());
+            prop_assert_eq!(roster, written());
         }
 
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in any::<Vec<u8>>()) {
-            drop(Book::parse(&bytes));
+            drop(Roster::parse(&bytes));
         }
     }
 
     #[test]
     fn the_runs_of_a_dead_keeper_are_cut_off_and_looked_for() {
-        let mut book = written();
-        let leftovers = book.take_over(here());
+        let mut roster = written();
+        let leftovers = roster.take_over(here());
         let marks = vec![("M".to_owned(), "j1.1".to_owned())];
         let first = Some(FirstProcess { pid: 7, started: 4711 });
         assert_eq!(leftovers, [Leftover { marks: marks.clone(), first }]);
-        let runs = book.runs();
+        let runs = roster.runs();
         assert_eq!(runs.cut_off.iter().map(|(run, _)| run.as_str()).collect::<Vec<_>>(), ["j1.1", "j3.1"]);
         assert!(runs.complete && runs.alive.is_empty() && runs.ended.len() == 1);
 
-        let mut book = written();
-        let leftovers = book.take_over(Origin { boot_id: "c".to_owned(), ..here() });
+        let mut roster = written();
+        let leftovers = roster.take_over(Origin { boot_id: "c".to_owned(), ..here() });
         assert_eq!(leftovers, [Leftover { marks, first: None }], "the number is another process's by now");
-        let runs = book.runs();
+        let runs = roster.runs();
         assert!(!runs.complete && runs.cut_off[0].1.contains("node1 was started anew"), "{runs:?}");
-        assert!(Book::default().take_over(here()).is_empty());
+        assert!(Roster::default().take_over(here()).is_empty());
     }
 }
