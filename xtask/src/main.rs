@@ -12,6 +12,7 @@ mod command;
 mod compat;
 mod demo;
 mod deps;
+mod earlier;
 mod env_file;
 mod fuzz;
 mod http;
@@ -85,6 +86,9 @@ enum Command {
     Bench {
         /// Which parts; all of them when none is named
         parts: Vec<bench::Part>,
+        /// Instead, measure the throughput and the latency in pairs with the programs of an earlier commit
+        #[arg(long, value_name = "COMMIT", conflicts_with = "parts")]
+        against: Option<String>,
     },
 }
 
@@ -119,6 +123,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             println!("{}", built.size_within_limit()?);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Bench { parts } => bench::run(&workspace, &parts),
+        Command::Bench { against: Some(commit), .. } => bench::against(&workspace, &commit),
+        Command::Bench { parts, against: None } => bench::run(&workspace, &parts),
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use super::consumer::Node;
 use super::results::Results;
 use super::table::{Aim, Row};
-use super::{median, subfolder};
+use super::{median, ratios, subfolder};
 use crate::http::Connection;
 use crate::processes::LocalEdge;
 use crate::workspace::{Profile, Workspace};
@@ -17,6 +17,7 @@ use crate::workspace::{Profile, Workspace};
 const AIM: f64 = 0.05;
 const JOBS: u32 = 40;
 const WARM_UP: u32 = 5;
+const PAIRS: usize = 4;
 /// The shortest that the daemon takes.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// By then the daemon is idle.
@@ -24,9 +25,52 @@ const IDLE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<Row>> {
-    let folder = subfolder(folder, "latency")?;
-    let edge = LocalEdge::start(workspace, Profile::Release, &folder)?;
-    let node = Node::new(&folder, "node")?;
+    let seconds = sample(workspace, &subfolder(folder, "latency")?)?;
+    let row = |what: &str, value: f64, aim: Aim| Row {
+        measure: format!(
+            "hpc-consumer: from POST /jobs to the result in the queue, idle, polling each {} s, {what}",
+            POLL_INTERVAL.as_secs_f64()
+        ),
+        here: format!("{:.1} ms", value * 1e3),
+        against: format!("{:.0} ms, the aim", AIM * 1e3),
+        ratio: value / AIM,
+        aim,
+    };
+    Ok(vec![row("p50", median(&seconds), Aim::Under(1.0)), row("p95", percentile(&seconds, 95), Aim::None)])
+}
+
+/// The same with the programs of an earlier commit, in turns.
+pub(super) fn against(
+    workspace: &Workspace,
+    earlier: &Workspace,
+    name: &str,
+    folder: &Path,
+) -> anyhow::Result<Vec<Row>> {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..PAIRS {
+        ours.push(sample(workspace, &subfolder(folder, &format!("latency-today-{round}"))?)?);
+        theirs.push(sample(earlier, &subfolder(folder, &format!("latency-earlier-{round}"))?)?);
+    }
+    let row = |what: &str, of: fn(&[f64]) -> f64, aim: Aim| {
+        let all = |rounds: &[Vec<f64>]| rounds.iter().map(|round| of(round)).collect::<Vec<f64>>();
+        let (ours, theirs) = (all(&ours), all(&theirs));
+        Row {
+            measure: format!(
+                "all programs: from POST /jobs to the result in the queue, idle, against an earlier commit, {what}"
+            ),
+            here: format!("{:.1} ms", median(&ours) * 1e3),
+            against: format!("{:.1} ms, {name}", median(&theirs) * 1e3),
+            ratio: median(&ratios(&ours, &theirs)),
+            aim,
+        }
+    };
+    Ok(vec![row("p50", median, Aim::Under(1.0)), row("p95", |round| percentile(round, 95), Aim::None)])
+}
+
+/// The seconds of each job.
+fn sample(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<f64>> {
+    let edge = LocalEdge::start(workspace, Profile::Release, folder)?;
+    let node = Node::new(folder, "node")?;
     let interval = POLL_INTERVAL.as_secs_f64().to_string();
     let mut command = node.bare(workspace, &edge, "/bin/true", 2);
     command.env("POLL_INTERVAL_SECONDS", &interval).env("POLL_INTERVAL_MAX_SECONDS", &interval);
@@ -43,16 +87,7 @@ pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Ve
         seconds.push(user.one_job()?);
     }
     daemon.stop()?;
-    let row = |what: &str, value: f64, aim: Aim| Row {
-        measure: format!(
-            "hpc-consumer: from POST /jobs to the result in the queue, idle, polling each {interval} s, {what}"
-        ),
-        here: format!("{:.1} ms", value * 1e3),
-        against: format!("{:.0} ms, the aim", AIM * 1e3),
-        ratio: value / AIM,
-        aim,
-    };
-    Ok(vec![row("p50", median(&seconds), Aim::Under(1.0)), row("p95", percentile(&seconds, 95), Aim::None)])
+    Ok(seconds)
 }
 
 /// Someone who submits one job and waits for its result.

@@ -22,6 +22,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use tempfile::TempDir;
 
+use crate::earlier;
 use crate::workspace::{Profile, Workspace};
 
 /// A group of measures.
@@ -63,8 +64,23 @@ pub(crate) fn run(workspace: &Workspace, parts: &[Part]) -> anyhow::Result<ExitC
         };
         rows.extend(measured.with_context(|| format!("cannot measure the part {part:?}"))?);
     }
+    keep(workspace, &rows)
+}
+
+/// Measures in pairs with the programs of an earlier commit, prints the table and keeps it.
+pub(crate) fn against(workspace: &Workspace, commit: &str) -> anyhow::Result<ExitCode> {
+    workspace.build(Profile::Release, &["local-edge", "hpc-consumer"])?;
+    let (hash, earlier) = earlier::programs(workspace, commit, Profile::Release)?;
+    let folder = folder(workspace)?;
+    let name = &hash[..hash.len().min(7)];
+    let mut rows = vec![throughput::against(workspace, &earlier, name, folder.path())?];
+    rows.extend(latency::against(workspace, &earlier, name, folder.path())?);
+    keep(workspace, &rows)
+}
+
+fn keep(workspace: &Workspace, rows: &[table::Row]) -> anyhow::Result<ExitCode> {
     let document = workspace.root.join("docs/benchmarks.md");
-    let table = table::keep(&document, &machine::describe(), &machine::today()?, &rows)?;
+    let table = table::keep(&document, &machine::describe(), &machine::today()?, rows)?;
     println!("\n{table}");
     for row in rows.iter().filter(|row| !row.meets_aim()) {
         println!("Aim missed: {}", row.measure);

@@ -19,6 +19,7 @@ use crate::workspace::{Profile, Workspace};
 
 const JOBS: usize = 10_000;
 const ROUNDS: usize = 3;
+const PAIRS: usize = 5;
 const SLOTS: usize = 2;
 const PROGRAM: &str = "/bin/true";
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -48,6 +49,22 @@ pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Ve
             aim: Aim::Under(0.1),
         },
     ])
+}
+
+/// The same jobs with the programs of an earlier commit, in turns.
+pub(super) fn against(workspace: &Workspace, earlier: &Workspace, name: &str, folder: &Path) -> anyhow::Result<Row> {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..PAIRS {
+        ours.push(daemon(workspace, &subfolder(folder, &format!("today-{round}"))?)?);
+        theirs.push(daemon(earlier, &subfolder(folder, &format!("earlier-{round}"))?)?);
+    }
+    Ok(Row {
+        measure: "all programs: jobs of /bin/true per second, bare, two slots, against an earlier commit".to_owned(),
+        here: format!("{:.0}/s", median(&ours)),
+        against: format!("{:.0}/s, {name}", median(&theirs)),
+        ratio: median(&ratios(&ours, &theirs)),
+        aim: Aim::AtLeast(1.1),
+    })
 }
 
 /// Jobs per second, from the start of the daemon until all results are in the queue.
