@@ -3,6 +3,9 @@
 //! A run is cut off when its keeper dies before it has written down how the run ended. Then the job is started again as
 //! its next attempt, up to ten times, and one that may not is lost. Its processes go on until the next keeper kills
 //! them, which it does before it begins anything; so no death excuses that two runs are there at a time.
+//!
+//! An attempt that never ran needs no excuse. A job whose launch is recorded is taken back when its daemon drains or its
+//! node breaks before it is begun, and that number is not used again.
 
 use std::time::Duration;
 
@@ -38,21 +41,16 @@ impl Deaths {
     /// Does each run of a job have its reason?
     pub(super) fn explain(&self, runs: &[Noted], terms: Terms) -> bool {
         let Some(first) = runs.first() else { return true };
-        // An attempt may be over before it has begun to run.
-        let is_first = first.attempt >= 1 && self.between(Duration::ZERO, first.begun) >= first.attempt - 1;
         let follows = |last: usize| self.lead_on(&runs[..=last], runs[last + 1].attempt, runs[last + 1].begun, terms);
-        is_first && (0..runs.len() - 1).all(follows)
+        first.attempt >= 1 && (0..runs.len() - 1).all(follows)
     }
 
     /// Is there a reason that after the last of these runs there was another attempt, told by its number, at this time?
     fn lead_on(&self, runs: &[Noted], attempt: u64, at: Duration, terms: Terms) -> bool {
         let Some(last) = runs.last() else { return false };
-        // None: it has run twice.
-        let Some(further) = attempt.checked_sub(last.attempt).filter(|further| *further > 0) else { return false };
         let by_itself = last.failed && retried(runs, terms) == failures(runs);
-        let cut_off = further - u64::from(by_itself);
-        let excused = || by_itself || self.cut_off(last, at);
-        cut_off == 0 || (terms.rerunnable && excused() && self.between(earliest(last), at) >= cut_off)
+        // A number that comes again has run twice.
+        attempt > last.attempt && (by_itself || (terms.rerunnable && self.cut_off(last, at)))
     }
 
     /// May the job be lost, according to a record of this attempt that was made at this time?
@@ -61,10 +59,10 @@ impl Deaths {
             return false;
         }
         match runs.last() {
-            None => self.between(Duration::ZERO, at) >= attempt,
+            None => self.any_between(Duration::ZERO, at),
             Some(last) if last.attempt == attempt => self.cut_off(last, at),
-            // The last attempt was over before it has begun to run, which takes one more death.
-            Some(_) => self.lead_on(runs, attempt + 1, at, terms),
+            // The last attempt was cut off before it has begun to run.
+            Some(last) => self.lead_on(runs, attempt, at, terms) && self.any_between(earliest(last), at),
         }
     }
 
@@ -74,9 +72,9 @@ impl Deaths {
         self.0.iter().any(|&(node, at)| node == run.node && (earliest(run)..=latest).contains(&at))
     }
 
-    /// How many keepers died in this time, on whichever node.
-    fn between(&self, from: Duration, to: Duration) -> u64 {
-        self.0.iter().filter(|(_, at)| (from..=to).contains(at)).count() as u64
+    /// Did a keeper die in this time, on whichever node?
+    fn any_between(&self, from: Duration, to: Duration) -> bool {
+        self.0.iter().any(|(_, at)| (from..=to).contains(at))
     }
 }
 
@@ -124,7 +122,6 @@ mod tests {
     fn without_a_death_a_job_runs_once_and_once_more_if_it_failed_and_asked_for_it() {
         let none = Deaths::default();
         assert!(none.explain(&[], ONCE) && none.explain(&[run(1, 100, Some(101))], ONCE));
-        assert!(!none.explain(&[run(2, 100, Some(101))], ONCE), "where is the first attempt?");
         let again = [failed(1, 100, 101), run(2, 102, Some(103))];
         assert!(none.explain(&again, TWICE) && !none.explain(&again, ONCE));
         assert!(!none.explain(&[run(1, 100, Some(101)), run(2, 102, Some(103))], TWICE), "it did not fail");
@@ -150,14 +147,13 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_never_ran_takes_a_death_of_its_own() {
-        let late = [run(2, 110, Some(111))];
-        assert!(deaths(&[(2, 90)]).explain(&late, ONCE) && !deaths(&[(2, 120)]).explain(&late, ONCE));
+    fn an_attempt_that_never_ran_excuses_nothing_and_needs_no_excuse() {
+        let none = Deaths::default();
+        assert!(none.explain(&[run(2, 110, Some(111))], ONCE), "the first was taken back");
+        assert!(none.explain(&[failed(1, 100, 101), run(3, 120, Some(121))], TWICE));
+        assert!(!none.explain(&[failed(1, 100, 101), run(3, 120, Some(121))], ONCE));
         let gap = [run(1, 100, None), run(3, 120, Some(121))];
-        assert!(deaths(&[(1, 105), (2, 110)]).explain(&gap, ONCE) && !deaths(&[(1, 105)]).explain(&gap, ONCE));
-        let after_a_failure = [failed(1, 100, 101), run(3, 120, Some(121))];
-        assert!(deaths(&[(2, 110)]).explain(&after_a_failure, TWICE));
-        assert!(!Deaths::default().explain(&after_a_failure, TWICE));
+        assert!(deaths(&[(1, 105)]).explain(&gap, ONCE) && !deaths(&[(2, 105)]).explain(&gap, ONCE));
     }
 
     #[test]
@@ -172,5 +168,6 @@ mod tests {
         assert!(many.explain(&runs, ONCE) && many.may_lose(&runs, ONCE, 11, at(300)));
         assert!(!many.may_lose(&runs[..10], ONCE, 10, at(300)));
         assert!(many.may_lose(&runs[..10], ONCE, 11, at(300)), "the last attempt never ran");
+        assert!(!Deaths::default().may_lose(&[], NEVER_AGAIN, 1, at(300)));
     }
 }
