@@ -48,7 +48,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use program::{Exit, Failure, Given, OutputFormat};
+use program::{Exit, Failure, Given, OutputFormat, escaped_lines};
 use protocol::JobId;
 use tokio::runtime::Runtime;
 
@@ -185,7 +185,8 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         Resolved::Jobs(state_dir, format) => store::show_jobs(&state_dir, format),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
         Resolved::Show(line) => {
-            println!("{line}");
+            // A check says what the queue service has said.
+            println!("{}", escaped_lines(&line));
             Ok(Exit::Ok)
         }
     }

@@ -16,7 +16,7 @@ mod stop;
 mod text;
 
 use anyhow::Context as _;
-use program::{Exit, Failure, Given, LogFormat, escaped};
+use program::{Exit, Failure, Given, LogFormat};
 
 use crate::cli::Cli;
 use crate::printer::StdoutClosed;
@@ -34,7 +34,7 @@ fn start() -> anyhow::Result<Exit> {
     let Given { mut cli, origins, warnings } = program::read::<Cli>(&config::SOURCES).map_err(Failure::usage)?;
     program::init_logging(LogFormat::Text, &cli.common.log).map_err(Failure::usage)?;
     for warning in &warnings {
-        tracing::warn!("{}", escaped(warning));
+        tracing::warn!("{warning}");
     }
     cli.common.origins = origins;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

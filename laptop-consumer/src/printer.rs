@@ -6,10 +6,10 @@ use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
 use client::Arrived;
-use program::{OutputFormat, escaped, may_color};
+use program::{OutputFormat, escaped, escaped_json, may_color};
 use protocol::{JobId, JobResult, Json, Reason, Status, Word};
 
-use crate::text::{escaped_json, pretty_json};
+use crate::text::pretty_json;
 
 /// How many lines of the end of a failed job's standard error are shown.
 const TAIL_LINES_MAX: usize = 20;

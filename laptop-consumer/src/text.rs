@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing that comes out of here can move a cursor, color a line or turn the direction of writing.
 
-use program::is_hazardous;
+use program::escaped_json;
 
 /// The most that is shown of one JSON value.
 const JSON_BYTES_MAX: usize = 8_000;
@@ -17,16 +17,9 @@ const ONE_LINE_BYTES_MAX: usize = 72;
 /// How deep indentation goes; what is nested deeper is indented as much as this.
 const INDENT_LEVELS_MAX: usize = 20;
 
-/// JSON with control characters made visible, as JSON writes it: `\u001b`. The value stays what it was, because JSON
-/// has such characters only within strings.
-pub(crate) fn escaped_json(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    json.chars().for_each(|c| push_json_char(&mut out, c));
-    out
-}
-
 /// JSON text (without white space between tokens) on lines of its own, and whether that is all of it.
 pub(crate) fn pretty_json(json: &str) -> (String, bool) {
+    let json = &escaped_json(json);
     let mut out = String::new();
     let (mut depth, mut lines) = (0_usize, 1);
     let (mut within_string, mut after_backslash) = (false, false);
@@ -41,7 +34,7 @@ pub(crate) fn pretty_json(json: &str) -> (String, bool) {
     for (position, c) in json.char_indices() {
         let mut goes_on = out.len() < JSON_BYTES_MAX;
         if within_string {
-            push_json_char(&mut out, c);
+            out.push(c);
             within_string = c != '"' || after_backslash;
             after_backslash = c == '\\' && !after_backslash;
         } else {
@@ -73,7 +66,7 @@ pub(crate) fn pretty_json(json: &str) -> (String, bool) {
                     within_string = true;
                     out.push(c);
                 }
-                c => push_json_char(&mut out, c),
+                c => out.push(c),
             }
         }
         if !goes_on {
@@ -108,27 +101,9 @@ fn short_value_end(json: &str, start: usize) -> usize {
     start
 }
 
-fn push_json_char(out: &mut String, c: char) {
-    if is_hazardous(c) {
-        // All of them are in the first plane, so one escape is enough.
-        out.push_str(&format!("\\u{:04x}", u32::from(c)));
-    } else {
-        out.push(c);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn control_characters_become_visible() {
-        let json = "{\"a\u{7f}\":\"\u{9b}\u{202e}é\"}";
-        let harmless = escaped_json(json);
-        assert_eq!(harmless, r#"{"a\u007f":"\u009b\u202eé"}"#);
-        let value = |json| serde_json::from_str::<serde_json::Value>(json).unwrap();
-        assert_eq!(value(&harmless), value(json));
-    }
 
     #[test]
     fn json_is_indented_and_its_tokens_stay_as_they_are() {

@@ -4,7 +4,6 @@ use std::mem::{Discriminant, discriminant};
 use std::time::{Duration, Instant};
 
 use protocol::FailureClass;
-use protocol::text::escaped;
 use queues::Backoff;
 
 use crate::error::Remedy;
@@ -74,7 +73,7 @@ impl Troubles {
         match self.pause(error.class, now) {
             Ok(pause) => {
                 if self.told.replace(discriminant(&error.class)) != Some(discriminant(&error.class)) {
-                    tracing::warn!("{}; trying again", escaped(&error.to_string()));
+                    tracing::warn!("{error}; trying again");
                 }
                 Ok(pause)
             }

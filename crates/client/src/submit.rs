@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use protocol::text::escaped;
 use protocol::{JobId, JobSpec, Json};
 use queues::Backoff;
 use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -131,7 +130,7 @@ pub async fn submit(
         if tries == TRIES_MAX || pause > PAUSE_MAX {
             return Err(Error::GaveUp { tries, what, idempotency_key: idempotency_key.to_owned() });
         }
-        tracing::warn!("the job is sent again in {:.1} s: {}", pause.as_secs_f64(), escaped(&what));
+        tracing::warn!("the job is sent again in {:.1} s: {what}", pause.as_secs_f64());
         tokio::time::sleep(pause).await;
     }
 }

@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 
 use protocol::JobId;
-use protocol::text::escaped;
 
 use crate::error::Error;
 use crate::follow::Follower;
@@ -48,7 +47,7 @@ impl Waiting {
             failure => {
                 if let Some(failure) = failure {
                     // Another result could not be stored. That must be said, but this one is here.
-                    tracing::warn!("{}", escaped(&failure.to_string()));
+                    tracing::warn!("{failure}");
                 }
                 Ok(here)
             }

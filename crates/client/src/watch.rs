@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime};
 
 use protocol::JobId;
-use protocol::text::escaped;
 
 use crate::inbox::{self, Arrived, Inbox};
 
@@ -55,7 +54,7 @@ impl Watch {
             match self.inbox.find(&job_id) {
                 Ok(arrived) => new.extend(arrived),
                 // Somebody has put it there by hand. It is no reason to stop.
-                Err(error) => tracing::warn!("{}", escaped(&error.to_string())),
+                Err(error) => tracing::warn!("{error}"),
             }
         }
         Ok(new)

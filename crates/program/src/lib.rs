@@ -21,6 +21,6 @@ pub use exit::{Exit, Failure, finish};
 pub use logging::{LogArgs, LogFormat, init_logging};
 pub use number::{counted, whole};
 pub use output::OutputFormat;
-pub use protocol::text::{escaped, is_hazardous};
+pub use protocol::text::{escaped, escaped_json, escaped_lines, is_hazardous};
 pub use settings::{Bare, FileArgs, Files, Given, Origin, Origins, Shared, Sources, read};
 pub use style::{may_color, say};

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use anstream::ColorChoice;
 use anstream::stream::RawStream;
-use protocol::text::escaped;
+use protocol::text::{escaped, escaped_lines};
 
 /// May text on this stream have colors? It is a terminal, `NO_COLOR` is not set, and `TERM` is not `dumb`.
 /// Color never carries a meaning alone: what it says stands there as a word as well.
@@ -25,11 +25,11 @@ pub(crate) fn say_error(text: &str) {
     let _ = writeln!(&stderr, "{text}");
 }
 
-/// Tells the person something on standard error that is neither data nor an error.
+/// Tells the person something on standard error that is neither data nor an error. Lines stay lines.
 pub fn say(text: &str) {
     let stderr = std::io::stderr();
     // A closed standard error is no reason to stop.
-    let _ = writeln!(&stderr, "{}", within(&stderr, text));
+    let _ = writeln!(&stderr, "{}", within(&stderr, &escaped_lines(text)));
 }
 
 /// The text in the width of this stream, if it is a terminal.

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
 use protocol::{hold, limits};
@@ -18,6 +18,9 @@ use crate::wire;
 /// The longest pause after a 429 that is taken from its `Retry-After`. The service blocks for five minutes at most;
 /// what stands between may say anything.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// No pull is held for less than this unless something comes.
+const HELD_MIN: Duration = Duration::from_secs(1);
 
 /// The largest answer that is read: 100 messages of 128 KB, each doubled by the quotes that JSON escapes, and then
 /// some.
@@ -176,7 +179,9 @@ impl Client {
         if let Some(preference) = preference {
             request = request.header(hold::PREFER_HEADER, preference);
         }
+        let asked = Instant::now();
         let answer = self.send::<wire::PullResult>(format!("pull from queue {queue_id}"), request).await;
+        let took = asked.elapsed();
         // What stands between may not bear a connection that is silent for so long: after a failure the next pull is a
         // plain one, and its answer tells anew what the server does.
         let holds = answer.as_ref().ok().and_then(|answer| answer.number(hold::MAX_HEADER)).unwrap_or_default();
@@ -184,7 +189,10 @@ impl Client {
         let answer = answer?;
         // Only who has asked is held: the number counts against the lease.
         let held = answer.number(hold::HELD_HEADER).filter(|_| preference.is_some()).map(Duration::from_millis);
-        Ok(Pulled { held, ..answer.result.map(pulled).unwrap_or_default() })
+        let pulled = answer.result.map(pulled).unwrap_or_default();
+        // A server that says it has waited, and has not, must not be asked again and again without a pause.
+        let waited = !pulled.deliveries.is_empty() || took >= HELD_MIN;
+        Ok(Pulled { held: held.filter(|_| waited), ..pulled })
     }
 
     /// Acknowledges and gives back deliveries, up to [`limits::BATCH_COUNT_MAX`] of both together.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use lifecycle::{Entry, Phase, Stage};
-use program::{Exit, Failure, OutputFormat, is_hazardous};
+use program::{Exit, Failure, OutputFormat, escaped_json, is_hazardous};
 use protocol::{JobId, Timestamp, timestamp_from_millis};
 use serde::Serialize;
 
@@ -100,7 +100,7 @@ fn show(
     let report = shown(report(state_dir, now)?);
     print(&match format {
         OutputFormat::Text => text(&report, now),
-        OutputFormat::Json => serde_json::to_string(&report)? + "\n",
+        OutputFormat::Json => escaped_json(&serde_json::to_string(&report)?) + "\n",
     })?;
     Ok(Exit::Ok)
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use client::{Inbox, Patience, Queued, Waiting, submit};
-use program::{Exit, Failure, escaped};
+use program::{Exit, Failure};
 use protocol::{JobSpec, Json, limits};
 
 use super::wait::{Results, until_here};
@@ -63,9 +63,8 @@ fn note_submitted(common: &CommonArgs, queued: &Queued) {
     });
     if let Err(error) = noted {
         tracing::warn!(
-            "the job {} is in the queue, but `last` and `wait --all` will not know of it: {}",
-            queued.job_id,
-            escaped(&format!("{error:#}"))
+            "the job {} is in the queue, but `last` and `wait --all` will not know of it: {error:#}",
+            queued.job_id
         );
     }
 }
