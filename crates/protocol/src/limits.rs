@@ -50,5 +50,18 @@ pub const RESULT_BYTES_MAX: usize = 64_000 - MESSAGE_METADATA_BYTES;
 /// points to it.
 pub const INLINE_OUTPUT_BYTES_MAX: usize = 48_000;
 
+/// How deep the arrays and objects of an output may be nested.
+pub const OUTPUT_DEPTH_MAX: usize = 128;
+
 /// How much of the end of `stderr.log` travels inside of a failed result.
 pub const STDERR_TAIL_BYTES_MAX: usize = 4_096;
+
+/// Messages that are no jobs or no results, and whatever else is kept for a person to look at: so many files of a kind
+/// are kept at the most,
+pub const ASIDE_COUNT_MAX: usize = 1_000;
+
+/// and so much of it,
+pub const ASIDE_BYTES_MAX: u64 = 64_000_000;
+
+/// and for so long. The oldest go first.
+pub const ASIDE_AGE_MAX: Duration = Duration::from_hours(30 * 24);

@@ -191,7 +191,7 @@ impl JobFiles {
                 result.output_bytes = bytes;
                 spoil(result, problem);
             }
-            Output::NotNumbers { problem, bytes } => {
+            Output::Unfit { problem, bytes } => {
                 result.result_pointer = self.recorder.uri(&self.claims.results().output_path(&result.job_id));
                 result.output_bytes = Some(bytes);
                 dir.sync()?;

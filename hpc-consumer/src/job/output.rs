@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::BorrowedFd;
 
-use protocol::{Json, NotANumber, limits};
+use protocol::{Json, NotANumber, Portability, limits};
 use rustix::fs::{Mode, OFlags};
 
 use super::files::OUTPUT;
@@ -38,8 +38,9 @@ pub(super) enum Output {
         /// The size, where it is a regular file.
         bytes: Option<u64>,
     },
-    /// What the task has computed, but with values that JSON has no words for. It would be the same once more.
-    NotNumbers {
+    /// What the task has computed, but with values that JSON has no words for, or that not every reader of JSON takes.
+    /// It would be the same once more.
+    Unfit {
         /// Which value, and what to write instead.
         problem: String,
         /// The size of the file.
@@ -78,13 +79,17 @@ pub(super) fn read(directory: BorrowedFd<'_>) -> io::Result<Output> {
         let text = content(&file, limits::INLINE_OUTPUT_BYTES_MAX as u64)?;
         let parsed = std::str::from_utf8(&text).map_err(|error| error.to_string());
         return Ok(match parsed.and_then(|text| Json::parse(text).map_err(|error| error.to_string())) {
-            Ok(json) => Output::Inline { json, bytes },
+            Ok(json) => unfit(&text[..], bytes)?.unwrap_or(Output::Inline { json, bytes }),
             Err(error) => not_json(&text, &error, bytes),
         });
     }
     let reader = io::BufReader::new((&file).take(CHECKED_BYTES_MAX));
     match serde_json::from_reader::<_, serde::de::IgnoredAny>(reader) {
-        Ok(_) => Ok(Output::Large { bytes, checked: true }),
+        Ok(_) => {
+            (&file).rewind()?;
+            let reader = io::BufReader::new((&file).take(CHECKED_BYTES_MAX));
+            Ok(unfit(reader, bytes)?.unwrap_or(Output::Large { bytes, checked: true }))
+        }
         Err(error) if error.is_io() => Err(error.into()),
         Err(error) => {
             (&file).rewind()?;
@@ -99,10 +104,25 @@ fn content(file: &File, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
+/// What to tell of JSON that not every reader takes: one such result ends the reading of all that come after it.
+fn unfit(mut json: impl io::BufRead, bytes: u64) -> io::Result<Option<Output>> {
+    let mut portability = Portability::default();
+    loop {
+        let piece = json.fill_buf()?;
+        if let Err(problem) = portability.look(piece) {
+            return Ok(Some(Output::Unfit { problem: format!("output.json {problem}"), bytes }));
+        }
+        match piece.len() {
+            0 => return Ok(None),
+            length => json.consume(length),
+        }
+    }
+}
+
 /// What to tell of a text that is not JSON.
 fn not_json(text: &[u8], error: &str, bytes: u64) -> Output {
     match NotANumber::find(text) {
-        Some(found) => Output::NotNumbers { problem: format!("output.json is not JSON: {found}"), bytes },
+        Some(found) => Output::Unfit { problem: format!("output.json is not JSON: {found}"), bytes },
         None => Output::Unusable { problem: format!("output.json is not JSON: {error}"), bytes: Some(bytes) },
     }
 }
@@ -147,8 +167,21 @@ mod tests {
         for filler in [1, 100_000] {
             let text = format!("{{\"steps\": [{}1], \"loss\": [0.5, NaN]}}", "1, ".repeat(filler));
             std::fs::write(&path, &text).unwrap();
-            let Output::NotNumbers { problem, bytes } = read().unwrap() else { panic!("{filler}") };
+            let Output::Unfit { problem, bytes } = read().unwrap() else { panic!("{filler}") };
             assert!(problem.contains("$.loss[1] is NaN"), "{problem}");
+            assert_eq!(bytes, text.len() as u64);
+        }
+
+        // JSON, and not for everybody; a few bytes of it, and more than travel.
+        let deep = format!("{}{}", "[".repeat(23_000), "]".repeat(23_000));
+        let wide = format!("[{}{deep}]", "1, ".repeat(100_000));
+        let half = r#"{"name": "\udcff"}"#.to_owned();
+        let late = format!("[{}{half}]", "1, ".repeat(100_000));
+        for (text, says) in [(deep, "deeper than 128"), (wide, "deeper than 128"), (half, r"\udcff"), (late, r"\udcff")]
+        {
+            std::fs::write(&path, &text).unwrap();
+            let Output::Unfit { problem, bytes } = read().unwrap() else { panic!("{says}") };
+            assert!(problem.starts_with("output.json ") && problem.contains(says), "{problem}");
             assert_eq!(bytes, text.len() as u64);
         }
 
