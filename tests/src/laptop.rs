@@ -37,6 +37,11 @@ impl Laptop {
         Self { home: tempfile::tempdir().expect("a directory can be made"), env_file: edge.env_file(), producer }
     }
 
+    /// A place within its home directory; `data` holds the inbox.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.home.path().join(name)
+    }
+
     /// Runs a command to its end, whatever that is.
     pub fn run(&self, arguments: &[&str]) -> Spoken {
         let mut process = self.start(arguments);

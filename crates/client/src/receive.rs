@@ -2,13 +2,12 @@
 //!
 //! Out of scope: when to look again (`poll`), what is printed (the programs).
 //!
-//! Invariant: a message is acknowledged only when it, or an earlier result of its job, is on disk and synced. What
-//! cannot be stored is not acknowledged, and comes again when its lease lapses; what is plainly not ours (a job) is
+//! Invariant: a message is acknowledged only when it, or the same result before it, is on disk and synced. What cannot
+//! be stored is not acknowledged, and comes again when its lease lapses; what is plainly not ours (a job) is
 //! given back.
 
 use std::time::Duration;
 
-use protocol::text::escaped;
 use protocol::{FailureClass, ResultMessage, body, hold, limits};
 use queues::{Backoff, Client, Delivery, Pulled};
 
@@ -140,11 +139,12 @@ impl Receiver {
 
     /// Stores and acknowledges deliveries, as far as it can.
     async fn store_all(&self, deliveries: Vec<Delivery>, received: &mut Received) {
-        let mut leases = Vec::new();
+        let (mut leases, mut all_new) = (Vec::new(), true);
         let mut deliveries = deliveries.into_iter();
         while let Some(delivery) = deliveries.next() {
             match self.store(&delivery) {
                 Ok(new) => {
+                    all_new &= new.is_some();
                     received.new.extend(new);
                     leases.push(delivery.lease_id);
                 }
@@ -163,6 +163,9 @@ impl Receiver {
         match self.inbox.sync() {
             Ok(()) => self.acknowledge(&leases).await,
             Err(error) => received.failure = Some(Error::Sync(error)),
+        }
+        if !all_new {
+            self.inbox.bound();
         }
     }
 
@@ -192,10 +195,21 @@ impl Receiver {
                             tracing::info!(%job_id, deliveries = delivery.deliveries, "dropped a duplicate");
                             None
                         }
+                        Kept::Aside { is_new: false, .. } => None,
+                        Kept::Aside { path, .. } => {
+                            tracing::warn!(
+                                "another result of the job {job_id} has come, which differs from the one that came \
+                                 first; the first one stays, and this one is kept in {}. A job has one result: the \
+                                 same id was used for two, or somebody else can write to the queue of results; the \
+                                 final record on the cluster tells which of them is right",
+                                path.display()
+                            );
+                            None
+                        }
                     });
                 }
                 Ok(ResultMessage::Event(event)) => {
-                    tracing::debug!("stored an event: {}", escaped(&event));
+                    tracing::debug!("stored an event: {event}");
                     self.inbox.keep_event(&json)?;
                     return Ok(None);
                 }
@@ -205,8 +219,7 @@ impl Receiver {
         };
         let path = self.inbox.reject(&content, is_json).map_err(Error::Reject)?;
         tracing::warn!(
-            "a message in the results queue is no result ({}); it is kept in {} and acknowledged",
-            escaped(&problem),
+            "a message in the results queue is no result ({problem}); it is kept in {} and acknowledged",
             path.display()
         );
         Ok(None)
@@ -217,9 +230,8 @@ impl Receiver {
         for batch in leases.chunks(limits::BATCH_COUNT_MAX) {
             if let Err(error) = self.acknowledge_batch(batch).await {
                 tracing::warn!(
-                    "{} messages are stored but could not be acknowledged; they come again and are dropped then: {}",
-                    batch.len(),
-                    escaped(&error.to_string())
+                    "{} messages are stored but could not be acknowledged; they come again and are dropped then: {error}",
+                    batch.len()
                 );
             }
         }
@@ -237,7 +249,7 @@ impl Receiver {
                             "of {} acknowledgements {:?} counted; what did not comes again and is dropped then: {}",
                             leases.len(),
                             settled.acks,
-                            escaped(&settled.warnings.join("; "))
+                            settled.warnings.join("; ")
                         );
                     }
                     return Ok(());

@@ -9,6 +9,7 @@
 //! | make a small file when the disk is full | [`Spares`] |
 //! | remove what a stranger's program made | [`remove`], [`discard`] |
 //! | know how much it takes | [`measure`] |
+//! | keep something for a person, and not without bound | [`prune`] |
 //!
 //! It is not: locks, or what the files mean. Nothing here is asynchronous; a call may wait for the disk.
 //!
@@ -16,6 +17,7 @@
 //! followed where a file is made or a tree removed, and how long something lasts is said by each caller
 //! ([`Durability`]) and never left to chance.
 
+mod aside;
 mod create;
 mod measure;
 mod remove;
@@ -23,6 +25,7 @@ mod spare;
 mod tree;
 mod write;
 
+pub use aside::{Bounds, prune};
 pub use create::Creator;
 pub use measure::{Held, measure};
 pub use remove::{Leftover, discard, remove, remove_at};

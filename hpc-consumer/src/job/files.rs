@@ -9,11 +9,11 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use files::{Creator, DIR_MODE, Durability, Held, Spares};
+use files::{Bounds, Creator, DIR_MODE, Durability, Held, Spares};
 use lifecycle::{Attempt, Share};
 use protocol::{JobId, Timestamp, limits};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
@@ -28,6 +28,9 @@ use super::meta::meta_of;
 pub(super) const INPUT: &str = "input.json";
 pub(super) const OUTPUT: &str = "output.json";
 pub(super) const META: &str = "meta.json";
+
+/// Where things are kept that are of no job.
+const REJECTED_DIR: &str = "_rejected";
 
 /// No record or `meta.json` of ours is larger; one that is, is not ours.
 const OWN_FILE_BYTES_MAX: u64 = 1_000_000;
@@ -52,6 +55,13 @@ const FILES_OF_A_CLAIM: u64 = 8;
 /// How many directories of one name are kept at most. More than one means that a person has removed things.
 const ASIDE_MAX: u32 = 1_000;
 
+/// How much is kept of what was no job.
+const REJECTED: Bounds =
+    Bounds { count: limits::ASIDE_COUNT_MAX, bytes: limits::ASIDE_BYTES_MAX, age: limits::ASIDE_AGE_MAX };
+
+/// After so many more it is counted again: on a network file system that takes time.
+const REJECTED_MORE: usize = 32;
+
 /// `RESULTS_DIR`.
 #[derive(Debug, Clone)]
 pub(crate) struct ResultsDir {
@@ -64,6 +74,8 @@ pub(crate) struct ResultsDir {
     mark: Option<Arc<Mark>>,
     /// Room for records on a full disk.
     pub(super) reserve: Option<Arc<Spares>>,
+    /// How much this process has put into `_rejected`.
+    rejected: Arc<AtomicUsize>,
 }
 
 /// The heart of our keeper lies in `RESULTS_DIR`, and `STATE_DIR` remembers that it was made there.
@@ -115,7 +127,8 @@ struct Rejected<'a> {
 
 impl ResultsDir {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { creator: Arc::new(Creator::new(path.clone())), path, known: Arc::default(), mark: None, reserve: None }
+        let creator = Arc::new(Creator::new(path.clone()));
+        Self { creator, path, known: Arc::default(), mark: None, reserve: None, rejected: Arc::default() }
     }
 
     /// The same, marked as that of this state: an empty directory in its place is not taken for it. Room for its
@@ -359,12 +372,32 @@ impl ResultsDir {
         let path = directory.join(format!("{name}.json"));
         let text = to_json(&Rejected { v: 1, problem, rejected_at: now, body });
         Creator::new(directory).create(&path, text.as_bytes(), Durability::Named)?;
+        self.bound_rejected();
         Ok(path)
+    }
+
+    /// Who fills the queue must not fill the disk. To be called after each thing that is put there.
+    pub(super) fn bound_rejected(&self) {
+        if !self.rejected.fetch_add(1, Ordering::Relaxed).is_multiple_of(REJECTED_MORE) {
+            return;
+        }
+        let directory = self.path.join(REJECTED_DIR);
+        match files::prune(&directory, &REJECTED, SystemTime::now()) {
+            Ok(0) => {}
+            Ok(gone) => tracing::warn!(
+                "the {gone} oldest files in {} were removed: no more than {} are kept there, of {} MB, for {} days",
+                directory.display(),
+                REJECTED.count,
+                REJECTED.bytes / 1_000_000,
+                REJECTED.age.as_secs() / 86_400
+            ),
+            Err(error) => tracing::warn!("it cannot be seen how much {} holds: {error}", directory.display()),
+        }
     }
 
     /// Where things are kept that are of no job. No job id begins like this.
     pub(super) fn rejected_dir(&self) -> io::Result<PathBuf> {
-        let directory = self.path.join("_rejected");
+        let directory = self.path.join(REJECTED_DIR);
         // Not the directory above it: its file system may be away.
         match DirBuilder::new().mode(DIR_MODE).create(&directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),

@@ -113,7 +113,10 @@ impl ResultsDir {
         match fs::rename(self.record_path(job_id), self.rejected_dir()?.join(name)) {
             // Another daemon has done it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done,
+            done => {
+                self.bound_rejected();
+                done
+            }
         }
     }
 }

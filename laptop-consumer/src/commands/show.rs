@@ -3,7 +3,7 @@
 use client::Inbox;
 use program::{Exit, Failure};
 
-use super::{jobs, print_one};
+use super::{jobs, note, print_one};
 use crate::cli::ShowArgs;
 use crate::config::CommonArgs;
 use crate::printer::Printer;
@@ -13,7 +13,15 @@ pub(super) fn run(common: &CommonArgs, args: &ShowArgs, printer: &mut Printer) -
     let inbox = Inbox::new(&dir);
     let job_id = jobs::named(&args.job, &inbox)?;
     match inbox.find(&job_id)? {
-        Some(arrived) => print_one(&arrived, printer),
+        Some(arrived) => {
+            for path in inbox.conflicting(&job_id)? {
+                note(&format!(
+                    "another result of this job, which came later and differs, is kept in {}",
+                    path.display()
+                ));
+            }
+            print_one(&arrived, printer)
+        }
         None => {
             let message = format!(
                 "there is no result of the job {job_id} in {}; `laptop-consumer wait {job_id}` waits for it, \

@@ -25,18 +25,38 @@ fn result(job_id: &str, output: &str) -> String {
 #[test]
 fn of_duplicates_the_first_is_kept_and_printed_once() {
     let laptop = Laptop::new();
-    for output in ["1", "2"] {
-        laptop.server.push(result("j1", output));
+    for _ in 0..2 {
+        laptop.server.push(result("j1", "1"));
     }
     let spoken = laptop.run(&["pull"]);
     assert_eq!((spoken.code, spoken.stdout.as_str()), (Some(0), format!("{}\n", result("j1", "1")).as_str()));
     assert_eq!(laptop.stored("j1"), Some(result("j1", "1")));
     assert_eq!(laptop.server.backlog(), 0);
 
-    laptop.server.push(result("j1", "3"));
+    laptop.server.push(result("j1", "1"));
     let spoken = laptop.run(&["tail", "--until-idle"]);
     assert_eq!((spoken.code, spoken.stdout.as_str(), spoken.stderr.as_str()), (Some(0), "", ""));
     assert_eq!((laptop.stored("j1"), laptop.server.backlog()), (Some(result("j1", "1")), 0));
+    assert!(laptop.names("conflicting").is_empty());
+}
+
+#[test]
+fn another_result_of_a_job_is_kept_aside_and_told() {
+    let laptop = Laptop::new();
+    laptop.server.push(result("j1", "1"));
+    laptop.run(&["pull"]);
+    for is_first in [true, false] {
+        laptop.server.push(result("j1", "2"));
+        let spoken = laptop.run(&["pull"]);
+        assert_eq!((spoken.code, spoken.stdout.as_str()), (Some(0), ""), "{spoken:?}");
+        assert_eq!(spoken.stderr.contains("another result of the job j1"), is_first, "{}", spoken.stderr);
+        assert_eq!((laptop.stored("j1"), laptop.server.backlog()), (Some(result("j1", "1")), 0));
+        let [name] = laptop.names("conflicting").try_into().expect("there is one");
+        assert_eq!(fs::read_to_string(laptop.path("data").join("conflicting").join(&name)).unwrap(), result("j1", "2"));
+        let shown = laptop.run(&["show", "j1"]);
+        assert_eq!(shown.stdout, format!("{}\n", result("j1", "1")));
+        assert!(shown.stderr.contains(&name), "{}", shown.stderr);
+    }
 }
 
 #[test]
@@ -302,7 +322,7 @@ fn a_missing_setting_is_named_with_its_flag() {
     for (variable, flag) in [
         ("CF_ACCOUNT_ID", "--cf-account-id"),
         ("CF_RESULTS_QUEUE_ID", "--cf-results-queue-id"),
-        ("CF_QUEUES_API_TOKEN", "--cf-queues-api-token"),
+        ("CF_QUEUES_API_TOKEN", "--token-file"),
     ] {
         for value in [None, Some("")] {
             let mut command = laptop.command(&["pull"]);

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/results/<job_id>.json    the JSON of the message, byte for byte
+//! DIR/conflicting/<job_id>.<sha256>.json   another result of a job that has one, with other bytes
 //! DIR/rejected/<sha256>.json   a message that is JSON but no result
 //! DIR/rejected/<sha256>.bin    a message that is not JSON, as it came
 //! DIR/events/<sha256>.json     a message that tells of something on the way, such as a heartbeat
@@ -12,9 +13,10 @@
 //!
 //! Out of scope: the queue and its acknowledgements (`receive`).
 //!
-//! Invariants: a name in `results`, `rejected`, `events` or `submitted` appears at once with all of its content, and
-//! never changes after that; any number of processes may share an inbox ([`files::Creator`]). No path is built from
-//! text but job ids and digests.
+//! Invariants: a name in `results`, `conflicting`, `rejected`, `events` or `submitted` appears at once with all of its
+//! content, and never changes after that; any number of processes may share an inbox ([`files::Creator`]). No path is
+//! built from text but job ids and digests. What is no result of a job that was waited for is kept within bounds, for
+//! whoever can write to the queue decides how much of it comes.
 
 mod error;
 
@@ -25,14 +27,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use files::{Creator, Durability};
-use protocol::{JobId, JobResult, Json};
+use files::{Bounds, Creator, Durability};
+use protocol::{JobId, JobResult, Json, limits};
 use sha2::{Digest as _, Sha256};
 
 pub use self::error::Error;
 
 /// A file in `incoming` that is older than this was left behind by a process that was killed.
 const INCOMING_AGE_MAX: Duration = Duration::from_hours(1);
+
+/// How much is kept of each kind of what is no result.
+const ASIDE: Bounds =
+    Bounds { count: limits::ASIDE_COUNT_MAX, bytes: limits::ASIDE_BYTES_MAX, age: limits::ASIDE_AGE_MAX };
 
 /// A result, together with the text that it was read from.
 #[derive(Debug, Clone)]
@@ -44,18 +50,26 @@ pub struct Arrived {
 }
 
 /// What became of a result that was to be kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kept {
     /// It is stored.
     New,
-    /// There is a result of this job already, which stays.
+    /// The same result is here already.
     Duplicate,
+    /// There is another result of this job, which stays; this one is kept aside.
+    Aside {
+        /// Where.
+        path: PathBuf,
+        /// Was it not there before?
+        is_new: bool,
+    },
 }
 
 /// The place where results are kept.
 #[derive(Debug, Clone)]
 pub struct Inbox {
     results: PathBuf,
+    conflicting: PathBuf,
     rejected: PathBuf,
     events: PathBuf,
     submitted: PathBuf,
@@ -79,16 +93,17 @@ impl Arrived {
 impl Inbox {
     /// The inbox in `dir`, an absolute path, which does not have to exist for looking into it.
     pub fn new(dir: &Path) -> Self {
-        let [results, rejected, events, submitted, polling, incoming] =
-            ["results", "rejected", "events", "submitted", "polling", "incoming"].map(|name| dir.join(name));
+        let [results, conflicting, rejected, events, submitted, polling, incoming] =
+            ["results", "conflicting", "rejected", "events", "submitted", "polling", "incoming"]
+                .map(|name| dir.join(name));
         let creator = Arc::new(Creator::new(incoming.clone()));
-        Self { results, rejected, events, submitted, polling, incoming, creator }
+        Self { results, conflicting, rejected, events, submitted, polling, incoming, creator }
     }
 
     /// Makes the directories, readable by their owner alone, and clears away what killed processes left.
     pub fn prepare(&self) -> Result<(), Error> {
-        let Self { results, rejected, events, submitted, polling, incoming, .. } = self;
-        for directory in [results, rejected, events, submitted, polling, incoming] {
+        let Self { results, conflicting, rejected, events, submitted, polling, incoming, .. } = self;
+        for directory in [results, conflicting, rejected, events, submitted, polling, incoming] {
             files::make_dir(directory).map_err(|source| Error::Make { path: directory.clone(), source })?;
         }
         // The names of the directories must last as long as the files in them.
@@ -128,10 +143,33 @@ impl Inbox {
             return Ok(Kept::New);
         }
         // Something has the name. It may only be taken for this job's result when it is that.
-        match self.find(job_id)? {
-            Some(_) => Ok(Kept::Duplicate),
-            None => Err(Error::TakenAway { path }),
+        let Some(first) = self.find(job_id)? else { return Err(Error::TakenAway { path }) };
+        if first.text == arrived.text {
+            return Ok(Kept::Duplicate);
         }
+        let path = self.conflicting.join(format!("{job_id}.{}.json", digest(&arrived.text)));
+        let is_new = self.link_new(arrived.text.as_bytes(), &path)?;
+        Ok(Kept::Aside { path, is_new })
+    }
+
+    /// Other results of a job that has one, as far as they are still kept.
+    pub fn conflicting(&self, job_id: &JobId) -> Result<Vec<PathBuf>, Error> {
+        let read = |source| Error::Read { path: self.conflicting.clone(), source };
+        let entries = match fs::read_dir(&self.conflicting) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(read(error)),
+        };
+        let mut paths = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(read)?;
+            // A job id has no dot in it.
+            if entry.file_name().to_str().and_then(|name| name.split('.').next()) == Some(job_id.as_str()) {
+                paths.push(entry.path());
+            }
+        }
+        paths.sort();
+        Ok(paths)
     }
 
     /// Stores a message that is no result. The same message again has the same name, and is stored once.
@@ -148,9 +186,28 @@ impl Inbox {
 
     /// Makes the names of all stored files last.
     pub fn sync(&self) -> Result<(), Error> {
-        sync_directory(&self.results)?;
-        sync_directory(&self.rejected)?;
-        sync_directory(&self.events)
+        for directory in [&self.results, &self.conflicting, &self.rejected, &self.events] {
+            sync_directory(directory)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the oldest of what is kept and is no result, should there be too much of it. To be called after a look
+    /// that has brought some.
+    pub fn bound(&self) {
+        for directory in [&self.conflicting, &self.rejected, &self.events] {
+            match files::prune(directory, &ASIDE, SystemTime::now()) {
+                Ok(0) => {}
+                Ok(gone) => tracing::warn!(
+                    "the {gone} oldest files in {} were removed: no more than {} are kept there, of {} MB, for {} days",
+                    directory.display(),
+                    ASIDE.count,
+                    ASIDE.bytes / 1_000_000,
+                    ASIDE.age.as_secs() / 86_400
+                ),
+                Err(error) => tracing::warn!("it cannot be seen how much {} holds: {error}", directory.display()),
+            }
+        }
     }
 
     /// Notes that a job was submitted from here; `answer` is what the edge said. The job that was noted last is

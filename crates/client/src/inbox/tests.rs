@@ -34,12 +34,46 @@ fn the_first_result_stays_byte_for_byte() {
     let id = &first.result.job_id;
     assert!(inbox.find(id).unwrap().is_none());
     assert_eq!(inbox.keep(&first).unwrap(), Kept::New);
-    assert_eq!(inbox.keep(&arrived("j1", "file:///second")).unwrap(), Kept::Duplicate);
+    assert_eq!(inbox.keep(&first).unwrap(), Kept::Duplicate);
     inbox.sync().unwrap();
     assert_eq!(inbox.find(id).unwrap().unwrap().text, first.text);
     assert_eq!(names(&inbox.results), ["j1.json"]);
     assert!(names(&inbox.incoming).is_empty());
     assert_eq!(first.line(), r#"{"v":1,"job_id":"j1","status":"completed","result_pointer":"file:///first"}"#);
+}
+
+#[test]
+fn another_result_of_a_job_is_kept_aside() {
+    let (_dir, inbox) = inbox();
+    let [first, second] = ["file:///first", "file:///second"].map(|pointer| arrived("j1", pointer));
+    let id = &first.result.job_id;
+    assert_eq!(inbox.keep(&first).unwrap(), Kept::New);
+    for first_time in [true, false] {
+        let Kept::Aside { path, is_new } = inbox.keep(&second).unwrap() else { panic!("it is taken for the first") };
+        assert_eq!((is_new, fs::read_to_string(&path).unwrap()), (first_time, second.text.clone()));
+        assert_eq!(inbox.conflicting(id).unwrap(), [path]);
+    }
+    assert_eq!(inbox.find(id).unwrap().unwrap().text, first.text);
+    // Another job whose id begins with this one.
+    assert!(inbox.conflicting(&"j".parse().unwrap()).unwrap().is_empty());
+    assert_eq!(inbox.arrived().unwrap(), [id.clone()]);
+    inbox.sync().unwrap();
+}
+
+#[test]
+fn what_is_no_result_has_bounds() {
+    let (_dir, inbox) = inbox();
+    for number in 0..ASIDE.count + 5 {
+        fs::write(inbox.rejected.join(format!("{number}.bin")), "x").unwrap();
+        fs::write(inbox.events.join(format!("{number}.json")), "x").unwrap();
+        fs::write(inbox.conflicting.join(format!("j1.{number}.json")), "x").unwrap();
+        fs::write(inbox.results.join(format!("j{number}.json")), "x").unwrap();
+    }
+    inbox.bound();
+    for directory in [&inbox.rejected, &inbox.events, &inbox.conflicting] {
+        assert_eq!(names(directory).len(), ASIDE.count, "{}", directory.display());
+    }
+    assert_eq!(inbox.arrived().unwrap().len(), ASIDE.count + 5, "results stay");
 }
 
 #[test]
