@@ -111,6 +111,9 @@ struct QueueSettings {
     /// An API token with the permission Queues: Edit
     #[arg(long, env = "CF_QUEUES_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     cf_queues_api_token: Option<String>,
+    /// The file whose only line is that API token: other users of the machine can see flags
+    #[arg(long = "token-file", env = "CF_QUEUES_API_TOKEN_FILE", value_name = "FILE")]
+    _token_file: Option<PathBuf>,
     /// The most messages in one pull
     #[arg(long, env = "BATCH_SIZE", default_value_t = 100, value_name = "COUNT",
           value_parser = |text: &str| whole(text, 1..=limits::BATCH_COUNT_MAX as u64))]

@@ -61,10 +61,13 @@ pub(crate) struct EdgeArgs {
     producer_url: Option<String>,
     /// Present this key to the edge
     ///
-    /// Prefer .env, or HPC_QUEUE_API_KEY in the environment: other users of the machine can see flags. API_KEY in the
-    /// environment counts only beside a PRODUCER_URL there, because it may be the key of another service.
+    /// Prefer --api-key-file, .env, or HPC_QUEUE_API_KEY in the environment: other users of the machine can see flags.
+    /// API_KEY in the environment counts only beside a PRODUCER_URL there, because it may be the key of another service.
     #[arg(long, env = "API_KEY", hide_env_values = true, value_name = "KEY")]
     api_key: Option<String>,
+    /// Present the key that is the only line of FILE
+    #[arg(long = "api-key-file", env = "API_KEY_FILE", value_name = "FILE")]
+    _api_key_file: Option<PathBuf>,
 }
 
 /// Where results come from.
@@ -87,9 +90,12 @@ pub(crate) struct QueueArgs {
     results_queue_id: Option<String>,
     /// Present this API token; it needs the permission Queues: Edit
     ///
-    /// Prefer the environment or .env: other users of the machine can see flags.
+    /// Prefer --token-file, the environment or .env: other users of the machine can see flags.
     #[arg(long = "cf-queues-api-token", env = "CF_QUEUES_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     queues_api_token: Option<String>,
+    /// Present the API token that is the only line of FILE
+    #[arg(long = "token-file", env = "CF_QUEUES_API_TOKEN_FILE", value_name = "FILE")]
+    _token_file: Option<PathBuf>,
     /// Look at the queue this often
     ///
     /// While nothing comes, `tail` slows down to once a minute. `wait` and `submit --wait` begin faster than this.
@@ -156,7 +162,7 @@ impl EdgeArgs {
         let what = "the address of the edge, for example https://hpc-queue-producer.you.workers.dev";
         let url = required(self.producer_url.as_deref(), ("PRODUCER_URL", "--producer-url"), what)?;
         let what = "the key that the edge asks for in the header x-api-key";
-        let key = required(self.api_key.as_deref(), ("API_KEY", "--api-key"), what)?;
+        let key = required(self.api_key.as_deref(), ("API_KEY", "--api-key-file"), what)?;
         let jobs_url = Edge::jobs_url(&url).ok_or_else(|| {
             let named = common.origins.named("PRODUCER_URL");
             Failure::with(Exit::Usage, format!("{named} is no http or https address: {url}"))
@@ -184,8 +190,7 @@ impl QueueArgs {
         let queue_id =
             required(self.results_queue_id.as_deref(), ("CF_RESULTS_QUEUE_ID", "--cf-results-queue-id"), what)?;
         let what = "an API token with the permission Queues: Edit";
-        let api_token =
-            required(self.queues_api_token.as_deref(), ("CF_QUEUES_API_TOKEN", "--cf-queues-api-token"), what)?;
+        let api_token = required(self.queues_api_token.as_deref(), ("CF_QUEUES_API_TOKEN", "--token-file"), what)?;
         let endpoint = queues::Endpoint {
             base_url: self.api_base_url.clone(),
             account_id,

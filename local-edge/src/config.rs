@@ -39,7 +39,7 @@ pub(crate) enum Command {
     ///
     /// SIGINT or SIGTERM: requests that have begun are answered, then it ends.
     #[command(
-        after_help = "Example:\n  local-edge serve --data-dir ~/.local/share/hpc-queue/edge --env-file .env\n  . ./.env && curl -sS \"$PRODUCER_URL/jobs\" -H \"x-api-key: $API_KEY\" \\\n    -H 'content-type: application/json' -d '{\"task\":\"echo\",\"input\":1}'"
+        after_help = "Example:\n  local-edge serve --data-dir ~/.local/share/hpc-queue/edge --env-file .env\n  . ./.env && printf 'x-api-key: %s' \"$API_KEY\" | curl -sS \"$PRODUCER_URL/jobs\" -H @- \\\n    -H 'content-type: application/json' -d '{\"task\":\"echo\",\"input\":1}'"
     )]
     Serve(Box<ServeArgs>),
 }
@@ -73,15 +73,21 @@ pub(crate) struct ServeArgs {
     json_bodies: JsonBodies,
     /// Take this key for submitting jobs instead of the one in the data directory
     ///
-    /// Prefer HPC_QUEUE_API_KEY in the environment: other users of the machine can see flags. API_KEY there is not
-    /// taken, because it may be the key of another service.
+    /// Prefer --api-key-file, or HPC_QUEUE_API_KEY in the environment: other users of the machine can see flags. API_KEY
+    /// there is not taken, because it may be the key of another service.
     #[arg(long, env = "API_KEY", hide_env_values = true, value_name = "KEY")]
     api_key: Option<String>,
+    /// Take the key that is the only line of FILE
+    #[arg(long = "api-key-file", env = "API_KEY_FILE", value_name = "FILE")]
+    _api_key_file: Option<PathBuf>,
     /// Take this token for the queue API instead of the one in the data directory
     ///
-    /// Prefer the environment: other users of the machine can see flags.
+    /// Prefer --token-file or the environment: other users of the machine can see flags.
     #[arg(long = "cf-queues-api-token", env = "CF_QUEUES_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     api_token: Option<String>,
+    /// Take the token that is the only line of FILE
+    #[arg(long = "token-file", env = "CF_QUEUES_API_TOKEN_FILE", value_name = "FILE")]
+    _token_file: Option<PathBuf>,
     /// Offer faults on demand at /faults, for tests of other programs; never with real work
     ///
     /// Nothing goes wrong before a plan is set there, with the API token. See docs/local-edge.md.

@@ -197,8 +197,13 @@ fn announce(settings: &Settings, address: SocketAddr) {
     match &settings.env_file {
         Some(path) => {
             let file = shell_path(path);
-            eprintln!("submit a job: (. {file}; curl -sS \"$PRODUCER_URL/jobs\" -H \"x-api-key: $API_KEY\" \\");
-            eprintln!("                -H 'content-type: application/json' -d '{{\"task\":\"echo\",\"input\":1}}')");
+            // The key does not become an argument, which all users of the machine can see.
+            eprintln!(
+                "submit a job: (. {file}; printf 'x-api-key: %s' \"$API_KEY\" | curl -sS \"$PRODUCER_URL/jobs\" \\"
+            );
+            eprintln!(
+                "                -H @- -H 'content-type: application/json' -d '{{\"task\":\"echo\",\"input\":1}}')"
+            );
         }
         None => eprintln!("with --env-file FILE it writes the settings that the other programs need"),
     }

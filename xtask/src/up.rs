@@ -146,7 +146,8 @@ impl Up {
         settings.write(&place.settings())?;
         link_apptainer(place, runtime)?;
         let mut command = Command::new(workspace.program(Profile::Dev, "hpc-consumer"));
-        command.arg("run").current_dir(&place.folder);
+        // Named, for what merely lies in the current directory may not say which program runs.
+        command.arg("run").arg("--env-file").arg(place.settings()).current_dir(&place.folder);
         let mut daemon = Process::start("hpc-consumer", &mut command, &place.folder)?;
         // Its settings are good and its state opens: what it says otherwise must not be found in a log hours later.
         daemon.wait_for("it started its keeper", PATIENCE, |_| keeper::id(&state))?;

@@ -6,13 +6,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::names::{PASSED_ON, advice, is_ours};
+use super::names::{PASSED_ON, advice, is_of_a_named_file, is_ours, is_secret};
 use super::origin::Origin;
+use super::trust::{Facts, Us, readable};
 
 /// A larger settings file is none.
 const BYTES_MAX: u64 = 1_000_000;
@@ -24,6 +24,8 @@ const LINES_MAX: usize = 100;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct SettingsFile {
     path: PathBuf,
+    /// Nobody has named it: it lies where one is looked for.
+    was_found: bool,
     lines: Vec<Line>,
     /// What a person should know about lines that set nothing of ours.
     pub(super) warnings: Vec<String>,
@@ -48,11 +50,11 @@ impl SettingsFile {
     /// Reads a file that a person named.
     pub(super) fn named(path: &Path) -> anyhow::Result<Self> {
         let file = File::open(path).with_context(|| cannot(path))?;
-        Ok(Self::parse(path, &text(file).with_context(|| cannot(path))?))
+        Self::read(path, file)
     }
 
-    /// Reads a file that lies where one is looked for. Directories above are not searched, and one that others may
-    /// write is refused: these settings name the program that jobs run and the address that the token is sent to.
+    /// Reads a file that lies where one is looked for. Directories above are not searched. What names a program is not
+    /// taken from it, and in its directory nobody else may put another one in its place.
     pub(super) fn found(path: &Path) -> anyhow::Result<Option<Self>> {
         let is_file = match fs::metadata(path) {
             Ok(metadata) => metadata.is_file(),
@@ -64,15 +66,33 @@ impl SettingsFile {
             return Ok(None);
         }
         let file = File::open(path).with_context(|| cannot(path))?;
-        let mode = file.metadata().with_context(|| cannot(path))?.permissions().mode();
-        let read = Self::parse(path, &text(file).with_context(|| cannot(path))?);
-        if mode & 0o022 != 0 && !read.lines.is_empty() {
-            anyhow::bail!(
-                "the settings file {} can be written by others; `chmod go-w {0}`, or name it by --env-file",
-                path.display()
-            );
+        let read = Self { was_found: true, ..Self::read(path, file)? };
+        if !read.lines.is_empty() {
+            let what = format!("the settings file {}", path.display());
+            // Where it lies, and where it lies if it is a link.
+            for path in [std::path::absolute(path), fs::canonicalize(path)] {
+                let path = path.with_context(|| cannot(&read.path))?;
+                let Some(directory) = path.parent() else { continue };
+                let metadata = fs::metadata(directory).with_context(|| cannot(&path))?;
+                Us::of_this_process().check_directory(&what, directory, Facts::from(&metadata))?;
+            }
         }
         Ok(Some(read))
+    }
+
+    /// Reads a file in which nobody else has a say. What says nothing to us may be anybody's.
+    fn read(path: &Path, file: File) -> anyhow::Result<Self> {
+        let facts = Facts::from(&file.metadata().with_context(|| cannot(path))?);
+        let mut read = Self::parse(path, &text(file).with_context(|| cannot(path))?);
+        if !read.lines.is_empty() {
+            let us = Us::of_this_process();
+            us.check_file("the settings file", path, facts)?;
+            let secret =
+                read.lines.iter().find(|line| is_secret(&line.name)).filter(|_| us.is_readable_by_others(facts));
+            let warning = secret.map(|line| readable("the settings file", path, &line.name));
+            read.warnings.extend(warning);
+        }
+        Ok(read)
     }
 
     pub(super) fn parse(path: &Path, text: &str) -> Self {
@@ -120,6 +140,11 @@ impl SettingsFile {
         let line = self.lines.iter().filter(first).min_by_key(|line| line.number)?;
         let origin = Origin::File { name: name.to_owned(), path: self.path.clone(), line: line.number };
         Some(match &line.value {
+            Value::Text(_) if self.was_found && is_of_a_named_file(name) => Err(format!(
+                "{origin} says what is run or read here, which is not taken from a settings file that merely lies in the \
+                 current directory; if the file is yours, name it: --env-file {}",
+                self.path.display()
+            )),
             Value::Text(text) => Ok((text, origin)),
             Value::Unclear(meant) => {
                 let meant = meant.as_ref().map(|meant| format!(": {meant}")).unwrap_or_default();
@@ -199,14 +224,15 @@ fn sets_nothing(line: &str) -> bool {
 
 /// The line as it would be understood.
 fn quoted(name: &str, line: &str) -> Option<String> {
-    let is_secret = ["KEY", "TOKEN", "SECRET", "PASSWORD"].iter().any(|word| name.contains(word));
     let (_, value) = line.split_once('=')?;
     let line = format!("{name}='{}'", value.trim());
-    (!is_secret && alone(&line).is_some()).then_some(line)
+    (!is_secret(name) && alone(&line).is_some()).then_some(line)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn parse(text: &str) -> SettingsFile {
@@ -282,13 +308,66 @@ mod tests {
     fn a_file_that_others_may_write_is_refused_when_it_has_settings_of_ours() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(".env");
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         assert_eq!(SettingsFile::found(&path).unwrap(), None);
         for (text, is_refused) in [("PORT=1\n", false), ("RESULTS_DIR=/a\n", true)] {
             fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+            mode(&path, 0o666);
             assert_eq!(SettingsFile::found(&path).is_err(), is_refused, "{text}");
+            assert_eq!(SettingsFile::named(&path).is_err(), is_refused, "{text}");
         }
-        assert!(SettingsFile::named(&path).is_ok() && SettingsFile::named(folder.path()).is_err());
+        mode(&path, 0o644);
+        assert!(SettingsFile::found(&path).unwrap().unwrap().warnings.is_empty());
+        // Others could put another one in its place; who names it has looked.
+        mode(folder.path(), 0o777);
+        let error = SettingsFile::found(&path).unwrap_err().to_string();
+        assert!(error.contains("--env-file") && SettingsFile::named(&path).is_ok(), "{error}");
+        mode(folder.path(), 0o700);
+        let link = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(&path, link.path().join(".env")).unwrap();
+        assert!(SettingsFile::found(&link.path().join(".env")).is_ok());
+        mode(folder.path(), 0o777);
+        assert!(SettingsFile::found(&link.path().join(".env")).is_err());
+        assert!(SettingsFile::named(folder.path()).is_err());
         assert_eq!(SettingsFile::found(folder.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn secrets_that_others_may_read_are_warned_about() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".env");
+        for (text, mode, warns) in [
+            ("API_KEY=s3cret\n", 0o644, true),
+            ("API_KEY=s3cret\n", 0o600, false),
+            ("HPC_QUEUE_CF_QUEUES_API_TOKEN=s3cret\n", 0o604, true),
+            ("API_KEY_FILE=/key\nRESULTS_DIR=/a\n", 0o644, false),
+        ] {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            for warnings in
+                [SettingsFile::named(&path).unwrap().warnings, SettingsFile::found(&path).unwrap().unwrap().warnings]
+            {
+                assert_eq!(warnings.len(), usize::from(warns), "{text} {mode:o} {warnings:?}");
+                let says = |warning: &String| warning.contains("chmod go-r") && !warning.contains("s3cret");
+                assert!(warnings.iter().all(says), "{warnings:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn programs_are_named_only_in_a_file_that_was_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".env");
+        let names = ["APPTAINER_BIN", "HPC_QUEUE_APPTAINER_BIN", "APPTAINER_ARGS", "CONTAINER_CMD", "API_KEY_FILE"];
+        let lines: String = names.iter().map(|name| format!("{name}=x\n")).collect();
+        fs::write(&path, format!("{lines}RESULTS_DIR=/a\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let (found, named) = (SettingsFile::found(&path).unwrap().unwrap(), SettingsFile::named(&path).unwrap());
+        for name in names {
+            let error = found.get(name).unwrap().unwrap_err();
+            assert!(error.starts_with(name) && error.ends_with(&format!("--env-file {}", path.display())), "{error}");
+            assert!(named.get(name).unwrap().is_ok(), "{name}");
+        }
+        assert!(found.get("RESULTS_DIR").unwrap().is_ok());
     }
 }

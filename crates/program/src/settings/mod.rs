@@ -4,8 +4,11 @@
 //! Then it gives each setting that no flag sets the value that [`layers`] finds, and remembers its [`Origin`], so that
 //! what is wrong with it, then or later, is told by the name and the line that a person wrote.
 //!
+//! A secret may stand in a file of its own: where a command has a setting NAME that is hidden, its setting NAME_FILE
+//! names that file.
+//!
 //! Invariants: the environment of this process gains only what is another program's ([`names`]); no text shows a
-//! secret.
+//! secret; nobody but us and root has a say in what is read ([`trust`]).
 
 mod file;
 #[cfg(any(test, fuzzing))]
@@ -13,6 +16,7 @@ pub(crate) mod fuzz;
 mod layers;
 mod names;
 mod origin;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,6 +30,7 @@ use self::file::SettingsFile;
 use self::layers::Layers;
 pub use self::layers::{Bare, Shared};
 pub use self::origin::{Origin, Origins};
+use self::trust::SecretFile;
 use crate::directory::{self, UserDirectory};
 use crate::environment::Environment;
 use crate::exit::Failure;
@@ -98,9 +103,9 @@ fn parse<C: Parser>(arguments: Vec<OsString>, sources: &Sources, environment: En
         .map_err(|error| Stop::Arguments(with_variables_in_help::<C>(error, &arguments)))?;
     let file = match sources.files {
         Files::None => SettingsFile::default(),
-        Files::Dotenv => settings_file(&matches, &environment).map_err(|error| Stop::Setting(Failure::usage(error)))?,
+        Files::Dotenv => settings_file(&matches, &environment).map_err(usage)?,
     };
-    file.pass_on().map_err(|error| Stop::Setting(Failure::usage(error)))?;
+    file.pass_on().map_err(usage)?;
     let mut warnings = file.warnings.clone();
     let layers = Layers { environment, file, shared: sources.shared };
 
@@ -125,6 +130,17 @@ fn parse<C: Parser>(arguments: Vec<OsString>, sources: &Sources, environment: En
             None => {}
         }
     }
+    for setting in &asked {
+        if unclear.is_empty()
+            && let Some(file) = secret_file(setting, &asked, &values, &origins).map_err(usage)?
+        {
+            warnings.extend(file.warning);
+            let by = Box::new(origins[&setting.name].clone());
+            let name = names::secret_in_file(&setting.name).unwrap_or_default().to_owned();
+            values.insert(name.clone(), file.secret);
+            origins.insert(name, Origin::SecretFile { path: file.path, by });
+        }
+    }
     if !unclear.is_empty() {
         return Err(Stop::Setting(Failure::usage(unclear.join("; "))));
     }
@@ -133,6 +149,37 @@ fn parse<C: Parser>(arguments: Vec<OsString>, sources: &Sources, environment: En
     let told = told.map_err(|error| in_words(error, &asked, &origins))?;
     let cli = C::from_arg_matches(&told).map_err(|error| in_words(error, &asked, &origins))?;
     Ok(Given { cli, origins, warnings })
+}
+
+fn usage(error: anyhow::Error) -> Stop {
+    Stop::Setting(Failure::usage(error))
+}
+
+/// The secret in the file that this setting names, if it is one that does, and unless the secret itself is set by what
+/// goes before it.
+fn secret_file(
+    setting: &Setting<'_>,
+    asked: &[Setting<'_>],
+    values: &BTreeMap<String, OsString>,
+    origins: &BTreeMap<String, Origin>,
+) -> anyhow::Result<Option<SecretFile>> {
+    let Some(name) = names::secret_in_file(&setting.name).filter(|name| asked.iter().any(|other| other.name == *name))
+    else {
+        return Ok(None);
+    };
+    let (Some(path), Some(origin)) =
+        (setting.flag_value.as_ref().or_else(|| values.get(&setting.name)), origins.get(&setting.name))
+    else {
+        return Ok(None);
+    };
+    match origins.get(name).map(Origin::rank) {
+        Some(rank) if rank > origin.rank() => return Ok(None),
+        Some(rank) if rank == origin.rank() => {
+            anyhow::bail!("{} and {origin} both set {name}; take one of them out", origins[name])
+        }
+        _ => {}
+    }
+    SecretFile::read(&origin.to_string(), Path::new(path)).map(Some)
 }
 
 /// The file that the arguments name, or that is found.
@@ -187,6 +234,8 @@ struct Setting<'a> {
     arg: &'a Arg,
     name: String,
     by_flag: bool,
+    /// What the flag says, where it has a value.
+    flag_value: Option<OsString>,
 }
 
 /// The settings of the command that was asked for, and of the commands around it.
@@ -197,9 +246,14 @@ fn settings_of<'a>(described: &'a Command, matches: &ArgMatches) -> Vec<Setting<
         for arg in command.get_arguments() {
             let Some(name) = arg.get_env().map(|name| name.to_string_lossy().into_owned()) else { continue };
             let by_flag = matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+            let value = || matches.get_raw(arg.get_id().as_str())?.next().map(OsString::from);
+            let flag_value = by_flag.then(value).flatten();
             match settings.iter_mut().find(|setting| setting.name == name) {
-                Some(known) => known.by_flag |= by_flag,
-                None => settings.push(Setting { arg, name, by_flag }),
+                Some(known) => {
+                    known.by_flag |= by_flag;
+                    known.flag_value = known.flag_value.take().or(flag_value);
+                }
+                None => settings.push(Setting { arg, name, by_flag, flag_value }),
             }
         }
         let Some((name, of_subcommand)) = matches.subcommand() else { return settings };

@@ -30,6 +30,13 @@ pub(super) const PASSED_ON: [&str; 15] = [
     "APPTAINER_TMPDIR",
 ];
 
+/// What names a program, arguments that can name one (`--config`), or a file whose content is sent to a server.
+const OF_A_NAMED_FILE: [&str; 5] =
+    ["APPTAINER_BIN", "APPTAINER_ARGS", "CONTAINER_CMD", "API_KEY_FILE", "CF_QUEUES_API_TOKEN_FILE"];
+
+/// The setting that names the file in which a secret is has this behind the name of the secret's own.
+const FILE: &str = "_FILE";
+
 static SETTINGS: LazyLock<Vec<&str>> = LazyLock::new(|| {
     let example = include_str!("../../../../.env.example");
     let name = |line: &'static str| {
@@ -46,6 +53,22 @@ fn is_name(text: &str) -> bool {
 /// Does a program of ours have a setting of this name?
 pub(super) fn is_ours(name: &str) -> bool {
     SETTINGS.contains(&name) || name.strip_prefix(OWN).is_some_and(|rest| SETTINGS.contains(&rest))
+}
+
+/// Is this only taken from a settings file that a person has named? One that merely lies in the current directory may be
+/// part of what somebody has sent.
+pub(super) fn is_of_a_named_file(name: &str) -> bool {
+    OF_A_NAMED_FILE.contains(&name.strip_prefix(OWN).unwrap_or(name))
+}
+
+/// Is the value of this a secret?
+pub(super) fn is_secret(name: &str) -> bool {
+    secret_in_file(name).is_none() && ["KEY", "TOKEN", "SECRET", "PASSWORD"].iter().any(|word| name.contains(word))
+}
+
+/// Whether a setting names the file of a secret, and which secret that is.
+pub(super) fn secret_in_file(name: &str) -> Option<&str> {
+    name.strip_suffix(FILE).filter(|name| is_secret(name))
 }
 
 /// The name of a setting that no other program uses.

@@ -20,6 +20,25 @@ pub enum Origin {
         /// Counted from 1.
         line: usize,
     },
+    /// A file of its own, for a secret.
+    SecretFile {
+        /// Which one.
+        path: PathBuf,
+        /// What names it.
+        by: Box<Origin>,
+    },
+}
+
+impl Origin {
+    /// Which of two goes first when they set the same thing by different names; a larger one does.
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Self::Flag(_) => 2,
+            Self::Environment(_) => 1,
+            Self::File { .. } => 0,
+            Self::SecretFile { by, .. } => by.rank(),
+        }
+    }
 }
 
 impl fmt::Display for Origin {
@@ -28,6 +47,7 @@ impl fmt::Display for Origin {
             Self::Flag(flag) => write!(f, "{flag}"),
             Self::Environment(name) => write!(f, "{name} from the environment"),
             Self::File { name, path, line } => write!(f, "{name} from {} line {line}", path.display()),
+            Self::SecretFile { path, by } => write!(f, "the file {} ({by})", path.display()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From arguments, environment and file to settings and their origins.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 
@@ -43,6 +44,8 @@ struct Run {
     producer_url: Option<String>,
     #[arg(long, env = "API_KEY", hide_env_values = true)]
     api_key: Option<String>,
+    #[arg(long = "api-key-file", env = "API_KEY_FILE")]
+    _api_key_file: Option<PathBuf>,
     #[arg(long, env = "LOCAL_EDGE_FAULTS", action = clap::ArgAction::SetTrue,
           value_parser = clap::builder::FalseyValueParser::new())]
     faults: bool,
@@ -53,6 +56,7 @@ fn told(arguments: &[&str], variables: &[(&str, &str)], lines: &str) -> Result<G
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.env");
     fs::write(&file, lines).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     let words = ["program", "--env-file", file.to_str().unwrap()];
     let arguments = words.iter().chain(arguments).map(OsString::from).collect();
     parse(arguments, &SOURCES, Environment::of(variables))
@@ -163,6 +167,43 @@ fn variables_that_others_set_as_well_are_told() {
     let (ours, given) = run(&[], &[key], "API_KEY=ours\n");
     assert_eq!((ours.api_key.as_deref(), given.warnings.len()), (Some("ours"), 0), "{given:?}");
     assert!(!format!("{given:?}").contains("s3cret"));
+}
+
+#[test]
+fn a_secret_may_stand_in_a_file_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    fs::write(&key, "s3cret\n").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let path = key.to_str().unwrap();
+    let line = format!("API_KEY_FILE={path}\n");
+    let (variable, own) = (("API_KEY_FILE", path), ("HPC_QUEUE_API_KEY", "other"));
+    for (arguments, variables, lines, value, named) in [
+        (&["--api-key-file", path][..], &[own][..], "API_KEY=other\n", "s3cret", "(--api-key-file)"),
+        (&[], &[variable], "API_KEY=other\n", "s3cret", "(API_KEY_FILE from the environment)"),
+        (&[], &[], line.as_str(), "s3cret", "a.env line 1)"),
+        (&["--api-key", "other"], &[variable], line.as_str(), "other", "--api-key"),
+        (&[], &[own], line.as_str(), "other", "HPC_QUEUE_API_KEY from the environment"),
+    ] {
+        let (run, given) = run(arguments, variables, lines);
+        assert_eq!(run.api_key.as_deref(), Some(value), "{arguments:?} {variables:?} {lines}");
+        let origin = given.origins.named("API_KEY");
+        assert!(origin.ends_with(named) && origin.contains(path) == (value == "s3cret"), "{origin}");
+        assert!(given.warnings.is_empty() && !format!("{given:?}").contains("s3cret"), "{given:?}");
+    }
+    for (arguments, variables, lines) in [
+        (&["--api-key-file", path, "--api-key", "other"][..], &[][..], ""),
+        (&[], &[variable, own], ""),
+        (&[], &[], &*format!("API_KEY=other\n{line}")),
+    ] {
+        let refusal = refused(&[&["run"], arguments].concat(), variables, lines);
+        assert!(refusal.contains("both set API_KEY") && !refusal.contains("other"), "{refusal}");
+    }
+    let missing = refused(&["run", "--api-key-file", "/no/such/file"], &[], "");
+    assert!(missing.starts_with("--api-key-file: cannot read /no/such/file"), "{missing}");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let (_, given) = run(&["--api-key-file", path], &[], "");
+    assert!(given.warnings.iter().any(|warning| warning.contains("can be read by others")), "{given:?}");
 }
 
 #[test]
