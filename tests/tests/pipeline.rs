@@ -22,10 +22,13 @@ fn post_by_curl(producer: &Producer, job: &Value, home: &Path) -> Value {
         assert_eq!(answer.status, 202, "{answer:?}");
         return answer.json();
     };
+    // All users of a machine can see the arguments of a program.
+    let header = home.join("api-key.header");
+    fs::write(&header, format!("x-api-key: {}\n", producer.api_key)).expect("a file can be written");
     let output = command(&curl, home)
         .args(["--silent", "--show-error", "--max-time", "30", "--write-out", "\n%{http_code}"])
         .args(["-X", "POST", &format!("{}/jobs", producer.url), "-H", "content-type: application/json"])
-        .args(["-H", &format!("x-api-key: {}", producer.api_key), "-d", &job.to_string()])
+        .args(["-H", &format!("@{}", header.display()), "-d", &job.to_string()])
         .output()
         .expect("curl starts");
     let answer = String::from_utf8(output.stdout).expect("the answer is text");

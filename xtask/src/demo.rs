@@ -17,7 +17,7 @@ use crate::report::Report;
 use crate::tools::{self, Kind, Tools};
 use crate::workerd::Workerd;
 use crate::workspace::{Profile, Workspace, shown};
-use crate::{command, local, worker};
+use crate::{command, env_file, local, worker};
 
 /// How long one result may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -96,7 +96,10 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<Ex
     let mut daemon = Process::start("hpc-consumer", &mut daemon, &folder)?;
 
     report.step("Submit three jobs");
-    let ids = submit(&report, settings.get("PRODUCER_URL")?, settings.get("API_KEY")?)?;
+    let key = settings.get("API_KEY")?;
+    let header = folder.join("api-key.header");
+    env_file::write_private(&header, &format!("x-api-key: {key}\n"))?;
+    let ids = submit(&report, settings.get("PRODUCER_URL")?, key, &header)?;
 
     report.step("Fetch the results, as on the laptop");
     let laptop = Laptop { workspace, env_file: &env_file, folder: &folder };
@@ -171,14 +174,15 @@ fn with_settings(command: &Command) -> String {
     settings.collect::<String>() + &command::line(command)
 }
 
-/// Posts the jobs and returns their ids.
-fn submit(report: &Report, producer: &str, key: &str) -> anyhow::Result<Vec<String>> {
+/// Posts the jobs and returns their ids. What is shown has the key in the file `header`: all users of a machine can see
+/// the arguments of a program.
+fn submit(report: &Report, producer: &str, key: &str, header: &Path) -> anyhow::Result<Vec<String>> {
     let url = format!("{}/jobs", producer.trim_end_matches('/'));
     let connection = Connection::new();
     let mut ids = Vec::new();
     for job in &JOBS {
         let mut curl = Command::new("curl");
-        let header = format!("x-api-key: {key}");
+        let header = format!("@{}", header.display());
         curl.args(["-sS", &url, "-H", "content-type: application/json", "-H", &header, "-d", job.body]);
         report.note(format!("\n{}", job.title));
         report.command(command::line(&curl));

@@ -33,18 +33,17 @@ impl EnvFile {
 
     /// Writes the file for the eyes of its owner only.
     pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        for (name, value) in &self.0 {
-            writeln!(file, "{name}={}", command::quoted(value))?;
-        }
-        Ok(())
+        let line = |(name, value): (&String, &String)| format!("{name}={}\n", command::quoted(value));
+        write_private(path, &self.0.iter().map(line).collect::<String>())
     }
+}
+
+/// Writes a file for the eyes of its owner only.
+pub(crate) fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    let written = file.and_then(|mut file| file.write_all(content.as_bytes()));
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]
