@@ -158,6 +158,22 @@ fn processes_are_started_in_one_place() {
 }
 
 #[test]
+fn what_programs_say_leaves_where_it_is_made_harmless() {
+    let allowed = [
+        // Escaped by line.
+        "hpc-consumer/src/lib.rs",
+        // Of its own settings alone.
+        "local-edge/src/server.rs",
+    ];
+    for word in ["println!", "print!", "eprint!", "dbg!"] {
+        for path in files_with(Path::new(""), &[word]) {
+            let allowed = allowed.iter().any(|file| path.ends_with(file)) || is_test_or_xtask(&path);
+            assert!(allowed, "{} has `{word}`; use the log, `program::say` or a printer", path.display());
+        }
+    }
+}
+
+#[test]
 fn every_member_has_the_lints_and_the_facts_of_the_workspace() {
     for package in &metadata().packages {
         let manifest = fs::read_to_string(&package.manifest_path).expect("a manifest can be read");

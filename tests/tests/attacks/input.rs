@@ -242,6 +242,8 @@ const EVIL: &str = r"\u001b]0;owned\u0007\u001b[2J\r\nERROR all is lost\u009b31m
 fn a_hostile_queue_service_writes_into_log_and_terminal() {
     let edge = Edge::start();
     let front = Front::before(&edge.address());
+    // So that each look is one, and meets the next refusal.
+    front.hold_nothing();
     let api = format!("http://{}/client/v4", front.address());
     let assert_harmless = |text: &str| {
         assert!(text.contains("all is lost"), "nothing was said of it: {text}");

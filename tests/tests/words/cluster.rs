@@ -65,6 +65,9 @@ fn settings_that_are_wrong_are_told() {
     shell.run("hpc-consumer run --check");
     shell.run("CONTAINER_CMD=task-runner hpc-consumer run --check");
     shell.run("hpc-consumer status");
+    shell.file(".env", "CONTAINER_CMD='python /app/run.py'\nMAX_PARALLEL_JOBS=lots\n");
+    shell.run("hpc-consumer run --check");
+    shell.run("hpc-consumer run --check --env-file .env");
     shell.assert_as_in("hpc-consumer/settings.txt");
 }
 

@@ -1,6 +1,7 @@
 //! `laptop-consumer`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
 use testkit::{Consumer, Edge, SCRIPT};
@@ -52,6 +53,18 @@ fn settings_that_are_wrong_are_told() {
     shell.file("wrong.env", "RESULTS_POLL_INTERVAL_SECONDS=often\nAPI_KEY=a b\n");
     shell.run(&format!("{submit} --env-file wrong.env"));
     shell.run("laptop-consumer pull --env-file wrong.env");
+    shell.file("key", "two words\n");
+    shell.run(&format!("PRODUCER_URL=http://127.0.0.1:9 {submit} --api-key-file key"));
+    shell.run(&format!("HPC_QUEUE_API_KEY=k API_KEY_FILE=key PRODUCER_URL=http://127.0.0.1:9 {submit}"));
+    shell.file(".env", "PRODUCER_URL=http://127.0.0.1:9\nAPI_KEY=k\n");
+    let mode = |shell: &Transcript, mode| {
+        fs::set_permissions(shell.path(".env"), fs::Permissions::from_mode(mode)).expect("a mode can be set");
+    };
+    mode(&shell, 0o644);
+    shell.run(submit);
+    mode(&shell, 0o666);
+    shell.run(submit);
+    shell.run(&format!("{submit} --env-file .env"));
     shell.assert_as_in("laptop-consumer/settings.txt");
 }
 
@@ -60,7 +73,7 @@ fn what_an_edge_refuses_is_told_with_what_to_do() {
     let edge = Edge::start();
     let mut shell = Transcript::new();
     let settings = fs::read_to_string(edge.env_file()).expect("local-edge has written it");
-    fs::write(shell.path(".env"), settings).expect("the directory of a test can be written to");
+    shell.quiet_file(".env", &settings);
     shell.run("HPC_QUEUE_API_KEY=wrong laptop-consumer submit --task echo");
     shell.run("CF_QUEUES_API_TOKEN=wrong laptop-consumer pull");
     shell.run("CF_RESULTS_QUEUE_ID=wrong laptop-consumer pull");
@@ -80,7 +93,7 @@ fn results_are_shown() {
     let edge = Edge::start();
     let mut shell = Transcript::new();
     let settings = fs::read_to_string(edge.env_file()).expect("local-edge has written it");
-    fs::write(shell.path(".env"), settings).expect("the directory of a test can be written to");
+    shell.quiet_file(".env", &settings);
     let consumer = Consumer::bare(&edge, SCRIPT).set("RESULTS_DIR", shell.path("results"));
     for (script, retries) in [
         ("echo hello; echo [1,2] > output.json", 0),

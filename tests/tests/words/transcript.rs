@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -41,9 +42,16 @@ impl Transcript {
         self.folder.path().join(name)
     }
 
+    /// A new file of which nothing is shown, and which nobody else can read.
+    pub(crate) fn quiet_file(&self, name: &str, content: &str) {
+        let path = self.path(name);
+        fs::write(&path, content).expect("the directory of a test can be written to");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a mode can be set");
+    }
+
     /// A new file, and lines that show how it came to be.
     pub(crate) fn file(&mut self, name: &str, content: &str) {
-        fs::write(self.path(name), content).expect("the directory of a test can be written to");
+        self.quiet_file(name, content);
         for (line, number) in content.lines().zip(1..) {
             let into = if number == 1 { ">" } else { ">>" };
             let _ = writeln!(self.text, "$ echo {} {into} {name}", shell_words::quote(line));
