@@ -61,7 +61,7 @@ fn settings_that_are_wrong_are_told() {
         fs::set_permissions(shell.path(".env"), fs::Permissions::from_mode(mode)).expect("a mode can be set");
     };
     mode(&shell, 0o644);
-    shell.run(submit);
+    shell.run("laptop-consumer show j1");
     mode(&shell, 0o666);
     shell.run(submit);
     shell.run(&format!("{submit} --env-file .env"));
