@@ -55,9 +55,8 @@ impl Machine {
         let mut command = Command::new(self.path(program));
         command.env_clear().env("HOME", self.path("home")).env("PATH", "/usr/bin:/bin").current_dir(directory);
         command.env("HPC_QUEUE_API_KEY", "s3cret").env("HPC_QUEUE_CF_QUEUES_API_TOKEN", "s3cret");
-        let output = command.args(words).uid(VICTIM).gid(VICTIM).output().expect("the program can be started");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+        let mut process = Process::start(program, command.args(words).uid(VICTIM).gid(VICTIM), self.0.path());
+        (process.wait(PATIENCE).code(), process.output() + &process.log())
     }
 }
 
