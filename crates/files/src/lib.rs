@@ -10,16 +10,22 @@
 //! | remove what a stranger's program made | [`remove`], [`discard`] |
 //! | know how much it takes | [`measure`] |
 //! | keep something for a person, and not without bound | [`prune`] |
+//! | take from it what would lend our rights to others | [`disarm`] |
+//! | have a directory in which nobody else changes anything | [`private_dir`], [`own_dir`] |
+//! | open a file only if it is ours | [`open_own`], [`read_own`], [`open_lock`], [`open_append`], [`overwrite`] |
 //!
 //! It is not: locks, or what the files mean. Nothing here is asynchronous; a call may wait for the disk.
 //!
 //! Guarded: files and directories that are made here are their owner's only ([`FILE_MODE`], [`DIR_MODE`]), no link is
-//! followed where a file is made or a tree removed, and how long something lasts is said by each caller
-//! ([`Durability`]) and never left to chance.
+//! followed where a file is made or opened or a tree removed, a file of another user is never taken for ours, and how
+//! long something lasts is said by each caller ([`Durability`]) and never left to chance.
 
 mod aside;
 mod create;
+mod disarm;
 mod measure;
+mod own;
+mod private;
 mod remove;
 mod spare;
 mod tree;
@@ -27,7 +33,10 @@ mod write;
 
 pub use aside::{Bounds, prune};
 pub use create::Creator;
+pub use disarm::{Disarmed, disarm};
 pub use measure::{Held, measure};
+pub use own::{copy_own, make_own, open_append, open_lock, open_own, overwrite, read_own, read_own_text, rewrite};
+pub use private::{Access, NobodyElse, NotPrivate, Secured, Trust, new_dir, own_dir, private_dir};
 pub use remove::{Leftover, discard, remove, remove_at};
 pub use spare::{Spares, is_no_room};
 pub use tree::{Remains, Stuck};

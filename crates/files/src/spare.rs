@@ -10,15 +10,16 @@
 //! Where a file system writes nothing in place, a spare cannot be written over on a full disk. It is removed then, and
 //! leaves its room to whoever tries next.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, TryLockError};
 
+use crate::private::own_dir;
 use crate::remove::{REMAINS_WITHIN, remove};
-use crate::write::{DIR_MODE, directory_of, write_new};
+use crate::write::{directory_of, write_new};
 
 /// Is this what a full disk says, or a quota that is used up?
 pub fn is_no_room(error: &io::Error) -> bool {
@@ -65,10 +66,7 @@ impl Spares {
         }
         // Not those above: their file system may be away.
         for directory in [above, &self.directory] {
-            match DirBuilder::new().mode(DIR_MODE).create(directory) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
+            own_dir(directory)?;
         }
         for number in 0..self.count {
             let path = self.path(number);

@@ -125,6 +125,51 @@ pub(crate) fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr, within: Duration
     if walk.stuck.is_empty() { Ok(()) } else { Err(Remains::Stuck(walk.stuck)) }
 }
 
+/// Opens a directory on this device, and gives us these rights to it if it is ours.
+pub(crate) fn open_dir(at: BorrowedFd<'_>, name: &OsStr, device: u64, needed: u32) -> io::Result<File> {
+    let opened = match rustix::fs::openat(at, name, flags(), Mode::empty()) {
+        Err(Errno::ACCESS) => {
+            unlock(at, name, device)?;
+            rustix::fs::openat(at, name, flags(), Mode::empty())?
+        }
+        opened => opened?,
+    };
+    let opened = File::from(opened);
+    let metadata = opened.metadata()?;
+    check_device(&metadata, device)?;
+    if metadata.mode() & needed != needed {
+        // What fails here fails again, and is told, when its entries are dealt with.
+        let _ = opened.set_permissions(Permissions::from_mode(DIR_MODE));
+    }
+    Ok(opened)
+}
+
+/// Gives us the right to read a directory of ours.
+fn unlock(at: BorrowedFd<'_>, name: &OsStr, device: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd as _;
+
+        // A mode can only be changed of what is known not to be a link.
+        let found = File::from(rustix::fs::openat(at, name, flags() | OFlags::PATH, Mode::empty())?);
+        check_device(&found.metadata()?, device)?;
+        let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+        std::fs::set_permissions(path, Permissions::from_mode(DIR_MODE))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = device;
+        Ok(rustix::fs::chmodat(at, name, Mode::RWXU, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+}
+
+fn check_device(found: &std::fs::Metadata, device: u64) -> io::Result<()> {
+    if found.dev() == device {
+        return Ok(());
+    }
+    Err(io::Error::other("another file system is mounted there; unmount it first"))
+}
+
 impl Walk {
     fn empty(&mut self, mut directory: Dir, parent: BorrowedFd<'_>) -> Result<(), Remains> {
         loop {
@@ -205,46 +250,11 @@ impl Walk {
     }
 
     fn try_enter(&self, at: BorrowedFd<'_>, name: &OsStr) -> io::Result<(Dir, Level)> {
-        let opened = match rustix::fs::openat(at, name, flags(), Mode::empty()) {
-            Err(Errno::ACCESS) => {
-                self.unlock(at, name)?;
-                rustix::fs::openat(at, name, flags(), Mode::empty())?
-            }
-            opened => opened?,
-        };
-        let opened = File::from(opened);
+        let opened = open_dir(at, name, self.device, DIR_MODE)?;
         let metadata = opened.metadata()?;
-        self.check_device(&metadata)?;
-        if metadata.mode() & DIR_MODE != DIR_MODE {
-            // What fails here fails again, and is told, when its entries are removed.
-            let _ = opened.set_permissions(Permissions::from_mode(DIR_MODE));
-        }
         let (device, inode) = (metadata.dev(), metadata.ino());
         let level = Level { name: name.to_owned(), device, inode, stuck: HashSet::new(), passes: 1 };
         Ok((Dir::new(OwnedFd::from(opened))?, level))
-    }
-
-    /// Gives us the right to read a directory of ours.
-    fn unlock(&self, at: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-        #[cfg(target_os = "linux")]
-        {
-            use std::os::fd::AsRawFd as _;
-
-            // A mode can only be changed of what is known not to be a link.
-            let found = File::from(rustix::fs::openat(at, name, flags() | OFlags::PATH, Mode::empty())?);
-            self.check_device(&found.metadata()?)?;
-            let path = format!("/proc/self/fd/{}", found.as_raw_fd());
-            std::fs::set_permissions(path, Permissions::from_mode(DIR_MODE))
-        }
-        #[cfg(not(target_os = "linux"))]
-        Ok(rustix::fs::chmodat(at, name, Mode::RWXU, AtFlags::SYMLINK_NOFOLLOW)?)
-    }
-
-    fn check_device(&self, found: &std::fs::Metadata) -> io::Result<()> {
-        if found.dev() == self.device {
-            return Ok(());
-        }
-        Err(io::Error::other("another file system is mounted there; unmount it first"))
     }
 
     /// Removes a directory that was emptied. If something has come into it meanwhile, it is opened again.
@@ -285,7 +295,7 @@ impl Walk {
     }
 }
 
-fn flags() -> OFlags {
+pub(crate) fn flags() -> OFlags {
     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
 }
 

@@ -114,6 +114,11 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The same of the directory that a new name is in, as far as its file system can do it.
+pub(crate) fn sync_dir_of(path: &Path) {
+    let _ = sync_dir(directory_of(path));
+}
+
 pub(crate) fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
