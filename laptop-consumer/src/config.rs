@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use client::{Edge, ResultsQueue};
+use client::{Edge, Inbox, ResultsQueue};
+use files::Access;
 use program::duration::{self, Unit};
 use program::{
-    Bare, Exit, Failure, FileArgs, Files, Origins, OutputFormat, Shared, Sources, UserDirectory, user_directory, whole,
+    Bare, Exit, Failure, FileArgs, Files, Origins, OutputFormat, Shared, Sources, TrustArgs, UserDirectory, told_of,
+    user_directory, whole,
 };
 use protocol::limits;
 use reqwest::header::HeaderValue;
@@ -42,6 +44,8 @@ pub(crate) struct CommonArgs {
     /// Keep results in DIR; without it, in $XDG_DATA_HOME/hpc-queue or ~/.local/share/hpc-queue
     #[arg(long, global = true, env = "LAPTOP_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Log this much: error, warn, info, debug or trace, or a list of target=level
     #[arg(long, global = true, env = "HPC_QUEUE_LOG", default_value = "warn", value_name = "LEVEL")]
     pub(crate) log: String,
@@ -140,6 +144,18 @@ impl CommonArgs {
             let message = "there is no place for results: HOME is not set; name one with --data-dir or LAPTOP_DATA_DIR";
             Failure::with(Exit::Usage, message)
         })
+    }
+
+    /// The place where results are kept, made for this user alone.
+    pub(crate) fn inbox(&self) -> anyhow::Result<Inbox> {
+        let trust = self.trust.resolve().map_err(Failure::usage)?;
+        let dir = self.data_dir()?;
+        let inbox = Inbox::new(&dir);
+        let secured = inbox.prepare(&trust)?;
+        for note in told_of("the data directory", &dir, Access::Readable, &secured) {
+            tracing::warn!("{note}");
+        }
+        Ok(inbox)
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use program::{Bare, Files, LogArgs, Origins, Shared, Sources};
+use program::{Bare, Files, LogArgs, Origins, Shared, Sources, TrustArgs, TrustedGroup};
 
 /// Where the settings come from. No `.env` is read: this program writes the one that the others read. An `API_KEY` in
 /// the environment is somebody's key for another service, and is not adopted.
@@ -93,6 +93,8 @@ pub(crate) struct ServeArgs {
     /// Nothing goes wrong before a plan is set there, with the API token. See docs/local-edge.md.
     #[arg(long, env = "LOCAL_EDGE_FAULTS", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     faults: bool,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// What `serve` works with.
@@ -104,6 +106,7 @@ pub(crate) struct Settings {
     pub(crate) api_key: Option<String>,
     pub(crate) api_token: Option<String>,
     pub(crate) faults: bool,
+    pub(crate) trust: TrustedGroup,
 }
 
 impl ServeArgs {
@@ -121,6 +124,7 @@ impl ServeArgs {
             api_key: secret(&origins.named("API_KEY"), self.api_key)?,
             api_token: secret(&origins.named("CF_QUEUES_API_TOKEN"), self.api_token)?,
             faults: self.faults,
+            trust: self.trust.resolve()?,
         })
     }
 }

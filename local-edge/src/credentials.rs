@@ -1,6 +1,5 @@
 //! The account id, the API token and the API key: made at the first start, the same ever after.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -9,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::data_dir::{DataDir, write_private};
 use crate::random;
+
+/// They are not longer.
+const BYTES_MAX: u64 = 100_000;
 
 /// Who may do what here.
 #[derive(Serialize, Deserialize)]
@@ -25,7 +27,7 @@ impl Credentials {
     /// Reads them from the data directory, or makes them and writes them there.
     pub(crate) fn load_or_make(data_dir: &DataDir) -> anyhow::Result<Self> {
         let path = data_dir.path().join("credentials.json");
-        match fs::read_to_string(&path) {
+        match files::read_own_text(&path, BYTES_MAX) {
             Ok(text) => serde_json::from_str(&text).with_context(|| damaged(&path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let made = Self { account_id: random::hex(), api_token: random::hex(), api_key: random::hex() };
@@ -47,12 +49,14 @@ fn damaged(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
     fn credentials_stay_the_same() {
         let folder = tempfile::tempdir().unwrap();
-        let data_dir = DataDir::open(folder.path()).unwrap();
+        let data_dir = DataDir::open(folder.path(), &files::NobodyElse).unwrap();
         let first = Credentials::load_or_make(&data_dir).unwrap();
         let second = Credentials::load_or_make(&data_dir).unwrap();
         assert_eq!(first.account_id.len(), 32);

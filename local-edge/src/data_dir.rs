@@ -1,11 +1,10 @@
 //! The data directory: one server at a time, and files that only their owner can read.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use files::{Durability, FILE_MODE};
+use files::{Access, Durability, Trust};
 
 /// The data directory, held by this process until the value is dropped.
 pub(crate) struct DataDir {
@@ -16,16 +15,12 @@ pub(crate) struct DataDir {
 
 impl DataDir {
     /// Makes the directory if need be, and takes hold of it.
-    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        files::make_dir(path).with_context(|| format!("cannot make the data directory {}", path.display()))?;
+    pub(crate) fn open(path: &Path, trust: &dyn Trust) -> anyhow::Result<Self> {
+        let notes = program::private_dir("the data directory", path, Access::Ours, trust)
+            .with_context(|| format!("the data directory {} cannot be used", path.display()))?;
+        notes.iter().for_each(|note| tracing::warn!("{note}"));
         let lock_path = path.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(FILE_MODE)
-            .open(&lock_path)
-            .with_context(|| format!("cannot open {}", lock_path.display()))?;
+        let lock = files::open_lock(&lock_path).with_context(|| format!("cannot open {}", lock_path.display()))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
             Err(TryLockError::WouldBlock) => bail!(
@@ -60,10 +55,10 @@ mod tests {
     fn a_second_holder_is_refused_until_the_first_is_gone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/data");
-        let first = DataDir::open(&path).unwrap();
-        let error = DataDir::open(&path).err().unwrap().to_string();
+        let first = DataDir::open(&path, &files::NobodyElse).unwrap();
+        let error = DataDir::open(&path, &files::NobodyElse).err().unwrap().to_string();
         assert!(error.contains("another local-edge serves"), "{error}");
         drop(first);
-        DataDir::open(&path).unwrap();
+        DataDir::open(&path, &files::NobodyElse).unwrap();
     }
 }

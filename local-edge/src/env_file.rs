@@ -3,7 +3,6 @@
 //! Invariant: nobody's own settings are lost. A file that sets one of our names and was not written here is left alone,
 //! and the server does not start. Lines with other settings are kept, and a copy of `.env.example` is filled in.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -11,11 +10,14 @@ use anyhow::{Context as _, bail};
 
 use crate::data_dir::write_private;
 
+/// A larger file is none of settings.
+const BYTES_MAX: u64 = 1_000_000;
+
 const MARK: &str = "# Written by local-edge at each start. Lines with other settings are kept.";
 
 /// Writes `settings` into the file, as a whole.
 pub(crate) fn write(path: &Path, settings: &[(&str, String)]) -> anyhow::Result<()> {
-    let before = match fs::read_to_string(path) {
+    let before = match files::read_own_text(path, BYTES_MAX) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
@@ -57,6 +59,8 @@ fn quoted(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

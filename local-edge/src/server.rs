@@ -56,7 +56,7 @@ impl App {
 
 /// Serves until a signal asks to stop.
 pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
-    let data_dir = DataDir::open(&settings.data_dir)?;
+    let data_dir = DataDir::open(&settings.data_dir, &settings.trust)?;
     let mut credentials = Credentials::load_or_make(&data_dir)?;
     credentials.api_key = settings.api_key.clone().unwrap_or(credentials.api_key);
     credentials.api_token = settings.api_token.clone().unwrap_or(credentials.api_token);
@@ -212,6 +212,9 @@ fn announce(settings: &Settings, address: SocketAddr) {
             "--faults (LOCAL_EDGE_FAULTS) is on: who has the API token can have requests lost, messages delivered twice \
              and the disk full (PUT /faults); this is for tests and never for jobs that somebody waits for"
         );
+    }
+    if program::is_root() {
+        tracing::warn!("local-edge runs as root and needs none of its rights: better start it as an ordinary user");
     }
     if !address.ip().is_loopback() {
         tracing::warn!(

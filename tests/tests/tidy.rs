@@ -12,7 +12,8 @@ use testkit::{command, parts};
 const PURE: [&str; 4] = ["protocol", "edge", "leased-queue", "lifecycle"];
 
 /// Crates that stand on others than `protocol`, and on which.
-const BUILT_ON: [(&str, &str); 2] = [("client", "queues"), ("client", "files")];
+const BUILT_ON: [(&str, &str); 4] =
+    [("client", "queues"), ("client", "files"), ("program", "files"), ("store", "files")];
 
 fn metadata() -> Metadata {
     let manifest = parts::workspace().join("Cargo.toml");

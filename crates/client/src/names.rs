@@ -82,7 +82,7 @@ mod tests {
         assert_eq!(means("6799").unwrap(), "6799");
         assert!(matches!(means("last"), Err(Error::NoLast)));
 
-        inbox.prepare().unwrap();
+        inbox.prepare(&files::NobodyElse).unwrap();
         let first = "67995bdb-e88f-84f3-982a-a41723a075bc";
         let second = "67995bdc-e88f-84f3-982a-a41723a075bc";
         for id in [first, second, "abcd-of-another-producer", "face"] {

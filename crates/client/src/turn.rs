@@ -13,7 +13,7 @@
 //! Invariant: this saves looks and decides nothing else. Where files cannot be locked, everybody looks, which costs
 //! more and is as right.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -64,7 +64,7 @@ impl Turn {
 
     /// Tells whose turn it is that somebody waits.
     pub(crate) fn ask(&self) {
-        let told = OpenOptions::new().create(true).append(true).open(&self.asked_path);
+        let told = files::open_append(&self.asked_path);
         if let Err(error) = told.and_then(|file| file.set_modified(SystemTime::now())) {
             tracing::debug!("cannot ask for looks: {error}");
         }
@@ -110,13 +110,13 @@ fn name(queue: &ResultsQueue) -> String {
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {
-    match OpenOptions::new().write(true).create_new(true).open(path) {
+    match files::create_new(path) {
         Ok(file) => {
             // Nobody has looked yet.
             file.set_modified(SystemTime::UNIX_EPOCH)?;
             Ok(file)
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => OpenOptions::new().write(true).open(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => files::open_lock(path),
         Err(error) => Err(error),
     }
 }

@@ -69,7 +69,7 @@ mod tests {
     fn each_result_is_new_once() {
         let dir = tempfile::tempdir().unwrap();
         let inbox = Inbox::new(dir.path());
-        inbox.prepare().unwrap();
+        inbox.prepare(&files::NobodyElse).unwrap();
         let keep = |id: &str| {
             let text = format!("{{\"v\":1,\"job_id\":\"{id}\",\"status\":\"completed\",\"result_pointer\":\"p\"}}");
             inbox.keep(&Arrived::parse(text).unwrap()).unwrap();

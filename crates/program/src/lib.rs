@@ -1,5 +1,5 @@
 //! What every program does in the same way: where settings come from, words for times and numbers, logging, exit codes,
-//! the look of errors.
+//! the look of errors, whom the user trusts with directories.
 //!
 //! Out of scope: the settings themselves; each program's `config.rs` names and checks its own.
 
@@ -15,6 +15,7 @@ mod number;
 mod output;
 mod settings;
 mod style;
+mod trust;
 
 pub use directory::{UserDirectory, user_directory};
 pub use exit::{Exit, Failure, finish};
@@ -24,3 +25,4 @@ pub use output::OutputFormat;
 pub use protocol::text::{escaped, escaped_json, escaped_lines, is_hazardous};
 pub use settings::{Bare, FileArgs, Files, Given, Origin, Origins, Shared, Sources, read};
 pub use style::{may_color, say};
+pub use trust::{TrustArgs, TrustedGroup, is_root, private_dir, told_of};

@@ -9,7 +9,6 @@
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -89,7 +88,8 @@ pub enum Opened {
 pub fn open(path: &Path, file: &File<'_>) -> Result<Opened, Problem> {
     if !check_header(path, &file.schema)? {
         (file.may_begin)().map_err(Problem::Missing)?;
-        make(path).map_err(Problem::Make)?;
+        // For its owner only: what is in it may be anybody's secret. SQLite gives its log the same mode.
+        files::make_own(path).map_err(Problem::Make)?;
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -138,11 +138,6 @@ pub fn look(path: &Path, file: &File<'_>) -> Result<Option<Connection>, Problem>
     }
 }
 
-/// An empty file, for its owner only: what is in it may be anybody's secret. SQLite gives its log the same mode.
-fn make(path: &Path) -> io::Result<()> {
-    fs::File::options().append(true).create(true).mode(0o600).open(path).map(drop)
-}
-
 /// How commits reach the disk.
 fn prepare(connection: &Connection, file: &File<'_>) -> Result<(), Problem> {
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
@@ -167,7 +162,7 @@ fn keep_room(path: &Path) {
 
         // Its length stays, and who reads it sees no difference. No lock of SQLite is on it that would be lost when
         // this is closed.
-        let log = fs::File::options().append(true).create(true).mode(0o600).open(log_of(path));
+        let log = files::open_append(&log_of(path));
         let _ = log.map(|log| fallocate(&log, FallocateFlags::KEEP_SIZE, 0, LOG_BYTES));
     }
     #[cfg(not(target_os = "linux"))]
@@ -203,7 +198,7 @@ fn has_log(path: &Path) -> bool {
 /// Looks at the beginning of the file, before SQLite does. Is there something in it?
 fn check_header(path: &Path, schema: &Schema) -> Result<bool, Problem> {
     let mut header = Vec::new();
-    match fs::File::open(path).and_then(|file| file.take(VERSION_AT.end as u64).read_to_end(&mut header)) {
+    match files::open_own(path).and_then(|file| file.take(VERSION_AT.end as u64).read_to_end(&mut header)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         read => read.map_err(Problem::Read)?,
     };

@@ -8,7 +8,7 @@ mod tail;
 mod wait;
 
 use anyhow::Context as _;
-use client::{Arrived, Follower, Inbox, Patience, Received, Receiver, ResultsQueue};
+use client::{Arrived, Follower, Patience, Received, Receiver, ResultsQueue};
 use program::{Exit, Failure};
 use protocol::{Status, Word};
 
@@ -33,11 +33,8 @@ fn http_client() -> anyhow::Result<reqwest::Client> {
 }
 
 fn receiver(common: &CommonArgs, http: reqwest::Client, queue: ResultsQueue) -> anyhow::Result<Receiver> {
-    let inbox = Inbox::new(&common.data_dir()?);
-    let receiver = Receiver::new(http, queue, inbox);
-    let receiver = receiver.map_err(|error| Failure::with(Exit::Usage, error.to_string()))?;
-    receiver.inbox().prepare()?;
-    Ok(receiver)
+    let receiver = Receiver::new(http, queue, common.inbox()?);
+    receiver.map_err(|error| Failure::with(Exit::Usage, error.to_string()))
 }
 
 /// What looks at the queue in turns with other programs of this inbox.

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::Context as _;
-use client::{Inbox, Patience, Queued, Waiting, submit};
+use client::{Patience, Queued, Waiting, submit};
 use program::{Exit, Failure};
 use protocol::{JobSpec, Json, limits};
 
@@ -56,11 +56,7 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
 
 /// The job is in the queue, whether or not this machine can remember it.
 fn note_submitted(common: &CommonArgs, queued: &Queued) {
-    let noted = common.data_dir().and_then(|dir| {
-        let inbox = Inbox::new(&dir);
-        inbox.prepare()?;
-        Ok(inbox.note_submitted(&queued.job_id, &queued.answer)?)
-    });
+    let noted = common.inbox().and_then(|inbox| Ok(inbox.note_submitted(&queued.job_id, &queued.answer)?));
     if let Err(error) = noted {
         tracing::warn!(
             "the job {} is in the queue, but `last` and `wait --all` will not know of it: {error:#}",

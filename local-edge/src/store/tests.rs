@@ -13,7 +13,7 @@ use crate::data_dir::DataDir;
 const T0: Millis = 1_800_000_000_000;
 
 fn open(folder: &Path) -> Registry {
-    Registry::open(DataDir::open(folder).unwrap(), T0).unwrap()
+    Registry::open(DataDir::open(folder, &files::NobodyElse).unwrap(), T0).unwrap()
 }
 
 fn jobs() -> QueueRef {
@@ -155,7 +155,7 @@ fn tables_of_a_newer_version_are_left_alone() {
     drop(open(folder.path()));
     let path = folder.path().join("queues.sqlite");
     rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
-    let error = Registry::open(DataDir::open(folder.path()).unwrap(), T0).err().unwrap();
+    let error = Registry::open(DataDir::open(folder.path(), &files::NobodyElse).unwrap(), T0).err().unwrap();
     let text = format!("{error:#}");
     assert!(text.contains("version 2, and this local-edge knows version 1"), "{text}");
     assert!(text.contains("or choose another --data-dir"), "{text}");

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
+use files::NotPrivate;
 use protocol::JobId;
 
 /// Why the inbox cannot be used.
@@ -15,6 +16,14 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The inbox cannot be kept from others, or not be made.
+    #[error("the inbox {} is not used", path.display())]
+    Prepare {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: NotPrivate,
     },
     /// The names in a directory cannot be made to last.
     #[error("cannot sync the directory {}", path.display())]

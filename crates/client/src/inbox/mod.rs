@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use files::{Bounds, Creator, Durability};
+use files::{Access, Bounds, Creator, Durability, Secured, Trust};
 use protocol::{JobId, JobResult, Json, limits};
 use sha2::{Digest as _, Sha256};
 
@@ -39,6 +39,9 @@ const INCOMING_AGE_MAX: Duration = Duration::from_hours(1);
 /// How much is kept of each kind of what is no result.
 const ASIDE: Bounds =
     Bounds { count: limits::ASIDE_COUNT_MAX, bytes: limits::ASIDE_BYTES_MAX, age: limits::ASIDE_AGE_MAX };
+
+/// No message is longer.
+const FILE_BYTES_MAX: u64 = 16_000_000;
 
 /// A result, together with the text that it was read from.
 #[derive(Debug, Clone)]
@@ -68,6 +71,7 @@ pub enum Kept {
 /// The place where results are kept.
 #[derive(Debug, Clone)]
 pub struct Inbox {
+    dir: PathBuf,
     results: PathBuf,
     conflicting: PathBuf,
     rejected: PathBuf,
@@ -97,14 +101,17 @@ impl Inbox {
             ["results", "conflicting", "rejected", "events", "submitted", "polling", "incoming"]
                 .map(|name| dir.join(name));
         let creator = Arc::new(Creator::new(incoming.clone()));
-        Self { results, conflicting, rejected, events, submitted, polling, incoming, creator }
+        Self { dir: dir.to_owned(), results, conflicting, rejected, events, submitted, polling, incoming, creator }
     }
 
-    /// Makes the directories, readable by their owner alone, and clears away what killed processes left.
-    pub fn prepare(&self) -> Result<(), Error> {
+    /// Makes the directories, readable by their owner alone, and clears away what killed processes left. An inbox in
+    /// which others can change something is refused; what could be set right is told.
+    pub fn prepare(&self, trust: &dyn Trust) -> Result<Secured, Error> {
         let Self { results, conflicting, rejected, events, submitted, polling, incoming, .. } = self;
+        let secured = files::private_dir(&self.dir, Access::Readable, trust)
+            .map_err(|source| Error::Prepare { path: self.dir.clone(), source })?;
         for directory in [results, conflicting, rejected, events, submitted, polling, incoming] {
-            files::make_dir(directory).map_err(|source| Error::Make { path: directory.clone(), source })?;
+            files::own_dir(directory).map_err(|source| Error::Make { path: directory.clone(), source })?;
         }
         // The names of the directories must last as long as the files in them.
         if let Some(dir) = self.results.parent() {
@@ -117,13 +124,13 @@ impl Inbox {
             }
         }
         self.clear_incoming();
-        Ok(())
+        Ok(secured)
     }
 
     /// The result of a job, when it is here.
     pub fn find(&self, job_id: &JobId) -> Result<Option<Arrived>, Error> {
         let path = self.result_path(job_id);
-        let text = match fs::read_to_string(&path) {
+        let text = match files::read_own_text(&path, FILE_BYTES_MAX) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Error::Read { path, source }),
@@ -215,8 +222,7 @@ impl Inbox {
     pub fn note_submitted(&self, job_id: &JobId, answer: &Json) -> Result<(), Error> {
         let path = self.submitted.join(job_id.as_str()).with_extension("json");
         if !self.link_new(answer.as_str().as_bytes(), &path)? {
-            let again =
-                fs::File::options().append(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+            let again = files::open_append(&path).and_then(|file| file.set_modified(SystemTime::now()));
             again.map_err(|source| Error::Store { path, source })?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use super::*;
 fn inbox() -> (tempfile::TempDir, Inbox) {
     let dir = tempfile::tempdir().unwrap();
     let inbox = Inbox::new(&dir.path().join("a").join("b"));
-    inbox.prepare().unwrap();
+    inbox.prepare(&files::NobodyElse).unwrap();
     (dir, inbox)
 }
 
@@ -129,7 +129,7 @@ fn a_failing_write_leaves_nothing_behind() {
     let error = format!("{:#}", inbox.keep(&arrived("j1", "x")).unwrap_err());
     assert!(error.contains("not acknowledged"), "{error}");
     assert!(names(&inbox.incoming).is_empty());
-    assert!(inbox.prepare().is_err());
+    assert!(inbox.prepare(&files::NobodyElse).is_err());
 }
 
 #[test]
@@ -173,6 +173,6 @@ fn only_old_leftovers_are_cleared_away() {
         file.set_modified(SystemTime::now() - 2 * INCOMING_AGE_MAX).unwrap();
     }
     fs::write(inbox.incoming.join(".tmpYoung"), "").unwrap();
-    inbox.prepare().unwrap();
+    inbox.prepare(&files::NobodyElse).unwrap();
     assert_eq!(names(&inbox.incoming), [".tmpYoung", "of-somebody-else"]);
 }
