@@ -9,9 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{Args, ValueEnum};
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args, ValueEnum};
 use program::duration::{self, Unit};
-use program::{Bare as BareName, Files, Origins, Shared, Sources, UserDirectory, counted, user_directory, whole};
+use program::{
+    Bare as BareName, Files, Origins, Shared, Sources, TrustArgs, TrustedGroup, UserDirectory, counted, user_directory,
+    whole,
+};
 use protocol::limits;
 
 use crate::run::{Apptainer, Bare, Invocation, Limits, Runtime, Seen, Unpacked, absolute_entries, on_path};
@@ -182,6 +186,13 @@ pub(crate) struct RunSettings {
     /// Use a STATE_DIR that was last used on another host, which is known to be down
     #[arg(long)]
     take_over: bool,
+    /// Run as root, which is refused otherwise: jobs would be root's, too
+    ///
+    /// For where there is no other user, as in a container or on a machine for tests.
+    #[arg(long, env = "ALLOW_ROOT", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    allow_root: bool,
+    #[command(flatten)]
+    trust: TrustArgs,
     #[command(flatten)]
     state: StateSettings,
     #[command(flatten)]
@@ -201,6 +212,7 @@ pub(crate) struct Settings {
     pub(crate) results_dir: PathBuf,
     pub(crate) state_dir: PathBuf,
     pub(crate) take_over: bool,
+    pub(crate) trust: TrustedGroup,
     pub(crate) claim_stale: Duration,
     pub(crate) runtime: Runtime,
     pub(crate) limits: Limits,
@@ -223,8 +235,18 @@ impl Settings {
 }
 
 impl RunSettings {
+    /// A program that nobody has read would do what it likes with the machine, and a mistake of ours as well.
+    pub(crate) fn refuse_root(&self) -> anyhow::Result<()> {
+        if self.allow_root || !program::is_root() {
+            return Ok(());
+        }
+        bail!(
+            "this is root, and so would be every job: start hpc-consumer as an ordinary user, who needs no right for it; where there is none, say --allow-root, or ALLOW_ROOT=1"
+        )
+    }
+
     pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<Settings> {
-        let Self { exit_when_idle, check: _, take_over, state, jobs, runtime, queue } = self;
+        let Self { exit_when_idle, check: _, take_over, allow_root: _, trust, state, jobs, runtime, queue } = self;
         let mut needed = Needed::default();
         let results_dir = needed.take(jobs.results_dir, "RESULTS_DIR", "the directory for job directories and records");
         let account_id = needed.take(queue.cf_account_id, "CF_ACCOUNT_ID", "the id of the Cloudflare account");
@@ -265,6 +287,7 @@ impl RunSettings {
             results_dir,
             state_dir: state.resolve(origins)?,
             take_over,
+            trust: trust.resolve()?,
             claim_stale: jobs.claim_stale_seconds,
             limits: Limits {
                 time: jobs.job_time_limit_seconds,

@@ -109,6 +109,7 @@ fn settings() -> anyhow::Result<Resolved> {
     }
     Ok(match cli.command {
         Command::Run(settings) => {
+            settings.refuse_root()?;
             let check = settings.check;
             let settings = settings.resolve(&origins)?;
             if check {

@@ -18,6 +18,9 @@ use crate::blocking;
 /// How long the file may take before this daemon goes on alone.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The file is much smaller.
+const BYTES_MAX: u64 = 10_000;
+
 /// What a daemon found in the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Found {
@@ -80,7 +83,7 @@ impl Pacing {
         if !self.idle {
             return false;
         }
-        let now = std::fs::read(&self.path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let now = files::read_own(&self.path, BYTES_MAX).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let spared = is_found_empty(&self.own, self.seen.as_ref(), now.as_ref());
         self.seen = now;
         spared
@@ -96,7 +99,7 @@ impl Pacing {
         self.own.empty = empty;
         let text = serde_json::to_vec(&self.own).expect("it holds only strings and numbers");
         // Not whole or nothing: who reads a part of it asks for itself. The directory is the keeper's to miss.
-        let _ = std::fs::write(&self.path, text);
+        let _ = files::rewrite(&self.path, &text);
         self.seen = Some(self.own.clone());
     }
 }

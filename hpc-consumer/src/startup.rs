@@ -23,7 +23,7 @@ use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
 use crate::run::{Invocation, Runtime};
 use crate::store::view::{self, About, Queue};
-use crate::store::{StateLock, Store};
+use crate::store::{self, StateLock, Store};
 use crate::viewer::Viewer;
 
 /// How often other daemons are shown that this one lives.
@@ -38,7 +38,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     let http = queues::http_client().context("cannot set up HTTPS")?;
     let client = Client::new(http, &settings.endpoint)?;
     let host = crate::host();
-    let lock = StateLock::take(&settings.state_dir, settings.take_over)?;
+    let lock = StateLock::take(&settings.state_dir, &settings.trust, settings.take_over)?;
     let opened = Store::open(&settings.state_dir)?;
     if opened.entries.iter().any(|entry| entry.stage == Stage::Launching) {
         refuse_another_results_dir(&settings)?;
@@ -54,7 +54,14 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     if let Some(warning) = settings.runtime.warning() {
         tracing::warn!("{warning}");
     }
-    let results = ResultsDir::new(settings.results_dir).marked_by(&settings.state_dir, &opened.owner);
+    let results =
+        ResultsDir::new(settings.results_dir).trusting(settings.trust).marked_by(&settings.state_dir, &opened.owner);
+    if let Some(problem) = results.refused() {
+        if !opened.entries.iter().any(|entry| entry.stage == Stage::Launching) {
+            lock.release();
+        }
+        return Err(WrongSettings(problem).into());
+    }
     let (heart, beat) = (results.heart(&opened.owner), (settings.claim_stale / 6).clamp(BEAT_MIN, BEAT_MAX));
     // To exit when there is nothing, the daemon has to hear itself that there is nothing.
     let shared = !settings.lifecycle.exit_when_idle;
@@ -140,6 +147,9 @@ fn about(settings: &Settings) -> About {
 /// Would a start with these settings be refused, or never run a job, although they are valid? As far as it can be seen
 /// beside a daemon. Returns what the queues are called, and what was tried of the runtime.
 pub(crate) fn check(settings: Settings) -> anyhow::Result<String> {
+    if settings.state_dir.exists() {
+        store::make_private(&settings.state_dir, &settings.trust)?;
+    }
     let counts = view::read(&settings.state_dir).map(|view| view.counts).unwrap_or_default();
     if counts.running + counts.ending > 0 {
         refuse_another_results_dir(&settings)?;
@@ -154,7 +164,7 @@ pub(crate) fn check(settings: Settings) -> anyhow::Result<String> {
     let tried = match settings.runtime.to_be_pulled() {
         Some(image) => format!("the runtime was not tried: the image {} is to be pulled first", image.display()),
         None => {
-            let results = ResultsDir::new(settings.results_dir);
+            let results = ResultsDir::new(settings.results_dir).trusting(settings.trust);
             reactor
                 .block_on(job::probe(results, settings.runtime))
                 .map_err(|problem| anyhow::anyhow!("no job could run here: {problem}"))?;

@@ -18,7 +18,8 @@ use crate::workspace::{Profile, Workspace};
 const GRACE: Duration = Duration::from_secs(15);
 
 /// Settings of our programs that have no prefix in common.
-const SETTINGS: [&str; 21] = [
+const SETTINGS: [&str; 23] = [
+    "ALLOW_ROOT",
     "API_KEY",
     "APPTAINER_ARGS",
     "APPTAINER_BIN",
@@ -39,6 +40,7 @@ const SETTINGS: [&str; 21] = [
     "RETRY_DELAY_SECONDS",
     "RUNTIME",
     "STATE_DIR",
+    "TRUSTED_GROUP",
     "VISIBILITY_TIMEOUT_MS",
 ];
 
@@ -58,6 +60,8 @@ impl Process {
         let file = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
         let copy = file.try_clone().with_context(|| format!("cannot open {} twice", log.display()))?;
         clear_settings(command);
+        // In a container or in CI there may be nobody else, and what runs here is ours.
+        command.env("ALLOW_ROOT", "1");
         let child = command
             .stdin(Stdio::null())
             .stdout(copy)

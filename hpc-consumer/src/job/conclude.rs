@@ -51,7 +51,19 @@ impl JobFiles {
         if !self.claims.is_ours(dir.as_ref(), run)? {
             return Ok(Concluded::TakenOver);
         }
+        if let Some(dir) = &dir {
+            close(run, dir);
+        }
         conclude(dir.as_ref())
+    }
+
+    /// The same of a run of which nothing else is looked at.
+    pub(super) fn close_own_dir(&self, run: &Run) {
+        if let Ok(Place::Dir(dir)) = self.claims.results().open_job_dir(&run.job_id)
+            && self.claims.is_ours(Some(&dir), run).unwrap_or(false)
+        {
+            close(run, &dir);
+        }
     }
 
     /// Deals with a run that was seen to end.
@@ -213,6 +225,13 @@ impl JobFiles {
             },
             Concluded::Recorded,
         )
+    }
+}
+
+/// Closes the directory of a run that is over. That it cannot be done takes no job its result.
+fn close(run: &Run, dir: &JobDir) {
+    if let Err(error) = dir.close() {
+        tracing::warn!(job_id = %run.job_id, "the job directory may be open to others: {error}");
     }
 }
 

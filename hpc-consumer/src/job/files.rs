@@ -3,18 +3,19 @@
 //! Out of scope: what the files mean.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use files::{Bounds, Creator, DIR_MODE, Durability, Held, Spares};
+use files::{Access, Bounds, Creator, DIR_MODE, Durability, Held, NotPrivate, Spares};
 use lifecycle::{Attempt, Share};
+use program::TrustedGroup;
 use protocol::{JobId, Timestamp, limits};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
@@ -66,6 +67,8 @@ const REJECTED_MORE: usize = 32;
 #[derive(Debug, Clone)]
 pub(crate) struct ResultsDir {
     pub(super) path: PathBuf,
+    /// Who besides us may write to it.
+    trust: TrustedGroup,
     /// Makes files that never take the place of others.
     pub(super) creator: Arc<Creator>,
     /// Which directory it was when it was looked at first, by its inode.
@@ -127,8 +130,37 @@ struct Rejected<'a> {
 
 impl ResultsDir {
     pub(crate) fn new(path: PathBuf) -> Self {
-        let creator = Arc::new(Creator::new(path.clone()));
-        Self { creator, path, known: Arc::default(), mark: None, reserve: None, rejected: Arc::default() }
+        let (creator, trust) = (Arc::new(Creator::new(path.clone())), TrustedGroup::default());
+        Self {
+            path,
+            trust,
+            creator,
+            known: Arc::default(),
+            mark: None,
+            reserve: None,
+            rejected: Arc::default(),
+        }
+    }
+
+    /// The same, where the members of a group may write.
+    pub(crate) fn trusting(self, trust: TrustedGroup) -> Self {
+        Self { trust, ..self }
+    }
+
+    /// Can it not be used as it is, whatever we wait for? The text says why not, and what to do.
+    pub(crate) fn refused(&self) -> Option<String> {
+        // Where its file system is away, what is there in its place is not judged.
+        if self.mark.as_ref().is_some_and(|mark| !matches!(self.is_lost(mark), Ok(false))) {
+            return None;
+        }
+        let problem = self.make_private().err().filter(|problem| !problem.may_pass())?;
+        Some(format!("RESULTS_DIR {} cannot be used: {problem}", self.path.display()))
+    }
+
+    fn make_private(&self) -> Result<(), NotPrivate> {
+        let notes = program::private_dir("RESULTS_DIR", &self.path, Access::Trusted, &self.trust)?;
+        notes.iter().for_each(|note| tracing::warn!("{note}"));
+        Ok(())
     }
 
     /// The same, marked as that of this state: an empty directory in its place is not taken for it. Room for its
@@ -183,7 +215,7 @@ impl ResultsDir {
         let number = PROBES.fetch_add(1, Ordering::Relaxed);
         let scratch = self.path.join(".probe");
         self.find()?;
-        files::make_dir(&scratch)?;
+        files::own_dir(&scratch)?;
         let name = format!("{}-{}-{number}", crate::host(), std::process::id());
         let (file, link) = (scratch.join(format!("file-{name}")), scratch.join(format!("link-{name}")));
         let directory = scratch.join(format!("directory-{name}"));
@@ -195,7 +227,7 @@ impl ResultsDir {
             .and_then(|_| fs::hard_link(&file, &link));
         // A claim makes a directory and two files, and some disks run out of these first.
         let made = written
-            .and_then(|()| files::make_dir(&directory))
+            .and_then(|()| files::new_dir(&directory))
             .and_then(|()| [META, INPUT].iter().try_for_each(|name| files::write_new(&directory.join(name), b"{}\n")));
         for path in [&file, &link, &directory] {
             files::remove(path, REMOVED_WITHIN)?;
@@ -210,9 +242,17 @@ impl ResultsDir {
             return Err(Self::not_where_it_was());
         }
         if self.known.get().is_none() {
-            match &self.mark {
-                Some(mark) => self.find_mark(mark)?,
-                None => files::make_dir(&self.path)?,
+            let is_lost = self.mark.as_ref().map(|mark| self.is_lost(mark)).transpose()?;
+            if let (Some(mark), Some(true)) = (&self.mark, is_lost) {
+                return Err(io::Error::other(format!(
+                    "it has lost the mark of this STATE_DIR, {}; mount its file system, or, if it was emptied on purpose, remove {} and start hpc-consumer anew",
+                    mark.heart.display(),
+                    mark.file.display()
+                )));
+            }
+            self.make_private()?;
+            if let Some(mark) = &self.mark {
+                self.leave_mark(mark)?;
             }
             let inode = fs::metadata(&self.path)?.ino();
             self.known.get_or_init(|| inode);
@@ -220,26 +260,25 @@ impl ResultsDir {
         Ok(())
     }
 
-    fn find_mark(&self, mark: &Mark) -> io::Result<()> {
-        let path = self.path.as_os_str().as_encoded_bytes();
-        let known = fs::read(&mark.file).is_ok_and(|known| known == path);
-        let there = mark.heart.try_exists()?;
-        if known && there {
+    fn is_marked(&self, mark: &Mark) -> bool {
+        read_mark(&mark.file).is_some_and(|known| known == self.path)
+    }
+
+    /// Was it marked, and is the mark gone?
+    fn is_lost(&self, mark: &Mark) -> io::Result<bool> {
+        Ok(self.is_marked(mark) && !mark.heart.try_exists()?)
+    }
+
+    fn leave_mark(&self, mark: &Mark) -> io::Result<()> {
+        files::own_dir(mark.heart.parent().unwrap_or(&self.path))?;
+        if self.is_marked(mark) {
             return Ok(());
         }
-        if known {
-            return Err(io::Error::other(format!(
-                "it has lost the mark of this STATE_DIR, {}; mount its file system, or, if it was emptied on purpose, remove {} and start hpc-consumer anew",
-                mark.heart.display(),
-                mark.file.display()
-            )));
-        }
-        if !there {
-            files::make_dir(mark.heart.parent().unwrap_or(&self.path))?;
+        if !mark.heart.try_exists()? {
             // It holds the room that the keeper needs for its first beat, should the disk be full by then.
             files::replace(&mark.heart, &[b' '; HEART_BYTES], Durability::Cached)?;
         }
-        files::replace(&mark.file, path, Durability::Content).map(drop)
+        files::replace(&mark.file, self.path.as_os_str().as_encoded_bytes(), Durability::Content).map(drop)
     }
 
     /// Is the mark of our state in it? Without one of our own, any directory will do.
@@ -260,7 +299,7 @@ impl ResultsDir {
 
     /// The `RESULTS_DIR` that this state was used with last.
     pub(crate) fn of(state_dir: &Path) -> Option<PathBuf> {
-        Some(PathBuf::from(OsString::from_vec(fs::read(mark_in(state_dir)).ok()?)))
+        read_mark(&mark_in(state_dir))
     }
 
     /// Is this still the directory that it was when it was looked at first?
@@ -284,7 +323,7 @@ impl ResultsDir {
 
     /// Makes the directory of a job, unless something has its name: returns whether it did.
     pub(super) fn make_job_dir(&self, job_id: &JobId) -> io::Result<bool> {
-        match DirBuilder::new().mode(DIR_MODE).create(self.job_dir(job_id)) {
+        match files::new_dir(&self.job_dir(job_id)) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error),
@@ -292,14 +331,7 @@ impl ResultsDir {
     }
 
     pub(super) fn open_job_dir(&self, job_id: &JobId) -> io::Result<Place> {
-        // Without reading: a run may have locked us out.
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::open(self.job_dir(job_id), flags, Mode::empty()) {
-            Ok(directory) => Ok(Place::Dir(JobDir::new(directory))),
-            Err(Errno::NOENT) => Ok(Place::Nothing),
-            Err(Errno::NOTDIR | Errno::LOOP) => Ok(Place::Foreign),
-            Err(error) => Err(error.into()),
-        }
+        open_dir(&self.job_dir(job_id))
     }
 
     /// Moves the directory of an attempt away, so that another one can take its name. Of many who try this with the
@@ -313,13 +345,19 @@ impl ResultsDir {
         let from = self.job_dir(job_id);
         let mut to = self.attempt_dir(job_id, attempt);
         if let Some(attempts) = to.parent() {
-            files::make_dir(attempts)?;
+            files::own_dir(attempts)?;
         }
         // To move a directory is to change it; its run may have locked us out.
         let _ = fs::set_permissions(&from, Permissions::from_mode(DIR_MODE));
         for number in 2..ASIDE_MAX {
             match fs::rename(&from, &to) {
-                Ok(()) if fs::symlink_metadata(&to)?.ino() == inode => return Ok(Some(to)),
+                Ok(()) if fs::symlink_metadata(&to)?.ino() == inode => {
+                    // Its run may go on where nobody saw it alive, and is ended there.
+                    if let Ok(Place::Dir(dir)) = open_dir(&to) {
+                        let _ = dir.close();
+                    }
+                    return Ok(Some(to));
+                }
                 Ok(()) => {
                     // Another one was faster, and this is what it made. If that was done a third time meanwhile, it
                     // keeps its claim, and this stays here.
@@ -399,10 +437,8 @@ impl ResultsDir {
     pub(super) fn rejected_dir(&self) -> io::Result<PathBuf> {
         let directory = self.path.join(REJECTED_DIR);
         // Not the directory above it: its file system may be away.
-        match DirBuilder::new().mode(DIR_MODE).create(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(directory),
-        }
+        files::own_dir(&directory)?;
+        Ok(directory)
     }
 
     pub(super) fn job_dir(&self, job_id: &JobId) -> PathBuf {
@@ -444,7 +480,24 @@ fn mark_in(state_dir: &Path) -> PathBuf {
     state_dir.join("results-dir")
 }
 
-/// Reads a small regular file, not following links and not waiting for the other end of a FIFO.
+fn open_dir(path: &Path) -> io::Result<Place> {
+    // Without reading: a run may have locked us out.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(directory) => File::from(directory),
+        Err(Errno::NOENT) => return Ok(Place::Nothing),
+        Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Place::Foreign),
+        Err(error) => return Err(error.into()),
+    };
+    // One of another user is none of ours, whatever lies in it.
+    Ok(if is_ours(&directory.metadata()?) { Place::Dir(JobDir::new(directory)) } else { Place::Foreign })
+}
+
+fn read_mark(file: &Path) -> Option<PathBuf> {
+    Some(PathBuf::from(OsString::from_vec(files::read_own(file, OWN_FILE_BYTES_MAX).ok()?)))
+}
+
+/// Reads a small regular file of this user, not following links and not waiting for the other end of a FIFO.
 pub(super) fn read_own_file(directory: BorrowedFd<'_>, path: &Path) -> io::Result<OwnFile> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(directory, path, flags, Mode::empty()) {
@@ -454,13 +507,18 @@ pub(super) fn read_own_file(directory: BorrowedFd<'_>, path: &Path) -> io::Resul
         Err(error) => return Err(error.into()),
     };
     let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.len() > OWN_FILE_BYTES_MAX {
+    if !metadata.is_file() || !is_ours(&metadata) || metadata.len() > OWN_FILE_BYTES_MAX {
         return Ok(OwnFile::Foreign);
     }
     // One more, to see the end of the file without asking again for room.
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
     file.take(OWN_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(String::from_utf8(bytes).map_or(OwnFile::Foreign, OwnFile::Text))
+}
+
+/// What another user has put there is not what we wrote, whatever it says.
+fn is_ours(metadata: &fs::Metadata) -> bool {
+    metadata.uid() == rustix::process::geteuid().as_raw()
 }
 
 pub(super) fn is_missing(error: &io::Error) -> bool {

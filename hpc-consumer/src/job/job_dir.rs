@@ -7,19 +7,23 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use files::{DIR_MODE, Durability, Held};
+use files::{DIR_MODE, Disarmed, Durability, Held};
 
 use super::files::{OwnFile, REMOVED_WITHIN, is_missing, read_own_file};
 
 /// How long it is counted what is in a directory. What is not reached by then does not count.
 const MEASURED_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long files of a job are searched for setuid bits. A record waits for it, so it is no longer than writing so many
+/// files takes; what is not reached lies in a directory that nobody else can enter.
+const DISARMED_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long it is tried to remove what filled a disk.
 const BULK_REMOVED_WITHIN: Duration = Duration::from_secs(600);
@@ -36,8 +40,8 @@ const STUCK_MAX: usize = 100;
 pub(super) struct JobDir(File);
 
 impl JobDir {
-    pub(super) fn new(directory: OwnedFd) -> Self {
-        Self(File::from(directory))
+    pub(super) fn new(directory: File) -> Self {
+        Self(directory)
     }
 
     /// A path into the directory, for as long as this is held open.
@@ -53,6 +57,30 @@ impl JobDir {
     /// Takes the directory back from its run, which may have locked us and itself out of it.
     pub(super) fn unlock(&self) -> io::Result<()> {
         fs::set_permissions(self.path(), Permissions::from_mode(DIR_MODE))
+    }
+
+    /// Closes the directory once its run is over: nobody else gets in any more, and no file of it has others act as us,
+    /// should a person open it later.
+    pub(super) fn close(&self) -> io::Result<()> {
+        // Before anything in it is looked at, and without a change where there is none to be made.
+        if self.0.metadata()?.mode() & 0o7777 != DIR_MODE {
+            self.unlock()?;
+        }
+        let Disarmed { files, whole } = files::disarm(self.as_fd(), DISARMED_WITHIN)?;
+        let place = || fs::read_link(self.path()).unwrap_or_default();
+        if files > 0 {
+            tracing::warn!(
+                "a job has left files in {} that would have others act as this user (setuid or setgid): {files}; they have lost these bits",
+                place().display()
+            );
+        }
+        if !whole {
+            tracing::warn!(
+                "not all of {0} could be searched for files that have others act as this user; before you let anybody in: find {0} -perm /6000 -exec chmod ug-s {{}} +",
+                place().display()
+            );
+        }
+        Ok(())
     }
 
     /// Reads a small file of ours.

@@ -162,6 +162,7 @@ impl JobFiles {
             };
             match concluded {
                 Concluded::NodeFailed(problem) if was_begun => {
+                    jobs.close_own_dir(&run);
                     jobs.claims.leave_trace(&run);
                     jobs.failed_by_node(&run, problem)
                 }

@@ -1,9 +1,8 @@
 //! `STATE_DIR/keeper`: the lock, and the file that tells who the keeper is and where it listens.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +16,9 @@ use crate::run::FirstProcess;
 
 /// A log that is larger is put aside.
 const LOG_BYTES_MAX: u64 = 1024 * 1024;
+
+/// No card is larger.
+const CARD_BYTES_MAX: u64 = 100_000;
 
 /// The directory of the keeper.
 #[derive(Debug, Clone)]
@@ -96,16 +98,15 @@ impl Folder {
 
     /// What runs print may be anybody's secret.
     pub(super) fn make(&self) -> anyhow::Result<()> {
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.0);
-        made.with_context(|| format!("the directory of the keeper {} cannot be made", self.0.display()))
+        files::own_dir(&self.0)
+            .with_context(|| format!("the directory of the keeper {} cannot be made", self.0.display()))
     }
 
     /// The lock, if no keeper has it.
     pub(super) fn lock(&self) -> anyhow::Result<Option<File>> {
         let path = self.0.join("lock");
         let cannot = || format!("the lock of the keeper {} cannot be taken", path.display());
-        let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
-        let file = file.with_context(cannot)?;
+        let file = files::open_lock(&path).with_context(cannot)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -138,7 +139,8 @@ impl Folder {
 
     pub(super) fn card(&self) -> anyhow::Result<Card> {
         let path = self.card_path();
-        let text = fs::read_to_string(&path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let text = files::read_own_text(&path, CARD_BYTES_MAX)
+            .with_context(|| format!("{} cannot be read", path.display()))?;
         serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
     }
 
@@ -163,8 +165,7 @@ impl Folder {
             // If this fails it grows on, which is no reason to run no jobs.
             let _ = fs::rename(&path, self.old_log());
         }
-        let log = File::options().create(true).append(true).open(&path);
-        log.with_context(|| format!("the log of the keeper {} cannot be written", path.display()))
+        files::open_append(&path).with_context(|| format!("the log of the keeper {} cannot be written", path.display()))
     }
 
     /// Keeps the log of a keeper at work from growing. The file stays the same, because the keeper has it open; it is
@@ -172,8 +173,8 @@ impl Folder {
     pub(super) fn bound_log(&self) {
         if self.log_is_large() {
             // Where there is no room for a copy, what is new counts more than what is old.
-            let _ = fs::copy(self.log(), self.old_log());
-            let _ = File::options().write(true).open(self.log()).and_then(|log| log.set_len(0));
+            let _ = files::copy_own(&self.log(), &self.old_log());
+            let _ = files::open_append(&self.log()).and_then(|log| log.set_len(0));
         }
     }
 

@@ -4,8 +4,7 @@
 //! It is a thread of its own, because `RESULTS_DIR` may hang, and what hangs must not hold up the runs.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -19,6 +18,9 @@ use crate::job::HeldDir;
 
 /// Before the first beat.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The file is much smaller.
+const BYTES_MAX: u64 = 10_000;
 
 /// What stands in the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -161,21 +163,19 @@ impl Heart {
         let mut text = serde_json::to_vec(&beat).expect("it holds only strings and numbers");
         text.push(b'\n');
         // It is made by the daemon: where it is not there, something else is in the place of RESULTS_DIR. On a full
-        // disk there is no room for a second one, and the others must not think that we are dead.
-        files::replace(&self.path, &text, Durability::Cached).map(drop).or_else(|_| overwrite(&self.path, &text))?;
+        // disk there is no room for a second one, and the others must not think that we are dead: it is written over.
+        // The text never gets shorter, and who reads it only looks whether it changes.
+        files::replace(&self.path, &text, Durability::Cached)
+            .map(drop)
+            .or_else(|_| files::overwrite(&self.path, &text))?;
         self.last = Some(beat.beat);
         Ok(())
     }
 }
 
-/// The text never gets shorter, and who reads it only looks whether it changes.
-fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
-    File::options().write(true).open(path)?.write_all(text)
-}
-
 /// The number goes on where an earlier keeper stopped: an old number must not come again.
 fn last_beat(path: &Path) -> io::Result<u64> {
-    match std::fs::read(path) {
+    match files::read_own(path, BYTES_MAX) {
         // What is damaged changes with the next beat, whatever its number.
         Ok(text) => Ok(serde_json::from_slice::<Beat>(&text).map_or(0, |beat| beat.beat)),
         Err(error) => Err(error),

@@ -19,6 +19,9 @@ use super::roster::{JournalLine, Roster};
 /// A file below this size is not worth writing anew.
 const REWRITE_BYTES: u64 = 1024 * 1024;
 
+/// No journal of ours gets so large: it is written anew before that.
+const BYTES_MAX: u64 = 1 << 32;
+
 /// The same for a file of which nothing is needed any more.
 const EMPTY_BYTES: u64 = 64 * 1024;
 
@@ -38,7 +41,7 @@ pub(super) struct Journal {
 /// What an earlier keeper has written; nothing if there was none.
 pub(super) fn read(path: &Path) -> anyhow::Result<Roster> {
     let cannot = || format!("the journal of the keeper {} cannot be read", path.display());
-    match std::fs::read(path) {
+    match files::read_own(path, BYTES_MAX) {
         Ok(bytes) => Roster::parse(&bytes).with_context(cannot),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Roster::default()),
         Err(error) => Err(error).with_context(cannot),

@@ -1,7 +1,7 @@
 //! The runtime `apptainer`: the command in a container that sees its job directory at `/work` and little else.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -230,7 +230,7 @@ impl Apptainer {
         let mut prepare = || -> io::Result<Option<Begin>> {
             // An earlier daemon of this number may have left one.
             files::remove(place, REMOVED_WITHIN)?;
-            fs::create_dir(place)?;
+            files::new_dir(place)?;
             let made = Scratch::make(Arc::new(File::open(place)?.into()), place, &mut words)?;
             hook.then(|| made.begin(place, &lookup, &mut words)).transpose()
         };

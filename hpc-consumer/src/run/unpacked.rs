@@ -15,15 +15,15 @@
 
 use std::env::split_paths;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, Metadata};
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use files::{DIR_MODE, Durability};
+use files::Durability;
 use rustix::fs::StatVfsMountFlags;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
@@ -248,7 +248,7 @@ fn make_partial(directory: &Path) -> Result<PathBuf, String> {
     }
     remove_abandoned(directory);
     let partial = directory.join(format!("{PARTIAL_PREFIX}{}-{:016x}", std::process::id(), fastrand::u64(..)));
-    DirBuilder::new().mode(DIR_MODE).create(&partial).map_err(failed)?;
+    files::new_dir(&partial).map_err(failed)?;
     Ok(partial)
 }
 

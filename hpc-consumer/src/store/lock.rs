@@ -6,15 +6,17 @@
 //!
 //! Out of scope: who owns a `RESULTS_DIR`, which several daemons share.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use files::{Access, Trust};
 use protocol::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::startup::WrongSettings;
 
 const LOCK: &str = "lock";
 
@@ -84,24 +86,17 @@ impl Holder {
 }
 
 impl StateLock {
-    /// Makes the directory if need be, and takes hold of it. `take_over`: also when it was last held on another
-    /// machine and not released.
-    pub(crate) fn take(state_dir: &Path, take_over: bool) -> anyhow::Result<Self> {
+    /// Makes the directory if need be, for this user alone, and takes hold of it. `take_over`: also when it was last
+    /// held on another machine and not released.
+    pub(crate) fn take(state_dir: &Path, trust: &dyn Trust, take_over: bool) -> anyhow::Result<Self> {
+        make_private(state_dir, trust)?;
         Self::take_as(&Holder::this_process(), state_dir, take_over)
     }
 
     fn take_as(me: &Holder, state_dir: &Path, take_over: bool) -> anyhow::Result<Self> {
         let shown = state_dir.display();
-        make(state_dir).with_context(|| format!("cannot make STATE_DIR {shown}"))?;
         let path = state_dir.join(LOCK);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .with_context(|| format!("cannot open {}", path.display()))?;
+        let file = files::open_lock(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let locked = lock(&file).map_err(|error| cannot_lock(error, &path))?;
         let last = Holder::read(&file).with_context(|| format!("cannot read {}", path.display()))?;
         if !locked {
@@ -126,15 +121,14 @@ impl StateLock {
     }
 }
 
-fn make(state_dir: &Path) -> io::Result<()> {
-    if state_dir.is_dir() {
-        return Ok(());
-    }
-    DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
-    if let Some(parent) = state_dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        // So that a power cut does not take the name away; not every file system can do it.
-        let _ = File::open(parent).and_then(|parent| parent.sync_all());
-    }
+/// Makes the directory if need be, and sees to it that it is for this user alone.
+pub(crate) fn make_private(state_dir: &Path, trust: &dyn Trust) -> anyhow::Result<()> {
+    let notes = program::private_dir("STATE_DIR", state_dir, Access::Ours, trust).map_err(|problem| {
+        let may_pass = problem.may_pass();
+        let problem = anyhow!(problem).context(format!("STATE_DIR {} cannot be used", state_dir.display()));
+        if may_pass { problem } else { anyhow!(WrongSettings(format!("{problem:#}"))) }
+    })?;
+    notes.iter().for_each(|note| tracing::warn!("{note}"));
     Ok(())
 }
 
@@ -177,7 +171,7 @@ pub(super) fn look(state_dir: &Path) -> anyhow::Result<Held> {
 
 fn look_as(me: &Holder, state_dir: &Path) -> anyhow::Result<Held> {
     let path = state_dir.join(LOCK);
-    let file = match File::open(&path) {
+    let file = match files::open_own(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Held::No),
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
@@ -209,17 +203,17 @@ mod tests {
     fn the_second_is_refused_and_told_who_is_the_first() {
         let folder = tempfile::tempdir().unwrap();
         let state_dir = folder.path().join("new/state");
-        let first = StateLock::take(&state_dir, false).unwrap();
+        let first = StateLock::take(&state_dir, &files::NobodyElse, false).unwrap();
         assert_eq!(std::fs::metadata(&state_dir).unwrap().permissions().mode() & 0o777, 0o700);
         // Not even with --take-over: it lives.
-        let error = StateLock::take(&state_dir, true).unwrap_err().to_string();
+        let error = StateLock::take(&state_dir, &files::NobodyElse, true).unwrap_err().to_string();
         let named = format!("process id {} on {}", std::process::id(), crate::host());
         assert!(error.contains(&named) && error.contains("`kill "), "{error}");
         let Held::Yes(Some(holder)) = look(&state_dir).unwrap() else { panic!("it is held") };
         assert_eq!(holder.pid, std::process::id());
         drop(first);
         assert_eq!(look(&state_dir).unwrap(), Held::No);
-        drop(StateLock::take(&state_dir, false).unwrap());
+        drop(StateLock::take(&state_dir, &files::NobodyElse, false).unwrap());
     }
 
     #[test]
@@ -243,14 +237,14 @@ mod tests {
     #[test]
     fn who_looks_does_not_keep_a_daemon_from_starting() {
         let folder = tempfile::tempdir().unwrap();
-        drop(StateLock::take(folder.path(), false).unwrap());
+        drop(StateLock::take(folder.path(), &files::NobodyElse, false).unwrap());
         let viewer = File::open(folder.path().join(LOCK)).unwrap();
         viewer.lock_shared().unwrap();
         let end = std::thread::spawn(move || {
             std::thread::sleep(PAUSE * 2);
             drop(viewer);
         });
-        StateLock::take(folder.path(), false).unwrap();
+        StateLock::take(folder.path(), &files::NobodyElse, false).unwrap();
         end.join().unwrap();
     }
 }

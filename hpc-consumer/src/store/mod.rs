@@ -33,7 +33,7 @@ use lifecycle::{Entry, Fact};
 use protocol::JobId;
 
 use database::Database;
-pub(crate) use lock::StateLock;
+pub(crate) use lock::{StateLock, make_private};
 pub(crate) use show::{show_jobs, show_status};
 
 const DATABASE: &str = "state.db";

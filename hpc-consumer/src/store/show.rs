@@ -533,7 +533,7 @@ results owed  3, the oldest since 2026-11-20T23:00:00Z (2 h)
     #[test]
     fn the_view_of_a_daemon_that_lives_is_shown_and_that_of_an_earlier_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let lock = StateLock::take(folder.path(), false).unwrap();
+        let lock = StateLock::take(folder.path(), &files::NobodyElse, false).unwrap();
         view::write(folder.path(), &view()).unwrap();
         let report_now = || report(folder.path(), at(T0)).unwrap();
         assert!(report_now().note.unwrap().contains("only just started"));

@@ -7,7 +7,6 @@
 //! The fields of version 1 stay. Others come, which older readers pass over; those that an older writer did not know
 //! are empty.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -17,6 +16,9 @@ use protocol::{JobId, Timestamp, timestamp_from_millis};
 use serde::{Deserialize, Serialize};
 
 const VIEW: &str = "view.json";
+
+/// That of a hundred thousand jobs is smaller.
+const BYTES_MAX: u64 = 100_000_000;
 
 /// The version of the view.
 pub(crate) const VERSION: u64 = 1;
@@ -119,6 +121,6 @@ pub(crate) fn timestamp(since_epoch: Duration) -> Timestamp {
 
 /// The view, if there is one that can be read.
 pub(crate) fn read(state_dir: &Path) -> Option<View> {
-    let bytes = fs::read(state_dir.join(VIEW)).ok()?;
+    let bytes = files::read_own(&state_dir.join(VIEW), BYTES_MAX).ok()?;
     serde_json::from_slice(&bytes).ok().filter(|view: &View| view.v == VERSION)
 }

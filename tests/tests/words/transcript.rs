@@ -66,7 +66,7 @@ impl Transcript {
         let settings = words.iter().take_while(is_setting).count();
         let (settings, words) = words.split_at(settings);
         let mut command = Command::new(parts::program(&words[0]));
-        command.env_clear().env("HOME", self.folder.path()).env("PATH", "/usr/bin:/bin");
+        command.env_clear().env("HOME", self.folder.path()).env("PATH", "/usr/bin:/bin").env("ALLOW_ROOT", "1");
         command.current_dir(self.folder.path()).args(&words[1..]);
         command.envs(settings.iter().filter_map(|setting| setting.split_once('=')));
         let mut process = Process::start(&words[0], &mut command, self.said.path());
