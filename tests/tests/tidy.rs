@@ -158,6 +158,48 @@ fn processes_are_started_in_one_place() {
     assert!(found > 0, "the search finds nothing any more");
 }
 
+/// The lines of a file that are not its tests'.
+fn without_tests(lines: &[String]) -> &[String] {
+    let tests = lines.windows(2).position(|pair| pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod tests {"));
+    &lines[..tests.unwrap_or(lines.len())]
+}
+
+/// Whoever makes a file or a directory with the means of `std` follows links, takes what is there for ours, and leaves
+/// who may read it to the mask of the day.
+#[test]
+fn files_and_directories_are_made_in_one_place() {
+    const MAKING: [&str; 9] = [
+        "File::create",
+        "File::options",
+        "OpenOptions",
+        "fs::write(",
+        "fs::copy(",
+        "create_dir",
+        "DirBuilder",
+        "files::make_dir(",
+        "hard_link(",
+    ];
+    // Trying whether a disk can do what is needed.
+    let allowed = ["hpc-consumer/src/job/files.rs: hard_link(", "hpc-consumer/src/run/unpacked.rs: files::make_dir("];
+    let (mut found, mut seen) = (0, BTreeSet::new());
+    for (path, lines) in code(Path::new("")) {
+        let is_test = is_test_or_xtask(&path) || path.ends_with("tests.rs") || path.ends_with("fuzz.rs");
+        if is_test || path.starts_with("fuzz") || path.starts_with("containers") {
+            continue;
+        }
+        for word in MAKING {
+            if without_tests(&lines).iter().any(|line| line.contains(word)) {
+                let of = format!("{}: {word}", path.display());
+                let in_place = path.starts_with("crates/files/src");
+                found += usize::from(in_place);
+                assert!(in_place || allowed.contains(&of.as_str()), "{of}) belongs into crates/files");
+                seen.insert(of);
+            }
+        }
+    }
+    assert!(found > 0 && allowed.iter().all(|allowed| seen.contains(*allowed)), "the search finds nothing any more");
+}
+
 #[test]
 fn what_programs_say_leaves_where_it_is_made_harmless() {
     let allowed = [
