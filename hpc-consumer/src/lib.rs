@@ -59,6 +59,7 @@ use crate::startup::{End, WrongSettings};
 
 /// The program.
 pub fn main() -> Exit {
+    program::harden();
     let start = |command| {
         start(command).map_err(|error| if error.is::<WrongSettings>() { Failure::usage(error) } else { error })
     };

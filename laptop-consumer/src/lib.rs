@@ -23,6 +23,7 @@ use crate::printer::StdoutClosed;
 
 /// The program: reads its arguments and settings from the process, and runs to the end.
 pub fn main() -> Exit {
+    program::harden();
     match start() {
         // Who reads the output has seen enough, as in `tail | head`.
         Err(error) if error.is::<StdoutClosed>() => Exit::Ok,

@@ -34,6 +34,7 @@ use crate::config::{Cli, Command, Settings};
 
 /// The whole program: reads its arguments and environment, and serves until a signal asks it to stop.
 pub fn main() -> Exit {
+    program::harden();
     program::finish(settings().map_err(Failure::usage).and_then(|settings| {
         server::serve(settings)?;
         Ok(Exit::Ok)

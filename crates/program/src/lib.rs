@@ -1,5 +1,5 @@
 //! What every program does in the same way: where settings come from, words for times and numbers, logging, exit codes,
-//! the look of errors, whom the user trusts with directories.
+//! the look of errors, whom the user trusts with directories, and what a process hides from others.
 //!
 //! Out of scope: the settings themselves; each program's `config.rs` names and checks its own.
 
@@ -10,6 +10,7 @@ mod environment;
 mod exit;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod harden;
 mod logging;
 mod number;
 mod output;
@@ -19,6 +20,7 @@ mod trust;
 
 pub use directory::{UserDirectory, user_directory};
 pub use exit::{Exit, Failure, finish};
+pub use harden::{harden, with_given_core_limit};
 pub use logging::{LogArgs, LogFormat, init_logging};
 pub use number::{counted, whole};
 pub use output::OutputFormat;

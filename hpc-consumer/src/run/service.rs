@@ -38,7 +38,8 @@ impl Invocation {
     /// Starts anew in place of this process. Returns only if that fails.
     pub(crate) fn start_anew(&self) -> io::Error {
         let mut command = std::process::Command::new(newest());
-        command.args(&self.arguments).env_clear().envs(self.environment.iter().cloned()).exec()
+        command.args(&self.arguments).env_clear().envs(self.environment.iter().cloned());
+        program::with_given_core_limit(|| command.exec())
     }
 }
 
@@ -79,13 +80,9 @@ impl Service {
 /// Starts this program with other arguments and nothing of our environment: it holds our secrets. The process stays
 /// when the returned handle is dropped.
 pub(crate) fn start_service(arguments: &[OsString], directory: &Path, log: File) -> io::Result<Service> {
-    let child = Command::new(program())
-        .args(arguments)
-        .env_clear()
-        .current_dir(directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()?;
+    let mut command = Command::new(program());
+    command.args(arguments).env_clear().current_dir(directory);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let child = program::with_given_core_limit(|| command.spawn())?;
     Ok(Service { _known: Known::new(&child), child })
 }

@@ -63,14 +63,14 @@ impl Token {
         value.and_then(Self::parse)
     }
 
-    /// Starts a process that carries the limit. This process has it for as long as that takes; where the hard limit
-    /// is too low for it, the variable has to do.
+    /// Starts a process that carries the limit, and has the limit of cores that the site gave us. This process has both
+    /// for as long as that takes; where the hard limit is too low for the token, the variable has to do.
     pub(super) fn on_what_is_started<T>(self, start: impl FnOnce() -> T) -> T {
         let _alone = lock(&STARTING);
         let before = getrlimit(Resource::Rttime);
         let limit = Rlimit { current: Some(BRAND | self.0), maximum: before.maximum };
         let is_set = setrlimit(Resource::Rttime, limit).is_ok();
-        let started = start();
+        let started = program::with_given_core_limit(start);
         if is_set {
             // To lower a soft limit, or to raise it up to the hard one, is allowed to everybody.
             let _ = setrlimit(Resource::Rttime, before);

@@ -128,7 +128,9 @@ fn private_bytes(pid: u32) -> anyhow::Result<f64> {
 
 fn bytes_of(pid: u32, names: &[&str]) -> anyhow::Result<f64> {
     let path = format!("/proc/{pid}/smaps_rollup");
-    let rollup = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let rollup = fs::read_to_string(&path).with_context(|| {
+        format!("cannot read {path}; the programs show their memory to nobody but root, so run this one as root")
+    })?;
     let bytes = names.iter().map(|name| bytes_in(&rollup, name));
     bytes.sum::<Option<f64>>().with_context(|| format!("{path} lacks one of {names:?}"))
 }
