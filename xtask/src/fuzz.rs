@@ -17,8 +17,8 @@ use crate::workspace::{Workspace, shown};
 const TARGETS: [(&str, &[&str]); 8] = [
     ("edge_request", &["fuzz/seeds/edge_request"]),
     ("inbox", &["tests/compat/wire/result"]),
-    ("keeper_journal", &["tests/compat/keeper/v1", "tests/compat/keeper/v2"]),
-    ("keeper_lines", &["tests/compat/keeper/v1", "tests/compat/keeper/v2"]),
+    ("keeper_journal", &["tests/compat/keeper/v1", "tests/compat/keeper/v2", "tests/compat/keeper/v3"]),
+    ("keeper_lines", &["tests/compat/keeper/v1", "tests/compat/keeper/v2", "tests/compat/keeper/v3"]),
     (
         "message",
         &[

@@ -261,7 +261,8 @@ async fn connect(folder: &Folder, settings: &Settings, ours: Versions, pid: Opti
         bail!("it runs on the host {there} as process {}, and this is {here}; run the daemon there", card.pid);
     }
     let who = || format!("the keeper, process {}, cannot be reached; see {}", card.pid, folder.log().display());
-    let stream = UnixStream::connect_addr(&card.address()?.into()).await.with_context(who)?;
+    let socket = folder.socket_of(&card).with_context(who)?;
+    let stream = UnixStream::connect_addr(&socket.address().clone().into()).await.with_context(who)?;
     if !link::is_ours(&stream) {
         bail!("a process of another user listens in place of the keeper, process {}", card.pid);
     }
@@ -294,6 +295,14 @@ async fn connect(folder: &Folder, settings: &Settings, ours: Versions, pid: Opti
     }
     messages.remove(0);
     inbox.trust();
+    if card.file.is_none() {
+        tracing::warn!(
+            "the keeper, process {}, listens where all processes of this machine reach it, jobs in containers too; it is \
+             of an earlier version, or STATE_DIR is on a file system without sockets: see {}",
+            card.pid,
+            folder.log().display()
+        );
+    }
     Ok(Reached { outbox, inbox, messages, version: v })
 }
 
@@ -304,17 +313,20 @@ mod tests {
     use tokio::net::UnixListener;
 
     use super::*;
-    use crate::keeper::folder::Card;
+    use crate::keeper::folder::{Card, SocketFile};
 
     /// Something that listens as a keeper does which speaks these versions.
     fn listen(folder: &Folder, v: u32, oldest: Option<u32>) -> UnixListener {
         folder.make().unwrap();
-        let socket = format!("hpc-queue-test-{:032x}", fastrand::u128(..));
+        // Earlier ones listen on an abstract name.
+        let socket = if v < 3 { format!("hpc-queue-test-{:032x}", fastrand::u128(..)) } else { String::new() };
+        let file = (v >= 3).then_some(SocketFile::Socket);
         let [daemon_token, keeper_token] = ["d", "k"].map(str::to_owned);
-        let pid = std::process::id();
-        let card = Card { v, oldest, pid, started: 0, origin: Origin::here(), socket, daemon_token, keeper_token };
+        let (pid, started, origin) = (std::process::id(), 0, Origin::here());
+        let card = Card { v, oldest, pid, started, origin, socket, file, daemon_token, keeper_token };
         folder.write_card(&card).unwrap();
-        let listener = std::os::unix::net::UnixListener::bind_addr(&card.address().unwrap()).unwrap();
+        let socket = folder.socket_of(&card).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind_addr(socket.address()).unwrap();
         listener.set_nonblocking(true).unwrap();
         UnixListener::from_std(listener).unwrap()
     }
@@ -371,7 +383,7 @@ mod tests {
             assert_eq!(next_line(&mut stream).await, "", "it is parted from");
             // To a keeper of version 1 this is a daemon that needs another one.
             let (heard, _) = answer(&listener, hello).await;
-            assert!(heard.starts_with(r#"{"hello":{"v":2,"#), "{heard}");
+            assert!(heard.starts_with(&format!(r#"{{"hello":{{"v":{},"#, OURS.newest)), "{heard}");
         };
         let keeper = Keeper::new(temp.path().to_owned(), "/h".into(), PAUSE, PAUSE);
         let mut said = Vec::new();

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::dialect::OURS;
 use super::finished::Why;
-use super::folder::Card;
+use super::folder::{Card, SocketFile};
 use super::heart::Beat;
 use super::messages::{FromKeeper, Hello, Runs, Settings, Start, ToKeeper};
 use super::roster::{JournalLine, Roster, RunState};
@@ -149,5 +149,7 @@ fn the_files_of_keepers_of_every_version_format_unchanged() {
         let card: Vec<Card> = lines(v, "keeper.json");
         assert_eq!((card[0].versions().newest, card[0].pid, card[0].started), (v, 7, 4711));
     }
+    let card: Vec<Card> = lines(3, "keeper.json");
+    assert_eq!((card[0].file, card[0].socket.as_str()), (Some(SocketFile::Socket), ""));
     assert_eq!(lines::<Beat>(1, "heart.json")[0].beat, 3);
 }

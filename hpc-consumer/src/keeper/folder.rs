@@ -1,14 +1,15 @@
-//! `STATE_DIR/keeper`: the lock, and the file that tells who the keeper is and where it listens.
+//! `STATE_DIR/keeper`: the lock, the file that tells who the keeper is and where it listens, and the socket.
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use files::Durability;
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::dialect::Versions;
@@ -19,6 +20,9 @@ const LOG_BYTES_MAX: u64 = 1024 * 1024;
 
 /// No card is larger.
 const CARD_BYTES_MAX: u64 = 100_000;
+
+/// The name of the socket in the directory of the keeper.
+const SOCKET: &str = "socket";
 
 /// The directory of the keeper.
 #[derive(Debug, Clone)]
@@ -44,12 +48,40 @@ pub(super) struct Card {
     pub(super) started: u64,
     #[serde(flatten)]
     pub(super) origin: Origin,
-    /// The abstract name of its socket. A path may be too long for a socket, or on a file system that has none.
+    /// The abstract name of its socket, empty where it listens in its directory. Everyone on the machine reaches an
+    /// abstract name, the jobs in their containers too: only keepers of earlier builds have one, and those whose file
+    /// system has no sockets. Daemons of earlier builds want the field, and find nobody at an empty name.
     pub(super) socket: String,
-    /// What a daemon says to the keeper first, and what the keeper answers. A container shares the abstract names of
-    /// its machine, and its processes are of this user: only who can read this file is the daemon, or the keeper.
+    /// The name of its socket in the directory of the keeper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) file: Option<SocketFile>,
+    /// What a daemon says to the keeper first, and what the keeper answers: only who can read this file is the daemon,
+    /// or the keeper.
     pub(super) daemon_token: String,
     pub(super) keeper_token: String,
+}
+
+/// The one name that a socket has there: no path is built from what stands in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum SocketFile {
+    /// [`SOCKET`].
+    Socket,
+}
+
+/// The address of a socket in a directory. It goes through the open directory, because a path of the system's may be
+/// many times longer than an address; it holds for as long as this value.
+#[derive(Debug)]
+pub(super) struct SocketPath {
+    address: SocketAddr,
+    _directory: Option<OwnedFd>,
+}
+
+impl SocketPath {
+    /// To be given to the system.
+    pub(super) fn address(&self) -> &SocketAddr {
+        &self.address
+    }
 }
 
 impl Origin {
@@ -73,10 +105,6 @@ impl Card {
     pub(super) fn versions(&self) -> Versions {
         Versions::written(self.v, self.oldest)
     }
-
-    pub(super) fn address(&self) -> io::Result<SocketAddr> {
-        SocketAddr::from_abstract_name(&self.socket)
-    }
 }
 
 impl Folder {
@@ -96,10 +124,34 @@ impl Folder {
         self.0.join("keeper.log")
     }
 
-    /// What runs print may be anybody's secret.
+    /// What runs print may be anybody's secret, and who reaches the socket may speak to the keeper.
     pub(super) fn make(&self) -> anyhow::Result<()> {
         files::own_dir(&self.0)
             .with_context(|| format!("the directory of the keeper {} cannot be made", self.0.display()))
+    }
+
+    /// Where a keeper of this build listens: nobody else gets through this directory.
+    pub(super) fn socket(&self) -> io::Result<SocketPath> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&self.0, flags, Mode::empty())?;
+        let address = SocketAddr::from_pathname(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))?;
+        Ok(SocketPath { address, _directory: Some(directory) })
+    }
+
+    /// Where the keeper of this card listens.
+    pub(super) fn socket_of(&self, card: &Card) -> io::Result<SocketPath> {
+        match card.file {
+            Some(SocketFile::Socket) => self.socket(),
+            None => Ok(SocketPath { address: SocketAddr::from_abstract_name(&card.socket)?, _directory: None }),
+        }
+    }
+
+    /// A socket that a keeper before us has left keeps its name, and nobody can listen there. Called with the lock.
+    pub(super) fn remove_socket(&self) -> io::Result<()> {
+        match fs::remove_file(self.0.join(SOCKET)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The lock, if no keeper has it.
@@ -154,8 +206,9 @@ impl Folder {
 
     /// There is no keeper any more: its number may be another process's soon.
     pub(super) fn remove_card(&self) {
-        // A card without a process does no harm: the time of its start tells them apart.
+        // A card without a process does no harm: the time of its start tells them apart. Nor does a socket.
         let _ = fs::remove_file(self.card_path());
+        let _ = self.remove_socket();
     }
 
     /// The log, to be written at its end.
@@ -194,6 +247,7 @@ impl Folder {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
 
@@ -203,15 +257,49 @@ mod tests {
         let folder = Folder::of(temp.path());
         folder.make().unwrap();
         let origin = Origin { boot_id: "b".to_owned(), host: "node1".to_owned() };
-        let [socket, daemon_token, keeper_token] = ["s", "d", "k"].map(str::to_owned);
-        let card = Card { v: 2, oldest: Some(1), pid: 7, started: 4711, origin, socket, daemon_token, keeper_token };
-        folder.write_card(&card).unwrap();
-        let text = fs::read_to_string(temp.path().join("keeper/keeper.json")).unwrap();
-        assert_eq!(
-            text,
-            "{\"v\":2,\"oldest\":1,\"pid\":7,\"started\":4711,\"boot_id\":\"b\",\"host\":\"node1\",\"socket\":\"s\",\"daemon_token\":\"d\",\"keeper_token\":\"k\"}\n"
-        );
-        assert_eq!(folder.card().unwrap(), card);
+        let [daemon_token, keeper_token] = ["d", "k"].map(str::to_owned);
+        let (v, oldest, pid, started) = (3, Some(1), 7, 4711);
+        for (socket, file, written) in
+            [("s", None, "\"socket\":\"s\""), ("", Some(SocketFile::Socket), "\"socket\":\"\",\"file\":\"socket\"")]
+        {
+            let (socket, origin) = (socket.to_owned(), origin.clone());
+            let [daemon_token, keeper_token] = [daemon_token.clone(), keeper_token.clone()];
+            let card = Card { v, oldest, pid, started, origin, socket, file, daemon_token, keeper_token };
+            folder.write_card(&card).unwrap();
+            let text = fs::read_to_string(temp.path().join("keeper/keeper.json")).unwrap();
+            assert_eq!(
+                text,
+                format!(
+                    "{{\"v\":3,\"oldest\":1,\"pid\":7,\"started\":4711,\"boot_id\":\"b\",\"host\":\"node1\",{written},\"daemon_token\":\"d\",\"keeper_token\":\"k\"}}\n"
+                )
+            );
+            assert_eq!(folder.card().unwrap(), card);
+        }
+    }
+
+    #[test]
+    fn a_socket_is_reached_below_a_path_that_is_longer_than_an_address() {
+        let temp = tempfile::tempdir().unwrap();
+        let deep = (0..6).fold(temp.path().to_owned(), |path, _| path.join("d".repeat(60)));
+        let folder = Folder::of(&deep);
+        folder.make().unwrap();
+        let listener = UnixListener::bind_addr(folder.socket().unwrap().address()).unwrap();
+        assert!(folder.path().join(SOCKET).exists());
+        UnixStream::connect_addr(folder.socket().unwrap().address()).unwrap();
+        listener.accept().unwrap();
+        folder.remove_socket().unwrap();
+        folder.remove_socket().unwrap();
+        assert!(!folder.path().join(SOCKET).exists());
+    }
+
+    #[test]
+    fn a_directory_that_was_open_to_others_is_closed() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Folder::of(temp.path());
+        fs::create_dir(folder.path()).unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o2775)).unwrap();
+        folder.make().unwrap();
+        assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o7777, 0o700);
     }
 
     #[test]

@@ -55,6 +55,9 @@ mod tests {
             include_str!("../../../tests/compat/keeper/v2/to_keeper.jsonl"),
             include_str!("../../../tests/compat/keeper/v2/from_keeper.jsonl"),
             include_str!("../../../tests/compat/keeper/v2/journal.jsonl"),
+            include_str!("../../../tests/compat/keeper/v3/to_keeper.jsonl"),
+            include_str!("../../../tests/compat/keeper/v3/from_keeper.jsonl"),
+            include_str!("../../../tests/compat/keeper/v3/journal.jsonl"),
         ] {
             for end in 0..=text.len() {
                 lines(&text.as_bytes()[..end]);

@@ -19,7 +19,7 @@ use super::messages::Message;
 /// How much is read at once.
 const READ_BYTES: usize = 16 * 1024;
 
-/// The longest first line: anyone can connect, and must not fill our memory.
+/// The longest first line: who has connected is not known yet, and must not fill our memory.
 const FIRST_LINE_MAX: usize = 64 * 1024;
 
 /// The longest line of all: a list of very many runs.
@@ -59,9 +59,15 @@ where
     )
 }
 
-/// Is the other side a process of this user? Anyone on the machine can connect to an abstract name, or take it.
+/// Is the other side a process of this user? Anyone on the machine can connect to an abstract name, or take it, where
+/// there is no other kind of socket.
 pub(super) fn is_ours(stream: &UnixStream) -> bool {
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == rustix::process::geteuid().as_raw())
+    uid(stream).is_some_and(|uid| uid == rustix::process::geteuid().as_raw())
+}
+
+/// Whose process the other side is, as the system says.
+pub(super) fn uid(stream: &UnixStream) -> Option<u32> {
+    stream.peer_cred().ok().map(|peer| peer.uid())
 }
 
 /// Appends a value as a line.

@@ -4,6 +4,7 @@
 //! STATE_DIR/keeper/
 //!   lock          held for as long as the keeper lives
 //!   keeper.json   who it is and where it listens
+//!   socket        where it listens
 //!   journal       which runs were begun, and how they ended
 //!   keeper.log    what it has to tell a person
 //! ```

@@ -1,24 +1,27 @@
 //! The keeper's process: one loop between the daemon, the runs and the signals.
 //!
 //! Everything happens on one thread, as the search for orphans needs it (`run`); what may hang is elsewhere: the files
-//! of other daemons ([`heart`]), logs. Anyone on the machine can connect, the jobs in their containers too: no caller
-//! is listened to for longer, or costs more, than it takes to show that it is the daemon.
+//! of other daemons ([`heart`]), logs. Only processes of this user get to the socket, among them jobs without a
+//! container: no caller is listened to for longer, or costs more, than it takes to show that it is the daemon, and none
+//! keeps the next one out.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::dialect::{OURS, agree};
-use super::folder::{Card, Folder, Origin};
+use super::folder::{Card, Folder, Origin, SocketFile};
 use super::heart::{self, Pace, Watched};
 use super::journal::{self, Journal};
 use super::link::{self, Inbox, Outbox};
@@ -42,8 +45,9 @@ const ENDS_KEPT: Duration = Duration::from_hours(24);
 /// How long the daemon may take to say who it is, and to read the last of what it is told.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How many callers at a time may be about to show that they are the daemon.
-const CALLERS_MAX: usize = 16;
+/// How many callers at a time may be about to show that they are the daemon. The daemon does so at once, so of more than
+/// these the one that has come first is dropped.
+const CALLERS_MAX: usize = 64;
 
 /// The pause before a full disk is tried again, and before one more look for a daemon after an error.
 const RETRY: Duration = Duration::from_secs(1);
@@ -80,7 +84,7 @@ pub(crate) async fn serve(settings: KeeperSettings) -> anyhow::Result<()> {
     let mut grace = Duration::ZERO;
     let mut daemon: Option<Daemon> = None;
     let mut company = Company::new(Instant::now());
-    let mut callers: JoinSet<Caller> = JoinSet::new();
+    let mut callers = Callers::default();
     let mut deaf_until: Option<Instant> = None;
     let mut batch = Vec::new();
     let mut log_looked_at = Instant::now();
@@ -88,16 +92,16 @@ pub(crate) async fn serve(settings: KeeperSettings) -> anyhow::Result<()> {
         tokio::select! {
             // It has no terminal, so a hangup means nothing to it; to ignore it would make its runs ignore it as well.
             asked = signals.next() => if asked == Asked::End { runs.stop_all(grace) },
-            accepted = listener.accept(), if deaf_until.is_none() && callers.len() < CALLERS_MAX => match accepted {
-                Ok((stream, _)) if link::is_ours(&stream) => drop(callers.spawn(Daemon::admit(stream, card.clone()))),
-                Ok(_) => company.met_a_stranger(),
+            accepted = listener.accept(), if deaf_until.is_none() => match accepted {
+                Ok((stream, _)) if link::is_ours(&stream) => callers.admit(stream, card.clone()),
+                Ok((stream, _)) => company.met_a_stranger(link::uid(&stream)),
                 Err(error) => {
                     tracing::warn!("a daemon cannot connect: {error}");
                     deaf_until = Some(Instant::now() + RETRY);
                 }
             },
             () = sleep_until(deaf_until) => deaf_until = None,
-            Some(Ok(caller)) = callers.join_next() => match caller {
+            Some(caller) = callers.next() => match caller {
                 Caller::Daemon(new, settings) => {
                     runs.belong_to(heart::owner(&settings.heart));
                     grace = settings.grace;
@@ -111,7 +115,7 @@ pub(crate) async fn serve(settings: KeeperSettings) -> anyhow::Result<()> {
                     company.has_come(Instant::now());
                 }
                 Caller::OtherVersion => company.is_of_another_version(),
-                Caller::Stranger => company.met_a_stranger(),
+                Caller::Stranger => company.met_a_stranger(None),
             },
             messages = hear(&mut daemon) => {
                 company.was_busy(Instant::now());
@@ -184,20 +188,42 @@ async fn take_over(folder: &Folder, origin: &Origin) -> anyhow::Result<Journal> 
 
 /// Listens, and then tells where.
 fn listen(folder: &Folder, origin: Origin) -> anyhow::Result<(UnixListener, Arc<Card>)> {
-    let socket = format!("hpc-queue-keeper-{:032x}", fastrand::u128(..));
-    let listen = || -> io::Result<UnixListener> {
-        let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(&socket)?)?;
+    let listen_at = |address: &SocketAddr| -> io::Result<UnixListener> {
+        let listener = StdListener::bind_addr(address)?;
         listener.set_nonblocking(true)?;
         UnixListener::from_std(listener)
     };
-    let listener = listen().context("the keeper cannot listen for the daemon")?;
     let pid = std::process::id();
+    let in_folder = folder.remove_socket().and_then(|()| listen_at(folder.socket()?.address()));
+    let (listener, socket, file) = match in_folder {
+        Ok(listener) => {
+            // A daemon of an earlier build sends its reader here.
+            tracing::info!(
+                "this keeper listens in its own directory, where a daemon of an earlier build does not look: start the                  newer one; to end this keeper with all its runs: kill {pid}"
+            );
+            (listener, String::new(), Some(SocketFile::Socket))
+        }
+        Err(error) => {
+            tracing::warn!("{}", no_socket(folder.path(), &error));
+            let socket = format!("hpc-queue-keeper-{:032x}", fastrand::u128(..));
+            let listener = SocketAddr::from_abstract_name(&socket).and_then(|address| listen_at(&address));
+            (listener.context("the keeper cannot listen for the daemon")?, socket, None)
+        }
+    };
     let started = run::started_at(i32::try_from(pid).unwrap_or_default());
     let (daemon_token, keeper_token) = (token()?, token()?);
     let (v, oldest) = (OURS.newest, Some(OURS.oldest));
-    let card = Card { v, oldest, pid, started, origin, socket, daemon_token, keeper_token };
+    let card = Card { v, oldest, pid, started, origin, socket, file, daemon_token, keeper_token };
     folder.write_card(&card)?;
     Ok((listener, Arc::new(card)))
+}
+
+fn no_socket(folder: &Path, error: &io::Error) -> String {
+    format!(
+        "no socket can be made in {} ({error}): the keeper listens on an abstract name, which every process of this \
+         machine reaches, jobs in containers too; have STATE_DIR on a file system that has sockets",
+        folder.display()
+    )
 }
 
 /// What nobody can guess.
@@ -241,9 +267,11 @@ impl Company {
         }
     }
 
-    fn met_a_stranger(&mut self) {
+    /// `uid` is that of another user.
+    fn met_a_stranger(&mut self, uid: Option<u32>) {
         if !std::mem::replace(&mut self.strangers, true) {
-            tracing::warn!("a process that is not the daemon wanted to speak to this keeper; it is said only once");
+            let of = uid.map(|uid| format!(" of another user, uid {uid},")).unwrap_or_default();
+            tracing::warn!("a process{of} that is not the daemon wanted to speak to this keeper; it is said only once");
         }
     }
 
@@ -268,6 +296,36 @@ enum Caller {
     Daemon(Daemon, Settings),
     OtherVersion,
     Stranger,
+}
+
+/// Who has connected and has not shown yet who it is.
+#[derive(Default)]
+struct Callers {
+    all: JoinSet<Caller>,
+    /// In the order in which they came.
+    waiting: VecDeque<AbortHandle>,
+}
+
+impl Callers {
+    fn admit(&mut self, stream: UnixStream, card: Arc<Card>) {
+        self.waiting.push_back(self.all.spawn(Daemon::admit(stream, card)));
+        if self.waiting.len() > CALLERS_MAX
+            && let Some(first) = self.waiting.pop_front()
+        {
+            first.abort();
+        }
+    }
+
+    /// The next one that has shown it; none when there is nobody.
+    async fn next(&mut self) -> Option<Caller> {
+        loop {
+            let shown = self.all.join_next().await?;
+            self.waiting.retain(|waiting| !waiting.is_finished());
+            if let Ok(caller) = shown {
+                return Some(caller);
+            }
+        }
+    }
 }
 
 /// The daemon that is connected.
@@ -322,7 +380,44 @@ async fn hear(daemon: &mut Option<Daemon>) -> Option<Vec<ToKeeper>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream as StdStream;
+
     use super::*;
+
+    /// A job without a container opens thousands of connections and says nothing.
+    #[tokio::test]
+    async fn a_thousand_silent_callers_do_not_keep_the_daemon_out() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Folder::of(temp.path());
+        folder.make().unwrap();
+        let (listener, card) = listen(&folder, Origin::here()).unwrap();
+        let connect = || StdStream::connect_addr(folder.socket_of(&card).unwrap().address()).unwrap();
+        let mut callers = Callers::default();
+        let mut silent = Vec::new();
+        for _ in 0..200 {
+            silent.push(connect());
+            callers.admit(listener.accept().await.unwrap().0, card.clone());
+        }
+        let mut daemon = connect();
+        let hello = format!("{{\"hello\":{{\"v\":99,\"oldest\":99,\"token\":\"{}\"}}}}\n", card.daemon_token);
+        daemon.write_all(hello.as_bytes()).unwrap();
+        callers.admit(listener.accept().await.unwrap().0, card.clone());
+        assert!(callers.waiting.len() <= CALLERS_MAX);
+        let heard = tokio::time::timeout(LAST_WORDS / 2, callers.next()).await.expect("it is heard before the others");
+        assert!(matches!(heard, Some(Caller::OtherVersion)));
+    }
+
+    #[tokio::test]
+    async fn a_keeper_that_cannot_have_a_socket_says_so_and_has_an_abstract_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Folder::of(temp.path());
+        folder.make().unwrap();
+        std::fs::create_dir(folder.path().join("socket")).unwrap();
+        let (_listener, card) = listen(&folder, Origin::here()).unwrap();
+        assert!(card.file.is_none() && folder.socket_of(&card).unwrap().address().as_pathname().is_none());
+        StdStream::connect_addr(folder.socket_of(&card).unwrap().address()).unwrap();
+    }
 
     #[test]
     fn a_keeper_waits_for_a_daemon_and_not_for_one_of_another_version() {
