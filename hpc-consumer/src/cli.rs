@@ -129,8 +129,15 @@ pub(crate) struct Republish {
 
 /// `republish` reads all settings of the daemon, and uses few of them.
 fn needed_to_republish(argument: Arg) -> Arg {
-    const NEEDED: [&str; 6] =
-        ["jobs", "results_dir", "cf_api_base_url", "cf_account_id", "cf_results_queue_id", "cf_queues_api_token"];
+    const NEEDED: [&str; 7] = [
+        "jobs",
+        "results_dir",
+        "cf_api_base_url",
+        "allow_plain_http",
+        "cf_account_id",
+        "cf_results_queue_id",
+        "cf_queues_api_token",
+    ];
     let hidden = !NEEDED.contains(&argument.get_id().as_str());
     argument.hide(hidden)
 }

@@ -103,6 +103,12 @@ struct QueueSettings {
     /// The address of the Cloudflare API, or of local-edge
     #[arg(long, env = "CF_API_BASE_URL", default_value = "https://api.cloudflare.com/client/v4", value_name = "URL")]
     cf_api_base_url: String,
+    /// Send the token by plain http also to other machines, and to other users of this one
+    ///
+    /// Without it, plain http goes only to a loopback address where you or root listen, as local-edge and SSH tunnels
+    /// do. Whoever is on the way, or listens there, gets what is sent.
+    #[arg(long, env = "ALLOW_PLAIN_HTTP", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    allow_plain_http: bool,
     /// The id of the Cloudflare account
     #[arg(long, env = "CF_ACCOUNT_ID", value_name = "ID")]
     cf_account_id: Option<String>,
@@ -265,7 +271,9 @@ impl RunSettings {
             );
         }
         let api_token_origin = origins.named("CF_QUEUES_API_TOKEN");
-        let endpoint = queues::Endpoint { base_url: queue.cf_api_base_url, account_id, api_token, api_token_origin };
+        let (base_url, plain_http) =
+            (queue.cf_api_base_url, queues::PlainHttp::allowed_anywhere(queue.allow_plain_http));
+        let endpoint = queues::Endpoint { base_url, account_id, api_token, api_token_origin, plain_http };
         endpoint.url().with_context(|| origins.named("CF_API_BASE_URL"))?;
         let results_dir = absolute(&results_dir, "RESULTS_DIR", origins)?;
         let slots = match jobs.max_parallel_jobs {

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args};
 use client::{Edge, Inbox, ResultsQueue};
 use files::Access;
 use program::duration::{self, Unit};
@@ -17,6 +18,7 @@ use program::{
     user_directory, whole,
 };
 use protocol::limits;
+use queues::{PlainHttp, UnusableUrl};
 use reqwest::header::HeaderValue;
 
 /// Where the settings come from. An `API_KEY` that merely lies in the environment is somebody's key for another
@@ -46,6 +48,13 @@ pub(crate) struct CommonArgs {
     data_dir: Option<PathBuf>,
     #[command(flatten)]
     trust: TrustArgs,
+    /// Send key and token by plain http also to other machines, and to other users of this one
+    ///
+    /// Without it, plain http goes only to a loopback address where you or root listen, as `local-edge` and SSH tunnels
+    /// do. Whoever is on the way, or listens there, gets what is sent.
+    #[arg(long, global = true, env = "ALLOW_PLAIN_HTTP", action = ArgAction::SetTrue,
+          value_parser = FalseyValueParser::new())]
+    allow_plain_http: bool,
     /// Log this much: error, warn, info, debug or trace, or a list of target=level
     #[arg(long, global = true, env = "HPC_QUEUE_LOG", default_value = "warn", value_name = "LEVEL")]
     pub(crate) log: String,
@@ -134,6 +143,10 @@ pub(crate) struct QueueArgs {
 }
 
 impl CommonArgs {
+    fn plain_http(&self) -> PlainHttp {
+        PlainHttp::allowed_anywhere(self.allow_plain_http)
+    }
+
     /// Where results are kept.
     pub(crate) fn data_dir(&self) -> anyhow::Result<PathBuf> {
         if let Some(dir) = &self.data_dir {
@@ -157,6 +170,10 @@ impl CommonArgs {
         }
         Ok(inbox)
     }
+}
+
+fn unusable(common: &CommonArgs, setting: &str, error: &UnusableUrl) -> anyhow::Error {
+    Failure::with(Exit::Usage, format!("{}: {error}", common.origins.named(setting)))
 }
 
 /// The value of a setting that has no default; `name` is its variable and its flag.
@@ -183,12 +200,14 @@ impl EdgeArgs {
             let named = common.origins.named("PRODUCER_URL");
             Failure::with(Exit::Usage, format!("{named} is no http or https address: {url}"))
         })?;
+        let plain_http = common.plain_http();
+        plain_http.permits(&jobs_url).map_err(|error| unusable(common, "PRODUCER_URL", &error))?;
         let api_key_origin = common.origins.named("API_KEY");
         let mut api_key = HeaderValue::from_str(&key).map_err(|_| {
             Failure::with(Exit::Usage, format!("{api_key_origin} holds a character that no HTTP header can carry"))
         })?;
         api_key.set_sensitive(true);
-        Ok(Edge { jobs_url, api_key, api_key_origin })
+        Ok(Edge { jobs_url, api_key, api_key_origin, plain_http })
     }
 }
 
@@ -212,10 +231,9 @@ impl QueueArgs {
             account_id,
             api_token,
             api_token_origin: common.origins.named("CF_QUEUES_API_TOKEN"),
+            plain_http: common.plain_http(),
         };
-        endpoint.url().map_err(|error| {
-            Failure::with(Exit::Usage, format!("{}: {error}", common.origins.named("CF_API_BASE_URL")))
-        })?;
+        endpoint.url().map_err(|error| unusable(common, "CF_API_BASE_URL", &error))?;
         Ok(ResultsQueue {
             endpoint,
             queue_id,

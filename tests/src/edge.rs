@@ -127,6 +127,7 @@ impl Edge {
             account_id: self.setting("CF_ACCOUNT_ID").to_owned(),
             api_token: self.setting("CF_QUEUES_API_TOKEN").to_owned(),
             api_token_origin: "CF_QUEUES_API_TOKEN of local-edge".to_owned(),
+            plain_http: queues::PlainHttp::OwnListener,
         };
         queues::Client::new(client().clone(), &endpoint).expect("CF_API_BASE_URL is a URL")
     }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use protocol::{JobId, JobSpec, Json};
-use queues::Backoff;
+use queues::{Backoff, PlainHttp, Unsent};
 use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
@@ -33,6 +33,8 @@ pub struct Edge {
     pub api_key: HeaderValue,
     /// Where the key comes from, for whoever reads that it was refused: `API_KEY from .env line 3`.
     pub api_key_origin: String,
+    /// Where the key may go without TLS.
+    pub plain_http: PlainHttp,
 }
 
 impl Edge {
@@ -136,6 +138,11 @@ pub async fn submit(
 }
 
 async fn send(http: &reqwest::Client, edge: &Edge, body: &str, idempotency_key: &str) -> Try {
+    match edge.plain_http.check(&edge.jobs_url) {
+        Ok(()) => {}
+        Err(nobody @ Unsent::Nobody { .. }) => return Try::Later(is_it_right(&nobody.to_string()), None),
+        Err(error) => return Try::Refused(error.to_string()),
+    }
     let request = http
         .post(edge.jobs_url.clone())
         .header(CONTENT_TYPE, "application/json")
@@ -231,7 +238,11 @@ fn retry_after(response: &Response) -> Option<Duration> {
 }
 
 fn no_answer(edge: &Edge, error: &reqwest::Error) -> String {
-    format!("{}; is it running, and is PRODUCER_URL right?", queues::transport_text(&edge.jobs_url, error))
+    is_it_right(&queues::transport_text(&edge.jobs_url, error))
+}
+
+fn is_it_right(what: &str) -> String {
+    format!("{what}; is it running, and is PRODUCER_URL right?")
 }
 
 fn shown(text: &str) -> String {
@@ -248,6 +259,7 @@ mod tests {
             jobs_url: Edge::jobs_url("http://edge.test").unwrap(),
             api_key: HeaderValue::from_static("key"),
             api_key_origin: "API_KEY from .env line 3".to_owned(),
+            plain_http: PlainHttp::default(),
         };
         match understand(&edge, StatusCode::from_u16(status).unwrap(), None, answer.as_bytes()) {
             Try::Queued(queued) => ("queued", queued.job_id.to_string()),

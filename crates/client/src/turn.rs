@@ -131,6 +131,7 @@ mod tests {
             account_id: "account".to_owned(),
             api_token: "token".to_owned(),
             api_token_origin: "a test".to_owned(),
+            plain_http: queues::PlainHttp::default(),
         };
         let visibility_timeout = Duration::from_secs(60);
         ResultsQueue { endpoint, queue_id: queue_id.to_owned(), batch_size: 1, visibility_timeout }

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::endpoint::{Endpoint, UnusableUrl};
 use crate::error::Error;
+use crate::plain_http::PlainHttp;
 use crate::wire;
 
 /// The longest pause after a 429 that is taken from its `Retry-After`. The service blocks for five minutes at most;
@@ -33,6 +34,7 @@ pub struct Client {
     queues: Url,
     api_token: String,
     api_token_origin: String,
+    plain_http: PlainHttp,
     /// For how many seconds the server holds a pull, as it announced last; 0: not at all, as far as is known.
     holds: Arc<AtomicU64>,
 }
@@ -118,7 +120,8 @@ impl Client {
             "queues",
         ]);
         let (api_token, api_token_origin) = (endpoint.api_token.clone(), endpoint.api_token_origin.clone());
-        Ok(Self { http, queues, api_token, api_token_origin, holds: Arc::default() })
+        let plain_http = endpoint.plain_http;
+        Ok(Self { http, queues, api_token, api_token_origin, plain_http, holds: Arc::default() })
     }
 
     /// Pulls up to `batch_size` messages, each leased for `visibility_timeout`: what is there now.
@@ -261,6 +264,9 @@ impl Client {
     }
 
     async fn send<T: DeserializeOwned>(&self, operation: String, request: RequestBuilder) -> Result<Answer<T>, Error> {
+        if let Err(error) = self.plain_http.check(&self.queues) {
+            return Err(Error::unsent(operation, &error));
+        }
         let mut response = match request.send().await {
             Ok(response) => response,
             Err(error) => return Err(Error::transport(operation, &self.queues, &error)),

@@ -7,6 +7,7 @@ use protocol::FailureClass;
 use reqwest::Url;
 
 use crate::endpoint::{CONNECT_TIMEOUT, REQUEST_TIMEOUT};
+use crate::plain_http::Unsent;
 
 /// Codes for a token that is missing, malformed, unknown or not allowed to do this. Some come with status 400.
 const UNAUTHORIZED: [i64; 9] = [6003, 6103, 6111, 9106, 9109, 10000, 10001, 10023, 10106];
@@ -26,6 +27,11 @@ pub struct Error {
 impl Error {
     pub(crate) fn transport(operation: String, url: &Url, error: &reqwest::Error) -> Self {
         Self { operation, class: FailureClass::Unavailable, what: transport_text(url, error), advice: None }
+    }
+
+    /// It may be another one that listens there at the next try.
+    pub(crate) fn unsent(operation: String, error: &Unsent) -> Self {
+        Self { operation, class: FailureClass::Unavailable, what: error.to_string(), advice: None }
     }
 
     pub(crate) fn garbage(operation: String, what: String) -> Self {

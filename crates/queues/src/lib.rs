@@ -6,7 +6,7 @@
 //!
 //! Out of scope: what a message means (`protocol`), what to do with it (the programs).
 //! Invariant: only this crate speaks to the queue API, and nothing in it panics or grows without bound on whatever
-//! the other end answers.
+//! the other end answers. No token leaves without TLS but to a listener of this user, unless told ([`PlainHttp`]).
 
 mod backoff;
 mod client;
@@ -14,9 +14,11 @@ mod endpoint;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod plain_http;
 mod wire;
 
 pub use backoff::Backoff;
 pub use client::{Client, Consumer, Delivery, Pulled, QueueInfo, Settled};
 pub use endpoint::{Endpoint, UnusableUrl, http_client};
 pub use error::{Error, transport_text};
+pub use plain_http::{PlainHttp, Unsent};

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use protocol::FailureClass;
-use queues::{Client, Consumer, Endpoint, Pulled, QueueInfo};
+use queues::{Client, Consumer, Endpoint, PlainHttp, Pulled, QueueInfo};
 
 const EMPTY: &str = r#"{"success":true,"result":{"messages":[]}}"#;
 const ONE: &str = r#"{"success":true,"result":{"messages":[{"lease_id":"l","body":"b","attempts":1}]}}"#;
@@ -58,11 +58,10 @@ impl Server {
             account_id: "a".to_owned(),
             api_token: "t".to_owned(),
             api_token_origin: "the test".to_owned(),
+            plain_http: PlainHttp::OwnListener,
         };
-        // As every program has it, but past a proxy of the environment, which knows nothing of this machine's ports.
-        queues::http_client().expect("a client can be made");
-        Client::new(reqwest::Client::builder().no_proxy().build().expect("a client can be made"), &endpoint)
-            .expect("the address is one")
+        let http = queues::http_client(&endpoint.url().expect("the address is one")).expect("a client can be made");
+        Client::new(http, &endpoint).expect("the address is one")
     }
 
     /// What the requests preferred.

@@ -11,6 +11,8 @@ use anyhow::Context as _;
 use client::{Arrived, Follower, Patience, Received, Receiver, ResultsQueue};
 use program::{Exit, Failure};
 use protocol::{Status, Word};
+use queues::UnusableUrl;
+use reqwest::Url;
 
 use crate::cli::{Cli, Command};
 use crate::config::{CommonArgs, QueueArgs};
@@ -28,23 +30,19 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
     }
 }
 
-fn http_client() -> anyhow::Result<reqwest::Client> {
-    queues::http_client().context("cannot set up HTTPS: are the system's root certificates installed?")
+fn http_client(address: &Url) -> anyhow::Result<reqwest::Client> {
+    queues::http_client(address).context("cannot set up HTTPS: are the system's root certificates installed?")
 }
 
-fn receiver(common: &CommonArgs, http: reqwest::Client, queue: ResultsQueue) -> anyhow::Result<Receiver> {
-    let receiver = Receiver::new(http, queue, common.inbox()?);
-    receiver.map_err(|error| Failure::with(Exit::Usage, error.to_string()))
+fn receiver(common: &CommonArgs, queue: ResultsQueue) -> anyhow::Result<Receiver> {
+    let usage = |error: UnusableUrl| Failure::with(Exit::Usage, error.to_string());
+    let http = http_client(&queue.endpoint.url().map_err(usage)?)?;
+    Receiver::new(http, queue, common.inbox()?).map_err(usage)
 }
 
 /// What looks at the queue in turns with other programs of this inbox.
-fn follower(
-    common: &CommonArgs,
-    http: reqwest::Client,
-    queue: &QueueArgs,
-    patience: Patience,
-) -> anyhow::Result<Follower> {
-    let receiver = receiver(common, http, queue.complete(common)?)?;
+fn follower(common: &CommonArgs, queue: &QueueArgs, patience: Patience) -> anyhow::Result<Follower> {
+    let receiver = receiver(common, queue.complete(common)?)?;
     Ok(Follower::new(receiver, queue.poll_interval(), patience))
 }
 

@@ -5,12 +5,12 @@ use std::time::Instant;
 use client::{Patience, Troubles};
 use program::Exit;
 
-use super::{http_client, note, print_new, receiver};
+use super::{note, print_new, receiver};
 use crate::config::{CommonArgs, QueueArgs};
 use crate::printer::Printer;
 
 pub(super) async fn run(common: &CommonArgs, queue: &QueueArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
-    let receiver = receiver(common, http_client()?, queue.complete(common)?)?;
+    let receiver = receiver(common, queue.complete(common)?)?;
     let mut troubles = Troubles::new(Patience::ONE_LOOK);
     loop {
         match receiver.look().await {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use client::{Follower, Patience, Received, Receiver, Troubles, Watch};
 use program::Exit;
 
-use super::{follower, http_client, note, print_new, receiver};
+use super::{follower, note, print_new, receiver};
 use crate::cli::TailArgs;
 use crate::config::CommonArgs;
 use crate::printer::Printer;
@@ -14,10 +14,10 @@ use crate::stop::Stop;
 pub(super) async fn run(common: &CommonArgs, args: &TailArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
     let stop = Stop::listen()?;
     if args.until_idle {
-        let receiver = receiver(common, http_client()?, args.queue.complete(common)?)?;
+        let receiver = receiver(common, args.queue.complete(common)?)?;
         until_idle(&receiver, args.queue.poll_interval(), stop, printer).await
     } else {
-        follow(follower(common, http_client()?, &args.queue, Patience::FOR_EVER)?, stop, printer).await
+        follow(follower(common, &args.queue, Patience::FOR_EVER)?, stop, printer).await
     }
 }
 

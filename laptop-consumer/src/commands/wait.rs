@@ -6,7 +6,7 @@ use client::{Arrived, Inbox, Patience, Waiting, take_arrived};
 use program::{Exit, Failure};
 use protocol::JobId;
 
-use super::{follower, http_client, jobs, note, print_one};
+use super::{follower, jobs, note, print_one};
 use crate::cli::WaitArgs;
 use crate::config::CommonArgs;
 use crate::printer::Printer;
@@ -38,7 +38,7 @@ pub(super) async fn run(common: &CommonArgs, args: &WaitArgs, printer: &mut Prin
     if pending.is_empty() {
         return Ok(results.exit);
     }
-    let follower = follower(common, http_client()?, &args.queue, Patience::OF_A_WAIT)?;
+    let follower = follower(common, &args.queue, Patience::OF_A_WAIT)?;
     until_here(Waiting::new(follower, pending), args.timeout, Stop::listen()?, results).await
 }
 
