@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `config` | every setting; the only place that reads the environment |
 //! | `server` | start, listening, which part answers a path, graceful stop |
+//! | `connections` | how many, how long they may say nothing, which one goes when there is no room |
 //! | `api` | `/client/v4`: the Cloudflare Queues HTTP API |
 //! | `binding` | `/message`, `/batch`, `/metrics`: what workerd speaks for a queue binding |
 //! | `jobs` | everything else: `POST /jobs`, `GET /health`, as crate `edge` decides |
@@ -18,6 +19,7 @@
 mod api;
 mod binding;
 mod config;
+mod connections;
 mod credentials;
 mod data_dir;
 mod env_file;

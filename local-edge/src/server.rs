@@ -15,13 +15,13 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use axum::serve::ListenerExt as _;
 use leased_queue::Millis;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use crate::config::{JsonBodies, Settings};
+use crate::connections::{self, Place};
 use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
 use crate::faults::{self, Faults};
@@ -104,20 +104,10 @@ async fn run(
 ) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let listener = listener.tap_io(|stream| {
-        // Answers are small and whole; waiting for more to send would only delay them.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!("cannot set TCP_NODELAY: {error}");
-        }
-    });
-    let mut stopping = app.stopping.clone();
-    let server = axum::serve(listener, router(Arc::new(app))).with_graceful_shutdown(async move {
-        // An error is the end of what could have said so.
-        let _ = stopping.wait_for(|stopping| *stopping).await;
-    });
-    let mut server = pin!(server.into_future());
+    let stopping = app.stopping.clone();
+    let mut server = pin!(connections::serve(listener, router(Arc::new(app)), stopping));
     tokio::select! {
-        ended = &mut server => return ended.context("the server ended by itself"),
+        () = &mut server => bail!("the server ended by itself"),
         _ = gone => bail!("the thread of the store has ended; the log above says why"),
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -125,7 +115,7 @@ async fn run(
     tracing::info!("stopping: requests that have begun are answered");
     stop.send_replace(true);
     match tokio::time::timeout(STOP_GRACE, server).await {
-        Ok(ended) => ended.context("the server did not end well"),
+        Ok(()) => Ok(()),
         Err(_) => {
             tracing::warn!("some connections did not end within {} s; closing them", STOP_GRACE.as_secs());
             Ok(())
@@ -145,8 +135,12 @@ async fn around_all(request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let (head, body) = request.into_parts();
+    let place = head.extensions.get::<Place>().cloned();
     let body = SharedBody::new(body);
+    // From here on a stranger is refused before anything is waited for.
+    place.iter().for_each(Place::is_at_work);
     let response = next.run(Request::from_parts(head, Body::from_stream(body.clone()))).await;
+    place.iter().for_each(Place::is_idle);
     http::discard_rest(body).await;
     let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
     tracing::debug!(%method, path, status = response.status().as_u16(), micros, "answered");
