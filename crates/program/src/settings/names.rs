@@ -55,8 +55,8 @@ pub(super) fn is_ours(name: &str) -> bool {
     SETTINGS.contains(&name) || name.strip_prefix(OWN).is_some_and(|rest| SETTINGS.contains(&rest))
 }
 
-/// Is this only taken from a settings file that a person has named? One that merely lies in the current directory may be
-/// part of what somebody has sent.
+/// Is this only taken from a settings file that a person has named? One that merely lies in the current directory may
+/// be part of what somebody has sent.
 pub(super) fn is_of_a_named_file(name: &str) -> bool {
     OF_A_NAMED_FILE.contains(&name.strip_prefix(OWN).unwrap_or(name))
 }
