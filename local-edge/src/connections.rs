@@ -1,8 +1,8 @@
 //! The connections: how many there are, how long one may say nothing, and which one goes when there is no room.
 //!
 //! Everyone on the machine can connect, and opening a connection costs nothing. So one that does not ask for anything,
-//! or asks slowly, is closed after a time, and before that as soon as its place is needed: a new connection always finds
-//! one, unless all are at work for somebody who has shown the token or the key.
+//! or asks slowly, is closed after a time, and before that as soon as its place is needed: a new connection always
+//! finds one, unless all are at work for somebody who has shown the token or the key.
 //!
 //! Out of scope: how long a body may take (`http`), what is asked (all else).
 

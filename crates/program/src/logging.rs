@@ -91,7 +91,6 @@ impl<W: io::Write> io::Write for JsonLines<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
     use std::sync::{Arc, Mutex};
 
     use super::*;

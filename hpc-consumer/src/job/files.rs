@@ -131,15 +131,7 @@ struct Rejected<'a> {
 impl ResultsDir {
     pub(crate) fn new(path: PathBuf) -> Self {
         let (creator, trust) = (Arc::new(Creator::new(path.clone())), TrustedGroup::default());
-        Self {
-            path,
-            trust,
-            creator,
-            known: Arc::default(),
-            mark: None,
-            reserve: None,
-            rejected: Arc::default(),
-        }
+        Self { path, trust, creator, known: Arc::default(), mark: None, reserve: None, rejected: Arc::default() }
     }
 
     /// The same, where the members of a group may write.

@@ -246,7 +246,9 @@ impl Folder {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
     use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;

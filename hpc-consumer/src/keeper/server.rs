@@ -45,8 +45,8 @@ const ENDS_KEPT: Duration = Duration::from_hours(24);
 /// How long the daemon may take to say who it is, and to read the last of what it is told.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How many callers at a time may be about to show that they are the daemon. The daemon does so at once, so of more than
-/// these the one that has come first is dropped.
+/// How many callers at a time may be about to show that they are the daemon. The daemon does so at once, so of more
+/// than these the one that has come first is dropped.
 const CALLERS_MAX: usize = 64;
 
 /// The pause before a full disk is tried again, and before one more look for a daemon after an error.

@@ -35,7 +35,16 @@ fn nobody_finds_an_abstract_socket_and_another_user_gets_to_none() {
     let _daemon = with_a_job(&edge, &consumer);
     let keeper = consumer.keeper_pid().expect("a job has a keeper");
     let sockets = fs::read_to_string("/proc/net/unix").expect("the system tells of its sockets");
-    assert!(!sockets.contains("@hpc-queue-keeper"), "an abstract socket: {sockets}");
+    let held = fs::read_dir(format!("/proc/{keeper}/fd")).expect("root may look");
+    let inodes: Vec<String> = held
+        .filter_map(|entry| {
+            fs::read_link(entry.ok()?.path()).ok()?.to_str()?.strip_prefix("socket:[").map(str::to_owned)
+        })
+        .map(|inode| format!(" {} ", inode.trim_end_matches(']')))
+        .collect();
+    let own: Vec<&str> = sockets.lines().filter(|line| inodes.iter().any(|inode| line.contains(inode))).collect();
+    assert!(own.iter().any(|line| line.ends_with("/socket")), "it listens: {own:?}");
+    assert!(!own.iter().any(|line| line.contains('@')), "an abstract socket: {own:?}");
 
     let socket = consumer.state_dir().join("keeper/socket");
     let path = socket.to_str().expect("it is plain");

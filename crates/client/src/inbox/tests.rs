@@ -56,7 +56,7 @@ fn another_result_of_a_job_is_kept_aside() {
     assert_eq!(inbox.find(id).unwrap().unwrap().text, first.text);
     // Another job whose id begins with this one.
     assert!(inbox.conflicting(&"j".parse().unwrap()).unwrap().is_empty());
-    assert_eq!(inbox.arrived().unwrap(), [id.clone()]);
+    assert_eq!(inbox.arrived().unwrap(), std::slice::from_ref(id));
     inbox.sync().unwrap();
 }
 
