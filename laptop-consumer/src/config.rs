@@ -75,7 +75,8 @@ pub(crate) struct EdgeArgs {
     /// Present this key to the edge
     ///
     /// Prefer --api-key-file, .env, or HPC_QUEUE_API_KEY in the environment: other users of the machine can see flags.
-    /// API_KEY in the environment counts only beside a PRODUCER_URL there, because it may be the key of another service.
+    /// API_KEY in the environment counts only beside a PRODUCER_URL there, because it may be the key of another
+    /// service.
     #[arg(long, env = "API_KEY", hide_env_values = true, value_name = "KEY")]
     api_key: Option<String>,
     /// Present the key that is the only line of FILE

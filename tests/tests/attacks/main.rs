@@ -1,5 +1,5 @@
-//! Attacks that worked once, each under its name and as it was carried out: with the real programs, by ordinary users of
-//! one machine against each other, or by a job. `docs/security.md` says what stops each of them.
+//! Attacks that worked once, each under its name and as it was carried out: with the real programs, by ordinary users
+//! of one machine against each other, or by a job. `docs/security.md` says what stops each of them.
 
 mod attacker;
 mod hidden;

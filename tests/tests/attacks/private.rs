@@ -328,6 +328,7 @@ fn a_daemon_of_root_is_refused_unless_it_is_meant() {
     let home = machine.home(VICTIM);
     let mut command = machine.consumer(&edge, &home.join("results"), &home.join("state"));
     command.uid(0).gid(0);
+    own(&home.join("settings.env"), ROOT, 0o600);
     let (code, log) = machine.ended("hpc-consumer", &mut command);
     assert_eq!(code, Some(2), "{log}");
     assert!(log.contains("this is root") && log.contains("ALLOW_ROOT=1"), "{log}");
