@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-/// Where the files that count them begin to be of no more use: the count is among the first lines, but for the last.
+/// More than any of the files holds that count them.
 const READ_MAX: usize = 16 << 10;
 
 /// The file that counts them, held open: it is asked for each run. It stays the same as long as this process is not
