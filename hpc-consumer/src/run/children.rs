@@ -5,7 +5,8 @@
 //! an ended run has left anything behind, without looking at every process of the machine.
 //!
 //! Invariant: every child that the keeper starts is announced ([`Known`]) before anything else happens on the thread
-//! that starts it, which is the main thread. What is a child and was not announced is an orphan.
+//! that starts it. The kernel keeps a list for each thread, an orphan goes to that of the main thread, and so does a
+//! child whose own thread has ended. What is a child of the main thread and was not announced is an orphan.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,8 +1,9 @@
 //! Running the command of a job. This is the only place in the project's programs that starts processes.
 //!
 //! A [`Runtime`] turns a job directory into a [`CommandLine`] ([`apptainer`], with [`unpacked`] for its image, or
-//! [`bare`]); [`process`] runs it with its limits; [`log_file`] keeps what it prints, bounded; [`scratch`] is its
-//! temporary space, [`begin`] tells whether its command has begun, and [`helpers`] whether its image was lost.
+//! [`bare`]); [`process`] runs it with its limits, begun by the [`starter`]; [`log_file`] keeps what it prints,
+//! bounded; [`scratch`] is its temporary space, [`begin`] tells whether its command has begun, and [`helpers`] whether
+//! its image was lost.
 //! [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it carries, and
 //! [`children`] tells whether there is any such thing; [`leftovers`] finds what is left of runs that nobody watches any
 //! more; [`service`] starts the process in which all this happens, the keeper.
@@ -27,6 +28,7 @@ mod process;
 mod programs;
 mod scratch;
 mod service;
+mod starter;
 mod token;
 mod tree;
 mod unpacked;
@@ -36,6 +38,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use protocol::{JobId, RuntimeKind};
+
+use crate::lock;
 
 pub(crate) use apptainer::{Apptainer, Seen};
 pub(crate) use bare::Bare;

@@ -26,6 +26,7 @@ use super::log_file::{Logs, Tails};
 use super::memory;
 use super::proc::FirstProcess;
 use super::scratch::Scratch;
+use super::starter::started;
 use super::token::Token;
 use super::tree::Tree;
 use super::{CommandLine, Limits, Wrapping};
@@ -90,8 +91,9 @@ pub(crate) async fn run(
         }
     }
     let image_before = image.as_deref().and_then(ImageFile::look);
-    let mut child = match token.on_what_is_started(|| start(&command)) {
-        Ok(child) => child,
+    let (command, started) = started(command, token).await;
+    let (mut child, known) = match started {
+        Ok(started) => started,
         Err(error) => {
             if let Some(wrapped) = wrapped {
                 wrapped.scratch.remove().await;
@@ -99,7 +101,6 @@ pub(crate) async fn run(
             return Finished::not_started(why_not_started(&command, &error));
         }
     };
-    let known = Known::new(&child);
     let started_at_ms = now_ms();
     // A thousand of them would be held for as long as the runs take.
     drop(command);
@@ -225,7 +226,7 @@ fn perform(ending: &mut Ending, tree: &mut Tree, event: Event, begin: Instant) {
     }
 }
 
-fn start(command: &CommandLine) -> io::Result<Child> {
+pub(super) fn start(command: &CommandLine) -> io::Result<Child> {
     let Some((program, arguments)) = command.words.split_first() else {
         return Err(io::Error::other("the command has no words"));
     };
