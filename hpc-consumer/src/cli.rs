@@ -6,6 +6,7 @@ use clap::{Arg, Args, Parser, Subcommand};
 use program::{FileArgs, LogArgs, Origins, OutputFormat};
 
 use crate::config::{RunSettings, RuntimeSettings, StateSettings};
+use crate::job::ResultsDir;
 
 /// Pull jobs from the queue, run them on this machine and publish their results
 ///
@@ -65,6 +66,15 @@ pub(crate) enum Command {
         after_help = "Example:\n  hpc-consumer republish --env-file ~/hpc-queue.env 3f2a8c1e-..."
     )]
     Republish(Box<Republish>),
+    /// Cancel jobs, whatever they do
+    ///
+    /// A job that runs is ended within its grace, and keeps what it has written; one that waits does not begin; one that
+    /// is not here yet does not begin when it comes. Its result says `cancelled`, and no attempt follows. Word of it is
+    /// left in RESULTS_DIR: whichever daemon holds the job there heeds it within a second or two, or at its next start.
+    ///
+    /// Exit codes: 0 all are cancelled, or have ended before; 1 word cannot be left; 2 wrong arguments or settings.
+    #[command(after_help = "Example:\n  hpc-consumer cancel 3f2a8c1e-...")]
+    Cancel(Cancel),
     /// Print a systemd user unit for the daemon
     #[command(
         after_help = "Example:\n  hpc-consumer service > ~/.config/systemd/user/hpc-consumer.service\n  systemctl --user daemon-reload\n  systemctl --user enable --now hpc-consumer"
@@ -114,6 +124,31 @@ impl ShowCommand {
         let job_id = protocol::JobId::from_random([0; 16]);
         let command = self.runtime.resolve(&job_dir, origins)?.command(&job_id, &job_dir);
         Ok(command.to_shell_line())
+    }
+}
+
+/// The settings of `hpc-consumer cancel`.
+#[derive(Debug, Args)]
+pub(crate) struct Cancel {
+    /// The ids of the jobs
+    #[arg(required = true, value_name = "JOB")]
+    jobs: Vec<protocol::JobId>,
+    #[command(flatten)]
+    state: StateSettings,
+}
+
+impl Cancel {
+    /// The `RESULTS_DIR` that belongs to the state, and the jobs.
+    pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<(PathBuf, Vec<protocol::JobId>)> {
+        let state_dir = self.state.resolve(origins)?;
+        let Some(results_dir) = ResultsDir::of(&state_dir) else {
+            anyhow::bail!(
+                "no daemon has run with STATE_DIR {} yet, so where its jobs are is not known; set STATE_DIR as for \
+                 `hpc-consumer run`",
+                state_dir.display()
+            );
+        };
+        Ok((results_dir, self.jobs))
     }
 }
 

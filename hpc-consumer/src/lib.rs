@@ -22,6 +22,7 @@
 //! | `job` | the files of a job: its directory and the claim for it, its output, its record |
 //! | `run` | the only place that starts processes: commands, limits, logs, ending a whole process tree |
 
+mod cancel;
 mod cli;
 mod config;
 mod consumers;
@@ -73,6 +74,7 @@ enum Resolved {
     Jobs(PathBuf, OutputFormat),
     Status(PathBuf, OutputFormat),
     Republish(Box<Settings>, Vec<JobId>),
+    Cancel(PathBuf, Vec<JobId>),
     Keeper(KeeperSettings),
 }
 
@@ -137,6 +139,10 @@ fn settings() -> anyhow::Result<Resolved> {
             let Republish { jobs, settings } = *asked;
             Resolved::Republish(Box::new(settings.resolve(&origins)?), jobs)
         }
+        Command::Cancel(asked) => {
+            let (results_dir, jobs) = asked.resolve(&origins)?;
+            Resolved::Cancel(results_dir, jobs)
+        }
         Command::Service => Resolved::Show(include_str!("../../systemd/hpc-consumer.service").trim_end().to_owned()),
         Command::Keeper(settings) => Resolved::Keeper(settings),
     })
@@ -184,6 +190,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
             served.map(|()| Exit::Ok)
         }
         Resolved::Republish(settings, jobs) => reactor()?.block_on(republish::republish(&settings, &jobs)),
+        Resolved::Cancel(results_dir, jobs) => cancel::cancel(results_dir, &jobs),
         Resolved::Jobs(state_dir, format) => store::show_jobs(&state_dir, format),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
         Resolved::Show(line) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lifecycle::{Lifecycle, Stage};
+use lifecycle::{Event, Lifecycle, Stage};
 use program::{Exit, counted};
 use protocol::{FailureClass, hold};
 use queues::Client;
@@ -14,10 +14,10 @@ use tokio::sync::watch;
 use crate::config::Settings;
 use crate::consumers::Look;
 use crate::daemon::Daemon;
-use crate::events;
+use crate::events::{self, Events};
 use crate::executor::Here;
 use crate::inherited;
-use crate::job::{self, JobFiles, ResultsDir};
+use crate::job::{self, Cancellations, JobFiles, ResultsDir};
 use crate::keeper::Keeper;
 use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
@@ -99,6 +99,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         tracing::info!("taking up what an earlier daemon left: {jobs}, {results} owed");
     }
     let (events, queue) = events::channel();
+    tokio::spawn(watch_cancellations(jobs.cancellations(), events.clone()));
     let store = opened.store;
     let daemon = Daemon {
         client,
@@ -123,6 +124,26 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     }
     let exit = left.exit?;
     Ok(if left.reload { End::Reload } else { End::Exit(exit) })
+}
+
+/// Tells of jobs that are not wanted any more, for as long as this process lives.
+async fn watch_cancellations(mut cancellations: Cancellations, events: Events) {
+    let mut trouble = None;
+    loop {
+        let (looked, outcome) = crate::blocking(move || {
+            let outcome = cancellations.look();
+            (cancellations, outcome)
+        })
+        .await;
+        cancellations = looked;
+        let problem = outcome.as_ref().err().map(ToString::to_string);
+        if let Some(problem) = problem.as_ref().filter(|problem| trouble.as_ref() != Some(*problem)) {
+            tracing::warn!("which jobs are cancelled cannot be seen in RESULTS_DIR, which is tried again: {problem}");
+        }
+        trouble = problem;
+        outcome.unwrap_or_default().into_iter().for_each(|job_id| events.send(Event::Cancel(job_id)));
+        tokio::time::sleep(cancellations.pause()).await;
+    }
 }
 
 /// What `hpc-consumer status` tells of a daemon with these settings.

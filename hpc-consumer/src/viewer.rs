@@ -157,8 +157,7 @@ impl Viewer {
                 let attempt = attempt.map_or(0, Attempt::get);
                 let task = lifecycle.brief(&job_id).map(|job| job.spec.task.clone());
                 let task = task.or_else(|| tasks.get(&job_id).cloned().flatten());
-                let last_attempt =
-                    lifecycle.last_attempt(&job_id).map(|what| what.chars().take(LAST_ATTEMPT_MAX).collect());
+                let last_attempt = lifecycle.remark(&job_id).map(|what| what.chars().take(LAST_ATTEMPT_MAX).collect());
                 jobs.push(JobView { job_id, phase, attempt, since: Some(timestamp(since)), task, last_attempt });
             }
         }

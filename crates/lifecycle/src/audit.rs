@@ -37,7 +37,7 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
         },
         // Which job a lease is of is not told; the simulation checks acknowledgements at the queue.
         Effect::Settle { .. }
-        | Effect::Conclude { ending: Ending::GivenUp(_), .. }
+        | Effect::Conclude { ending: Ending::GivenUp(_) | Ending::Cancelled(_), .. }
         | Effect::Probe
         | Effect::Observe
         | Effect::Reconciled

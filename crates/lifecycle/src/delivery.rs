@@ -102,6 +102,7 @@ impl Lifecycle {
                     });
                     self.jobs.set(&job_id, State::Waiting(self.now));
                     self.jobs.keep_message(&job_id);
+                    self.accepted(&job_id);
                 }
             }
         }

@@ -52,6 +52,8 @@ pub enum Event {
     Published(Result<(), Failure>),
     /// Acknowledgements and retries came back.
     Settled(Result<(), Failure>),
+    /// A person does not want this job any more, whether it is held here or may come one day.
+    Cancel(JobId),
     /// Take nothing new, finish what runs within a bounded time, then exit.
     Drain,
     /// Take nothing more and exit as soon as nothing is on its way: a new daemon begins at once in our place.
@@ -167,6 +169,8 @@ pub enum Ending {
     CutOff(String),
     /// The node failed it too often: the outcome is `infrastructure`.
     GivenUp(Problem),
+    /// It was cancelled while nothing of it ran, after this attempt or before the first: the outcome is `cancelled`.
+    Cancelled(Option<Attempt>),
     /// It filled the disk of its directory, whose bulk goes.
     FilledDisk(Box<FilledDisk>),
 }

@@ -69,6 +69,7 @@ impl Lifecycle {
                     job.attempt = Some(attempt);
                     job.launched = Some(attempt);
                     job.claims_failed = 0;
+                    job.elsewhere = false;
                 }
                 self.pool.job_claimed();
                 self.jobs.drop_input(job_id);
@@ -78,6 +79,9 @@ impl Lifecycle {
             Claimed::Finished(record) => self.recorded(job_id, record, step),
             Claimed::Elsewhere => {
                 step.effects.push(Effect::Say(Notice::Elsewhere(job_id.clone())));
+                if let Some(job) = self.jobs.get_mut(job_id) {
+                    job.elsewhere = true;
+                }
                 self.jobs.set(job_id, State::Waiting(self.now + self.settings.claim_patience));
             }
             Claimed::NodeBroken(problem) => self.claim_failed(job_id, problem, step),
@@ -161,6 +165,12 @@ impl Lifecycle {
             return self.forget_unless_needed(run, step);
         }
         match finished.end {
+            RunEnd::EndedBy(EndReason::Cancelled) => self.conclude(run, Ending::Finished(finished), step),
+            // A keeper of an earlier version does not say that it was this.
+            RunEnd::EndedBy(EndReason::Unsaid) if self.is_cancelled(&run.job_id) => {
+                let finished = Finished { end: RunEnd::EndedBy(EndReason::Cancelled), ..*finished };
+                self.conclude(run, Ending::Finished(Box::new(finished)), step);
+            }
             // Before its time, by no fault of its own.
             RunEnd::EndedBy(reason) => self.cut_off(run, reason.to_string(), step),
             _ => self.conclude(run, Ending::Finished(finished), step),
@@ -184,7 +194,7 @@ impl Lifecycle {
 
     pub(crate) fn conclude(&mut self, run: &Run, ending: Ending, step: &mut Step) {
         let Some(job) = self.jobs.get(&run.job_id) else { return };
-        let may_retry = job.failures.task < job.terms.retries;
+        let may_retry = job.failures.task < job.terms.retries && !self.is_cancelled(&run.job_id);
         let held_up = match job.state {
             State::Ending { held_up, .. } => held_up,
             _ => 0,
@@ -251,6 +261,7 @@ impl Lifecycle {
                     self.node_doubted(problem, step);
                 }
             }
+            Concluded::TakenOver if self.is_to_be_cancelled(job_id) => self.cancelled_elsewhere(run, step),
             Concluded::TakenOver => {
                 // Its successor holds the job, and the message as well: the leases lapse.
                 self.jobs.remove(job_id);
@@ -290,6 +301,9 @@ impl Lifecycle {
 
     fn cut_off(&mut self, run: &Run, what: String, step: &mut Step) {
         let Some(job) = self.jobs.get(&run.job_id) else { return };
+        if self.is_cancelled(&run.job_id) {
+            return self.conclude(run, Ending::Cancelled(Some(run.attempt)), step);
+        }
         let again = job.terms.rerunnable && job.failures.cut_off < CUT_OFFS_MAX;
         step.effects.push(Effect::Say(Notice::CutOff { run: run.clone(), what: what.clone(), again }));
         if again {

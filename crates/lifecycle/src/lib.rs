@@ -42,6 +42,7 @@
 //! | `requests` | requests of one kind, and how long to wait before the next try |
 //! | `delivery`, `results` | what comes from the queue, and what goes to it |
 //! | `execution`, `trouble`, `returning`, `leaving` | runs; what the node fails; jobs that go back; the ways out |
+//! | `cancel` | jobs that a person does not want any more |
 //! | `blame` | whose the end of a run was: the task's, or the node's |
 //! | `disk` | a disk that is full when a run is over, and whether the job filled it |
 //! | `audit` | what must be on disk for an effect to leave the process |
@@ -51,6 +52,7 @@
 
 mod audit;
 mod blame;
+mod cancel;
 mod delivery;
 mod disk;
 mod driver;

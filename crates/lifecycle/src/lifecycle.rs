@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use protocol::{JobId, JobMessage};
 
+use crate::cancel::Cancellations;
 use crate::executor::ExecutorView;
 use crate::intake::Intake;
 use crate::phases::Phase;
@@ -60,6 +61,7 @@ pub struct Lifecycle {
     pub(crate) pool: Pool,
     pub(crate) executor: ExecutorView,
     pub(crate) shutdown: Shutdown,
+    pub(crate) cancellations: Cancellations,
     /// What was said of the queue: it does not answer, and not yet that it does again.
     pub(crate) queue_trouble: Option<String>,
 }
@@ -104,6 +106,7 @@ impl Lifecycle {
             settler: Settler::default(),
             executor: ExecutorView::default(),
             shutdown: Shutdown::default(),
+            cancellations: Cancellations::default(),
             queue_trouble: None,
         }
     }
@@ -118,6 +121,7 @@ impl Lifecycle {
         }
         match event {
             Event::Tick => {}
+            Event::Cancel(job_id) => self.cancel(job_id),
             Event::Drain => self.shutdown.drain(self.settings.drain_timeout, self.now),
             Event::HandOver => self.shutdown.hand_over(self.now),
             Event::Stop => self.shutdown.stop(),
@@ -186,9 +190,14 @@ impl Lifecycle {
         self.jobs.iter().map(|(job_id, job)| (job_id, job.state.phase(), job.attempt, job.since))
     }
 
-    /// How the last attempt at a job ended in the life of this daemon, where another one follows; for people.
-    pub fn last_attempt(&self, job_id: &JobId) -> Option<&str> {
-        self.jobs.get(job_id)?.last_attempt.as_deref()
+    /// What else there is to say of a job: that it is being cancelled, or how the last attempt ended in the life of
+    /// this daemon, where another one follows; for people.
+    pub fn remark(&self, job_id: &JobId) -> Option<&str> {
+        let job = self.jobs.get(job_id)?;
+        if self.is_cancelled(job_id) && job.state.phase() != Phase::Recorded {
+            return Some("it was cancelled, and is being ended");
+        }
+        job.last_attempt.as_deref()
     }
 
     /// The phase of a job that is held.
@@ -267,6 +276,7 @@ impl Lifecycle {
         self.acknowledge_lapsing();
         self.say_queue_is_back(step);
         self.pool.tick(self.now);
+        self.carry_out_cancellations(step);
         self.conclude_undone(step);
         self.reconcile_done(step);
         self.begin_runs(step);

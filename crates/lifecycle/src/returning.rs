@@ -17,17 +17,20 @@ impl Lifecycle {
     /// Can the job go back to the queue, so that nothing of it is ours any more? Only while its message is sure to be
     /// there: it was delivered to us alone, and the lease holds.
     pub(crate) fn can_go_back(&self, job_id: &JobId) -> bool {
-        self.jobs.get(job_id).is_some_and(|job| {
-            // What has failed already counts, and would be forgotten.
-            let unharmed = job.failures.task + job.failures.cut_off == 0;
-            // It must be there for longer than it takes to be delivered again.
-            let young = job.sent.is_none_or(|sent| self.now < sent + GIVE_BACK_AGE_MAX);
-            unharmed
-                && young
-                && job.deliveries.is_some_and(|deliveries| deliveries <= 1)
-                && !job.leases.is_empty()
-                && job.leases.iter().all(|lease| lease.until > self.now)
-        })
+        // Its end is known, and here.
+        let wanted = !self.is_cancelled(job_id);
+        wanted
+            && self.jobs.get(job_id).is_some_and(|job| {
+                // What has failed already counts, and would be forgotten.
+                let unharmed = job.failures.task + job.failures.cut_off == 0;
+                // It must be there for longer than it takes to be delivered again.
+                let young = job.sent.is_none_or(|sent| self.now < sent + GIVE_BACK_AGE_MAX);
+                unharmed
+                    && young
+                    && job.deliveries.is_some_and(|deliveries| deliveries <= 1)
+                    && !job.leases.is_empty()
+                    && job.leases.iter().all(|lease| lease.until > self.now)
+            })
     }
 
     /// Gives back all that was not started, as far as that is possible; the rest waits here.

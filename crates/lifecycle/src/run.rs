@@ -147,6 +147,8 @@ pub enum EndReason {
     TakenOver,
     /// The executor was told to end, with all its runs.
     ExecutorEnds,
+    /// A person does not want the job any more.
+    Cancelled,
     /// It was not said, or not in words that are known here.
     Unsaid,
 }
@@ -157,6 +159,7 @@ impl fmt::Display for EndReason {
             Self::NotHeld => "it was ended because the job is not held here any more",
             Self::TakenOver => "it was ended because another daemon has taken the job over",
             Self::ExecutorEnds => "it was ended with its keeper, which was told to end all runs",
+            Self::Cancelled => "it was ended because the job was cancelled",
             Self::Unsaid => "its keeper ended it, and did not say why",
         })
     }

@@ -36,6 +36,8 @@ pub(crate) struct Job {
     pub(crate) sent: Option<Duration>,
     /// How often in a row its directory could not be claimed.
     pub(crate) claims_failed: u32,
+    /// Did the last look find that another daemon holds it?
+    pub(crate) elsewhere: bool,
     /// How the last attempt ended that was not its end, in words. It is for people, and not remembered.
     pub(crate) last_attempt: Option<String>,
     /// In how many attempts in a row it filled the disk, in this life of the daemon.
@@ -164,6 +166,7 @@ impl Jobs {
             message,
             sent,
             claims_failed: 0,
+            elsewhere: false,
             last_attempt: None,
             disks_filled: 0,
         };

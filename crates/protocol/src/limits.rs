@@ -53,6 +53,9 @@ pub const INLINE_OUTPUT_BYTES_MAX: usize = 48_000;
 /// How deep the arrays and objects of an output may be nested.
 pub const OUTPUT_DEPTH_MAX: usize = 128;
 
+/// No message of a queue lives longer: 14 days is the most that the service keeps one.
+pub const MESSAGE_AGE_MAX: Duration = Duration::from_hours(14 * 24);
+
 /// How much of the end of `stderr.log` travels inside of a failed result.
 pub const STDERR_TAIL_BYTES_MAX: usize = 4_096;
 

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use lifecycle::{Concluded, Ending, Finished, Run, RunEnd};
+use lifecycle::{Concluded, EndReason, Ending, Finished, Run, RunEnd};
 use protocol::{JobMessage, JobResult, Reason, RuntimeKind, Status, limits, timestamp_from_millis};
 
 use super::JobFiles;
@@ -26,7 +26,13 @@ impl JobFiles {
 
     fn try_conclude(&self, job: JobMessage, run: &Run, ending: Ending, may_retry: bool) -> io::Result<Concluded> {
         match ending {
-            Ending::GivenUp(problem) => self.give_up(job, run, &problem.to_string()),
+            Ending::GivenUp(problem) => {
+                let message = format!(
+                    "this node failed the job again and again, through no fault of the job; the last time: {problem}"
+                );
+                self.end_unrun(run, self.recorder.of_run(job, run, Some((Reason::Infrastructure, message))))
+            }
+            Ending::Cancelled(after) => self.end_unrun(run, self.recorder.cancelled(job, after)),
             Ending::CutOff(what) => self.in_own_dir(run, |_| Ok(self.record(self.recorder.lost(job, run, &what)))),
             Ending::Finished(finished) => {
                 self.in_own_dir(run, |dir| self.conclude_seen(job, run, dir, *finished, may_retry))
@@ -101,8 +107,9 @@ impl JobFiles {
         Ok(self.record(result))
     }
 
-    /// Records that this node cannot do the job, which may have never been begun, unless another daemon holds it now.
-    fn give_up(&self, job: JobMessage, run: &Run, problem: &str) -> io::Result<Concluded> {
+    /// Records the end of a job of which nothing runs, and nothing may ever have run, unless another daemon holds it
+    /// now.
+    fn end_unrun(&self, run: &Run, result: JobResult) -> io::Result<Concluded> {
         if !self.claims.is_mounted()? {
             return Err(ResultsDir::not_where_it_was());
         }
@@ -114,9 +121,7 @@ impl JobFiles {
         if meta.is_some_and(|meta| !meta.owner.is_empty() && meta.owner != self.claims.owner()) {
             return Ok(Concluded::TakenOver);
         }
-        let message =
-            format!("this node failed the job again and again, through no fault of the job; the last time: {problem}");
-        Ok(self.record(self.recorder.of_run(job, run, Some((Reason::Infrastructure, message)))))
+        Ok(self.record(result))
     }
 
     pub(super) fn result(
@@ -143,6 +148,9 @@ impl JobFiles {
                 Reason::TimeLimit,
                 format!("the task was ended: it ran longer than its time limit of {time_limit} s"),
             )),
+            RunEnd::EndedBy(EndReason::Cancelled) => {
+                Some((Reason::Cancelled, "the job was cancelled while it ran, and was ended".to_owned()))
+            }
             // These do not come here, because they are not the task's end.
             RunEnd::EndedBy(why) => Some((Reason::Lost, why.to_string())),
             RunEnd::NotStarted(problem) => Some((Reason::Infrastructure, problem.clone())),
@@ -333,6 +341,9 @@ mod tests {
             (finished(RunEnd::EndedBy(lifecycle::EndReason::ExecutorEnds)), Reason::Lost, "told to end all"),
             (Ending::CutOff("the machine went down".to_owned()), Reason::Lost, "the machine went down"),
             (Ending::GivenUp("no image".into()), Reason::Infrastructure, "no image"),
+            (finished(RunEnd::EndedBy(EndReason::Cancelled)), Reason::Cancelled, "while it ran"),
+            (Ending::Cancelled(None), Reason::Cancelled, "before it began"),
+            (Ending::Cancelled(Some(Attempt::FIRST)), Reason::Cancelled, "after attempt 1"),
         ] {
             let result = Case::new().await.recorded(ending).await;
             assert_eq!((&result.status, &result.reason), (&Status::Failed.into(), &Some(reason.into())));

@@ -18,6 +18,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`files`], [`job_dir`] | how files are named, made and read |
+//! | [`cancellations`] | which jobs are not wanted any more |
 //! | [`claim`], [`meta`], [`whose`] | [`Claims`]: whose a job is among daemons that share the directory |
 //! | [`launch`] | [`Launcher`]: how a run is begun |
 //! | [`health`] | [`Health`]: whether this node can run jobs, and what it was seen in |
@@ -31,6 +32,7 @@
 //! Invariants: a final record is never replaced, and it is whole when it has its name. A claim changes hands only by
 //! moving the directory away, which one of many can do.
 
+mod cancellations;
 mod claim;
 mod conclude;
 mod files;
@@ -51,6 +53,7 @@ use std::time::{Duration, Instant};
 use lifecycle::{Attempt, Claimed, Concluded, Ending, Problem, Run};
 use protocol::{JobId, JobMessage, Timestamp};
 
+pub(crate) use self::cancellations::Cancellations;
 use self::claim::{Claims, Wanted};
 pub(crate) use self::files::ResultsDir;
 use self::health::Health;
@@ -90,6 +93,11 @@ impl JobFiles {
             health: Health::new(results, runtime),
             recorder,
         }
+    }
+
+    /// Jobs that are not wanted any more.
+    pub(crate) fn cancellations(&self) -> Cancellations {
+        Cancellations::new(self.claims.results().clone())
     }
 
     /// Is all there that a job needs?
@@ -152,7 +160,7 @@ impl JobFiles {
     ) -> Concluded {
         let (was_begun, nodes_fault) = match &ending {
             Ending::Finished(finished) => (finished.runtime.is_some(), self.health.exonerate(finished).await.err()),
-            Ending::CutOff(_) | Ending::GivenUp(_) | Ending::FilledDisk(_) => (false, None),
+            Ending::CutOff(_) | Ending::GivenUp(_) | Ending::Cancelled(_) | Ending::FilledDisk(_) => (false, None),
         };
         let (jobs, job, run) = (self.clone(), job.clone(), run.clone());
         let concluded = blocking(move || {

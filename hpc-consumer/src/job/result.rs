@@ -5,7 +5,7 @@
 use std::io;
 use std::path::Path;
 
-use lifecycle::Run;
+use lifecycle::{Attempt, Run};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use protocol::{JobId, JobMessage, JobResult, Reason, RuntimeKind, Status, VERSION, limits};
 
@@ -93,6 +93,19 @@ impl Recorder {
             place.display()
         );
         self.of_run(job, run, Some((Reason::Lost, message)))
+    }
+
+    /// The result of a job that was cancelled while nothing of it ran, after this attempt or before the first.
+    pub(super) fn cancelled(&self, job: JobMessage, after: Option<Attempt>) -> JobResult {
+        let message = match after {
+            Some(attempt) => format!("the job was cancelled after attempt {attempt}, and is not tried again"),
+            None => "the job was cancelled before it began".to_owned(),
+        };
+        JobResult {
+            attempt: after.map_or(0, Attempt::get),
+            created_at: job.created_at,
+            ..self.failed(job.job_id, Some(job.spec.task), Reason::Cancelled, message)
+        }
     }
 
     /// The result of a run here.

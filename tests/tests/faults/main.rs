@@ -3,6 +3,7 @@
 
 mod again;
 mod begin;
+mod cancel;
 mod container_environment;
 mod hold;
 mod idle;

@@ -129,7 +129,34 @@ impl World {
             ended: Vec::new(),
         });
         self.note(format_args!("daemon {n} starts"));
-        self.step(n, Event::Tick)
+        self.step(n, Event::Tick)?;
+        self.tell_of_cancellations(n);
+        Ok(())
+    }
+
+    /// A person does not want a job any more. Each daemon sees that as soon as it can.
+    pub(crate) fn cancel(&mut self, no: usize) {
+        let job_id = self.plan.jobs[no].job_id.clone();
+        self.note(format_args!("{job_id} is cancelled"));
+        self.files.cancelled.entry(job_id.clone()).or_insert(self.now);
+        for n in 0..self.nodes.len() {
+            if let Some(life) = self.nodes[n].number() {
+                let at = (self.now + self.delay()).max(self.nodes[n].results_away_until);
+                self.schedule(at, Happening::Arrive { node: n, life, event: Event::Cancel(job_id.clone()) });
+            }
+        }
+    }
+
+    /// A daemon that starts looks which jobs are cancelled before anything can come from the queue.
+    fn tell_of_cancellations(&mut self, n: usize) {
+        let Some(life) = self.nodes[n].number() else { return };
+        if self.sabotage == Some(Sabotage::ForgetCancellations) {
+            return;
+        }
+        let at = self.now.max(self.nodes[n].results_away_until);
+        for job_id in self.files.cancelled.keys().cloned().collect::<Vec<_>>() {
+            self.schedule(at, Happening::Arrive { node: n, life, event: Event::Cancel(job_id) });
+        }
     }
 
     /// An event comes to a process, if that lives.

@@ -1,6 +1,6 @@
 //! Effects are carried out: as their documentation says, each in one moment.
 
-use lifecycle::{Concluded, Effect, Ending, Event, Problem, Recalled, Run, Share};
+use lifecycle::{Concluded, Effect, EndReason, Ending, Event, Problem, Recalled, Run, Share};
 use protocol::JobId;
 
 use crate::keeper::Outcome;
@@ -129,7 +129,7 @@ impl World {
         }
         let taken_over = match ending {
             // There may be no claim at all: that is why it is given up.
-            Ending::GivenUp(_) => self.files.is_with_another(n, &run.job_id),
+            Ending::GivenUp(_) | Ending::Cancelled(_) => self.files.is_with_another(n, &run.job_id),
             Ending::Finished(_) | Ending::CutOff(_) | Ending::FilledDisk(_) => !self.files.holds(n, run),
         };
         if taken_over {
@@ -149,6 +149,9 @@ impl World {
                 return Ok(Concluded::DiskFull("the disk is full".into(), share));
             }
             (Ending::GivenUp(_), _) => "infrastructure",
+            (Ending::Cancelled(_), _) | (Ending::Finished(_), Some(Outcome::Ended(EndReason::Cancelled))) => {
+                "cancelled"
+            }
             (Ending::Finished(_), Some(Outcome::Completed)) => "completed",
             (Ending::Finished(_), Some(Outcome::TaskFailed)) if may_retry => {
                 return Ok(Concluded::TaskFailed("it failed".to_owned()));
@@ -158,6 +161,7 @@ impl World {
                 return Err(format!("daemon {n} concludes {run} as if it had ended by itself: {outcome:?}"));
             }
         };
+        self.report.cancelled += u64::from(status == "cancelled");
         self.report.given_up += u64::from(matches!(ending, Ending::GivenUp(_)));
         self.report.disks_filled += u64::from(matches!(ending, Ending::FilledDisk(_)));
         Ok(Concluded::Recorded(self.files.record(&run.job_id, run.attempt.get(), status)))

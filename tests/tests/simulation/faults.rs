@@ -10,7 +10,7 @@ use crate::world::{Checked, Happening, World};
 const LINGERS: Time = 5 * MINUTE;
 
 /// Of these effects there are so few that the dice would hardly ever have a daemon die before or after one.
-const RARE: [&str; 3] = ["unclaim", "put away", "reconciled"];
+const RARE: [&str; 4] = ["unclaim", "put away", "reconciled", "end"];
 
 impl World {
     /// A fault of the plan strikes.

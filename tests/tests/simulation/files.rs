@@ -33,6 +33,8 @@ pub(crate) struct Sign {
 /// What is on it.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
+    /// Jobs that are to be cancelled, and since when.
+    pub(crate) cancelled: BTreeMap<JobId, Time>,
     pub(crate) claims: BTreeMap<JobId, Claim>,
     pub(crate) records: BTreeMap<JobId, String>,
     /// Bodies of messages that were put away.

@@ -206,7 +206,8 @@ impl World {
         if !self.nodes[n].keeper.is_alive(run) {
             return Ok(None);
         }
-        if self.files.holds(n, run) && self.is_open(n, run) {
+        let cancelled = why == EndReason::Cancelled && self.files.cancelled.contains_key(&run.job_id);
+        if self.files.holds(n, run) && self.is_open(n, run) && !cancelled {
             return Err(format!("daemon {n} ends {run}, which is its own"));
         }
         self.kill_overtaken(n, run, why);

@@ -2,7 +2,8 @@
 //! and one shared file system; crashes before and after every effect and every commit, lost requests and lost
 //! responses, duplicates, reordering, reboots, keepers that die, pauses, outages, broken nodes, clocks set back; claims
 //! that fail halfway, jobs that cannot be claimed on one node, results that the queue refuses for a time or for ever;
-//! in a third of the histories of minutes and hours the queue holds pulls until something comes.
+//! jobs that are cancelled, before they come and in whatever they do; in a third of the histories of minutes and hours
+//! the queue holds pulls until something comes.
 //!
 //! After every step the lifecycle and the queue check themselves, each effect is checked against what is on disk, and
 //! the world checks the promises from outside, in books of its own (`promises.rs`). A seed gives the same history each
@@ -14,8 +15,7 @@
 //! simulation bites.
 //!
 //! Out of scope: how effects are carried out by the real daemon; the world carries them out as their documentation
-//! says, and what it has in place of the files and the keeper is held against the real ones (`stand_ins`). In histories
-//! there is no `Effect::End`, because the keepers of the world hold no run that nobody knows.
+//! says, and what it has in place of the files and the keeper is held against the real ones (`stand_ins`).
 //!
 //! It assumes of the real keeper that requests to it and its messages stay in order.
 
@@ -45,7 +45,7 @@ const SEEDS: u64 = 800;
 pub(crate) const SEEDS_OF_MANY_LEASES: [u64; 2] = [397, 398];
 
 /// The effects before and after which a daemon must have died in some history.
-const EFFECTS: [&str; 13] = [
+const EFFECTS: [&str; 14] = [
     "probe",
     "observe",
     "reconciled",
@@ -54,6 +54,7 @@ const EFFECTS: [&str; 13] = [
     "claim",
     "unclaim",
     "start",
+    "end",
     "conclude",
     "forget",
     "put away",
@@ -99,6 +100,7 @@ fn every_history_keeps_the_promises() {
         assert!(total.half_claims > 0, "no claim failed and stood: {total}");
         assert!(total.given_up > 0, "no job was given up: {total}");
         assert!(total.disks_filled > 0, "no job failed because it filled disks: {total}");
+        assert!(total.cancelled > SEEDS / 4, "hardly any job was cancelled: {total}");
         assert!(total.held > SEEDS, "hardly any pull was held: {total}");
         assert!(total.held_for_nobody > 0, "no pull was held for a daemon that was gone: {total}");
         assert!(total.refusals > 0, "no result was refused: {total}");

@@ -94,6 +94,8 @@ pub(crate) struct Plan {
     pub(crate) away: Time,
     pub(crate) drain_timeout: Time,
     pub(crate) jobs: Vec<Job>,
+    /// When which of them is cancelled.
+    pub(crate) cancels: Vec<(Time, usize)>,
     /// When messages come that are no jobs at all.
     pub(crate) nonsense: Vec<Time>,
     pub(crate) faults: Vec<(Time, Fault)>,
@@ -221,6 +223,7 @@ impl Plan {
         }
         let drawn = LEASES[rng.usize(..LEASES.len())];
         let cursed = jobs.iter().find(|job| job.readable && scale.cursed).map(|job| job.job_id.clone());
+        let cancels = cancels(&jobs, &scale, rng);
         let unfit = if rng.u8(0..16) == 0 { rng.choice(&jobs).map(|job| job.job_id.clone()) } else { None };
         Self {
             daemons,
@@ -234,6 +237,7 @@ impl Plan {
             unfit,
             refusal: (rng.u8(0..6) == 0).then(|| refusal(&scale, rng)),
             jobs,
+            cancels,
             nonsense,
             faults,
             calm: START + scale.span + 3 * scale.stale,
@@ -252,7 +256,7 @@ impl Plan {
     /// The same without anything that goes wrong. The lease is one that the delays of the world do not use up.
     pub(crate) fn quiet(self) -> Self {
         let lease = self.lease.max(10 * MINUTE);
-        Self { faults: Vec::new(), cursed: None, unfit: None, lease, calm: START, ..self }
+        Self { faults: Vec::new(), cancels: Vec::new(), cursed: None, unfit: None, lease, calm: START, ..self }
     }
 
     /// Nothing of a history: nodes and jobs, for who says what happens.
@@ -322,6 +326,21 @@ fn job(no: usize, long: bool, scale: &Scale, rng: &mut Rng) -> Job {
         readable: long || rng.u8(0..12) != 0,
         sent,
     }
+}
+
+/// Some are not wanted any more, long before they come, while they wait or run, or after their end.
+fn cancels(jobs: &[Job], scale: &Scale, rng: &mut Rng) -> Vec<(Time, usize)> {
+    let mut cancels = Vec::new();
+    for (no, job) in jobs.iter().enumerate() {
+        let at = match rng.u8(0..24) {
+            0 => START,
+            1 | 2 => job.sent[0] + rng.i64(0..=scale.span / 4),
+            3 => job.sent[0] + rng.i64(0..=MINUTE),
+            _ => continue,
+        };
+        cancels.push((at, no));
+    }
+    cancels
 }
 
 fn fault(scale: &Scale, daemons: usize, rng: &mut Rng) -> Fault {

@@ -6,7 +6,7 @@ use lifecycle::{Attempt, Effect, Ending, Entry, Fact, Phase, Run, Stage};
 use protocol::JobId;
 
 use crate::keeper::{Outcome, State};
-use crate::plan::{DAY, HOUR, Job, LEASE_MAX, Time, time};
+use crate::plan::{DAY, HOUR, Job, LEASE_MAX, MINUTE, Time, time};
 use crate::queues::Sent;
 use crate::world::{Checked, World};
 
@@ -16,6 +16,9 @@ const LETS_GO_AGE_MAX: Time = 20 * HOUR;
 
 /// How often a node fails a job at least before it gives the job up.
 const GIVES_UP_AFTER: u32 = 30;
+
+/// A job that was cancelled so long before it was sent is never begun: every daemon has heard of it.
+const CANCELS_WITHIN: Time = MINUTE;
 
 /// In how many attempts in a row a job fills the disk before it fails for that.
 const FILLS_DISKS: u32 = 3;
@@ -100,6 +103,11 @@ impl World {
         if job.cut_off && !job.rerunnable {
             return Err(format!("{run} begins on node {n}; the job was cut off before and may not be run again"));
         }
+        if let Some(since) = self.files.cancelled.get(job_id)
+            && since + CANCELS_WITHIN < job.sent
+        {
+            return Err(format!("{run} begins on node {n}, and was cancelled long before it was sent"));
+        }
         if job.failures > job.allowed {
             let Known { failures, allowed, .. } = job;
             return Err(format!("{run} begins on node {n} after {failures} failures; {allowed} are allowed"));
@@ -182,6 +190,9 @@ impl World {
                     return Err(format!("daemon {n}: {run} has filled disks {known} times, and {ending:?}"));
                 }
             }
+            Ending::Cancelled(_) if !self.files.cancelled.contains_key(&run.job_id) => {
+                return Err(format!("daemon {n} cancels {run}, and nobody asked for that"));
+            }
             Ending::GivenUp(_) if failures.node < GIVES_UP_AFTER => {
                 return Err(format!("daemon {n} gives {run} up after {} failures of the node", failures.node));
             }
@@ -228,6 +239,11 @@ impl World {
             let begins = matches!(effect, Effect::Pull(_) | Effect::Claim { .. } | Effect::Start(_));
             if begins && (state.draining() || state.node_problem().is_some()) {
                 return Err(format!("daemon {n}: {effect:?}, and it drains, or its node is broken"));
+            }
+            if let Effect::Start(run) = effect
+                && state.is_cancelled(&run.job_id)
+            {
+                return Err(format!("daemon {n} starts {run}, which it knows to be cancelled"));
             }
             let Effect::Pull(count) = effect else { continue };
             let early = [Phase::Asked, Phase::Claiming, Phase::Ready];
@@ -371,7 +387,7 @@ fn tells(entry: &Entry, phase: Phase, attempt: Option<Attempt>) -> bool {
         Phase::Asked => false,
         Phase::Waiting | Phase::Claiming | Phase::Returning => entry.stage == Stage::Accepted,
         Phase::Ready | Phase::Running => entry.stage == Stage::Launching,
-        // It may have been given up without a run.
+        // It may have been given up, or cancelled, without a run.
         Phase::Ending => matches!(entry.stage, Stage::Accepted | Stage::Launching),
         Phase::Recorded => matches!(entry.stage, Stage::Recorded(_)),
     };

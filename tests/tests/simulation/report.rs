@@ -27,6 +27,8 @@ pub(crate) struct Report {
     pub(crate) given_up: u64,
     /// Jobs that failed because they filled the disk again and again.
     pub(crate) disks_filled: u64,
+    /// Jobs whose result is that they were cancelled.
+    pub(crate) cancelled: u64,
     /// Pulls that were held, and how many of them brought something when nobody waited for it any more.
     pub(crate) held: u64,
     pub(crate) held_for_nobody: u64,
@@ -56,6 +58,7 @@ impl Report {
         self.half_claims += other.half_claims;
         self.given_up += other.given_up;
         self.disks_filled += other.disks_filled;
+        self.cancelled += other.cancelled;
         self.held += other.held;
         self.held_for_nobody += other.held_for_nobody;
         self.early_acks += other.early_acks;
@@ -73,14 +76,14 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { steps, runs, crashes, taken_over, cut_off, half_claims, given_up, early_acks, .. } = self;
-        let Self { disks_filled, held, held_for_nobody, refusals, unfit, .. } = self;
+        let Self { disks_filled, cancelled, held, held_for_nobody, refusals, unfit, .. } = self;
         let Self { many_leases, long_outages, died_around, transitions, .. } = self;
         let seen = transitions.len();
         write!(
             f,
             "{steps} steps, {runs} runs, {crashes} ends of daemons, {taken_over} claims taken over, \
              {cut_off} runs cut off, {half_claims} claims that failed and stood, {given_up} jobs given up, \
-             {disks_filled} that filled disks, {held} pulls held, {held_for_nobody} for nobody, \
+             {disks_filled} that filled disks, {cancelled} cancelled, {held} pulls held, {held_for_nobody} for nobody, \
              {early_acks} early acknowledgements, {refusals} refusals of results, {unfit} results given up, \
              {many_leases} runs of many leases, {long_outages} long runs in long outages, {seen} transitions; \
              ends around effects: {died_around:?}"
@@ -162,6 +165,7 @@ pub(crate) fn kind_of(event: &Event) -> &'static str {
         Event::Published(Err(_)) => "publish failed",
         Event::Settled(Ok(())) => "settled",
         Event::Settled(Err(_)) => "settle failed",
+        Event::Cancel(_) => "cancel",
         Event::Drain => "drain",
         Event::Stop => "stop",
         Event::HandOver => "hand over",

@@ -28,6 +28,8 @@ pub(crate) enum Sabotage {
     KeepClaim,
     /// Acknowledgements of jobs that have not ended are dropped.
     LoseEarlyAcks,
+    /// A daemon that starts is not told which jobs are cancelled.
+    ForgetCancellations,
     /// The queue says that a pull was held for longer than it was: its leases seem to begin later than they do.
     HeldForLonger,
 }
@@ -157,6 +159,11 @@ fn a_start_before_its_launch_is_noticed() {
 #[test]
 fn runs_that_are_begun_again_after_a_restart_are_noticed() {
     is_noticed(Sabotage::RestartInsteadOfObserve);
+}
+
+#[test]
+fn cancellations_that_are_forgotten_are_noticed() {
+    is_noticed(Sabotage::ForgetCancellations);
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub(crate) enum Happening {
     Submit(usize),
     /// A message comes that is no job.
     Nonsense,
+    /// A job is cancelled.
+    Cancel(usize),
     Strike(Fault),
     Calm,
     Restart(usize),
@@ -153,6 +155,7 @@ impl World {
         for (no, job) in self.plan.jobs.iter().enumerate() {
             first.extend(job.sent.iter().map(|at| (*at, Happening::Submit(no))));
         }
+        first.extend(self.plan.cancels.iter().map(|(at, no)| (*at, Happening::Cancel(*no))));
         first.extend(self.plan.nonsense.iter().map(|at| (*at, Happening::Nonsense)));
         first.extend(self.plan.faults.iter().map(|(at, fault)| (*at, Happening::Strike(fault.clone()))));
         for (at, happening) in first {
@@ -200,6 +203,10 @@ impl World {
                 self.send(Some(job_id), body)
             }
             Happening::Nonsense => self.send(None, format!("nonsense of {}", self.now)),
+            Happening::Cancel(no) => {
+                self.cancel(no);
+                Ok(())
+            }
             Happening::Strike(fault) => self.strike(&fault),
             Happening::Calm => self.calm_down(),
             Happening::Restart(n) => self.restart(n),

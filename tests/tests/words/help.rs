@@ -31,7 +31,7 @@ fn is_as_it_was(program: &str, expected: &[&str]) {
 
 #[test]
 fn of_hpc_consumer() {
-    is_as_it_was("hpc-consumer", &["run", "command", "jobs", "status", "republish", "service"]);
+    is_as_it_was("hpc-consumer", &["run", "command", "jobs", "status", "republish", "cancel", "service"]);
 }
 
 #[test]

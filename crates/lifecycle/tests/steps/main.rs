@@ -16,6 +16,7 @@ use lifecycle::{
 };
 use protocol::{FailureClass, JobId};
 
+mod cancel;
 mod delivery;
 mod disk;
 mod ending;
@@ -98,7 +99,10 @@ impl Daemon {
             let agrees = match phase {
                 Phase::Asked | Phase::Waiting | Phase::Claiming | Phase::Returning => entry.stage == Stage::Accepted,
                 // A job that could not even be claimed was not launched when it is given up.
-                Phase::Ending if entry.failures.node == 30 => !matches!(entry.stage, Stage::Recorded(_)),
+                // What is cancelled while it waits, likewise.
+                Phase::Ending if entry.failures.node == 30 || self.state.is_cancelled(job_id) => {
+                    !matches!(entry.stage, Stage::Recorded(_))
+                }
                 Phase::Ready | Phase::Running | Phase::Ending => entry.stage == Stage::Launching,
                 Phase::Recorded => matches!(entry.stage, Stage::Recorded(_)),
             };
@@ -307,6 +311,10 @@ fn broken(what: &str) -> Effect {
 fn claim(job_id: &str, last_attempt: u32) -> Effect {
     let last_attempt = Attempt::new(last_attempt);
     Effect::Claim { job_id: id(job_id), last_attempt, rerunnable: true }
+}
+
+fn cancel(job_id: &str) -> Event {
+    Event::Cancel(id(job_id))
 }
 
 fn conclude(job_id: &str, attempt: u32, ending: Ending) -> Effect {

@@ -1,0 +1,120 @@
+//! Jobs that a person does not want any more.
+//!
+//! A cancellation may come at any time: before the message of its job, while the job waits or runs, or after its end.
+//! It is kept outside of here, where all daemons of a site see it, and told anew to each that starts; so nothing of it
+//! is a fact of ours but its consequence, the final record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use protocol::{JobId, limits};
+
+use crate::lifecycle::{Lifecycle, Step};
+use crate::table::State;
+use crate::{Attempt, Effect, EndReason, Ending, Run};
+
+/// What is to be cancelled.
+#[derive(Debug, Default)]
+pub(crate) struct Cancellations {
+    /// Since when we know, whether we hold the job or not: its message may come later.
+    known: BTreeMap<JobId, Duration>,
+    /// Those of jobs that we hold, and that have no final record yet.
+    held: BTreeSet<JobId>,
+    /// Of these, those whose run the executor was told to end, in this life of the daemon.
+    told: BTreeSet<JobId>,
+}
+
+impl Cancellations {
+    /// Is this job to be cancelled?
+    pub(crate) fn contains(&self, job_id: &JobId) -> bool {
+        self.known.contains_key(job_id)
+    }
+
+    /// No message lives so long: what was never seen never comes.
+    fn forget_old(&mut self, now: Duration) {
+        while let Some((job_id, _)) = self.known.iter().find(|(_, since)| **since + limits::MESSAGE_AGE_MAX < now) {
+            let job_id = job_id.clone();
+            self.known.remove(&job_id);
+            self.held.remove(&job_id);
+            self.told.remove(&job_id);
+        }
+    }
+}
+
+impl Lifecycle {
+    /// Somebody wants this job cancelled.
+    pub(crate) fn cancel(&mut self, job_id: JobId) {
+        self.cancellations.forget_old(self.now);
+        if self.jobs.get(&job_id).is_some() {
+            self.cancellations.held.insert(job_id.clone());
+        }
+        self.cancellations.known.insert(job_id, self.now);
+    }
+
+    /// A job is ours from here on.
+    pub(crate) fn accepted(&mut self, job_id: &JobId) {
+        if self.cancellations.contains(job_id) {
+            self.cancellations.held.insert(job_id.clone());
+        }
+    }
+
+    /// Is this job to be cancelled?
+    pub fn is_cancelled(&self, job_id: &JobId) -> bool {
+        self.cancellations.contains(job_id)
+    }
+
+    /// Ends what is to be cancelled, as far as that is possible now. What is on its way comes back here.
+    pub(crate) fn carry_out_cancellations(&mut self, step: &mut Step) {
+        if self.cancellations.held.is_empty() {
+            return;
+        }
+        for job_id in self.cancellations.held.clone() {
+            match self.jobs.get(&job_id).map(|job| &job.state) {
+                None | Some(State::Recorded(_)) => {
+                    self.cancellations.held.remove(&job_id);
+                    self.cancellations.told.remove(&job_id);
+                }
+                // Whoever holds it ends it; and if nobody is left there, a claim tells.
+                Some(State::Waiting(_)) if self.jobs.get(&job_id).is_some_and(|job| job.elsewhere) => {}
+                Some(State::Waiting(_) | State::Ready) => self.conclude_cancelled(&job_id, step),
+                Some(State::Running(_)) => {
+                    if self.executor.is_known()
+                        && let Some(run) = self.run_of(&job_id)
+                        && self.cancellations.told.insert(job_id)
+                    {
+                        step.effects.push(Effect::End(run, EndReason::Cancelled));
+                    }
+                }
+                Some(State::Asked | State::Claiming | State::Ending { .. } | State::Returning(_)) => {}
+            }
+        }
+    }
+
+    /// Is a job to be cancelled of which nothing runs here?
+    pub(crate) fn is_to_be_cancelled(&self, job_id: &JobId) -> bool {
+        let state = self.jobs.get(job_id).map(|job| &job.state);
+        matches!(state, Some(State::Ending { ending: Ending::Cancelled(_), .. }))
+    }
+
+    /// Another daemon holds it.
+    pub(crate) fn cancelled_elsewhere(&mut self, run: &Run, step: &mut Step) {
+        let why = "it is to be cancelled, and another daemon holds it".to_owned();
+        self.again(run, self.settings.claim_patience, why, |_| {}, step);
+        if let Some(job) = self.jobs.get_mut(&run.job_id) {
+            job.elsewhere = true;
+        }
+    }
+
+    /// Nothing of it runs.
+    fn conclude_cancelled(&mut self, job_id: &JobId, step: &mut Step) {
+        let Some(job) = self.jobs.get_mut(job_id) else { return };
+        let attempt = *job.attempt.get_or_insert(Attempt::FIRST);
+        let ran = match job.state {
+            // This one was launched and not begun.
+            State::Ready => Attempt::new(attempt.get() - 1),
+            _ => job.launched,
+        };
+        let run = Run { job_id: job_id.clone(), attempt };
+        self.conclude(&run, Ending::Cancelled(ran), step);
+    }
+}
