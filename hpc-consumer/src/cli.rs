@@ -68,9 +68,9 @@ pub(crate) enum Command {
     Republish(Box<Republish>),
     /// Cancel jobs, whatever they do
     ///
-    /// A job that runs is ended within its grace, and keeps what it has written; one that waits does not begin; one that
-    /// is not here yet does not begin when it comes. Its result says `cancelled`, and no attempt follows. Word of it is
-    /// left in RESULTS_DIR: whichever daemon holds the job there heeds it within a second or two, or at its next start.
+    /// A job that runs is ended within its grace, and keeps what it has written; one that waits does not begin, nor one
+    /// that is not here yet when it comes. Its result says `cancelled`, and no attempt follows. Word of it is left in
+    /// RESULTS_DIR: whichever daemon holds the job there heeds it within a second or two, or at its next start.
     ///
     /// Exit codes: 0 all are cancelled, or have ended before; 1 word cannot be left; 2 wrong arguments or settings.
     #[command(after_help = "Example:\n  hpc-consumer cancel 3f2a8c1e-...")]
