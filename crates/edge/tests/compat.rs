@@ -38,15 +38,17 @@ fn names(name: &str) -> BTreeSet<String> {
 
 #[test]
 fn submissions() {
-    let files = ["original.json", "1-whole.json", "1-nulls.json"];
+    let files = ["original.json", "1-whole.json", "1-nulls.json", "1-pool.json"];
     assert_eq!(names("submission"), files.map(str::to_owned).into());
-    let [original, whole, nulls] = files.map(|file| {
+    let [original, whole, nulls, pool] = files.map(|file| {
         let pending = admitted("/jobs", &directory("submission").join(file));
         JobMessage::parse(&pending.messages()[0]).unwrap()
     });
     assert_eq!((original.spec.task.as_str(), original.spec.input.as_str()), ("simulate", r#"{"iterations":100}"#));
     assert_eq!((nulls.spec.task.as_str(), nulls.spec.metadata, nulls.spec.retries), ("echo", None, None));
     assert_eq!(whole.job_id, JobId::from_idempotency_key("k", None));
+    assert_eq!((pool.spec.name.as_deref(), pool.spec.pool.unwrap().as_str()), (Some("first try é"), "gpu-a100"));
+    assert_eq!(pool.spec.resources.unwrap().memory.unwrap().bytes(), 8 << 30);
     let spec = whole.spec;
     assert_eq!((spec.time_limit_seconds, spec.retries, spec.rerunnable), (Some(60), Some(3), Some(false)));
 }

@@ -3,8 +3,6 @@
 //!
 //! Out of scope: the settings themselves; each program's `config.rs` names and checks its own.
 
-pub mod duration;
-
 mod directory;
 mod environment;
 mod exit;
@@ -24,6 +22,7 @@ pub use harden::{harden, with_given_core_limit};
 pub use logging::{LogArgs, LogFormat, init_logging};
 pub use number::{counted, whole};
 pub use output::OutputFormat;
+pub use protocol::duration;
 pub use protocol::text::{escaped, escaped_json, escaped_lines, is_hazardous};
 pub use settings::{Bare, FileArgs, Files, Given, Origin, Origins, Shared, Sources, read};
 pub use style::{may_color, say};

@@ -30,6 +30,15 @@ impl Borrow<str> for Name<'_> {
     }
 }
 
+/// What becomes of a field that a struct does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// Nothing: a newer program may know it.
+    Passed,
+    /// It is an error, which names what it is no field of.
+    RefusedIn(&'static str),
+}
+
 /// Why a text has no fields.
 #[derive(Debug)]
 pub(crate) enum NoFields {
@@ -67,17 +76,16 @@ impl<'a> Fields<'a> {
         self.0.contains_key(name)
     }
 
-    /// The fields that a struct has, as its type: an error names the field. A field that the struct does not have is
-    /// one where `strict`, and else nothing.
-    pub(crate) fn read<T: Deserialize<'a>>(self, strict: bool) -> Result<T, InvalidJob> {
-        T::deserialize(Reader { fields: self.0, strict })
+    /// The fields that a struct has, as its type: an error names the field.
+    pub(crate) fn read<T: Deserialize<'a>>(self, unknown: Unknown) -> Result<T, InvalidJob> {
+        T::deserialize(Reader { fields: self.0, unknown })
     }
 }
 
 /// Gives a struct its fields. The struct itself says which they are, so that they stand in one place.
 struct Reader<'a> {
     fields: BTreeMap<Name<'a>, &'a RawValue>,
-    strict: bool,
+    unknown: Unknown,
 }
 
 impl<'de> Deserializer<'de> for Reader<'de> {
@@ -89,11 +97,11 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, InvalidJob> {
-        if self.strict
+        if let Unknown::RefusedIn(whole) = self.unknown
             && let Some(Name(unknown)) = self.fields.keys().find(|name| !names.contains(&&*name.0))
         {
             let shown: String = unknown.chars().take(64).collect();
-            let problem = format!("is no field of a job; the fields are {}", names.join(", "));
+            let problem = format!("is no field of {whole}; the fields are {}", names.join(", "));
             return Err(InvalidJob::Field { field: shown, problem });
         }
         // In the order of the struct, so that of several errors the same one is told on every try.

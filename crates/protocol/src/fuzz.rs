@@ -64,12 +64,16 @@ mod tests {
     use super::*;
 
     /// The names and values that are of interest, rightly and wrongly combined.
-    const NAMES: [&str; 15] = [
+    const NAMES: [&str; 19] = [
         "v",
         "job_id",
         "task",
         "input",
         "metadata",
+        "name",
+        "pool",
+        "runtime",
+        "resources",
         "time_limit_seconds",
         "retries",
         "rerunnable",
@@ -81,7 +85,7 @@ mod tests {
         "output",
         "event_type",
     ];
-    const VALUES: [&str; 16] = [
+    const VALUES: [&str; 18] = [
         "1",
         "null",
         "\"j1\"",
@@ -89,6 +93,8 @@ mod tests {
         "{ \"a\": [1.50, NaN] }",
         "{ \"a\" : [1.50] }",
         "[]",
+        "{\"cpus\": 4, \"memory\": \"2 GiB\", \"later\": 1}",
+        "{\"memory\": 8589934592, \"gpus\": null}",
         "true",
         "-1",
         "1e400",
@@ -105,6 +111,7 @@ mod tests {
     fn whatever_was_written_holds() {
         for text in [
             include_str!("../../../tests/compat/wire/job-message/1-whole.json"),
+            include_str!("../../../tests/compat/wire/job-message/1-pool.json"),
             include_str!("../../../tests/compat/wire/job-message/original-with-metadata.json"),
             include_str!("../../../tests/compat/wire/result/1-completed.json"),
             include_str!("../../../tests/compat/wire/event/original-heartbeat.json"),

@@ -1,6 +1,7 @@
 //! The nouns on the wire: what a job, a result and an id look like when they travel, and how large they may be.
 //!
-//! In scope: parsing, validating and writing the messages of version 1 and the records on disk.
+//! In scope: parsing, validating and writing the messages of version 1 and the records on disk; names and quantities
+//! as people write them.
 //! Out of scope: deciding whether a job is admitted (`edge`), what becomes of it (`lifecycle`), and any I/O.
 //!
 //! Invariants: no path, clock, environment or randomness in here; time and ids are arguments. Programs of different
@@ -9,6 +10,7 @@
 //! `…_format_unchanged`; what was ever written is read by the tests over `tests/compat`.
 
 pub mod body;
+pub mod duration;
 mod failure;
 mod fields;
 #[cfg(any(test, fuzzing))]
@@ -20,8 +22,11 @@ mod kind;
 pub mod limits;
 mod message;
 mod not_json;
+mod pool;
 mod portable;
+mod resources;
 mod result;
+pub mod size;
 mod spec;
 pub mod text;
 mod time;
@@ -33,8 +38,11 @@ pub use json::Json;
 pub use kind::Kind;
 pub use message::{JobInput, JobMessage, UnreadableJob};
 pub use not_json::NotANumber;
+pub use pool::{InvalidPoolName, PoolName};
 pub use portable::{NotPortable, Portability};
+pub use resources::ResourceRequest;
 pub use result::{JobResult, Reason, ResultMessage, RuntimeKind, Status, UnreadableResult};
+pub use size::{InvalidMemory, Memory};
 pub use spec::{InvalidJob, JobSpec, check_idempotency_key};
 pub use word::Word;
 

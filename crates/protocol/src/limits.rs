@@ -37,6 +37,12 @@ pub const RETENTION_MAX: Duration = Duration::from_hours(14 * 24);
 /// The longest `task` name.
 pub const TASK_BYTES_MAX: usize = 128;
 
+/// The longest `name` of a job, in characters.
+pub const NAME_CHARS_MAX: usize = 128;
+
+/// The most processors, GPUs or nodes that a job can ask for.
+pub const RESOURCES_MAX: u32 = 1_000_000;
+
 /// How often a job can be tried again after its own task failed, at the most.
 pub const RETRIES_MAX: u32 = 100;
 

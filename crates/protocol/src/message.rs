@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::fields::{Fields, NoFields};
+use crate::fields::{Fields, NoFields, Unknown};
 use crate::kind::Kind;
 use crate::{InvalidJob, JobId, JobSpec, Json, Timestamp, VERSION};
 
@@ -92,7 +92,7 @@ impl JobMessage {
             )));
         }
         let created_at = fields.get("created_at").and_then(|value| serde_json::from_str(value.get()).ok());
-        let spec = fields.read(false).map_err(|error: InvalidJob| unreadable(error.to_string()))?;
+        let spec = fields.read(Unknown::Passed).map_err(|error: InvalidJob| unreadable(error.to_string()))?;
         Ok(Self { text: text.to_owned(), job_id: job_id.clone(), created_at, spec })
     }
 }
@@ -144,6 +144,10 @@ mod tests {
                 r#"{"task": "simulate", "retries": 3, "rerunnable": false}"#,
                 r#"{"v":1,"job_id":"01010101-0101-4101-8101-010101010101","created_at":"2026-11-21T01:15:27.123Z","task":"simulate","input":null,"retries":3,"rerunnable":false}"#,
             ),
+            (
+                r#"{"task": "a", "resources": {"nodes": 2, "gpus": 1, "memory": "8 GiB", "cpus": 4}, "runtime": "gpu-a", "name": "first try"}"#,
+                r#"{"v":1,"job_id":"01010101-0101-4101-8101-010101010101","created_at":"2026-11-21T01:15:27.123Z","task":"a","input":null,"name":"first try","pool":"gpu-a","resources":{"cpus":4,"memory":8589934592,"gpus":1,"nodes":2}}"#,
+            ),
         ] {
             let message = message(spec);
             assert_eq!(message.text(), json);
@@ -153,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_message_is_kept_as_it_came_with_all_that_is_not_known() {
-        let text = "{ \"later\": {\"b\": 1.50, \"a\": \"\\u00e9\"},\n \"task\": \"echo\", \"job_id\": \"j1\", \"needs\": [\"j0\"] }\n";
+        let text = "{ \"later\": {\"b\": 1.50, \"a\": \"\\u00e9\"},\n \"resources\": {\"cpus\": 1, \"tmp\": 1}, \"task\": \"echo\", \"job_id\": \"j1\", \"needs\": [\"j0\"] }\n";
         let message = JobMessage::parse(text).unwrap();
         assert_eq!((message.text(), message.spec.task.as_str(), message.spec.input.as_str()), (text, "echo", "null"));
         assert_eq!((message.created_at, &message.spec.metadata), (None, &None));
@@ -164,8 +168,9 @@ mod tests {
 
     #[test]
     fn what_is_large_is_left_out_of_a_job_at_work() {
-        let message =
-            message(r#"{"task":"a","input":[1],"metadata":{},"time_limit_seconds":7,"retries":1,"rerunnable":true}"#);
+        let message = message(
+            r#"{"task":"a","input":[1],"metadata":{},"name":"n","pool":"p","resources":{"cpus":2},"time_limit_seconds":7,"retries":1,"rerunnable":true}"#,
+        );
         let small = message.without_input();
         assert_eq!((small.text(), small.spec.input.as_str(), &small.spec.metadata), ("", "null", &None));
         let spec =
@@ -186,6 +191,7 @@ mod tests {
             (r#"{"job_id":"j1","task":{}}"#, Some("j1"), "`task` must be a string"),
             (r#"{"job_id":"j1","task":"echo","retries":101}"#, Some("j1"), "`retries` must be"),
             (r#"{"job_id":"j1","task":"echo","rerunnable":0}"#, Some("j1"), "`rerunnable` must be"),
+            (r#"{"job_id":"j1","task":"echo","pool":"A"}"#, Some("j1"), "`pool` must be"),
             (r#"{"v":2,"job_id":"j1","task":"echo"}"#, Some("j1"), "version 2"),
         ] {
             let error = JobMessage::parse(text).unwrap_err();

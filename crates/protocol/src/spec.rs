@@ -10,8 +10,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fields::{Fields, NoFields};
-use crate::{Json, limits};
+use crate::fields::{Fields, NoFields, Unknown};
+use crate::{Json, PoolName, ResourceRequest, limits};
 
 /// What a user says of a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,16 @@ pub struct JobSpec {
     /// The user's own notes, an object; they are kept with the job and never read.
     #[serde(default, deserialize_with = "rules::object", skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Json>,
+    /// What the user calls the job; it need not be the only one of that name.
+    #[serde(default, deserialize_with = "rules::name", skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The pool of a site that the job is to run in; the site says which when this is absent. Other systems call it
+    /// `runtime`.
+    #[serde(default, alias = "runtime", deserialize_with = "rules::pool", skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolName>,
+    /// What the job asks to have for itself; what its pool gives to every job when this is absent.
+    #[serde(default, deserialize_with = "rules::resources", skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequest>,
     /// The longest that the job may run, in seconds; the cluster may allow less.
     #[serde(default, deserialize_with = "rules::seconds", skip_serializing_if = "Option::is_none")]
     pub time_limit_seconds: Option<u64>,
@@ -68,6 +78,11 @@ impl serde::de::Error for InvalidJob {
     fn missing_field(field: &'static str) -> Self {
         Self::Field { field: field.to_owned(), problem: "is missing; a job needs it".to_owned() }
     }
+
+    fn duplicate_field(field: &'static str) -> Self {
+        // Of the same name the last one counts, so this is another name of the field.
+        Self::Field { field: field.to_owned(), problem: "is given under two names; give one of them".to_owned() }
+    }
 }
 
 impl From<NoFields> for InvalidJob {
@@ -83,7 +98,15 @@ impl JobSpec {
     /// Reads and checks a submission. Unknown fields are refused: a typing error in `time_limit_seconds` must not
     /// become a job without a limit.
     pub fn parse(text: &str) -> Result<Self, InvalidJob> {
-        Fields::find(text)?.read(true)
+        let fields = Fields::find(text)?;
+        let resources = fields.get("resources");
+        let spec = fields.read(Unknown::RefusedIn("a job"))?;
+        if let Some(resources) = resources {
+            // The rule of the field is also that of readers of messages, who pass over what they do not know.
+            ResourceRequest::read(resources.get(), true)
+                .map_err(|problem| InvalidJob::Field { field: "resources".to_owned(), problem })?;
+        }
+        Ok(spec)
     }
 }
 
@@ -101,7 +124,9 @@ mod rules {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer};
 
-    use crate::{Json, limits};
+    use serde_json::value::RawValue;
+
+    use crate::{Json, PoolName, ResourceRequest, limits};
 
     pub(super) fn task<'de, D: Deserializer<'de>>(given: D) -> Result<String, D::Error> {
         let task = text(given)?;
@@ -115,6 +140,24 @@ mod rules {
     pub(super) fn object<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Json>, D::Error> {
         let value = Json::deserialize(given)?;
         if value.is_object() { Ok(Some(value)) } else { Err(D::Error::custom("must be an object")) }
+    }
+
+    pub(super) fn name<'de, D: Deserializer<'de>>(given: D) -> Result<Option<String>, D::Error> {
+        let name = text(given)?;
+        if name.is_empty() || name.chars().count() > limits::NAME_CHARS_MAX || name.chars().any(char::is_control) {
+            let max = limits::NAME_CHARS_MAX;
+            return Err(D::Error::custom(format!("must be 1 to {max} characters, none of them a control character")));
+        }
+        Ok(Some(name))
+    }
+
+    pub(super) fn pool<'de, D: Deserializer<'de>>(given: D) -> Result<Option<PoolName>, D::Error> {
+        text(given)?.parse().map(Some).map_err(D::Error::custom)
+    }
+
+    pub(super) fn resources<'de, D: Deserializer<'de>>(given: D) -> Result<Option<ResourceRequest>, D::Error> {
+        let given = Box::<RawValue>::deserialize(given)?;
+        ResourceRequest::read(given.get(), false).map(Some).map_err(D::Error::custom)
     }
 
     pub(super) fn seconds<'de, D: Deserializer<'de>>(given: D) -> Result<Option<u64>, D::Error> {
@@ -162,6 +205,31 @@ mod tests {
             (r#"{"task":""}"#, "`task` must be 1 to 128 bytes"),
             (r#"{"task":"a\u0000"}"#, "without control characters"),
             (r#"{"task":"a","metadata":[]}"#, "`metadata` must be an object"),
+            (r#"{"task":"a","name":""}"#, "`name` must be 1 to 128 characters"),
+            (r#"{"task":"a","name":"a\nb"}"#, "none of them a control character"),
+            (r#"{"task":"a","name":7}"#, "`name` must be a string"),
+            (r#"{"task":"a","pool":"GPU"}"#, "`pool` must be the name of a pool: 1 to 64 characters of a-z 0-9 -"),
+            (r#"{"task":"a","pool":""}"#, "`pool`"),
+            (r#"{"task":"a","pool":["gpu"]}"#, "`pool` must be a string"),
+            (r#"{"task":"a","runtime":"../x"}"#, "`runtime` must be the name of a pool"),
+            (r#"{"task":"a","runtime":"gpu","pool":"gpu"}"#, "`pool` is given under two names"),
+            (r#"{"task":"a","resources":4}"#, "`resources` must be an object such as"),
+            (
+                r#"{"task":"a","resources":{"cpu":4}}"#,
+                "`resources` has `cpu`, which is no field of resources; the fields are cpus, memory, gpus, nodes",
+            ),
+            (
+                r#"{"task":"a","resources":{"cpus":0}}"#,
+                "`resources` has `cpus`, which must be a whole number from 1 to 1000000",
+            ),
+            (r#"{"task":"a","resources":{"gpus":-1}}"#, "`resources` has `gpus`, which must be a whole number from 0"),
+            (r#"{"task":"a","resources":{"nodes":1.5}}"#, "`resources` has `nodes`"),
+            (
+                r#"{"task":"a","resources":{"memory":"2G"}}"#,
+                "`resources` has `memory`, which must be an amount of memory with its unit, as 2GiB",
+            ),
+            (r#"{"task":"a","resources":{"memory":8}}"#, "`resources` has `memory`"),
+            (r#"{"task":"a","resources":{"memory":8e9}}"#, "`resources` has `memory`"),
             (r#"{"task":"a","time_limit_seconds":0}"#, "`time_limit_seconds`"),
             (r#"{"task":"a","time_limit_seconds":1.5}"#, "`time_limit_seconds`"),
             (r#"{"task":"a","retries":101}"#, "`retries` must be a whole number from 0 to 100"),
@@ -182,18 +250,21 @@ mod tests {
 
     #[test]
     fn what_is_given_is_kept_and_null_is_absent() {
-        let given = r#"{"idempotency_key":"k","rerunnable":false,"retries":100,"time_limit_seconds":60,"metadata":{ "n":1 },"input":[1.0],"task":"a"}"#;
+        let given = r#"{"idempotency_key":"k","rerunnable":false,"retries":100,"time_limit_seconds":60,"resources":{"memory":"2GiB","gpus":null},"runtime":"qpu","name":"é","metadata":{ "n":1 },"input":[1.0],"task":"a"}"#;
         let spec = JobSpec {
             task: "a".to_owned(),
             input: Json::parse("[1.0]").unwrap(),
             metadata: Some(Json::parse(r#"{"n":1}"#).unwrap()),
+            name: Some("é".to_owned()),
+            pool: Some("qpu".parse().unwrap()),
+            resources: Some(ResourceRequest { memory: Some("2GiB".parse().unwrap()), ..ResourceRequest::default() }),
             time_limit_seconds: Some(60),
             retries: Some(100),
             rerunnable: Some(false),
             idempotency_key: Some("k".to_owned()),
         };
         assert_eq!(JobSpec::parse(given).unwrap(), spec);
-        let nothing = r#"{"task":"a","input":null,"metadata":null,"time_limit_seconds":null,"retries":null,"rerunnable":null,"idempotency_key":null}"#;
+        let nothing = r#"{"task":"a","input":null,"metadata":null,"name":null,"pool":null,"runtime":null,"resources":null,"time_limit_seconds":null,"retries":null,"rerunnable":null,"idempotency_key":null}"#;
         let bare = JobSpec::parse(r#"{"task":"a"}"#).unwrap();
         assert_eq!(JobSpec::parse(nothing).unwrap(), bare);
         assert_eq!(serde_json::to_string(&bare).unwrap(), r#"{"task":"a","input":null}"#);

@@ -33,12 +33,13 @@ fn job(text: &str) -> JobMessage {
 
 #[test]
 fn jobs() {
-    let [whole, least, created_first, with_task, with_metadata, without_task] = files(
+    let [whole, least, created_first, pool, with_task, with_metadata, without_task] = files(
         "job-message",
         [
             "1-whole",
             "1-least",
             "1-created-first",
+            "1-pool",
             "original-with-task",
             "original-with-metadata",
             "original-without-task",
@@ -59,6 +60,12 @@ fn jobs() {
     let least = job(&least);
     assert_eq!((least.spec.task.as_str(), least.spec.input.as_str(), least.spec.metadata), ("echo", "null", None));
     assert_eq!((least.spec.time_limit_seconds, least.spec.retries, least.spec.rerunnable), (None, None, None));
+
+    let pool = job(&pool).spec;
+    assert_eq!((pool.name.as_deref(), pool.pool.unwrap().as_str()), (Some("first try é"), "gpu-a100"));
+    let asked = pool.resources.unwrap();
+    assert_eq!((asked.cpus, asked.gpus, asked.nodes), (Some(4), Some(1), Some(2)));
+    assert_eq!(asked.memory.unwrap().to_string(), "8GiB");
 
     for (text, id) in [(&with_task, "manual-smoke-4"), (&with_metadata, "agile-codon-3fa2c1")] {
         let job = job(text);

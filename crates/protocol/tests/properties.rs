@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 use protocol::{JobId, JobMessage, JobResult, JobSpec, Kind, NotANumber, ResultMessage, body, hold};
 
-const JOB: &str = r#"{"v":1,"job_id":"a-1","created_at":"2026-01-02T03:04:05.678Z","task":"simulate","input":{"n":[1,2.5e3,"x\u00e9"]},"metadata":{"of":"me"},"time_limit_seconds":60,"retries":2,"rerunnable":false,"later":{"a":1}}"#;
+const JOB: &str = r#"{"v":1,"job_id":"a-1","created_at":"2026-01-02T03:04:05.678Z","task":"simulate","input":{"n":[1,2.5e3,"x\u00e9"]},"metadata":{"of":"me"},"time_limit_seconds":60,"name":"n é","pool":"gpu-1","resources":{"cpus":4,"memory":8589934592,"later":1},"retries":2,"rerunnable":false,"later":{"a":1}}"#;
 const RESULT: &str = r#"{"v":1,"job_id":"a-1","status":"failed","result_pointer":"file://n/p","exit_code":3,"reason":"exit","task":"t","attempt":2,"runtime":"bare","isolated":false,"host":"n","created_at":"2026-01-02T03:04:05.678Z","output":null,"stderr_tail":"no"}"#;
 
 /// One that is right, with a piece of it cut out and another text in its place.

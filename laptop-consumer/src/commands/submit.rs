@@ -27,6 +27,9 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
         input: input.unwrap_or_default(),
         metadata: args.metadata.as_deref().map(|value| json("--metadata", value, io::stdin())).transpose()?,
         task: args.task,
+        name: None,
+        pool: None,
+        resources: None,
         time_limit_seconds: args.time_limit,
         retries: args.retries,
         // Only what was said is sent: the default is the cluster's.
