@@ -9,7 +9,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use testkit::{command, parts};
 
 /// Crates that decide and perform nothing: time, ids and randomness are their arguments.
-const PURE: [&str; 4] = ["protocol", "edge", "leased-queue", "lifecycle"];
+const PURE: [&str; 5] = ["protocol", "edge", "leased-queue", "lifecycle", "site"];
 
 /// Crates that stand on others than `protocol`, and on which.
 const BUILT_ON: [(&str, &str); 4] =

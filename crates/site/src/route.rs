@@ -1,0 +1,188 @@
+//! Which pool takes a job, and by which rule; or why none does.
+//!
+//! The order: the pool that the job names, if its task may go there; the pool of its task; the default. Nothing is
+//! guessed from words in names.
+
+use std::fmt;
+
+use protocol::{JobSpec, Memory, PoolName};
+
+use crate::resources::Room;
+use crate::{Pattern, Pool, Resources, Shortage, Site, Slot, Where};
+
+/// Where a job goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The pool.
+    pub pool: PoolName,
+    /// The section that its task matches, if the site has sections for tasks.
+    pub task: Option<Pattern>,
+    /// By which rule.
+    pub rule: Rule,
+    /// What it gets there.
+    pub resources: Resources,
+}
+
+/// By which rule a pool takes a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rule {
+    /// The job names it.
+    Job,
+    /// The section of its task does.
+    Task(Pattern),
+    /// It is the default of the site.
+    Default,
+    /// The site has no other.
+    OnlyPool,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Job => f.write_str("the job names it"),
+            Self::Task(pattern) => write!(f, "task `{pattern}`"),
+            Self::Default => f.write_str("it is the default"),
+            Self::OnlyPool => f.write_str("it is the only pool"),
+        }
+    }
+}
+
+/// Why no pool of this site takes a job: a sentence for whoever sent it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Another site may have it.
+    #[error("this site has no pool {pool}; {}", listed("its pools are", pools))]
+    NoSuchPool {
+        /// The pool that the job names.
+        pool: PoolName,
+        /// Those of the site.
+        pools: Vec<String>,
+    },
+    /// No section is for its task.
+    #[error(
+        "this site does not run the task `{task}`; {}, and {}",
+        listed("its tasks are", tasks),
+        listed("its pools", pools)
+    )]
+    TaskNotAllowed {
+        /// The job's task.
+        task: String,
+        /// Those of the site.
+        tasks: Vec<String>,
+        /// Its pools.
+        pools: Vec<String>,
+    },
+    /// The section of its task lets no job into the pool that it names.
+    #[error("the task `{task}` may not run in the pool {pool}; {}", listed("it may in", pools))]
+    PoolNotAllowed {
+        /// The job's task.
+        task: String,
+        /// The pool that the job names.
+        pool: PoolName,
+        /// Those that it may.
+        pools: Vec<String>,
+    },
+    /// Neither the job nor its task names a pool, and there is no default.
+    #[error("the job names no pool, and this site has no default; {}", listed("its pools are", pools))]
+    NoPool {
+        /// Those of the site.
+        pools: Vec<String>,
+    },
+    /// It asks for more than the pool has.
+    #[error("the job can never run in the pool {pool}: it asks for {}, and the pool has {}", shortage.asked, shortage.there)]
+    NeverFits {
+        /// The pool.
+        pool: PoolName,
+        /// What for, and how much there is.
+        shortage: Shortage,
+    },
+    /// It asks for more than all pools together may take.
+    #[error("the job can never run in the pool {pool}: it asks for {}, and the quota of this site is {}", shortage.asked, shortage.there)]
+    OverQuota {
+        /// The pool.
+        pool: PoolName,
+        /// What for, and how much there is.
+        shortage: Shortage,
+    },
+}
+
+impl Refusal {
+    /// May another site take the job? Then it is to go back into the queue; else it has failed.
+    pub fn may_run_elsewhere(&self) -> bool {
+        matches!(self, Self::NoSuchPool { .. })
+    }
+}
+
+/// A list for a sentence, which is not endless.
+fn listed(words: &str, names: &[String]) -> String {
+    const MOST: usize = 20;
+    let more = if names.len() > MOST { format!(" and {} more", names.len() - MOST) } else { String::new() };
+    format!("{words} {}{more}", names.iter().take(MOST).map(String::as_str).collect::<Vec<_>>().join(", "))
+}
+
+fn names<'n, N: fmt::Display + 'n>(names: impl IntoIterator<Item = &'n N>) -> Vec<String> {
+    names.into_iter().map(N::to_string).collect()
+}
+
+impl Site {
+    /// The pool that takes a job.
+    pub fn route(&self, job: &JobSpec) -> Result<Route, Refusal> {
+        let pools = || names(self.pools.keys());
+        // First of all: another site knows whether the task may go there.
+        if let Some(pool) = job.pool.as_ref().filter(|pool| !self.pools.contains_key(pool)) {
+            return Err(Refusal::NoSuchPool { pool: pool.clone(), pools: pools() });
+        }
+        let matching = self.tasks.iter().filter(|(pattern, _)| pattern.matches(&job.task));
+        let section = matching.max_by_key(|(pattern, _)| pattern.weight());
+        if section.is_none() && !self.tasks.is_empty() {
+            let (task, tasks) = (job.task.clone(), names(self.tasks.keys()));
+            return Err(Refusal::TaskNotAllowed { task, tasks, pools: pools() });
+        }
+        let (pool, rule) = match (&job.pool, section) {
+            (Some(pool), Some((_, task))) if !task.pools.is_empty() && !task.pools.contains(pool) => {
+                let (task, pools) = (job.task.clone(), names(&task.pools));
+                return Err(Refusal::PoolNotAllowed { task, pool: pool.clone(), pools });
+            }
+            (Some(pool), _) => (pool.clone(), Rule::Job),
+            (None, section) => match section.and_then(|(pattern, task)| Some((pattern, task.pool.clone()?))) {
+                Some((pattern, pool)) => (pool, Rule::Task(pattern.clone())),
+                None => self.default_pool().ok_or_else(|| Refusal::NoPool { pools: pools() })?,
+            },
+        };
+        let resources = Resources::asked(job.resources.as_ref(), &self.pools[&pool].slot);
+        if let Some(shortage) = self.pools[&pool].never_fits(&resources) {
+            return Err(Refusal::NeverFits { pool, shortage });
+        }
+        if let Some(shortage) = self.quota.never_allows(&resources) {
+            return Err(Refusal::OverQuota { pool, shortage });
+        }
+        Ok(Route { pool, task: section.map(|(pattern, _)| pattern.clone()), rule, resources })
+    }
+
+    fn default_pool(&self) -> Option<(PoolName, Rule)> {
+        if let Some((name, _)) = self.pools.iter().find(|(_, pool)| pool.is_default) {
+            return Some((name.clone(), Rule::Default));
+        }
+        let mut pools = self.pools.keys();
+        let only = pools.next()?;
+        pools.next().is_none().then(|| (only.clone(), Rule::OnlyPool))
+    }
+}
+
+impl Pool {
+    /// Why a job can never run here, even if it is alone.
+    pub fn never_fits(&self, asked: &Resources) -> Option<Shortage> {
+        match &self.place {
+            Where::Here(capacity) => capacity.never_fits(asked),
+            // An allocation is made for the job; what Slurm has is Slurm's to say.
+            Where::Slurm { workers, .. } if workers.once => None,
+            Where::Slurm { workers, .. } => {
+                let Slot { cpus, memory, gpus } = &self.slot;
+                let slots = u64::from(workers.slots);
+                let memory = memory.map(|memory| slots.saturating_mul(Memory::bytes(memory)));
+                let (cpus, gpus) = (Some(slots * u64::from(*cpus)), Some(slots * u64::from(*gpus)));
+                Room { cpus, memory, gpus }.of_a_node_lacks(asked)
+            }
+        }
+    }
+}
