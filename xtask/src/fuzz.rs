@@ -14,7 +14,7 @@ use crate::tools::{Kind, Tools};
 use crate::workspace::{Workspace, shown};
 
 /// Each target, and where there is something for it to begin with.
-const TARGETS: [(&str, &[&str]); 8] = [
+const TARGETS: [(&str, &[&str]); 9] = [
     ("edge_request", &["fuzz/seeds/edge_request"]),
     ("inbox", &["tests/compat/wire/result"]),
     ("keeper_journal", &["tests/compat/keeper/v1", "tests/compat/keeper/v2", "tests/compat/keeper/v3"]),
@@ -31,6 +31,7 @@ const TARGETS: [(&str, &[&str]); 8] = [
     ("proc_files", &["fuzz/seeds/proc_files"]),
     ("queue_answer", &["fuzz/seeds/queue_answer"]),
     ("settings", &["fuzz/seeds/settings"]),
+    ("site_file", &["fuzz/seeds/site_file"]),
 ];
 
 /// The largest input that is made up. What parses well does so for the small as for the large, and sooner.

@@ -9,6 +9,8 @@
 //! path of its file. The same job and the same site give the same plan.
 
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod init;
 mod pattern;
 mod plan;

@@ -124,9 +124,10 @@ impl<T> Chosen<T> {
 }
 
 impl Site {
-    /// What a job runs that goes this way.
-    pub fn plan(&self, job: &JobSpec, route: &Route) -> Plan {
-        self.reasoned(job, route).0
+    /// What a job runs. It is routed anew, because the file may be another one since it was accepted: its pool may be
+    /// gone, and its section may forbid more by now.
+    pub fn plan(&self, job: &JobSpec) -> Result<Plan, Refusal> {
+        Ok(self.reasoned(job, &self.route(job)?).0)
     }
 
     /// What becomes of a job, and by which rules.
@@ -135,7 +136,7 @@ impl Site {
         Ok(Explanation { parts: self.reasoned(job, &route).1 })
     }
 
-    /// One place decides both, so that what is explained is what is done.
+    /// One place decides both, so that what is explained is what is done. The route is one of this site.
     fn reasoned(&self, job: &JobSpec, route: &Route) -> (Plan, Vec<Because>) {
         let nothing = crate::Task::default();
         let task = route.task.as_ref().and_then(|pattern| self.tasks.get(pattern)).unwrap_or(&nothing);

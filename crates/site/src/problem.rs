@@ -71,19 +71,27 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// More than anybody reads; a file that is none has one in every line.
+const TOLD_MAX: usize = 100;
+
 /// What is found while a file is read.
 pub(crate) struct Found<'a> {
     text: &'a str,
     problems: Vec<Problem>,
+    more: usize,
 }
 
 impl<'a> Found<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self { text, problems: Vec::new() }
+        Self { text, problems: Vec::new(), more: 0 }
     }
 
     /// Something is wrong at this place.
     pub(crate) fn say(&mut self, at: &Range<usize>, text: impl Into<String>) {
+        if self.problems.len() == TOLD_MAX {
+            self.more += 1;
+            return;
+        }
         let problem = Problem { position: self.position(at), text: text.into() };
         // Two checks may meet the same thing.
         if !self.problems.contains(&problem) {
@@ -98,6 +106,10 @@ impl<'a> Found<'a> {
     /// All of it, in the order of the file.
     pub(crate) fn into_problems(mut self) -> Vec<Problem> {
         self.problems.sort();
+        if let (Some(last), 1..) = (self.problems.last(), self.more) {
+            let text = format!("{} more problems are told when these are gone", self.more);
+            self.problems.push(Problem { position: last.position, text });
+        }
         self.problems
     }
 }

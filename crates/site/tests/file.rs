@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::{WHOLE, file, parse, site};
-use proptest::prelude::*;
-use site::{Image, Needed, Pattern, Position, Runtime, SiteFile, Unready, Where};
+use site::{Image, Needed, Pattern, Runtime, SiteFile, Unready, Where};
 
 #[test]
 fn the_example_of_the_design_means_what_it_says() {
@@ -323,21 +322,11 @@ fn a_pool_with_secrets_may_be_bare_where_that_is_said() {
     assert_eq!(needs, [(Needed::Program, "/opt/run".to_owned()), (Needed::Secret, "/site/k".to_owned())]);
 }
 
-proptest! {
-    /// No text is too odd to be read, and what is told of it has a place within it.
-    #[test]
-    fn whatever_is_written_is_read_or_told(cut in any::<prop::sample::Index>(), length in 0_usize..40, piece in "(\\PC|\n){0,6}") {
-        let chars: Vec<char> = WHOLE.chars().collect();
-        let at = cut.index(chars.len());
-        let rest = chars.iter().skip(at + length);
-        let text: String = chars.iter().take(at).copied().chain(piece.chars()).chain(rest.copied()).collect();
-        if let Err(problems) = parse(&text) {
-            prop_assert!(!problems.0.is_empty());
-            for problem in &problems.0 {
-                let Position { line, column } = problem.position;
-                let lines: Vec<&str> = text.split('\n').collect();
-                prop_assert!(line <= lines.len() && column <= lines[line - 1].chars().count() + 1, "{problem}: {text}");
-            }
-        }
-    }
+#[test]
+fn a_file_that_is_none_is_told_of_within_bounds() {
+    let text = (0..5_000).map(|number| format!("key{number} = 1\n")).collect::<String>();
+    let problems = parse(&text).unwrap_err().0;
+    assert_eq!(problems.len(), 101);
+    assert!(problems[100].text.starts_with("4901 more problems"), "{}", problems[100]);
+    assert!(parse(&"[".repeat(100_000)).is_err(), "as deep as it may be");
 }

@@ -56,8 +56,7 @@ command = ["python-runner"]
 "#;
 
 fn plan(site: &Site, text: &str) -> Plan {
-    let job = job(text);
-    site.plan(&job, &site.route(&job).expect("some pool takes it"))
+    site.plan(&job(text)).expect("some pool takes it")
 }
 
 #[test]

@@ -246,7 +246,7 @@ fn needs(pools: &[pools::Draft<'_>], tasks: &[tasks::Draft<'_>], found: &Found<'
         _ => None,
     };
     let program = |command: &Option<Vec<String>>| {
-        command.as_ref().filter(|words| Path::new(&words[0]).is_absolute()).map(|words| PathBuf::from(&words[0]))
+        command.as_ref().filter(|words| Path::new(&words[0]).has_root()).map(|words| PathBuf::from(&words[0]))
     };
     let mut need = |table: &crate::read::Table<'_>,
                     at: &std::ops::Range<usize>,

@@ -71,6 +71,14 @@ fn pool<'t>(name: PoolName, mut table: Table<'t>, context: &Context<'_>, found: 
             contradiction(&table, key, "has no meaning with runtime = \"bare\", which has no container", found);
         }
     }
+    if runtime == Some(Runtime::Apptainer) || !table.has("runtime") {
+        contradiction(
+            &table,
+            "expose_secrets",
+            "has no meaning for jobs in a container, which see no other's secrets",
+            found,
+        );
+    }
     if placed && here {
         for key in ["slurm", "workers"] {
             contradiction(&table, key, "has no meaning on this node; for Slurm, write where = \"slurm\"", found);

@@ -67,7 +67,7 @@ impl Context<'_> {
             return Ok(Image::Reference { name: name.to_owned(), digest: digest.to_owned() });
         }
         let path = Path::new(&given);
-        let is_path = path.is_absolute() || given.starts_with('.') || path.extension().is_some_and(|end| end == "sif");
+        let is_path = path.has_root() || given.starts_with('.') || path.extension().is_some_and(|end| end == "sif");
         if !is_path || given.contains("://") {
             return Err(format!(
                 "must be the path of an image (absolute, or a .sif file), or name an image of a registry with its digest, as ghcr.io/OWNER/NAME@sha256:…; to pull \"{reference}\" once, write {{ file = \"/path/to/it.sif\", pull = \"{reference}\" }}"
