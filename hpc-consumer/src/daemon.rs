@@ -322,8 +322,9 @@ impl Daemon {
 
 /// Has a run begun.
 fn begin(files: &JobFiles, executor: &dyn Executor, job: &JobMessage, run: &Run) {
-    tracing::info!(job_id = %run.job_id, attempt = %run.attempt, task = %job.spec.task, "job starts");
+    // A slot is empty until then; nobody waits for the line.
     executor.start(files.start_line(job, run));
+    tracing::info!(job_id = %run.job_id, attempt = %run.attempt, task = %job.spec.task, "job starts");
 }
 
 /// Asks the store only if there is something to ask.
