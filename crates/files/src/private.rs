@@ -43,6 +43,8 @@ pub enum Access {
     Trusted,
     /// They may look, and not change anything.
     Readable,
+    /// Nothing at all; but it may be there for other things as well, so its mode is told and not changed.
+    Closed,
 }
 
 /// Whom we trust as we trust ourselves: they could have us run anything.
@@ -123,6 +125,17 @@ pub enum NotPrivate {
         dir.display()
     )]
     Open {
+        /// Which one.
+        dir: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Others can get into it, and nobody has said that it is there for us alone.
+    #[error(
+        "others can get into {} (its mode is {mode:o}): `chmod 700 {}`, or choose a directory that is there for you alone",
+        dir.display(), dir.display()
+    )]
+    NotClosed {
         /// Which one.
         dir: PathBuf,
         /// Its mode.
@@ -337,7 +350,7 @@ fn secure(dir: &Path, access: Access, closed: bool, trust: &dyn Trust) -> Result
     }
     let too_much = match access {
         Access::Trusted if shared => 0o007,
-        Access::Ours | Access::Trusted => 0o077,
+        Access::Ours | Access::Trusted | Access::Closed => 0o077,
         Access::Readable if group_is_trusted => OTHERS_WRITE,
         Access::Readable => GROUP_WRITES | OTHERS_WRITE,
     };
@@ -345,6 +358,9 @@ fn secure(dir: &Path, access: Access, closed: bool, trust: &dyn Trust) -> Result
         Secured { shared_with: (shared && mode & GROUP_WRITES != 0).then_some(group), ..Secured::default() };
     if mode & too_much == 0 {
         return Ok(secured);
+    }
+    if access == Access::Closed {
+        return if closed { Ok(secured) } else { Err(NotPrivate::NotClosed { dir: dir.to_owned(), mode }) };
     }
     // Some file systems refuse it, and some say that they did it.
     let changed = fs::set_permissions(dir, Permissions::from_mode(mode & !too_much));
@@ -430,7 +446,7 @@ mod tests {
     fn it_is_made_with_all_above_it_for_us_alone() {
         let temp = open_temp();
         let path = temp.path().join("a/./b/../b/c");
-        for access in [Access::Ours, Access::Trusted, Access::Readable] {
+        for access in [Access::Ours, Access::Trusted, Access::Readable, Access::Closed] {
             assert_eq!(private(&path, access).unwrap(), Secured::default());
         }
         for name in ["a", "a/b", "a/b/c"] {
@@ -457,6 +473,21 @@ mod tests {
         }
         chmod(&path, 0o755);
         assert_eq!(private(&path, Access::Readable).unwrap(), Secured::default());
+    }
+
+    #[test]
+    fn what_is_there_for_other_things_keeps_its_mode() {
+        let temp = open_temp();
+        let path = temp.path().join("dir");
+        fs::create_dir(&path).unwrap();
+        for open in [0o755, 0o1777, 0o710] {
+            chmod(&path, open);
+            let problem = private(&path, Access::Closed).unwrap_err().to_string();
+            assert!(problem.contains(&format!("its mode is {open:o}): `chmod 700 {}`", path.display())), "{problem}");
+            assert_eq!(mode(&path), open);
+        }
+        chmod(temp.path(), 0o700);
+        assert_eq!(private(&path, Access::Closed).unwrap(), Secured::default(), "nobody gets there");
     }
 
     #[test]
