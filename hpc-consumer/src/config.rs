@@ -100,7 +100,7 @@ pub(crate) struct RuntimeSettings {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Queues")]
 struct QueueSettings {
-    /// The address of the Cloudflare API, or of local-edge
+    /// The address of the Cloudflare API, or of local-edge, which may be a Unix socket as unix:/PATH
     #[arg(long, env = "CF_API_BASE_URL", default_value = "https://api.cloudflare.com/client/v4", value_name = "URL")]
     cf_api_base_url: String,
     /// Send the token by plain http also to other machines, and to other users of this one
@@ -274,7 +274,7 @@ impl RunSettings {
         let (base_url, plain_http) =
             (queue.cf_api_base_url, queues::PlainHttp::allowed_anywhere(queue.allow_plain_http));
         let endpoint = queues::Endpoint { base_url, account_id, api_token, api_token_origin, plain_http };
-        endpoint.url().with_context(|| origins.named("CF_API_BASE_URL"))?;
+        endpoint.address().with_context(|| origins.named("CF_API_BASE_URL"))?;
         let results_dir = absolute(&results_dir, "RESULTS_DIR", origins)?;
         let slots = match jobs.max_parallel_jobs {
             Some(count) => count as usize,

@@ -13,7 +13,7 @@ use crate::job::ResultsDir;
 
 /// Publishes the results of these jobs, and says of each what came of it.
 pub(crate) async fn republish(settings: &Settings, jobs: &[JobId]) -> anyhow::Result<Exit> {
-    let http = queues::http_client(&settings.endpoint.url()?).context("cannot set up HTTPS")?;
+    let http = queues::http_client(&settings.endpoint.address()?).context("cannot set up HTTPS")?;
     let client = Client::new(http, &settings.endpoint)?;
     let results = ResultsDir::new(settings.results_dir.clone());
     let mut exit = Exit::Ok;

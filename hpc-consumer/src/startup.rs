@@ -35,7 +35,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     // From the first moment: a signal that nobody listens to would end this process, or be lost where it is process 1.
     let signals = Signals::listen()?;
     abort_on_panic();
-    let http = queues::http_client(&settings.endpoint.url()?).context("cannot set up HTTPS")?;
+    let http = queues::http_client(&settings.endpoint.address()?).context("cannot set up HTTPS")?;
     let client = Client::new(http, &settings.endpoint)?;
     let host = crate::host();
     let lock = StateLock::take(&settings.state_dir, &settings.trust, settings.take_over)?;
@@ -175,7 +175,7 @@ pub(crate) fn check(settings: Settings) -> anyhow::Result<String> {
     if counts.running + counts.ending > 0 {
         refuse_another_results_dir(&settings)?;
     }
-    let http = queues::http_client(&settings.endpoint.url()?).context("cannot set up HTTPS")?;
+    let http = queues::http_client(&settings.endpoint.address()?).context("cannot set up HTTPS")?;
     let client = Client::new(http, &settings.endpoint)?;
     let reactor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let look = reactor.block_on(Look::take(&client, &settings.jobs_queue, &settings.results_queue));

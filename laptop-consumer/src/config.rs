@@ -69,7 +69,8 @@ pub(crate) struct CommonArgs {
 pub(crate) struct EdgeArgs {
     /// Submit to the edge at this address
     ///
-    /// It is the address without /jobs: of the deployed Worker, or of local-edge.
+    /// It is the address without /jobs: of the deployed Worker, or of local-edge, which may be a Unix socket as
+    /// unix:/PATH.
     #[arg(long, env = "PRODUCER_URL", value_name = "URL")]
     producer_url: Option<String>,
     /// Present this key to the edge
@@ -88,7 +89,7 @@ pub(crate) struct EdgeArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Results queue")]
 pub(crate) struct QueueArgs {
-    /// Reach the Queues API at this address
+    /// Reach the Queues API at this address; that of local-edge may be a Unix socket as unix:/PATH
     #[arg(
         long = "cf-api-base-url",
         env = "CF_API_BASE_URL",
@@ -197,18 +198,13 @@ impl EdgeArgs {
         let url = required(self.producer_url.as_deref(), ("PRODUCER_URL", "--producer-url"), what)?;
         let what = "the key that the edge asks for in the header x-api-key";
         let key = required(self.api_key.as_deref(), ("API_KEY", "--api-key-file"), what)?;
-        let jobs_url = Edge::jobs_url(&url).ok_or_else(|| {
-            let named = common.origins.named("PRODUCER_URL");
-            Failure::with(Exit::Usage, format!("{named} is no http or https address: {url}"))
-        })?;
-        let plain_http = common.plain_http();
-        plain_http.permits(&jobs_url).map_err(|error| unusable(common, "PRODUCER_URL", &error))?;
+        let jobs = Edge::jobs(&url, common.plain_http()).map_err(|error| unusable(common, "PRODUCER_URL", &error))?;
         let api_key_origin = common.origins.named("API_KEY");
         let mut api_key = HeaderValue::from_str(&key).map_err(|_| {
             Failure::with(Exit::Usage, format!("{api_key_origin} holds a character that no HTTP header can carry"))
         })?;
         api_key.set_sensitive(true);
-        Ok(Edge { jobs_url, api_key, api_key_origin, plain_http })
+        Ok(Edge { jobs, api_key, api_key_origin })
     }
 }
 
@@ -234,7 +230,7 @@ impl QueueArgs {
             api_token_origin: common.origins.named("CF_QUEUES_API_TOKEN"),
             plain_http: common.plain_http(),
         };
-        endpoint.url().map_err(|error| unusable(common, "CF_API_BASE_URL", &error))?;
+        endpoint.address().map_err(|error| unusable(common, "CF_API_BASE_URL", &error))?;
         Ok(ResultsQueue {
             endpoint,
             queue_id,

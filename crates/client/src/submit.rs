@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use protocol::{JobId, JobSpec, Json};
-use queues::{Backoff, PlainHttp, Unsent};
+use queues::{Address, Backoff, PlainHttp, Unsent, UnusableUrl};
 use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
 use crate::error::Remedy;
@@ -28,24 +28,17 @@ const SHOWN_CHARS_MAX: usize = 200;
 #[derive(Debug, Clone)]
 pub struct Edge {
     /// The address of `POST /jobs`.
-    pub jobs_url: Url,
+    pub jobs: Address,
     /// The value of `x-api-key`, marked as a secret.
     pub api_key: HeaderValue,
     /// Where the key comes from, for whoever reads that it was refused: `API_KEY from .env line 3`.
     pub api_key_origin: String,
-    /// Where the key may go without TLS.
-    pub plain_http: PlainHttp,
 }
 
 impl Edge {
-    /// The address of `POST /jobs` at an edge; nothing when that is no http or https address.
-    pub fn jobs_url(base_url: &str) -> Option<Url> {
-        let mut url = Url::parse(base_url).ok()?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return None;
-        }
-        url.path_segments_mut().ok()?.pop_if_empty().push("jobs");
-        Some(url)
+    /// The address of `POST /jobs` at an edge.
+    pub fn jobs(base_url: &str, plain_http: PlainHttp) -> Result<Address, UnusableUrl> {
+        Ok(Address::parse(base_url, "", plain_http)?.below(["jobs"]))
     }
 }
 
@@ -138,13 +131,13 @@ pub async fn submit(
 }
 
 async fn send(http: &reqwest::Client, edge: &Edge, body: &str, idempotency_key: &str) -> Try {
-    match edge.plain_http.check(&edge.jobs_url) {
+    match edge.jobs.check() {
         Ok(()) => {}
         Err(nobody @ Unsent::Nobody { .. }) => return Try::Later(is_it_right(&nobody.to_string()), None),
         Err(error) => return Try::Refused(error.to_string()),
     }
     let request = http
-        .post(edge.jobs_url.clone())
+        .post(edge.jobs.url().clone())
         .header(CONTENT_TYPE, "application/json")
         .header("x-api-key", edge.api_key.clone())
         .header("idempotency-key", idempotency_key)
@@ -238,7 +231,7 @@ fn retry_after(response: &Response) -> Option<Duration> {
 }
 
 fn no_answer(edge: &Edge, error: &reqwest::Error) -> String {
-    is_it_right(&queues::transport_text(&edge.jobs_url, error))
+    is_it_right(&queues::transport_text(&edge.jobs, error))
 }
 
 fn is_it_right(what: &str) -> String {
@@ -256,10 +249,9 @@ mod tests {
 
     fn understood(status: u16, answer: &str) -> (&'static str, String) {
         let edge = Edge {
-            jobs_url: Edge::jobs_url("http://edge.test").unwrap(),
+            jobs: Edge::jobs("https://edge.test", PlainHttp::default()).unwrap(),
             api_key: HeaderValue::from_static("key"),
             api_key_origin: "API_KEY from .env line 3".to_owned(),
-            plain_http: PlainHttp::default(),
         };
         match understand(&edge, StatusCode::from_u16(status).unwrap(), None, answer.as_bytes()) {
             Try::Queued(queued) => ("queued", queued.job_id.to_string()),

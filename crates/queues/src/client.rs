@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use futures_util::future::{Either, select};
 use protocol::{hold, limits};
 use reqwest::header::HeaderMap;
-use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 
-use crate::endpoint::{Endpoint, UnusableUrl};
+use crate::address::{Address, UnusableUrl};
+use crate::endpoint::Endpoint;
 use crate::error::Error;
-use crate::plain_http::PlainHttp;
 use crate::wire;
 
 /// The longest pause after a 429 that is taken from its `Retry-After`. The service blocks for five minutes at most;
@@ -31,10 +31,9 @@ const ANSWER_BYTES_MAX: usize = 32_000_000;
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
-    queues: Url,
+    queues: Address,
     api_token: String,
     api_token_origin: String,
-    plain_http: PlainHttp,
     /// For how many seconds the server holds a pull, as it announced last; 0: not at all, as far as is known.
     holds: Arc<AtomicU64>,
 }
@@ -113,15 +112,9 @@ pub struct Settled {
 impl Client {
     /// A client; an error when the base URL cannot be used.
     pub fn new(http: reqwest::Client, endpoint: &Endpoint) -> Result<Self, UnusableUrl> {
-        let mut queues = endpoint.url()?;
-        queues.path_segments_mut().expect("an http or https URL has a path").pop_if_empty().extend([
-            "accounts",
-            &endpoint.account_id,
-            "queues",
-        ]);
+        let queues = endpoint.address()?.below(["accounts", &endpoint.account_id, "queues"]);
         let (api_token, api_token_origin) = (endpoint.api_token.clone(), endpoint.api_token_origin.clone());
-        let plain_http = endpoint.plain_http;
-        Ok(Self { http, queues, api_token, api_token_origin, plain_http, holds: Arc::default() })
+        Ok(Self { http, queues, api_token, api_token_origin, holds: Arc::default() })
     }
 
     /// Pulls up to `batch_size` messages, each leased for `visibility_timeout`: what is there now.
@@ -258,13 +251,12 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
-        let mut url = self.queues.clone();
-        url.path_segments_mut().expect("the constructor has seen that the URL has a path").extend(path);
-        self.http.request(method, url).bearer_auth(&self.api_token)
+        let address = self.queues.clone().below(path.iter().copied());
+        self.http.request(method, address.url().clone()).bearer_auth(&self.api_token)
     }
 
     async fn send<T: DeserializeOwned>(&self, operation: String, request: RequestBuilder) -> Result<Answer<T>, Error> {
-        if let Err(error) = self.plain_http.check(&self.queues) {
+        if let Err(error) = self.queues.check() {
             return Err(Error::unsent(operation, &error));
         }
         let mut response = match request.send().await {

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use reqwest::Url;
-
+use crate::address::{Address, UnusableUrl};
 use crate::plain_http::{self, PlainHttp};
 
 /// The longest wait for one request, answer included.
@@ -13,6 +12,9 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest wait for a connection.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Where the API is below the address of a server: `CF_API_BASE_URL` names it, but a socket is the whole server.
+const API_ON_SOCKET: &str = "client/v4";
+
 /// How long a connection is kept for the next request. A server that closes what is idle (`local-edge` does after 30 s)
 /// may do so in the moment in which a request is on its way.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -20,7 +22,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Where the API is and who asks.
 #[derive(Clone)]
 pub struct Endpoint {
-    /// For example `https://api.cloudflare.com/client/v4`, or `http://127.0.0.1:8787/client/v4` for `local-edge`.
+    /// For example `https://api.cloudflare.com/client/v4`, or `http://127.0.0.1:8787/client/v4` for `local-edge`,
+    /// or `unix:/run/user/1000/edge/socket`.
     pub base_url: String,
     /// The id of the account, 32 hexadecimal digits.
     pub account_id: String,
@@ -32,36 +35,11 @@ pub struct Endpoint {
     pub plain_http: PlainHttp,
 }
 
-/// Why a base URL cannot be used. Who set it, and where, is told by whoever knows that.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UnusableUrl {
-    /// It has another scheme, or none.
-    #[error("it is no http or https address: {0}")]
-    NotHttp(String),
-    /// It has a user name or a password in it. The text must not repeat them.
-    #[error("it holds a user name or a password, which would stand in logs; the API asks only for its token")]
-    Credentials,
-    /// The token would travel for everyone to read.
-    #[error(
-        "{0} is plain http, which shows the key or token to everyone on the way: use https, or an SSH tunnel and a \
-         loopback address; where the way is safe, set ALLOW_PLAIN_HTTP=1"
-    )]
-    PlainHttp(String),
-}
-
 impl Endpoint {
-    /// The base URL, if it can be used.
-    pub fn url(&self) -> Result<Url, UnusableUrl> {
-        let not_http = || UnusableUrl::NotHttp(self.base_url.clone());
-        let url = Url::parse(&self.base_url).map_err(|_| not_http())?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(UnusableUrl::Credentials);
-        }
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(not_http());
-        }
-        self.plain_http.permits(&url)?;
-        Ok(url)
+    /// The address of the API, if it can be used.
+    pub fn address(&self) -> Result<Address, UnusableUrl> {
+        let address = Address::parse(&self.base_url, API_ON_SOCKET, self.plain_http)?;
+        if address.has_credentials() { Err(UnusableUrl::Credentials) } else { Ok(address) }
     }
 }
 
@@ -78,12 +56,17 @@ impl fmt::Debug for Endpoint {
 }
 
 /// An HTTP client for this address, as every program of this project uses it: TLS with the system's roots, bounded
-/// waits, proxies from the environment as usual. What goes to this machine without TLS goes past them.
-pub fn http_client(address: &Url) -> Result<reqwest::Client, reqwest::Error> {
+/// waits, proxies from the environment as usual. What goes to this machine without TLS goes past them. A client for a
+/// Unix socket sends all that it sends there.
+pub fn http_client(address: &Address) -> Result<reqwest::Client, reqwest::Error> {
     // Fails only when a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder();
-    let builder = if plain_http::is_here(address) { builder.no_proxy() } else { builder };
+    let builder = match address.socket() {
+        Some(socket) => builder.unix_socket(socket),
+        None if plain_http::is_here(address.url()) => builder.no_proxy(),
+        None => builder,
+    };
     builder
         .user_agent(concat!("hpc-queue/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
@@ -107,14 +90,14 @@ mod tests {
             api_token_origin: String::new(),
             plain_http: PlainHttp::default(),
         };
-        for usable in ["http://127.0.0.1:8787/client/v4", "https://api.cloudflare.com/client/v4/"] {
-            assert!(endpoint(usable).url().is_ok(), "{usable}");
+        for usable in ["http://127.0.0.1:8787/client/v4", "https://api.cloudflare.com/client/v4/", "unix:/s"] {
+            assert!(endpoint(usable).address().is_ok(), "{usable}");
         }
         for unusable in ["", "api.cloudflare.com", "ftp://x"] {
-            assert_eq!(endpoint(unusable).url(), Err(UnusableUrl::NotHttp(unusable.to_owned())));
+            assert_eq!(endpoint(unusable).address(), Err(UnusableUrl::NotHttp(unusable.to_owned())));
         }
         for secret in ["https://me:secret@api.cloudflare.com", "https://secret@api.cloudflare.com", "ftp://:secret@x"] {
-            let error = endpoint(secret).url().unwrap_err();
+            let error = endpoint(secret).address().unwrap_err();
             assert_eq!(error, UnusableUrl::Credentials);
             assert!(!error.to_string().contains("secret"), "{error}");
         }

@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use protocol::FailureClass;
-use reqwest::Url;
-
+use crate::address::Address;
 use crate::endpoint::{CONNECT_TIMEOUT, REQUEST_TIMEOUT};
 use crate::plain_http::Unsent;
+use protocol::FailureClass;
 
 /// Codes for a token that is missing, malformed, unknown or not allowed to do this. Some come with status 400.
 const UNAUTHORIZED: [i64; 9] = [6003, 6103, 6111, 9106, 9109, 10000, 10001, 10023, 10106];
@@ -25,8 +24,8 @@ pub struct Error {
 }
 
 impl Error {
-    pub(crate) fn transport(operation: String, url: &Url, error: &reqwest::Error) -> Self {
-        Self { operation, class: FailureClass::Unavailable, what: transport_text(url, error), advice: None }
+    pub(crate) fn transport(operation: String, address: &Address, error: &reqwest::Error) -> Self {
+        Self { operation, class: FailureClass::Unavailable, what: transport_text(address, error), advice: None }
     }
 
     /// It may be another one that listens there at the next try.
@@ -93,10 +92,9 @@ impl Error {
     }
 }
 
-/// Why there is no answer, or no whole one, to a request for `url` by the client of [`crate::http_client`]: which host,
-/// and the innermost cause. What stands around that cause only repeats the whole address.
-pub fn transport_text(url: &Url, error: &reqwest::Error) -> String {
-    let host = url.origin().ascii_serialization();
+/// Why there is no answer, or no whole one, to a request by the client of [`crate::http_client`]: which host, and the
+/// innermost cause. What stands around that cause only repeats the whole address.
+pub fn transport_text(host: &Address, error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
@@ -121,6 +119,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::PlainHttp;
 
     #[tokio::test]
     async fn a_host_that_is_silent_and_one_that_refuses_are_named_each_with_its_cause() {
@@ -130,13 +129,14 @@ mod tests {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = format!("http://{}", listener.local_addr().unwrap());
-        let url = Url::parse(&format!("{host}/accounts/0123")).unwrap();
-        let error = http.get(url.clone()).timeout(Duration::from_millis(100)).send().await.unwrap_err();
-        assert_eq!(transport_text(&url, &error), format!("{host} has not answered in full within 60 s (timeout)"));
+        let address = Address::parse(&format!("{host}/accounts/0123"), "", PlainHttp::OwnListener).unwrap();
+        let get = || http.get(address.url().clone());
+        let error = get().timeout(Duration::from_millis(100)).send().await.unwrap_err();
+        assert_eq!(transport_text(&address, &error), format!("{host} has not answered in full within 60 s (timeout)"));
         drop(listener);
-        let error = http.get(url.clone()).send().await.unwrap_err();
+        let error = get().send().await.unwrap_err();
         let expected = format!("pull: {host} cannot be reached: Connection refused (os error 111)");
-        assert_eq!(Error::transport("pull".to_owned(), &url, &error).to_string(), expected);
+        assert_eq!(Error::transport("pull".to_owned(), &address, &error).to_string(), expected);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! Invariant: only this crate speaks to the queue API, and nothing in it panics or grows without bound on whatever
 //! the other end answers. No token leaves without TLS but to a listener of this user, unless told ([`PlainHttp`]).
 
+mod address;
 mod backoff;
 mod client;
 mod endpoint;
@@ -17,8 +18,9 @@ pub mod fuzz;
 mod plain_http;
 mod wire;
 
+pub use address::{Address, UnusableUrl};
 pub use backoff::Backoff;
 pub use client::{Client, Consumer, Delivery, Pulled, QueueInfo, Settled};
-pub use endpoint::{Endpoint, UnusableUrl, http_client};
+pub use endpoint::{Endpoint, http_client};
 pub use error::{Error, transport_text};
 pub use plain_http::{PlainHttp, Unsent};

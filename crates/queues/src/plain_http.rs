@@ -4,15 +4,18 @@
 //! stopped, or has not started yet, or an SSH tunnel that broke. So before each request the system is asked whose the
 //! listener is. Out of scope: TLS, whose certificates say who answers.
 //!
-//! Not guarded: a listener that ends, and another one in its place, between the look and the connection.
+//! Not guarded: a listener that ends, and another one in its place, between the look and the connection. On a Unix
+//! socket nobody else gets its place (`address`).
 
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use reqwest::Url;
+use rustix::io::Errno;
 
-use crate::endpoint::UnusableUrl;
+use crate::address::UnusableUrl;
 
 /// The state of a socket that listens, in `/proc/net/tcp`.
 const LISTENS: &str = "0A";
@@ -35,15 +38,17 @@ pub enum PlainHttp {
 #[derive(Debug, thiserror::Error)]
 pub enum Unsent {
     /// Nobody is there.
-    #[error("{host} cannot be reached: {}", io::Error::from(rustix::io::Errno::CONNREFUSED))]
+    #[error("{host} cannot be reached: {}", io::Error::from(*errno))]
     Nobody {
         /// The address.
         host: String,
+        /// What the system would say.
+        errno: Errno,
     },
     /// Somebody else is.
     #[error(
         "nothing was sent to {host}: it is another user of this machine that listens there (uid {uid}), who would get \
-         the key or token; is the right program running, and on this port? If this one is meant, set ALLOW_PLAIN_HTTP=1"
+         the key or token; is the right program running there? If this one is meant, set ALLOW_PLAIN_HTTP=1"
     )]
     Stranger {
         /// The address.
@@ -58,6 +63,18 @@ pub enum Unsent {
         host: String,
         /// Why.
         error: io::Error,
+    },
+    /// It is a Unix socket, and its directory is not closed.
+    #[error(
+        "nothing was sent to {host}: others can write to {}, and listen there in place of the right program; have the \
+         socket in a directory of mode 700 that is yours, or set ALLOW_PLAIN_HTTP=1",
+        dir.display()
+    )]
+    Open {
+        /// The address.
+        host: String,
+        /// The directory.
+        dir: PathBuf,
     },
 }
 
@@ -75,7 +92,7 @@ impl PlainHttp {
     }
 
     /// May this address be used at all?
-    pub fn permits(self, url: &Url) -> Result<(), UnusableUrl> {
+    pub(crate) fn permits(self, url: &Url) -> Result<(), UnusableUrl> {
         match (self, url.scheme()) {
             (Self::OwnListener, "http") if !is_here(url) => {
                 Err(UnusableUrl::PlainHttp(url.origin().ascii_serialization()))
@@ -85,12 +102,11 @@ impl PlainHttp {
     }
 
     /// May something be sent to this address now?
-    pub fn check(self, url: &Url) -> Result<(), Unsent> {
+    pub(crate) fn check(self, url: &Url) -> Result<(), Unsent> {
         if self == Self::Anywhere || url.scheme() != "http" || !cfg!(target_os = "linux") {
             return Ok(());
         }
         let host = url.origin().ascii_serialization();
-        let ours = rustix::process::geteuid().as_raw();
         let mut found = false;
         for address in loopback(url) {
             // A listener may be missed while others come and go.
@@ -100,13 +116,18 @@ impl PlainHttp {
             };
             match uid {
                 Ok(None) => {}
-                Ok(Some(uid)) if uid == ours || uid == 0 => found = true,
+                Ok(Some(uid)) if is_own(uid) => found = true,
                 Ok(Some(uid)) => return Err(Unsent::Stranger { host, uid }),
                 Err(error) => return Err(Unsent::Unknown { host, error }),
             }
         }
-        if found { Ok(()) } else { Err(Unsent::Nobody { host }) }
+        if found { Ok(()) } else { Err(Unsent::Nobody { host, errno: Errno::CONNREFUSED }) }
     }
+}
+
+/// Is this user trusted with key and token?
+pub(crate) fn is_own(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
 /// Does plain HTTP to this address stay on this machine?

@@ -60,7 +60,7 @@ impl Server {
             api_token_origin: "the test".to_owned(),
             plain_http: PlainHttp::OwnListener,
         };
-        let http = queues::http_client(&endpoint.url().expect("the address is one")).expect("a client can be made");
+        let http = queues::http_client(&endpoint.address().expect("the address is one")).expect("a client can be made");
         Client::new(http, &endpoint).expect("the address is one")
     }
 

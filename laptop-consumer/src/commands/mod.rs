@@ -11,8 +11,7 @@ use anyhow::Context as _;
 use client::{Arrived, Follower, Patience, Received, Receiver, ResultsQueue};
 use program::{Exit, Failure};
 use protocol::{Status, Word};
-use queues::UnusableUrl;
-use reqwest::Url;
+use queues::{Address, UnusableUrl};
 
 use crate::cli::{Cli, Command};
 use crate::config::{CommonArgs, QueueArgs};
@@ -30,13 +29,13 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
     }
 }
 
-fn http_client(address: &Url) -> anyhow::Result<reqwest::Client> {
+fn http_client(address: &Address) -> anyhow::Result<reqwest::Client> {
     queues::http_client(address).context("cannot set up HTTPS: are the system's root certificates installed?")
 }
 
 fn receiver(common: &CommonArgs, queue: ResultsQueue) -> anyhow::Result<Receiver> {
     let usage = |error: UnusableUrl| Failure::with(Exit::Usage, error.to_string());
-    let http = http_client(&queue.endpoint.url().map_err(usage)?)?;
+    let http = http_client(&queue.endpoint.address().map_err(usage)?)?;
     Receiver::new(http, queue, common.inbox()?).map_err(usage)
 }
 

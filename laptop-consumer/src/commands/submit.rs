@@ -41,7 +41,7 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
         Some(key) => checked_key(key)?,
         None => random_key()?,
     };
-    let http = http_client(&edge.jobs_url)?;
+    let http = http_client(&edge.jobs)?;
     let follower = if args.wait { Some(follower(common, &args.queue, Patience::OF_A_WAIT)?) } else { None };
 
     let queued = submit(&http, &edge, &job, &idempotency_key).await?;
