@@ -10,6 +10,8 @@ use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use program::{Bare, Files, LogArgs, Origins, Shared, Sources, TrustArgs, TrustedGroup};
 
+use crate::listener::{self, Place};
+
 /// Where the settings come from. No `.env` is read: this program writes the one that the others read. An `API_KEY` in
 /// the environment is somebody's key for another service, and is not adopted.
 pub(crate) const SOURCES: Sources =
@@ -60,6 +62,12 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "LOCAL_EDGE_LISTEN", default_value = "127.0.0.1:8787", value_name = "ADDRESS:PORT",
           value_parser = address)]
     listen: SocketAddr,
+    /// Listen on this Unix socket instead, which no other user of the machine can reach or take the place of
+    ///
+    /// Its directory is made when it is not there; one that others can enter is refused. The other programs take it as
+    /// unix:/PATH, and --env-file tells them.
+    #[arg(long, env = "LOCAL_EDGE_SOCKET", value_name = "PATH", conflicts_with = "listen")]
+    socket: Option<PathBuf>,
     /// Keep messages and credentials in DIR, which is made when it is not there
     #[arg(long, env = "LOCAL_EDGE_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -99,7 +107,7 @@ pub(crate) struct ServeArgs {
 
 /// What `serve` works with.
 pub(crate) struct Settings {
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Place,
     pub(crate) data_dir: PathBuf,
     pub(crate) env_file: Option<PathBuf>,
     pub(crate) json_bodies: JsonBodies,
@@ -116,8 +124,14 @@ impl ServeArgs {
         let data_dir = self.data_dir.filter(named).context(
             "there is no directory for messages and credentials; name one with --data-dir or LOCAL_EDGE_DATA_DIR",
         )?;
+        let listen = match self.socket.filter(named) {
+            Some(path) => {
+                Place::Socket(listener::whole_path(&path).with_context(|| origins.named("LOCAL_EDGE_SOCKET"))?)
+            }
+            None => Place::Address(self.listen),
+        };
         Ok(Settings {
-            listen: self.listen,
+            listen,
             data_dir,
             env_file: self.env_file.filter(named),
             json_bodies: self.json_bodies,

@@ -7,6 +7,7 @@
 //! Out of scope: how long a body may take (`http`), what is asked (all else).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -20,9 +21,11 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+
+use crate::listener::{Listener, Stream};
 
 /// How many there are at most.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -44,14 +47,18 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 const SAID_EVERY: Duration = Duration::from_mins(1);
 
 /// Answers what comes until told to stop, and then until all that has begun is answered.
-pub(crate) async fn serve(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bool>) {
+pub(crate) async fn serve(listener: Listener, router: Router, mut stopping: watch::Receiver<bool>) {
     let connections = Connections::new(room(CONNECTIONS_MAX));
     let mut open = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => if let Some(place) = connections.take(peer.ip()) {
-                    open.spawn(converse(stream, place, router.clone(), stopping.clone()));
+                Ok((stream, peer)) => if let Some(place) = connections.take(peer) {
+                    let (router, stopping) = (router.clone(), stopping.clone());
+                    match stream {
+                        Stream::Tcp(stream) => open.spawn(converse(stream, place, router, stopping)),
+                        Stream::Unix(stream) => open.spawn(converse(stream, place, router, stopping)),
+                    };
                 },
                 // The one that was about to be is gone.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -75,11 +82,12 @@ async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
 }
 
 /// One connection, to its end.
-async fn converse(stream: TcpStream, place: Place, router: Router, mut stopping: watch::Receiver<bool>) {
-    // Answers are small and whole; waiting for more to send would only delay them.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!("cannot set TCP_NODELAY: {error}");
-    }
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    place: Place,
+    router: Router,
+    mut stopping: watch::Receiver<bool>,
+) {
     let answer = TowerToHyperService::new(router);
     let told = place.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -120,6 +128,24 @@ fn room(wanted: usize) -> usize {
     usize::try_from(now).unwrap_or(wanted).saturating_sub(DESCRIPTORS_OWN).clamp(1, wanted)
 }
 
+/// Who is at the other end, as far as one is told from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Peer {
+    /// Whoever is at this address.
+    Address(IpAddr),
+    /// A program of ours, or of root: nobody else reaches the socket.
+    ThisUser,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(ip) => ip.fmt(f),
+            Self::ThisUser => f.write_str("this user"),
+        }
+    }
+}
+
 /// All connections.
 #[derive(Clone)]
 struct Connections(Arc<Mutex<Table>>);
@@ -133,7 +159,7 @@ struct Table {
 }
 
 struct Connection {
-    peer: IpAddr,
+    peer: Peer,
     /// Since when nothing is done for it; none while something is.
     idle_since: Option<Instant>,
     /// Its place is needed.
@@ -147,7 +173,7 @@ pub(crate) struct Place(Arc<Held>);
 struct Held {
     connections: Connections,
     number: u64,
-    peer: IpAddr,
+    peer: Peer,
     needed: Arc<Notify>,
 }
 
@@ -157,7 +183,7 @@ impl Connections {
     }
 
     /// A place for a new connection. Where there is none, another connection goes, and if all are at work, this one.
-    fn take(&self, peer: IpAddr) -> Option<Place> {
+    fn take(&self, peer: Peer) -> Option<Place> {
         let mut table = self.lock();
         if table.open.len() >= table.max && !table.make_room() {
             return None;
@@ -185,7 +211,7 @@ impl Table {
     /// Has the connection go that has been idle for the longest, of the peer that has the most of them: who opens many
     /// loses its own. Returns whether there was any.
     fn make_room(&mut self) -> bool {
-        let mut of_peer: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        let mut of_peer: BTreeMap<Peer, usize> = BTreeMap::new();
         for connection in self.open.values() {
             *of_peer.entry(connection.peer).or_default() += 1;
         }
@@ -231,7 +257,7 @@ impl Place {
         }
     }
 
-    fn peer(&self) -> IpAddr {
+    fn peer(&self) -> Peer {
         self.0.peer
     }
 
@@ -249,11 +275,12 @@ impl Drop for Held {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn ip(text: &str) -> Peer {
+        Peer::Address(text.parse().unwrap())
     }
 
     fn is_needed(place: &Place) -> bool {
@@ -292,7 +319,7 @@ mod tests {
             let router = Router::new().fallback(async || "hello");
             loop {
                 let (stream, peer) = listener.accept().await.unwrap();
-                let place = connections.take(peer.ip()).unwrap();
+                let place = connections.take(Peer::Address(peer.ip())).unwrap();
                 tokio::spawn(converse(stream, place, router.clone(), stopping.clone()));
             }
         });

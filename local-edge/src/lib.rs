@@ -4,7 +4,8 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | `config` | every setting; the only place that reads the environment |
-//! | `server` | start, listening, which part answers a path, graceful stop |
+//! | `server` | start, which part answers a path, graceful stop |
+//! | `listener` | the address or the Unix socket |
 //! | `connections` | how many, how long they may say nothing, which one goes when there is no room |
 //! | `api` | `/client/v4`: the Cloudflare Queues HTTP API |
 //! | `binding` | `/message`, `/batch`, `/metrics`: what workerd speaks for a queue binding |
@@ -26,6 +27,7 @@ mod env_file;
 mod faults;
 mod http;
 mod jobs;
+mod listener;
 mod random;
 mod server;
 mod store;

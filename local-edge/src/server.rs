@@ -16,16 +16,16 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use leased_queue::Millis;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use crate::config::{JsonBodies, Settings};
-use crate::connections::{self, Place};
+use crate::connections::{self, Place as Connection};
 use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
 use crate::faults::{self, Faults};
 use crate::http::{self, SharedBody};
+use crate::listener::{Listener, Place};
 use crate::store::{QueueRef, Registry, Store};
 use crate::{api, binding, env_file, jobs, store};
 
@@ -68,14 +68,12 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
     }
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = runtime.block_on(TcpListener::bind(settings.listen)).with_context(|| {
-        format!("cannot listen on {}, which --listen or LOCAL_EDGE_LISTEN may change", settings.listen)
-    })?;
-    let address = listener.local_addr().context("cannot tell the address that is listened on")?;
+    let listener = runtime.block_on(Listener::bind(&settings.listen, &settings.trust))?;
+    let place = listener.place().context("cannot tell the address that is listened on")?;
     if let Some(path) = &settings.env_file {
-        env_file::write(path, &settings_for_others(&registry, &credentials, address)?)?;
+        env_file::write(path, &settings_for_others(&registry, &credentials, &place)?)?;
     }
-    announce(&settings, address);
+    announce(&settings, &place);
 
     let (store, owner, gone) = Store::start(registry)?;
     let (stop, stopping) = watch::channel(false);
@@ -97,7 +95,7 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn run(
-    listener: TcpListener,
+    listener: Listener,
     app: App,
     stop: watch::Sender<bool>,
     gone: oneshot::Receiver<()>,
@@ -135,12 +133,12 @@ async fn around_all(request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let (head, body) = request.into_parts();
-    let place = head.extensions.get::<Place>().cloned();
+    let connection = head.extensions.get::<Connection>().cloned();
     let body = SharedBody::new(body);
     // From here on a stranger is refused before anything is waited for.
-    place.iter().for_each(Place::is_at_work);
+    connection.iter().for_each(Connection::is_at_work);
     let response = next.run(Request::from_parts(head, Body::from_stream(body.clone()))).await;
-    place.iter().for_each(Place::is_idle);
+    connection.iter().for_each(Connection::is_idle);
     http::discard_rest(body).await;
     let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
     tracing::debug!(%method, path, status = response.status().as_u16(), micros, "answered");
@@ -151,7 +149,7 @@ async fn around_all(request: Request, next: Next) -> Response {
 fn settings_for_others(
     registry: &Registry,
     credentials: &Credentials,
-    address: SocketAddr,
+    place: &Place,
 ) -> anyhow::Result<[(&'static str, String); 7]> {
     let id_of = |name: &str| {
         let queue = registry.queue(&QueueRef::Name(name.to_owned()));
@@ -161,14 +159,18 @@ fn settings_for_others(
             )
         })
     };
-    let url = base_url(address);
+    // A socket is the whole address.
+    let (url, api) = match place {
+        Place::Address(address) => (base_url(*address), "/client/v4"),
+        Place::Socket(_) => (place.to_string(), ""),
+    };
     Ok([
         ("CF_ACCOUNT_ID", credentials.account_id.clone()),
         ("CF_JOBS_QUEUE_ID", id_of(edge::JOBS_QUEUE)?),
         ("CF_RESULTS_QUEUE_ID", id_of(edge::RESULTS_QUEUE)?),
         ("CF_QUEUES_API_TOKEN", credentials.api_token.clone()),
         ("API_KEY", credentials.api_key.clone()),
-        ("CF_API_BASE_URL", format!("{url}/client/v4")),
+        ("CF_API_BASE_URL", format!("{url}{api}")),
         ("PRODUCER_URL", url),
     ])
 }
@@ -185,16 +187,18 @@ fn base_url(mut address: SocketAddr) -> String {
 }
 
 /// What a person sees at the start: on standard error and not in the log, so that it is there at any log level.
-fn announce(settings: &Settings, address: SocketAddr) {
-    let url = base_url(address);
-    eprintln!("local-edge listens on {url}, its data is in {}", settings.data_dir.display());
+fn announce(settings: &Settings, place: &Place) {
+    let data_dir = settings.data_dir.display();
+    let (shown, curl) = match place {
+        Place::Address(address) => (base_url(*address), "\"$PRODUCER_URL/jobs\"".to_owned()),
+        Place::Socket(path) => (place.to_string(), format!("--unix-socket {} http://localhost/jobs", shell_path(path))),
+    };
+    eprintln!("local-edge listens on {shown}, its data is in {data_dir}");
     match &settings.env_file {
         Some(path) => {
             let file = shell_path(path);
             // The key does not become an argument, which all users of the machine can see.
-            eprintln!(
-                "submit a job: (. {file}; printf 'x-api-key: %s' \"$API_KEY\" | curl -sS \"$PRODUCER_URL/jobs\" \\"
-            );
+            eprintln!("submit a job: (. {file}; printf 'x-api-key: %s' \"$API_KEY\" | curl -sS {curl} \\");
             eprintln!(
                 "                -H @- -H 'content-type: application/json' -d '{{\"task\":\"echo\",\"input\":1}}')"
             );
@@ -210,7 +214,9 @@ fn announce(settings: &Settings, address: SocketAddr) {
     if program::is_root() {
         tracing::warn!("local-edge runs as root and needs none of its rights: better start it as an ordinary user");
     }
-    if !address.ip().is_loopback() {
+    if let Place::Address(address) = place
+        && !address.ip().is_loopback()
+    {
         tracing::warn!(
             "listening on {address}, which other machines may reach: token, key and jobs travel as plain HTTP; \
              put a TLS proxy in front, or use an SSH tunnel to a loopback address"

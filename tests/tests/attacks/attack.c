@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -56,15 +57,21 @@ static struct sockaddr_in local(const char *port) {
     return address;
 }
 
-/* Listens in place of another program, and prints whatever comes. */
-static int listen_at(const char *port) {
-    struct sockaddr_in address = local(port);
-    int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+/* Listens in place of another program, and prints whatever comes. A path is that of a socket. */
+static int listen_at(const char *place) {
+    struct sockaddr_in port = local(place);
+    struct sockaddr_un path = {.sun_family = AF_UNIX};
+    strncpy(path.sun_path, place, sizeof path.sun_path - 1);
+    int is_path = place[0] == '/', on = 1, fd = socket(is_path ? AF_UNIX : AF_INET, SOCK_STREAM, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) || listen(fd, 64)) {
+    int failed = is_path ? bind(fd, (struct sockaddr *)&path, sizeof path)
+                         : bind(fd, (struct sockaddr *)&port, sizeof port);
+    if (failed || listen(fd, 64)) {
         perror("listen");
         return 1;
     }
+    if (is_path)
+        chmod(place, 0777);
     fprintf(stderr, "listening\n");
     for (;;) {
         char bytes[65536];
@@ -108,6 +115,6 @@ int main(int count, char **words) {
         return listen_at(words[2]);
     if (count == 4 && !strcmp(words[1], "hold"))
         return hold(words[2], words[3]);
-    fprintf(stderr, "usage: attack steal PID | reach PATH | listen PORT | hold PORT COUNT\n");
+    fprintf(stderr, "usage: attack steal PID | reach PATH | listen PORT_OR_PATH | hold PORT COUNT\n");
     return 2;
 }

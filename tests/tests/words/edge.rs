@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 
 use crate::transcript::Transcript;
 
@@ -13,6 +14,13 @@ fn a_server_that_cannot_start_says_why() {
     shell.run("local-edge serve");
     shell.run("local-edge serve --data-dir edge --listen localhost");
     shell.run("LOCAL_EDGE_LISTEN=8787 local-edge serve --data-dir edge");
+    let far = "directory/".repeat(20);
+    shell.run(&format!("local-edge serve --data-dir edge --socket /{far}socket"));
+    shell.run("LOCAL_EDGE_SOCKET=/edge/it\\'s local-edge serve --data-dir edge");
+    shell.run("local-edge serve --data-dir edge --socket edge/socket --listen 127.0.0.1:0");
+    fs::create_dir(shell.path("open")).expect("the directory of a test can be written to");
+    fs::set_permissions(shell.path("open"), fs::Permissions::from_mode(0o755)).expect("a mode can be set");
+    shell.run("local-edge serve --data-dir edge --socket open/socket");
     shell.run("local-edge serve --data-dir edge --json-bodies xml");
     shell.run("local-edge serve --data-dir edge --port 80");
     shell.run("HPC_QUEUE_API_KEY=\"it's\" local-edge serve --data-dir edge");
