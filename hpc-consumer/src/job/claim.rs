@@ -16,11 +16,12 @@ use lifecycle::{Attempt, Claimed};
 use protocol::{JobId, JobInput, JobMessage, JobResult, Reason, Timestamp};
 use rustix::fs::CWD;
 
-use super::files::{INPUT, META, OUTPUT, OwnFile, Place, ResultsDir, is_missing, read_own_file, to_json};
+use super::files::{INPUT, META, OUTPUT, OwnFile, Place, is_missing, read_own_file, to_json};
 use super::job_dir::JobDir;
 use super::meta::{meta_of, names_job};
 use super::record::Record;
 use super::result::Recorder;
+use super::results_dir::ResultsDir;
 use super::whose::{Seen, Signs, Verdict, decide};
 use crate::run::LOGS;
 

@@ -9,11 +9,12 @@ use lifecycle::{Concluded, EndReason, Ending, Finished, Run, RunEnd};
 use protocol::{JobMessage, JobResult, Reason, RuntimeKind, Status, limits, timestamp_from_millis};
 
 use super::JobFiles;
-use super::files::{META, Place, ResultsDir};
+use super::files::{META, Place};
 use super::job_dir::JobDir;
 use super::meta::meta_of;
 use super::output::{self, Output};
 use super::result::fitting;
+use super::results_dir::ResultsDir;
 use crate::run::signal_name;
 
 impl JobFiles {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use lifecycle::{Blame, Evidence, Finished, Problem, RunEnd, blame};
 
-use super::files::ResultsDir;
 use super::now;
+use super::results_dir::ResultsDir;
 use crate::run::Runtime;
 use crate::{blocking, lock};
 

@@ -232,7 +232,8 @@ mod tests {
     use protocol::JobId;
 
     use super::*;
-    use crate::job::files::{Place, ResultsDir};
+    use crate::job::files::Place;
+    use crate::job::results_dir::ResultsDir;
 
     #[test]
     fn what_a_job_puts_in_place_of_our_files_is_not_followed() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lifecycle::Run;
 use protocol::JobMessage;
 
-use super::files::ResultsDir;
+use super::results_dir::ResultsDir;
 use crate::run::{CommandLine, Limits, Runtime, Wrapping};
 
 /// All that is needed to begin a run.

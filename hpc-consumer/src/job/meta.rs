@@ -15,9 +15,10 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::claim::Claims;
-use super::files::{INPUT, META, OwnFile, Place, ResultsDir, aside_of, is_missing, read_own_file, to_json};
+use super::files::{INPUT, META, OwnFile, Place, aside_of, is_missing, read_own_file, to_json};
 use super::job_dir::JobDir;
 use super::now;
+use super::results_dir::ResultsDir;
 use crate::run::LOGS;
 
 /// `meta.json`: which attempt this is, whose, where and when.

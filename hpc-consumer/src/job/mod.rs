@@ -17,6 +17,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | [`results_dir`] | [`ResultsDir`]: whether it is there, ours, and takes files |
 //! | [`files`], [`job_dir`] | how files are named, made and read |
 //! | [`cancellations`] | which jobs are not wanted any more |
 //! | [`claim`], [`meta`], [`whose`] | [`Claims`]: whose a job is among daemons that share the directory |
@@ -44,6 +45,7 @@ mod meta;
 mod output;
 mod record;
 mod result;
+mod results_dir;
 mod whose;
 
 use std::io;
@@ -55,12 +57,12 @@ use protocol::{JobId, JobMessage, Timestamp};
 
 pub(crate) use self::cancellations::Cancellations;
 use self::claim::{Claims, Wanted};
-pub(crate) use self::files::ResultsDir;
 use self::health::Health;
 use self::launch::Launcher;
 pub(crate) use self::launch::StartLine;
 pub(crate) use self::meta::HeldDir;
 use self::result::Recorder;
+pub(crate) use self::results_dir::ResultsDir;
 use crate::blocking;
 use crate::run::{Limits, Runtime};
 

@@ -11,7 +11,8 @@ use files::{Durability, Spares};
 use protocol::{JobId, JobResult, Timestamp, limits};
 use rustix::fs::CWD;
 
-use super::files::{OwnFile, REMOVED_WITHIN, ResultsDir, read_own_file};
+use super::files::{OwnFile, REMOVED_WITHIN, read_own_file};
+use super::results_dir::ResultsDir;
 
 /// How often it is tried to put a record in place while others put theirs there and take them away.
 const TRIES: u32 = 3;

@@ -9,9 +9,9 @@ use lifecycle::{Attempt, Run};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use protocol::{JobId, JobMessage, JobResult, Reason, RuntimeKind, Status, VERSION, limits};
 
-use super::files::ResultsDir;
 use super::now;
 use super::record::Record;
+use super::results_dir::ResultsDir;
 
 /// What stays as it is in the path of a `file:` URI.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
