@@ -42,33 +42,37 @@ pub enum Blame {
 /// Whose the end of this run was, as far as the evidence goes.
 pub fn blame(finished: &Finished, evidence: &Evidence) -> Blame {
     let not_begun = finished.began == Some(false);
-    match &finished.end {
-        RunEnd::NotStarted(problem) => Blame::Node(format!("the job cannot be started: {problem}").into()),
-        RunEnd::Exit(0) | RunEnd::EndedBy(_) => Blame::Task,
-        RunEnd::TimeLimit | RunEnd::MemoryLimit if !not_begun => Blame::Task,
-        RunEnd::TimeLimit => Blame::Node(before_the_command("did not get as far as the command in time", finished)),
-        RunEnd::MemoryLimit => Blame::Node(before_the_command("was killed because memory was used up", finished)),
-        RunEnd::Exit(_) | RunEnd::Signal(_) if evidence.trouble.is_some() => {
-            evidence.trouble.clone().map_or(Blame::Task, Blame::Node)
+    let how = match &finished.end {
+        RunEnd::NotStarted(problem) => return Blame::Node(format!("the job cannot be started: {problem}").into()),
+        RunEnd::TimeLimit if not_begun => {
+            return Blame::Node(before_the_command("did not get as far as the command in time", finished));
         }
-        RunEnd::Exit(code) if not_begun => {
-            Blame::Node(before_the_command(&format!("ended with exit code {code}"), finished))
+        RunEnd::MemoryLimit if not_begun => {
+            return Blame::Node(before_the_command("was killed because memory was used up", finished));
         }
-        RunEnd::Signal(signal) if not_begun => {
-            Blame::Node(before_the_command(&format!("was ended by signal {signal}"), finished))
-        }
-        RunEnd::Exit(_) | RunEnd::Signal(_) if finished.image_lost => {
-            let lost = "the image was lost while the job ran: it was written to in place, or the process that serves it \
-                        ended; put a new image beside the old one, and rename it";
-            Blame::Node(lost.into())
-        }
-        RunEnd::Exit(_) | RunEnd::Signal(_) if runtime_may_have_failed(finished) => match &evidence.runtime {
-            None => Blame::Unclear,
-            Some(Err(problem)) => Blame::Node(problem.clone()),
-            Some(Ok(())) if evidence.program_was_there => Blame::Task,
-            Some(Ok(())) => Blame::Node(before_the_command("could not begin the command", finished)),
-        },
-        RunEnd::Exit(_) | RunEnd::Signal(_) => Blame::Task,
+        RunEnd::Exit(0) | RunEnd::EndedBy(_) | RunEnd::TimeLimit | RunEnd::MemoryLimit => return Blame::Task,
+        RunEnd::Exit(code) => format!("ended with exit code {code}"),
+        RunEnd::Signal(signal) => format!("was ended by signal {signal}"),
+    };
+    if let Some(trouble) = &evidence.trouble {
+        return Blame::Node(trouble.clone());
+    }
+    if not_begun {
+        return Blame::Node(before_the_command(&how, finished));
+    }
+    if finished.image_lost {
+        let lost = "the image was lost while the job ran: it was written to in place, or the process that serves it \
+                    ended; put a new image beside the old one, and rename it";
+        return Blame::Node(lost.into());
+    }
+    if !runtime_may_have_failed(finished) {
+        return Blame::Task;
+    }
+    match &evidence.runtime {
+        None => Blame::Unclear,
+        Some(Err(problem)) => Blame::Node(problem.clone()),
+        Some(Ok(())) if evidence.program_was_there => Blame::Task,
+        Some(Ok(())) => Blame::Node(before_the_command("could not begin the command", finished)),
     }
 }
 
