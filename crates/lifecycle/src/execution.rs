@@ -135,9 +135,8 @@ impl Lifecycle {
     /// is lost is not there yet while its record is being written.
     pub(crate) fn reconcile_done(&mut self, step: &mut Step) {
         let undecided = |job: &Job| matches!(job.state, State::Ending { ending: Ending::CutOff(_), .. });
-        if self.executor.is_to_be_reconciled() && !self.jobs.iter().any(|(_, job)| undecided(job)) {
-            step.effects.extend(self.executor.reconcile().then_some(Effect::Reconciled));
-        }
+        let told = self.executor.reconcile(|| !self.jobs.iter().any(|(_, job)| undecided(job)));
+        step.effects.extend(told.then_some(Effect::Reconciled));
     }
 
     /// A run that is not recorded as running.

@@ -84,13 +84,11 @@ impl ExecutorView {
         Answer { asked_at, first: !std::mem::replace(&mut self.known, true) }
     }
 
-    /// All that was missing in its list has its consequences. Is it to be told?
-    pub(crate) fn reconcile(&mut self) -> bool {
-        std::mem::take(&mut self.to_reconcile)
-    }
-
-    pub(crate) fn is_to_be_reconciled(&self) -> bool {
-        self.to_reconcile
+    /// Is it to be told that all that was missing in its list has its consequences, once that is so?
+    pub(crate) fn reconcile(&mut self, is_so: impl FnOnce() -> bool) -> bool {
+        let told = self.to_reconcile && is_so();
+        self.to_reconcile &= !told;
+        told
     }
 
     /// It has gone, or cannot be reached. Is why news?
