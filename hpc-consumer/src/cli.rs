@@ -122,7 +122,7 @@ impl ShowCommand {
             );
         }
         let job_id = protocol::JobId::from_random([0; 16]);
-        let command = self.runtime.resolve(&job_dir, origins)?.command(&job_id, &job_dir);
+        let (command, _) = self.runtime.resolve(&job_dir, origins)?.command(&job_id, &job_dir);
         Ok(command.to_shell_line())
     }
 }

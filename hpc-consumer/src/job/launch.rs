@@ -41,7 +41,7 @@ impl Launcher {
     /// How the keeper is to begin a run.
     pub(super) fn start_line(&self, job: &JobMessage, run: &Run) -> StartLine {
         let directory = self.results.job_dir(&run.job_id);
-        let mut command = self.runtime.command(&run.job_id, &directory);
+        let (mut command, wrapping) = self.runtime.command(&run.job_id, &directory);
         // Not what a job may set anew, or what may be no text: a keeper of an earlier version knows its runs by these.
         let marks = vec![("HPC_QUEUE_RUN".to_owned(), run.to_string())];
         // A container clears what its runtime was started with, so this tells nothing to the job in it.
@@ -52,7 +52,6 @@ impl Launcher {
         }
         let limits = Limits { time: self.time_limit(job), ..self.limits.clone() };
         let record = self.results.record_path(&run.job_id);
-        let wrapping = self.runtime.wrapping();
         StartLine { run: run.clone(), command, marks, limits, logs: directory, record, wrapping }
     }
 

@@ -73,8 +73,11 @@ pub(super) struct Said {
 }
 
 impl Apptainer {
-    pub(super) fn command(&self, job_id: &JobId, job_dir: &Path) -> CommandLine {
-        let mut words = self.exec_words(self.root(), job_dir, job_id.as_str());
+    pub(super) fn command(&self, job_id: &JobId, job_dir: &Path) -> (CommandLine, Wrapping) {
+        let root = self.root();
+        // What a container may write to changes for its own reasons.
+        let image = (!self.arguments.iter().any(|argument| asks_to_write(argument))).then(|| root.clone());
+        let mut words = self.exec_words(root, job_dir, job_id.as_str());
         words.extend(self.command.iter().map(OsString::from));
         let mut environment = self.inherited.clone();
         // Not as words, which other users of the machine can read: a proxy may have a password.
@@ -84,13 +87,9 @@ impl Apptainer {
             (handed_on, value.clone())
         }));
         // Not the job directory: apptainer and its helpers must not find there what a job has put there for them.
-        CommandLine { words, environment, directory: "/".into() }
-    }
-
-    pub(super) fn wrapping(&self) -> Wrapping {
-        // What a container may write to changes for its own reasons.
-        let image = (!self.arguments.iter().any(|argument| asks_to_write(argument))).then(|| self.root());
-        Wrapping { runtime: RuntimeKind::Apptainer, image, hook: self.seen.hook.load(Ordering::Relaxed) }
+        let hook = self.seen.hook.load(Ordering::Relaxed);
+        let command = CommandLine { words, environment, directory: "/".into() };
+        (command, Wrapping { runtime: RuntimeKind::Apptainer, image, hook })
     }
 
     pub(super) fn to_be_pulled(&self) -> Option<&Path> {
@@ -355,7 +354,7 @@ mod tests {
     #[test]
     fn containers_get_the_job_directory_and_the_stated_binds_and_nothing_else() {
         let apptainer = apptainer(&["--nv"]);
-        let command = apptainer.command(&"j1".parse().unwrap(), Path::new("/results/j1"));
+        let (command, _) = apptainer.command(&"j1".parse().unwrap(), Path::new("/results/j1"));
         assert_eq!(
             command.to_shell_line(),
             "cd / && env -i 'PATH=/bin' 'APPTAINERENV_TZ=UTC' apptainer --quiet exec --containall --no-mount bind-paths \

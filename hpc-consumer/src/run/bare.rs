@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use protocol::JobId;
+use protocol::{JobId, RuntimeKind};
 
-use super::CommandLine;
 use super::programs::{is_executable, missing, on_path};
+use super::{CommandLine, Wrapping};
 
 /// A command without a container.
 #[derive(Debug)]
@@ -16,15 +16,13 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    pub(super) fn command(&self, job_id: &JobId, job_dir: &Path) -> CommandLine {
+    pub(super) fn command(&self, job_id: &JobId, job_dir: &Path) -> (CommandLine, Wrapping) {
         let mut environment = self.inherited.clone();
         environment.push(("WORK_DIR".into(), job_dir.into()));
         environment.push(("JOB_ID".into(), job_id.as_str().into()));
-        CommandLine {
-            words: self.command.iter().map(OsString::from).collect(),
-            environment,
-            directory: job_dir.to_owned(),
-        }
+        let words = self.command.iter().map(OsString::from).collect();
+        let command = CommandLine { words, environment, directory: job_dir.to_owned() };
+        (command, Wrapping { runtime: RuntimeKind::Bare, image: None, hook: false })
     }
 
     /// Is the program there? A missing one would fail every job of the queue.

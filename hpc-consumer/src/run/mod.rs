@@ -108,8 +108,8 @@ impl Runtime {
         }
     }
 
-    /// The command that runs a job in its directory.
-    pub(crate) fn command(&self, job_id: &JobId, job_dir: &Path) -> CommandLine {
+    /// The command that runs a job in its directory, and what a run is to know of what wraps it.
+    pub(crate) fn command(&self, job_id: &JobId, job_dir: &Path) -> (CommandLine, Wrapping) {
         match self {
             Self::Apptainer(apptainer) => apptainer.command(job_id, job_dir),
             Self::Bare(bare) => bare.command(job_id, job_dir),
@@ -121,14 +121,6 @@ impl Runtime {
         match self {
             Self::Apptainer(apptainer) => apptainer.probe(scratch).await,
             Self::Bare(bare) => bare.probe(),
-        }
-    }
-
-    /// What a run is to know of what wraps it.
-    pub(crate) fn wrapping(&self) -> Wrapping {
-        match self {
-            Self::Apptainer(apptainer) => apptainer.wrapping(),
-            Self::Bare(_) => Wrapping { runtime: RuntimeKind::Bare, image: None, hook: false },
         }
     }
 

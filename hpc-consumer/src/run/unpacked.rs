@@ -399,7 +399,7 @@ mod tests {
         fs::write(home.join("my.sif"), "1").unwrap();
         let image = home.join("my.sif").display().to_string();
         let starts_from = |apptainer: &Apptainer| {
-            let words = apptainer.command(&"j1".parse().unwrap(), home).words;
+            let words = apptainer.command(&"j1".parse().unwrap(), home).0.words;
             words[words.len() - 2].to_str().unwrap().to_owned()
         };
         let entries = || fs::read_dir(home.join("unpacked")).unwrap().count();
