@@ -1,5 +1,9 @@
 //! What must hold of whatever the keeper, its journal and the kernel say, for the fuzzer.
 
+#[cfg(test)]
+#[path = "../../fuzz/targets.rs"]
+pub(crate) mod targets;
+
 /// Reads bytes as lines between daemon and keeper, both ways.
 pub fn keeper_lines(bytes: &[u8]) {
     crate::keeper::fuzz::lines(bytes);

@@ -1,5 +1,9 @@
 //! What must hold of whatever lies in an inbox, for the fuzzer and the property tests.
 
+#[cfg(test)]
+#[path = "../../../fuzz/targets.rs"]
+mod targets;
+
 use protocol::JobResult;
 
 use crate::Arrived;
@@ -19,6 +23,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_the_fuzzer_begins_with_holds() {
+        targets::replay("inbox", inbox);
+    }
 
     proptest! {
         #[test]

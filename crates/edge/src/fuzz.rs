@@ -2,6 +2,10 @@
 //!
 //! What is admitted is read by those who pull it, and fits into the queue; the answer tells the same ids.
 
+#[cfg(test)]
+#[path = "../../../fuzz/targets.rs"]
+mod targets;
+
 use protocol::{JobMessage, limits, timestamp_from_millis};
 use serde_json::Value;
 
@@ -119,18 +123,9 @@ mod tests {
         })
     }
 
-    /// What the fuzzer begins with, whole and cut short.
     #[test]
-    fn whatever_is_asked_in_part_is_answered() {
-        for text in [
-            include_str!("../../../fuzz/seeds/edge_request/batch"),
-            include_str!("../../../fuzz/seeds/edge_request/health"),
-            include_str!("../../../fuzz/seeds/edge_request/one"),
-        ] {
-            for end in 0..=text.len() {
-                request(&text.as_bytes()[..end]);
-            }
-        }
+    fn what_the_fuzzer_begins_with_holds() {
+        targets::replay("edge_request", request);
     }
 
     proptest! {

@@ -2,6 +2,10 @@
 //!
 //! What was read and is written is the same text, and what is written anew is read as the same.
 
+#[cfg(test)]
+#[path = "../../../fuzz/targets.rs"]
+mod targets;
+
 use crate::{InvalidJob, JobMessage, JobResult, JobSpec, Json, Kind, NotANumber, ResultMessage, body};
 
 /// Reads bytes as the body of a message in either queue.
@@ -106,20 +110,9 @@ mod tests {
         "18446744073709551616",
     ];
 
-    /// What the fuzzer begins with, whole and cut short.
     #[test]
-    fn whatever_was_written_holds() {
-        for text in [
-            include_str!("../../../tests/compat/wire/job-message/1-whole.json"),
-            include_str!("../../../tests/compat/wire/job-message/1-pool.json"),
-            include_str!("../../../tests/compat/wire/job-message/original-with-metadata.json"),
-            include_str!("../../../tests/compat/wire/result/1-completed.json"),
-            include_str!("../../../tests/compat/wire/event/original-heartbeat.json"),
-        ] {
-            for end in 0..=text.len() {
-                message(&text.as_bytes()[..end]);
-            }
-        }
+    fn what_the_fuzzer_begins_with_holds() {
+        targets::replay("message", message);
     }
 
     proptest! {

@@ -2,6 +2,10 @@
 //!
 //! What was pushed as text comes back as the same text, whatever it is.
 
+#[cfg(test)]
+#[path = "../../../fuzz/targets.rs"]
+mod targets;
+
 use serde_json::{Value, json};
 
 use crate::client::{Delivery, Pulled, pulled};
@@ -47,19 +51,9 @@ mod tests {
 
     use super::*;
 
-    /// What the fuzzer begins with, whole and cut short.
     #[test]
-    fn whatever_is_answered_in_part_holds() {
-        for text in [
-            include_str!("../../../fuzz/seeds/queue_answer/ack"),
-            include_str!("../../../fuzz/seeds/queue_answer/pull"),
-            include_str!("../../../fuzz/seeds/queue_answer/queue"),
-            include_str!("../../../fuzz/seeds/queue_answer/refused"),
-        ] {
-            for end in 0..=text.len() {
-                answer(&text.as_bytes()[..end]);
-            }
-        }
+    fn what_the_fuzzer_begins_with_holds() {
+        targets::replay("queue_answer", answer);
     }
 
     proptest! {

@@ -44,25 +44,11 @@ pub(crate) fn journal(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::targets;
 
-    /// What was ever written, by line, and each line cut short.
     #[test]
-    fn whatever_was_written_holds() {
-        for text in [
-            include_str!("../../../tests/compat/keeper/v1/to_keeper.jsonl"),
-            include_str!("../../../tests/compat/keeper/v1/from_keeper.jsonl"),
-            include_str!("../../../tests/compat/keeper/v1/journal.jsonl"),
-            include_str!("../../../tests/compat/keeper/v2/to_keeper.jsonl"),
-            include_str!("../../../tests/compat/keeper/v2/from_keeper.jsonl"),
-            include_str!("../../../tests/compat/keeper/v2/journal.jsonl"),
-            include_str!("../../../tests/compat/keeper/v3/to_keeper.jsonl"),
-            include_str!("../../../tests/compat/keeper/v3/from_keeper.jsonl"),
-            include_str!("../../../tests/compat/keeper/v3/journal.jsonl"),
-        ] {
-            for end in 0..=text.len() {
-                lines(&text.as_bytes()[..end]);
-                journal(&text.as_bytes()[..end]);
-            }
-        }
+    fn what_the_fuzzer_begins_with_holds() {
+        targets::replay("keeper_lines", lines);
+        targets::replay("keeper_journal", journal);
     }
 }

@@ -28,19 +28,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fuzz::targets;
 
-    /// What the fuzzer begins with, whole and cut short.
     #[test]
-    fn whatever_the_kernel_writes_holds() {
-        for text in [
-            include_str!("../../../fuzz/seeds/proc_files/limits"),
-            include_str!("../../../fuzz/seeds/proc_files/stat"),
-            include_str!("../../../fuzz/seeds/proc_files/status"),
-        ] {
-            for end in 0..=text.len() {
-                proc_files(&text.as_bytes()[..end]);
-            }
-        }
+    fn what_the_fuzzer_begins_with_holds() {
+        targets::replay("proc_files", proc_files);
     }
 
     proptest! {

@@ -3,6 +3,10 @@
 //! Only names of ours come out of it, each with its own line, and a line more above changes nothing but numbers. What
 //! a person is told to write is understood.
 
+#[cfg(test)]
+#[path = "../../../../fuzz/targets.rs"]
+mod targets;
+
 use std::path::Path;
 
 use super::file::SettingsFile;
@@ -73,11 +77,9 @@ mod tests {
             .prop_map(|(name, sets, value)| format!("{name}{}{}", if sets { "=" } else { "" }, value.concat()))
     }
 
-    /// What the fuzzer begins with, whole and cut short.
     #[test]
-    fn whatever_is_in_a_part_of_a_file_holds() {
-        let text = include_str!("../../../../fuzz/seeds/settings/env");
-        (0..=text.len()).for_each(|end| file(&text[..end]));
+    fn what_the_fuzzer_begins_with_holds() {
+        targets::replay("settings", |seed| file(&String::from_utf8_lossy(seed)));
         file(include_str!("../../../../.env.example"));
     }
 
