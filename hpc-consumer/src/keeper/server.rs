@@ -199,7 +199,7 @@ fn listen(folder: &Folder, origin: Origin) -> anyhow::Result<(UnixListener, Arc<
         Ok(listener) => {
             // A daemon of an earlier build sends its reader here.
             tracing::info!(
-                "this keeper listens in its own directory, where a daemon of an earlier build does not look: start the                  newer one; to end this keeper with all its runs: kill {pid}"
+                "this keeper listens in its own directory, where a daemon of an earlier build does not look: start the newer one; to end this keeper with all its runs: kill {pid}"
             );
             (listener, String::new(), Some(SocketFile::Socket))
         }

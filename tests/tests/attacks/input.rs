@@ -335,6 +335,10 @@ fn a_retry_after_of_a_year() {
     command.env("CF_API_BASE_URL", format!("http://{}/client/v4", front.address()));
     let mut pull = Process::start("pull", command.args(["pull", "--env-file"]).arg(edge.env_file()), home.path());
     assert_eq!(pull.wait(PATIENCE).code(), Some(75), "{}", pull.log());
+    // Who goes on until it works does so within a quarter of an hour.
+    let consumer =
+        Consumer::bare(&edge, SCRIPT).set("CF_API_BASE_URL", format!("http://{}/client/v4", front.address()));
+    consumer.start().wait_for_log("next try in 900.0 s", PATIENCE);
 }
 
 #[test]
