@@ -2,6 +2,10 @@
 //!
 //! It is a site, or something is wrong at a place within it; and a job that a site takes has a plan that can be run.
 
+#[cfg(test)]
+#[path = "../../../fuzz/targets.rs"]
+mod targets;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -61,10 +65,8 @@ mod tests {
         [include_str!("../../../fuzz/seeds/site_file/whole"), include_str!("../../../fuzz/seeds/site_file/kinds")];
 
     #[test]
-    fn whatever_is_right_holds() {
-        for seed in SEEDS {
-            file(seed.as_bytes());
-        }
+    fn what_the_fuzzer_begins_with_holds() {
+        targets::replay("site_file", file);
     }
 
     proptest! {

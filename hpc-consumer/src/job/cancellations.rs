@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 use files::Bounds;
 use protocol::{JobId, limits};
 
-use super::files::{ResultsDir, is_missing};
+use super::files::is_missing;
+use super::results_dir::ResultsDir;
 
 /// Where they are. No job id begins like this.
 const DIR: &str = ".cancelled";
