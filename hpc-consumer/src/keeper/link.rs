@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::messages::Message;
+use crate::run;
 
 /// How much is read at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -63,6 +64,15 @@ where
 /// there is no other kind of socket.
 pub(super) fn is_ours(stream: &UnixStream) -> bool {
     uid(stream).is_some_and(|uid| uid == rustix::process::geteuid().as_raw())
+}
+
+/// Was the other side a process of a run when it connected? Without a container such a one can read what the daemon
+/// says to be heard. A number of 0 is that of a process in another namespace, which is no run's.
+pub(super) fn is_of_a_run(stream: &UnixStream) -> bool {
+    match stream.peer_cred().ok().and_then(|peer| peer.pid()) {
+        Some(pid) => pid != 0 && run::descends_from_us(pid),
+        None => true,
+    }
 }
 
 /// Whose process the other side is, as the system says.

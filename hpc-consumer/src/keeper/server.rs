@@ -93,6 +93,7 @@ pub(crate) async fn serve(settings: KeeperSettings) -> anyhow::Result<()> {
             // It has no terminal, so a hangup means nothing to it; to ignore it would make its runs ignore it as well.
             asked = signals.next() => if asked == Asked::End { runs.stop_all(grace) },
             accepted = listener.accept(), if deaf_until.is_none() => match accepted {
+                Ok((stream, _)) if link::is_ours(&stream) && link::is_of_a_run(&stream) => company.met_a_run(),
                 Ok((stream, _)) if link::is_ours(&stream) => callers.admit(stream, card.clone()),
                 Ok((stream, _)) => company.met_a_stranger(link::uid(&stream)),
                 Err(error) => {
@@ -241,14 +242,16 @@ struct Company {
     any_daemon: Option<Instant>,
     /// A daemon has come that speaks no version of ours, and needs another keeper.
     outdated: bool,
-    /// A caller was no daemon, which is said once.
+    /// A caller was no daemon, which is said once, as the next.
     strangers: bool,
+    /// A process of a run has called.
+    runs: bool,
 }
 
 impl Company {
     fn new(now: Instant) -> Self {
         let (first_daemon, any_daemon) = (Some(now + FIRST_DAEMON), Some(now + ENDS_KEPT));
-        Self { first_daemon, any_daemon, outdated: false, strangers: false }
+        Self { first_daemon, any_daemon, outdated: false, strangers: false, runs: false }
     }
 
     fn has_come(&mut self, now: Instant) {
@@ -264,6 +267,12 @@ impl Company {
     fn is_of_another_version(&mut self) {
         if !std::mem::replace(&mut self.outdated, true) {
             tracing::warn!("the daemon speaks no version that this keeper does; this keeper ends with its last run");
+        }
+    }
+
+    fn met_a_run(&mut self) {
+        if !std::mem::replace(&mut self.runs, true) {
+            tracing::warn!("a process of a run wanted to speak to this keeper, and is not heard; it is said only once");
         }
     }
 

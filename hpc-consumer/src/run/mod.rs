@@ -47,7 +47,7 @@ pub(crate) use ended::{Ended, Finished, signal_name};
 pub(crate) use ending::Warning;
 pub(crate) use leftovers::{Leftover, kill_leftovers};
 pub(crate) use log_file::LOGS;
-pub(crate) use proc::{FirstProcess, is_running, started_at};
+pub(crate) use proc::{FirstProcess, descends_from_us, is_running, started_at};
 pub(crate) use process::{Place, Stop, Told, make_room, run};
 pub(crate) use programs::{absolute_entries, on_path};
 pub(crate) use service::{Invocation, Service, start_service};

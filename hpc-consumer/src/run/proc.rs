@@ -76,6 +76,32 @@ pub(super) fn descends(processes: &BTreeMap<i32, Process>, mut pid: i32, is_root
     false
 }
 
+/// Does a process descend from this one, as those of runs do? What cannot be followed to its end counts as if it did:
+/// it has ended, or one that it descends from has in this moment, or it took pains.
+pub(crate) fn descends_from_us(pid: i32) -> bool {
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    let parent = |pid: i32| process(pid).map(|process| process.parent);
+    (0..LOOKS_MAX).all(|_| is_below(pid, own, parent))
+}
+
+/// How often a process is looked at before it counts as one that descends from us, and how far up.
+const LOOKS_MAX: usize = 3;
+const GENERATIONS_MAX: usize = 128;
+
+/// Is a process below another one, if parents are these? What is not known counts as below.
+fn is_below(mut pid: i32, above: i32, parent: impl Fn(i32) -> Option<i32>) -> bool {
+    for _ in 0..GENERATIONS_MAX {
+        match parent(pid) {
+            Some(parent) if parent == above => return true,
+            // The parent of the first one of all, and of one whose parent is in no namespace of ours.
+            Some(0) => return false,
+            Some(parent) => pid = parent,
+            None => return true,
+        }
+    }
+    true
+}
+
 /// The variables that a process was started with; it may have overwritten them since. None if they cannot be read:
 /// then the process is of another user, or does not want to be looked at.
 pub(super) fn environment(pid: i32) -> Vec<u8> {
@@ -156,6 +182,31 @@ mod tests {
         assert_eq!((process.parent, process.group, process.session, process.zombie), (1, 2, 3, true));
         assert_eq!(process.started, 4711);
         assert!(parse_stat("12 (a) S").is_none());
+    }
+
+    #[test]
+    fn whoever_cannot_be_followed_up_counts_as_a_descendant() {
+        // 1 ─ 5 ─ 7 (the keeper) ─ 8 ─ 9, and 5 ─ 6.
+        let parent = |pid| match pid {
+            1 => Some(0),
+            5 => Some(1),
+            6 | 7 => Some(5),
+            8 => Some(7),
+            9 => Some(8),
+            _ => None,
+        };
+        for (pid, below) in [(8, true), (9, true), (7, false), (6, false), (5, false), (1, false), (12, true)] {
+            assert_eq!(is_below(pid, 7, parent), below, "{pid}");
+        }
+        assert!(is_below(4, 7, |pid| Some(pid + 1000)), "an endless line of parents");
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(!descends_from_us(own) && !descends_from_us(1));
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(descends_from_us(pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(descends_from_us(pid), "it has ended");
     }
 
     #[test]
