@@ -1,12 +1,16 @@
 //! The fuzz targets, and what each of them begins with. A part of `xtask`, which runs them, and of the tests of each
 //! crate that says what must hold.
 
+/// What keepers and daemons of each version have written.
+const KEEPERS: [&str; 4] =
+    ["tests/compat/keeper/v1", "tests/compat/keeper/v2", "tests/compat/keeper/v3", "tests/compat/keeper/v4"];
+
 /// Each target, and the folders of what it begins with.
 pub(crate) const TARGETS: [(&str, &[&str]); 9] = [
     ("edge_request", &["fuzz/seeds/edge_request"]),
     ("inbox", &["tests/compat/wire/result"]),
-    ("keeper_journal", &["tests/compat/keeper/v1", "tests/compat/keeper/v2", "tests/compat/keeper/v3"]),
-    ("keeper_lines", &["tests/compat/keeper/v1", "tests/compat/keeper/v2", "tests/compat/keeper/v3"]),
+    ("keeper_journal", &KEEPERS),
+    ("keeper_lines", &KEEPERS),
     (
         "message",
         &[

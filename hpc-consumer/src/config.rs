@@ -18,7 +18,9 @@ use program::{
 };
 use protocol::limits;
 
-use crate::run::{Apptainer, Bare, Invocation, Limits, Runtime, Seen, Unpacked, absolute_entries, on_path};
+use crate::run::{
+    Apptainer, Bare, Confinement, Invocation, Limits, Runtime, Seen, Unpacked, absolute_entries, on_path,
+};
 
 /// How often a job that another daemon holds is looked at.
 const CLAIM_PATIENCE_MIN: Duration = Duration::from_millis(250);
@@ -56,15 +58,33 @@ pub(crate) struct StateSettings {
 pub(crate) enum RuntimeChoice {
     /// Run it in an Apptainer container
     Apptainer,
-    /// Run it as it is; this isolates nothing: a job can do all that you can do
+    /// Run it as it is: a job reads all that you can read, and BARE_CONFINEMENT says what else it can do
     Bare,
+}
+
+/// What keeps jobs without a container from what is not theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BareConfinement {
+    /// A job writes where BARE_WRITABLE says, signals only its own processes, and gets no rights by setuid programs
+    Landlock,
+    /// A job can do all that you can do
+    None,
+}
+
+/// Which session keyring of the kernel jobs have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SessionKeyring {
+    /// Each has one of its own, which is empty at its begin
+    Own,
+    /// All have that in which the daemon was started, where file systems may need its tickets (Kerberos, AFS)
+    Inherited,
 }
 
 /// How the command of a job is run.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Runtime")]
 pub(crate) struct RuntimeSettings {
-    /// What wraps the command of a job; `bare` isolates nothing
+    /// What wraps the command of a job
     #[arg(long, env = "RUNTIME", default_value = "apptainer", value_name = "RUNTIME")]
     runtime: RuntimeChoice,
     /// The command of every job, split into words as a shell does and executed without one
@@ -73,6 +93,16 @@ pub(crate) struct RuntimeSettings {
     /// For a shell, write: sh -c '…'
     #[arg(long, env = "CONTAINER_CMD", default_value = "task-runner", value_name = "COMMAND")]
     container_cmd: String,
+    /// What keeps a job of RUNTIME=bare from what is not its own
+    #[arg(long, env = "BARE_CONFINEMENT", default_value = "landlock", value_name = "WHAT")]
+    bare_confinement: BareConfinement,
+    /// Where jobs of RUNTIME=bare may write besides their job directory, TMPDIR and devices, for example
+    /// /scratch/me,/project/data; as far as you may [default: /tmp,/var/tmp]
+    #[arg(long, env = "BARE_WRITABLE", value_name = "PATHS")]
+    bare_writable: Option<String>,
+    /// Which session keyring of the kernel jobs have
+    #[arg(long, env = "SESSION_KEYRING", default_value = "own", value_name = "WHOSE")]
+    session_keyring: SessionKeyring,
     /// The container image, a .sif file
     #[arg(long, env = "APPTAINER_IMAGE", value_name = "FILE")]
     apptainer_image: Option<PathBuf>,
@@ -342,9 +372,14 @@ impl RuntimeSettings {
         }
         let mut inherited = from_environment(&INHERITED);
         let passed = from_environment(&PASSED);
+        let keyring = self.session_keyring == SessionKeyring::Own;
         if self.runtime == RuntimeChoice::Bare {
             inherited.extend(passed);
-            return Ok(Runtime::Bare(Bare { command, inherited }));
+            let writable = match self.bare_confinement {
+                BareConfinement::Landlock => Some(writable(self.bare_writable.as_deref(), &inherited, origins)?),
+                BareConfinement::None => None,
+            };
+            return Ok(Runtime::Bare(Bare::new(command, inherited, Confinement { writable, keyring })));
         }
         if mounted.to_string_lossy().contains([':', ',']) {
             bail!(
@@ -375,6 +410,7 @@ impl RuntimeSettings {
             passed,
             proxies: from_environment(&PROXIES),
             unpacked: unpacked.transpose()?,
+            keyring,
             seen: Seen::default(),
         }))
     }
@@ -382,6 +418,27 @@ impl RuntimeSettings {
 
 fn unpacked(directory: &Path, arguments: &[String], origins: &Origins) -> anyhow::Result<Unpacked> {
     Unpacked::new(absolute(directory, "APPTAINER_UNPACK_DIR", origins)?, arguments).map_err(anyhow::Error::msg)
+}
+
+/// Where programs keep what they need for a moment.
+const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+
+/// Where jobs without a container may write. What was named must be there, or no job is begun.
+fn writable(
+    named: Option<&str>,
+    inherited: &[(OsString, OsString)],
+    origins: &Origins,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let mut writable = match named {
+        Some(paths) => binds(paths)
+            .iter()
+            .map(|path| absolute(Path::new(path), "BARE_WRITABLE", origins))
+            .collect::<Result<_, _>>()?,
+        None => TEMPORARY.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect::<Vec<_>>(),
+    };
+    let temporary = inherited.iter().find(|(name, _)| name == "TMPDIR").map(|(_, path)| PathBuf::from(path));
+    writable.extend(temporary.filter(|path| path.is_dir() && !writable.contains(path)));
+    Ok(writable)
 }
 
 /// A path that stays the same wherever the daemon works.

@@ -16,7 +16,7 @@ use crate::events::{self, Heard};
 use crate::executor::{Executor as _, Here};
 use crate::job::{JobFiles, ResultsDir};
 use crate::keeper::Keeper;
-use crate::run::{Bare, Limits, Runtime};
+use crate::run::{Bare, Confinement, Limits, Runtime};
 
 /// Where a node works, and as whom. Its runs are in no container.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ impl Node {
         let grace = Duration::from_secs(1);
         let limits = Limits { time: Duration::from_hours(1), grace, warning: None, log_bytes: 64 * 1024 };
         let keeper = Keeper::new(state_dir, results.heart(&owner), beat, grace);
-        let runtime = Runtime::Bare(Bare { command, inherited: environment });
+        let runtime = Runtime::Bare(Bare::new(command, environment, Confinement::default()));
         let (events, heard) = events::channel();
         let files = JobFiles::new(results, runtime, limits, crate::host(), owner, stale);
         Self { files: Arc::new(files), executor: Here::new(keeper, events), heard }

@@ -137,7 +137,11 @@ fn without_a_cloud_and_without_a_container_it_is_the_same_in_both_body_encodings
             edge.push_by_binding(format, foreign(&format!("by-binding-{format}")).to_string().as_bytes());
         }
         let process = consumer.run_until_idle();
-        assert!(process.log().contains("isolates nothing"), "the bare runtime says what it is: {}", process.log());
+        assert!(
+            process.log().contains("RUNTIME=bare has no container"),
+            "the bare runtime says what it is: {}",
+            process.log()
+        );
 
         let results = by_id(Laptop::new(&edge).take_results());
         let ids = [submitted.as_str(), "by-push", "by-binding-json", "by-binding-text", "by-binding-bytes"];

@@ -224,14 +224,14 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::run::Bare;
+    use crate::run::{Bare, Confinement};
 
     /// A node that has `RESULTS_DIR` to itself or shares it, and whose keeper has beaten once.
     pub(super) fn node(results: &Path, owner: &str) -> Arc<JobFiles> {
         let results = ResultsDir::new(results.to_owned());
         std::fs::create_dir_all(results.heart(owner).parent().unwrap()).unwrap();
         std::fs::write(results.heart(owner), "{\"beat\":1}\n").unwrap();
-        let runtime = Runtime::Bare(Bare { command: vec!["true".to_owned()], inherited: Vec::new() });
+        let runtime = Runtime::Bare(Bare::new(vec!["true".to_owned()], Vec::new(), Confinement::default()));
         let limits = Limits { time: Duration::from_secs(100), grace: Duration::ZERO, warning: None, log_bytes: 1_000 };
         Arc::new(JobFiles::new(results, runtime, limits, "node1".to_owned(), owner.to_owned(), Duration::from_secs(60)))
     }

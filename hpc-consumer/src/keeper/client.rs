@@ -16,7 +16,7 @@ use lifecycle::{EndReason, Run};
 use rustix::fs::{Mode, OFlags};
 use tokio::net::UnixStream;
 
-use super::dialect::{OURS, Versions, agree};
+use super::dialect::{CONFINES, OURS, Versions, agree};
 use super::finished::Why;
 use super::folder::{Folder, Origin};
 use super::link::{self, Inbox, Outbox};
@@ -302,6 +302,13 @@ async fn connect(folder: &Folder, settings: &Settings, ours: Versions, pid: Opti
     }
     messages.remove(0);
     inbox.trust();
+    if v < CONFINES {
+        tracing::warn!(
+            "the keeper, process {}, is of an earlier version: the jobs that it begins until it is replaced are not \
+             confined",
+            card.pid
+        );
+    }
     if card.file.is_none() {
         tracing::warn!(
             "the keeper, process {}, listens where all processes of this machine reach it, jobs in containers too; it is \

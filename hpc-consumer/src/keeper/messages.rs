@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dialect::Versions;
 use super::finished::{self, Why};
-use crate::run::{CommandLine, Finished, Limits, Warning, Wrapping};
+use crate::run::{CommandLine, Confinement, Finished, Limits, Warning, Wrapping};
 
 /// What the daemon says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,6 +208,12 @@ struct StartText {
     /// Does the runtime tell of the begin of the command?
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     hook: bool,
+    /// Where it may write besides its job directory. Without it, wherever its user may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    writable: Option<Vec<Word>>,
+    /// Does it get a session keyring of its own?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    keyring: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -256,6 +262,7 @@ impl From<Word> for OsString {
 impl From<Start> for StartText {
     fn from(start: Start) -> Self {
         let CommandLine { words, environment, directory } = start.command;
+        let Confinement { writable, keyring } = start.wrapping.confinement;
         Self {
             run: start.run,
             words: words.into_iter().map(Word::from).collect(),
@@ -271,6 +278,8 @@ impl From<Start> for StartText {
             runtime: start.wrapping.runtime,
             image: start.wrapping.image.map(|image| image.into_os_string().into()),
             hook: start.wrapping.hook,
+            writable: writable.map(|paths| paths.into_iter().map(|path| path.into_os_string().into()).collect()),
+            keyring,
         }
     }
 }
@@ -291,6 +300,12 @@ impl From<StartText> for Start {
                 runtime: text.runtime,
                 image: text.image.map(|image| OsString::from(image).into()),
                 hook: text.hook,
+                confinement: Confinement {
+                    writable: text
+                        .writable
+                        .map(|paths| paths.into_iter().map(|path| OsString::from(path).into()).collect()),
+                    keyring: text.keyring,
+                },
             },
             limits: Limits {
                 time: Duration::from_millis(text.time_ms),

@@ -269,7 +269,12 @@ mod tests {
             logs: directory.to_owned(),
             limits,
             record: directory.join(format!("{run}.record")),
-            wrapping: Wrapping { runtime: protocol::RuntimeKind::Bare, image: None, hook: false },
+            wrapping: Wrapping {
+                runtime: protocol::RuntimeKind::Bare,
+                image: None,
+                hook: false,
+                confinement: run::Confinement::default(),
+            },
         })
     }
 

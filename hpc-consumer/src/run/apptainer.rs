@@ -17,7 +17,7 @@ use super::children::Known;
 use super::programs;
 use super::scratch::Scratch;
 use super::unpacked::{Unpacked, asks_to_write};
-use super::{CommandLine, Wrapping};
+use super::{CommandLine, Confinement, Wrapping};
 
 /// Where a container sees its job directory.
 pub(super) const WORK_DIR: &str = "/work";
@@ -51,6 +51,8 @@ pub(crate) struct Apptainer {
     pub(crate) proxies: Vec<(OsString, OsString)>,
     /// Where the image is unpacked, if it is to be.
     pub(crate) unpacked: Option<Unpacked>,
+    /// Does each run get a session keyring of its own?
+    pub(crate) keyring: bool,
     pub(crate) seen: Seen,
 }
 
@@ -87,9 +89,10 @@ impl Apptainer {
             (handed_on, value.clone())
         }));
         // Not the job directory: apptainer and its helpers must not find there what a job has put there for them.
+        let confinement = Confinement { writable: None, keyring: self.keyring };
         let hook = self.seen.hook.load(Ordering::Relaxed);
         let command = CommandLine { words, environment, directory: "/".into() };
-        (command, Wrapping { runtime: RuntimeKind::Apptainer, image, hook })
+        (command, Wrapping { runtime: RuntimeKind::Apptainer, image, hook, confinement })
     }
 
     pub(super) fn to_be_pulled(&self) -> Option<&Path> {
@@ -334,6 +337,7 @@ mod tests {
             passed: vec![("TZ".into(), "UTC".into())],
             proxies: vec![("https_proxy".into(), "http://proxy".into())],
             unpacked: None,
+            keyring: false,
             seen: Seen::default(),
         }
     }

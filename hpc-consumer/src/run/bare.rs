@@ -1,10 +1,12 @@
-//! The runtime `bare`: the command as it is. It isolates nothing.
+//! The runtime `bare`: the command as it is, kept only from what [`confine`](super::confine) can keep it from.
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::{JobId, RuntimeKind};
 
+use super::confine::{Confinement, look};
 use super::programs::{is_executable, missing, on_path};
 use super::{CommandLine, Wrapping};
 
@@ -13,20 +15,50 @@ use super::{CommandLine, Wrapping};
 pub(crate) struct Bare {
     pub(crate) command: Vec<String>,
     pub(crate) inherited: Vec<(OsString, OsString)>,
+    pub(crate) confinement: Confinement,
+    /// It was said that the kernel does not confine runs.
+    told: AtomicBool,
 }
 
 impl Bare {
+    pub(crate) fn new(command: Vec<String>, inherited: Vec<(OsString, OsString)>, confinement: Confinement) -> Self {
+        Self { command, inherited, confinement, told: AtomicBool::new(false) }
+    }
+
     pub(super) fn command(&self, job_id: &JobId, job_dir: &Path) -> (CommandLine, Wrapping) {
         let mut environment = self.inherited.clone();
         environment.push(("WORK_DIR".into(), job_dir.into()));
         environment.push(("JOB_ID".into(), job_id.as_str().into()));
         let words = self.command.iter().map(OsString::from).collect();
         let command = CommandLine { words, environment, directory: job_dir.to_owned() };
-        (command, Wrapping { runtime: RuntimeKind::Bare, image: None, hook: false })
+        let confinement = self.confinement.clone();
+        (command, Wrapping { runtime: RuntimeKind::Bare, image: None, hook: false, confinement })
     }
 
-    /// Is the program there? A missing one would fail every job of the queue.
-    pub(super) fn probe(&self) -> Result<(), String> {
+    /// What a person is to know of jobs without a container.
+    pub(super) fn warning(&self) -> String {
+        match &self.confinement.writable {
+            None => "RUNTIME=bare isolates nothing: a job can read and change all that this user can".to_owned(),
+            Some(writable) => {
+                let places: String = writable.iter().map(|path| format!(", {}", path.display())).collect();
+                format!(
+                    "RUNTIME=bare has no container: a job reads all that this user can, and writes to its job directory, \
+                     devices{places}; BARE_WRITABLE says where else"
+                )
+            }
+        }
+    }
+
+    /// Are the program and the places there that jobs may write to? What is missing would fail every job of the queue.
+    pub(super) fn probe(&self, scratch: &Path) -> Result<(), String> {
+        let facts = look(&self.confinement, scratch).map_err(|error| format!("jobs cannot be confined: {error}"))?;
+        let is_lacking = self.confinement.writable.is_some() && !facts.writes;
+        if is_lacking && !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "this kernel does not limit where jobs write (Landlock of Linux 5.19 or later), so RUNTIME=bare isolates \
+                 nothing: a job can read and change all that this user can"
+            );
+        }
         let program = &self.command[0];
         let path = self.inherited.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone());
         let found = if program.contains('/') {

@@ -15,8 +15,10 @@ mod apptainer;
 mod bare;
 mod begin;
 mod children;
+mod confine;
 mod ended;
 mod ending;
+mod filter;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod helpers;
@@ -43,6 +45,7 @@ use crate::lock;
 
 pub(crate) use apptainer::{Apptainer, Seen};
 pub(crate) use bare::Bare;
+pub(crate) use confine::Confinement;
 pub(crate) use ended::{Ended, Finished, signal_name};
 pub(crate) use ending::Warning;
 pub(crate) use leftovers::{Leftover, kill_leftovers};
@@ -90,6 +93,7 @@ pub(crate) struct Wrapping {
     pub(crate) image: Option<PathBuf>,
     /// Does the runtime tell of the begin of the command? A probe has seen it do so.
     pub(crate) hook: bool,
+    pub(crate) confinement: Confinement,
 }
 
 /// A process to be started: its words, its whole environment, its directory.
@@ -120,7 +124,7 @@ impl Runtime {
     pub(crate) async fn probe(&self, scratch: &Path) -> Result<(), String> {
         match self {
             Self::Apptainer(apptainer) => apptainer.probe(scratch).await,
-            Self::Bare(bare) => bare.probe(),
+            Self::Bare(bare) => bare.probe(scratch),
         }
     }
 
@@ -159,10 +163,10 @@ impl Runtime {
     }
 
     /// One line about the isolation that jobs get, where there is something to say.
-    pub(crate) fn warning(&self) -> Option<&'static str> {
+    pub(crate) fn warning(&self) -> Option<String> {
         match self {
             Self::Apptainer(_) => None,
-            Self::Bare(_) => Some("RUNTIME=bare isolates nothing: a job can read and change all that this user can"),
+            Self::Bare(bare) => Some(bare.warning()),
         }
     }
 }

@@ -79,7 +79,7 @@ pub(crate) async fn run(
 ) -> Finished {
     let kills_before = memory::kills();
     let directory = Arc::new(place.directory);
-    let Wrapping { runtime, image, hook } = wrapping;
+    let Wrapping { runtime, image, hook, confinement } = wrapping;
     let mut wrapped = None;
     if runtime == RuntimeKind::Apptainer {
         match Wrapped::make(directory.clone(), &place.path, hook, &mut command.words) {
@@ -91,9 +91,9 @@ pub(crate) async fn run(
         }
     }
     let image_before = image.as_deref().and_then(ImageFile::look);
-    let (command, started) = started(command, token).await;
+    let (command, started) = started(command, token, confinement, directory.clone()).await;
     let (mut child, known) = match started {
-        Ok(started) => started,
+        Ok((child, known, _facts)) => (child, known),
         Err(error) => {
             if let Some(wrapped) = wrapped {
                 wrapped.scratch.remove().await;

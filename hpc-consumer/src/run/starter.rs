@@ -1,72 +1,94 @@
-//! The thread that starts runs.
+//! The threads that start runs.
 //!
 //! To start a process is to wait until the new one has left the memory of the old: half a millisecond, in which ends
 //! of other runs are not seen. So a thread of its own waits, one for all runs: what may be started at a time is one
-//! thing anyway (see [`Token`]).
+//! thing anyway (see [`Token`]). There is a second one for those that are to be confined: what all of them do without
+//! it does without for good, and for what differs from one to the next it starts a thread for each.
 //!
-//! It lives as long as this process. A child whose parent thread ends is told so, if it asked for that.
+//! They live as long as this process: a child whose parent thread ends is told so, if it asked for that. Those for one
+//! run end long before its program can ask.
 
 use std::io;
-use std::sync::Mutex;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 
+use tokio::process::Child;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::children::Known;
+use super::confine::{Confinement, Facts, Rights, confined, forgo_rights};
 use super::process::start;
 use super::token::Token;
 use super::{CommandLine, lock};
 
 /// What was started, and the command that it was started by.
-type Started = (CommandLine, io::Result<(tokio::process::Child, Known)>);
+type Started = (CommandLine, io::Result<(Child, Known, Facts)>);
 
 /// A command to start, and who waits for it.
 struct Order {
     command: CommandLine,
     token: Token,
+    confinement: Confinement,
+    /// The job directory.
+    directory: Arc<OwnedFd>,
     /// The reactor that hears of the end of the process.
     reactor: Handle,
     answer: oneshot::Sender<Started>,
 }
 
-/// How the thread is told, once it is there.
-static ORDERS: Mutex<Option<Sender<Order>>> = Mutex::new(None);
+/// How each thread is told, once it is there.
+static ORDERS: [Mutex<Option<Sender<Order>>>; 2] = [Mutex::new(None), Mutex::new(None)];
 
-/// Starts a process that carries this token. The command comes back with it.
-pub(super) async fn started(command: CommandLine, token: Token) -> Started {
+/// Starts a process that carries this token and is confined so. The command comes back with it.
+pub(super) async fn started(
+    command: CommandLine,
+    token: Token,
+    confinement: Confinement,
+    directory: Arc<OwnedFd>,
+) -> Started {
     let (answer, answered) = oneshot::channel();
-    match orders() {
+    match orders(confinement.writable.is_some()) {
         Ok(orders) => {
-            let _ = orders.send(Order { command, token, reactor: Handle::current(), answer });
+            let reactor = Handle::current();
+            let _ = orders.send(Order { command, token, confinement, directory, reactor, answer });
             answered.await.expect("the starter lives as long as this process, and answers each order")
         }
         Err(error) => (command, Err(error)),
     }
 }
 
-/// The way to the thread, which is started where it is not there yet. A user who may start no more threads may start
-/// no run either; the next one tries again.
-fn orders() -> io::Result<Sender<Order>> {
-    let mut orders = lock(&ORDERS);
+/// The way to the thread for runs of this kind, which is started where it is not there yet. A user who may start no
+/// more threads may start no run either; the next one tries again.
+fn orders(is_confined: bool) -> io::Result<Sender<Order>> {
+    let mut orders = lock(&ORDERS[usize::from(is_confined)]);
     if let Some(orders) = &*orders {
         return Ok(orders.clone());
     }
     let (sender, taken) = channel();
-    std::thread::Builder::new().name("starter".to_owned()).spawn(move || serve(&taken))?;
+    let serve = move || {
+        let rights = if is_confined { forgo_rights().map_err(|error| error.to_string()) } else { Ok(Rights::All) };
+        serve(&taken, &rights);
+    };
+    std::thread::Builder::new().name("starter".to_owned()).spawn(serve)?;
     Ok(orders.insert(sender).clone())
 }
 
-fn serve(orders: &Receiver<Order>) {
-    while let Ok(Order { command, token, reactor, answer }) = orders.recv() {
-        let child = {
+fn serve(orders: &Receiver<Order>, rights: &Result<Rights, String>) {
+    while let Ok(Order { command, token, confinement, directory, reactor, answer }) = orders.recv() {
+        let act = || {
             let _context = reactor.enter();
-            token.on_what_is_started(|| start(&command)).map(|child| {
-                let known = Known::new(&child);
-                (child, known)
-            })
+            let child = start(&command)?;
+            let known = Known::new(&child);
+            Ok((child, known))
         };
+        let started = rights
+            .clone()
+            .map_err(io::Error::other)
+            .and_then(|rights| token.on_what_is_started(|| confined(&confinement, rights, directory.as_fd(), act)));
+        let started = started.map(|((child, known), facts)| (child, known, facts));
         // Should nobody wait any more, the child is killed as it is dropped.
-        let _ = answer.send((command, child));
+        let _ = answer.send((command, started));
     }
 }

@@ -375,6 +375,7 @@ mod tests {
             passed: Vec::new(),
             proxies: Vec::new(),
             unpacked: Some(Unpacked::new(home.join("unpacked"), &[]).unwrap()),
+            keyring: false,
             seen: Default::default(),
         }
     }

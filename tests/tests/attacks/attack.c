@@ -16,6 +16,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+/* From keyutils.h, which not every machine has. */
+#define JOIN_SESSION_KEYRING 1
+#define SEARCH 10
+#define SESSION_KEYRING -3
+
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
@@ -49,6 +54,69 @@ static int reach(const char *path) {
     int failed = connect(fd, (struct sockaddr *)&address, sizeof address);
     printf("connect: %s\n", failed ? strerror(errno) : "reached");
     return failed != 0;
+}
+
+/* Speaks to a keeper in the folder as its daemon does, with the token that lies there. */
+static int speak(const char *folder) {
+    static char card[8192], line[8192];
+    FILE *file = chdir(folder) ? NULL : fopen("keeper.json", "r");
+    size_t count = file ? fread(card, 1, sizeof card - 1, file) : 0;
+    char *token = strstr(card, "\"daemon_token\":\"");
+    if (!count || !token) {
+        printf("no token: %s\n", strerror(errno));
+        return 1;
+    }
+    token += strlen("\"daemon_token\":\"");
+    *strchr(token, '"') = 0;
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "socket"};
+    struct timeval patience = {.tv_sec = 10};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    signal(SIGPIPE, SIG_IGN);
+    int length = snprintf(line, sizeof line, "{\"hello\":{\"v\":99,\"oldest\":1,\"token\":\"%s\"}}\n", token);
+    ssize_t heard = -1;
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0 && write(fd, line, (size_t)length) == length)
+        heard = read(fd, line, sizeof line - 1);
+    line[heard > 0 ? heard : 0] = 0;
+    printf("token of %zu characters; it answers: %s\n", strlen(token), line);
+    return strncmp(line, "{\"hello\"", 8) != 0;
+}
+
+/* Starts a program in a session with a ticket in its keyring. */
+static int session(char **words) {
+    const char ticket[] = "secret";
+    if (syscall(SYS_keyctl, JOIN_SESSION_KEYRING, NULL) < 0 ||
+        syscall(SYS_add_key, "user", "ticket", ticket, strlen(ticket), SESSION_KEYRING) < 0) {
+        perror("no keyring");
+        return 1;
+    }
+    execvp(words[0], words);
+    perror(words[0]);
+    return 1;
+}
+
+/* Looks for the ticket in the keyring of this session. */
+static int ticket(void) {
+    long key = syscall(SYS_keyctl, SEARCH, SESSION_KEYRING, "user", "ticket", 0);
+    printf("ticket %ld: %s\n", key, key < 0 ? strerror(errno) : "found");
+    return key < 0;
+}
+
+/* Takes so many MiB, and has so many more processes that share them. Ends after some seconds. */
+static int hog(const char *size, const char *wanted, const char *seconds) {
+    size_t bytes = (size_t)atol(size) << 20;
+    char *memory = malloc(bytes);
+    if (!memory)
+        return 1;
+    memset(memory, 1, bytes);
+    for (int at = atoi(wanted); at > 0; at--)
+        if (fork() == 0)
+            break;
+    volatile char sum = 0;
+    for (size_t at = 0; at < bytes; at += 4096)
+        sum += memory[at];
+    sleep((unsigned)atoi(seconds));
+    return 0;
 }
 
 static struct sockaddr_in local(const char *port) {
@@ -115,6 +183,15 @@ int main(int count, char **words) {
         return listen_at(words[2]);
     if (count == 4 && !strcmp(words[1], "hold"))
         return hold(words[2], words[3]);
-    fprintf(stderr, "usage: attack steal PID | reach PATH | listen PORT_OR_PATH | hold PORT COUNT\n");
+    if (count == 3 && !strcmp(words[1], "speak"))
+        return speak(words[2]);
+    if (count >= 3 && !strcmp(words[1], "session"))
+        return session(words + 2);
+    if (count == 2 && !strcmp(words[1], "ticket"))
+        return ticket();
+    if (count == 5 && !strcmp(words[1], "hog"))
+        return hog(words[2], words[3], words[4]);
+    fprintf(stderr, "usage: attack steal PID | reach PATH | listen PORT_OR_PATH | hold PORT COUNT |\n"
+                    "       speak FOLDER | session PROGRAM ARGUMENT... | ticket | hog MIB PROCESSES SECONDS\n");
     return 2;
 }

@@ -47,7 +47,8 @@ impl Tool {
         tool
     }
 
-    fn program(&self) -> PathBuf {
+    /// Where it is.
+    pub(crate) fn program(&self) -> PathBuf {
         self.folder.path().join("attack")
     }
 

@@ -2,6 +2,7 @@
 //! of one machine against each other, or by a job. `docs/security.md` says what stops each of them.
 
 mod attacker;
+mod bare;
 mod hidden;
 mod input;
 mod keeper;
