@@ -16,7 +16,7 @@ use program::{
     Bare as BareName, Files, Origins, Shared, Sources, TrustArgs, TrustedGroup, UserDirectory, counted, user_directory,
     whole,
 };
-use protocol::limits;
+use protocol::{Memory, limits};
 
 use crate::run::{
     Apptainer, Bare, Confinement, Invocation, Limits, Runtime, Seen, Unpacked, absolute_entries, on_path,
@@ -196,6 +196,12 @@ struct JobSettings {
     #[arg(long, env = "JOB_KILL_GRACE_SECONDS", default_value = "10", value_name = "DURATION",
           value_parser = |text: &str| seconds(text, Duration::ZERO..=DAY))]
     job_kill_grace_seconds: Duration,
+    /// How much memory all processes of a job together may use, for example 2GiB; no limit without it
+    ///
+    /// A watch looks once a second, and ends a job that uses more, with reason memory_limit.
+    #[arg(long, env = "JOB_MEMORY_LIMIT", value_name = "SIZE",
+          value_parser = |text: &str| text.parse::<Memory>().map_err(|error| format!("it {error}")))]
+    job_memory_limit: Option<Memory>,
     /// How much of each of stdout and stderr is kept, in bytes: the beginning and the end
     #[arg(long, env = "OUTPUT_LOG_BYTES_MAX", default_value_t = 16 * 1024 * 1024, value_name = "BYTES",
           value_parser = |text: &str| whole(text, 4_096..=u64::MAX))]
@@ -332,6 +338,7 @@ impl RunSettings {
                 grace: jobs.job_kill_grace_seconds,
                 warning: None,
                 log_bytes: jobs.output_log_bytes_max,
+                memory: jobs.job_memory_limit.map(Memory::bytes),
             },
             lifecycle: lifecycle::Settings {
                 slots,

@@ -101,7 +101,7 @@ fn seen(finished: Finished) -> Result<lifecycle::Finished, String> {
         Ended::Exit(code) => RunEnd::Exit(code),
         Ended::Signal(signal) => RunEnd::Signal(signal),
         Ended::TimeLimit => RunEnd::TimeLimit,
-        Ended::MemoryLimit => RunEnd::MemoryLimit,
+        Ended::MemoryLimit(what) => RunEnd::MemoryLimit(what),
         Ended::Stopped(why) => RunEnd::EndedBy(why),
         Ended::NotStarted(why) => RunEnd::NotStarted(why),
         Ended::CutOff(what) => return Err(what),

@@ -51,7 +51,7 @@ impl Node {
         let Settings { state_dir, results_dir, owner, stale, beat, command, environment } = settings;
         let results = ResultsDir::new(results_dir).marked_by(&state_dir, &owner);
         let grace = Duration::from_secs(1);
-        let limits = Limits { time: Duration::from_hours(1), grace, warning: None, log_bytes: 64 * 1024 };
+        let limits = Limits { time: Duration::from_hours(1), grace, warning: None, log_bytes: 64 * 1024, memory: None };
         let keeper = Keeper::new(state_dir, results.heart(&owner), beat, grace);
         let runtime = Runtime::Bare(Bare::new(command, environment, Confinement::default()));
         let (events, heard) = events::channel();

@@ -54,6 +54,10 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     if let Some(warning) = settings.runtime.warning() {
         tracing::warn!("{warning}");
     }
+    if let Some(bytes) = settings.limits.memory {
+        let limit = protocol::size::shown(bytes);
+        tracing::info!("a watch ends each job whose processes together use more than {limit} of memory");
+    }
     let results =
         ResultsDir::new(settings.results_dir).trusting(settings.trust).marked_by(&settings.state_dir, &opened.owner);
     if let Some(problem) = results.refused() {

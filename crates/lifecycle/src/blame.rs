@@ -47,10 +47,10 @@ pub fn blame(finished: &Finished, evidence: &Evidence) -> Blame {
         RunEnd::TimeLimit if not_begun => {
             return Blame::Node(before_the_command("did not get as far as the command in time", finished));
         }
-        RunEnd::MemoryLimit if not_begun => {
+        RunEnd::MemoryLimit(_) if not_begun => {
             return Blame::Node(before_the_command("was killed because memory was used up", finished));
         }
-        RunEnd::Exit(0) | RunEnd::EndedBy(_) | RunEnd::TimeLimit | RunEnd::MemoryLimit => return Blame::Task,
+        RunEnd::Exit(0) | RunEnd::EndedBy(_) | RunEnd::TimeLimit | RunEnd::MemoryLimit(_) => return Blame::Task,
         RunEnd::Exit(code) => format!("ended with exit code {code}"),
         RunEnd::Signal(signal) => format!("was ended by signal {signal}"),
     };
@@ -121,12 +121,12 @@ mod tests {
             (RunEnd::Exit(255), "exit code 255"),
             (RunEnd::Signal(6), "signal 6"),
             (RunEnd::TimeLimit, "in time"),
-            (RunEnd::MemoryLimit, "memory"),
+            (RunEnd::MemoryLimit(None), "memory"),
         ] {
             let Blame::Node(problem) = blame(&finished(end.clone(), Some(false)), &none) else { panic!("{end:?}") };
             assert!(problem.to_string().contains(said), "{problem}");
         }
-        for end in [RunEnd::Exit(1), RunEnd::Signal(6), RunEnd::TimeLimit, RunEnd::MemoryLimit] {
+        for end in [RunEnd::Exit(1), RunEnd::Signal(6), RunEnd::TimeLimit, RunEnd::MemoryLimit(None)] {
             for began in [Some(true), None] {
                 assert_eq!(blame(&finished(end.clone(), began), &none), Blame::Task);
             }

@@ -116,7 +116,7 @@ impl Finished {
         match self.end {
             RunEnd::Exit(code) => code != 0,
             RunEnd::Signal(_) => true,
-            RunEnd::TimeLimit | RunEnd::MemoryLimit | RunEnd::EndedBy(_) | RunEnd::NotStarted(_) => false,
+            RunEnd::TimeLimit | RunEnd::MemoryLimit(_) | RunEnd::EndedBy(_) | RunEnd::NotStarted(_) => false,
         }
     }
 }
@@ -130,8 +130,9 @@ pub enum RunEnd {
     Signal(i32),
     /// It ran longer than it was allowed to, and was ended.
     TimeLimit,
-    /// The kernel killed it, or a part of it without which it could not go on, because memory was used up.
-    MemoryLimit,
+    /// The kernel killed it, or a part of it without which it could not go on, because memory was used up; or else it
+    /// was ended for passing its own limit, and the text says by how much.
+    MemoryLimit(Option<String>),
     /// Its executor was told to end it, and did.
     EndedBy(EndReason),
     /// Its command could not be started at all; the text says why.

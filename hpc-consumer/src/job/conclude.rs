@@ -140,11 +140,13 @@ impl JobFiles {
                 let name = signal_name(*signal).map(|name| format!(" ({name})")).unwrap_or_default();
                 Some((Reason::Signal, format!("signal {signal}{name} ended the task")))
             }
-            RunEnd::MemoryLimit => Some((
-                Reason::MemoryLimit,
-                "the kernel killed the task because memory was used up: it needs more memory, or a smaller input"
-                    .to_owned(),
-            )),
+            RunEnd::MemoryLimit(what) => {
+                let end = what.as_ref().map_or_else(
+                    || "the kernel killed the task because memory was used up".to_owned(),
+                    |what| format!("the task was ended: {what}"),
+                );
+                Some((Reason::MemoryLimit, format!("{end}: it needs more memory, or a smaller input")))
+            }
             RunEnd::TimeLimit => Some((
                 Reason::TimeLimit,
                 format!("the task was ended: it ran longer than its time limit of {time_limit} s"),
@@ -159,7 +161,7 @@ impl JobFiles {
         let (exit_code, signal) = match finished.end {
             RunEnd::Exit(code) => (Some(code), None),
             RunEnd::Signal(signal) => (None, Some(signal)),
-            RunEnd::MemoryLimit => (None, Some(rustix::process::Signal::KILL.as_raw())),
+            RunEnd::MemoryLimit(_) => (None, Some(rustix::process::Signal::KILL.as_raw())),
             RunEnd::TimeLimit | RunEnd::EndedBy(_) | RunEnd::NotStarted(_) => (None, None),
         };
         let mut result = JobResult {
@@ -337,7 +339,8 @@ mod tests {
         for (ending, reason, message) in [
             (finished(RunEnd::Exit(3)), Reason::Exit, "exit code 3"),
             (finished(RunEnd::Signal(9)), Reason::Signal, "signal 9 (SIGKILL)"),
-            (finished(RunEnd::MemoryLimit), Reason::MemoryLimit, "memory"),
+            (finished(RunEnd::MemoryLimit(None)), Reason::MemoryLimit, "the kernel killed the task"),
+            (finished(RunEnd::MemoryLimit(Some("it used 2 of 1".to_owned()))), Reason::MemoryLimit, "used 2 of 1: it"),
             (finished(RunEnd::TimeLimit), Reason::TimeLimit, "time limit of 7 s"),
             (finished(RunEnd::EndedBy(lifecycle::EndReason::ExecutorEnds)), Reason::Lost, "told to end all"),
             (Ending::CutOff("the machine went down".to_owned()), Reason::Lost, "the machine went down"),

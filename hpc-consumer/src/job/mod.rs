@@ -232,7 +232,13 @@ mod tests {
         std::fs::create_dir_all(results.heart(owner).parent().unwrap()).unwrap();
         std::fs::write(results.heart(owner), "{\"beat\":1}\n").unwrap();
         let runtime = Runtime::Bare(Bare::new(vec!["true".to_owned()], Vec::new(), Confinement::default()));
-        let limits = Limits { time: Duration::from_secs(100), grace: Duration::ZERO, warning: None, log_bytes: 1_000 };
+        let limits = Limits {
+            time: Duration::from_secs(100),
+            grace: Duration::ZERO,
+            warning: None,
+            log_bytes: 1_000,
+            memory: None,
+        };
         Arc::new(JobFiles::new(results, runtime, limits, "node1".to_owned(), owner.to_owned(), Duration::from_secs(60)))
     }
 

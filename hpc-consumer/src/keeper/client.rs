@@ -305,7 +305,7 @@ async fn connect(folder: &Folder, settings: &Settings, ours: Versions, pid: Opti
     if v < CONFINES {
         tracing::warn!(
             "the keeper, process {}, is of an earlier version: the jobs that it begins until it is replaced are not \
-             confined",
+             confined, and their memory is not limited",
             card.pid
         );
     }

@@ -131,6 +131,19 @@ fn what_came_within_a_version_format_unchanged() {
             |said| is(said, Ended::Exit(135), Some(true), true),
         ],
     );
+    let said: Vec<ToKeeper> = lines(4, "to_keeper.jsonl");
+    assert_all(
+        &said,
+        &[|said| {
+            let ToKeeper::Start(Start { limits, wrapping: Wrapping { confinement, .. }, .. }) = said else {
+                return false;
+            };
+            let places = confinement.writable.iter().flatten().map(|path| path.as_os_str().as_encoded_bytes());
+            (limits.memory, confinement.keyring) == (Some(6), true) && places.eq([b"/tmp".as_slice(), b"/\xff"])
+        }],
+    );
+    let said: Vec<FromKeeper> = lines(4, "from_keeper.jsonl");
+    assert_all(&said, &[|said| is(said, Ended::MemoryLimit(Some("it used 2 of 1".to_owned())), None, false)]);
     let newer = r#"{"end":{"run":"j1.1","why":"eclipse"}}"#;
     let ToKeeper::End { why, .. } = serde_json::from_str(newer).unwrap() else { panic!() };
     assert_eq!(why, Why(EndReason::Unsaid), "a reason that is not known is none");

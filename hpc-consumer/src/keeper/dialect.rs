@@ -11,7 +11,7 @@
 //! Version 3 says the same as version 2, over a socket in the directory of the keeper: one that listens on an abstract
 //! name is to be replaced when it holds no run, since jobs in containers reach it, too.
 //!
-//! Version 4 says what a run is kept from. An older keeper begins it without that.
+//! Version 4 says what a run is kept from, and how much memory it may use. An older keeper begins it without that.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub(super) struct Versions {
 /// What this program speaks.
 pub(super) const OURS: Versions = Versions { oldest: 1, newest: 4 };
 
-/// The first version that has a run confined.
+/// The first version that has a run confined, and its memory limited.
 pub(super) const CONFINES: u32 = 4;
 
 /// There is no version that both speak.

@@ -23,6 +23,9 @@ struct FinishedText {
     /// It was killed for want of memory. To version 1 it is SIGKILL.
     #[serde(default, skip_serializing_if = "is_false")]
     memory_limit: bool,
+    /// What is known of that besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory_passed: Option<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     stdout_tail: String,
     stderr_tail: String,
@@ -56,12 +59,15 @@ enum Word {
 
 impl From<&Finished> for FinishedText {
     fn from(finished: &Finished) -> Self {
-        let (mut cut_off, mut why) = (None, Why::default());
+        let (mut cut_off, mut why, mut memory_passed) = (None, Why::default(), None);
         let word = match &finished.ended {
             Ended::Exit(code) => Word::Exit(*code),
             Ended::Signal(signal) => Word::Signal(*signal),
             Ended::TimeLimit => Word::TimeLimit,
-            Ended::MemoryLimit => Word::Signal(Signal::KILL.as_raw()),
+            Ended::MemoryLimit(what) => {
+                memory_passed = what.clone();
+                Word::Signal(Signal::KILL.as_raw())
+            }
             Ended::Stopped(reason) => {
                 why = Why(*reason);
                 Word::Stopped
@@ -76,7 +82,8 @@ impl From<&Finished> for FinishedText {
             ended: EndedText::Known(word),
             cut_off,
             why,
-            memory_limit: finished.ended == Ended::MemoryLimit,
+            memory_limit: matches!(finished.ended, Ended::MemoryLimit(_)),
+            memory_passed,
             stdout_tail: finished.stdout_tail.clone(),
             stderr_tail: finished.stderr_tail.clone(),
             started_at_ms: finished.started_at_ms,
@@ -92,7 +99,7 @@ impl From<FinishedText> for Finished {
     fn from(text: FinishedText) -> Self {
         let ended = match (text.cut_off, text.ended) {
             (Some(what), _) => Ended::CutOff(what),
-            (None, _) if text.memory_limit => Ended::MemoryLimit,
+            (None, _) if text.memory_limit => Ended::MemoryLimit(text.memory_passed),
             (None, EndedText::Known(Word::Exit(code))) => Ended::Exit(code),
             (None, EndedText::Known(Word::Signal(signal))) => Ended::Signal(signal),
             (None, EndedText::Known(Word::TimeLimit)) => Ended::TimeLimit,
@@ -203,9 +210,12 @@ mod tests {
         let text = serde_json::to_value(Line(finished)).unwrap();
         assert_eq!((&text["ended"], &text["cut_off"]), (&"stopped".into(), &"why".into()));
         assert_eq!(read(r#""stopped""#, r#","cut_off":"why""#), Ended::CutOff("why".to_owned()));
-        let finished = Finished { ended: Ended::MemoryLimit, ..Finished::ended_before(EndReason::Unsaid) };
-        let text = serde_json::to_value(Line(finished.clone())).unwrap();
-        assert_eq!((&text["ended"]["signal"], &text["memory_limit"]), (&9.into(), &true.into()));
-        assert_eq!(serde_json::from_value::<Line>(text).unwrap().0, finished);
+        for what in [None, Some("2 of 1".to_owned())] {
+            let ended = Ended::MemoryLimit(what);
+            let finished = Finished { ended, ..Finished::ended_before(EndReason::Unsaid) };
+            let text = serde_json::to_value(Line(finished.clone())).unwrap();
+            assert_eq!((&text["ended"]["signal"], &text["memory_limit"]), (&9.into(), &true.into()));
+            assert_eq!(serde_json::from_value::<Line>(text).unwrap().0, finished);
+        }
     }
 }

@@ -21,6 +21,7 @@ use crate::run::{CommandLine, Confinement, Finished, Limits, Warning, Wrapping};
 /// What the daemon says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "most of those that there are many of are of the largest kind")]
 pub(super) enum ToKeeper {
     /// The first that a keeper hears.
     Hello(Hello),
@@ -201,6 +202,9 @@ struct StartText {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     warning: Option<WarningText>,
     log_bytes: u64,
+    /// How much memory it may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory_bytes: Option<u64>,
     runtime: RuntimeKind,
     /// The image file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -275,6 +279,7 @@ impl From<Start> for StartText {
             grace_ms: to_ms(start.limits.grace),
             warning: start.limits.warning.map(WarningText::from),
             log_bytes: start.limits.log_bytes,
+            memory_bytes: start.limits.memory,
             runtime: start.wrapping.runtime,
             image: start.wrapping.image.map(|image| image.into_os_string().into()),
             hook: start.wrapping.hook,
@@ -312,6 +317,7 @@ impl From<StartText> for Start {
                 grace: Duration::from_millis(text.grace_ms),
                 warning: text.warning.and_then(WarningText::warning),
                 log_bytes: text.log_bytes,
+                memory: text.memory_bytes,
             },
         }
     }

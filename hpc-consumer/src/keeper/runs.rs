@@ -261,7 +261,7 @@ mod tests {
             claim(run, directory, "o1");
         }
         let grace = Duration::from_secs(5);
-        let limits = Limits { time: Duration::from_secs(60), grace, warning: None, log_bytes: 4_096 };
+        let limits = Limits { time: Duration::from_secs(60), grace, warning: None, log_bytes: 4_096, memory: None };
         ToKeeper::Start(Start {
             run: run.to_owned(),
             command,

@@ -51,8 +51,9 @@ pub(crate) enum Ended {
     Signal(i32),
     /// It ran longer than it was allowed to, and was ended.
     TimeLimit,
-    /// The kernel killed it, or a part of it without which it could not go on, because memory was used up.
-    MemoryLimit,
+    /// The kernel killed it, or a part of it without which it could not go on, because memory was used up; or else the
+    /// text says how it passed its own limit.
+    MemoryLimit(Option<String>),
     /// Its keeper ended it, for this reason.
     Stopped(EndReason),
     /// The command could not be started at all; the text says why.
@@ -121,7 +122,7 @@ impl Ended {
         let kill = rustix::process::Signal::KILL.as_raw();
         let was_killed = ended == Self::Signal(kill) || ended == Self::Exit(BY_SIGNAL + kill);
         if was_killed && memory::kills().zip(kills_before).is_some_and(|(now, before)| now > before) {
-            return Self::MemoryLimit;
+            return Self::MemoryLimit(None);
         }
         ended
     }
@@ -161,7 +162,7 @@ mod tests {
             let seen = |before| ended.clone().looked_at_closely(RuntimeKind::Bare, before);
             assert_eq!((seen(Some(now)), seen(None)), (ended.clone(), ended.clone()));
             if let Some(before) = now.checked_sub(1) {
-                assert_eq!(seen(Some(before)), Ended::MemoryLimit);
+                assert_eq!(seen(Some(before)), Ended::MemoryLimit(None));
             }
         }
         assert_eq!(Ended::Signal(15).looked_at_closely(RuntimeKind::Bare, Some(0)), Ended::Signal(15));

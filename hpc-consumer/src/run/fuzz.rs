@@ -1,7 +1,10 @@
 //! What must hold of whatever `/proc` tells, for the fuzzer and the property tests: the name of a process, which it
 //! chooses itself, says nothing of anything else.
 
-use super::proc::{Namespace, Process, parse_namespace, parse_realtime_limit, parse_stat, variables};
+use super::confine::has_room;
+use super::proc::{
+    Namespace, Process, parse_namespace, parse_realtime_limit, parse_resident, parse_share, parse_stat, variables,
+};
 
 pub(crate) fn proc_files(bytes: &[u8]) {
     assert_eq!(variables(bytes).collect::<Vec<_>>().join(&0), bytes);
@@ -21,6 +24,12 @@ pub(crate) fn proc_files(bytes: &[u8]) {
         assert_eq!(parse_namespace(&format!("Name:\t{text}\nNSpid:\t7\t1\n")), Namespace::Init);
     }
     parse_namespace(text);
+    // Whatever else stands in a file, a line as the kernel writes it is read.
+    assert_eq!(parse_share(&format!("Pss:  7 kB\n{text}")), Some(7 << 10));
+    assert!(!has_room(&format!("7: 9 9/9 100/200 1/20000\n{text}"), 7));
+    has_room(text, 7);
+    parse_share(text);
+    parse_resident(text, 4096);
 }
 
 #[cfg(test)]

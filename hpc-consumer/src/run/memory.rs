@@ -1,10 +1,14 @@
 //! How often the kernel has killed a process for want of memory: in the cgroup that this process and its runs are in,
-//! or else on this machine. That it did while a run was killed is the only sign of why.
+//! or else on this machine. That it did while a run was killed is the only sign of why. And whom it kills first.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+
+use rustix::fs::{Mode, OFlags, open};
+use tokio::process::Child;
 
 /// More than any of the files holds that count them.
 const READ_MAX: usize = 16 << 10;
@@ -17,6 +21,33 @@ static COUNTED_IN: LazyLock<Option<File>> = LazyLock::new(|| {
     let counts = |path: PathBuf| File::open(path).ok().filter(|file| count(file).is_some());
     places.chain(["/proc/vmstat".into()]).find_map(counts)
 });
+
+/// How much sooner than this process a run is to be killed: as if it had so many thousandths of all memory more.
+const SOONER: i32 = 500;
+
+/// What the kernel adds to the size of a process when it looks for one to kill, and the most that this may be.
+const SCORE: &str = "oom_score_adj";
+const SCORE_MAX: i32 = 1_000;
+
+/// This process's own.
+static OWN: LazyLock<i32> = LazyLock::new(|| {
+    fs::read_to_string(Path::new("/proc/self").join(SCORE))
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or_default()
+});
+
+/// Has the kernel kill a run before the processes that record its end, should it want memory back. The first process
+/// hands it on to all that it starts from now on, which is nothing yet.
+pub(super) fn offer(child: &Child) {
+    let raised = (*OWN + SOONER).min(SCORE_MAX);
+    let Some(pid) = child.id() else { return };
+    let path = Path::new("/proc").join(pid.to_string()).join(SCORE);
+    // It fails for what has another user's rights, as a setuid program: that is killed no sooner than we are.
+    if let Ok(score) = open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        let _ = File::from(score).write_all(raised.to_string().as_bytes());
+    }
+}
 
 /// How often it did so far, where the kernel says it.
 pub(super) fn kills() -> Option<u64> {

@@ -1,9 +1,9 @@
 //! Running the command of a job. This is the only place in the project's programs that starts processes.
 //!
 //! A [`Runtime`] turns a job directory into a [`CommandLine`] ([`apptainer`], with [`unpacked`] for its image, or
-//! [`bare`]); [`process`] runs it with its limits, begun by the [`starter`]; [`log_file`] keeps what it prints,
-//! bounded; [`scratch`] is its temporary space, [`begin`] tells whether its command has begun, and [`helpers`] whether
-//! its image was lost.
+//! [`bare`]); [`process`] runs it with its limits, begun by the [`starter`] and kept to itself by what [`confine`] has;
+//! [`log_file`] keeps what it prints, bounded; [`scratch`] is its temporary space, [`begin`] tells whether its command
+//! has begun, and [`helpers`] whether its image was lost; [`footprint`] watches its memory.
 //! [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it carries, and
 //! [`children`] tells whether there is any such thing; [`leftovers`] finds what is left of runs that nobody watches any
 //! more; [`service`] starts the process in which all this happens, the keeper.
@@ -19,6 +19,7 @@ mod confine;
 mod ended;
 mod ending;
 mod filter;
+mod footprint;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod helpers;
@@ -83,6 +84,8 @@ pub(crate) struct Limits {
     pub(crate) warning: Option<Warning>,
     /// How much of each of its output streams is kept.
     pub(crate) log_bytes: u64,
+    /// How much memory all its processes may use together, if there is a limit.
+    pub(crate) memory: Option<u64>,
 }
 
 /// What wraps a command, as far as a run has to do with it.

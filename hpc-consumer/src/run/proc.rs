@@ -113,6 +113,18 @@ pub(super) fn variables(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
     environment.split(|byte| *byte == 0)
 }
 
+/// How much of a process is in memory, in bytes.
+pub(super) fn resident(pid: i32) -> Option<u64> {
+    let page = u64::try_from(rustix::param::page_size()).ok()?;
+    parse_resident(&read(Path::new(&format!("/proc/{pid}/statm"))).ok()?, page)
+}
+
+/// Its share of that, in which memory counts a half that it shares with one other process. The kernel goes through all
+/// its pages for it. None if it does not want to be looked at.
+pub(super) fn share(pid: i32) -> Option<u64> {
+    parse_share(&read(Path::new(&format!("/proc/{pid}/smaps_rollup"))).ok()?)
+}
+
 /// The soft limit `RLIMIT_RTTIME` of a process, if it has one.
 pub(super) fn realtime_limit(pid: i32) -> Option<u64> {
     parse_realtime_limit(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)
@@ -154,6 +166,17 @@ pub(super) fn parse_stat(stat: &str) -> Option<Process> {
     // The start is field 22, and the session was field 6.
     let started = fields.nth(15)?.parse().ok()?;
     Some(Process { parent, group, session, zombie: matches!(state, "Z" | "X"), started })
+}
+
+/// The second field is what is resident, in pages.
+pub(super) fn parse_resident(statm: &str, page: u64) -> Option<u64> {
+    statm.split_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(page)
+}
+
+/// `Pss: N kB`
+pub(super) fn parse_share(rollup: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// `Max realtime timeout      SOFT      HARD      us`

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::EndReason;
-use protocol::{RuntimeKind, Timestamp};
+use protocol::{RuntimeKind, Timestamp, size};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -169,7 +169,8 @@ async fn end(
 ) -> Ended {
     let begin = Instant::now();
     let mut ending = Ending::new(limits.time, limits.grace, limits.warning);
-    let (mut known, mut status) = (Some(known), None);
+    let (mut known, mut status, mut passed) = (Some(known), None, None);
+    let mut watch = tree.watch(limits.memory);
     let mut told = Told { grace: Duration::MAX, why: EndReason::Unsaid };
     loop {
         let event = tokio::select! {
@@ -182,6 +183,12 @@ async fn end(
             less = told_less(&mut stop, told.grace) => {
                 told = less;
                 Event::Told(less.grace)
+            }
+            used = watch.passed(), if passed.is_none() => {
+                // Its end may have another reason already, of which this is a part.
+                passed = Some(used).filter(|_| ending.cause().is_none());
+                told = Told { grace: Duration::ZERO, ..told };
+                Event::Told(Duration::ZERO)
             }
             turn = helpers.next(), if status.is_none() => {
                 helpers.take(turn, &tree.look());
@@ -203,12 +210,23 @@ async fn end(
     }
     match (ending.cause(), status) {
         (Some(Cause::TimeLimit), _) => Ended::TimeLimit,
+        (Some(Cause::Told), _) if passed.is_some() => Ended::MemoryLimit(passed.zip(limits.memory).map(by_a_watch)),
         (Some(Cause::Told), _) => Ended::Stopped(told.why),
         (None, Some(Ok(status))) => Ended::of(status),
         // It was begun: to say that it was not would have it begun a second time.
         (None, Some(Err(error))) => Ended::CutOff(format!("the end of its process cannot be seen: {error}")),
         (None, None) => unreachable!("a run that nobody ended is over once its first process is"),
     }
+}
+
+/// What a watch has seen: how much a run used, and how much it may use.
+fn by_a_watch((used, limit): (u64, u64)) -> String {
+    format!(
+        "its processes used {} of memory and may use {}, as a watch saw that looks once a second",
+        // Whole ones of a unit that people know.
+        size::shown(used.next_multiple_of(1 << 20)),
+        size::shown(limit)
+    )
 }
 
 /// Does what follows from an event.

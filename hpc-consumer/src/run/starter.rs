@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::children::Known;
 use super::confine::{Confinement, Facts, Rights, confined, forgo_rights};
+use super::memory;
 use super::process::start;
 use super::token::Token;
 use super::{CommandLine, lock};
@@ -81,6 +82,7 @@ fn serve(orders: &Receiver<Order>, rights: &Result<Rights, String>) {
             let _context = reactor.enter();
             let child = start(&command)?;
             let known = Known::new(&child);
+            memory::offer(&child);
             Ok((child, known))
         };
         let started = rights

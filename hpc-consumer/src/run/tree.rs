@@ -17,6 +17,7 @@ use tokio::process::Child;
 
 use super::children;
 use super::ending::Seen;
+use super::footprint::Watch;
 use super::proc::{self, FirstProcess, Namespace, Process, descends};
 use super::token::Token;
 
@@ -44,6 +45,11 @@ impl Tree {
     /// Its first process.
     pub(super) fn first(&self) -> FirstProcess {
         self.first
+    }
+
+    /// The watch on the memory that it uses, if there is a limit for that.
+    pub(super) fn watch(&self, limit: Option<u64>) -> Watch {
+        Watch::new(limit, self.first, self.token)
     }
 
     /// The first process has ended and is not a child of ours any more.

@@ -1,10 +1,11 @@
 //! What a job without a container does to what is not its own.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use testkit::{Edge, PATIENCE, Process, is_alive, wait_for, wait_until};
 
 use crate::attacker::Tool;
@@ -213,4 +214,46 @@ fn end(site: &Site, daemon: &mut Process) {
     daemon.terminate();
     daemon.wait(PATIENCE);
     wait_until("the keeper to be gone", PATIENCE, || !is_alive(keeper));
+}
+
+fn score(pid: u32) -> i32 {
+    fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))
+        .expect("the process runs")
+        .trim()
+        .parse()
+        .expect("a number")
+}
+
+/// Row 12: one job takes the memory of the machine, and the kernel kills others for it.
+#[test]
+fn a_job_that_takes_more_memory_than_it_may_is_ended_alone() {
+    let mut site = Site::new();
+    let mut command = site.command();
+    command.env("JOB_MEMORY_LIMIT", "150MiB").env("MAX_PARALLEL_JOBS", "3");
+    let daemon = site.start(&mut command);
+    let (tool, open) = (site.tool.program(), TempDir::new().unwrap());
+    let gate = open.path().join("gate");
+    own(open.path(), VICTIM, 0o700);
+    let (tool, wait) = (tool.display(), format!("until [ -e {} ]; do sleep 0.1; done", gate.display()));
+    let modest = site.submit(&format!("echo $$ > pid; {wait}; echo 1 > output.json"));
+    // 80 MiB that five processes share, and 300 in a session of its own.
+    let sharing = site.submit(&format!("{tool} hog 80 4 5; {wait}"));
+    let hog = site.submit(&format!("setsid {tool} hog 300 0 600 & wait"));
+    let record = site.record(&hog);
+    assert_eq!((&record["status"], &record["reason"]), (&json!("failed"), &json!("memory_limit")), "{record}");
+    let message = record["message"].as_str().unwrap();
+    assert!(message.contains("MiB of memory and may use 150MiB, as a watch saw"), "{message}");
+    assert!(message.contains("used 30"), "{message}");
+
+    let pid = wait_for("the modest job", PATIENCE, || {
+        fs::read_to_string(site.results.join(&modest).join("pid")).ok()?.trim().parse().ok()
+    });
+    let of_others = score(daemon.pid()).max(score(site.keeper()));
+    assert!(score(pid) >= of_others + 500, "the kernel kills a job first: {} and {of_others}", score(pid));
+    fs::write(&gate, "").unwrap();
+    for id in [&modest, &sharing] {
+        let record = site.record(id);
+        assert_eq!(record["status"], "completed", "{record}");
+    }
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
 }
