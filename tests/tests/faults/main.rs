@@ -9,6 +9,7 @@ mod hold;
 mod idle;
 mod inherited;
 mod logs;
+mod process_limit;
 mod settings;
 mod shown;
 mod signals;
