@@ -9,6 +9,7 @@ use protocol::{JobId, RuntimeKind};
 use super::confine::{Confinement, look};
 use super::programs::{is_executable, missing, on_path};
 use super::{CommandLine, Wrapping};
+use crate::blocking;
 
 /// A command without a container.
 #[derive(Debug)]
@@ -50,8 +51,10 @@ impl Bare {
     }
 
     /// Are the program and the places there that jobs may write to? What is missing would fail every job of the queue.
-    pub(super) fn probe(&self, scratch: &Path) -> Result<(), String> {
-        let facts = look(&self.confinement, scratch).map_err(|error| format!("jobs cannot be confined: {error}"))?;
+    pub(super) async fn probe(&self, scratch: &Path) -> Result<(), String> {
+        let (confinement, directory) = (self.confinement.clone(), scratch.to_owned());
+        let facts = blocking(move || look(&confinement, &directory)).await;
+        let facts = facts.map_err(|error| format!("jobs cannot be confined: {error}"))?;
         let is_lacking = self.confinement.writable.is_some() && !facts.writes;
         if is_lacking && !self.told.swap(true, Ordering::Relaxed) {
             tracing::warn!(

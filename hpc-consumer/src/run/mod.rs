@@ -127,7 +127,7 @@ impl Runtime {
     pub(crate) async fn probe(&self, scratch: &Path) -> Result<(), String> {
         match self {
             Self::Apptainer(apptainer) => apptainer.probe(scratch).await,
-            Self::Bare(bare) => bare.probe(scratch),
+            Self::Bare(bare) => bare.probe(scratch).await,
         }
     }
 

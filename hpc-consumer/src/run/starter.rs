@@ -80,15 +80,14 @@ fn serve(orders: &Receiver<Order>, rights: &Result<Rights, String>) {
     while let Ok(Order { command, token, confinement, directory, reactor, answer }) = orders.recv() {
         let act = || {
             let _context = reactor.enter();
-            let child = start(&command)?;
+            let child = token.on_what_is_started(|| start(&command))?;
             let known = Known::new(&child);
             memory::offer(&child);
             Ok((child, known))
         };
-        let started = rights
-            .clone()
-            .map_err(io::Error::other)
-            .and_then(|rights| token.on_what_is_started(|| confined(&confinement, rights, directory.as_fd(), act)));
+        // The places may be on what hangs, and then hold up only runs that have the same.
+        let rights = rights.clone().map_err(io::Error::other);
+        let started = rights.and_then(|rights| confined(&confinement, rights, directory.as_fd(), act));
         let started = started.map(|((child, known), facts)| (child, known, facts));
         // Should nobody wait any more, the child is killed as it is dropped.
         let _ = answer.send((command, started));
