@@ -95,8 +95,8 @@ fn heard(said: Said) -> Event {
 
 /// The end of a run as the keeper tells it, in the words of all executors; or what is known where nobody saw it.
 fn seen(finished: Finished) -> Result<lifecycle::Finished, String> {
-    let Finished { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_lost } =
-        finished;
+    let Finished { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, .. } = finished;
+    let Finished { runtime, began, image_lost, isolation, .. } = finished;
     let end = match ended {
         Ended::Exit(code) => RunEnd::Exit(code),
         Ended::Signal(signal) => RunEnd::Signal(signal),
@@ -106,5 +106,15 @@ fn seen(finished: Finished) -> Result<lifecycle::Finished, String> {
         Ended::NotStarted(why) => RunEnd::NotStarted(why),
         Ended::CutOff(what) => return Err(what),
     };
-    Ok(lifecycle::Finished { end, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_lost })
+    Ok(lifecycle::Finished {
+        end,
+        stdout_tail,
+        stderr_tail,
+        started_at_ms,
+        finished_at_ms,
+        runtime,
+        began,
+        image_lost,
+        isolation,
+    })
 }

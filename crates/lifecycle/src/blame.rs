@@ -106,6 +106,7 @@ mod tests {
             runtime: Some(RuntimeKind::Apptainer),
             began,
             image_lost: false,
+            isolation: None,
         }
     }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use protocol::{JobId, RuntimeKind};
+use protocol::{Isolation, JobId, RuntimeKind};
 
 /// The number of an execution of a job, from 1. It fences what the execution writes: a later one never takes the
 /// traces of an earlier one for its own.
@@ -108,6 +108,8 @@ pub struct Finished {
     pub began: Option<bool>,
     /// What its container was started from was written to in place while it ran, or the process ended that serves it.
     pub image_lost: bool,
+    /// What kept it from the rest of its node, where that is known.
+    pub isolation: Option<Box<Isolation>>,
 }
 
 impl Finished {

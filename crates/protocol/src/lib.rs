@@ -17,6 +17,7 @@ mod fields;
 pub mod fuzz;
 pub mod hold;
 mod id;
+mod isolation;
 mod json;
 mod kind;
 pub mod limits;
@@ -34,6 +35,7 @@ mod word;
 
 pub use failure::FailureClass;
 pub use id::{InvalidJobId, JobId};
+pub use isolation::{Isolation, Namespaces, Network, Seccomp, Sys};
 pub use json::Json;
 pub use kind::Kind;
 pub use message::{JobInput, JobMessage, UnreadableJob};

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::fields::Fields;
 use crate::kind::Kind;
-use crate::{JobId, Json, Timestamp, VERSION, Word};
+use crate::{Isolation, JobId, Json, Timestamp, VERSION, Word};
 
 /// Did the job do what it was meant to do?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +99,9 @@ pub struct JobResult {
     /// Was the task kept from the node's other files and processes? `false` with the runtime `bare`.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub isolated: Option<bool>,
+    /// What kept the task from the rest of its node, as far as it was seen.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
     /// The host name of the node.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -149,7 +152,7 @@ fn version<'de, D: Deserializer<'de>>(given: D) -> Result<u64, D::Error> {
 }
 
 /// What another version may have put there is no reason to lose the result.
-fn if_known<'de, T: DeserializeOwned + Default, D: Deserializer<'de>>(given: D) -> Result<T, D::Error> {
+pub(crate) fn if_known<'de, T: DeserializeOwned + Default, D: Deserializer<'de>>(given: D) -> Result<T, D::Error> {
     let value = Box::<RawValue>::deserialize(given)?;
     Ok(serde_json::from_str(value.get()).unwrap_or_default())
 }
@@ -241,7 +244,7 @@ mod tests {
     #[test]
     fn job_result_format_unchanged() {
         // Laptops of older versions read what a newer daemon writes, and records outlive both.
-        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","attempt":1,"runtime":"apptainer","isolated":true,"host":"node1","created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28.000Z","finished_at":"2026-11-21T01:15:29.500Z","output":{"pi":3.14},"output_bytes":11,"stdout_tail":"step 2\n","stderr_tail":"boom\n"}"#;
+        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","attempt":1,"runtime":"apptainer","isolated":true,"isolation":{"network":"none"},"host":"node1","created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28.000Z","finished_at":"2026-11-21T01:15:29.500Z","output":{"pi":3.14},"output_bytes":11,"stdout_tail":"step 2\n","stderr_tail":"boom\n"}"#;
         let result = JobResult {
             v: 1,
             job_id: "j1".parse().unwrap(),
@@ -255,6 +258,7 @@ mod tests {
             attempt: 1,
             runtime: Some(RuntimeKind::Apptainer.into()),
             isolated: Some(true),
+            isolation: Some(Isolation { network: Some(crate::Network::None.into()), ..Isolation::default() }),
             host: Some("node1".to_owned()),
             created_at: Some(crate::timestamp_from_millis(1_795_223_727_123)),
             started_at: Some(crate::timestamp_from_millis(1_795_223_728_000)),

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use protocol::{JobMessage, JobResult, Kind, Reason, ResultMessage, RuntimeKind, Status, body};
+use protocol::{
+    JobMessage, JobResult, Kind, Namespaces, Network, Reason, ResultMessage, RuntimeKind, Seccomp, Status, Sys, body,
+};
 
 fn directory(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/compat/wire").join(name)
@@ -88,7 +90,7 @@ fn result(text: &str) -> JobResult {
 
 #[test]
 fn results() {
-    let [completed, failed, signal, rejected, output_null, too_large, three_decimals] = files_of_version_1();
+    let [completed, failed, signal, rejected, output_null, too_large, three_decimals, isolation] = files_of_version_1();
     let completed = result(&completed);
     assert_eq!((completed.status, completed.reason), (Status::Completed.into(), None));
     assert_eq!((completed.runtime, completed.isolated), (Some(RuntimeKind::Apptainer.into()), Some(true)));
@@ -109,14 +111,18 @@ fn results() {
     assert_eq!((rejected.reason, rejected.attempt, rejected.task), (Some(Reason::Rejected.into()), 0, None));
     assert_eq!(result(&output_null).output.unwrap().as_str(), "null");
     assert_eq!((result(&too_large).output, result(&too_large).output_bytes), (None, Some(90_000)));
+
+    let facts = result(&isolation).isolation.unwrap();
+    assert_eq!((facts.network, facts.namespaces), (Some(Network::None.into()), Some(Namespaces::User.into())));
+    assert_eq!((facts.seccomp, facts.sys), (Some(Seccomp::of_profile("0123456789abcdef")), Some(Sys::ReadOnly.into())));
 }
 
-fn files_of_version_1() -> [String; 7] {
-    let [completed, failed, signal, rejected, output_null, too_large, three_decimals, ..] = all_results();
-    [completed, failed, signal, rejected, output_null, too_large, three_decimals]
+fn files_of_version_1() -> [String; 8] {
+    let [completed, failed, signal, rejected, output_null, too_large, three_decimals, isolation, ..] = all_results();
+    [completed, failed, signal, rejected, output_null, too_large, three_decimals, isolation]
 }
 
-fn all_results() -> [String; 11] {
+fn all_results() -> [String; 12] {
     files(
         "result",
         [
@@ -127,6 +133,7 @@ fn all_results() -> [String; 11] {
             "1-output-null",
             "1-output-too-large",
             "1-three-decimals",
+            "1-isolation",
             "original-first",
             "original-completed",
             "original-host-failed",

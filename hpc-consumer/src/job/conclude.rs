@@ -169,6 +169,7 @@ impl JobFiles {
             signal,
             started_at: Some(timestamp_from_millis(finished.started_at_ms)),
             finished_at: Some(timestamp_from_millis(finished.finished_at_ms)),
+            isolation: finished.isolation.map(|facts| *facts),
             ..self.recorder.of_run(job, run, failure)
         };
         if let Some(runtime) = finished.runtime {
@@ -262,6 +263,7 @@ mod tests {
     use std::sync::Arc;
 
     use lifecycle::Attempt;
+    use protocol::{Isolation, Network};
 
     use super::*;
     use crate::job::tests::{job, node, run};
@@ -280,9 +282,18 @@ mod tests {
         let runtime = Some(RuntimeKind::Bare);
         let (stdout_tail, stderr_tail) = ("so far".to_owned(), "oops".to_owned());
         let (started_at_ms, finished_at_ms) = (1_000, 2_500);
-        let (began, image_lost) = (Some(true), false);
-        let mut finished =
-            Finished { end, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_lost };
+        let (began, image_lost, isolation) = (Some(true), false, None);
+        let mut finished = Finished {
+            end,
+            stdout_tail,
+            stderr_tail,
+            started_at_ms,
+            finished_at_ms,
+            runtime,
+            began,
+            image_lost,
+            isolation,
+        };
         change(&mut finished);
         Ending::Finished(Box::new(finished))
     }
@@ -327,10 +338,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_result_tells_what_the_run_was_in_whatever_the_settings_are_now() {
-        for (runtime, isolated) in [(RuntimeKind::Bare, false), (RuntimeKind::Apptainer, true)] {
-            let ending = with(RunEnd::Exit(0), |finished| finished.runtime = Some(runtime));
+        let none = Isolation { network: Some(Network::None.into()), ..Isolation::default() };
+        for (runtime, isolated, isolation) in
+            [(RuntimeKind::Bare, false, None), (RuntimeKind::Apptainer, true, Some(none))]
+        {
+            let ending = with(RunEnd::Exit(0), |finished| {
+                (finished.runtime, finished.isolation) = (Some(runtime), isolation.clone().map(Box::new));
+            });
             let result = Case::new().await.recorded(ending).await;
             assert_eq!((result.runtime, result.isolated), (Some(runtime.into()), Some(isolated)));
+            assert_eq!(result.isolation, isolation);
         }
     }
 

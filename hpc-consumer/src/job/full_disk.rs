@@ -118,6 +118,7 @@ mod tests {
             runtime: Some(RuntimeKind::Bare),
             began: Some(true),
             image_lost: false,
+            isolation: None,
         };
         let share = Share::Bytes { held: 3_200_000_000, used: Some(4_000_000_000) };
         Ending::FilledDisk(Box::new(FilledDisk { finished, problem: "it is full".into(), share, times: 3, again }))

@@ -272,7 +272,7 @@ mod tests {
             let (stdout_tail, stderr_tail, end) = (String::new(), String::new(), lifecycle::RunEnd::Exit(1));
             let times = (now().as_millisecond(), now().as_millisecond());
             let (started_at_ms, finished_at_ms) = times;
-            let (began, image_lost) = (runtime.map(|_| true), false);
+            let (began, image_lost, isolation) = (runtime.map(|_| true), false, None);
             let finished = lifecycle::Finished {
                 end,
                 stdout_tail,
@@ -282,6 +282,7 @@ mod tests {
                 runtime,
                 began,
                 image_lost,
+                isolation,
             };
             node.health.met("the disk was full");
             let concluded = node.conclude(&job("j1"), &run("j1", 1), Ending::Finished(Box::new(finished)), true).await;

@@ -139,6 +139,7 @@ impl Recorder {
             attempt: 0,
             runtime: None,
             isolated: None,
+            isolation: None,
             host: Some(self.host.clone()),
             created_at: None,
             started_at: None,

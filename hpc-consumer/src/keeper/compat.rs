@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
 use lifecycle::EndReason;
+use protocol::{Isolation, Network};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -144,6 +145,13 @@ fn what_came_within_a_version_format_unchanged() {
     );
     let said: Vec<FromKeeper> = lines(4, "from_keeper.jsonl");
     assert_all(&said, &[|said| is(said, Ended::MemoryLimit(Some("it used 2 of 1".to_owned())), None, false)]);
+    let facts = |isolation: &Option<Box<Isolation>>| {
+        isolation.as_ref().is_some_and(|facts| facts.network == Some(Network::None.into()))
+    };
+    let said: Vec<ToKeeper> = lines(4, "to_keeper-2.jsonl");
+    assert!(matches!(&said[0], ToKeeper::Start(Start { wrapping, .. }) if facts(&wrapping.isolation)));
+    let said: Vec<FromKeeper> = lines(4, "from_keeper-2.jsonl");
+    assert!(matches!(&said[0], FromKeeper::Ended { finished, .. } if facts(&finished.isolation)));
     let newer = r#"{"end":{"run":"j1.1","why":"eclipse"}}"#;
     let ToKeeper::End { why, .. } = serde_json::from_str(newer).unwrap() else { panic!() };
     assert_eq!(why, Why(EndReason::Unsaid), "a reason that is not known is none");

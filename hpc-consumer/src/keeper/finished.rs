@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::run::{Ended, Finished};
-use protocol::{RuntimeKind, Word as OpenWord};
+use protocol::{Isolation, RuntimeKind, Word as OpenWord};
 
 #[derive(Serialize, Deserialize)]
 struct FinishedText {
@@ -38,6 +38,8 @@ struct FinishedText {
     began: Option<bool>,
     #[serde(default, skip_serializing_if = "is_false")]
     image_lost: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    isolation: Option<Box<Isolation>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -91,6 +93,7 @@ impl From<&Finished> for FinishedText {
             runtime: finished.runtime.map(OpenWord::from),
             began: finished.began,
             image_lost: finished.image_lost,
+            isolation: finished.isolation.clone(),
         }
     }
 }
@@ -109,9 +112,11 @@ impl From<FinishedText> for Finished {
                 Ended::CutOff(format!("it ended in a way that only a newer hpc-consumer understands: {word}"))
             }
         };
-        let FinishedText { stdout_tail, stderr_tail, started_at_ms, finished_at_ms, began, image_lost, .. } = text;
+        let FinishedText {
+            stdout_tail, stderr_tail, started_at_ms, finished_at_ms, began, image_lost, isolation, ..
+        } = text;
         let runtime = text.runtime.and_then(|runtime| runtime.known());
-        Self { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_lost }
+        Self { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_lost, isolation }
     }
 }
 

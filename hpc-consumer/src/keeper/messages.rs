@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use protocol::RuntimeKind;
+use protocol::{Isolation, RuntimeKind};
 use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -218,6 +218,9 @@ struct StartText {
     /// Does it get a session keyring of its own?
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     keyring: bool,
+    /// What keeps the command from the rest of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    isolation: Option<Box<Isolation>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -285,6 +288,7 @@ impl From<Start> for StartText {
             hook: start.wrapping.hook,
             writable: writable.map(|paths| paths.into_iter().map(|path| path.into_os_string().into()).collect()),
             keyring,
+            isolation: start.wrapping.isolation,
         }
     }
 }
@@ -311,6 +315,7 @@ impl From<StartText> for Start {
                         .map(|paths| paths.into_iter().map(|path| OsString::from(path).into()).collect()),
                     keyring: text.keyring,
                 },
+                isolation: text.isolation,
             },
             limits: Limits {
                 time: Duration::from_millis(text.time_ms),

@@ -274,6 +274,7 @@ mod tests {
                 image: None,
                 hook: false,
                 confinement: run::Confinement::default(),
+                isolation: None,
             },
         })
     }

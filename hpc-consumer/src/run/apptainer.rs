@@ -92,7 +92,7 @@ impl Apptainer {
         let confinement = Confinement { writable: None, keyring: self.keyring };
         let hook = self.seen.hook.load(Ordering::Relaxed);
         let command = CommandLine { words, environment, directory: "/".into() };
-        (command, Wrapping { runtime: RuntimeKind::Apptainer, image, hook, confinement })
+        (command, Wrapping { runtime: RuntimeKind::Apptainer, image, hook, confinement, isolation: None })
     }
 
     pub(super) fn to_be_pulled(&self) -> Option<&Path> {

@@ -33,7 +33,7 @@ impl Bare {
         let words = self.command.iter().map(OsString::from).collect();
         let command = CommandLine { words, environment, directory: job_dir.to_owned() };
         let confinement = self.confinement.clone();
-        (command, Wrapping { runtime: RuntimeKind::Bare, image: None, hook: false, confinement })
+        (command, Wrapping { runtime: RuntimeKind::Bare, image: None, hook: false, confinement, isolation: None })
     }
 
     /// What a person is to know of jobs without a container.

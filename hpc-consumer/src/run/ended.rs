@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
 use lifecycle::EndReason;
-use protocol::RuntimeKind;
+use protocol::{Isolation, RuntimeKind};
 
 use super::memory;
 use super::process::now_ms;
@@ -79,6 +79,8 @@ pub(crate) struct Finished {
     pub(crate) began: Option<bool>,
     /// The image was written to in place while it ran, or what serves it ended.
     pub(crate) image_lost: bool,
+    /// What kept it from the rest of the node, where that is known.
+    pub(crate) isolation: Option<Box<Isolation>>,
 }
 
 impl Finished {
@@ -95,8 +97,9 @@ impl Finished {
     fn without_process(ended: Ended) -> Self {
         let now = now_ms();
         let (stdout_tail, stderr_tail) = (String::new(), String::new());
-        let (runtime, began, image_lost) = (None, None, false);
-        Self { ended, stdout_tail, stderr_tail, started_at_ms: now, finished_at_ms: now, runtime, began, image_lost }
+        let (runtime, began, image_lost, isolation) = (None, None, false, None);
+        let (started_at_ms, finished_at_ms) = (now, now);
+        Self { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_lost, isolation }
     }
 }
 

@@ -40,7 +40,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use protocol::{JobId, RuntimeKind};
+use protocol::{Isolation, JobId, RuntimeKind};
 
 use crate::lock;
 
@@ -97,6 +97,8 @@ pub(crate) struct Wrapping {
     /// Does the runtime tell of the begin of the command? A probe has seen it do so.
     pub(crate) hook: bool,
     pub(crate) confinement: Confinement,
+    /// What keeps the command from the rest of the node, as a probe has seen it.
+    pub(crate) isolation: Option<Box<Isolation>>,
 }
 
 /// A process to be started: its words, its whole environment, its directory.

@@ -79,7 +79,7 @@ pub(crate) async fn run(
 ) -> Finished {
     let kills_before = memory::kills();
     let directory = Arc::new(place.directory);
-    let Wrapping { runtime, image, hook, confinement } = wrapping;
+    let Wrapping { runtime, image, hook, confinement, isolation } = wrapping;
     let mut wrapped = None;
     if runtime == RuntimeKind::Apptainer {
         match Wrapped::make(directory.clone(), &place.path, hook, &mut command.words) {
@@ -121,7 +121,7 @@ pub(crate) async fn run(
     let finished_at_ms = now_ms().max(started_at_ms);
     let runtime = Some(runtime);
     let (stdout_tail, stderr_tail) = (stdout, stderr);
-    Finished { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_lost }
+    Finished { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_lost, isolation }
 }
 
 /// What a run in a container has besides its process.

@@ -68,6 +68,7 @@ impl Kept {
             runtime: None,
             began: None,
             image_lost: false,
+            isolation: None,
         })
     }
 }

@@ -225,6 +225,7 @@ fn finished() -> Box<Finished> {
         runtime: None,
         began: None,
         image_lost: false,
+        isolation: None,
     })
 }
 
