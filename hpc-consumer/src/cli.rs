@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Arg, Args, Parser, Subcommand};
-use program::{FileArgs, LogArgs, Origins, OutputFormat};
+use program::{FileArgs, LogArgs, Origins, OutputFormat, TrustArgs};
 
 use crate::config::{RunSettings, RuntimeSettings, StateSettings};
 use crate::job::ResultsDir;
+use crate::run::Runtime;
+use crate::store;
 
 /// Pull jobs from the queue, run them on this machine and publish their results
 ///
@@ -108,6 +110,10 @@ pub(crate) struct ShowCommand {
     #[arg(long, value_name = "DIR")]
     job_dir: PathBuf,
     #[command(flatten)]
+    trust: TrustArgs,
+    #[command(flatten)]
+    state: StateSettings,
+    #[command(flatten)]
     runtime: RuntimeSettings,
 }
 
@@ -122,7 +128,15 @@ impl ShowCommand {
             );
         }
         let job_id = protocol::JobId::from_random([0; 16]);
-        let (command, _) = self.runtime.resolve(&job_dir, origins)?.command(&job_id, &job_dir);
+        let Self { trust, state, runtime, .. } = self;
+        let state_dir = || state.resolve(origins);
+        let runtime = runtime.resolve(&job_dir, state_dir, origins)?;
+        if let Runtime::Apptainer(apptainer) = &runtime {
+            // The line names files that the daemon makes when it starts.
+            store::make_private(apptainer.containment.state_dir(), &trust.resolve()?)?;
+            apptainer.containment.prepare().map_err(anyhow::Error::msg)?;
+        }
+        let (command, _) = runtime.command(&job_id, &job_dir);
         Ok(command.to_shell_line())
     }
 }

@@ -19,7 +19,8 @@ use program::{
 use protocol::{Memory, limits};
 
 use crate::run::{
-    Apptainer, Bare, Confinement, Invocation, Limits, Runtime, Seen, Unpacked, absolute_entries, on_path,
+    Apptainer, Bare, Confinement, Containment, Invocation, JobNetwork, JobSeccomp, Limits, Required, Runtime, Seen,
+    Unpacked, absolute_entries, on_path,
 };
 
 /// How often a job that another daemon holds is looked at.
@@ -124,6 +125,18 @@ pub(crate) struct RuntimeSettings {
     /// image.
     #[arg(long, env = "APPTAINER_UNPACK_DIR", value_name = "DIR")]
     apptainer_unpack_dir: Option<PathBuf>,
+    /// Which network jobs in containers use: one of their own (localhost works), or that of the node
+    ///
+    /// For jobs that fetch data, ask a license server, or talk to other nodes: host.
+    #[arg(long, env = "JOB_NETWORK", default_value = "none", value_name = "NETWORK")]
+    job_network: JobNetwork,
+    /// Which filter of system calls (seccomp) jobs in containers run under
+    ///
+    /// The shipped one keeps them from setuid files, new user namespaces, mounts and keyrings. Programs of 32 bits, and
+    /// containers within the container, need none. A profile of your own, --security seccomp:FILE among
+    /// APPTAINER_ARGS, is taken instead.
+    #[arg(long, env = "JOB_SECCOMP", default_value = "default", value_name = "PROFILE")]
+    job_seccomp: JobSeccomp,
 }
 
 /// Where the queues are.
@@ -214,6 +227,11 @@ struct JobSettings {
     #[arg(long, env = "CLAIM_STALE_SECONDS", default_value = "300", value_name = "DURATION",
           value_parser = |text: &str| seconds(text, CLAIM_STALE_MIN..=DAY))]
     claim_stale_seconds: Duration,
+    /// What the isolation of jobs must have, or this node takes none: a list, separated by commas
+    ///
+    /// What is not demanded and cannot be had is left out, and told at the start.
+    #[arg(long, env = "REQUIRE", value_delimiter = ',', value_name = "LIST")]
+    require: Vec<Required>,
 }
 
 /// The settings of `hpc-consumer run`, as given.
@@ -257,6 +275,7 @@ pub(crate) struct Settings {
     pub(crate) trust: TrustedGroup,
     pub(crate) claim_stale: Duration,
     pub(crate) runtime: Runtime,
+    pub(crate) require: Vec<Required>,
     pub(crate) limits: Limits,
     pub(crate) lifecycle: lifecycle::Settings,
 }
@@ -316,7 +335,8 @@ impl RunSettings {
             Some(count) => count as usize,
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
-        let runtime = runtime.resolve(&results_dir, origins)?;
+        let state_dir = state.resolve(origins)?;
+        let runtime = runtime.resolve(&results_dir, || Ok(state_dir.clone()), origins)?;
         if let Some(overlay) = runtime.shared_overlay().filter(|_| slots > 1) {
             bail!(
                 "APPTAINER_ARGS has --overlay {overlay}, to which {slots} jobs would write at the same time, and lose each \
@@ -329,10 +349,11 @@ impl RunSettings {
             results_queue,
             runtime,
             results_dir,
-            state_dir: state.resolve(origins)?,
+            state_dir,
             take_over,
             trust: trust.resolve()?,
             claim_stale: jobs.claim_stale_seconds,
+            require: jobs.require,
             limits: Limits {
                 time: jobs.job_time_limit_seconds,
                 grace: jobs.job_kill_grace_seconds,
@@ -372,7 +393,13 @@ impl StateSettings {
 }
 
 impl RuntimeSettings {
-    pub(crate) fn resolve(self, mounted: &Path, origins: &Origins) -> anyhow::Result<Runtime> {
+    /// `mounted` is where containers see directories of jobs. What contains them needs a `state_dir`.
+    pub(crate) fn resolve(
+        self,
+        mounted: &Path,
+        state_dir: impl FnOnce() -> anyhow::Result<PathBuf>,
+        origins: &Origins,
+    ) -> anyhow::Result<Runtime> {
         let command = words(&self.container_cmd, "CONTAINER_CMD", origins)?;
         if command.is_empty() {
             bail!("{} is empty; it names the program that every job runs", origins.named("CONTAINER_CMD"));
@@ -404,20 +431,25 @@ impl RuntimeSettings {
             ),
         };
         let arguments = words(&self.apptainer_args.unwrap_or_default(), "APPTAINER_ARGS", origins)?;
+        let as_root = program::is_root();
+        let binds = binds(&self.apptainer_bind.unwrap_or_default());
+        let (network, seccomp) = (self.job_network, self.job_seccomp);
+        let containment = Containment::new(&state_dir()?, network, seccomp, &binds, &arguments, as_root);
         let unpacked = self.apptainer_unpack_dir.map(|directory| unpacked(&directory, &arguments, origins));
         Ok(Runtime::Apptainer(Apptainer {
             program: apptainer(self.apptainer_bin, &inherited, origins)?,
             image,
             oci_ref,
-            binds: binds(&self.apptainer_bind.unwrap_or_default()),
+            binds,
             arguments,
             command,
-            as_root: rustix::process::geteuid().is_root(),
+            as_root,
             inherited,
             passed,
             proxies: from_environment(&PROXIES),
             unpacked: unpacked.transpose()?,
             keyring,
+            containment,
             seen: Seen::default(),
         }))
     }

@@ -55,7 +55,7 @@ impl Node {
         let keeper = Keeper::new(state_dir, results.heart(&owner), beat, grace);
         let runtime = Runtime::Bare(Bare::new(command, environment, Confinement::default()));
         let (events, heard) = events::channel();
-        let files = JobFiles::new(results, runtime, limits, crate::host(), owner, stale);
+        let files = JobFiles::new(results, runtime, Vec::new(), limits, crate::host(), owner, stale);
         Self { files: Arc::new(files), executor: Here::new(keeper, events), heard }
     }
 

@@ -21,7 +21,7 @@ use crate::job::{self, Cancellations, JobFiles, ResultsDir};
 use crate::keeper::Keeper;
 use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
-use crate::run::{Invocation, Runtime};
+use crate::run::{Invocation, Runtime, told};
 use crate::store::view::{self, About, Queue};
 use crate::store::{self, StateLock, Store};
 use crate::viewer::Viewer;
@@ -71,8 +71,15 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     let shared = !settings.lifecycle.exit_when_idle;
     let pace = shared.then(|| Pace::new(&heart, &settings.jobs_queue, &opened.owner));
     let keeper = Keeper::new(settings.state_dir.clone(), heart, beat, settings.limits.grace);
-    let jobs =
-        Arc::new(JobFiles::new(results, settings.runtime, settings.limits, host, opened.owner, settings.claim_stale));
+    let jobs = Arc::new(JobFiles::new(
+        results,
+        settings.runtime,
+        settings.require,
+        settings.limits,
+        host,
+        opened.owner,
+        settings.claim_stale,
+    ));
     if opened.rebooted {
         restore_records(&jobs, &opened.store).await?;
     }
@@ -172,7 +179,8 @@ fn about(settings: &Settings) -> About {
 /// Would a start with these settings be refused, or never run a job, although they are valid? As far as it can be seen
 /// beside a daemon. Returns what the queues are called, and what was tried of the runtime.
 pub(crate) fn check(settings: Settings) -> anyhow::Result<String> {
-    if settings.state_dir.exists() {
+    // What contains containers lies there.
+    if settings.state_dir.exists() || matches!(settings.runtime, Runtime::Apptainer(_)) {
         store::make_private(&settings.state_dir, &settings.trust)?;
     }
     let counts = view::read(&settings.state_dir).map(|view| view.counts).unwrap_or_default();
@@ -191,11 +199,13 @@ pub(crate) fn check(settings: Settings) -> anyhow::Result<String> {
         Some(image) => format!("the runtime was not tried: the image {} is to be pulled first", image.display()),
         None => {
             let results = ResultsDir::new(settings.results_dir).trusting(settings.trust);
-            reactor
-                .block_on(job::probe(results, settings.runtime))
+            let facts = reactor
+                .block_on(job::probe(results, settings.runtime, settings.require))
                 .map_err(|problem| anyhow::anyhow!("no job could run here: {problem}"))?;
-            "a job can be run here: RESULTS_DIR takes files, and the runtime finds the program of CONTAINER_CMD"
-                .to_owned()
+            format!(
+                "a job can be run here: RESULTS_DIR takes files, and the runtime finds the program of CONTAINER_CMD\nisolation of jobs: {}",
+                told(&facts.unwrap_or_default())
+            )
         }
     };
     Ok(format!("{}\n{tried}", look.names()))

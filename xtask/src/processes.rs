@@ -18,7 +18,7 @@ use crate::workspace::{Profile, Workspace};
 const GRACE: Duration = Duration::from_secs(15);
 
 /// Settings of our programs that have no prefix in common.
-const SETTINGS: [&str; 23] = [
+const SETTINGS: [&str; 26] = [
     "ALLOW_ROOT",
     "API_KEY",
     "APPTAINER_ARGS",
@@ -32,11 +32,14 @@ const SETTINGS: [&str; 23] = [
     "CONTAINER_CMD",
     "DRAIN_TIMEOUT_SECONDS",
     "JOB_KILL_GRACE_SECONDS",
+    "JOB_NETWORK",
+    "JOB_SECCOMP",
     "JOB_TIME_LIMIT_SECONDS",
     "LAPTOP_DATA_DIR",
     "MAX_PARALLEL_JOBS",
     "OUTPUT_LOG_BYTES_MAX",
     "PRODUCER_URL",
+    "REQUIRE",
     "RETRY_DELAY_SECONDS",
     "RUNTIME",
     "STATE_DIR",

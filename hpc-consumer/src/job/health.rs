@@ -9,7 +9,7 @@ use lifecycle::{Blame, Evidence, Finished, Problem, RunEnd, blame};
 
 use super::now;
 use super::results_dir::ResultsDir;
-use crate::run::Runtime;
+use crate::run::{Required, Runtime, check};
 use crate::{blocking, lock};
 
 /// A run that failed so near to a trouble of the node is not blamed: the node may have been well again when it was
@@ -21,6 +21,8 @@ const TROUBLE_REACHES: Duration = Duration::from_secs(60);
 pub(super) struct Health {
     results: ResultsDir,
     runtime: Arc<Runtime>,
+    /// What the isolation of jobs must have.
+    require: Vec<Required>,
     /// The last trouble that a probe has found, and when, in milliseconds since the Unix epoch. What only one job has
     /// met is no evidence: its directory may be the trouble.
     trouble: Mutex<Option<(i64, String)>>,
@@ -29,18 +31,23 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn new(results: ResultsDir, runtime: Arc<Runtime>) -> Self {
-        Self { results, runtime, trouble: Mutex::default(), has_worked: AtomicBool::new(false) }
+    pub(super) fn new(results: ResultsDir, runtime: Arc<Runtime>, require: Vec<Required>) -> Self {
+        Self { results, runtime, require, trouble: Mutex::default(), has_worked: AtomicBool::new(false) }
     }
 
     /// Is all there that a job needs?
     pub(super) async fn probe(&self) -> Result<(), Problem> {
         let results = self.results.clone();
         let probed = match blocking(move || results.probe()).await {
-            Ok(scratch) => self.runtime.probe(&scratch).await,
+            Ok(scratch) => self.runtime.probe(&scratch).await.and_then(|()| self.check_isolation()),
             Err(problem) => Err(problem),
         };
         probed.inspect_err(|problem| self.met(problem)).map_err(Problem::from)
+    }
+
+    /// Is what jobs get what is demanded?
+    fn check_isolation(&self) -> Result<(), String> {
+        check(&self.require, &self.runtime.isolation().unwrap_or_default(), &self.runtime.left_out())
     }
 
     /// Can files be made?

@@ -53,7 +53,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lifecycle::{Attempt, Claimed, Concluded, Ending, Problem, Run};
-use protocol::{JobId, JobMessage, Timestamp};
+use protocol::{Isolation, JobId, JobMessage, Timestamp};
 
 pub(crate) use self::cancellations::Cancellations;
 use self::claim::{Claims, Wanted};
@@ -64,7 +64,7 @@ pub(crate) use self::meta::HeldDir;
 use self::result::Recorder;
 pub(crate) use self::results_dir::ResultsDir;
 use crate::blocking;
-use crate::run::{Limits, Runtime};
+use crate::run::{Limits, Required, Runtime};
 
 /// The files of all jobs of a daemon, by what is asked of them. Whatever may hang in a file system is done away from
 /// the daemon's thread.
@@ -82,6 +82,7 @@ impl JobFiles {
     pub(crate) fn new(
         results: ResultsDir,
         runtime: Runtime,
+        require: Vec<Required>,
         limits: Limits,
         host: String,
         owner: String,
@@ -92,7 +93,7 @@ impl JobFiles {
         Self {
             claims: Claims::new(results.clone(), recorder.clone(), owner, stale),
             launcher: Launcher::new(results.clone(), runtime.clone(), limits),
-            health: Health::new(results, runtime),
+            health: Health::new(results, runtime, require),
             recorder,
         }
     }
@@ -210,8 +211,15 @@ impl JobFiles {
 }
 
 /// Is all there that a job needs? To be asked without a daemon.
-pub(crate) async fn probe(results: ResultsDir, runtime: Runtime) -> Result<(), Problem> {
-    Health::new(results, Arc::new(runtime)).probe().await
+/// Returns what keeps them from the rest of the node.
+pub(crate) async fn probe(
+    results: ResultsDir,
+    runtime: Runtime,
+    require: Vec<Required>,
+) -> Result<Option<Isolation>, Problem> {
+    let runtime = Arc::new(runtime);
+    Health::new(results, runtime.clone(), require).probe().await?;
+    Ok(runtime.isolation())
 }
 
 /// Milliseconds are as much as clocks of different machines agree on at best.
@@ -239,7 +247,8 @@ mod tests {
             log_bytes: 1_000,
             memory: None,
         };
-        Arc::new(JobFiles::new(results, runtime, limits, "node1".to_owned(), owner.to_owned(), Duration::from_secs(60)))
+        let (host, owner, stale) = ("node1".to_owned(), owner.to_owned(), Duration::from_secs(60));
+        Arc::new(JobFiles::new(results, runtime, Vec::new(), limits, host, owner, stale))
     }
 
     pub(super) fn job(id: &str) -> JobMessage {

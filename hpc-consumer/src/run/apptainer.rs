@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use protocol::{JobId, RuntimeKind};
+use protocol::{Isolation, JobId, RuntimeKind};
 use tokio::process::Command;
 
 use super::begin::{Begin, Lookup};
 use super::children::Known;
+use super::containment::{Containment, Part, Parts};
+use super::isolation;
 use super::programs;
 use super::scratch::Scratch;
 use super::unpacked::{Unpacked, asks_to_write};
@@ -53,6 +55,7 @@ pub(crate) struct Apptainer {
     pub(crate) unpacked: Option<Unpacked>,
     /// Does each run get a session keyring of its own?
     pub(crate) keyring: bool,
+    pub(crate) containment: Containment,
     pub(crate) seen: Seen,
 }
 
@@ -79,7 +82,8 @@ impl Apptainer {
         let root = self.root();
         // What a container may write to changes for its own reasons.
         let image = (!self.arguments.iter().any(|argument| asks_to_write(argument))).then(|| root.clone());
-        let mut words = self.exec_words(root, job_dir, job_id.as_str());
+        let (parts, facts) = self.containment.parts_and_facts();
+        let mut words = self.exec_words(root, job_dir, job_id.as_str(), &parts);
         words.extend(self.command.iter().map(OsString::from));
         let mut environment = self.inherited.clone();
         // Not as words, which other users of the machine can read: a proxy may have a password.
@@ -92,7 +96,8 @@ impl Apptainer {
         let confinement = Confinement { writable: None, keyring: self.keyring };
         let hook = self.seen.hook.load(Ordering::Relaxed);
         let command = CommandLine { words, environment, directory: "/".into() };
-        (command, Wrapping { runtime: RuntimeKind::Apptainer, image, hook, confinement, isolation: None })
+        let isolation = facts.map(Box::new);
+        (command, Wrapping { runtime: RuntimeKind::Apptainer, image, hook, confinement, isolation })
     }
 
     pub(super) fn to_be_pulled(&self) -> Option<&Path> {
@@ -109,9 +114,15 @@ impl Apptainer {
         unpacked.unwrap_or_else(|| self.image.clone())
     }
 
+    /// What a probe has seen of the isolation of containers.
+    pub(super) fn isolation(&self) -> Option<Isolation> {
+        self.containment.facts()
+    }
+
     /// `apptainer exec` with all isolation: own process and IPC namespaces, an empty environment, an empty home, none
-    /// of the paths that the site's configuration binds. All but the command, and the scratch that a run gets.
-    fn exec_words(&self, root: PathBuf, job_dir: &Path, job_id: &str) -> Vec<OsString> {
+    /// of the paths that the site's configuration binds, and these parts of what contains it further. All but the
+    /// command, and the scratch that a run gets.
+    fn exec_words(&self, root: PathBuf, job_dir: &Path, job_id: &str, parts: &Parts) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec![self.program.clone().into()];
         words.extend(["--quiet", "exec", "--containall", "--no-mount", "bind-paths"].map(OsString::from));
         if self.as_root {
@@ -119,6 +130,7 @@ impl Apptainer {
             // itself has on some machines, where apptainer then fails.
             words.push("--no-privs".into());
         }
+        words.extend(self.containment.words(parts));
         let mut bind = job_dir.as_os_str().to_owned();
         bind.push(":");
         bind.push(WORK_DIR);
@@ -173,6 +185,7 @@ impl Apptainer {
                 }
             }
         }
+        self.containment.prepare()?;
         let Some(unpacked) = &self.unpacked else { return self.start_from(self.image.clone(), scratch).await };
         unpacked.prepare(self).await;
         let root = self.root();
@@ -191,12 +204,9 @@ impl Apptainer {
 
     /// Can a container be started, and is the program there that jobs run?
     async fn start_from(&self, root: PathBuf, scratch: &Path) -> Result<(), String> {
-        let Tried { mut outcome, began, program } = self.start_once(&root, scratch, true).await?;
-        if outcome.is_err() && self.start_once(&root, scratch, false).await?.outcome.is_ok() {
-            // It is only our hook that this version or image does not take.
-            outcome = Ok(());
-        }
-        outcome?;
+        let Begun { parts, left_out, tried } = self.start_with_what_goes(&root, scratch).await?;
+        let Tried { began, program, read, .. } = tried;
+        self.containment.remember(parts, left_out, read.as_deref());
         self.seen.hook.store(began, Ordering::Relaxed);
         if !began && !self.seen.told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -212,42 +222,74 @@ impl Apptainer {
         }
     }
 
+    /// Starts a container with all that contains it, or finds out which parts of that do not go here.
+    async fn start_with_what_goes(&self, root: &Path, scratch: &Path) -> Result<Begun, String> {
+        let wanted = self.containment.wanted();
+        let tried = self.start_once(root, scratch, wanted).await?;
+        let Err(problem) = tried.outcome else {
+            return Ok(Begun { parts: wanted.clone(), left_out: Vec::new(), tried });
+        };
+        // What went the last time is tried first: on a node that never takes all of it this is the usual way.
+        if let Some((parts, left_out)) = self.containment.less_than_wanted() {
+            let tried = self.start_once(root, scratch, &parts).await?;
+            if tried.outcome.is_ok() {
+                return Ok(Begun { parts, left_out, tried });
+            }
+        }
+        let (mut parts, mut left_out) = (Parts::new(), Vec::new());
+        let mut best = self.start_once(root, scratch, &parts).await?;
+        if best.outcome.is_err() {
+            return Err(problem);
+        }
+        for &part in wanted {
+            let more: Parts = parts.iter().copied().chain([part]).collect();
+            let tried = self.start_once(root, scratch, &more).await?;
+            match &tried.outcome {
+                Ok(()) => (parts, best) = (more, tried),
+                Err(problem) => left_out.push((part, problem.clone())),
+            }
+        }
+        Ok(Begun { parts, left_out, tried: best })
+    }
+
     /// Starts a container as for a job, and gets as far as looking for a program that is not there.
-    async fn start_once(&self, root: &Path, scratch: &Path, hook: bool) -> Result<Tried, String> {
+    async fn start_once(&self, root: &Path, scratch: &Path, parts: &Parts) -> Result<Tried, String> {
         static TRIALS: AtomicU64 = AtomicU64::new(0);
         let number = TRIALS.fetch_add(1, Ordering::Relaxed);
         let place = scratch.join(format!("run-{}-{}-{number}", crate::host(), std::process::id()));
-        let tried = self.start_in(root, &place, hook).await;
+        let tried = self.start_in(root, &place, parts).await;
         let removed = files::remove(&place, REMOVED_WITHIN);
         let tried = tried?;
         removed.map_err(|error| format!("{} cannot be removed: {error}", place.display()))?;
         Ok(tried)
     }
 
-    async fn start_in(&self, root: &Path, place: &Path, hook: bool) -> Result<Tried, String> {
-        let mut words = self.exec_words(root.to_owned(), place, "probe");
+    async fn start_in(&self, root: &Path, place: &Path, parts: &Parts) -> Result<Tried, String> {
+        let mut words = self.exec_words(root.to_owned(), place, "probe", parts);
         words.push(NO_SUCH_PROGRAM.into());
-        let lookup =
-            if self.may_set_path() { String::new() } else { Lookup::script(&self.command[0], &Scratch::inside()) };
+        let inside = Scratch::inside();
+        let lookup = if self.may_set_path() { String::new() } else { Lookup::script(&self.command[0], &inside) };
+        let look = lookup + &isolation::script(&inside);
         let mut prepare = || -> io::Result<Option<Begin>> {
             // An earlier daemon of this number may have left one.
             files::remove(place, REMOVED_WITHIN)?;
             files::new_dir(place)?;
             let made = Scratch::make(Arc::new(File::open(place)?.into()), place, &mut words)?;
-            hook.then(|| made.begin(place, &lookup, &mut words)).transpose()
+            parts.contains(&Part::Hook).then(|| made.begin(place, &look, &mut words)).transpose()
         };
         let failed = |error: io::Error| format!("{} cannot be used: {error}", place.display());
         let begin = prepare().map_err(failed)?;
         let said = self.output_of(words, &self.inherited, PROBE_TIMEOUT).await?;
         let began = begin.map_or(Ok(false), |begin| begin.has_begun()).map_err(failed)?;
         let program = Lookup::read(&Scratch::path(place));
+        let read = isolation::read(&Scratch::path(place));
         let outcome = if said.stderr.contains(NO_SUCH_PROGRAM) {
             Ok(())
         } else {
             let said = last_lines(&said.stderr);
             Err(format!("apptainer cannot start a container from {}: {said}", root.display()))
         };
-        Ok(Tried { outcome, began, program })
+        Ok(Tried { outcome, began, program, read })
     }
 
     /// May the arguments give containers another `PATH` than that of the image?
@@ -306,6 +348,15 @@ struct Tried {
     outcome: Result<(), String>,
     began: bool,
     program: Lookup,
+    /// What its hook has read of its isolation.
+    read: Option<String>,
+}
+
+/// One that was begun, with the parts of what contains it that go, and why others do not.
+struct Begun {
+    parts: Parts,
+    left_out: Vec<(Part, String)>,
+    tried: Tried,
 }
 
 /// Adds a flag right behind the subcommand, so that what a person asks for in `APPTAINER_ARGS` comes later and counts.
@@ -338,6 +389,7 @@ mod tests {
             proxies: vec![("https_proxy".into(), "http://proxy".into())],
             unpacked: None,
             keyring: false,
+            containment: Containment::nothing(Path::new("/state")),
             seen: Seen::default(),
         }
     }

@@ -8,7 +8,7 @@ use protocol::{JobId, RuntimeKind};
 
 use super::confine::{Confinement, look};
 use super::programs::{is_executable, missing, on_path};
-use super::{CommandLine, Wrapping};
+use super::{CommandLine, Wrapping, isolation};
 use crate::blocking;
 
 /// A command without a container.
@@ -33,7 +33,8 @@ impl Bare {
         let words = self.command.iter().map(OsString::from).collect();
         let command = CommandLine { words, environment, directory: job_dir.to_owned() };
         let confinement = self.confinement.clone();
-        (command, Wrapping { runtime: RuntimeKind::Bare, image: None, hook: false, confinement, isolation: None })
+        let isolation = Some(Box::new(isolation::of_bare()));
+        (command, Wrapping { runtime: RuntimeKind::Bare, image: None, hook: false, confinement, isolation })
     }
 
     /// What a person is to know of jobs without a container.

@@ -4,6 +4,7 @@
 //! [`bare`]); [`process`] runs it with its limits, begun by the [`starter`] and kept to itself by what [`confine`] has;
 //! [`log_file`] keeps what it prints, bounded; [`scratch`] is its temporary space, [`begin`] tells whether its command
 //! has begun, and [`helpers`] whether its image was lost; [`footprint`] watches its memory.
+//! [`containment`] keeps it from the rest of the node, with the filter of [`seccomp`], and [`isolation`] tells how far.
 //! [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it carries, and
 //! [`children`] tells whether there is any such thing; [`leftovers`] finds what is left of runs that nobody watches any
 //! more; [`service`] starts the process in which all this happens, the keeper.
@@ -16,6 +17,7 @@ mod bare;
 mod begin;
 mod children;
 mod confine;
+mod containment;
 mod ended;
 mod ending;
 mod filter;
@@ -23,6 +25,7 @@ mod footprint;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod helpers;
+mod isolation;
 mod leftovers;
 mod log_file;
 mod memory;
@@ -30,6 +33,7 @@ mod proc;
 mod process;
 mod programs;
 mod scratch;
+mod seccomp;
 mod service;
 mod starter;
 mod token;
@@ -47,8 +51,10 @@ use crate::lock;
 pub(crate) use apptainer::{Apptainer, Seen};
 pub(crate) use bare::Bare;
 pub(crate) use confine::Confinement;
+pub(crate) use containment::{Containment, JobNetwork, JobSeccomp};
 pub(crate) use ended::{Ended, Finished, signal_name};
 pub(crate) use ending::Warning;
+pub(crate) use isolation::{Required, check, told};
 pub(crate) use leftovers::{Leftover, kill_leftovers};
 pub(crate) use log_file::LOGS;
 pub(crate) use proc::{FirstProcess, descends_from_us, is_running, started_at};
@@ -130,6 +136,22 @@ impl Runtime {
         match self {
             Self::Apptainer(apptainer) => apptainer.probe(scratch).await,
             Self::Bare(bare) => bare.probe(scratch).await,
+        }
+    }
+
+    /// What a probe has seen that keeps jobs from the rest of the node.
+    pub(crate) fn isolation(&self) -> Option<Isolation> {
+        match self {
+            Self::Apptainer(apptainer) => apptainer.isolation(),
+            Self::Bare(_) => Some(isolation::of_bare()),
+        }
+    }
+
+    /// Why something of that cannot be had here.
+    pub(crate) fn left_out(&self) -> Vec<String> {
+        match self {
+            Self::Apptainer(apptainer) => apptainer.containment.left_out(),
+            Self::Bare(_) => Vec::new(),
         }
     }
 

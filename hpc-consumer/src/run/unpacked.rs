@@ -376,6 +376,7 @@ mod tests {
             proxies: Vec::new(),
             unpacked: Some(Unpacked::new(home.join("unpacked"), &[]).unwrap()),
             keyring: false,
+            containment: super::super::containment::Containment::nothing(home),
             seen: Default::default(),
         }
     }

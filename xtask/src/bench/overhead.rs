@@ -118,6 +118,8 @@ impl Setup<'_> {
             let mut show = Command::new(self.workspace.program(Profile::Release, "hpc-consumer"));
             show.arg("command").arg("--env-file").arg(&self.edge.env_file).arg("--job-dir").arg(&directory);
             self.with_runtime(&mut show);
+            // Containers are contained with what lies there.
+            show.env("STATE_DIR", folder.join("state"));
             clear_settings(&mut show);
             let line = command::capture(&mut show)?;
             let logs = ["stdout.log", "stderr.log"].map(|name| command::quoted(directory.join(name)));
