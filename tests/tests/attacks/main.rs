@@ -3,6 +3,7 @@
 
 mod attacker;
 mod bare;
+mod contained;
 mod hidden;
 mod input;
 mod keeper;
