@@ -3,6 +3,7 @@
 
 mod access_log;
 mod consumer;
+mod containment;
 mod edge;
 mod latency;
 mod load;
@@ -34,6 +35,8 @@ pub(crate) enum Part {
     Edge,
     /// What the daemon adds to the time of a container
     Overhead,
+    /// What its containment adds to the start of a container
+    Containment,
     /// Jobs per second without a container, and requests to the queues per job
     Throughput,
     /// The time of one job in an idle system
@@ -57,6 +60,7 @@ pub(crate) fn run(workspace: &Workspace, parts: &[Part]) -> anyhow::Result<ExitC
             Part::Worker => worker::measure(workspace, folder.path()),
             Part::Edge => edge::measure(workspace, folder.path()),
             Part::Overhead => overhead::measure(workspace, folder.path()),
+            Part::Containment => containment::measure(workspace, folder.path()),
             Part::Throughput => throughput::measure(workspace, folder.path()),
             Part::Latency => latency::measure(workspace, folder.path()),
             Part::Memory => memory::measure(workspace, folder.path()),
