@@ -6,7 +6,7 @@
 use std::io;
 
 use lifecycle::{Concluded, EndReason, Ending, Finished, Run, RunEnd};
-use protocol::{JobMessage, JobResult, Reason, RuntimeKind, Status, limits, timestamp_from_millis};
+use protocol::{JobMessage, JobResult, Reason, RuntimeKind, Seccomp, Status, limits, timestamp_from_millis};
 
 use super::JobFiles;
 use super::files::{META, Place};
@@ -16,6 +16,11 @@ use super::output::{self, Output};
 use super::result::fitting;
 use super::results_dir::ResultsDir;
 use crate::run::signal_name;
+
+/// What a filter of system calls ends a program with.
+const BAD_CALL: i32 = rustix::process::Signal::SYS.as_raw();
+const BAD_CALL_HINT: &str =
+    ", as the filter of system calls does with programs of 32 bits; JOB_SECCOMP=none on the node takes the filter away";
 
 impl JobFiles {
     pub(super) fn conclude_now(&self, job: JobMessage, run: &Run, ending: Ending, may_retry: bool) -> Concluded {
@@ -138,7 +143,10 @@ impl JobFiles {
             RunEnd::Exit(code) => Some((Reason::Exit, format!("the task ended with exit code {code}"))),
             RunEnd::Signal(signal) => {
                 let name = signal_name(*signal).map(|name| format!(" ({name})")).unwrap_or_default();
-                Some((Reason::Signal, format!("signal {signal}{name} ended the task")))
+                let filtered = finished.isolation.as_ref().and_then(|facts| facts.seccomp.as_ref());
+                let by_filter = *signal == BAD_CALL && filtered.is_some_and(Seccomp::is_there);
+                let hint = if by_filter { BAD_CALL_HINT } else { "" };
+                Some((Reason::Signal, format!("signal {signal}{name} ended the task{hint}")))
             }
             RunEnd::MemoryLimit(what) => {
                 let end = what.as_ref().map_or_else(
@@ -353,9 +361,15 @@ mod tests {
 
     #[tokio::test]
     async fn every_end_has_its_reason() {
+        let filtered = |finished: &mut Finished| {
+            let seccomp = Some(Seccomp::of_profile("0123"));
+            finished.isolation = Some(Box::new(Isolation { seccomp, ..Isolation::default() }));
+        };
         for (ending, reason, message) in [
             (finished(RunEnd::Exit(3)), Reason::Exit, "exit code 3"),
             (finished(RunEnd::Signal(9)), Reason::Signal, "signal 9 (SIGKILL)"),
+            (finished(RunEnd::Signal(31)), Reason::Signal, "signal 31 (SIGSYS) ended the task"),
+            (with(RunEnd::Signal(31), filtered), Reason::Signal, "JOB_SECCOMP=none on the node"),
             (finished(RunEnd::MemoryLimit(None)), Reason::MemoryLimit, "the kernel killed the task"),
             (finished(RunEnd::MemoryLimit(Some("it used 2 of 1".to_owned()))), Reason::MemoryLimit, "used 2 of 1: it"),
             (finished(RunEnd::TimeLimit), Reason::TimeLimit, "time limit of 7 s"),

@@ -23,9 +23,12 @@ pub(super) fn script(inside: &str) -> String {
     )
 }
 
-/// What the hook has read, if it has.
+/// The longest that it may be. A node may have thousands of mounts.
+const FACTS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// What the hook has read, if it has. The image has scripts of its own that could have put anything there.
 pub(super) fn read(scratch: &Path) -> Option<String> {
-    std::fs::read_to_string(scratch.join(FACTS)).ok()
+    files::read_own_text(&scratch.join(FACTS), FACTS_BYTES_MAX).ok()
 }
 
 /// What a container was asked to be, which decides how some of what is seen is called.
