@@ -179,10 +179,12 @@ impl Containment {
     /// What a probe has seen: which parts go, which do not and why, and what the hook has read.
     pub(super) fn remember(&self, parts: Parts, left_out: Vec<(Part, String)>, read: Option<&str>) {
         let digest = parts.contains(&Part::Seccomp).then(seccomp::digest);
-        let own_users = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let own = |name: &str| std::fs::read_to_string(Path::new("/proc/self").join(name)).unwrap_or_default();
+        let own_users = own("uid_map");
         let asked = Asked {
             no_network: parts.contains(&Part::NoNetwork),
             seccomp: digest.as_deref(),
+            own_filters: isolation::filters(&own("status")),
             own_users: &own_users,
             as_root: self.as_root,
         };

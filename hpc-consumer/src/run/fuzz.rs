@@ -2,6 +2,7 @@
 //! chooses itself, says nothing of anything else.
 
 use super::confine::has_room;
+use super::isolation::{Asked, seen};
 use super::proc::{
     Namespace, Process, parse_namespace, parse_realtime_limit, parse_resident, parse_share, parse_stat, variables,
 };
@@ -30,6 +31,11 @@ pub(crate) fn proc_files(bytes: &[u8]) {
     has_room(text, 7);
     parse_share(text);
     parse_resident(text, 4096);
+    // From within a container whose image may have put anything there.
+    let asked = Asked { no_network: true, seccomp: None, own_filters: None, own_users: "", as_root: false };
+    seen(text, asked);
+    let facts = seen(&format!("== /proc/self/status\n{text}"), asked);
+    assert!(facts.seccomp.is_none_or(|seccomp| !seccomp.to_string().starts_with("sha256")), "no profile was given");
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub(super) struct Asked<'a> {
     pub(super) no_network: bool,
     /// The digest of the profile that it was given.
     pub(super) seccomp: Option<&'a str>,
+    /// How many filters we run under ourselves, as within a container, where the kernel tells it.
+    pub(super) own_filters: Option<u32>,
     /// The users of our own user namespace, as `/proc/self/uid_map` tells them.
     pub(super) own_users: &'a str,
     /// Is this root?
@@ -52,7 +54,7 @@ pub(super) fn seen(text: &str, asked: Asked<'_>) -> Isolation {
     };
     Isolation {
         network: network(source("/proc/net/route"), source("/proc/net/ipv6_route"), asked.no_network).map(Word::from),
-        seccomp: source("/proc/self/status").and_then(|status| seccomp(status, asked.seccomp)),
+        seccomp: source("/proc/self/status").and_then(|status| seccomp(status, asked)),
         namespaces: source("/proc/self/uid_map").map(|users| namespaces(users, asked).into()),
         sys: source("/proc/self/mounts").map(|mounts| sys(mounts).into()),
     }
@@ -70,13 +72,19 @@ fn network(v4: Option<&str>, v6: Option<&str>, no_network: bool) -> Option<Netwo
     Some(if leads_out_v4 || leads_out_v6 { Network::Other } else { Network::None })
 }
 
-fn seccomp(status: &str, profile: Option<&str>) -> Option<Seccomp> {
+fn seccomp(status: &str, asked: Asked<'_>) -> Option<Seccomp> {
     let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:"))?.trim();
-    Some(match (mode, profile) {
-        ("0", _) => Seccomp::none(),
-        (_, Some(digest)) => Seccomp::of_profile(digest),
-        (_, None) => Seccomp::other(),
+    let is_one_more = filters(status).zip(asked.own_filters).is_none_or(|(there, own)| there > own);
+    Some(match asked.seccomp {
+        _ if mode == "0" => Seccomp::none(),
+        Some(digest) if is_one_more => Seccomp::of_profile(digest),
+        Some(_) | None => Seccomp::other(),
     })
+}
+
+/// How many filters a process runs under, in its `/proc/self/status`; kernels before 5.9 do not tell.
+pub(super) fn filters(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"))?.trim().parse().ok()
 }
 
 fn namespaces(users: &str, asked: Asked<'_>) -> Namespaces {
@@ -185,7 +193,7 @@ mod tests {
     }
 
     fn asked(no_network: bool, seccomp: Option<&str>, as_root: bool) -> Asked<'_> {
-        Asked { no_network, seccomp, own_users: "         0          0 4294967295\n", as_root }
+        Asked { no_network, seccomp, own_filters: Some(0), own_users: "         0          0 4294967295\n", as_root }
     }
 
     #[test]
@@ -206,6 +214,9 @@ mod tests {
             told(&seen(&text(2, all, mounts, ROUTE), asked(false, None, true))),
             "namespaces root, network host, seccomp other, sys read_write"
         );
+        let inherited = Asked { own_filters: Some(1), ..full };
+        let facts = seen(&text(2, "", "", ROUTE), inherited);
+        assert_eq!(facts.seccomp, Some(Seccomp::other()), "the one filter is that of whatever the daemon is in");
         assert_eq!(seen("", full), Isolation::default());
         assert_eq!(told(&Isolation::default()), "nothing is seen of it");
     }
