@@ -23,6 +23,18 @@ pub struct Isolation {
     /// What the task sees of `/sys`.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub sys: Option<Word<Sys>>,
+    /// Without a container: where the task could write.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub writes: Option<Word<Reach>>,
+    /// Without a container: whom the task could signal, and to whose abstract sockets it could connect.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub signals: Option<Word<Reach>>,
+    /// The session keyring of the kernel that the task had.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub keyring: Option<Word<SessionKeyring>>,
+    /// What held the task to its limit of memory; absent where it had none.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Word<MemoryLimit>>,
 }
 
 /// A network.
@@ -61,6 +73,36 @@ pub enum Sys {
     ReadOnly,
     /// What its files let this user write can be written.
     ReadWrite,
+}
+
+/// How far a task gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// To what is its own, or was named for it.
+    Own,
+    /// To all that its user gets to.
+    All,
+}
+
+/// Whose session keyring a task has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionKeyring {
+    /// Its own, which was empty at its begin.
+    Own,
+    /// One that other tasks of the same user here have as well, and nobody else.
+    Shared,
+    /// That of the session in which the daemon was started.
+    Inherited,
+}
+
+/// What holds a task to a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryLimit {
+    /// Somebody looks from time to time, and ends what has passed it.
+    Watch,
 }
 
 /// A filter of system calls: `none`, `other`, or `sha256:` and the beginning of the digest of the profile.
@@ -107,8 +149,12 @@ mod tests {
             seccomp: Some(Seccomp::of_profile("0123456789abcdef")),
             namespaces: Some(Namespaces::User.into()),
             sys: Some(Sys::ReadOnly.into()),
+            writes: Some(Reach::Own.into()),
+            signals: Some(Reach::All.into()),
+            keyring: Some(SessionKeyring::Own.into()),
+            memory: Some(MemoryLimit::Watch.into()),
         };
-        let json = r#"{"network":"none","seccomp":"sha256:0123456789abcdef","namespaces":"user","sys":"read_only"}"#;
+        let json = r#"{"network":"none","seccomp":"sha256:0123456789abcdef","namespaces":"user","sys":"read_only","writes":"own","signals":"all","keyring":"own","memory":"watch"}"#;
         assert_eq!(serde_json::to_string(&facts).unwrap(), json);
         assert_eq!(serde_json::from_str::<Isolation>(json).unwrap(), facts);
         assert_eq!(serde_json::to_string(&Isolation::default()).unwrap(), "{}");

@@ -35,7 +35,7 @@ mod word;
 
 pub use failure::FailureClass;
 pub use id::{InvalidJobId, JobId};
-pub use isolation::{Isolation, Namespaces, Network, Seccomp, Sys};
+pub use isolation::{Isolation, MemoryLimit, Namespaces, Network, Reach, Seccomp, SessionKeyring, Sys};
 pub use json::Json;
 pub use kind::Kind;
 pub use message::{JobInput, JobMessage, UnreadableJob};

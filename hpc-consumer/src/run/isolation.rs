@@ -5,7 +5,9 @@
 use std::path::Path;
 
 use clap::ValueEnum;
-use protocol::{Isolation, Namespaces, Network, Seccomp, Sys, Word};
+use protocol::{Isolation, MemoryLimit, Namespaces, Network, Reach, Seccomp, SessionKeyring, Sys, Word};
+
+use super::confine::{Facts, Keyring};
 
 /// What the hook of a probe has read, in the scratch.
 const FACTS: &str = "facts";
@@ -57,6 +59,7 @@ pub(super) fn seen(text: &str, asked: Asked<'_>) -> Isolation {
         seccomp: source("/proc/self/status").and_then(|status| seccomp(status, asked)),
         namespaces: source("/proc/self/uid_map").map(|users| namespaces(users, asked).into()),
         sys: source("/proc/self/mounts").map(|mounts| sys(mounts).into()),
+        ..Isolation::default()
     }
 }
 
@@ -120,7 +123,28 @@ pub(super) fn of_bare() -> Isolation {
         seccomp: Some(Seccomp::none()),
         namespaces: Some(Namespaces::None.into()),
         sys: Some(Sys::ReadWrite.into()),
+        ..Isolation::default()
     }
+}
+
+/// The same, with what a run got as it was started.
+pub(super) fn with_facts(isolation: Option<Box<Isolation>>, facts: Facts, bare: bool, limited: bool) -> Box<Isolation> {
+    let reach = |own: bool| bare.then_some(if own { Reach::Own } else { Reach::All }.into());
+    let keyring = match facts.keyring {
+        Keyring::Own => SessionKeyring::Own,
+        Keyring::Shared => SessionKeyring::Shared,
+        Keyring::Inherited => SessionKeyring::Inherited,
+    };
+    let isolation = isolation.map(|facts| *facts).unwrap_or_default();
+    Box::new(Isolation {
+        // Not that of a container: it forbids to set limits of others.
+        seccomp: if bare && facts.limits { Some(Seccomp::other()) } else { isolation.seccomp },
+        writes: reach(facts.writes),
+        signals: reach(facts.signals),
+        keyring: Some(keyring.into()),
+        memory: limited.then_some(MemoryLimit::Watch.into()),
+        ..isolation
+    })
 }
 
 /// The facts on one line, for a person.
@@ -253,6 +277,7 @@ mod tests {
             seccomp: Some(Seccomp::other()),
             namespaces: Some(Namespaces::User.into()),
             sys: Some(Sys::None.into()),
+            ..Isolation::default()
         };
         assert_eq!(check(&all, &facts, &[]), Ok(()));
         for one in all {

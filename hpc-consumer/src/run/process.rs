@@ -22,6 +22,7 @@ use super::children::{self, Known};
 use super::ended::{Ended, Finished};
 use super::ending::{Cause, Ending, Event, Order};
 use super::helpers::Helpers;
+use super::isolation::with_facts;
 use super::log_file::{Logs, Tails};
 use super::memory;
 use super::proc::FirstProcess;
@@ -92,8 +93,8 @@ pub(crate) async fn run(
     }
     let image_before = image.as_deref().and_then(ImageFile::look);
     let (command, started) = started(command, token, confinement, directory.clone()).await;
-    let (mut child, known) = match started {
-        Ok((child, known, _facts)) => (child, known),
+    let (mut child, known, facts) = match started {
+        Ok(started) => started,
         Err(error) => {
             if let Some(wrapped) = wrapped {
                 wrapped.scratch.remove().await;
@@ -119,6 +120,7 @@ pub(crate) async fn run(
     let image_lost = was_written_to || helpers.lost();
     // The clock may have been set back meanwhile.
     let finished_at_ms = now_ms().max(started_at_ms);
+    let isolation = Some(with_facts(isolation, facts, runtime == RuntimeKind::Bare, limits.memory.is_some()));
     let runtime = Some(runtime);
     let (stdout_tail, stderr_tail) = (stdout, stderr);
     Finished { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_lost, isolation }

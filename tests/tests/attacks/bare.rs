@@ -150,6 +150,8 @@ fn a_job_without_a_container_signals_neither_keeper_nor_daemon_and_is_ended_by_t
     let id = site.submit(&script);
     let record = site.record(&id);
     assert_eq!((&record["reason"], &record["stdout_tail"]), (&json!("time_limit"), &json!("own\n")), "{record}");
+    assert_eq!((&record["isolation"]["writes"], &record["isolation"]["signals"]), (&json!("own"), &json!("own")));
+    assert_eq!(record["isolation"]["keyring"], "own", "{record}");
     let pid: u32 = fs::read_to_string(site.results.join(&id).join("pid")).unwrap().trim().parse().unwrap();
     assert!(!is_alive(pid), "the keeper ends it, whatever it does about SIGTERM");
     assert!(daemon.is_running() && site.keeper() == keeper && is_alive(keeper));
@@ -241,6 +243,7 @@ fn a_job_that_takes_more_memory_than_it_may_is_ended_alone() {
     let hog = site.submit(&format!("setsid {tool} hog 300 0 600 & wait"));
     let record = site.record(&hog);
     assert_eq!((&record["status"], &record["reason"]), (&json!("failed"), &json!("memory_limit")), "{record}");
+    assert_eq!(record["isolation"]["memory"], "watch", "{record}");
     let message = record["message"].as_str().unwrap();
     assert!(message.contains("MiB of memory and may use 150MiB, as a watch saw"), "{message}");
     assert!(message.contains("used 30"), "{message}");
