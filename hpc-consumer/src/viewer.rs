@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::lock;
 use crate::store::Store;
-use crate::store::view::{self, About, Counts, DaemonState, JobView, REFRESH, VERSION, View, timestamp};
+use crate::store::view::{self, About, Called, Counts, DaemonState, JobView, REFRESH, VERSION, View, timestamp};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -30,8 +30,8 @@ const TASKS_AT_ONCE: usize = 50;
 /// How much is shown of the end of an attempt, in characters.
 const LAST_ATTEMPT_MAX: usize = 500;
 
-/// The tasks of jobs whose messages are not in memory; none where the message cannot be read.
-type Tasks = Arc<Mutex<HashMap<JobId, Option<String>>>>;
+/// The words for jobs whose messages are not in memory; none where the message cannot be read.
+type Learned = Arc<Mutex<HashMap<JobId, Option<Called>>>>;
 
 /// Writes the view.
 pub(crate) struct Viewer {
@@ -40,7 +40,7 @@ pub(crate) struct Viewer {
     slots: usize,
     about: About,
     store: Store,
-    tasks: Tasks,
+    learned: Learned,
     /// When to write next.
     due: Instant,
     written: Option<Instant>,
@@ -57,7 +57,7 @@ impl Viewer {
             slots,
             about,
             store,
-            tasks: Tasks::default(),
+            learned: Learned::default(),
             due: Instant::now(),
             written: None,
             writing: None,
@@ -89,14 +89,16 @@ impl Viewer {
         let now = Instant::now();
         (self.due, self.written) = (now + if unknown.is_empty() { REFRESH } else { INTERVAL }, Some(now));
         let (state_dir, complained) = (self.state_dir.clone(), self.complained.clone());
-        let (store, tasks) = (self.store.clone(), self.tasks.clone());
+        let (store, learned) = (self.store.clone(), self.learned.clone());
         self.writing = Some(tokio::spawn(async move {
             if !unknown.is_empty() {
-                let learned = learn(&store, unknown).await;
-                for job in view.jobs.iter_mut().filter(|job| job.task.is_none()) {
-                    job.task = learned.get(&job.job_id).cloned().flatten();
-                }
-                lock(&tasks).extend(learned);
+                let new = learn(&store, unknown).await;
+                let jobs = view.jobs.into_iter().map(|job| match new.get(&job.job_id) {
+                    Some(called) => job.called(called.clone()),
+                    None => job,
+                });
+                view.jobs = jobs.collect();
+                lock(&learned).extend(new);
             }
             crate::blocking(move || match view::write(&state_dir, &view) {
                 Ok(()) => complained.store(false, Ordering::Relaxed),
@@ -109,14 +111,14 @@ impl Viewer {
         }));
     }
 
-    /// Some jobs whose tasks are to be asked for. Forgets what is known of others that are not shown.
+    /// Some jobs for which the words are to be asked for. Forgets what is known of others that are not shown.
     fn unknown(&self, shown: &[JobView]) -> Vec<JobId> {
-        let mut tasks = lock(&self.tasks);
-        if tasks.len() > 2 * JOBS_MAX {
-            let mut known = std::mem::take(&mut *tasks);
-            tasks.extend(shown.iter().filter_map(|job| known.remove_entry(&job.job_id)));
+        let mut learned = lock(&self.learned);
+        if learned.len() > 2 * JOBS_MAX {
+            let mut known = std::mem::take(&mut *learned);
+            learned.extend(shown.iter().filter_map(|job| known.remove_entry(&job.job_id)));
         }
-        let unknown = shown.iter().filter(|job| job.task.is_none() && !tasks.contains_key(&job.job_id));
+        let unknown = shown.iter().filter(|job| job.task.is_none() && !learned.contains_key(&job.job_id));
         unknown.take(TASKS_AT_ONCE).map(|job| job.job_id.clone()).collect()
     }
 
@@ -139,7 +141,7 @@ impl Viewer {
         let mut counts = Counts::default();
         let mut jobs = Vec::new();
         let mut owed_since: Option<Duration> = None;
-        let tasks = lock(&self.tasks);
+        let learned = lock(&self.learned);
         for (job_id, phase, attempt, since) in lifecycle.jobs() {
             match phase {
                 Phase::Asked => continue,
@@ -155,10 +157,12 @@ impl Viewer {
             if jobs.len() < if phase == Phase::Recorded { JOBS_MAX / 2 } else { JOBS_MAX } {
                 let (job_id, phase) = (job_id.clone(), phase.name().to_owned());
                 let attempt = attempt.map_or(0, Attempt::get);
-                let task = lifecycle.brief(&job_id).map(|job| job.spec.task.clone());
-                let task = task.or_else(|| tasks.get(&job_id).cloned().flatten());
+                let called = lifecycle.brief(&job_id).map(|job| Called::of(&job.spec));
+                let called = called.or_else(|| learned.get(&job_id).cloned().flatten());
                 let last_attempt = lifecycle.remark(&job_id).map(|what| what.chars().take(LAST_ATTEMPT_MAX).collect());
-                jobs.push(JobView { job_id, phase, attempt, since: Some(timestamp(since)), task, last_attempt });
+                let since = Some(timestamp(since));
+                let job = JobView { job_id, phase, attempt, since, task: None, name: None, last_attempt };
+                jobs.push(job.called(called));
             }
         }
         View {
@@ -178,14 +182,14 @@ impl Viewer {
     }
 }
 
-/// The tasks of these jobs, as the store has them.
-async fn learn(store: &Store, jobs: Vec<JobId>) -> HashMap<JobId, Option<String>> {
-    let mut tasks: HashMap<_, _> = jobs.iter().map(|job_id| (job_id.clone(), None)).collect();
+/// The words for these jobs, as the store has them.
+async fn learn(store: &Store, jobs: Vec<JobId>) -> HashMap<JobId, Option<Called>> {
+    let mut learned: HashMap<_, _> = jobs.iter().map(|job_id| (job_id.clone(), None)).collect();
     // Should it fail, the daemon hears of it from its next commit.
     for (job_id, message) in store.messages(jobs).await.unwrap_or_default() {
-        tasks.insert(job_id, JobMessage::parse(&message).ok().map(|job| job.spec.task));
+        learned.insert(job_id, JobMessage::parse(&message).ok().map(|job| Called::of(&job.spec)));
     }
-    tasks
+    learned
 }
 
 #[cfg(test)]
@@ -235,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_tasks_of_jobs_that_an_earlier_daemon_has_left_are_learned_from_the_store() {
+    async fn the_tasks_and_names_of_jobs_that_an_earlier_daemon_has_left_are_learned_from_the_store() {
         let folder = tempfile::tempdir().unwrap();
         let mut viewer = viewer(folder.path());
         let entry = |id: &str| Entry {
@@ -249,7 +253,7 @@ mod tests {
         };
         let accepted = Fact::Accepted {
             job_id: "a".parse().unwrap(),
-            message: r#"{"v":1,"job_id":"a","task":"simulate"}"#.to_owned(),
+            message: r#"{"v":1,"job_id":"a","task":"simulate","name":"draft 3"}"#.to_owned(),
             terms: Terms::default(),
             lease: Lease { id: "l".to_owned(), until: Duration::ZERO },
         };
@@ -259,8 +263,9 @@ mod tests {
         for _ in 0..2 {
             viewer.write(&lifecycle);
             viewer.writing.take().unwrap().await.unwrap();
-            let tasks = written(folder.path()).jobs.into_iter().map(|job| job.task).collect::<Vec<_>>();
-            assert_eq!(tasks, [Some("simulate".to_owned()), None]);
+            let jobs = written(folder.path()).jobs.into_iter();
+            let called = jobs.map(|job| (job.task, job.name)).collect::<Vec<_>>();
+            assert_eq!(called, [(Some("simulate".to_owned()), Some("draft 3".to_owned())), (None, None)]);
         }
         assert!(viewer.unknown(&written(folder.path()).jobs).is_empty());
     }

@@ -16,6 +16,8 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 use store::{Owned, Schema, Sqlite};
 
+use super::view::Called;
+
 /// The tables, and how they came to be.
 pub(super) const SCHEMA: Schema = Schema { program: "hpc-consumer", steps: STEPS };
 
@@ -115,15 +117,16 @@ pub(super) fn entries(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
 }
 
 /// The tasks of the jobs that are held.
-pub(super) fn tasks(connection: &Connection) -> rusqlite::Result<HashMap<JobId, String>> {
+pub(super) fn called(connection: &Connection) -> rusqlite::Result<HashMap<JobId, Called>> {
     let mut select = connection.prepare("SELECT message FROM messages")?;
     let mut rows = select.query([])?;
-    let mut tasks = HashMap::new();
+    let mut called = HashMap::new();
     while let Some(row) = rows.next()? {
         // One at a time: there may be thousands, of up to 128 KB each.
-        tasks.extend(JobMessage::parse(&row.get::<_, String>(0)?).ok().map(|job| (job.job_id, job.spec.task)));
+        let job = JobMessage::parse(&row.get::<_, String>(0)?);
+        called.extend(job.ok().map(|job| (job.job_id, Called::of(&job.spec))));
     }
-    Ok(tasks)
+    Ok(called)
 }
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {

@@ -10,6 +10,7 @@ use store::{File, Opened, Problem};
 
 use super::DATABASE;
 use super::database::{self, Database, SCHEMA};
+use super::view::Called;
 
 /// What is in a `STATE_DIR` that is in use. Each is made later than the tables.
 const SIGNS_OF_USE: [&str; 2] = ["results-dir", "keeper/journal"];
@@ -41,10 +42,10 @@ pub(super) fn look(path: &Path) -> anyhow::Result<Vec<Entry>> {
     })
 }
 
-/// The tasks of the jobs in the file, as far as they can be read. Nothing is written.
-pub(super) fn tasks(path: &Path) -> HashMap<JobId, String> {
+/// The words for the jobs in the file, as far as they can be read. Nothing is written.
+pub(super) fn called(path: &Path) -> HashMap<JobId, Called> {
     let connection = store::look(path, &file(&|| Ok(()))).ok().flatten();
-    connection.and_then(|connection| database::tasks(&connection).ok()).unwrap_or_default()
+    connection.and_then(|connection| database::called(&connection).ok()).unwrap_or_default()
 }
 
 fn file(may_begin: &dyn Fn() -> Result<(), String>) -> File<'_> {

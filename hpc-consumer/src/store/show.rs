@@ -19,7 +19,7 @@ use protocol::{JobId, Timestamp, timestamp_from_millis};
 use serde::Serialize;
 
 use super::lock::{self, Held, Holder};
-use super::view::{self, About, Counts, DaemonState, JobView, Queue, REFRESH, View, timestamp};
+use super::view::{self, About, Called, Counts, DaemonState, JobView, Queue, REFRESH, View, timestamp};
 use super::{DATABASE, opening};
 use crate::job::ResultsDir;
 
@@ -119,7 +119,7 @@ fn report(state_dir: &Path, now: Timestamp) -> anyhow::Result<Report> {
         Held::Yes(holder) => of_live(holder, view::read(state_dir), now),
         Held::Elsewhere(holder) => of_other_machine(holder, view::read(state_dir)),
         Held::No => match opening::look(&state_dir.join(DATABASE)) {
-            Ok(entries) => of_state(entries, opening::tasks(&state_dir.join(DATABASE)), now),
+            Ok(entries) => of_state(entries, opening::called(&state_dir.join(DATABASE)), now),
             Err(error) => {
                 let Some(view) = view::read(state_dir) else { return Err(error) };
                 let note = format!("{error:#}. The jobs are those of which the last daemon has told");
@@ -188,7 +188,7 @@ fn of_unreadable(view: View, note: String) -> Report {
 }
 
 /// What the next daemon will find.
-fn of_state(entries: Vec<Entry>, mut tasks: HashMap<JobId, String>, now: Timestamp) -> Report {
+fn of_state(entries: Vec<Entry>, mut called: HashMap<JobId, Called>, now: Timestamp) -> Report {
     let mut report = Report { daemon: Daemon::Stopped, as_of: Some(now), jobs: Some(Vec::new()), ..nothing(None) };
     for entry in entries {
         let since = timestamp(entry.since);
@@ -201,14 +201,17 @@ fn of_state(entries: Vec<Entry>, mut tasks: HashMap<JobId, String>, now: Timesta
             }
         };
         *count += 1;
-        report.jobs.get_or_insert_default().push(JobView {
-            task: tasks.remove(&entry.job_id),
+        let called = called.remove(&entry.job_id);
+        let job = JobView {
+            task: None,
+            name: None,
             last_attempt: None,
             job_id: entry.job_id,
             phase: phase.name().to_owned(),
             attempt: entry.attempt.map_or(0, lifecycle::Attempt::get),
             since: Some(since),
-        });
+        };
+        report.jobs.get_or_insert_default().push(job.called(called));
     }
     if report.counts.running > 0 {
         let note = "jobs that are shown as running were started and go on without the daemon, or have ended since: \
@@ -279,7 +282,8 @@ fn jobs_text(report: &Report, now: Timestamp) -> String {
 
 /// Ids come first, so that no terminal breaks one in two.
 fn jobs_table(jobs: &[JobView], now: Timestamp) -> String {
-    let mut rows = vec![["JOB ID", "PHASE", "FOR", "ATTEMPT", "TASK"].map(str::to_owned)];
+    let heading = if jobs.iter().any(|job| job.name.is_some()) { "NAME" } else { "" };
+    let mut rows = vec![["JOB ID", "PHASE", "FOR", "ATTEMPT", "TASK", heading].map(str::to_owned)];
     let unknown = || "-".to_owned();
     rows.extend(jobs.iter().map(|job| {
         [
@@ -288,6 +292,7 @@ fn jobs_table(jobs: &[JobView], now: Timestamp) -> String {
             job.since.map_or_else(unknown, |since| age(since, now)),
             if job.attempt == 0 { unknown() } else { job.attempt.to_string() },
             job.task.as_deref().map_or_else(unknown, one_line),
+            job.name.as_deref().map_or_else(String::new, one_line),
         ]
     }));
     let mut lines = table(&rows).into_iter();
@@ -415,6 +420,7 @@ mod tests {
             attempt,
             since: since.map(at),
             task: (id != "b").then(|| "simulate".to_owned()),
+            name: None,
             last_attempt: (attempt > 1).then(|| "attempt 1 failed:\nexit code 3; attempt 2 follows".to_owned()),
         };
         let queue = |id: &str, name: Option<&str>| Queue { id: id.to_owned(), name: name.map(str::to_owned) };
@@ -482,6 +488,22 @@ no jobs
     }
 
     #[test]
+    fn names_stand_beside_the_jobs_that_have_one() {
+        let mut view = view();
+        view.jobs[0].name = Some("draft 3\u{1b}[31m".to_owned());
+        let text = jobs_text(&shown(view), at("2026-11-21T01:15:30.5Z"));
+        let (_, jobs) = text.split_once("\n\n").unwrap();
+        let expected = "\
+JOB ID            PHASE    FOR     ATTEMPT  TASK      NAME
+a-rather-long-id  running  15 min  2        simulate  draft 3 [31m
+  attempt 1 failed: exit code 3; attempt 2 follows
+b                 waiting  -       -        -
+and 3 more
+";
+        assert_eq!(jobs, expected);
+    }
+
+    #[test]
     fn status_says_what_is_wrong_and_what_is_owed() {
         let text = status_text(&shown(view()), at("2026-11-21T01:15:30Z"));
         let expected = "\
@@ -524,7 +546,7 @@ results owed  3, the oldest since 2026-11-20T23:00:00Z (2 h)
         // Scripts read this: fields may be added, nothing else.
         let mut report = shown(View { node: None, ..view() });
         report.jobs.as_mut().unwrap().truncate(1);
-        let json = r#"{"v":1,"daemon":"running","as_of":"2026-11-21T01:15:27.123Z","host":"n1","pid":4711,"note":null,"node_problem":null,"queue_trouble":null,"slots":4,"counts":{"waiting":1,"running":1,"ending":0,"owed":3},"owed_since":"2026-11-20T23:00:00Z","state_dir":"/home/me/state","version":"0.1.0","results_dir":"/scratch/results","runtime":"apptainer","image":"/images/science.sif","command":"task-runner","queues_url":"https://api.example/v4","jobs_queue":{"id":"0f3c","name":"hpc-jobs"},"results_queue":{"id":"9e1d","name":null},"jobs":[{"job_id":"a-rather-long-id","phase":"running","attempt":2,"since":"2026-11-21T01:00:00.912Z","task":"simulate","last_attempt":"attempt 1 failed:\nexit code 3; attempt 2 follows"}]}"#;
+        let json = r#"{"v":1,"daemon":"running","as_of":"2026-11-21T01:15:27.123Z","host":"n1","pid":4711,"note":null,"node_problem":null,"queue_trouble":null,"slots":4,"counts":{"waiting":1,"running":1,"ending":0,"owed":3},"owed_since":"2026-11-20T23:00:00Z","state_dir":"/home/me/state","version":"0.1.0","results_dir":"/scratch/results","runtime":"apptainer","image":"/images/science.sif","command":"task-runner","queues_url":"https://api.example/v4","jobs_queue":{"id":"0f3c","name":"hpc-jobs"},"results_queue":{"id":"9e1d","name":null},"jobs":[{"job_id":"a-rather-long-id","phase":"running","attempt":2,"since":"2026-11-21T01:00:00.912Z","task":"simulate","name":null,"last_attempt":"attempt 1 failed:\nexit code 3; attempt 2 follows"}]}"#;
         assert_eq!(serde_json::to_string(&report).unwrap(), json);
         let status = serde_json::to_string(&Report { jobs: None, ..report }).unwrap();
         assert!(!status.contains("job_id"), "{status}");

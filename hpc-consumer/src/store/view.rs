@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use files::Durability;
-use protocol::{JobId, Timestamp, timestamp_from_millis};
+use protocol::{JobId, JobSpec, Timestamp, timestamp_from_millis};
 use serde::{Deserialize, Serialize};
 
 const VIEW: &str = "view.json";
@@ -104,9 +104,33 @@ pub(crate) struct JobView {
     pub(crate) since: Option<Timestamp>,
     #[serde(default)]
     pub(crate) task: Option<String>,
+    /// What its user calls it.
+    #[serde(default)]
+    pub(crate) name: Option<String>,
     /// How the last attempt ended, where another one follows.
     #[serde(default)]
     pub(crate) last_attempt: Option<String>,
+}
+
+/// What people know a job by besides its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Called {
+    pub(crate) task: String,
+    pub(crate) name: Option<String>,
+}
+
+impl Called {
+    pub(crate) fn of(spec: &JobSpec) -> Self {
+        Self { task: spec.task.clone(), name: spec.name.clone() }
+    }
+}
+
+impl JobView {
+    /// With the words for it that are known.
+    pub(crate) fn called(self, called: Option<Called>) -> Self {
+        let (task, name) = called.map(|Called { task, name }| (task, name)).unzip();
+        Self { task, name: name.flatten(), ..self }
+    }
 }
 
 /// Replaces the view. It need not outlive a reboot, so it costs no sync.

@@ -98,7 +98,7 @@ fn a_daemon_is_shown_with_its_jobs() {
         .set("RESULTS_DIR", shell.path("results"))
         .set("MAX_PARALLEL_JOBS", "1");
     let text = "if test -e once; then exec sleep 300; fi; touch once; echo why >&2; exit 3";
-    edge.producer().submit(&json!({"task": "simulate", "input": text, "retries": 2}));
+    edge.producer().submit(&json!({"task": "simulate", "name": "draft 3", "input": text, "retries": 2}));
     let mut daemon = consumer.start();
     let shown = |what: &str| {
         let view = fs::read_to_string(consumer.state_dir().join("view.json")).unwrap_or_default();
