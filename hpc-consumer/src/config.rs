@@ -190,17 +190,20 @@ struct QueueSettings {
     retry_delay_seconds: Duration,
 }
 
-/// Jobs and their limits.
+/// What may run at this site, in a file of its own.
+#[derive(Debug, Args)]
+pub(crate) struct SiteSettings {
+    /// The file that says what this site runs, and where; see docs/site.md
+    ///
+    /// This version checks it and explains it (`hpc-consumer site`), and does not run jobs by it yet: `run` refuses it.
+    #[arg(long, env = "SITE_FILE", value_name = "FILE")]
+    site_file: Option<PathBuf>,
+}
+
+/// What a job may use, if nothing else is said.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Jobs")]
-struct JobSettings {
-    /// Where job directories and final records are kept
-    #[arg(long, env = "RESULTS_DIR", value_name = "DIR")]
-    results_dir: Option<PathBuf>,
-    /// How many jobs run at the same time [default: the number of cores]
-    #[arg(long, env = "MAX_PARALLEL_JOBS", value_name = "COUNT",
-          value_parser = |text: &str| whole(text, 1..=100_000))]
-    max_parallel_jobs: Option<u64>,
+pub(crate) struct LimitSettings {
     /// The longest that a job may run; a job may ask for less
     #[arg(long, env = "JOB_TIME_LIMIT_SECONDS", default_value = "604800", value_name = "DURATION",
           value_parser = |text: &str| seconds(text, Duration::from_secs(1)..=Duration::MAX))]
@@ -219,6 +222,21 @@ struct JobSettings {
     #[arg(long, env = "OUTPUT_LOG_BYTES_MAX", default_value_t = 16 * 1024 * 1024, value_name = "BYTES",
           value_parser = |text: &str| whole(text, 4_096..=u64::MAX))]
     output_log_bytes_max: u64,
+}
+
+/// Jobs and their limits.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Jobs")]
+pub(crate) struct JobSettings {
+    /// Where job directories and final records are kept
+    #[arg(long, env = "RESULTS_DIR", value_name = "DIR")]
+    results_dir: Option<PathBuf>,
+    /// How many jobs run at the same time [default: the number of cores]
+    #[arg(long, env = "MAX_PARALLEL_JOBS", value_name = "COUNT",
+          value_parser = |text: &str| whole(text, 1..=100_000))]
+    max_parallel_jobs: Option<u64>,
+    #[command(flatten)]
+    limits: LimitSettings,
     /// How long running jobs may take to finish after SIGTERM before the daemon leaves them to the next start
     #[arg(long, env = "DRAIN_TIMEOUT_SECONDS", default_value = "60", value_name = "DURATION",
           value_parser = |text: &str| seconds(text, Duration::ZERO..=DAY))]
@@ -255,6 +273,8 @@ pub(crate) struct RunSettings {
     trust: TrustArgs,
     #[command(flatten)]
     state: StateSettings,
+    #[command(flatten)]
+    site: SiteSettings,
     #[command(flatten)]
     jobs: JobSettings,
     #[command(flatten)]
@@ -306,9 +326,21 @@ impl RunSettings {
         )
     }
 
+    /// Jobs would run as the other settings say, and not as the file does.
+    pub(crate) fn refuse_site_file(&self, origins: &Origins) -> anyhow::Result<()> {
+        if self.site.site_file.is_none() {
+            return Ok(());
+        }
+        bail!(
+            "{}: this version checks and explains a site's file (`hpc-consumer site`), and does not run jobs by it yet; to run them by the other settings, leave it out",
+            origins.named("SITE_FILE")
+        )
+    }
+
     pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<Settings> {
-        let Self { exit_when_idle, check: _, take_over, allow_root: _, trust, state, jobs, runtime, queue } = self;
-        let mut needed = Needed::default();
+        let Self { exit_when_idle, check: _, take_over, allow_root: _, trust, state, site: _, jobs, runtime, queue } =
+            self;
+        let (mut needed, slots) = (Needed::default(), jobs.slots());
         let results_dir = needed.take(jobs.results_dir, "RESULTS_DIR", "the directory for job directories and records");
         let account_id = needed.take(queue.cf_account_id, "CF_ACCOUNT_ID", "the id of the Cloudflare account");
         let jobs_queue = needed.take(queue.cf_jobs_queue_id, "CF_JOBS_QUEUE_ID", "the id of the queue hpc-jobs");
@@ -331,10 +363,6 @@ impl RunSettings {
         let endpoint = queues::Endpoint { base_url, account_id, api_token, api_token_origin, plain_http };
         endpoint.address().with_context(|| origins.named("CF_API_BASE_URL"))?;
         let results_dir = absolute(&results_dir, "RESULTS_DIR", origins)?;
-        let slots = match jobs.max_parallel_jobs {
-            Some(count) => count as usize,
-            None => std::thread::available_parallelism().map_or(1, usize::from),
-        };
         let state_dir = state.resolve(origins)?;
         let runtime = runtime.resolve(&results_dir, || Ok(state_dir.clone()), origins)?;
         if let Some(overlay) = runtime.shared_overlay().filter(|_| slots > 1) {
@@ -355,11 +383,11 @@ impl RunSettings {
             claim_stale: jobs.claim_stale_seconds,
             require: jobs.require,
             limits: Limits {
-                time: jobs.job_time_limit_seconds,
-                grace: jobs.job_kill_grace_seconds,
+                time: jobs.limits.job_time_limit_seconds,
+                grace: jobs.limits.job_kill_grace_seconds,
                 warning: None,
-                log_bytes: jobs.output_log_bytes_max,
-                memory: jobs.job_memory_limit.map(Memory::bytes),
+                log_bytes: jobs.limits.output_log_bytes_max,
+                memory: jobs.limits.job_memory_limit.map(Memory::bytes),
             },
             lifecycle: lifecycle::Settings {
                 slots,
@@ -375,6 +403,82 @@ impl RunSettings {
             },
         })
     }
+}
+
+impl SiteSettings {
+    /// The file that an argument names, or else the setting.
+    pub(crate) fn file(self, named: Option<PathBuf>, origins: &Origins) -> anyhow::Result<PathBuf> {
+        match (named, self.site_file) {
+            (Some(path), _) => Ok(path),
+            (None, Some(path)) => absolute(&path, "SITE_FILE", origins),
+            (None, None) => bail!(
+                "no site's file is named: give one, or set SITE_FILE; `hpc-consumer site init` prints a first one"
+            ),
+        }
+    }
+}
+
+impl LimitSettings {
+    /// What counts where a site's file says nothing.
+    pub(crate) fn site_defaults(&self) -> site::Defaults {
+        site::Defaults {
+            time_limit: self.job_time_limit_seconds,
+            grace: self.job_kill_grace_seconds,
+            log_max: self.output_log_bytes_max,
+            cpus: u32::try_from(cores()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl JobSettings {
+    fn slots(&self) -> usize {
+        self.max_parallel_jobs.map_or_else(cores, |count| count as usize)
+    }
+
+    /// What these settings say of how jobs run, as a site's file says it.
+    pub(crate) fn site(self, runtime: RuntimeSettings, origins: &Origins) -> anyhow::Result<site::Settings> {
+        let results_dir = match &self.results_dir {
+            Some(results_dir) => absolute(results_dir, "RESULTS_DIR", origins)?,
+            None if runtime.apptainer_image.is_none() && runtime.apptainer_oci_ref.is_some() => {
+                bail!("APPTAINER_IMAGE is not set, and neither is RESULTS_DIR, where the image would be pulled to")
+            }
+            // Nothing of it stands in the file.
+            None => PathBuf::from("/"),
+        };
+        let runtime = runtime.resolve(&results_dir, || Ok(PathBuf::from("/")), origins)?;
+        let (slots, defaults) = (u32::try_from(self.slots()).unwrap_or(u32::MAX), self.limits.site_defaults());
+        Ok(match runtime {
+            Runtime::Apptainer(Apptainer { image, oci_ref, binds, arguments, command, .. }) => site::Settings {
+                runtime: site::Runtime::Apptainer,
+                image: Some(site::Image::File { path: image, pull: oci_ref }),
+                command,
+                binds,
+                arguments,
+                slots,
+                defaults,
+            },
+            Runtime::Bare(Bare { command, .. }) => site::Settings {
+                runtime: site::Runtime::Bare,
+                image: None,
+                command,
+                binds: Vec::new(),
+                arguments: Vec::new(),
+                slots,
+                defaults,
+            },
+        })
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Is there a program that jobs without a container run: at its place, or in our `PATH`, which is theirs too?
+pub(crate) fn has_program(program: &Path) -> bool {
+    let path = std::env::var_os("PATH").filter(|_| !program.has_root());
+    // Joined to whatever directory, an absolute path is itself.
+    on_path(&path.unwrap_or_else(|| "/".into()), program).is_some()
 }
 
 impl StateSettings {

@@ -15,6 +15,7 @@
 //! | `process` | the process itself: clock, signals |
 //! | `inherited` | what it gets from who started it, made normal |
 //! | `republish` | results that have left the queue, published once more |
+//! | `site` | the file of a site, read and held against what is on this node |
 //! | `viewer` | keeps up to date what `jobs` and `status` show |
 //! | `notices` | what a person reads in its log |
 //! | `store` | what must not be forgotten, in `STATE_DIR`, and `hpc-consumer jobs` and `status`, which show it |
@@ -40,10 +41,12 @@ mod pace;
 mod process;
 mod republish;
 mod run;
+mod site;
 mod startup;
 mod store;
 mod viewer;
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -75,6 +78,7 @@ enum Resolved {
     Status(PathBuf, OutputFormat),
     Republish(Box<Settings>, Vec<JobId>),
     Cancel(PathBuf, Vec<JobId>),
+    Site(site::Asked),
     Keeper(KeeperSettings),
 }
 
@@ -103,6 +107,16 @@ fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// Prints what was asked for.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // The reader, such as `head`, has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to standard output"),
+    }
+}
+
 fn settings() -> anyhow::Result<Resolved> {
     let invocation = config::invocation();
     let Given { cli, origins, warnings } = program::read::<Cli>(&config::SOURCES)?;
@@ -113,6 +127,7 @@ fn settings() -> anyhow::Result<Resolved> {
     Ok(match cli.command {
         Command::Run(settings) => {
             settings.refuse_root()?;
+            settings.refuse_site_file(&origins)?;
             let check = settings.check;
             let settings = settings.resolve(&origins)?;
             if check {
@@ -143,6 +158,7 @@ fn settings() -> anyhow::Result<Resolved> {
             let (results_dir, jobs) = asked.resolve(&origins)?;
             Resolved::Cancel(results_dir, jobs)
         }
+        Command::Site(asked) => Resolved::Site(asked.resolve(&origins)?),
         Command::Service => Resolved::Show(include_str!("../../systemd/hpc-consumer.service").trim_end().to_owned()),
         Command::Keeper(settings) => Resolved::Keeper(settings),
     })
@@ -191,6 +207,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         }
         Resolved::Republish(settings, jobs) => reactor()?.block_on(republish::republish(&settings, &jobs)),
         Resolved::Cancel(results_dir, jobs) => cancel::cancel(results_dir, &jobs),
+        Resolved::Site(asked) => asked.answer(),
         Resolved::Jobs(state_dir, format) => store::show_jobs(&state_dir, format),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
         Resolved::Show(line) => {

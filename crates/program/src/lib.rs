@@ -24,6 +24,6 @@ pub use number::{counted, whole};
 pub use output::OutputFormat;
 pub use protocol::duration;
 pub use protocol::text::{escaped, escaped_json, escaped_lines, is_hazardous};
-pub use settings::{Bare, FileArgs, Files, Given, Origin, Origins, Shared, Sources, read};
+pub use settings::{Bare, FileArgs, Files, Given, Origin, Origins, Shared, Sources, read, read_trusted};
 pub use style::{may_color, say};
 pub use trust::{TrustArgs, TrustedGroup, is_root, private_dir, told_of};

@@ -43,7 +43,7 @@ pub struct Need {
     pub key: String,
     /// What it is needed as.
     pub what: Needed,
-    /// Where it must be.
+    /// Where it must be. A program may be a name, which is looked for in `PATH`.
     pub path: PathBuf,
     /// The pools that cannot run jobs without it; where it is a task's, all that the task may go to.
     pub pools: BTreeSet<PoolName>,
@@ -88,8 +88,23 @@ pub enum Unready {
 }
 
 impl SiteFile {
+    /// The text of a file: TOML is UTF-8.
+    pub fn text(bytes: &[u8]) -> Result<&str, Problems> {
+        std::str::from_utf8(bytes).map_err(|error| {
+            let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+            let text = "this is not TOML: what stands here is no text in UTF-8".to_owned();
+            Problems(vec![Problem { position: Position::of(before.len(), &before), text }])
+        })
+    }
+
     /// Reads the text of a file. Paths in it are relative to `directory`, where the file is.
     pub fn parse(text: &str, directory: &Path, defaults: &Defaults) -> Result<Self, Problems> {
+        Self::understand(text, directory, defaults).1
+    }
+
+    /// The same, and first of all the files that are needed by what was understood, in the order of the file: so that
+    /// what is wrong with them can be told together with what is wrong in the file itself.
+    pub fn understand(text: &str, directory: &Path, defaults: &Defaults) -> (Vec<Need>, Result<Self, Problems>) {
         let mut found = Found::new(text);
         let (root, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
@@ -97,7 +112,7 @@ impl SiteFile {
         }
         if !errors.is_empty() {
             // What was understood of the rest would be blamed for what was not.
-            return Err(Problems(found.into_problems()));
+            return (Vec::new(), Err(Problems(found.into_problems())));
         }
         let mut root = Table::root(&root);
         let quota = root.table("quota", &mut found).map(|table| quota(table, &mut found)).unwrap_or_default();
@@ -113,7 +128,8 @@ impl SiteFile {
         let tasks = tasks.map(|table| tasks::read(&table, &names, &context, &mut found)).unwrap_or_default();
         let file = checks::whole(quota, pools, tasks, defaults, &mut found);
         let problems = found.into_problems();
-        if problems.is_empty() { Ok(file) } else { Err(Problems(problems)) }
+        let needs = file.needs.clone();
+        (needs, if problems.is_empty() { Ok(file) } else { Err(Problems(problems)) })
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Image, Pattern, Refusal, Resources, Route, Runtime, Secret, Site, TaskKind, Where};
 
 /// The program of the runtime image, which knows its tasks by their names.
-const TASK_RUNNER: &str = "task-runner";
+pub(crate) const TASK_RUNNER: &str = "task-runner";
 
 /// What a job runs, and within which limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use protocol::text::escaped;
+
 /// A place in a file. Both count from 1; a column is a character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
@@ -55,9 +57,9 @@ impl fmt::Display for Problem {
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
-    /// One line for each, as `site.toml:12:9: …`.
+    /// One line for each, as `site.toml:12:9: …`; a line break in a name in the file makes no other one.
     pub fn in_file(&self, name: &str) -> String {
-        let lines: Vec<String> = self.0.iter().map(|problem| format!("{name}:{problem}")).collect();
+        let lines: Vec<String> = self.0.iter().map(|problem| escaped(&format!("{name}:{problem}"))).collect();
         lines.join("\n")
     }
 }

@@ -323,6 +323,50 @@ fn a_pool_with_secrets_may_be_bare_where_that_is_said() {
 }
 
 #[test]
+fn programs_without_a_container_are_looked_for_where_they_can_be() {
+    let bare = |rest: &str| format!("[pool.a]\nruntime = \"bare\"\n{rest}");
+    let needed = |rest: &str| -> Vec<String> {
+        let needs = file(&bare(rest)).needs.into_iter();
+        needs.map(|need| format!("{} {} {}", need.position, need.key, need.path.display())).collect()
+    };
+    assert_eq!(needed(""), ["1:7 pool.a.command task-runner"]);
+    assert_eq!(needed("command = [\"python3\", \"x\"]"), ["3:11 pool.a.command python3"]);
+    for nowhere in ["command = [\"./run\"]", "command = [\"bin/run\"]", "environment = { PATH = \"/opt\" }"] {
+        assert_eq!(needed(nowhere), Vec::<String>::new(), "{nowhere}");
+    }
+    // A task with a command of its own needs that one alone.
+    assert_eq!(needed("[task.t]\ncommand = [\"t\"]"), ["4:11 task.t.command t"]);
+    assert_eq!(needed("[task.t]\ncommand = [\"t\"]\nenvironment = { PATH = \"/opt\" }"), Vec::<String>::new());
+    assert_eq!(
+        needed("[task.t]\n[task.u]\ncommand = [\"u\"]"),
+        ["1:7 pool.a.command task-runner", "5:11 task.u.command u"]
+    );
+}
+
+/// So that a secret that others can read is told together with a spelling mistake.
+#[test]
+fn what_is_needed_is_known_of_a_file_with_mistakes_too() {
+    let text = "[pool.a]\nimage = \"/a.sif\"\nbind = []\nsecrets = { k = \"k\" }";
+    let (needs, outcome) = SiteFile::understand(text, Path::new("/site"), &common::defaults());
+    assert_eq!(outcome.unwrap_err().0.len(), 1);
+    assert_eq!(needs.iter().map(|need| need.what.clone()).collect::<Vec<_>>(), [Needed::Image, Needed::Secret]);
+}
+
+#[test]
+fn each_mistake_is_one_line_whatever_the_names_in_the_file_are() {
+    let problems = parse("[pool.a]\nimage = \"/a.sif\"\n[task.\"x\\nsite.toml:1:1: y\"]\n").unwrap_err();
+    let told = problems.in_file("site.toml");
+    assert!(told.lines().count() == 1 && told.starts_with(r#"site.toml:3:7: `task."x\nsite.toml:1:1: y"`"#), "{told}");
+}
+
+#[test]
+fn bytes_that_are_no_text_are_told_with_their_place() {
+    let problem = SiteFile::text(b"[pool.a]\nimage = \"\xc3\xa9\xff\"\n").unwrap_err().to_string();
+    assert_eq!(problem, "2:11: this is not TOML: what stands here is no text in UTF-8");
+    assert_eq!(SiteFile::text(b"a").unwrap(), "a");
+}
+
+#[test]
 fn a_file_that_is_none_is_told_of_within_bounds() {
     let text = (0..5_000).map(|number| format!("key{number} = 1\n")).collect::<String>();
     let problems = parse(&text).unwrap_err().0;

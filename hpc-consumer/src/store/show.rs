@@ -8,11 +8,9 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use lifecycle::{Entry, Phase, Stage};
 use program::{Exit, Failure, OutputFormat, escaped_json, is_hazardous};
 use protocol::{JobId, Timestamp, timestamp_from_millis};
@@ -98,20 +96,11 @@ fn show(
     }
     let now = timestamp_from_millis(Timestamp::now().as_millisecond());
     let report = shown(report(state_dir, now)?);
-    print(&match format {
+    crate::print(&match format {
         OutputFormat::Text => text(&report, now),
         OutputFormat::Json => escaped_json(&serde_json::to_string(&report)?) + "\n",
     })?;
     Ok(Exit::Ok)
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // The reader, such as `head`, has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write to standard output"),
-    }
 }
 
 fn report(state_dir: &Path, now: Timestamp) -> anyhow::Result<Report> {

@@ -132,6 +132,42 @@ fn settings_files_of_others_where_a_person_works() {
 }
 
 #[test]
+fn a_sites_file_or_a_secret_in_which_others_have_a_say() {
+    let machine = Machine::new();
+    machine.directory("home", VICTIM, 0o700);
+    let ours = machine.directory("ours", VICTIM, 0o755);
+    let (site, secret, image) = (ours.join("site.toml"), ours.join("token"), ours.join("a.sif"));
+    let check = |of_site: (u32, u32), of_secret: (u32, u32), of_image: (u32, u32)| {
+        let text = "[pool.a]\nimage = \"a.sif\"\nsecrets = { k = \"token\" }\n";
+        file(&site, text, of_site.0, of_site.1);
+        file(&secret, "s3cret", of_secret.0, of_secret.1);
+        file(&image, "an image", of_image.0, of_image.1);
+        let (code, said) = machine.spoken("hpc-consumer", &["site", "check", "site.toml"], &ours);
+        assert!(!said.contains("s3cret"), "{said}");
+        (code, said)
+    };
+    let (well, theirs) = ((VICTIM, 0o600), (ATTACKER, 0o644));
+    let (code, said) = check(well, well, well);
+    assert_eq!(code, Some(0), "{said}");
+    for (of_site, of_secret, says) in [
+        (theirs, well, "site.toml belongs to another user (uid 64001)"),
+        ((VICTIM, 0o622), well, "`chmod go-w site.toml`"),
+        ((VICTIM, 0o200), well, "cannot read the site's file site.toml: Permission denied"),
+        (well, theirs, "/token belongs to another user (uid 64001)"),
+        (well, (VICTIM, 0o640), "is open to others than you (mode 0640); `chmod 600 "),
+        (well, (VICTIM, 0o602), "is open to others than you (mode 0602)"),
+        (well, (VICTIM, 0o200), "cannot be read by you (mode 0200); `chmod 600 "),
+    ] {
+        let (code, said) = check(of_site, of_secret, well);
+        assert!(code == Some(2) && said.contains(says), "{says}: {code:?} {said}");
+    }
+    // An image only keeps jobs from running.
+    let (code, said) = check(well, well, (ATTACKER, 0o600));
+    assert!(code == Some(0) && said.contains("a.sif cannot be read by you, so its jobs cannot run"), "{said}");
+    assert!(said.contains("pools: a (not ready)"), "{said}");
+}
+
+#[test]
 fn a_settings_file_that_came_in_an_archive_names_the_program() {
     let edge = Edge::start();
     let folder = tempfile::tempdir().expect("a directory can be made");

@@ -1,6 +1,7 @@
 //! `hpc-consumer`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
 use testkit::{Consumer, Edge, PATIENCE, SCRIPT, wait_until};
@@ -69,6 +70,139 @@ fn settings_that_are_wrong_are_told() {
     shell.run("hpc-consumer run --check");
     shell.run("hpc-consumer run --check --env-file .env");
     shell.assert_as_in("hpc-consumer/settings.txt");
+}
+
+/// A site with two pools whose images are there, and a secret of one of them.
+fn a_site(shell: &mut Transcript) {
+    shell.quiet_file("science.sif", "an image");
+    shell.quiet_file("qiskit.sif", "another one");
+    shell.quiet_file("ibm.token", "s3cret");
+    shell.file(
+        "site.toml",
+        "[pool.cpu]
+default = true
+image = \"science.sif\"
+slot = { memory = \"2GiB\" }
+capacity = { cpus = 12, memory = \"64GiB\" }
+
+[pool.qpu]
+image = \"qiskit.sif\"
+capacity = { cpus = 4 }
+secrets = { ibm = \"ibm.token\" }
+
+[task.\"grover*\"]
+pools = [\"qpu\", \"cpu\"]
+time_limit = \"1h\"
+
+[task.simulate]
+pool = \"cpu\"
+command = [\"python3\", \"/opt/simulate.py\"]
+environment = { API_TOKEN = \"in the wrong place\" }
+",
+    );
+}
+
+#[test]
+fn a_sites_file_is_checked_and_explained() {
+    let mut shell = Transcript::new();
+    a_site(&mut shell);
+    shell.run("hpc-consumer site check site.toml");
+    shell.run("SITE_FILE=site.toml hpc-consumer site check");
+    for job in [
+        r#"{"task":"simulate","resources":{"cpus":4},"time_limit_seconds":60}"#,
+        r#"{"task":"grover-7"}"#,
+        r#"{"task":"simulate","pool":"qpu"}"#,
+        r#"{"task":"simulate","pool":"gpu"}"#,
+        r#"{"task":"simulate","resources":{"cpus":13}}"#,
+        r#"{"task":"unknown"}"#,
+        r#"{"task":"simulate","name":"two\nlines"}"#,
+        r#"{"task":"#,
+    ] {
+        shell.file("job.json", job);
+        shell.run("hpc-consumer site explain job.json --site-file site.toml");
+    }
+    shell.run("hpc-consumer site explain missing.json --site-file site.toml");
+    shell.quiet_file("job.json", r#"{"task":"grover-7"}"#);
+    fs::remove_file(shell.path("qiskit.sif")).expect("it is there");
+    shell.run("hpc-consumer site check site.toml");
+    shell.run("hpc-consumer site explain job.json --site-file site.toml");
+    shell.run("hpc-consumer site explain job.json --site-file site.toml --output json");
+    shell.quiet_file("job.json", r#"{"task":"simulate","pool":"gpu"}"#);
+    shell.run("hpc-consumer site explain job.json --site-file site.toml --output json");
+    shell.file("well.env", WELL);
+    shell.run("SITE_FILE=site.toml hpc-consumer run --env-file well.env");
+    shell.run("hpc-consumer run --check --env-file well.env --site-file site.toml");
+    shell.assert_as_in("hpc-consumer/site.txt");
+}
+
+#[test]
+fn what_is_wrong_with_a_sites_file_is_told() {
+    let mut shell = Transcript::new();
+    shell.run("hpc-consumer site");
+    shell.run("hpc-consumer site check");
+    shell.run("hpc-consumer site check missing.toml");
+    shell.run("hpc-consumer site check .");
+    a_site(&mut shell);
+    let mode = |shell: &Transcript, name: &str, mode| {
+        fs::set_permissions(shell.path(name), fs::Permissions::from_mode(mode)).expect("a mode can be set");
+    };
+    mode(&shell, "ibm.token", 0o640);
+    shell.run("hpc-consumer site check site.toml");
+    mode(&shell, "ibm.token", 0o200);
+    shell.run("hpc-consumer site check site.toml");
+    fs::remove_file(shell.path("ibm.token")).expect("it is there");
+    shell.run("hpc-consumer site check site.toml");
+    shell.run("hpc-consumer site explain job.json --site-file site.toml");
+    mode(&shell, "site.toml", 0o662);
+    shell.run("hpc-consumer site check site.toml");
+    // A secret, an image and three mistakes of the file, at once.
+    shell.file(
+        "wrong.toml",
+        "[pool.a]
+image = \"none.sif\"
+secrets = { k = \"none.token\" }
+[task.one]
+command = []
+[task.two]
+command = [\"\"]
+[task.\"ab*\"]
+[task.\"*cd\"]
+[task.\"two\\nlines\"]
+",
+    );
+    shell.run("hpc-consumer site check wrong.toml");
+    shell.file("bare.toml", "[pool.bare]\nruntime = \"bare\"\ncommand = [\"no-such-program\"]\n");
+    shell.run("hpc-consumer site check bare.toml");
+    shell.quiet_file("large.toml", &"# comment\n".repeat(100_001));
+    shell.run("hpc-consumer site check large.toml");
+    // What was sent with an archive names no file that says what runs.
+    shell.file(".env", "SITE_FILE=bare.toml\n");
+    shell.run("hpc-consumer site check");
+    shell.run("hpc-consumer site check --env-file .env");
+    shell.assert_as_in("hpc-consumer/site-wrong.txt");
+}
+
+#[test]
+fn a_first_file_of_a_site_is_made_of_the_settings() {
+    let mut shell = Transcript::new();
+    shell.run("hpc-consumer site init");
+    shell.run("APPTAINER_OCI_REF=ghcr.io/OWNER/runtime:1 MAX_PARALLEL_JOBS=4 hpc-consumer site init");
+    shell.file(
+        "well.env",
+        "APPTAINER_IMAGE=/images/runtime.sif
+APPTAINER_OCI_REF=ghcr.io/OWNER/runtime:1
+APPTAINER_BIND='/data:/data:ro,/scratch'
+APPTAINER_ARGS='--nv'
+CONTAINER_CMD=\"python3 -c 'print(1)'\"
+MAX_PARALLEL_JOBS=4
+JOB_TIME_LIMIT_SECONDS=1h
+CF_QUEUES_API_TOKEN=s3cret
+",
+    );
+    shell.run("hpc-consumer site init --env-file well.env");
+    shell.run("HPC_QUEUE_APPTAINER_BIND=data hpc-consumer site init --env-file well.env");
+    shell.run("RUNTIME=bare CONTAINER_CMD=true MAX_PARALLEL_JOBS=1 hpc-consumer site init");
+    shell.assert_as_in("hpc-consumer/site-init.txt");
 }
 
 #[test]

@@ -31,7 +31,12 @@ fn is_as_it_was(program: &str, expected: &[&str]) {
 
 #[test]
 fn of_hpc_consumer() {
-    is_as_it_was("hpc-consumer", &["run", "command", "jobs", "status", "republish", "cancel", "service"]);
+    is_as_it_was("hpc-consumer", &["run", "command", "jobs", "status", "republish", "cancel", "site", "service"]);
+    let of_site = ["check", "explain", "init"];
+    assert_eq!(commands(&help("hpc-consumer", &["site"])), of_site, "each command has its golden file");
+    for name in of_site {
+        assert_as_in(&format!("hpc-consumer/help-site-{name}.txt"), &help("hpc-consumer", &["site", name]));
+    }
 }
 
 #[test]

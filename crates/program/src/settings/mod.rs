@@ -31,6 +31,7 @@ use self::layers::Layers;
 pub use self::layers::{Bare, Shared};
 pub use self::origin::{Origin, Origins};
 use self::trust::SecretFile;
+pub use self::trust::read_trusted;
 use crate::directory::{self, UserDirectory};
 use crate::environment::Environment;
 use crate::exit::Failure;

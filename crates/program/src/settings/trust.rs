@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use rustix::fs::{Mode, OFlags};
 
 /// A larger file holds no key.
 const SECRET_BYTES_MAX: u64 = 64_000;
@@ -135,6 +136,26 @@ impl SecretFile {
     }
 }
 
+/// Reads a file that a person has named and that says what is run here: nobody but us and root may have a say in it,
+/// and it is no larger than that. `what` is what it is called.
+pub fn read_trusted(what: &str, path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
+    let cannot = || format!("cannot read {what} {}", path.display());
+    // What only looks like a file is not waited for.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from).with_context(cannot)?);
+    let metadata = file.metadata().with_context(cannot)?;
+    if !metadata.is_file() {
+        bail!("{}: it is no file", cannot());
+    }
+    Us::of_this_process().check_file(what, path, Facts::from(&metadata))?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes).with_context(cannot)?;
+    if bytes.len() as u64 > bytes_max {
+        bail!("{what} {} is larger than {bytes_max} bytes, so it is none", path.display());
+    }
+    Ok(bytes)
+}
+
 fn is_one_word(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -215,6 +236,27 @@ mod tests {
         let readable = [(1000, 0o600), (1000, 0o640), (1000, 0o604), (100, 0o640)];
         let readable = readable.map(|(gid, mode)| ANN.is_readable_by_others(facts(gid, mode)));
         assert_eq!(readable, [false, false, true, true]);
+    }
+
+    #[test]
+    fn a_file_that_says_what_runs_is_a_file_of_ours_and_no_larger_than_allowed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("site.toml");
+        let read = |path: &Path| read_trusted("the site's file", path, 4).map_err(|error| format!("{error:#}"));
+        assert!(read(&path).unwrap_err().starts_with("cannot read the site's file /"), "it is not there");
+        fs::write(&path, "abcd").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(read(&path).unwrap(), b"abcd");
+        fs::write(&path, "abcde").unwrap();
+        assert!(read(&path).unwrap_err().contains("larger than 4 bytes"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o602)).unwrap();
+        assert!(read(&path).unwrap_err().contains("chmod go-w"));
+        let fifo = folder.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        for none in [&fifo, folder.path()] {
+            assert!(read(none).unwrap_err().contains("it is no file"), "{}", none.display());
+        }
     }
 
     #[test]

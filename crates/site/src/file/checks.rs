@@ -1,14 +1,15 @@
 //! What no section of a file can know by itself: what its pools and tasks say of each other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use protocol::PoolName;
 
 use super::values::source;
 use super::{Need, Needed, Notice, SiteFile, Unready, pools, tasks};
+use crate::plan::TASK_RUNNER;
 use crate::problem::Found;
-use crate::{Capacity, Defaults, Image, Problem, Quota, Resources, Runtime, Site, Where};
+use crate::{Capacity, Defaults, Image, Pool, Problem, Quota, Resources, Runtime, Site, Where};
 
 /// A site of these, with what is wrong in their relations told.
 pub(super) fn whole(
@@ -238,6 +239,12 @@ fn without_container(pools: &[pools::Draft<'_>], tasks: &[tasks::Draft<'_>], fou
     }
 }
 
+/// The program of a command, where it can be looked for: a relative path begins in the job directory, which is not
+/// there yet.
+fn program(command: &[String]) -> Option<&String> {
+    command.first().filter(|word| word.starts_with('/') || !word.contains('/'))
+}
+
 /// Files that must be there.
 fn needs(pools: &[pools::Draft<'_>], tasks: &[tasks::Draft<'_>], found: &Found<'_>) -> Vec<Need> {
     let mut needs = Vec::new();
@@ -245,8 +252,10 @@ fn needs(pools: &[pools::Draft<'_>], tasks: &[tasks::Draft<'_>], found: &Found<'
         Some(Image::File { path, pull: None }) => Some(path.clone()),
         _ => None,
     };
-    let program = |command: &Option<Vec<String>>| {
-        command.as_ref().filter(|words| Path::new(&words[0]).has_root()).map(|words| PathBuf::from(&words[0]))
+    // Jobs with a PATH of their own find other programs than we do, and those on other nodes may.
+    let same_path = |environment: &BTreeMap<String, String>| !environment.contains_key("PATH");
+    let runs_as_we_do = |pool: &Pool| {
+        pool.runtime == Runtime::Bare && matches!(pool.place, Where::Here(_)) && same_path(&pool.environment)
     };
     let mut need = |table: &crate::read::Table<'_>,
                     at: &std::ops::Range<usize>,
@@ -262,8 +271,15 @@ fn needs(pools: &[pools::Draft<'_>], tasks: &[tasks::Draft<'_>], found: &Found<'
         if let Some(path) = image(&pool.image) {
             need(table, &table.value_at("image"), "image".to_owned(), Needed::Image, path, own.clone());
         }
-        if let Some(path) = program(&pool.command).filter(|_| pool.runtime == Runtime::Bare) {
-            need(table, &table.value_at("command"), "command".to_owned(), Needed::Program, path, own.clone());
+        // What runs there that has no command of its own.
+        let runs = tasks.is_empty()
+            || tasks.iter().any(|task| {
+                task.task.command.is_none() && allowed(pools, task).any(|allowed| allowed.name == draft.name)
+            });
+        let otherwise = [TASK_RUNNER.to_owned()];
+        let command = pool.command.as_deref().unwrap_or(&otherwise);
+        if let Some(word) = program(command).filter(|_| runs && runs_as_we_do(pool)) {
+            need(table, &table.value_at("command"), "command".to_owned(), Needed::Program, word.into(), own.clone());
         }
         for (name, secret) in &pool.secrets {
             need(
@@ -278,18 +294,17 @@ fn needs(pools: &[pools::Draft<'_>], tasks: &[tasks::Draft<'_>], found: &Found<'
     }
     for draft in tasks {
         let (table, task) = (&draft.table, &draft.task);
-        let of = |runtime| {
-            allowed(pools, draft)
-                .filter(|draft| draft.pool.runtime == runtime)
-                .map(|draft| draft.name.clone())
-                .collect()
+        let of = |which: &dyn Fn(&Pool) -> bool| -> BTreeSet<PoolName> {
+            allowed(pools, draft).filter(|draft| which(&draft.pool)).map(|draft| draft.name.clone()).collect()
         };
         if let Some(path) = image(&task.image) {
-            need(table, &table.value_at("image"), "image".to_owned(), Needed::Image, path, of(Runtime::Apptainer));
+            let pools = of(&|pool| pool.runtime == Runtime::Apptainer);
+            need(table, &table.value_at("image"), "image".to_owned(), Needed::Image, path, pools);
         }
-        let bare: BTreeSet<PoolName> = of(Runtime::Bare);
-        if let Some(path) = program(&task.command).filter(|_| !bare.is_empty()) {
-            need(table, &table.value_at("command"), "command".to_owned(), Needed::Program, path, bare);
+        let bare = of(&runs_as_we_do);
+        let word = task.command.as_deref().and_then(program).filter(|_| same_path(&task.environment));
+        if let Some(word) = word.filter(|_| !bare.is_empty()) {
+            need(table, &table.value_at("command"), "command".to_owned(), Needed::Program, word.into(), bare);
         }
     }
     needs.sort_by_key(|need| need.position);

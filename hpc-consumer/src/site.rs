@@ -1,0 +1,322 @@
+//! `hpc-consumer site`: the file of a site, read, and held against what is on this node.
+//!
+//! Here is what the pure crate `site` cannot do: to read the file, and to look whether the images, secrets and programs
+//! are there that it names. What is wrong with the file itself, and what becomes of a job, is decided there.
+//!
+//! Invariants: nobody but us and root may write to the file; no secret is opened here; all that is wrong is told at
+//! once. A secret that others can read makes the file a wrong one; an image or a program that is not there only keeps
+//! jobs from running.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use anyhow::Context as _;
+use program::{Exit, Failure, OutputFormat, counted, escaped, escaped_json, escaped_lines, say};
+use protocol::{JobSpec, PoolName};
+use rustix::fs::Access;
+use serde::Serialize;
+use site::{
+    Because, Defaults, Image, Need, Needed, Plan, Problem, Problems, Refusal, Settings, Site, SiteFile, Unready,
+};
+
+use crate::config;
+use crate::store::view::timestamp;
+
+/// A larger file is none.
+const FILE_BYTES_MAX: u64 = 1_000_000;
+
+/// White space in JSON does not travel, so this is more generous than the edge.
+const JOB_BYTES_MAX: u64 = 16_000_000;
+
+/// The version of the JSON.
+const VERSION: u64 = 1;
+
+/// What is asked.
+pub(crate) enum Asked {
+    Check(SiteOf),
+    Explain(SiteOf, PathBuf, OutputFormat),
+    Init(Box<Settings>),
+}
+
+/// Where a site's file is, and what counts where it says nothing.
+pub(crate) struct SiteOf {
+    pub(crate) file: PathBuf,
+    pub(crate) defaults: Defaults,
+}
+
+/// A file that is right, and what on this node keeps jobs from running as it says.
+struct Loaded {
+    site: Site,
+    lacking: Vec<(Need, Problem)>,
+    /// What is right and yet does not work.
+    notices: Vec<site::Notice>,
+}
+
+impl Asked {
+    /// Does it.
+    pub(crate) fn answer(self) -> anyhow::Result<Exit> {
+        match self {
+            Self::Check(of) => check(&of),
+            Self::Explain(of, job, format) => explain(&of, &job, format),
+            Self::Init(settings) => init(&settings),
+        }
+    }
+}
+
+impl SiteOf {
+    fn load(&self) -> anyhow::Result<Loaded> {
+        let path = std::path::absolute(&self.file)?;
+        let bytes = program::read_trusted("the site's file", &self.file, FILE_BYTES_MAX).map_err(Failure::usage)?;
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let (needs, outcome) = match SiteFile::text(&bytes) {
+            Ok(text) => SiteFile::understand(text, directory, &self.defaults),
+            Err(problems) => (Vec::new(), Err(problems)),
+        };
+        let (mut wrong, mut lacking) = (Vec::new(), Vec::new());
+        for need in needs {
+            match (look(&need), need.what.clone()) {
+                (Ok(()), _) => {}
+                (Err(why), Needed::Secret) => wrong.push(need.problem(&why)),
+                (Err(why), Needed::Image | Needed::Program) => {
+                    let problem = need.problem(&format!("{why}, so its jobs cannot run"));
+                    lacking.push((need, problem));
+                }
+            }
+        }
+        let file = match outcome {
+            Ok(file) if wrong.is_empty() => file,
+            outcome => {
+                wrong.extend(outcome.err().into_iter().flat_map(|problems| problems.0));
+                wrong.sort();
+                let count = counted(wrong.len(), "mistake");
+                lacking.iter().for_each(|(_, problem)| self.warn(problem));
+                say(&Problems(wrong).in_file(&self.name()));
+                return Err(Failure::usage(format!("{} has {count}", self.name())));
+            }
+        };
+        Ok(Loaded { site: file.site, lacking, notices: file.notices })
+    }
+
+    fn name(&self) -> String {
+        self.file.display().to_string()
+    }
+
+    fn warn(&self, problem: &Problem) {
+        say(&escaped(&format!("{}:{}: warning: {}", self.name(), problem.position, problem.text)));
+    }
+}
+
+impl Loaded {
+    /// Does something keep all jobs of a pool from running?
+    fn is_ready(&self, pool: &PoolName) -> bool {
+        let lacks = self.lacking.iter().any(|(need, _)| need.key.starts_with("pool.") && need.pools.contains(pool));
+        let known = self.notices.iter().any(|notice| notice.pool == *pool && notice.kind == Unready::NotSupported);
+        !lacks && !known
+    }
+
+    /// What keeps a job of this plan from running.
+    fn lacks(&self, plan: &Plan) -> impl Iterator<Item = &Problem> {
+        let image = match &plan.image {
+            Some(Image::File { path, .. }) => Some(path.clone()),
+            _ => None,
+        };
+        let program = PathBuf::from(&plan.command[0]);
+        let pool = plan.pool.clone();
+        let lacking = self.lacking.iter().filter(move |(need, _)| match need.what {
+            Needed::Image => Some(&need.path) == image.as_ref(),
+            Needed::Program => image.is_none() && need.path == program,
+            Needed::Secret => false,
+        });
+        let notices = self.notices.iter().filter(move |notice| notice.pool == pool);
+        let notices = notices.filter(|notice| notice.kind == Unready::NotSupported);
+        lacking.map(|(_, problem)| problem).chain(notices.map(|notice| &notice.problem))
+    }
+}
+
+fn check(of: &SiteOf) -> anyhow::Result<Exit> {
+    let loaded = of.load()?;
+    let mut warnings: Vec<&Problem> = loaded.lacking.iter().map(|(_, problem)| problem).collect();
+    warnings.extend(loaded.notices.iter().map(|notice| &notice.problem));
+    warnings.sort();
+    warnings.into_iter().for_each(|problem| of.warn(problem));
+    let pools = loaded.site.pools.iter().map(|(name, pool)| {
+        let is = [(pool.is_default, "default"), (!loaded.is_ready(name), "not ready")];
+        let is: Vec<&str> = is.into_iter().filter(|(so, _)| *so).map(|(_, word)| word).collect();
+        if is.is_empty() { name.to_string() } else { format!("{name} ({})", is.join(", ")) }
+    });
+    let tasks: Vec<String> = loaded.site.tasks.keys().map(|name| format!("`{name}`")).collect();
+    let tasks = if tasks.is_empty() { "all, as no section names one".to_owned() } else { tasks.join(", ") };
+    let text = format!(
+        "{} is right; this version does not run jobs by it yet\npools: {}\ntasks: {tasks}\n",
+        of.name(),
+        pools.collect::<Vec<_>>().join(", ")
+    );
+    crate::print(&escaped_lines(&text))?;
+    Ok(Exit::Ok)
+}
+
+/// What becomes of a job, for programs. The fields of version 1 stay; others may come.
+#[derive(Debug, Serialize)]
+struct Explained {
+    v: u64,
+    /// Could it run now? Where a part says `not ready`, it could not.
+    ready: bool,
+    parts: Vec<Because>,
+}
+
+/// Why no pool takes a job, for programs.
+#[derive(Debug, Serialize)]
+struct Refused {
+    v: u64,
+    refused: String,
+    /// It goes back into the queue: another site may have the pool.
+    may_run_elsewhere: bool,
+}
+
+fn explain(of: &SiteOf, job: &Path, format: OutputFormat) -> anyhow::Result<Exit> {
+    let job = job_in(job).map_err(Failure::usage)?;
+    let loaded = of.load()?;
+    let (plan, explanation) = match loaded.site.plan(&job).and_then(|plan| Ok((plan, loaded.site.explain(&job)?))) {
+        Ok(explained) => explained,
+        Err(refusal) => return refused(&refusal, format),
+    };
+    let mut explanation = explanation;
+    let now = "as it is now".to_owned();
+    let part = |what, value: String, rule: String| Because { what, value, rule };
+    explanation.parts.extend(plan.image.as_ref().and_then(file_of).map(|value| part("image file", value, now)));
+    let lacks: Vec<&Problem> = loaded.lacks(&plan).collect();
+    let ready = lacks.is_empty();
+    let places = lacks
+        .into_iter()
+        .map(|Problem { position, text }| part("not ready", text.clone(), format!("{}:{position}", of.name())));
+    explanation.parts.extend(places);
+    crate::print(&match format {
+        OutputFormat::Text => escaped_lines(&format!("{explanation}\n")),
+        OutputFormat::Json => {
+            let explained = Explained { v: VERSION, ready, parts: explanation.parts };
+            escaped_json(&serde_json::to_string(&explained)?) + "\n"
+        }
+    })?;
+    Ok(Exit::Ok)
+}
+
+fn refused(refusal: &Refusal, format: OutputFormat) -> anyhow::Result<Exit> {
+    let (refused, may_run_elsewhere) = (refusal.to_string(), refusal.may_run_elsewhere());
+    if format == OutputFormat::Json {
+        let refused = Refused { v: VERSION, refused, may_run_elsewhere };
+        crate::print(&(escaped_json(&serde_json::to_string(&refused)?) + "\n"))?;
+        return Ok(Exit::Unexpected);
+    }
+    let then = if may_run_elsewhere {
+        "; it would go back into the queue, because another site may have it"
+    } else {
+        "; it would be `failed` at once, reason `rejected`"
+    };
+    Err(Failure::with(Exit::Unexpected, refused + then))
+}
+
+fn job_in(path: &Path) -> anyhow::Result<JobSpec> {
+    let (name, bytes) = if path == Path::new("-") {
+        ("standard input".to_owned(), read(io::stdin()))
+    } else {
+        (path.display().to_string(), File::open(path).and_then(read))
+    };
+    let bytes = bytes.with_context(|| format!("cannot read the job in {name}"))?;
+    anyhow::ensure!(
+        bytes.len() as u64 <= JOB_BYTES_MAX,
+        "{name} is larger than {JOB_BYTES_MAX} bytes, so it is no job"
+    );
+    let text = String::from_utf8(bytes).with_context(|| format!("{name} is not UTF-8"))?;
+    JobSpec::parse(&text).map_err(|error| anyhow::anyhow!("{name} is no job: {error}"))
+}
+
+/// Everything, up to one byte more than is allowed.
+fn read(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    from.take(JOB_BYTES_MAX + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+fn init(settings: &Settings) -> anyhow::Result<Exit> {
+    let text = settings.to_file();
+    // What a setting may be and a site's file may not, as a relative bind, is for a person to decide.
+    if let Err(problems) = SiteFile::parse(&text, Path::new("/"), &settings.defaults) {
+        say(&format!(
+            "what these settings say cannot stand in a site's file as it is:\n{}",
+            problems.in_file("site.toml")
+        ));
+    }
+    crate::print(&escaped_lines(&text))?;
+    Ok(Exit::Ok)
+}
+
+/// Is something there, and as it must be? The error is the end of a sentence that begins with its path.
+fn look(need: &Need) -> Result<(), String> {
+    match need.what {
+        Needed::Image => image(&need.path),
+        Needed::Secret => secret(&need.path),
+        Needed::Program if config::has_program(&need.path) => Ok(()),
+        Needed::Program if need.path.has_root() => Err("is no program that can be run".to_owned()),
+        Needed::Program => Err("is not found in PATH".to_owned()),
+    }
+}
+
+fn metadata(path: &Path) -> Result<fs::Metadata, String> {
+    fs::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => "is not there".to_owned(),
+        _ => format!("cannot be looked at ({error})"),
+    })
+}
+
+fn image(path: &Path) -> Result<(), String> {
+    let metadata = metadata(path)?;
+    let access = if metadata.is_dir() { Access::READ_OK | Access::EXEC_OK } else { Access::READ_OK };
+    if !metadata.is_dir() && !metadata.is_file() {
+        return Err("is neither a file nor a directory".to_owned());
+    }
+    if rustix::fs::access(path, access).is_err() {
+        return Err("cannot be read by you".to_owned());
+    }
+    if metadata.is_file() && metadata.len() == 0 {
+        return Err("is empty".to_owned());
+    }
+    Ok(())
+}
+
+/// Only its owner may read it, and that is us.
+fn secret(path: &Path) -> Result<(), String> {
+    let metadata = metadata(path).map_err(|why| why + "; it is the file that holds the secret, with mode 0600")?;
+    let mends = || format!("`chmod 600 {}` mends it", shell_words::quote(&path.to_string_lossy()));
+    if !metadata.is_file() {
+        return Err("is no file; a secret is the content of a file".to_owned());
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        let uid = metadata.uid();
+        return Err(format!("belongs to another user (uid {uid}); name a file of yours, made with `install -m 600`"));
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(format!("is open to others than you (mode {mode:04o}); {}", mends()));
+    }
+    if mode & 0o400 == 0 {
+        return Err(format!("cannot be read by you (mode {mode:04o}); {}", mends()));
+    }
+    if metadata.len() == 0 {
+        return Err("is empty; write the secret into it".to_owned());
+    }
+    Ok(())
+}
+
+/// What there is to say of the file of an image without reading it.
+fn file_of(image: &Image) -> Option<String> {
+    let Image::File { path, pull } = image else { return None };
+    let Ok(metadata) = fs::metadata(path) else {
+        return pull.as_ref().map(|_| "not there yet; it is pulled when it is first needed".to_owned());
+    };
+    let what = if metadata.is_dir() { "a directory".to_owned() } else { format!("{} bytes", metadata.len()) };
+    let changed = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(format!("{what}, changed {}", timestamp(std::time::Duration::from_secs(changed.as_secs()))))
+}
