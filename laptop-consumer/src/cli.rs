@@ -16,7 +16,8 @@ use crate::config::{CommonArgs, EdgeArgs, QueueArgs, length_of_time, time_limit}
 /// and nothing else.
 ///
 /// Exit codes: 0 all is well; 1 something failed; 2 wrong arguments or settings; 3 the job failed, everything around
-/// it worked; 4 there is no such result here; 75 not now, try again later; 130 a wait was interrupted by Ctrl-C.
+/// it worked; 4 there is no such result here, or no such way yet; 75 not now, try again later; 130 a wait was
+/// interrupted by Ctrl-C.
 #[derive(Parser)]
 #[command(
     name = "laptop-consumer",
@@ -68,6 +69,12 @@ pub(crate) enum Command {
     /// Looks only into the inbox. Ends with 0 when the job completed, 3 when it failed, 4 when its result is not here.
     #[command(after_help = "Example:\n  laptop-consumer show 67995bdb-e88f-84f3-982a-a41723a075bc --output json")]
     Show(ShowArgs),
+    /// Cancel jobs: not there yet; on the cluster, `hpc-consumer cancel` does it
+    ///
+    /// Nothing leads from the laptop to a job that is in the queue or on the cluster. This says which command does it
+    /// there, and ends with 4.
+    #[command(after_help = "Example:\n  laptop-consumer cancel last")]
+    Cancel(CancelArgs),
 }
 
 /// The arguments of `submit`.
@@ -158,6 +165,14 @@ pub(crate) struct ShowArgs {
     /// Show this job: its id, a unique beginning of it, or `last` for the one that was submitted last
     #[arg(value_name = "JOB")]
     pub(crate) job: JobId,
+}
+
+/// The arguments of `cancel`.
+#[derive(Args)]
+pub(crate) struct CancelArgs {
+    /// Cancel these jobs: ids, unique beginnings of ids, or `last`
+    #[arg(required = true, value_name = "JOB")]
+    pub(crate) jobs: Vec<JobId>,
 }
 
 fn retries(text: &str) -> Result<u32, String> {

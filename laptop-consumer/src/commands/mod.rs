@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+mod cancel;
 mod jobs;
 mod pull;
 mod show;
@@ -26,6 +27,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Tail(args) => tail::run(&cli.common, &args, &mut printer).await,
         Command::Wait(args) => wait::run(&cli.common, &args, &mut printer).await,
         Command::Show(args) => show::run(&cli.common, &args, &mut printer),
+        Command::Cancel(args) => cancel::run(&cli.common, &args),
     }
 }
 

@@ -386,3 +386,15 @@ fn jobs_in_the_queue_of_results_are_given_back_and_the_settings_to_swap_are_name
     }
     assert!(laptop.stored("j1").is_some() && laptop.names("rejected").is_empty());
 }
+
+#[test]
+fn canceling_says_what_does_it_and_asks_nobody() {
+    let laptop = Laptop::new();
+    let id = "67995bdb-e88f-84f3-982a-a41723a075bc";
+    let spoken = laptop.run(&["cancel", id, "j2"]);
+    assert_eq!((spoken.code, spoken.stdout.as_str()), (Some(4), ""));
+    assert!(spoken.stderr.trim_end().ends_with(&format!("hpc-consumer cancel {id} j2")), "{spoken:?}");
+    assert_eq!(laptop.run(&["cancel", "last"]).code, Some(2), "nothing was submitted");
+    assert_eq!(laptop.run(&["cancel"]).code, Some(2));
+    assert!(laptop.server.requests("jobs").is_empty());
+}

@@ -31,6 +31,9 @@ fn arguments_that_are_wrong_are_told() {
     shell.run("laptop-consumer show 3f2a8c1e-7f6b-4c55-9a53-0c6f5c2d8f10");
     shell.run("laptop-consumer show j1 --output xml");
     shell.run("laptop-consumer pull --batch-size 101");
+    shell.run("laptop-consumer cancel");
+    shell.run("laptop-consumer cancel last");
+    shell.run("laptop-consumer cancel 3f2a8c1e-7f6b-4c55-9a53-0c6f5c2d8f10 j1");
     shell.assert_as_in("laptop-consumer/arguments.txt");
 }
 
