@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use program::whole;
-use protocol::{InvalidJobId, JobId, limits};
+use protocol::{InvalidJobId, JobId, Memory, PoolName, limits};
 
 use crate::config::{CommonArgs, EdgeArgs, QueueArgs, length_of_time, time_limit};
 
@@ -93,6 +93,28 @@ pub(crate) struct SubmitArgs {
     /// Keep these notes with the job: a JSON object, or @FILE to read a file
     #[arg(long, value_name = "JSON|@FILE")]
     pub(crate) metadata: Option<String>,
+    /// Call the job this; several may have the same name
+    ///
+    /// `hpc-consumer jobs` shows it. Its id names the job, and this does not.
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub(crate) name: Option<String>,
+    /// Run the job in this pool of the site; without it, the site says in which
+    ///
+    /// It travels with the job. Daemons of this version have one pool, and do not heed it yet, nor what is asked for by
+    /// --cpus, --memory and --gpus.
+    #[arg(long, value_name = "POOL")]
+    pub(crate) pool: Option<PoolName>,
+    /// Ask for this many processors
+    ///
+    /// Of what is not asked for, the pool says how much the job gets.
+    #[arg(long, value_name = "COUNT", value_parser = |text: &str| resource(text, 1))]
+    pub(crate) cpus: Option<u32>,
+    /// Ask for this much memory, with its unit: 2GiB, 512MiB
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<Memory>,
+    /// Ask for this many GPUs
+    #[arg(long, value_name = "COUNT", value_parser = |text: &str| resource(text, 0))]
+    pub(crate) gpus: Option<u32>,
     /// End the job when it has run this long; the cluster may allow less
     #[arg(long, value_name = "DURATION", value_parser = time_limit)]
     pub(crate) time_limit: Option<u64>,
@@ -113,6 +135,9 @@ pub(crate) struct SubmitArgs {
     /// Without it each call of `submit` is a job of its own.
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
+    /// Print the id of the job and nothing else, on a terminal and elsewhere
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) id: bool,
     /// Wait for the result and print it
     #[arg(long)]
     pub(crate) wait: bool,
@@ -173,6 +198,15 @@ pub(crate) struct CancelArgs {
     /// Cancel these jobs: ids, unique beginnings of ids, or `last`
     #[arg(required = true, value_name = "JOB")]
     pub(crate) jobs: Vec<JobId>,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    protocol::check_name(text).map(|()| text.to_owned())
+}
+
+fn resource(text: &str, min: u32) -> Result<u32, String> {
+    let max = limits::RESOURCES_MAX;
+    whole(text, u64::from(min)..=u64::from(max)).map(|count| u32::try_from(count).unwrap_or(max))
 }
 
 fn retries(text: &str) -> Result<u32, String> {

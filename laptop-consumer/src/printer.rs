@@ -61,6 +61,11 @@ impl Printer {
         self.write(&text)
     }
 
+    /// Prints the id of a job alone.
+    pub(crate) fn id(&mut self, job_id: &JobId) -> anyhow::Result<()> {
+        self.write(&format!("{job_id}\n"))
+    }
+
     fn line(&self, json: &str) -> String {
         if self.is_terminal { format!("{}\n", escaped_json(json)) } else { format!("{json}\n") }
     }

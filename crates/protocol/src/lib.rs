@@ -45,7 +45,7 @@ pub use portable::{NotPortable, Portability};
 pub use resources::ResourceRequest;
 pub use result::{JobResult, Reason, ResultMessage, RuntimeKind, Status, UnreadableResult};
 pub use size::{InvalidMemory, Memory};
-pub use spec::{InvalidJob, JobSpec, check_idempotency_key};
+pub use spec::{InvalidJob, JobSpec, check_idempotency_key, check_name};
 pub use word::Word;
 
 /// The version written into the `v` field of every message.

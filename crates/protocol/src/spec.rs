@@ -119,6 +119,15 @@ pub fn check_idempotency_key(key: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The rule for the name of a job: returns what is wrong with it.
+pub fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.chars().count() > limits::NAME_CHARS_MAX || name.chars().any(char::is_control) {
+        let max = limits::NAME_CHARS_MAX;
+        return Err(format!("must be 1 to {max} characters, none of them a control character"));
+    }
+    Ok(())
+}
+
 /// What is right in a field. What a rule says follows the field's name.
 mod rules {
     use serde::de::Error as _;
@@ -144,10 +153,7 @@ mod rules {
 
     pub(super) fn name<'de, D: Deserializer<'de>>(given: D) -> Result<Option<String>, D::Error> {
         let name = text(given)?;
-        if name.is_empty() || name.chars().count() > limits::NAME_CHARS_MAX || name.chars().any(char::is_control) {
-            let max = limits::NAME_CHARS_MAX;
-            return Err(D::Error::custom(format!("must be 1 to {max} characters, none of them a control character")));
-        }
+        super::check_name(&name).map_err(D::Error::custom)?;
         Ok(Some(name))
     }
 

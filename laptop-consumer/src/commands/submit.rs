@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use client::{Patience, Queued, Waiting, submit};
 use program::{Exit, Failure};
-use protocol::{JobSpec, Json, limits};
+use protocol::{JobSpec, Json, ResourceRequest, limits};
 
 use super::wait::{Results, until_here};
 use super::{follower, http_client, note};
@@ -23,13 +23,14 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
     // All settings are checked before anything is sent: a job whose result cannot be fetched would be a surprise.
     let edge = args.edge.complete(common)?;
     let input = args.input.as_deref().map(|value| json("--input", value, io::stdin())).transpose()?;
+    let resources = ResourceRequest { cpus: args.cpus, memory: args.memory, gpus: args.gpus, nodes: None };
     let job = JobSpec {
         input: input.unwrap_or_default(),
         metadata: args.metadata.as_deref().map(|value| json("--metadata", value, io::stdin())).transpose()?,
         task: args.task,
-        name: None,
-        pool: None,
-        resources: None,
+        name: args.name,
+        pool: args.pool,
+        resources: Some(resources).filter(|resources| *resources != ResourceRequest::default()),
         time_limit_seconds: args.time_limit,
         retries: args.retries,
         // Only what was said is sent: the default is the cluster's.
@@ -47,7 +48,11 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
     let queued = submit(&http, &edge, &job, &idempotency_key).await?;
     note_submitted(common, &queued);
     let Some(follower) = follower else {
-        printer.queued(&queued.job_id, &queued.answer)?;
+        if args.id {
+            printer.id(&queued.job_id)?;
+        } else {
+            printer.queued(&queued.job_id, &queued.answer)?;
+        }
         return Ok(Exit::Ok);
     };
     // From here on a signal ends the waiting and not the job, which is to be said.

@@ -55,6 +55,25 @@ fn what_the_user_gives_arrives_unharmed() {
     assert_eq!(laptop.run(&["submit", "--task", "t", "--retries", "100", "--not-rerunnable"]).code, Some(0));
     let expected = r#"{"task":"t","input":null,"retries":100,"rerunnable":false}"#;
     assert_eq!(laptop.server.requests("jobs")[1].body, expected);
+
+    let arguments = ["submit", "--task", "t", "--name", "draft 3", "--pool", "gpu", "--cpus", "4", "--memory", "2GiB"];
+    assert_eq!(laptop.run(&[&arguments[..], &["--gpus", "0"]].concat()).code, Some(0));
+    let expected = r#"{"task":"t","input":null,"name":"draft 3","pool":"gpu","resources":{"cpus":4,"memory":2147483648,"gpus":0}}"#;
+    assert_eq!(laptop.server.requests("jobs")[2].body, expected);
+}
+
+#[test]
+fn a_script_can_have_the_id_alone() {
+    let laptop = Laptop::new();
+    for form in ["text", "json"] {
+        let spoken = laptop.run(&["submit", "--task", "t", "--id", "--output", form]);
+        assert_eq!(spoken.code, Some(0), "{spoken:?}");
+        let id = spoken.stdout.strip_suffix('\n').expect("it is one line");
+        let parsed = id.parse::<JobId>().expect("it is an id and nothing else");
+        // The one that was noted.
+        assert_eq!(laptop.run(&["cancel", "last"]).stderr.lines().next(), Some(&*format!("last is the job {parsed}")));
+    }
+    assert_eq!(laptop.run(&["submit", "--task", "t", "--id", "--wait"]).code, Some(2));
 }
 
 #[test]
@@ -107,6 +126,11 @@ fn wrong_arguments_are_told_before_anything_is_sent() {
         (vec!["--idempotency-key", "é"], vec!["--idempotency-key"]),
         (vec!["--time-limit", "0"], vec!["--time-limit"]),
         (vec!["--retries", "101"], vec!["--retries", "a whole number, 0 to 100"]),
+        (vec!["--name", "a\nb"], vec!["--name", "none of them a control character"]),
+        (vec!["--pool", "GPU"], vec!["--pool", "of a-z 0-9 -"]),
+        (vec!["--cpus", "0"], vec!["--cpus", "a whole number, 1 to 1000000"]),
+        (vec!["--memory", "2G"], vec!["--memory", "with its unit, as 2GiB"]),
+        (vec!["--gpus", "all"], vec!["--gpus", "a whole number, 0 to 1000000"]),
     ] {
         let spoken = laptop.run(&[vec!["submit", "--task", "t"], arguments].concat());
         assert_eq!((spoken.code, spoken.stdout.as_str()), (Some(2), ""), "{spoken:?}");

@@ -19,6 +19,9 @@ fn arguments_that_are_wrong_are_told() {
     let submit = "laptop-consumer submit --task echo";
     for wrong in
         ["--input '{'", "--input @missing.json", "--time-limit soon", "--time-limit 0", "--retries 101", "--timeout 10"]
+            .into_iter()
+            .chain(["--name ''", "--name 'two\nlines'", "--pool GPU", "--cpus 0", "--memory 2G", "--gpus all"])
+            .chain(["--id --wait"])
     {
         shell.run(&format!("{submit} {wrong}"));
     }
