@@ -18,7 +18,8 @@ use crate::workspace::{Profile, Workspace};
 const GRACE: Duration = Duration::from_secs(15);
 
 /// Settings of our programs that have no prefix in common.
-const SETTINGS: [&str; 26] = [
+const SETTINGS: [&str; 32] = [
+    "ALLOW_PLAIN_HTTP",
     "ALLOW_ROOT",
     "API_KEY",
     "APPTAINER_ARGS",
@@ -27,11 +28,14 @@ const SETTINGS: [&str; 26] = [
     "APPTAINER_IMAGE",
     "APPTAINER_OCI_REF",
     "APPTAINER_UNPACK_DIR",
+    "BARE_CONFINEMENT",
+    "BARE_WRITABLE",
     "BATCH_SIZE",
     "CLAIM_STALE_SECONDS",
     "CONTAINER_CMD",
     "DRAIN_TIMEOUT_SECONDS",
     "JOB_KILL_GRACE_SECONDS",
+    "JOB_MEMORY_LIMIT",
     "JOB_NETWORK",
     "JOB_SECCOMP",
     "JOB_TIME_LIMIT_SECONDS",
@@ -42,6 +46,8 @@ const SETTINGS: [&str; 26] = [
     "REQUIRE",
     "RETRY_DELAY_SECONDS",
     "RUNTIME",
+    "SESSION_KEYRING",
+    "SITE_FILE",
     "STATE_DIR",
     "TRUSTED_GROUP",
     "VISIBILITY_TIMEOUT_MS",

@@ -22,14 +22,22 @@ const ROUNDS: usize = 3;
 const PAIRS: usize = 5;
 const SLOTS: usize = 2;
 const PROGRAM: &str = "/bin/true";
+/// Takes away what confines jobs without a container, and what an earlier version does not have.
+const UNCONFINED: [(&str, &str); 2] = [("BARE_CONFINEMENT", "none"), ("SESSION_KEYRING", "inherited")];
 const PATIENCE: Duration = Duration::from_secs(600);
 
 pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<Row>> {
     let mut ours = Vec::new();
     let mut floors = vec![xargs()?];
     for round in 0..ROUNDS {
-        ours.push(daemon(workspace, &subfolder(folder, &format!("round-{round}"))?)?);
+        ours.push(daemon(workspace, &subfolder(folder, &format!("round-{round}"))?, &[])?);
         floors.push(xargs()?);
+    }
+    let mut unconfined = Vec::new();
+    let mut confined = Vec::new();
+    for round in 0..PAIRS {
+        unconfined.push(daemon(workspace, &subfolder(folder, &format!("unconfined-{round}"))?, &UNCONFINED)?);
+        confined.push(daemon(workspace, &subfolder(folder, &format!("confined-{round}"))?, &[])?);
     }
     let floors: Vec<f64> = floors.windows(2).map(|around| f64::midpoint(around[0], around[1])).collect();
     let requests = requests(workspace, &subfolder(folder, "requests")?)?;
@@ -42,6 +50,13 @@ pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Ve
             aim: Aim::AtLeast(0.6),
         },
         Row {
+            measure: "hpc-consumer: the same, confined against not confined".to_owned(),
+            here: format!("{:.0}/s", median(&confined)),
+            against: format!("{:.0}/s", median(&unconfined)),
+            ratio: median(&ratios(&confined, &unconfined)),
+            aim: Aim::AtLeast(0.95),
+        },
+        Row {
             measure: "hpc-consumer: requests to the queues per job under load".to_owned(),
             here: format!("{requests} requests"),
             against: format!("{JOBS} jobs"),
@@ -51,12 +66,12 @@ pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Ve
     ])
 }
 
-/// The same jobs with the programs of an earlier commit, in turns.
+/// The same jobs with the programs of an earlier commit, in turns, and without what that does not have.
 pub(super) fn against(workspace: &Workspace, earlier: &Workspace, name: &str, folder: &Path) -> anyhow::Result<Row> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 0..PAIRS {
-        ours.push(daemon(workspace, &subfolder(folder, &format!("today-{round}"))?)?);
-        theirs.push(daemon(earlier, &subfolder(folder, &format!("earlier-{round}"))?)?);
+        ours.push(daemon(workspace, &subfolder(folder, &format!("today-{round}"))?, &UNCONFINED)?);
+        theirs.push(daemon(earlier, &subfolder(folder, &format!("earlier-{round}"))?, &UNCONFINED)?);
     }
     Ok(Row {
         measure: "all programs: jobs of /bin/true per second, bare, two slots, against an earlier commit".to_owned(),
@@ -68,12 +83,14 @@ pub(super) fn against(workspace: &Workspace, earlier: &Workspace, name: &str, fo
 }
 
 /// Jobs per second, from the start of the daemon until all results are in the queue.
-fn daemon(workspace: &Workspace, folder: &Path) -> anyhow::Result<f64> {
+fn daemon(workspace: &Workspace, folder: &Path, settings: &[(&str, &str)]) -> anyhow::Result<f64> {
     let edge = LocalEdge::start(workspace, Profile::Release, folder)?;
     let node = Node::new(folder, "node")?;
     consumer::submit(&edge, &json!({"task": "true"}), JOBS)?;
     settle();
-    let seconds = node.seconds_for(&edge, node.bare(workspace, &edge, PROGRAM, SLOTS), JOBS)?;
+    let mut command = node.bare(workspace, &edge, PROGRAM, SLOTS);
+    command.envs(settings.iter().copied());
+    let seconds = node.seconds_for(&edge, command, JOBS)?;
     Ok(JOBS as f64 / seconds)
 }
 
