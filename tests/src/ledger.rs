@@ -69,7 +69,8 @@ impl Ledger {
 
     /// The same on one of several nodes, whose jobs note its number.
     pub fn bare_node(&self, edge: &Edge, node: usize) -> Consumer {
-        Consumer::bare(edge, &format!("'{}' '{}' {node}", self.program().display(), self.directory().display()))
+        let command = format!("'{}' '{}' {node}", self.program().display(), self.directory().display());
+        Consumer::bare(edge, &command).set("BARE_WRITABLE", self.directory())
     }
 
     /// A consumer whose jobs write to it out of real containers.
