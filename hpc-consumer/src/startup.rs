@@ -153,7 +153,7 @@ async fn watch_cancellations(mut cancellations: Cancellations, events: Events) {
         }
         trouble = problem;
         outcome.unwrap_or_default().into_iter().for_each(|job_id| events.send(Event::Cancel(job_id)));
-        tokio::time::sleep(cancellations.pause()).await;
+        tokio::time::sleep(Cancellations::INTERVAL).await;
     }
 }
 

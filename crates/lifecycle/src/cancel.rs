@@ -20,9 +20,14 @@ pub(crate) struct Cancellations {
     known: BTreeMap<JobId, Duration>,
     /// Those of jobs that we hold, and that have no final record yet.
     held: BTreeSet<JobId>,
-    /// Of these, those whose run the executor was told to end, in this life of the daemon.
+    /// Of these, those whose run the executor was told to end since it told last what goes on.
     told: BTreeSet<JobId>,
+    /// When to look next for those that no message can need any more. There may be very many.
+    forget_at: Duration,
 }
+
+/// Between two such looks.
+const FORGET_INTERVAL: Duration = Duration::from_hours(1);
 
 impl Cancellations {
     /// Is this job to be cancelled?
@@ -32,12 +37,19 @@ impl Cancellations {
 
     /// No message lives so long: what was never seen never comes.
     fn forget_old(&mut self, now: Duration) {
-        while let Some((job_id, _)) = self.known.iter().find(|(_, since)| **since + limits::MESSAGE_AGE_MAX < now) {
-            let job_id = job_id.clone();
-            self.known.remove(&job_id);
-            self.held.remove(&job_id);
-            self.told.remove(&job_id);
+        if now < self.forget_at {
+            return;
         }
+        self.forget_at = now + FORGET_INTERVAL;
+        let Self { known, held, told, .. } = self;
+        known.retain(|_, since| *since + limits::MESSAGE_AGE_MAX >= now);
+        held.retain(|job_id| known.contains_key(job_id));
+        told.retain(|job_id| known.contains_key(job_id));
+    }
+
+    /// The executor has told what goes on: what still does may not have heard that it is to end.
+    pub(crate) fn tell_again(&mut self) {
+        self.told.clear();
     }
 }
 
@@ -90,8 +102,8 @@ impl Lifecycle {
         }
     }
 
-    /// Is a job to be cancelled of which nothing runs here?
-    pub(crate) fn is_to_be_cancelled(&self, job_id: &JobId) -> bool {
+    /// Is a job being cancelled of which nothing runs here?
+    pub(crate) fn is_being_cancelled(&self, job_id: &JobId) -> bool {
         let state = self.jobs.get(job_id).map(|job| &job.state);
         matches!(state, Some(State::Ending { ending: Ending::Cancelled(_), .. }))
     }

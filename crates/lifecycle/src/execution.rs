@@ -96,6 +96,7 @@ impl Lifecycle {
     /// Observed against recorded: the same pass after a start, after the keeper went, and from time to time.
     pub(crate) fn observed(&mut self, observation: Observation, step: &mut Step) {
         let answer = self.executor.answered(observation.complete, self.now);
+        self.cancellations.tell_again();
         let mut sightings: BTreeMap<Run, Sighting> = observation.runs.into_iter().collect();
         let running: Vec<(JobId, Option<Attempt>, Option<Duration>)> = self
             .jobs
@@ -260,7 +261,7 @@ impl Lifecycle {
                     self.node_doubted(problem, step);
                 }
             }
-            Concluded::TakenOver if self.is_to_be_cancelled(job_id) => self.cancelled_elsewhere(run, step),
+            Concluded::TakenOver if self.is_being_cancelled(job_id) => self.cancelled_elsewhere(run, step),
             Concluded::TakenOver => {
                 // Its successor holds the job, and the message as well: the leases lapse.
                 self.jobs.remove(job_id);

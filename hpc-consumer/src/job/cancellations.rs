@@ -16,9 +16,6 @@ use super::results_dir::ResultsDir;
 /// Where they are. No job id begins like this.
 const DIR: &str = ".cancelled";
 
-/// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
 /// When so many looks have found the directory as it was, its content is looked at all the same: times of some file
 /// systems are coarse, and what is old is removed.
 const LOOKS_SPARED_MAX: u32 = 60;
@@ -60,10 +57,8 @@ impl Cancellations {
         Self { results, changed: None, spared: 0, told: BTreeSet::new() }
     }
 
-    /// When to look next.
-    pub(crate) fn pause(&self) -> Duration {
-        LOOK_EVERY
-    }
+    /// Between two looks.
+    pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 
     /// Those that were not told yet.
     pub(crate) fn look(&mut self) -> io::Result<Vec<JobId>> {
@@ -74,12 +69,17 @@ impl Cancellations {
             Err(error) if is_missing(&error) => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
-        if self.changed == Some(changed) && self.spared < LOOKS_SPARED_MAX {
+        // What is old need not go at once, and to find it takes a look at each file.
+        let prune = self.changed.is_none() || self.spared >= LOOKS_SPARED_MAX;
+        if self.changed == Some(changed) && !prune {
             self.spared += 1;
             return Ok(Vec::new());
         }
-        (self.changed, self.spared) = (Some(changed), 0);
-        files::prune(&directory, &BOUNDS, SystemTime::now())?;
+        self.changed = Some(changed);
+        if prune {
+            self.spared = 0;
+            files::prune(&directory, &BOUNDS, SystemTime::now())?;
+        }
         let mut found = BTreeSet::new();
         for entry in directory.read_dir()? {
             // Whatever else lies there is no job's.

@@ -274,7 +274,7 @@ mod tests {
     use protocol::{Isolation, Network};
 
     use super::*;
-    use crate::job::tests::{job, node, run};
+    use crate::job::tests::{self, job, node, run};
 
     /// A claimed job and a run of it that is over.
     struct Case {
@@ -287,21 +287,7 @@ mod tests {
     }
 
     fn with(end: RunEnd, change: impl FnOnce(&mut Finished)) -> Ending {
-        let runtime = Some(RuntimeKind::Bare);
-        let (stdout_tail, stderr_tail) = ("so far".to_owned(), "oops".to_owned());
-        let (started_at_ms, finished_at_ms) = (1_000, 2_500);
-        let (began, image_lost, isolation) = (Some(true), false, None);
-        let mut finished = Finished {
-            end,
-            stdout_tail,
-            stderr_tail,
-            started_at_ms,
-            finished_at_ms,
-            runtime,
-            began,
-            image_lost,
-            isolation,
-        };
+        let mut finished = tests::finished(end);
         change(&mut finished);
         Ending::Finished(Box::new(finished))
     }

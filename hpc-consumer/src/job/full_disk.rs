@@ -103,23 +103,13 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use lifecycle::{Attempt, Ending, Finished, RunEnd};
-    use protocol::{JobResult, RuntimeKind};
+    use protocol::JobResult;
 
     use super::*;
-    use crate::job::tests::{job, node, run};
+    use crate::job::tests::{finished, job, node, run};
 
     fn filled(again: bool) -> Ending {
-        let finished = Finished {
-            end: RunEnd::Exit(1),
-            stdout_tail: String::new(),
-            stderr_tail: "No space left on device".to_owned(),
-            started_at_ms: 1_000,
-            finished_at_ms: 2_500,
-            runtime: Some(RuntimeKind::Bare),
-            began: Some(true),
-            image_lost: false,
-            isolation: None,
-        };
+        let finished = Finished { stderr_tail: "No space left on device".to_owned(), ..finished(RunEnd::Exit(1)) };
         let share = Share::Bytes { held: 3_200_000_000, used: Some(4_000_000_000) };
         Ending::FilledDisk(Box::new(FilledDisk { finished, problem: "it is full".into(), share, times: 3, again }))
     }

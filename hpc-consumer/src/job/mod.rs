@@ -231,6 +231,8 @@ fn now() -> Timestamp {
 mod tests {
     use std::path::Path;
 
+    use lifecycle::{Finished, RunEnd};
+
     use super::*;
     use crate::run::{Bare, Confinement};
 
@@ -256,6 +258,21 @@ mod tests {
             .unwrap()
     }
 
+    /// A run without a container that ended like this.
+    pub(super) fn finished(end: RunEnd) -> Finished {
+        Finished {
+            end,
+            stdout_tail: "so far".to_owned(),
+            stderr_tail: "oops".to_owned(),
+            started_at_ms: 1_000,
+            finished_at_ms: 2_500,
+            runtime: Some(protocol::RuntimeKind::Bare),
+            began: Some(true),
+            image_lost: false,
+            isolation: None,
+        }
+    }
+
     pub(super) fn run(id: &str, attempt: u32) -> Run {
         Run { job_id: id.parse().unwrap(), attempt: Attempt::new(attempt).unwrap() }
     }
@@ -278,20 +295,13 @@ mod tests {
             let temp = tempfile::tempdir().unwrap();
             let node = node(temp.path(), "us");
             assert_eq!(node.claim(&job("j1"), None, true).await, Claimed::Ours(Attempt::FIRST));
-            let (stdout_tail, stderr_tail, end) = (String::new(), String::new(), lifecycle::RunEnd::Exit(1));
-            let times = (now().as_millisecond(), now().as_millisecond());
-            let (started_at_ms, finished_at_ms) = times;
-            let (began, image_lost, isolation) = (runtime.map(|_| true), false, None);
-            let finished = lifecycle::Finished {
-                end,
-                stdout_tail,
-                stderr_tail,
-                started_at_ms,
-                finished_at_ms,
+            let at = now().as_millisecond();
+            let finished = Finished {
                 runtime,
-                began,
-                image_lost,
-                isolation,
+                began: runtime.map(|_| true),
+                started_at_ms: at,
+                finished_at_ms: at,
+                ..finished(RunEnd::Exit(1))
             };
             node.health.met("the disk was full");
             let concluded = node.conclude(&job("j1"), &run("j1", 1), Ending::Finished(Box::new(finished)), true).await;

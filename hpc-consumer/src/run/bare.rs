@@ -2,14 +2,15 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use protocol::{JobId, RuntimeKind};
+use protocol::{Isolation, JobId, RuntimeKind};
 
-use super::confine::{Confinement, look};
+use super::confine::{Confinement, Facts, look};
 use super::programs::{is_executable, missing, on_path};
 use super::{CommandLine, Wrapping, isolation};
-use crate::blocking;
+use crate::{blocking, lock};
 
 /// A command without a container.
 #[derive(Debug)]
@@ -17,13 +18,15 @@ pub(crate) struct Bare {
     pub(crate) command: Vec<String>,
     pub(crate) inherited: Vec<(OsString, OsString)>,
     pub(crate) confinement: Confinement,
+    /// What a probe has seen of the confinement.
+    seen: Mutex<Option<Facts>>,
     /// It was said that the kernel does not confine runs.
     told: AtomicBool,
 }
 
 impl Bare {
     pub(crate) fn new(command: Vec<String>, inherited: Vec<(OsString, OsString)>, confinement: Confinement) -> Self {
-        Self { command, inherited, confinement, told: AtomicBool::new(false) }
+        Self { command, inherited, confinement, seen: Mutex::default(), told: AtomicBool::new(false) }
     }
 
     pub(super) fn command(&self, job_id: &JobId, job_dir: &Path) -> (CommandLine, Wrapping) {
@@ -33,8 +36,16 @@ impl Bare {
         let words = self.command.iter().map(OsString::from).collect();
         let command = CommandLine { words, environment, directory: job_dir.to_owned() };
         let confinement = self.confinement.clone();
-        let isolation = Some(Box::new(isolation::of_bare()));
-        (command, Wrapping { runtime: RuntimeKind::Bare, image: None, hook: false, confinement, isolation })
+        // What there is to tell is known once it is started.
+        (command, Wrapping { runtime: RuntimeKind::Bare, image: None, hook: false, confinement, isolation: None })
+    }
+
+    /// What keeps jobs from the rest of the node, as far as a probe has seen it.
+    pub(super) fn isolation(&self) -> Isolation {
+        match *lock(&self.seen) {
+            Some(facts) => *isolation::with_facts(None, facts, true, false),
+            None => isolation::of_bare(),
+        }
     }
 
     /// What a person is to know of jobs without a container.
@@ -56,6 +67,7 @@ impl Bare {
         let (confinement, directory) = (self.confinement.clone(), scratch.to_owned());
         let facts = blocking(move || look(&confinement, &directory)).await;
         let facts = facts.map_err(|error| format!("jobs cannot be confined: {error}"))?;
+        *lock(&self.seen) = Some(facts);
         let is_lacking = self.confinement.writable.is_some() && !facts.writes;
         if is_lacking && !self.told.swap(true, Ordering::Relaxed) {
             tracing::warn!(

@@ -183,7 +183,7 @@ impl Containment {
         let own_users = own("uid_map");
         let asked = Asked {
             no_network: parts.contains(&Part::NoNetwork),
-            seccomp: digest.as_deref(),
+            seccomp: digest,
             own_filters: isolation::filters(&own("status")),
             own_users: &own_users,
             as_root: self.as_root,

@@ -135,7 +135,8 @@ pub(super) fn with_facts(isolation: Option<Box<Isolation>>, facts: Facts, bare: 
         Keyring::Shared => SessionKeyring::Shared,
         Keyring::Inherited => SessionKeyring::Inherited,
     };
-    let isolation = isolation.map(|facts| *facts).unwrap_or_default();
+    let none = || if bare { of_bare() } else { Isolation::default() };
+    let isolation = isolation.map_or_else(none, |facts| *facts);
     Box::new(Isolation {
         // Not that of a container: it forbids to set limits of others.
         seccomp: if bare && facts.limits { Some(Seccomp::other()) } else { isolation.seccomp },

@@ -143,7 +143,7 @@ impl Runtime {
     pub(crate) fn isolation(&self) -> Option<Isolation> {
         match self {
             Self::Apptainer(apptainer) => apptainer.isolation(),
-            Self::Bare(_) => Some(isolation::of_bare()),
+            Self::Bare(bare) => Some(bare.isolation()),
         }
     }
 

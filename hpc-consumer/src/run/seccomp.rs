@@ -7,14 +7,18 @@
 //!
 //! Out of scope: whether it is used (`containment`).
 
+use std::sync::LazyLock;
+
 use sha2::{Digest as _, Sha256};
 
 /// The profile.
 pub(super) const PROFILE: &str = include_str!("seccomp.json");
 
 /// The beginning of its digest, by which results tell which one it was.
-pub(super) fn digest() -> String {
-    Sha256::digest(PROFILE).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+pub(super) fn digest() -> &'static str {
+    static DIGEST: LazyLock<String> =
+        LazyLock::new(|| Sha256::digest(PROFILE).iter().take(8).map(|byte| format!("{byte:02x}")).collect());
+    &DIGEST
 }
 
 #[cfg(test)]

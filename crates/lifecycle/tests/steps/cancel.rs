@@ -124,6 +124,17 @@ fn after_a_restart_a_run_is_ended_once_its_keeper_is_known() {
 }
 
 #[test]
+fn a_run_that_still_goes_on_is_told_again_because_the_word_may_have_been_lost() {
+    let mut daemon = Daemon::pulling(settings());
+    daemon.start("a", job("a", "L1"));
+    assert_eq!(daemon.step(cancel("a")).effects, [end_run("a", 1)]);
+    daemon.step(Event::ExecutorGone(None));
+    assert!(daemon.tick(SECOND).contains(&Effect::Observe));
+    let step = daemon.step(observed(&[(run("a", 1), Sighting::Alive)]));
+    assert!(step.effects.contains(&end_run("a", 1)), "{step:?}");
+}
+
+#[test]
 fn a_cancellation_is_remembered_for_as_long_as_a_message_lives() {
     let mut daemon = Daemon::pulling(settings());
     daemon.step(cancel("a"));
