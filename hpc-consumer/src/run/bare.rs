@@ -89,3 +89,21 @@ impl Bare {
         Err(missing(&self.command, "on this node"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_probe_has_seen_is_told_as_results_tell_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let confinement = Confinement { writable: Some(Vec::new()), keyring: true };
+        let bare = Bare::new(vec!["/bin/true".to_owned()], Vec::new(), confinement);
+        assert_eq!(bare.isolation(), isolation::of_bare());
+        bare.probe(temp.path()).await.unwrap();
+        let told = bare.isolation();
+        // Which of their values they have is the kernel's to say.
+        assert!(told.writes.is_some() && told.signals.is_some() && told.keyring.is_some(), "{told:?}");
+        assert_eq!(told.network, isolation::of_bare().network);
+    }
+}

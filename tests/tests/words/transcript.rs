@@ -12,8 +12,8 @@ use snapbox::{Assert, Data, RedactedValue, Redactions};
 use tempfile::TempDir;
 use testkit::{PATIENCE, Process, parts};
 
-/// What differs from run to run, and what stands in its place.
-const CHANGING: [(&str, &str); 8] = [
+/// What differs from run to run or from machine to machine, and what stands in its place.
+const CHANGING: [(&str, &str); 9] = [
     ("[TIME]", r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"),
     ("[ID]", r"\b([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\b"),
     ("[PORT]", r"127\.0\.0\.1:(?<redacted>\d{2,})"),
@@ -21,6 +21,8 @@ const CHANGING: [(&str, &str); 8] = [
     ("[AGE]", r"(?<redacted>\b\d+ (s|min)) ago"),
     ("[FOR]", r"(PHASE|waiting|running|ending|recorded) +(?<redacted>(FOR|\d+ (s|min)) +)"),
     ("[TOOK]", r"in (?<redacted>\d+\.\d s)"),
+    // What the kernel of this machine has.
+    ("[FACTS]", r"isolation of jobs: (?<redacted>.+)"),
     ("[VERSION]", r"(version|hpc-consumer|laptop-consumer|local-edge) (?<redacted>\d+\.\d+\.\d+)"),
 ];
 
