@@ -16,8 +16,13 @@ use crate::{Defaults, Position, Runtime, SiteFile};
 /// Reads bytes as a site's file.
 pub fn file(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let defaults =
-        Defaults { time_limit: Duration::from_hours(1), grace: Duration::from_secs(10), log_max: 1 << 20, cpus: 8 };
+    let defaults = Defaults {
+        time_limit: Duration::from_hours(1),
+        grace: Duration::from_secs(10),
+        log_max: 1 << 20,
+        network: true,
+        cpus: 8,
+    };
     match SiteFile::parse(text, Path::new("/site"), &defaults) {
         Ok(file) => {
             let places = file.needs.iter().map(|need| need.position);

@@ -8,10 +8,21 @@ use std::time::Duration;
 use protocol::{JobSpec, PoolName, duration, size};
 use serde::{Deserialize, Serialize};
 
-use crate::{Image, Pattern, Refusal, Resources, Route, Runtime, Secret, Site, TaskKind, Where};
+use crate::{Image, Pattern, Refusal, Resources, Route, Rule, Runtime, Secret, Site, TaskKind, Where};
 
 /// The program of the runtime image, which knows its tasks by their names.
 pub(crate) const TASK_RUNNER: &str = "task-runner";
+
+/// What runs jobs of a kind where nobody names another command.
+fn command_of(kind: TaskKind) -> Vec<String> {
+    let words: &[&str] = match kind {
+        TaskKind::Program => &[TASK_RUNNER],
+        // Its task has whatever name the site gives it.
+        TaskKind::Command => &[TASK_RUNNER, "command"],
+        TaskKind::Python => &[TASK_RUNNER, "python"],
+    };
+    words.iter().map(|&word| word.to_owned()).collect()
+}
 
 /// What a job runs, and within which limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +147,23 @@ impl Site {
         Ok(Explanation { parts: self.reasoned(job, &route).1 })
     }
 
+    /// What jobs of a pool may run that ask for nothing themselves: a plan for each section that lets them in, and one
+    /// where there are no sections.
+    pub fn plans(&self, pool: &PoolName) -> Vec<Plan> {
+        let Some(slot) = self.pools.get(pool).map(|pool| &pool.slot) else { return Vec::new() };
+        let open = self.tasks.iter().filter(|(_, task)| task.pools.is_empty() || task.pools.contains(pool));
+        let mut sections: Vec<Option<&Pattern>> = open.map(|(pattern, _)| Some(pattern)).collect();
+        if self.tasks.is_empty() {
+            sections.push(None);
+        }
+        let plan = |task: Option<&Pattern>| {
+            let (rule, resources) = (Rule::Job, Resources::of(slot));
+            let route = Route { pool: pool.clone(), task: task.cloned(), rule, resources };
+            self.reasoned(&JobSpec::default(), &route).0
+        };
+        sections.into_iter().map(plan).collect()
+    }
+
     /// One place decides both, so that what is explained is what is done. The route is one of this site.
     fn reasoned(&self, job: &JobSpec, route: &Route) -> (Plan, Vec<Because>) {
         let nothing = crate::Task::default();
@@ -156,14 +184,18 @@ impl Site {
         // The pool's program runs what it knows, and nothing that a job brings.
         let of_pool = pool.command.clone().filter(|_| task.kind == TaskKind::Program);
         let command = [(task.command.clone(), &the_task), (of_pool, &the_pool)];
-        let command = Chosen::first(command, vec![TASK_RUNNER.to_owned()], "nobody names another");
+        let command = Chosen::first(command, command_of(task.kind), "nobody names another");
         let time = self.time_limit(job, task, pool, (&the_job, &the_task, &the_pool, settings));
         let grace = Chosen::first([(task.grace, &the_task)], self.defaults.grace, settings);
         let log = Chosen::first([(task.log_max, &the_task)], self.defaults.log_max, settings);
         let output = Chosen::first([(task.output_max.map(Some), &the_task)], None, "nobody sets a limit");
         let retries = [(job.retries, &the_job), (task.retries, &the_task)];
         let retries = Chosen::first(retries, 0, "nobody asks for any");
-        let network = Chosen::first([(task.network, &the_task)], true, "nobody forbids it");
+        let network = if contained {
+            Chosen::first([(task.network, &the_task)], self.defaults.network, settings)
+        } else {
+            Chosen { value: true, rule: format!("{the_pool}, where nothing keeps a job from it") }
+        };
         let mut binds = pool.binds.clone();
         binds.extend(task.binds.iter().filter(|bind| !pool.binds.contains(bind)).cloned());
         let mut environment = pool.environment.clone();

@@ -32,6 +32,8 @@ pub struct Defaults {
     pub grace: Duration,
     /// How much of each of stdout and stderr is kept, in bytes.
     pub log_max: u64,
+    /// May jobs in containers use the network of the node? A task may say otherwise.
+    pub network: bool,
     /// The processors of this node, which a pool has that does not say how many.
     pub cpus: u32,
 }

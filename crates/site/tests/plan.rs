@@ -104,7 +104,7 @@ fn what_nobody_says_has_a_default() {
     assert_eq!((other.limits.time, other.limits.log_bytes), (defaults().time_limit, defaults().log_max));
     assert_eq!((other.limits.output_bytes, other.limits.grace), (None, defaults().grace));
     // What a job brings is run by a program that knows how, not by that of the pool.
-    assert_eq!(plan(&site, r#"{"task":"command"}"#).command, ["task-runner"]);
+    assert_eq!(plan(&site, r#"{"task":"command"}"#).command, ["task-runner", "command"]);
     assert_eq!(plan(&site, r#"{"task":"python"}"#).command, ["python-runner"]);
     let bare = plan(&site, r#"{"task":"other","pool":"bare"}"#);
     assert_eq!((bare.runtime, bare.image, bare.binds.len(), bare.secrets.len()), (Runtime::Bare, None, 0, 0));
@@ -131,7 +131,7 @@ fn plan_format_unchanged() {
         ),
         (
             r#"{"task":"command","pool":"bare"}"#,
-            r#"{"pool":"bare","task":"command","kind":"command","runtime":"bare","command":["task-runner"],"limits":{"time_ms":604800000,"grace_ms":10000,"log_bytes":16777216},"retries":0,"network":true,"resources":{"cpus":1,"gpus":0,"nodes":1}}"#,
+            r#"{"pool":"bare","task":"command","kind":"command","runtime":"bare","command":["task-runner","command"],"limits":{"time_ms":604800000,"grace_ms":10000,"log_bytes":16777216},"retries":0,"network":true,"resources":{"cpus":1,"gpus":0,"nodes":1}}"#,
         ),
     ] {
         let plan = plan(&site, text);
@@ -174,6 +174,33 @@ fn the_examples_of_a_first_file_can_be_read() {
     let file = file(&uncommented.collect::<Vec<_>>().join("\n"));
     assert_eq!((file.site.pools.len(), file.site.tasks.len(), file.site.quota.cpus), (2, 2, Some(16)));
     assert!(file.notices.is_empty(), "{:?}", file.notices);
+}
+
+/// Nobody has to say what the network of a container is: the daemon's settings do, unless the task does.
+#[test]
+fn the_network_is_the_settings_to_say_unless_a_task_does() {
+    let file = "[pool.a]\nimage = \"/a.sif\"\ndefault = true\ncapacity = { cpus = 1 }\n[pool.b]\nruntime = \"bare\"\ncapacity = { cpus = 1 }\n[task.on]\nnetwork = true\n[task.\"*\"]";
+    let mut site = site(file);
+    site.defaults.network = false;
+    let network = |text: &str| plan(&site, text).network;
+    assert_eq!((network(r#"{"task":"on"}"#), network(r#"{"task":"x"}"#)), (true, false));
+    assert!(network(r#"{"task":"x","pool":"b"}"#), "nothing keeps it from there");
+}
+
+#[test]
+fn the_plans_of_a_pool_are_those_that_its_jobs_can_have() {
+    let site = site(SITE);
+    let plans = |pool: &str| {
+        let plans = site.plans(&pool.parse().unwrap());
+        plans.iter().map(|plan| plan.task.as_ref().map_or_else(String::new, ToString::to_string)).collect::<Vec<_>>()
+    };
+    assert_eq!(plans("bare"), ["*", "command", "python"]);
+    assert_eq!(plans("slurm"), ["*", "command", "python", "simulate"]);
+    assert_eq!(plans("gone"), Vec::<String>::new());
+    let of_simulate = site.plans(&"cpu".parse().unwrap()).pop().unwrap();
+    assert_eq!(of_simulate, plan(&site, r#"{"task":"simulate"}"#));
+    let settings = Site::from_settings(&settings(Runtime::Bare, None));
+    assert_eq!(settings.plans(&protocol::PoolName::default()).len(), 1);
 }
 
 proptest! {

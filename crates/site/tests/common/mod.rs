@@ -8,7 +8,13 @@ use protocol::JobSpec;
 use site::{Defaults, Problems, Site, SiteFile};
 
 pub(crate) fn defaults() -> Defaults {
-    Defaults { time_limit: Duration::from_hours(168), grace: Duration::from_secs(10), log_max: 16 << 20, cpus: 8 }
+    Defaults {
+        time_limit: Duration::from_hours(168),
+        grace: Duration::from_secs(10),
+        log_max: 16 << 20,
+        network: true,
+        cpus: 8,
+    }
 }
 
 pub(crate) fn parse(text: &str) -> Result<SiteFile, Problems> {
