@@ -8,6 +8,7 @@ mod runtime;
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -19,6 +20,7 @@ use program::{
     whole,
 };
 use protocol::{Memory, limits};
+use site::Site;
 
 pub(crate) use self::runtime::RuntimeSettings;
 use crate::run::{Apptainer, Bare, Invocation, Limits, Required, Runtime, absolute_entries, on_path};
@@ -212,6 +214,7 @@ pub(crate) struct Settings {
     pub(crate) runtime: Runtime,
     pub(crate) require: Vec<Required>,
     pub(crate) limits: Limits,
+    pub(crate) slots: usize,
     pub(crate) lifecycle: lifecycle::Settings,
 }
 
@@ -220,7 +223,7 @@ impl Settings {
     pub(crate) fn summary(&self) -> String {
         format!(
             "{}, runtime {}, command {}, results in {}, state in {}, queues at {}",
-            counted(self.lifecycle.slots, "slot"),
+            counted(self.slots, "slot"),
             self.runtime.kind(),
             self.runtime.describe(),
             self.results_dir.display(),
@@ -286,6 +289,7 @@ impl RunSettings {
                  other's writes; add :ro to it, or set MAX_PARALLEL_JOBS=1, or bind a directory with APPTAINER_BIND"
             );
         }
+        let site = Arc::new(Site::from_settings(&of_site(&runtime, slots, jobs.limits.site_defaults())));
         Ok(Settings {
             endpoint,
             jobs_queue,
@@ -296,6 +300,7 @@ impl RunSettings {
             take_over,
             trust: trust.resolve()?,
             claim_stale: jobs.claim_stale_seconds,
+            slots,
             require: jobs.require,
             limits: Limits {
                 time: jobs.limits.job_time_limit_seconds,
@@ -305,7 +310,7 @@ impl RunSettings {
                 memory: jobs.limits.job_memory_limit.map(Memory::bytes),
             },
             lifecycle: lifecycle::Settings {
-                slots,
+                site,
                 batch_size: queue.batch_size as usize,
                 poll_interval: queue.poll_interval_seconds,
                 poll_interval_max: queue.poll_interval_max_seconds,
@@ -340,6 +345,7 @@ impl LimitSettings {
             time_limit: self.job_time_limit_seconds,
             grace: self.job_kill_grace_seconds,
             log_max: self.output_log_bytes_max,
+            network: false,
             cpus: u32::try_from(cores()).unwrap_or(u32::MAX),
         }
     }
@@ -361,27 +367,32 @@ impl JobSettings {
             None => PathBuf::from("/"),
         };
         let runtime = runtime.resolve(&results_dir, || Ok(PathBuf::from("/")), origins)?;
-        let (slots, defaults) = (u32::try_from(self.slots()).unwrap_or(u32::MAX), self.limits.site_defaults());
-        Ok(match runtime {
-            Runtime::Apptainer(Apptainer { image, oci_ref, binds, arguments, command, .. }) => site::Settings {
-                runtime: site::Runtime::Apptainer,
-                image: Some(site::Image::File { path: image, pull: oci_ref }),
-                command,
-                binds,
-                arguments,
-                slots,
-                defaults,
-            },
-            Runtime::Bare(Bare { command, .. }) => site::Settings {
-                runtime: site::Runtime::Bare,
-                image: None,
-                command,
-                binds: Vec::new(),
-                arguments: Vec::new(),
-                slots,
-                defaults,
-            },
-        })
+        Ok(of_site(&runtime, self.slots(), self.limits.site_defaults()))
+    }
+}
+
+/// What these settings say of how jobs run, as a site's file says it.
+fn of_site(runtime: &Runtime, slots: usize, defaults: site::Defaults) -> site::Settings {
+    let slots = u32::try_from(slots).unwrap_or(u32::MAX);
+    match runtime {
+        Runtime::Apptainer(Apptainer { image, oci_ref, binds, arguments, command, .. }) => site::Settings {
+            runtime: site::Runtime::Apptainer,
+            image: Some(site::Image::File { path: image.clone(), pull: oci_ref.clone() }),
+            command: command.clone(),
+            binds: binds.clone(),
+            arguments: arguments.clone(),
+            slots,
+            defaults,
+        },
+        Runtime::Bare(Bare { command, .. }) => site::Settings {
+            runtime: site::Runtime::Bare,
+            image: None,
+            command: command.clone(),
+            binds: Vec::new(),
+            arguments: Vec::new(),
+            slots,
+            defaults,
+        },
     }
 }
 

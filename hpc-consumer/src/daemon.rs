@@ -174,9 +174,12 @@ impl Daemon {
 
     fn perform(&self, effect: Effect, lifecycle: &Lifecycle) {
         match effect {
-            Effect::Probe => {
+            Effect::Probe(pool) => {
                 let files = self.jobs.clone();
-                self.spawn(async move { Event::Probed(files.probe().await) });
+                self.spawn(async move {
+                    let outcome = files.probe().await;
+                    Event::Probed(pool, outcome)
+                });
             }
             Effect::Observe => self.executor.observe(),
             Effect::Reconciled => self.executor.reconciled(),

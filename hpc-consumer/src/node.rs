@@ -63,7 +63,7 @@ impl Node {
     /// are judged. What comes of effects on the executor is heard ([`Self::hear`]).
     pub async fn carry_out(&self, effect: Effect, job: &JobMessage, at: Instant) -> Option<Event> {
         match effect {
-            Effect::Probe => return Some(Event::Probed(self.files.probe().await)),
+            Effect::Probe(pool) => return Some(Event::Probed(pool, self.files.probe().await)),
             Effect::Claim { job_id, last_attempt, rerunnable } => {
                 return Some(Event::Claimed(job_id, self.files.claim_at(job, last_attempt, rerunnable, at).await));
             }

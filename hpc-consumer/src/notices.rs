@@ -5,11 +5,23 @@ use protocol::{JobResult, Status, Word};
 
 pub(crate) fn say(notice: &Notice) {
     match notice {
-        Notice::NodeBroken(problem) => {
+        Notice::NodeBroken(None, problem) => {
             tracing::error!("this node cannot run jobs; none are taken until it can: {problem}");
         }
+        Notice::NodeBroken(Some(pool), problem) => {
+            tracing::error!(
+                "this node cannot run jobs of the pool {pool}; none are taken for it until it can: {problem}"
+            );
+        }
+        Notice::NoSuchPool { job_id, what } => {
+            tracing::warn!(%job_id, "a job stays in the queue for another site, and for a day at most: {what}");
+        }
+        Notice::Full { pool, hold } => {
+            tracing::info!("{hold} jobs wait in the pool {pool}; more stay in the queue until it has room (`hold`)");
+        }
         Notice::ExecutorTrouble(problem) => tracing::error!("{problem}; it is tried again until it can"),
-        Notice::NodeReady => tracing::info!("this node can run jobs again"),
+        Notice::NodeReady(None) => tracing::info!("this node can run jobs again"),
+        Notice::NodeReady(Some(pool)) => tracing::info!("this node can run jobs of the pool {pool} again"),
         Notice::QueueTrouble { what, next_try } => {
             let seconds = next_try.as_secs_f64();
             tracing::warn!("{what}; next try in {seconds:.1} s, and again until it works");

@@ -126,7 +126,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         executor: Arc::new(Here::new(keeper, events.clone())),
         events,
     };
-    let viewer = Viewer::new(settings.state_dir, settings.lifecycle.slots, about, store.clone());
+    let viewer = Viewer::new(settings.state_dir, settings.slots, about, store.clone());
     let left = daemon.serve(lifecycle, queue, clock, viewer, signals, invocation).await?;
     store.close().await?;
     // While runs go on under the keeper of this machine, no other machine may use the state unasked.

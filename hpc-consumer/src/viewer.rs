@@ -7,14 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lifecycle::{Attempt, Lifecycle, Phase};
-use protocol::{JobId, JobMessage, Timestamp, timestamp_from_millis};
+use lifecycle::{Attempt, Lifecycle, Phase, PoolState};
+use protocol::{JobId, JobMessage, Memory, Timestamp, timestamp_from_millis};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::lock;
 use crate::store::Store;
-use crate::store::view::{self, About, Called, Counts, DaemonState, JobView, REFRESH, VERSION, View, timestamp};
+use crate::store::view::{
+    self, About, Amount, Called, Counts, DaemonState, JobView, PoolView, REFRESH, VERSION, View, timestamp,
+};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -153,15 +155,17 @@ impl Viewer {
                     owed_since = Some(owed_since.map_or(since, |earliest| earliest.min(since)));
                 }
             }
-            // Results that are owed may be many, and must not hide what runs.
-            if jobs.len() < if phase == Phase::Recorded { JOBS_MAX / 2 } else { JOBS_MAX } {
+            // Results that are owed may be many, and jobs that wait: they must not hide what runs.
+            let may_be_many = matches!(phase, Phase::Recorded | Phase::Waiting);
+            if jobs.len() < if may_be_many { JOBS_MAX / 2 } else { JOBS_MAX } {
                 let (job_id, phase) = (job_id.clone(), phase.name().to_owned());
                 let attempt = attempt.map_or(0, Attempt::get);
                 let called = lifecycle.brief(&job_id).map(|job| Called::of(&job.spec));
                 let called = called.or_else(|| learned.get(&job_id).cloned().flatten());
                 let last_attempt = lifecycle.remark(&job_id).map(|what| what.chars().take(LAST_ATTEMPT_MAX).collect());
                 let since = Some(timestamp(since));
-                let job = JobView { job_id, phase, attempt, since, task: None, name: None, last_attempt };
+                let pool = lifecycle.pool_of(&job_id).cloned();
+                let job = JobView { job_id, phase, attempt, since, task: None, name: None, pool, last_attempt };
                 jobs.push(job.called(called));
             }
         }
@@ -173,12 +177,35 @@ impl Viewer {
             state,
             node: lifecycle.node_problem().or(lifecycle.executor_problem()).map(ToString::to_string),
             slots: self.slots,
+            pools: lifecycle.pools().map(pool_view).collect(),
             counts,
             jobs,
             queue_trouble: lifecycle.queue_problem().map(str::to_owned),
             owed_since: owed_since.map(timestamp),
             about: self.about.clone(),
         }
+    }
+}
+
+fn pool_view(pool: PoolState<'_>) -> PoolView {
+    let counts_memory = pool.capacity.memory.is_some();
+    PoolView {
+        pool: pool.name.clone(),
+        ready: pool.is_ready,
+        problem: pool.problem.map(ToString::to_string),
+        held: pool.waiting,
+        running: pool.running,
+        hold: Some(pool.hold).filter(|hold| *hold < usize::MAX),
+        capacity: Amount {
+            cpus: u64::from(pool.capacity.cpus),
+            memory: pool.capacity.memory.map(Memory::bytes),
+            gpus: pool.capacity.gpus.len() as u64,
+        },
+        in_use: Amount {
+            cpus: pool.held.cpus,
+            memory: Some(pool.held.memory).filter(|_| counts_memory),
+            gpus: pool.held.gpus,
+        },
     }
 }
 
@@ -197,6 +224,7 @@ mod tests {
     use std::path::Path;
 
     use lifecycle::{Entry, Fact, Failures, Lease, Stage, Terms};
+    use site::{Defaults, Site};
 
     use super::*;
 
@@ -205,9 +233,27 @@ mod tests {
         Viewer::new(state_dir.to_owned(), 1, About::default(), opened.store)
     }
 
+    fn site() -> Arc<Site> {
+        Arc::new(Site::from_settings(&site::Settings {
+            runtime: site::Runtime::Bare,
+            image: None,
+            command: vec!["true".to_owned()],
+            binds: Vec::new(),
+            arguments: Vec::new(),
+            slots: 1,
+            defaults: Defaults {
+                time_limit: Duration::from_secs(1),
+                grace: Duration::from_secs(1),
+                log_max: 1,
+                network: false,
+                cpus: 1,
+            },
+        }))
+    }
+
     fn lifecycle(entries: Vec<Entry>) -> Lifecycle {
         let settings = lifecycle::Settings {
-            slots: 1,
+            site: site(),
             batch_size: 1,
             lease: Duration::from_secs(60),
             poll_interval: Duration::from_secs(1),
@@ -246,6 +292,8 @@ mod tests {
             job_id: id.parse().unwrap(),
             stage: Stage::Accepted,
             attempt: None,
+            launched: None,
+            message: None,
             terms: Terms::default(),
             failures: Failures::default(),
             lease: None,
@@ -255,7 +303,7 @@ mod tests {
             job_id: "a".parse().unwrap(),
             message: r#"{"v":1,"job_id":"a","task":"simulate","name":"draft 3"}"#.to_owned(),
             terms: Terms::default(),
-            lease: Lease { id: "l".to_owned(), until: Duration::ZERO },
+            lease: Lease { id: "l".to_owned(), until: Duration::ZERO, deliveries: Some(1) },
         };
         viewer.store.commit(vec![accepted], Duration::ZERO).await.unwrap();
         // Nothing is known of the other one, and it is asked for once.

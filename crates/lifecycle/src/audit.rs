@@ -37,8 +37,8 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
         },
         // Which job a lease is of is not told; the simulation checks acknowledgements at the queue.
         Effect::Settle { .. }
-        | Effect::Conclude { ending: Ending::GivenUp(_) | Ending::Cancelled(_), .. }
-        | Effect::Probe
+        | Effect::Conclude { ending: Ending::GivenUp(_) | Ending::Cancelled(_) | Ending::Rejected(_), .. }
+        | Effect::Probe(_)
         | Effect::Observe
         | Effect::Reconciled
         | Effect::Pull(_)

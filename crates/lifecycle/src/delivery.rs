@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use protocol::{JobId, JobMessage};
 
-use crate::lifecycle::{Lifecycle, Step};
+use crate::lifecycle::{Lifecycle, Step, sent};
 use crate::phases::Phase;
+use crate::pools::PoolNo;
 use crate::table::{NewJob, State};
 use crate::{Delivery, Effect, Fact, Fatal, Lease, Pulled, Recalled, Terms};
 
@@ -58,11 +59,10 @@ impl Lifecycle {
             self.jobs.add_lease(&job_id, lease);
             return None;
         }
-        let terms =
-            Terms { retries: message.spec.retries.unwrap_or(0), rerunnable: message.spec.rerunnable.unwrap_or(true) };
-        let sent = message.created_at.and_then(|at| u64::try_from(at.as_millisecond()).ok()).map(Duration::from_millis);
-        let (deliveries, message) = (Some(delivery.deliveries), Some(Arc::new(message)));
-        let job = NewJob { deliveries, message, sent, ..NewJob::new(State::Asked, terms) };
+        let (place, resources, retries) = self.pools.route(&self.settings.site, &message.spec);
+        let terms = Terms { retries, rerunnable: message.spec.rerunnable.unwrap_or(true) };
+        let (deliveries, sent, message) = (Some(delivery.deliveries), sent(&message), Some(Arc::new(message)));
+        let job = NewJob { deliveries, message, sent, ..NewJob::new(State::Asked, place, resources, terms) };
         self.jobs.insert(job_id.clone(), job);
         self.jobs.add_lease(&job_id, lease);
         Some(job_id)
@@ -87,22 +87,22 @@ impl Lifecycle {
                     let leases = self.jobs.remove(&job_id);
                     self.settler.acknowledge(leases.into_iter().map(|lease| lease.id));
                 }
-                Recalled::New if self.draining() || self.pool.problem().is_some() => {
-                    // Pulled before we knew; nothing of it is ours yet.
-                    let delay = if self.draining() { Duration::ZERO } else { self.settings.retry_delay };
-                    let leases = self.jobs.remove(&job_id);
-                    self.give_back_leases(leases.into_iter().map(|lease| lease.id), delay);
-                }
                 Recalled::New => {
-                    step.facts.push(Fact::Accepted {
+                    let accepted = Fact::Accepted {
                         job_id: job_id.clone(),
                         message: message.text().to_owned(),
                         terms: job.terms,
                         lease: lease.clone(),
-                    });
-                    self.jobs.set(&job_id, State::Waiting(self.now));
-                    self.jobs.keep_message(&job_id);
-                    self.accepted(&job_id);
+                    };
+                    if let Some(delay) = self.is_to_stay_in_the_queue(&job_id, step) {
+                        let leases = self.jobs.remove(&job_id);
+                        self.give_back_leases(leases.into_iter().map(|lease| lease.id), delay);
+                    } else {
+                        step.facts.push(accepted);
+                        self.jobs.set(&job_id, State::Waiting(self.now));
+                        self.jobs.keep_message(&job_id);
+                        self.accepted(&job_id);
+                    }
                 }
             }
         }
@@ -112,10 +112,12 @@ impl Lifecycle {
         self.intake.has_put_away();
         let Some((job_id, record)) = record else { return self.settler.acknowledge([lease_id]) };
         // When it lapses is not known any more; acknowledged at once, that does not matter.
-        let lease = Lease { id: lease_id, until: self.now };
+        let lease = Lease { id: lease_id, until: self.now, deliveries: None };
         if self.jobs.get(&job_id).is_none() {
             step.facts.push(Fact::Owed(job_id.clone(), record.clone(), lease.clone()));
-            self.jobs.insert(job_id.clone(), NewJob::new(State::Recorded(record.len()), Terms::default()));
+            let (place, resources, _) = self.pools.of_unknown(&self.settings.site);
+            let job = NewJob::new(State::Recorded(record.len()), place, resources, Terms::default());
+            self.jobs.insert(job_id.clone(), job);
         }
         self.jobs.add_lease(&job_id, lease);
     }
@@ -128,26 +130,34 @@ impl Lifecycle {
 
     /// How many messages to ask for now.
     pub(crate) fn wants_pull(&self) -> usize {
-        let may = self.pool.is_ready()
-            && self.executor.is_known()
+        let may = self.executor.is_known()
             && !self.takes_nothing_new()
             && !self.intake.is_putting_away()
             && self.jobs.outbox().len() < OWED_MAX;
         if !may {
             return 0;
         }
-        let pending = self.jobs.count(Phase::Asked)
-            + self.jobs.due_count(self.now)
-            + self.jobs.count(Phase::Claiming)
-            + self.jobs.count(Phase::Ready);
-        if !self.pool.is_trusted() {
-            let at_work = pending + self.running() + self.being_dealt_with();
-            return usize::from(at_work == 0);
+        self.pools.real().map(|no| self.wants_for(no)).sum::<usize>().min(self.settings.batch_size)
+    }
+
+    /// How many messages to ask for on behalf of a pool. Whose they will be the queue alone knows.
+    fn wants_for(&self, no: PoolNo) -> usize {
+        let (pool, lane) = (self.pools.get(no), self.jobs.lane(no));
+        if !pool.is_ready() {
+            return 0;
         }
-        let (free, ahead) = (self.pool.free(self.running()), self.pool.ahead(self.now));
-        let wanted = (free + ahead).saturating_sub(pending);
+        if !pool.is_trusted() {
+            let early = lane.due_count()
+                + [Phase::Asked, Phase::Claiming, Phase::Ready, Phase::Running]
+                    .iter()
+                    .map(|phase| lane.count(*phase))
+                    .sum::<usize>();
+            return usize::from(early + self.being_dealt_with(no) == 0);
+        }
+        let ahead = pool.ahead(self.now);
+        let (free, wanted) = (lane.room(0), lane.room(ahead));
         // A slot is never left empty for the sake of a larger batch.
-        if pending < free || wanted * 2 > ahead { wanted.min(self.settings.batch_size) } else { 0 }
+        if free > 0 || wanted * 2 > ahead { wanted.min(self.settings.batch_size) } else { 0 }
     }
 }
 

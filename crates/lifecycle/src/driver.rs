@@ -143,7 +143,7 @@ fn in_order(effects: Vec<Effect>) -> impl Iterator<Item = Effect> {
 
 fn launched(fact: &Fact) -> Option<Run> {
     match fact {
-        Fact::Launching(job_id, attempt) => Some(Run { job_id: job_id.clone(), attempt: *attempt }),
+        Fact::Launching(job_id, attempt, _) => Some(Run { job_id: job_id.clone(), attempt: *attempt }),
         _ => None,
     }
 }
@@ -151,14 +151,15 @@ fn launched(fact: &Fact) -> Option<Run> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Attempt;
+    use crate::{Attempt, Launched};
 
     fn run(id: &str) -> Run {
         Run { job_id: id.parse().unwrap(), attempt: Attempt::FIRST }
     }
 
     fn launch(id: &str) -> Fact {
-        Fact::Launching(id.parse().unwrap(), Attempt::FIRST)
+        let launched = Launched { pool: None, grant: site::Grant::default() };
+        Fact::Launching(id.parse().unwrap(), Attempt::FIRST, launched)
     }
 
     fn step(facts: Vec<Fact>, effects: Vec<Effect>) -> Step {

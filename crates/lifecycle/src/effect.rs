@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::JobId;
+use protocol::{JobId, PoolName};
 
 use crate::{Attempt, EndReason, Ending, Problem, Run};
 
@@ -10,8 +10,8 @@ use crate::{Attempt, EndReason, Ending, Problem, Run};
 /// message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Look whether the node has all that a job needs.
-    Probe,
+    /// Look whether the node has all that jobs of this pool need; where none is named, what all jobs need.
+    Probe(Option<PoolName>),
     /// Reach the executor, starting one where there is none, and ask it for all runs.
     Observe,
     /// Tell the executor that what followed from its list is on disk: from now on the list is complete.
@@ -86,10 +86,25 @@ pub enum Fatal {
 /// What a person should know. Each is said once, when it begins, and once when it is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// The node cannot run jobs; nothing is pulled until a probe passes.
-    NodeBroken(Problem),
-    /// The node can run jobs again.
-    NodeReady,
+    /// The node cannot run jobs of this pool, or where none is named any at all; nothing is pulled for them until a
+    /// probe passes.
+    NodeBroken(Option<PoolName>, Problem),
+    /// The node can run them again.
+    NodeReady(Option<PoolName>),
+    /// A job is for a pool that this site does not have: it stays in the queue for another. Said once for each pool.
+    NoSuchPool {
+        /// The first such job.
+        job_id: JobId,
+        /// Which pool, and which there are.
+        what: String,
+    },
+    /// More jobs have come for a pool than may wait in it; these stay in the queue. Said once until one may wait again.
+    Full {
+        /// The pool.
+        pool: PoolName,
+        /// How many wait in it.
+        hold: usize,
+    },
     /// The executor cannot be reached; it is tried again.
     ExecutorTrouble(Problem),
     /// The queue cannot be reached or refuses; it is tried again.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{FailureClass, JobId};
+use protocol::{FailureClass, JobId, PoolName};
 
 use crate::{Attempt, Finished, Observation, Run, Share};
 
@@ -14,8 +14,8 @@ use crate::{Attempt, Finished, Observation, Run, Share};
 pub enum Event {
     /// Time has passed.
     Tick,
-    /// The node was looked at: is all there that a job needs?
-    Probed(Result<(), Problem>),
+    /// The node was looked at: is all there that jobs of this pool need, or where none is named, what all jobs need?
+    Probed(Option<PoolName>, Result<(), Problem>),
     /// A pull came back.
     Pulled(Result<Pulled, Failure>),
     /// What is remembered of the jobs that were asked after.
@@ -169,6 +169,8 @@ pub enum Ending {
     CutOff(String),
     /// The node failed it too often: the outcome is `infrastructure`.
     GivenUp(Problem),
+    /// No pool takes it, and nothing of it runs: the outcome is `rejected`. The text says why.
+    Rejected(String),
     /// It was cancelled while nothing of it ran, after this attempt or before the first: the outcome is `cancelled`.
     Cancelled(Option<Attempt>),
     /// It filled the disk of its directory, whose bulk goes.

@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use protocol::JobId;
+use site::Held;
 
+use crate::lane::Lane;
 use crate::lifecycle::{Lifecycle, Step};
 use crate::phases::Phase;
+use crate::pool::Pool;
+use crate::pools::PoolNo;
 use crate::table::{Job, State};
 use crate::trouble::pause_of_its_own;
 use crate::{
@@ -25,38 +29,71 @@ const HELD_UP_PAUSE: Duration = Duration::from_secs(1);
 const CUT_OFFS_MAX: u32 = 10;
 
 impl Lifecycle {
-    /// May jobs be claimed and started?
-    pub(crate) fn may_begin(&self) -> bool {
-        self.pool.is_ready() && self.executor.is_known() && !self.draining()
+    /// May jobs be claimed and started in a pool?
+    pub(crate) fn may_begin(&self, no: PoolNo) -> bool {
+        no != self.pools.nowhere() && self.pools.get(no).is_ready() && self.executor.is_known() && !self.draining()
     }
 
-    /// Claims what waits and starts what is ready, as far as there are slots.
+    /// Claims what waits and starts what is ready, as far as there is room: in each pool in the order in which jobs were
+    /// accepted, so that a large one has its turn, and none of another pool waits for it.
     pub(crate) fn begin_runs(&mut self, step: &mut Step) {
-        if !self.may_begin() {
-            return;
+        let mut pools: Vec<PoolNo> = self.pools.real().filter(|no| self.may_begin(*no)).collect();
+        pools.iter().for_each(|no| self.start_ready(*no, step));
+        if !self.settings.site.quota.is_unlimited() {
+            // What all pools have in common goes to whoever waits for the longest time.
+            pools.sort_by_key(|no| self.jobs.lane(*no).first_due().map(|(turn, _)| turn));
         }
-        while self.pool.free(self.running()) > 0
-            && (self.pool.is_trusted() || self.running() + self.being_dealt_with() == 0)
-            && let Some(job_id) = self.jobs.first_ready()
+        for no in pools {
+            if !self.claim_due(no, step) {
+                break;
+            }
+        }
+    }
+
+    fn start_ready(&mut self, no: PoolNo, step: &mut Step) {
+        while self.jobs.lane(no).count(Phase::Ready) > 0
+            && (self.pools.get(no).is_trusted() || self.at_work(no) == 0)
+            && let Some(job_id) = self.jobs.lane(no).first_ready().cloned()
+            && let Some(job) = self.jobs.get(&job_id)
+            && self.jobs.lane(no).can_start(job)
+            && (job.grant.is_some() || self.is_within_quota(self.jobs.lanes().map(|lane| lane.in_use().held()), job))
             && let Some(run) = self.run_of(&job_id)
         {
             self.jobs.set(&job_id, State::Running(Some(self.now)));
             step.effects.push(Effect::Start(run));
         }
+    }
+
+    /// Claims jobs of a pool. Are the other pools to do so as well? Not once the quota is used up.
+    fn claim_due(&mut self, no: PoolNo, step: &mut Step) -> bool {
         loop {
-            let claimed = self.jobs.count(Phase::Claiming) + self.jobs.count(Phase::Ready);
-            let at_work = claimed + self.running() + self.being_dealt_with();
-            let ahead = self.pool.ahead(self.now).min(self.pool.slots().max(CLAIMS_AHEAD));
-            let room = self.pool.free(self.running()) + ahead;
-            if if self.pool.is_trusted() { claimed >= room } else { at_work > 0 } {
-                break;
+            let (pool, lane) = (self.pools.get(no), self.jobs.lane(no));
+            let Some(job) = lane.first_due().and_then(|(_, job_id)| self.jobs.get(job_id)) else { return true };
+            let ahead = pool.ahead(self.now).min(lane.slots().max(CLAIMS_AHEAD));
+            let claimed = lane.count(Phase::Claiming) + lane.count(Phase::Ready);
+            let has_room = if pool.is_trusted() { lane.can_claim(job, ahead) } else { claimed + self.at_work(no) == 0 };
+            if !has_room {
+                return true;
             }
-            let Some(job_id) = self.jobs.due(self.now) else { break };
-            let Some(job) = self.jobs.get(&job_id) else { break };
+            if !self.is_within_quota(self.jobs.lanes().map(Lane::taken), job) {
+                return false;
+            }
             let (last_attempt, rerunnable) = (job.launched, job.terms.rerunnable);
+            let Some(job_id) = lane.first_due().map(|(_, job_id)| job_id.clone()) else { return true };
             self.jobs.set(&job_id, State::Claiming);
             step.effects.push(Effect::Claim { job_id, last_attempt, rerunnable });
         }
+    }
+
+    /// May a job have what it is to get, when all pools together have taken this?
+    fn is_within_quota(&self, taken: impl Iterator<Item = Held>, job: &Job) -> bool {
+        let quota = &self.settings.site.quota;
+        quota.is_unlimited() || quota.allows(taken.sum(), &job.resources)
+    }
+
+    /// How many runs of a pool go on, or are on their way to a record.
+    fn at_work(&self, no: PoolNo) -> usize {
+        self.jobs.lane(no).count(Phase::Running) + self.being_dealt_with(no)
     }
 
     pub(crate) fn claimed(&mut self, job_id: &JobId, claimed: Claimed, step: &mut Step) {
@@ -71,10 +108,10 @@ impl Lifecycle {
                     job.claims_failed = 0;
                     job.elsewhere = false;
                 }
-                self.pool.job_claimed();
+                self.pool_of_mut(job_id).job_claimed();
                 self.jobs.drop_input(job_id);
-                step.facts.push(Fact::Launching(job_id.clone(), attempt));
                 self.jobs.set(job_id, State::Ready);
+                step.facts.extend(self.launched(job_id).map(|at| Fact::Launching(job_id.clone(), attempt, at)));
             }
             Claimed::Finished(record) => self.recorded(job_id, record, step),
             Claimed::Elsewhere => {
@@ -145,7 +182,6 @@ impl Lifecycle {
         if self.jobs.is(&run, Phase::Ready) {
             // It was told on an earlier connection and begun after all.
             self.jobs.set(&run.job_id, State::Running(None));
-            self.pool.found(self.running());
             match sighting {
                 Sighting::Alive | Sighting::Queued => {}
                 Sighting::Ended(finished) => self.run_ended(&run, finished, step),
@@ -204,19 +240,25 @@ impl Lifecycle {
     }
 
     /// How many runs are over and on their way to a record, without those that wait for a broken directory.
-    pub(crate) fn being_dealt_with(&self) -> usize {
-        self.jobs.count(Phase::Ending) - self.jobs.undone_count()
+    pub(crate) fn being_dealt_with(&self, no: PoolNo) -> usize {
+        let lane = self.jobs.lane(no);
+        lane.count(Phase::Ending) - lane.undone_count()
+    }
+
+    /// The pool in which a job is, or what stands for it.
+    pub(crate) fn pool_of_mut(&mut self, job_id: &JobId) -> &mut Pool {
+        let no = self.jobs.get(job_id).map_or(self.pools.nowhere(), |job| job.lane);
+        self.pools.get_mut(no)
     }
 
     /// Goes on with what a broken node has held up.
     pub(crate) fn conclude_undone(&mut self, step: &mut Step) {
-        if !self.pool.is_ready() {
-            return;
-        }
-        while let Some(job_id) = self.jobs.first_undone(self.now) {
-            let Some(run) = self.run_of(&job_id) else { break };
-            let Some(State::Ending { ending, .. }) = self.jobs.get(&job_id).map(|job| &job.state) else { break };
-            self.conclude(&run, ending.clone(), step);
+        for no in self.pools.all().filter(|no| self.pools.get(*no).is_ready()).collect::<Vec<_>>() {
+            while let Some(job_id) = self.jobs.lane(no).first_undone(self.now).cloned() {
+                let Some(run) = self.run_of(&job_id) else { break };
+                let Some(State::Ending { ending, .. }) = self.jobs.get(&job_id).map(|job| &job.state) else { break };
+                self.conclude(&run, ending.clone(), step);
+            }
         }
     }
 
@@ -232,13 +274,13 @@ impl Lifecycle {
                     self.jobs.get(job_id).map(|job| &job.state),
                     Some(State::Ending { ending: Ending::Finished(_), .. })
                 ) {
-                    self.pool.job_ended(self.now);
+                    self.job_ended(job_id);
                 }
                 self.recorded(job_id, record, step);
                 step.effects.push(Effect::Forget(vec![run.clone()]));
             }
             Concluded::TaskFailed(why) => {
-                self.pool.job_ended(self.now);
+                self.job_ended(job_id);
                 self.filled_no_disk(job_id);
                 self.tried_again(run, &why, step);
             }
@@ -258,7 +300,7 @@ impl Lifecycle {
                 if let Some(next_try) = its_own {
                     step.effects.push(Effect::Say(Notice::HeldUp { job_id: job_id.clone(), problem, next_try }));
                 } else {
-                    self.node_doubted(problem, step);
+                    self.node_doubted(job_id, problem, step);
                 }
             }
             Concluded::TakenOver if self.is_being_cancelled(job_id) => self.cancelled_elsewhere(run, step),
@@ -269,6 +311,12 @@ impl Lifecycle {
                 step.effects.push(Effect::Forget(vec![run.clone()]));
             }
         }
+    }
+
+    /// A job came to its own end, which says that the node is well.
+    fn job_ended(&mut self, job_id: &JobId) {
+        let now = self.now;
+        self.pool_of_mut(job_id).job_ended(now);
     }
 
     /// At once: who asks for retries means a task that may do better the next time, and it waits for a slot as all do.

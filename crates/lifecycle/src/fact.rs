@@ -1,9 +1,11 @@
 //! What must be on disk before its consequences leave the process, and what a daemon that starts finds there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::JobId;
+use protocol::{JobId, JobMessage, PoolName};
+use site::Grant;
 
 use crate::Attempt;
 
@@ -28,8 +30,8 @@ pub enum Fact {
     Leased(JobId, Lease),
     /// The queue has forgotten the message: nobody else gets it.
     Acknowledged(JobId),
-    /// A run is intended, with its name to look for.
-    Launching(JobId, Attempt),
+    /// A run is intended, with its name to look for, and with what it has of which pool.
+    Launching(JobId, Attempt, Launched),
     /// The attempt is over and does not count as the job's end; the next one may begin.
     Again(JobId, Failures),
     /// The final record of the job.
@@ -38,6 +40,15 @@ pub enum Fact {
     Finished(JobId),
     /// The job is not ours any more: it went back to the queue, or another daemon has taken it over.
     Released(JobId),
+}
+
+/// Where a run was launched, and what it has there for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launched {
+    /// Its pool. None is known of a run that a daemon of an earlier version has launched.
+    pub pool: Option<PoolName>,
+    /// What no other run has.
+    pub grant: Grant,
 }
 
 /// What a job allows.
@@ -56,6 +67,8 @@ pub struct Lease {
     pub id: String,
     /// When the queue delivers the message again, at the earliest; since the Unix epoch.
     pub until: Duration,
+    /// How often the message had been delivered, to us or to anybody, this time included; where that is known.
+    pub deliveries: Option<u64>,
 }
 
 /// How often attempts at a job have failed, by whose fault it was. Each has a budget of its own.
@@ -78,6 +91,10 @@ pub struct Entry {
     pub stage: Stage,
     /// The last attempt that was launched.
     pub attempt: Option<Attempt>,
+    /// Where that was, if it may be running.
+    pub launched: Option<Launched>,
+    /// What the user said of it, without its input. None where there is no job, or one that cannot be read.
+    pub message: Option<Arc<JobMessage>>,
     /// What the job allows.
     pub terms: Terms,
     /// What has failed so far.
@@ -123,6 +140,8 @@ impl Book {
         match fact {
             Fact::Accepted { job_id, message, terms, lease } => {
                 self.take(job_id, Stage::Accepted, *terms, lease);
+                let brief = JobMessage::parse(message).ok().map(|message| Arc::new(message.without_input()));
+                self.change(job_id, |entry| entry.message = brief);
                 self.messages.insert(job_id.clone(), message.clone());
             }
             Fact::Owed(job_id, record, lease) => {
@@ -131,16 +150,21 @@ impl Book {
             }
             Fact::Leased(job_id, lease) => self.change(job_id, |entry| entry.lease = Some(lease.clone())),
             Fact::Acknowledged(job_id) => self.change(job_id, |entry| entry.lease = None),
-            Fact::Launching(job_id, attempt) => self.change(job_id, |entry| {
+            Fact::Launching(job_id, attempt, launched) => self.change(job_id, |entry| {
                 entry.stage = Stage::Launching;
                 entry.attempt = Some(*attempt);
+                entry.launched = Some(launched.clone());
             }),
             Fact::Again(job_id, failures) => self.change(job_id, |entry| {
                 entry.stage = Stage::Accepted;
+                entry.launched = None;
                 entry.failures = *failures;
             }),
             Fact::Recorded(job_id, record) => {
-                self.change(job_id, |entry| entry.stage = Stage::Recorded(record.len()));
+                self.change(job_id, |entry| {
+                    entry.stage = Stage::Recorded(record.len());
+                    entry.launched = None;
+                });
                 if self.entry(job_id).is_some() {
                     self.records.insert(job_id.clone(), record.clone());
                 }
@@ -159,6 +183,8 @@ impl Book {
             job_id: job_id.clone(),
             stage,
             attempt: None,
+            launched: None,
+            message: None,
             terms,
             failures: Failures::default(),
             lease: Some(lease.clone()),

@@ -77,6 +77,7 @@ impl Intake {
 
     /// The lease of a delivery that the last pull brought, by our clock.
     pub(crate) fn lease_of(&self, delivery: &Delivery, settings: &Settings) -> Lease {
-        Lease { id: delivery.lease_id.clone(), until: self.leased_at + settings.lease }
+        let (id, deliveries) = (delivery.lease_id.clone(), Some(delivery.deliveries));
+        Lease { id, until: self.leased_at + settings.lease, deliveries }
     }
 }

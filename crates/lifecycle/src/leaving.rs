@@ -42,7 +42,7 @@ impl Lifecycle {
 
     pub(crate) fn leave(&mut self, step: &mut Step) {
         let fatal = self.shutdown.end();
-        for job_id in self.jobs.ready() {
+        for job_id in self.jobs.lanes().flat_map(|lane| lane.ready().cloned()).collect::<Vec<_>>() {
             // It was not begun: we know that, and the next daemon would not after a power cut.
             let failures = self.jobs.get(&job_id).map(|job| job.failures).unwrap_or_default();
             step.facts.push(Fact::Again(job_id, failures));

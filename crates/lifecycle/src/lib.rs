@@ -21,10 +21,11 @@
 //! 5. What cannot be known is said to be `lost`; it is never guessed.
 //! 6. One final result per job: once recorded, the same bytes are published on every try.
 //! 7. Output is complete and synced before the end is recorded: a job is `ending` until then.
-//! 8. While the node is broken nothing is pulled or started; a job that the node failed goes back with a delay, or
-//!    waits here.
-//! 9. No more runs than slots, and no more is pulled than what will find a slot soon (see [`AHEAD`]); what was not
-//!    started goes back at once on drain.
+//! 8. While a pool is broken nothing is pulled for it or started in it; a job that the node failed goes back with a
+//!    delay, or waits here. The other pools go on.
+//! 9. No more runs than a pool has room for, no GPU has two, and no more is pulled than what will find room soon (see
+//!    [`AHEAD`]); what comes for a full pool waits, as many as the pool holds, and what is beyond goes back with a
+//!    delay. What was not started goes back at once on drain.
 //!
 //! [`Lifecycle::check`] checks the state after each step, [`permitted`] each effect against what is on disk. The
 //! [`Driver`] is the loop around it: the daemon and the simulation, which goes through crashes before and after every
@@ -36,9 +37,10 @@
 //! | `fact` | what is remembered on disk, and what each fact means |
 //! | `driver` | which effects wait for which facts, and in which order all leaves |
 //! | `lifecycle` | one step, and all that is possible after it |
-//! | `phases`, `table` | the phases of a job and the changes between them; the jobs that are held, in their orders |
+//! | `phases`, `table`, `lane` | the phases of a job and the changes between them; the jobs that are held; the orders of those of one pool, and what they use of it |
 //! | `intake`, `publisher` with `suspects`, `settler` | when the queue is asked, what is pushed, what is settled |
-//! | `pool`, `executor`, `shutdown` | slots and the health of their node; who holds the runs; the end of the daemon |
+//! | `pools`, `pool`, `refusal` | which pool takes a job; the health of each; jobs that none takes |
+//! | `executor`, `shutdown` | who holds the runs; the end of the daemon |
 //! | `requests` | requests of one kind, and how long to wait before the next try |
 //! | `delivery`, `results` | what comes from the queue, and what goes to it |
 //! | `execution`, `trouble`, `returning`, `leaving` | runs; what the node fails; jobs that go back; the ways out |
@@ -62,11 +64,14 @@ mod execution;
 mod executor;
 mod fact;
 mod intake;
+mod lane;
 mod leaving;
 mod lifecycle;
 mod phases;
 mod pool;
+mod pools;
 mod publisher;
+mod refusal;
 mod requests;
 mod results;
 mod returning;
@@ -83,8 +88,8 @@ pub use disk::Share;
 pub use driver::{Driver, Output};
 pub use effect::{Effect, Fatal, Notice};
 pub use event::{Claimed, Concluded, Delivery, Ending, Event, Failure, FilledDisk, Problem, Pulled, Recalled};
-pub use fact::{Book, Entry, Fact, Failures, Lease, Stage, Terms};
-pub use lifecycle::{Lifecycle, Settings, Step};
+pub use fact::{Book, Entry, Fact, Failures, Launched, Lease, Stage, Terms};
+pub use lifecycle::{Lifecycle, PoolState, Settings, Step};
 pub use phases::{Phase, TRANSITIONS, diagram};
 pub use pool::AHEAD;
 pub use run::{Attempt, EndReason, Finished, Observation, Run, RunEnd, Sighting};

@@ -3,24 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{JobId, JobMessage};
+use protocol::{JobId, JobMessage, PoolName};
+use site::{Capacity, Grant, Held, Site};
 
 use crate::cancel::Cancellations;
 use crate::executor::ExecutorView;
 use crate::intake::Intake;
 use crate::phases::Phase;
-use crate::pool::Pool;
+use crate::pools::{PoolNo, Pools};
 use crate::publisher::Publisher;
+use crate::refusal::Refusals;
 use crate::settler::Settler;
 use crate::shutdown::Shutdown;
 use crate::table::{Jobs, NewJob, State};
-use crate::{Attempt, Effect, Entry, Event, Fact, Notice, Problem, Run, Stage};
+use crate::{Attempt, Effect, Entry, Event, Fact, Launched, Notice, Problem, Run, Stage};
 
 /// What the life of a job depends on.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How many jobs run at the same time.
-    pub slots: usize,
+    /// What runs where. It does not change in the life of a daemon: another file is another life.
+    pub site: Arc<Site>,
     /// How many messages to ask for at most in one pull.
     pub batch_size: usize,
     /// For how long a pull leases its messages.
@@ -48,6 +50,33 @@ pub struct Step {
     pub effects: Vec<Effect>,
 }
 
+/// How a pool is, for people.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolState<'a> {
+    /// Which.
+    pub name: &'a PoolName,
+    /// Can jobs begin in it? It is being looked at, or has not been yet, where they cannot and nothing is wrong.
+    pub is_ready: bool,
+    /// What is wrong with it, while something is.
+    pub problem: Option<&'a Problem>,
+    /// How many jobs wait in it.
+    pub waiting: usize,
+    /// How many run in it.
+    pub running: usize,
+    /// What they have for themselves.
+    pub held: Held,
+    /// How much there is.
+    pub capacity: &'a Capacity,
+    /// How many jobs may wait in it.
+    pub hold: usize,
+}
+
+/// When a message was sent, where that is known, since the Unix epoch.
+pub(crate) fn sent(message: &JobMessage) -> Option<Duration> {
+    let millis = u64::try_from(message.created_at?.as_millisecond()).ok()?;
+    Some(Duration::from_millis(millis))
+}
+
 /// The life of all jobs that this daemon holds. Each of its parts knows one thing and decides what follows from that
 /// alone; what concerns several is decided here.
 #[derive(Debug)]
@@ -58,7 +87,8 @@ pub struct Lifecycle {
     pub(crate) intake: Intake,
     pub(crate) publisher: Publisher,
     pub(crate) settler: Settler,
-    pub(crate) pool: Pool,
+    pub(crate) pools: Pools,
+    pub(crate) refusals: Refusals,
     pub(crate) executor: ExecutorView,
     pub(crate) shutdown: Shutdown,
     pub(crate) cancellations: Cancellations,
@@ -73,21 +103,36 @@ impl Lifecycle {
         // The queue counts from its receipt of the pull and we from its sending, so there is a margin already; this one
         // is for the way of the acknowledgement, with its retries.
         let margin = (settings.lease / 3).min(Duration::from_secs(300));
-        let mut jobs = Jobs::new(margin);
+        let pools = Pools::new(&settings.site, settings.batch_size);
+        let mut jobs = Jobs::new(Pools::lanes(&settings.site), margin);
         jobs.now = now;
-        let mut found = 0;
         for entry in entries {
+            let since = entry.since.min(now);
+            let (place, resources, _) = match &entry.message {
+                Some(message) => pools.route(&settings.site, &message.spec),
+                None => pools.of_unknown(&settings.site),
+            };
+            let (mut lane, mut found) = (None, None);
             let state = match entry.stage {
-                Stage::Accepted => State::Waiting(now),
-                Stage::Launching => State::Running(None),
+                Stage::Accepted => State::Waiting(place.is_tried_from(since, now)),
+                Stage::Launching => {
+                    if let Some(launched) = entry.launched {
+                        lane = Some(pools.of_name(launched.pool.as_ref()));
+                        found = Some(launched.grant);
+                    }
+                    State::Running(None)
+                }
                 Stage::Recorded(bytes) => State::Recorded(bytes),
             };
-            found += usize::from(entry.stage == Stage::Launching);
             let job = NewJob {
-                since: Some(entry.since.min(now)),
+                lane,
+                found,
+                since: Some(since),
                 attempt: entry.attempt,
                 failures: entry.failures,
-                ..NewJob::new(state, entry.terms)
+                deliveries: entry.lease.as_ref().and_then(|lease| lease.deliveries),
+                sent: entry.message.as_ref().and_then(|message| sent(message)),
+                ..NewJob::new(state, place, resources, entry.terms)
             };
             jobs.insert(entry.job_id.clone(), job);
             if let Some(mut lease) = entry.lease {
@@ -97,7 +142,8 @@ impl Lifecycle {
             }
         }
         Self {
-            pool: Pool::new(settings.slots, found, settings.batch_size),
+            pools,
+            refusals: Refusals::default(),
             settings,
             now,
             jobs,
@@ -114,7 +160,7 @@ impl Lifecycle {
     /// What follows from an event.
     pub fn step(&mut self, event: Event, now: Duration) -> Step {
         self.now = self.now.max(now);
-        self.jobs.now = self.now;
+        self.jobs.pass_time(self.now);
         let mut step = Step::default();
         if self.shutdown.is_over() {
             return step;
@@ -125,7 +171,7 @@ impl Lifecycle {
             Event::Drain => self.shutdown.drain(self.settings.drain_timeout, self.now),
             Event::HandOver => self.shutdown.hand_over(self.now),
             Event::Stop => self.shutdown.stop(),
-            Event::Probed(outcome) => self.probed(outcome, &mut step),
+            Event::Probed(pool, outcome) => self.probed(pool.as_ref(), outcome, &mut step),
             Event::Pulled(Ok(pulled)) => self.pulled(pulled, &mut step),
             Event::Pulled(Err(failure)) => self.request_failed(|state| &mut state.intake.pulls, &failure, &mut step),
             Event::Recalled(answers) => self.recalled(answers, &mut step),
@@ -143,7 +189,7 @@ impl Lifecycle {
             Event::PutAwayFailed { lease_id, problem } => {
                 self.intake.has_put_away();
                 self.give_back_leases([lease_id], self.settings.retry_delay);
-                self.node_broken(problem, &mut step);
+                self.all_broken(&problem, &mut step);
             }
             Event::Published(outcome) => self.published(outcome, &mut step),
             Event::Settled(outcome) => self.settled(outcome, &mut step),
@@ -158,16 +204,25 @@ impl Lifecycle {
             return None;
         }
         let quiet = self.is_quiet();
-        let probe = self.pool.probe_at().filter(|_| self.may_probe());
         let pull = if self.wants_pull() > 0 { self.intake.pulls.next() } else { None };
         let publish = self.publisher.next(self.jobs.outbox(), quiet);
         let settle = self.settler.next(quiet);
-        let undone = if self.pool.is_ready() { self.jobs.next_undone() } else { None };
-        let due = if self.may_begin() { self.jobs.next_due(self.now) } else { None };
-        let times = [probe, self.executor.ask_at(), pull, publish, settle, due, undone];
-        let others = [self.pool.trusted_at(), self.jobs.next_lapse()];
+        let times = [self.executor.ask_at(), pull, publish, settle, self.jobs.next_lapse()];
+        let of_pools = self.pools.all().flat_map(|no| self.wake_at_of(no));
         // What is not done although its time has come waits for an event and not for the time.
-        times.into_iter().chain(others).chain(self.shutdown.ends()).flatten().filter(|at| *at > self.now).min()
+        times.into_iter().chain(of_pools).chain(self.shutdown.ends()).flatten().filter(|at| *at > self.now).min()
+    }
+
+    /// When something is to be done in a pool.
+    fn wake_at_of(&self, no: PoolNo) -> [Option<Duration>; 4] {
+        let (pool, lane) = (self.pools.get(no), self.jobs.lane(no));
+        let begins = self.may_begin(no) || no == self.pools.nowhere();
+        [
+            pool.probe_at().filter(|_| self.may_probe(no)),
+            lane.next_undone().filter(|_| pool.is_ready()),
+            lane.next_due().filter(|_| begins),
+            pool.trusted_at(),
+        ]
     }
 
     /// How many runs go on.
@@ -216,9 +271,39 @@ impl Lifecycle {
         self.jobs.brief(job_id)
     }
 
-    /// What is wrong with the node or its executor, while something is.
+    /// What is wrong with the node, while it can run jobs of no pool.
     pub fn node_problem(&self) -> Option<&Problem> {
-        self.pool.problem()
+        let problems: Option<Vec<&Problem>> = self.pools.real().map(|no| self.pools.get(no).problem()).collect();
+        problems?.first().copied()
+    }
+
+    /// How each pool is, in the order of their names; for people.
+    pub fn pools(&self) -> impl Iterator<Item = PoolState<'_>> {
+        self.pools.real().filter_map(|no| {
+            let (pool, lane) = (self.pools.get(no), self.jobs.lane(no));
+            Some(PoolState {
+                name: pool.name()?,
+                is_ready: pool.is_ready(),
+                problem: pool.problem(),
+                waiting: lane.count(Phase::Waiting) + lane.count(Phase::Claiming) + lane.count(Phase::Ready),
+                running: lane.count(Phase::Running),
+                held: lane.in_use().held(),
+                capacity: lane.in_use().capacity(),
+                hold: pool.hold(),
+            })
+        })
+    }
+
+    /// The pool in which a job is or is to be; none where the site has no such.
+    pub fn pool_of(&self, job_id: &JobId) -> Option<&PoolName> {
+        self.pools.get(self.jobs.get(job_id)?.lane).name()
+    }
+
+    /// What a job that is about to run, or does, has of its pool.
+    pub fn launched(&self, job_id: &JobId) -> Option<Launched> {
+        let job = self.jobs.get(job_id)?;
+        let grant = job.grant.clone().unwrap_or_else(|| Grant::without_gpus(&job.resources));
+        Some(Launched { pool: self.pools.get(job.lane).name().cloned(), grant })
     }
 
     /// Why the executor cannot be reached, while it cannot.
@@ -249,7 +334,6 @@ impl Lifecycle {
     /// Checks what must hold in every state; the text says what does not.
     pub fn check(&self) -> Result<(), String> {
         self.jobs.check()?;
-        self.pool.check(self.running())?;
         let acknowledged = self.settler.check()?;
         for (job_id, job) in self.jobs.iter() {
             if let Some(lease) = job.leases.iter().find(|lease| acknowledged.contains(lease.id.as_str())) {
@@ -264,19 +348,22 @@ impl Lifecycle {
         if self.shutdown.is_stopped() {
             return self.leave(step);
         }
-        if self.may_probe() && self.pool.probe(self.now) {
-            step.effects.push(Effect::Probe);
+        for no in self.pools.all() {
+            if self.may_probe(no) && self.pools.get_mut(no).probe(self.now) {
+                step.effects.push(Effect::Probe(self.pools.get(no).name().cloned()));
+            }
         }
         if self.executor.ask(self.now) {
             step.effects.push(Effect::Observe);
         }
         if self.draining() {
-            self.give_unstarted_back(Duration::ZERO, step);
+            self.pools.all().for_each(|no| self.give_unstarted_back(no, Duration::ZERO, step));
         }
         self.acknowledge_lapsing();
         self.say_queue_is_back(step);
-        self.pool.tick(self.now);
+        self.pools.all().for_each(|no| self.pools.get_mut(no).tick(self.now));
         self.carry_out_cancellations(step);
+        self.deal_with_refused(step);
         self.conclude_undone(step);
         self.reconcile_done(step);
         self.begin_runs(step);

@@ -1,8 +1,9 @@
-//! The capacity in which jobs run: how many at a time, how far ahead jobs are taken for it, and whether the node that
-//! gives it is well.
+//! A pool, but for its jobs: how far ahead these are taken, how many may wait, and whether the node is well for them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
+
+use protocol::PoolName;
 
 use crate::Problem;
 
@@ -22,12 +23,15 @@ pub(crate) const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(600);
 /// node: a look cannot see everything, and a broken node must not give one job after another back.
 const DOUBTS_MAX: u32 = 3;
 
-/// Slots, and the health of their node.
+/// What jobs of one kind of capacity are taken for, and its health. What they use of it is in their [`Lane`].
+///
+/// [`Lane`]: crate::lane::Lane
 #[derive(Debug)]
 pub(crate) struct Pool {
-    slots: usize,
-    /// How many runs were found at the start: slots may have become fewer.
-    found: usize,
+    /// None of what stands for jobs that are in no pool.
+    name: Option<PoolName>,
+    /// How many accepted jobs may wait.
+    hold: usize,
     /// How many jobs ahead at most.
     ahead_max: usize,
     /// When jobs ended lately, within [`AHEAD`].
@@ -87,10 +91,10 @@ pub(crate) enum Change {
 }
 
 impl Pool {
-    pub(crate) fn new(slots: usize, found: usize, ahead_max: usize) -> Self {
+    pub(crate) fn new(name: PoolName, hold: usize, ahead_max: usize) -> Self {
         Self {
-            slots,
-            found,
+            name: Some(name),
+            hold,
             ahead_max,
             ends: VecDeque::new(),
             health: Health::Broken { probe_at: Duration::ZERO, problem: None },
@@ -100,27 +104,28 @@ impl Pool {
         }
     }
 
-    /// How many jobs may run at the same time.
-    pub(crate) fn slots(&self) -> usize {
-        self.slots
-    }
-
-    /// How many slots are free while so many jobs run.
-    pub(crate) fn free(&self, running: usize) -> usize {
-        self.slots.saturating_sub(running)
-    }
-
-    /// So many jobs run, and one of them was not known to.
-    pub(crate) fn found(&mut self, running: usize) {
-        self.found = self.found.max(running);
-    }
-
-    /// Do no more run than may?
-    pub(crate) fn check(&self, running: usize) -> Result<(), String> {
-        if running > self.slots.max(self.found) {
-            return Err(format!("{running} jobs run in {} slots", self.slots));
+    /// What stands for jobs that are in no pool. Nothing begins there; only what has ended is dealt with, and its node
+    /// counts as well until that fails.
+    pub(crate) fn nowhere() -> Self {
+        Self {
+            name: None,
+            hold: 0,
+            ahead_max: 0,
+            ends: VecDeque::new(),
+            health: Health::Ready,
+            probe_interval: PROBE_INTERVAL,
+            trust: Trust::Full,
+            doubts: 0,
         }
-        Ok(())
+    }
+
+    pub(crate) fn name(&self) -> Option<&PoolName> {
+        self.name.as_ref()
+    }
+
+    /// How many accepted jobs may wait.
+    pub(crate) fn hold(&self) -> usize {
+        self.hold
     }
 
     /// How many jobs may wait here besides those that fill the free slots.

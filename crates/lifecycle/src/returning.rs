@@ -6,8 +6,9 @@ use protocol::JobId;
 
 use crate::lifecycle::{Lifecycle, Step};
 use crate::phases::Phase;
+use crate::pools::PoolNo;
 use crate::table::State;
-use crate::{Effect, Fact, Problem, Run};
+use crate::{Attempt, Effect, Fact, Problem, Run};
 
 /// How old a message may be to go back. The queue forgets a message some time after it was sent, whatever happens to
 /// it: on the free plan after a day.
@@ -33,9 +34,10 @@ impl Lifecycle {
             })
     }
 
-    /// Gives back all that was not started, as far as that is possible; the rest waits here.
-    pub(crate) fn give_unstarted_back(&mut self, delay: Duration, step: &mut Step) {
-        for job_id in self.jobs.waiting().into_iter().chain(self.jobs.ready()) {
+    /// Gives back all of a pool that was not started, as far as that is possible; the rest waits here.
+    pub(crate) fn give_unstarted_back(&mut self, no: PoolNo, delay: Duration, step: &mut Step) {
+        let lane = self.jobs.lane(no);
+        for job_id in lane.waiting().chain(lane.ready()).cloned().collect::<Vec<_>>() {
             self.give_back(&job_id, delay, step);
         }
     }
@@ -47,6 +49,14 @@ impl Lifecycle {
         match (self.phase_of(job_id), self.run_of(job_id)) {
             // An earlier attempt here has left its claim on disk, and no other daemon could take the job.
             (Some(Phase::Waiting), Some(_)) => {}
+            // A claim of an earlier daemon may stand that was not recorded yet.
+            (Some(Phase::Waiting), None) if self.jobs.get(job_id).is_some_and(|job| job.restored) => {
+                if let Some(job) = self.jobs.get_mut(job_id) {
+                    job.attempt = Some(Attempt::FIRST);
+                }
+                self.jobs.set(job_id, State::Returning(delay));
+                step.effects.push(Effect::Unclaim(Run { job_id: job_id.clone(), attempt: Attempt::FIRST }));
+            }
             (Some(Phase::Waiting), None) => self.release(job_id, delay, step),
             (Some(Phase::Ready), Some(run)) => {
                 // From here on a restart claims anew: the claim may be gone already.
@@ -76,7 +86,7 @@ impl Lifecycle {
             outcome => {
                 self.jobs.set(&run.job_id, State::Waiting(self.now + self.settings.retry_delay));
                 if let Err(problem) = outcome {
-                    self.node_doubted(problem, step);
+                    self.node_doubted(&run.job_id, problem, step);
                 }
             }
         }

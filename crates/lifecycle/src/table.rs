@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{JobId, JobMessage};
+use site::{Grant, Resources};
 
+use crate::lane::Lane;
 use crate::phases::Phase;
+use crate::pools::{Place, PoolNo};
 use crate::{Attempt, Ending, Failures, Lease, Run, Terms};
 
 /// How many bytes of messages are kept in memory at most. What is beyond is read back from the store when its turn
@@ -21,6 +24,16 @@ pub(crate) struct Job {
     pub(crate) state: State,
     /// Since when it is in its state.
     pub(crate) since: Duration,
+    /// Where it is to run by the site as it is.
+    pub(crate) place: Place,
+    /// In whose orders it is: those of its place, or while it runs those of the pool in which it was launched.
+    pub(crate) lane: PoolNo,
+    /// What it gets.
+    pub(crate) resources: Resources,
+    /// What it has for itself, while it has it.
+    pub(crate) grant: Option<Grant>,
+    /// Was it accepted by an earlier daemon, whose claim for it may stand although it is not known?
+    pub(crate) restored: bool,
     /// The last attempt of which a claim may stand.
     pub(crate) attempt: Option<Attempt>,
     /// The last attempt that was launched. Only that proves that the directory was ours.
@@ -101,13 +114,9 @@ pub(crate) struct Jobs {
     /// The time of the present step.
     pub(crate) now: Duration,
     map: BTreeMap<JobId, Job>,
-    counts: [usize; Phase::COUNT],
+    /// The jobs of each pool, and of none.
+    lanes: Vec<Lane>,
     next_no: u64,
-    /// Jobs that wait, by the time from which they may be claimed.
-    waiting: BTreeSet<(Duration, u64, JobId)>,
-    ready: BTreeSet<(u64, JobId)>,
-    /// Runs that are over and not dealt with, because the node is broken.
-    undone: BTreeSet<(Duration, JobId)>,
     /// Jobs whose record is to be published, in order.
     outbox: VecDeque<JobId>,
     /// When each lease is to be acknowledged at the latest.
@@ -121,8 +130,29 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    pub(crate) fn new(margin: Duration) -> Self {
-        Self { margin, ..Self::default() }
+    pub(crate) fn new(lanes: Vec<Lane>, margin: Duration) -> Self {
+        Self { lanes, margin, ..Self::default() }
+    }
+
+    /// The jobs of a pool.
+    pub(crate) fn lane(&self, no: PoolNo) -> &Lane {
+        &self.lanes[no.0]
+    }
+
+    pub(crate) fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter()
+    }
+
+    /// Time passes: jobs that waited for it are due.
+    pub(crate) fn pass_time(&mut self, now: Duration) {
+        self.now = now;
+        for lane in &mut self.lanes {
+            while let Some(job_id) = lane.take_due(now) {
+                if let Some(job) = self.map.get(&job_id) {
+                    lane.is_due(job);
+                }
+            }
+        }
     }
 
     pub(crate) fn get(&self, job_id: &JobId) -> Option<&Job> {
@@ -142,21 +172,28 @@ impl Jobs {
         self.map.iter()
     }
 
+    /// How many jobs are in this phase, of all pools.
     pub(crate) fn count(&self, phase: Phase) -> usize {
-        self.counts[phase as usize]
+        self.lanes.iter().map(|lane| lane.count(phase)).sum()
     }
 
     pub(crate) fn insert(&mut self, job_id: JobId, job: NewJob) {
         let no = self.next_no;
         self.next_no += 1;
         self.note(&job_id, None, Some(job.state.phase()));
-        let NewJob { state, since, attempt, terms, failures, deliveries, message, sent } = job;
+        let NewJob { state, place, lane, resources, found, since, attempt, terms, failures, deliveries, message, sent } =
+            job;
         let message = message.map_or(Kept::Nothing, Kept::Whole);
         self.messages_bytes += message.bytes();
         let job = Job {
             no,
-            state: State::Claiming,
-            since: self.now,
+            state,
+            since: since.unwrap_or(self.now),
+            lane: lane.unwrap_or_else(|| place.lane(PoolNo(self.lanes.len() - 1))),
+            place,
+            resources,
+            grant: found,
+            restored: since.is_some(),
             attempt,
             launched: attempt,
             terms,
@@ -170,17 +207,27 @@ impl Jobs {
             last_attempt: None,
             disks_filled: 0,
         };
-        self.map.insert(job_id.clone(), job);
-        self.enter(&job_id, state);
-        if let Some((since, job)) = since.zip(self.map.get_mut(&job_id)) {
-            job.since = since;
+        if let Some(grant) = &job.grant {
+            self.lanes[job.lane.0].count_found(grant);
         }
+        self.map.insert(job_id.clone(), job);
+        self.enter(&job_id);
     }
 
     pub(crate) fn set(&mut self, job_id: &JobId, state: State) {
         let from = self.leave(job_id);
         self.note(job_id, from, Some(state.phase()));
-        self.enter(job_id, state);
+        let nowhere = PoolNo(self.lanes.len() - 1);
+        if let Some(job) = self.map.get_mut(job_id) {
+            if matches!(state, State::Waiting(_)) {
+                // Its run was launched where an earlier site had it; the next is where this one has it.
+                self.lanes[job.lane.0].take_back(job);
+                job.lane = job.place.lane(nowhere);
+            }
+            job.state = state;
+            job.since = self.now;
+        }
+        self.enter(job_id);
     }
 
     /// Takes a job out, and its leases with it.
@@ -189,7 +236,9 @@ impl Jobs {
         let from = self.leave(job_id);
         self.note(job_id, from, None);
         self.keep(job_id, Kept::Nothing);
-        self.map.remove(job_id);
+        if let Some(mut job) = self.map.remove(job_id) {
+            self.lanes[job.lane.0].take_back(&mut job);
+        }
         leases
     }
 
@@ -231,53 +280,22 @@ impl Jobs {
 
     fn leave(&mut self, job_id: &JobId) -> Option<Phase> {
         let job = self.map.get(job_id)?;
-        let phase = job.state.phase();
-        match &job.state {
-            State::Waiting(not_before) => {
-                self.waiting.remove(&(*not_before, job.no, job_id.clone()));
-            }
-            State::Ready => {
-                self.ready.remove(&(job.no, job_id.clone()));
-            }
-            State::Ending { again_at: Some(again_at), .. } => {
-                self.undone.remove(&(*again_at, job_id.clone()));
-            }
-            State::Recorded(_) => match self.outbox.front() {
+        self.lanes[job.lane.0].leave(job_id, job);
+        if matches!(job.state, State::Recorded(_)) {
+            match self.outbox.front() {
                 Some(first) if first == job_id => drop(self.outbox.pop_front()),
                 _ => self.outbox.retain(|owed| owed != job_id),
-            },
-            State::Ending { again_at: None, .. }
-            | State::Asked
-            | State::Claiming
-            | State::Running(_)
-            | State::Returning(_) => {}
+            }
         }
-        self.counts[phase as usize] -= 1;
-        Some(phase)
+        Some(job.state.phase())
     }
 
-    fn enter(&mut self, job_id: &JobId, state: State) {
+    fn enter(&mut self, job_id: &JobId) {
         let Some(job) = self.map.get_mut(job_id) else { return };
-        self.counts[state.phase() as usize] += 1;
-        match &state {
-            State::Waiting(not_before) => {
-                self.waiting.insert((*not_before, job.no, job_id.clone()));
-            }
-            State::Ready => {
-                self.ready.insert((job.no, job_id.clone()));
-            }
-            State::Ending { again_at: Some(again_at), .. } => {
-                self.undone.insert((*again_at, job_id.clone()));
-            }
-            State::Recorded(_) => self.outbox.push_back(job_id.clone()),
-            State::Ending { again_at: None, .. }
-            | State::Asked
-            | State::Claiming
-            | State::Running(_)
-            | State::Returning(_) => {}
+        if matches!(job.state, State::Recorded(_)) {
+            self.outbox.push_back(job_id.clone());
         }
-        job.state = state;
-        job.since = self.now;
+        self.lanes[job.lane.0].enter(job_id, job, self.now);
     }
 
     fn note(&mut self, job_id: &JobId, from: Option<Phase>, to: Option<Phase>) {
@@ -310,48 +328,6 @@ impl Jobs {
         self.lapses.first().map(|(at, _)| *at)
     }
 
-    /// The job that waits for the longest time and may be claimed.
-    pub(crate) fn due(&self, now: Duration) -> Option<JobId> {
-        self.waiting.first().filter(|(not_before, ..)| *not_before <= now).map(|(_, _, job_id)| job_id.clone())
-    }
-
-    /// How many jobs may be claimed.
-    pub(crate) fn due_count(&self, now: Duration) -> usize {
-        // All waiting jobs are due as a rule, and there are few of them.
-        self.waiting.iter().take_while(|(not_before, ..)| *not_before <= now).count()
-    }
-
-    /// When the next job that is not due yet will be.
-    pub(crate) fn next_due(&self, now: Duration) -> Option<Duration> {
-        self.waiting.iter().map(|(not_before, ..)| *not_before).find(|not_before| *not_before > now)
-    }
-
-    pub(crate) fn waiting(&self) -> Vec<JobId> {
-        self.waiting.iter().map(|(_, _, job_id)| job_id.clone()).collect()
-    }
-
-    pub(crate) fn first_ready(&self) -> Option<JobId> {
-        self.ready.first().map(|(_, job_id)| job_id.clone())
-    }
-
-    pub(crate) fn ready(&self) -> Vec<JobId> {
-        self.ready.iter().map(|(_, job_id)| job_id.clone()).collect()
-    }
-
-    /// A run that is over and may be dealt with once more.
-    pub(crate) fn first_undone(&self, now: Duration) -> Option<JobId> {
-        self.undone.first().filter(|(again_at, _)| *again_at <= now).map(|(_, job_id)| job_id.clone())
-    }
-
-    /// When the next one may be.
-    pub(crate) fn next_undone(&self) -> Option<Duration> {
-        self.undone.first().map(|(again_at, _)| *again_at)
-    }
-
-    pub(crate) fn undone_count(&self) -> usize {
-        self.undone.len()
-    }
-
     pub(crate) fn outbox(&self) -> &VecDeque<JobId> {
         &self.outbox
     }
@@ -366,9 +342,10 @@ impl Jobs {
         if let Some(stray) = &self.stray {
             return Err(format!("{stray}, which no rule allows"));
         }
-        let mut counts = [0; Phase::COUNT];
+        for (no, lane) in self.lanes.iter().enumerate() {
+            lane.check(self.map.iter().filter(|(_, job)| job.lane == PoolNo(no)))?;
+        }
         for (job_id, job) in &self.map {
-            counts[job.state.phase() as usize] += 1;
             let launched = matches!(job.state, State::Ready | State::Running(_));
             if launched && job.attempt.is_none() {
                 return Err(format!("job {job_id} is launched and has no attempt"));
@@ -387,10 +364,6 @@ impl Jobs {
         if kept != self.messages_bytes {
             return Err(format!("{kept} bytes of messages are in memory, and {} are counted", self.messages_bytes));
         }
-        let ordered = [(Phase::Waiting, self.waiting.len()), (Phase::Ready, self.ready.len())];
-        if counts != self.counts || ordered.iter().any(|(phase, length)| counts[*phase as usize] != *length) {
-            return Err(format!("the counts {:?} are not those of the jobs, {counts:?}", self.counts));
-        }
         Ok(())
     }
 }
@@ -399,7 +372,13 @@ impl Jobs {
 #[derive(Debug)]
 pub(crate) struct NewJob {
     pub(crate) state: State,
-    /// Since when it is in its state, if not since now.
+    pub(crate) place: Place,
+    /// In whose orders it is, if not in those of its place.
+    pub(crate) lane: Option<PoolNo>,
+    pub(crate) resources: Resources,
+    /// What its run has, where an earlier daemon has begun one.
+    pub(crate) found: Option<Grant>,
+    /// Since when it is in its state, where an earlier daemon has accepted it.
     pub(crate) since: Option<Duration>,
     pub(crate) attempt: Option<Attempt>,
     pub(crate) terms: Terms,
@@ -410,9 +389,22 @@ pub(crate) struct NewJob {
 }
 
 impl NewJob {
-    pub(crate) fn new(state: State, terms: Terms) -> Self {
+    pub(crate) fn new(state: State, place: Place, resources: Resources, terms: Terms) -> Self {
         let failures = Failures::default();
-        Self { state, since: None, attempt: None, terms, failures, deliveries: None, message: None, sent: None }
+        Self {
+            state,
+            place,
+            lane: None,
+            resources,
+            found: None,
+            since: None,
+            attempt: None,
+            terms,
+            failures,
+            deliveries: None,
+            message: None,
+            sent: None,
+        }
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use protocol::JobId;
+use protocol::{JobId, PoolName};
 
 use crate::lifecycle::{Lifecycle, Step};
 use crate::pool::{Change, Doubt, PROBE_INTERVAL, PROBE_INTERVAL_MAX};
+use crate::pools::PoolNo;
 use crate::table::State;
 use crate::{Attempt, Effect, Ending, Fact, Notice, Problem, Run};
 
@@ -44,7 +45,7 @@ impl Lifecycle {
         } else {
             self.jobs.set(job_id, State::Waiting(self.now + next_try));
         }
-        self.node_doubted(problem, step);
+        self.node_doubted(job_id, problem, step);
     }
 
     /// Probes have passed in between: it is something about this job, which must not hold up all others.
@@ -65,7 +66,7 @@ impl Lifecycle {
 
     pub(crate) fn node_failed(&mut self, run: &Run, problem: Problem, step: &mut Step) {
         let job_id = &run.job_id;
-        self.node_broken(problem.clone(), step);
+        self.node_broken(job_id, problem.clone(), step);
         let failures = self.jobs.get(job_id).map_or(0, |job| job.failures.node);
         if failures >= NODE_FAILURES_MAX {
             self.conclude(run, Ending::GivenUp(problem), step);
@@ -98,40 +99,63 @@ impl Lifecycle {
         self.settings.retry_delay.saturating_mul(1 << failures.min(12)).min(AGAIN_PAUSE_MAX)
     }
 
-    pub(crate) fn probed(&mut self, outcome: Result<(), Problem>, step: &mut Step) {
-        match self.pool.probed(outcome, self.now) {
+    pub(crate) fn probed(&mut self, pool: Option<&PoolName>, outcome: Result<(), Problem>, step: &mut Step) {
+        let no = self.pools.of_name(pool);
+        match self.pools.get_mut(no).probed(outcome, self.now) {
             Change::None => {}
             Change::Ready { again } => {
                 // What went back meanwhile may be there again.
                 self.intake.expect_messages();
-                step.effects.extend(again.then_some(Effect::Say(Notice::NodeReady)));
+                step.effects.extend(again.then(|| Effect::Say(Notice::NodeReady(self.said_name(no)))));
             }
-            Change::Broken(problem) => {
-                step.effects.push(Effect::Say(Notice::NodeBroken(problem)));
-                self.give_unstarted_back(self.settings.retry_delay, step);
-            }
+            Change::Broken(problem) => self.is_broken(no, problem, step),
         }
     }
 
     /// Something went wrong with one job, and it may be that job's own trouble, or the node's: a look tells. Until then
-    /// nothing new begins, and what runs goes on.
-    pub(crate) fn node_doubted(&mut self, problem: Problem, step: &mut Step) {
-        match self.pool.doubt() {
-            Doubt::Probe => step.effects.push(Effect::Probe),
-            Doubt::Broken => self.node_broken(problem, step),
+    /// nothing new begins in its pool, and what runs goes on.
+    pub(crate) fn node_doubted(&mut self, job_id: &JobId, problem: Problem, step: &mut Step) {
+        let pool = self.pool_of_mut(job_id);
+        match pool.doubt() {
+            Doubt::Probe => step.effects.push(Effect::Probe(pool.name().cloned())),
+            Doubt::Broken => self.node_broken(job_id, problem, step),
             Doubt::None => {}
         }
     }
 
-    pub(crate) fn node_broken(&mut self, problem: Problem, step: &mut Step) {
-        if self.pool.broke(problem.clone(), self.now) {
-            step.effects.push(Effect::Say(Notice::NodeBroken(problem)));
-            self.give_unstarted_back(self.settings.retry_delay, step);
+    /// The node has failed a job: its pool is broken.
+    pub(crate) fn node_broken(&mut self, job_id: &JobId, problem: Problem, step: &mut Step) {
+        let now = self.now;
+        if self.pool_of_mut(job_id).broke(problem.clone(), now) {
+            let no = self.jobs.get(job_id).map_or(self.pools.nowhere(), |job| job.lane);
+            self.is_broken(no, problem, step);
         }
     }
 
-    /// Is it of use to know how the node is? While draining only for what has ended and waits for it.
-    pub(crate) fn may_probe(&self) -> bool {
-        !self.draining() || self.jobs.undone_count() > 0
+    /// The node has failed in what all pools need.
+    pub(crate) fn all_broken(&mut self, problem: &Problem, step: &mut Step) {
+        let mut news = false;
+        for no in self.pools.real() {
+            if self.pools.get_mut(no).broke(problem.clone(), self.now) {
+                news = true;
+                self.give_unstarted_back(no, self.settings.retry_delay, step);
+            }
+        }
+        step.effects.extend(news.then(|| Effect::Say(Notice::NodeBroken(None, problem.clone()))));
+    }
+
+    fn is_broken(&mut self, no: PoolNo, problem: Problem, step: &mut Step) {
+        step.effects.push(Effect::Say(Notice::NodeBroken(self.said_name(no), problem)));
+        self.give_unstarted_back(no, self.settings.retry_delay, step);
+    }
+
+    /// The name of a pool, where there is more than one.
+    fn said_name(&self, no: PoolNo) -> Option<PoolName> {
+        self.pools.get(no).name().filter(|_| !self.pools.is_one()).cloned()
+    }
+
+    /// Is it of use to know how the node is for a pool? While draining only for what has ended and waits for it.
+    pub(crate) fn may_probe(&self, no: PoolNo) -> bool {
+        !self.draining() || self.jobs.lane(no).undone_count() > 0
     }
 }

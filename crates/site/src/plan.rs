@@ -158,7 +158,8 @@ impl Site {
         }
         let plan = |task: Option<&Pattern>| {
             let (rule, resources) = (Rule::Job, Resources::of(slot));
-            let route = Route { pool: pool.clone(), task: task.cloned(), rule, resources };
+            let retries = task.and_then(|task| self.tasks[task].retries).unwrap_or(0);
+            let route = Route { pool: pool.clone(), task: task.cloned(), rule, resources, retries };
             self.reasoned(&JobSpec::default(), &route).0
         };
         sections.into_iter().map(plan).collect()
@@ -189,8 +190,8 @@ impl Site {
         let grace = Chosen::first([(task.grace, &the_task)], self.defaults.grace, settings);
         let log = Chosen::first([(task.log_max, &the_task)], self.defaults.log_max, settings);
         let output = Chosen::first([(task.output_max.map(Some), &the_task)], None, "nobody sets a limit");
-        let retries = [(job.retries, &the_job), (task.retries, &the_task)];
-        let retries = Chosen::first(retries, 0, "nobody asks for any");
+        let asked = [(job.retries, &the_job), (task.retries, &the_task)];
+        let retries = Chosen { value: route.retries, ..Chosen::first(asked, 0, "nobody asks for any") };
         let network = if contained {
             Chosen::first([(task.network, &the_task)], self.defaults.network, settings)
         } else {

@@ -43,7 +43,7 @@ impl Resources {
     }
 
     /// Of all its nodes together.
-    fn held(&self) -> Held {
+    pub fn held(&self) -> Held {
         let nodes = u64::from(self.nodes);
         Held {
             cpus: nodes * u64::from(self.cpus),
@@ -133,7 +133,7 @@ fn number(asked: u64, there: Option<u64>, what: &str) -> Option<Shortage> {
 
 impl Capacity {
     /// None of anything.
-    pub(crate) fn none() -> Self {
+    pub fn none() -> Self {
         Self { cpus: 0, memory: None, gpus: BTreeSet::new() }
     }
 
@@ -167,6 +167,32 @@ impl std::ops::Add for Held {
     }
 }
 
+/// What is left; never less than nothing.
+impl std::ops::Sub for Held {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            cpus: self.cpus.saturating_sub(other.cpus),
+            memory: self.memory.saturating_sub(other.memory),
+            gpus: self.gpus.saturating_sub(other.gpus),
+        }
+    }
+}
+
+impl std::ops::Mul<usize> for Held {
+    type Output = Self;
+
+    fn mul(self, times: usize) -> Self {
+        let times = times as u64;
+        Self {
+            cpus: self.cpus.saturating_mul(times),
+            memory: self.memory.saturating_mul(times),
+            gpus: self.gpus.saturating_mul(times),
+        }
+    }
+}
+
 impl std::iter::Sum for Held {
     fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
         parts.fold(Self::default(), |sum, part| sum + part)
@@ -174,6 +200,11 @@ impl std::iter::Sum for Held {
 }
 
 impl Quota {
+    /// Is nothing bounded of what jobs take?
+    pub fn is_unlimited(&self) -> bool {
+        self.cpus.is_none() && self.memory.is_none() && self.gpus.is_none()
+    }
+
     /// May a job take this as well, when all pools together have taken `held`?
     pub fn allows(&self, held: Held, more: &Resources) -> bool {
         self.exceeded(held + more.held()).is_none()
@@ -242,6 +273,47 @@ impl InUse {
             && self.free_gpus().count() >= asked.gpus as usize
     }
 
+    /// How many jobs that take `slot` find room besides what is in use and `expected`, when the pool is counted as
+    /// larger by so many slots as are `ahead`. What is in use beyond the capacity counts as the capacity.
+    pub fn room(&self, expected: Held, ahead: usize, slot: &Resources) -> usize {
+        let slot = slot.held();
+        let taken = self.held + expected;
+        let all = self.all_or_taken() + slot * ahead;
+        let left = all - taken;
+        let parts = [
+            (left.cpus, slot.cpus, true),
+            (left.memory, slot.memory, self.capacity.memory.is_some()),
+            (left.gpus, slot.gpus, true),
+        ];
+        let counted = parts.into_iter().filter(|(_, each, counts)| *counts && *each > 0);
+        counted.map(|(left, each, _)| usize::try_from(left / each).unwrap_or(usize::MAX)).min().unwrap_or(usize::MAX)
+    }
+
+    /// Does a job find room besides what is in use and `expected`, when the pool is counted as larger like that? GPUs
+    /// are not lent ahead.
+    pub fn has_room(&self, expected: Held, asked: &Resources, ahead: usize, slot: &Resources) -> bool {
+        let more = self.held + expected + asked.held();
+        let all = self.all_or_taken() + slot.held() * ahead;
+        asked.nodes <= 1
+            && more.cpus <= all.cpus
+            && (self.capacity.memory.is_none() || more.memory <= all.memory)
+            && self.free_gpus().count() >= asked.gpus as usize
+    }
+
+    /// Is anything left besides what is in use and `expected`?
+    pub fn is_left(&self, expected: Held) -> bool {
+        (self.held + expected).cpus < u64::from(self.capacity.cpus)
+    }
+
+    fn all_or_taken(&self) -> Held {
+        let Capacity { cpus, memory, gpus } = &self.capacity;
+        Held {
+            cpus: u64::from(*cpus).max(self.held.cpus),
+            memory: memory.map_or(0, Memory::bytes).max(self.held.memory),
+            gpus: (gpus.len() as u64).max(self.held.gpus),
+        }
+    }
+
     /// Takes it, if it fits: the lowest of the GPUs that are free.
     pub fn take(&mut self, asked: &Resources) -> Option<Grant> {
         if !self.fits(asked) {
@@ -263,10 +335,7 @@ impl InUse {
 
     /// What a run had is free again.
     pub fn release(&mut self, grant: &Grant) {
-        let Held { cpus, memory, gpus } = grant.held();
-        self.held.cpus = self.held.cpus.saturating_sub(cpus);
-        self.held.memory = self.held.memory.saturating_sub(memory);
-        self.held.gpus = self.held.gpus.saturating_sub(gpus);
+        self.held = self.held - grant.held();
         for gpu in &grant.gpus {
             if let Some(runs) = self.gpus.get_mut(gpu) {
                 *runs -= 1;
@@ -281,6 +350,11 @@ impl InUse {
 }
 
 impl Grant {
+    /// What a run has that has no GPU.
+    pub fn without_gpus(asked: &Resources) -> Self {
+        Self { cpus: asked.cpus, memory: asked.memory, gpus: Vec::new() }
+    }
+
     fn held(&self) -> Held {
         Held { cpus: u64::from(self.cpus), memory: self.memory.map_or(0, Memory::bytes), gpus: self.gpus.len() as u64 }
     }

@@ -21,6 +21,8 @@ pub struct Route {
     pub rule: Rule,
     /// What it gets there.
     pub resources: Resources,
+    /// How often it is tried again after its own task failed.
+    pub retries: u32,
 }
 
 /// By which rule a pool takes a job.
@@ -156,7 +158,8 @@ impl Site {
         if let Some(shortage) = self.quota.never_allows(&resources) {
             return Err(Refusal::OverQuota { pool, shortage });
         }
-        Ok(Route { pool, task: section.map(|(pattern, _)| pattern.clone()), rule, resources })
+        let retries = job.retries.or_else(|| section?.1.retries).unwrap_or(0);
+        Ok(Route { pool, task: section.map(|(pattern, _)| pattern.clone()), rule, resources, retries })
     }
 
     fn default_pool(&self) -> Option<(PoolName, Rule)> {

@@ -38,6 +38,7 @@ impl JobFiles {
                 );
                 self.end_unrun(run, self.recorder.of_run(job, run, Some((Reason::Infrastructure, message))))
             }
+            Ending::Rejected(why) => self.end_unrun(run, self.recorder.rejected(job, why)),
             Ending::Cancelled(after) => self.end_unrun(run, self.recorder.cancelled(job, after)),
             Ending::CutOff(what) => self.in_own_dir(run, |_| Ok(self.record(self.recorder.lost(job, run, &what)))),
             Ending::Finished(finished) => {

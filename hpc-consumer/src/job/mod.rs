@@ -163,7 +163,11 @@ impl JobFiles {
     ) -> Concluded {
         let (was_begun, nodes_fault) = match &ending {
             Ending::Finished(finished) => (finished.runtime.is_some(), self.health.exonerate(finished).await.err()),
-            Ending::CutOff(_) | Ending::GivenUp(_) | Ending::Cancelled(_) | Ending::FilledDisk(_) => (false, None),
+            Ending::CutOff(_)
+            | Ending::GivenUp(_)
+            | Ending::Cancelled(_)
+            | Ending::Rejected(_)
+            | Ending::FilledDisk(_) => (false, None),
         };
         let (jobs, job, run) = (self.clone(), job.clone(), run.clone());
         let concluded = blocking(move || {

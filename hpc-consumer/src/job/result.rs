@@ -108,6 +108,12 @@ impl Recorder {
         }
     }
 
+    /// The result of a job that no pool of this site takes; nothing of it has run, or will.
+    pub(super) fn rejected(&self, job: JobMessage, why: String) -> JobResult {
+        let created_at = job.created_at;
+        JobResult { created_at, ..self.failed(job.job_id, Some(job.spec.task), Reason::Rejected, why) }
+    }
+
     /// The result of a run here.
     pub(super) fn of_run(&self, job: JobMessage, run: &Run, failure: Option<(Reason, String)>) -> JobResult {
         JobResult {

@@ -8,10 +8,11 @@
 //! Out of scope: opening a file and refusing one (`opening`), and who asks when (`super`).
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::{Attempt, Entry, Fact, Failures, Lease, Stage, Terms};
-use protocol::{JobId, JobMessage};
+use lifecycle::{Attempt, Entry, Fact, Failures, Launched, Lease, Stage, Terms};
+use protocol::{JobId, JobMessage, PoolName};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 use store::{Owned, Schema, Sqlite};
@@ -22,7 +23,8 @@ use super::view::Called;
 pub(super) const SCHEMA: Schema = Schema { program: "hpc-consumer", steps: STEPS };
 
 /// A further version is a further step, with a file of it in `tests/compat/state`.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,  -- owner: the id of this state; boot_id: the boot of which all files are known to be there
     value TEXT NOT NULL
@@ -56,7 +58,13 @@ CREATE TABLE finished (
     job_id      TEXT NOT NULL UNIQUE,
     finished_ms INTEGER NOT NULL
 ) STRICT;
-"];
+",
+    "
+ALTER TABLE jobs ADD COLUMN lease_deliveries INTEGER;  -- how often the message of its lease had been delivered
+ALTER TABLE jobs ADD COLUMN pool TEXT;                 -- where the last attempt that was launched may be running
+ALTER TABLE jobs ADD COLUMN launched TEXT;             -- what it has of that for itself, as JSON
+",
+];
 
 /// How long the id of a job that has ended is remembered: longer than the queue can keep a message, which is 14 days.
 const IDS_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
@@ -109,8 +117,10 @@ pub(super) fn fill(connection: &Connection, owner: &str, boot_id: &str) -> rusql
 pub(super) fn entries(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
     let mut select = connection.prepare(
         "SELECT jobs.job_id, stage, attempt, retries, rerunnable, task_failures, node_failures, cut_off,
-                lease_id, lease_until_ms, octet_length(records.record), changed_ms
-         FROM jobs LEFT JOIN records ON records.no = jobs.no ORDER BY jobs.no",
+                lease_id, lease_until_ms, octet_length(records.record), changed_ms,
+                lease_deliveries, pool, launched, message
+         FROM jobs LEFT JOIN records ON records.no = jobs.no LEFT JOIN messages ON messages.no = jobs.no
+         ORDER BY jobs.no",
     )?;
     let rows = select.query_map([], entry)?;
     rows.collect()
@@ -137,16 +147,32 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         other => return Err(unreadable(1, Type::Integer, format!("a job has the unknown stage {other}"))),
     };
     let lease_id: Option<String> = row.get(8)?;
-    let lease = lease_id.map(|id| row.get(9).map(|until| Lease { id, until: duration(until) })).transpose()?;
+    let deliveries: Option<u64> = row.get::<_, Option<i64>>(12)?.and_then(|count| u64::try_from(count).ok());
+    let until = |id| row.get(9).map(|until| Lease { id, until: duration(until), deliveries });
+    let lease = lease_id.map(until).transpose()?;
+    // One at a time: there may be thousands, of up to 128 KB each. What is there was read once, by us.
+    let message: Option<String> = row.get(15)?;
+    let message = message.and_then(|text| JobMessage::parse(&text).ok()).map(|job| Arc::new(job.without_input()));
     Ok(Entry {
         job_id: job_id(row, 0)?,
         stage,
         attempt: Attempt::new(row.get(2)?),
+        launched: if stage == Stage::Launching { launched(row)? } else { None },
+        message,
         terms: Terms { retries: row.get(3)?, rerunnable: row.get(4)? },
         failures: Failures { task: row.get(5)?, node: row.get(6)?, cut_off: row.get(7)? },
         lease,
         since: duration(row.get(11)?),
     })
+}
+
+/// Where the run of a job was launched, and what it has there.
+fn launched(row: &Row<'_>) -> rusqlite::Result<Option<Launched>> {
+    let Some(text) = row.get::<_, Option<String>>(14)? else { return Ok(None) };
+    let grant = serde_json::from_str(&text).map_err(|error| unreadable(14, Type::Text, error.to_string()))?;
+    let pool: Option<String> = row.get(13)?;
+    let pool = pool.map(|name| name.parse::<PoolName>()).transpose();
+    Ok(Some(Launched { pool: pool.map_err(|error| unreadable(13, Type::Text, error.to_string()))?, grant }))
 }
 
 fn job_id(row: &Row<'_>, column: usize) -> rusqlite::Result<JobId> {
@@ -156,6 +182,10 @@ fn job_id(row: &Row<'_>, column: usize) -> rusqlite::Result<JobId> {
 
 fn unreadable(column: usize, kind: Type, problem: String) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, kind, problem.into())
+}
+
+fn deliveries(lease: &Lease) -> Option<i64> {
+    i64::try_from(lease.deliveries?).ok()
 }
 
 fn millis(time: Duration) -> i64 {
@@ -204,16 +234,23 @@ impl Database {
                 self.record(job_id, record, now_ms)
             }
             Fact::Leased(job_id, lease) => self.run(
-                "UPDATE jobs SET lease_id = ?2, lease_until_ms = ?3 WHERE job_id = ?1",
-                params![job_id.as_str(), lease.id, millis(lease.until)],
+                "UPDATE jobs SET lease_id = ?2, lease_until_ms = ?3, lease_deliveries = ?4 WHERE job_id = ?1",
+                params![job_id.as_str(), lease.id, millis(lease.until), deliveries(lease)],
             ),
             Fact::Acknowledged(job_id) => self.run(
                 "UPDATE jobs SET lease_id = NULL, lease_until_ms = NULL WHERE job_id = ?1",
                 params![job_id.as_str()],
             ),
-            Fact::Launching(job_id, attempt) => self.run(
-                "UPDATE jobs SET stage = 1, attempt = ?2, changed_ms = ?3 WHERE job_id = ?1",
-                params![job_id.as_str(), attempt.get(), now_ms],
+            Fact::Launching(job_id, attempt, Launched { pool, grant }) => self.run(
+                "UPDATE jobs SET stage = 1, attempt = ?2, changed_ms = ?3, pool = ?4, launched = ?5 WHERE job_id = ?1",
+                params![
+                    job_id.as_str(),
+                    attempt.get(),
+                    now_ms,
+                    pool.as_ref().map(PoolName::as_str),
+                    serde_json::to_string(grant)
+                        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?
+                ],
             ),
             Fact::Again(job_id, failures) => self.run(
                 "UPDATE jobs SET stage = 0, task_failures = ?2, node_failures = ?3, cut_off = ?4, changed_ms = ?5
@@ -229,8 +266,8 @@ impl Database {
     fn accept(&self, job_id: &JobId, terms: Terms, lease: &Lease, now_ms: i64) -> rusqlite::Result<()> {
         self.run(
             "INSERT INTO jobs (no, job_id, stage, attempt, retries, rerunnable, task_failures, node_failures, cut_off,
-                               lease_id, lease_until_ms, accepted_ms, changed_ms)
-             VALUES (?1, ?2, 0, 0, ?3, ?4, 0, 0, 0, ?5, ?6, ?7, ?7)",
+                               lease_id, lease_until_ms, accepted_ms, changed_ms, lease_deliveries)
+             VALUES (?1, ?2, 0, 0, ?3, ?4, 0, 0, 0, ?5, ?6, ?7, ?7, ?8)",
             params![
                 self.next_no,
                 job_id.as_str(),
@@ -238,7 +275,8 @@ impl Database {
                 terms.rerunnable,
                 lease.id,
                 millis(lease.until),
-                now_ms
+                now_ms,
+                deliveries(lease)
             ],
         )
     }

@@ -194,6 +194,7 @@ fn of_state(entries: Vec<Entry>, mut called: HashMap<JobId, Called>, now: Timest
         let job = JobView {
             task: None,
             name: None,
+            pool: None,
             last_attempt: None,
             job_id: entry.job_id,
             phase: phase.name().to_owned(),
@@ -410,6 +411,7 @@ mod tests {
             since: since.map(at),
             task: (id != "b").then(|| "simulate".to_owned()),
             name: None,
+            pool: None,
             last_attempt: (attempt > 1).then(|| "attempt 1 failed:\nexit code 3; attempt 2 follows".to_owned()),
         };
         let queue = |id: &str, name: Option<&str>| Queue { id: id.to_owned(), name: name.map(str::to_owned) };
@@ -430,6 +432,7 @@ mod tests {
             pid: 4_711,
             state: DaemonState::Running,
             node: Some("apptainer is not there\n\u{1b}[31m".to_owned()),
+            pools: Vec::new(),
             slots: 4,
             counts: Counts { waiting: 1, running: 1, ending: 0, owed: 3 },
             jobs: vec![
@@ -535,7 +538,7 @@ results owed  3, the oldest since 2026-11-20T23:00:00Z (2 h)
         // Scripts read this: fields may be added, nothing else.
         let mut report = shown(View { node: None, ..view() });
         report.jobs.as_mut().unwrap().truncate(1);
-        let json = r#"{"v":1,"daemon":"running","as_of":"2026-11-21T01:15:27.123Z","host":"n1","pid":4711,"note":null,"node_problem":null,"queue_trouble":null,"slots":4,"counts":{"waiting":1,"running":1,"ending":0,"owed":3},"owed_since":"2026-11-20T23:00:00Z","state_dir":"/home/me/state","version":"0.1.0","results_dir":"/scratch/results","runtime":"apptainer","image":"/images/science.sif","command":"task-runner","queues_url":"https://api.example/v4","jobs_queue":{"id":"0f3c","name":"hpc-jobs"},"results_queue":{"id":"9e1d","name":null},"jobs":[{"job_id":"a-rather-long-id","phase":"running","attempt":2,"since":"2026-11-21T01:00:00.912Z","task":"simulate","name":null,"last_attempt":"attempt 1 failed:\nexit code 3; attempt 2 follows"}]}"#;
+        let json = r#"{"v":1,"daemon":"running","as_of":"2026-11-21T01:15:27.123Z","host":"n1","pid":4711,"note":null,"node_problem":null,"queue_trouble":null,"slots":4,"counts":{"waiting":1,"running":1,"ending":0,"owed":3},"owed_since":"2026-11-20T23:00:00Z","state_dir":"/home/me/state","version":"0.1.0","results_dir":"/scratch/results","runtime":"apptainer","image":"/images/science.sif","command":"task-runner","queues_url":"https://api.example/v4","jobs_queue":{"id":"0f3c","name":"hpc-jobs"},"results_queue":{"id":"9e1d","name":null},"jobs":[{"job_id":"a-rather-long-id","phase":"running","attempt":2,"since":"2026-11-21T01:00:00.912Z","task":"simulate","name":null,"pool":null,"last_attempt":"attempt 1 failed:\nexit code 3; attempt 2 follows"}]}"#;
         assert_eq!(serde_json::to_string(&report).unwrap(), json);
         let status = serde_json::to_string(&Report { jobs: None, ..report }).unwrap();
         assert!(!status.contains("job_id"), "{status}");

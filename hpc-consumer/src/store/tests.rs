@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use lifecycle::{Attempt, Book, Failures, Lease, Stage, Terms};
+use lifecycle::{Attempt, Book, Failures, Launched, Lease, Stage, Terms};
 use rusqlite::Connection;
+use site::Grant;
 use store::{Owned as _, Sqlite};
 use tempfile::TempDir;
 
@@ -21,15 +22,21 @@ fn id(number: usize) -> JobId {
 }
 
 fn accepted(job_id: JobId) -> Fact {
-    let lease = Lease { id: "lease".to_owned(), until: T0 };
+    let lease = Lease { id: "lease".to_owned(), until: T0, deliveries: Some(1) };
     Fact::Accepted { job_id, message: "{}".to_owned(), terms: Terms::default(), lease }
+}
+
+/// With something of everything that a pool has.
+fn launched() -> Launched {
+    let memory = Some("2GiB".parse().unwrap());
+    Launched { pool: Some("gpu".parse().unwrap()), grant: Grant { cpus: 4, memory, gpus: vec![0, 3] } }
 }
 
 /// A life from beginning to end.
 fn whole_life(job_id: JobId, record: &str) -> Vec<Fact> {
     vec![
         accepted(job_id.clone()),
-        Fact::Launching(job_id.clone(), Attempt::FIRST),
+        Fact::Launching(job_id.clone(), Attempt::FIRST, launched()),
         Fact::Recorded(job_id.clone(), record.to_owned()),
         Fact::Finished(job_id),
     ]
@@ -70,17 +77,23 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 fn random_fact(random: &mut fastrand::Rng) -> Fact {
     let job_id = id(random.usize(0..4));
-    let lease = Lease { id: random.u8(..).to_string(), until: Duration::from_millis(random.u64(0..1 << 40)) };
+    let deliveries = Some(random.u64(0..9)).filter(|deliveries| *deliveries > 0);
+    let lease =
+        Lease { id: random.u8(..).to_string(), until: Duration::from_millis(random.u64(0..1 << 40)), deliveries };
     match random.u8(0..11) {
         0 | 1 => Fact::Accepted {
             job_id,
-            message: "é".repeat(random.usize(0..3)),
+            message: if random.bool() {
+                format!(r#"{{"job_id":"{}","task":"é","pool":"gpu","input":{{"n":1}}}}"#, id(0))
+            } else {
+                "é".repeat(random.usize(0..3))
+            },
             terms: Terms { retries: random.u32(0..101), rerunnable: random.bool() },
             lease,
         },
         2 => Fact::Leased(job_id, lease),
         3 => Fact::Acknowledged(job_id),
-        4 => Fact::Launching(job_id, Attempt::new(random.u32(1..9)).unwrap()),
+        4 => Fact::Launching(job_id, Attempt::new(random.u32(1..9)).unwrap(), launched()),
         5 => {
             let failures = Failures { task: random.u32(0..9), node: random.u32(0..9), cut_off: random.u32(0..9) };
             Fact::Again(job_id, failures)
@@ -244,7 +257,7 @@ fn the_state_is_readable_by_its_owner_only() {
 fn what_cannot_be_used_is_refused_and_stays_as_it_is() {
     type Spoil = fn(&Path);
     let newer: Spoil = |path| {
-        Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
+        Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
     };
     let foreign: Spoil = |path| {
         Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 0").unwrap();
@@ -259,7 +272,7 @@ fn what_cannot_be_used_is_refused_and_stays_as_it_is() {
     };
     let no_database: Spoil = |path| fs::write(path, "hello").unwrap();
     for (spoil, problem, advice) in [
-        (newer, "version 2, and this hpc-consumer knows version 1", "start the newer hpc-consumer"),
+        (newer, "version 3, and this hpc-consumer knows version 2", "start the newer hpc-consumer"),
         (foreign, "another program", "move the whole directory"),
         (unknown_stage, "it is damaged: ", ".recover"),
         (garbage, "it is damaged: ", "move the whole directory"),
@@ -311,6 +324,10 @@ fn a_state_of_every_version_is_opened_and_holds_what_it_held() {
         let failures = Failures { task: 1, node: 0, cut_off: 1 };
         assert_eq!((held[1].stage, held[1].attempt, held[1].failures), (Stage::Launching, Attempt::new(3), failures));
         assert_eq!(held[1].terms, Terms { retries: 2, rerunnable: false });
+        let deliveries = |entry: &Entry| entry.lease.as_ref().and_then(|lease| lease.deliveries);
+        let known = (version > 1).then(|| (launched(), 1));
+        assert_eq!(held[1].launched.clone().zip(deliveries(&held[0])), known, "version {version}");
+        assert_eq!(held[0].message.as_ref().unwrap().spec.task, "echo");
         let (record, recent) = (database.records(&jobs).unwrap(), database.recent_records(0).unwrap());
         assert_eq!((held[2].stage, record.len(), recent.len()), (Stage::Recorded(record[0].1.len()), 1, 2));
         assert_eq!(database.messages(&jobs).unwrap().len(), 3);

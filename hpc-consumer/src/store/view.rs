@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use files::Durability;
-use protocol::{JobId, JobSpec, Timestamp, timestamp_from_millis};
+use protocol::{JobId, JobSpec, PoolName, Timestamp, timestamp_from_millis};
 use serde::{Deserialize, Serialize};
 
 const VIEW: &str = "view.json";
@@ -37,6 +37,9 @@ pub(crate) struct View {
     /// Why the node cannot run jobs, if it cannot.
     pub(crate) node: Option<String>,
     pub(crate) slots: usize,
+    /// How each pool is.
+    #[serde(default)]
+    pub(crate) pools: Vec<PoolView>,
     pub(crate) counts: Counts,
     pub(crate) jobs: Vec<JobView>,
     /// Why the queue does not answer, if it does not.
@@ -93,6 +96,32 @@ pub(crate) struct Counts {
     pub(crate) owed: usize,
 }
 
+/// One pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PoolView {
+    pub(crate) pool: PoolName,
+    /// Can jobs begin in it?
+    pub(crate) ready: bool,
+    /// Why they cannot, where that is known.
+    pub(crate) problem: Option<String>,
+    /// Accepted, and not begun.
+    pub(crate) held: usize,
+    pub(crate) running: usize,
+    /// How many may be held; without, there is no bound.
+    pub(crate) hold: Option<usize>,
+    pub(crate) capacity: Amount,
+    pub(crate) in_use: Amount,
+}
+
+/// So much of what a pool has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Amount {
+    pub(crate) cpus: u64,
+    /// In bytes, where it is counted.
+    pub(crate) memory: Option<u64>,
+    pub(crate) gpus: u64,
+}
+
 /// One job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JobView {
@@ -107,6 +136,9 @@ pub(crate) struct JobView {
     /// What its user calls it.
     #[serde(default)]
     pub(crate) name: Option<String>,
+    /// Where it is or is to be.
+    #[serde(default)]
+    pub(crate) pool: Option<PoolName>,
     /// How the last attempt ended, where another one follows.
     #[serde(default)]
     pub(crate) last_attempt: Option<String>,

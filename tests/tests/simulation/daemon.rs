@@ -418,7 +418,7 @@ impl World {
 
 fn launched(fact: &Fact) -> Option<Run> {
     match fact {
-        Fact::Launching(job_id, attempt) => Some(Run { job_id: job_id.clone(), attempt: *attempt }),
+        Fact::Launching(job_id, attempt, _) => Some(Run { job_id: job_id.clone(), attempt: *attempt }),
         _ => None,
     }
 }

@@ -57,7 +57,7 @@ impl World {
             Errand::Do(effect) => effect,
         };
         Ok(Some(match effect {
-            Effect::Probe => Event::Probed(self.look_at_node(n).map_err(Problem::from)),
+            Effect::Probe(pool) => Event::Probed(pool, self.look_at_node(n).map_err(Problem::from)),
             Effect::Observe => self.observe(n),
             Effect::Pull(count) => Event::Pulled(self.pull(n, count)?.map(Into::into)),
             Effect::Recall(jobs) => {
@@ -129,7 +129,9 @@ impl World {
         }
         let taken_over = match ending {
             // There may be no claim at all: that is why it is given up.
-            Ending::GivenUp(_) | Ending::Cancelled(_) => self.files.is_with_another(n, &run.job_id),
+            Ending::GivenUp(_) | Ending::Cancelled(_) | Ending::Rejected(_) => {
+                self.files.is_with_another(n, &run.job_id)
+            }
             Ending::Finished(_) | Ending::CutOff(_) | Ending::FilledDisk(_) => !self.files.holds(n, run),
         };
         if taken_over {
@@ -149,6 +151,7 @@ impl World {
                 return Ok(Concluded::DiskFull("the disk is full".into(), share));
             }
             (Ending::GivenUp(_), _) => "infrastructure",
+            (Ending::Rejected(_), _) => "rejected",
             (Ending::Cancelled(_), _) | (Ending::Finished(_), Some(Outcome::Ended(EndReason::Cancelled))) => {
                 "cancelled"
             }

@@ -3,11 +3,13 @@
 //! Bounds that keep the promises possible at all: the queue keeps a message for 14 days, so the work that waits and the
 //! outages together stay well below; each daemon has more slots than there are jobs of days.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 use lifecycle::Settings;
 use protocol::{FailureClass, JobId, timestamp_from_millis};
+use site::{Defaults, Site};
 
 /// Milliseconds since the Unix epoch, or a number of milliseconds.
 pub(crate) type Time = i64;
@@ -290,10 +292,29 @@ impl Plan {
         self.faults.iter().map(lasts).max().unwrap_or(0)
     }
 
+    /// What every daemon runs.
+    fn site(&self) -> Arc<Site> {
+        Arc::new(Site::from_settings(&site::Settings {
+            runtime: site::Runtime::Bare,
+            image: None,
+            command: vec!["true".to_owned()],
+            binds: Vec::new(),
+            arguments: Vec::new(),
+            slots: u32::try_from(self.slots).expect("there are few slots"),
+            defaults: Defaults {
+                time_limit: duration(DAY),
+                grace: duration(SECOND),
+                log_max: 1_000,
+                network: false,
+                cpus: 4,
+            },
+        }))
+    }
+
     /// The settings of every daemon.
     pub(crate) fn settings(&self, exit_when_idle: bool) -> Settings {
         Settings {
-            slots: self.slots,
+            site: self.site(),
             batch_size: self.batch_size,
             lease: duration(self.lease),
             poll_interval: duration(SECOND),

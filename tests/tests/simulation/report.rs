@@ -115,7 +115,7 @@ impl fmt::Display for Violation {
 /// The name of an effect in [`Report::died_around`].
 pub(crate) fn kind_of_effect(effect: &Effect) -> &'static str {
     match effect {
-        Effect::Probe => "probe",
+        Effect::Probe(_) => "probe",
         Effect::Observe => "observe",
         Effect::Reconciled => "reconciled",
         Effect::Pull(_) => "pull",
@@ -138,8 +138,8 @@ pub(crate) fn kind_of_effect(effect: &Effect) -> &'static str {
 pub(crate) fn kind_of(event: &Event) -> &'static str {
     match event {
         Event::Tick => "tick",
-        Event::Probed(Ok(())) => "probed: well",
-        Event::Probed(Err(_)) => "probed: broken",
+        Event::Probed(_, Ok(())) => "probed: well",
+        Event::Probed(_, Err(_)) => "probed: broken",
         Event::Pulled(Ok(_)) => "pulled",
         Event::Pulled(Err(_)) => "pull failed",
         Event::Recalled(_) => "recalled",

@@ -30,14 +30,15 @@ fn a_message_is_stored_as_it_came() {
 
 #[test]
 fn a_further_delivery_of_a_held_job_adds_a_lease_and_no_run() {
+    let twice = |id: &str| Lease { deliveries: Some(2), ..lease(id) };
     let mut daemon = Daemon::pulling(settings());
     let step = daemon.step(pulled(&[job("a", "L1"), second_delivery("a", "L2")]));
     assert_eq!(step.effects[0], Effect::Recall(ids(&["a"])), "it is asked after once");
-    assert_eq!(daemon.step(recalled(&["a"])).facts, [accepted("a", "L2")]);
+    assert_eq!(daemon.step(recalled(&["a"])).facts, [accepted_with("a", twice("L2"))]);
     daemon.step(claimed("a", 1));
     let further = |daemon: &mut Daemon, lease_id: &str| {
         let step = daemon.step(pulled(&[second_delivery("a", lease_id)]));
-        assert_eq!(step.facts, [Fact::Leased(id("a"), lease(lease_id))]);
+        assert_eq!(step.facts, [Fact::Leased(id("a"), twice(lease_id))]);
         assert!(step.effects.iter().all(is_pull), "nothing but the next pull: {step:?}");
     };
     further(&mut daemon, "L3");
@@ -109,7 +110,7 @@ fn a_message_that_was_delivered_again_meanwhile_is_not_noted_as_acknowledged() {
     daemon.now += EARLY_ACK - SECOND;
     daemon.step(pulled(&[]));
     assert_eq!(daemon.tick(SECOND), [acks(&["L1"]), Effect::Pull(1)]);
-    let fresh = Lease { id: "L2".to_owned(), until: daemon.now + 60 * SECOND };
+    let fresh = Lease { id: "L2".to_owned(), until: daemon.now + 60 * SECOND, deliveries: Some(2) };
     assert_eq!(daemon.step(pulled(&[second_delivery("a", "L2")])).facts, [Fact::Leased(id("a"), fresh)]);
     assert_eq!(daemon.step(Event::Settled(Ok(()))).facts, []);
     daemon.finish("a");
@@ -194,7 +195,7 @@ fn messages_that_are_no_jobs_are_put_away_and_settled() {
     assert_eq!(daemon.step(stored).effects, [acks(&["L1"])], "and no pull while one is being put away");
     let record = (id("b"), "rejected".to_owned());
     let step = daemon.step(Event::PutAway { lease_id: "L2".to_owned(), record: Some(record) });
-    let lease = Lease { id: "L2".to_owned(), until: daemon.now };
+    let lease = Lease { id: "L2".to_owned(), until: daemon.now, deliveries: None };
     assert_eq!(step.facts, [Fact::Owed(id("b"), "rejected".to_owned(), lease)]);
     assert_eq!(step.effects, [publish(&["b"]), Effect::Pull(2)]);
     assert_eq!(daemon.step(Event::Settled(Ok(()))).effects, [acks(&["L2"])], "its record is on disk");

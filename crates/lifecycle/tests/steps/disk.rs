@@ -46,8 +46,8 @@ fn a_job_that_fills_the_disk_again_and_again_fails_and_not_its_node() {
     assert_eq!(fills(&mut daemon, 3, held(900)).effects, [filled(3, 3, false)]);
     assert_eq!(daemon.state.node_problem(), None, "the node is not to blame");
     let held_up = daemon.step(Event::Concluded(run("a", 3), Concluded::NodeBroken("still full".into())));
-    assert_eq!(held_up.effects, [Effect::Probe], "its record waits for room");
-    daemon.step(Event::Probed(Ok(())));
+    assert_eq!(held_up.effects, [probe()], "its record waits for room");
+    daemon.step(looked(Ok(())));
     assert_eq!(daemon.tick(SECOND), [filled(3, 3, false)], "and it is not run again");
     assert_eq!(daemon.step(recorded("a", 3)).facts, [Fact::Recorded(id("a"), record("a"))]);
 }

@@ -7,14 +7,16 @@
 //! Out of scope: crashes, several daemons and the real queue; the simulation has them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::{
     Attempt, Book, Claimed, Concluded, Delivery, Effect, EndReason, Ending, Event, Fact, Failure, Failures, Fatal,
-    FilledDisk, Finished, Lease, Lifecycle, Notice, Observation, Phase, Pulled, Recalled, Run, RunEnd, Settings, Share,
-    Sighting, Stage, Step, Terms, permitted,
+    FilledDisk, Finished, Launched, Lease, Lifecycle, Notice, Observation, Phase, Problem, Pulled, Recalled, Run,
+    RunEnd, Settings, Share, Sighting, Stage, Step, Terms, permitted,
 };
-use protocol::{FailureClass, JobId};
+use protocol::{FailureClass, JobId, PoolName};
+use site::{Defaults, Grant, Runtime, Site, SiteFile, Where};
 
 mod cancel;
 mod delivery;
@@ -22,6 +24,7 @@ mod disk;
 mod ending;
 mod execution;
 mod node;
+mod pools;
 mod restart;
 mod results;
 
@@ -36,7 +39,7 @@ const EARLY_ACK: Duration = Duration::from_secs(40);
 
 fn settings() -> Settings {
     Settings {
-        slots: 2,
+        site: site(2),
         batch_size: 100,
         lease: 60 * SECOND,
         poll_interval: SECOND,
@@ -49,7 +52,27 @@ fn settings() -> Settings {
 }
 
 fn slots(slots: usize) -> Settings {
-    Settings { slots, ..settings() }
+    Settings { site: site(slots), ..settings() }
+}
+
+/// A site without a file, with so many slots.
+fn site(slots: usize) -> Arc<Site> {
+    Arc::new(Site::from_settings(&site::Settings {
+        runtime: Runtime::Bare,
+        image: None,
+        command: vec!["true".to_owned()],
+        binds: Vec::new(),
+        arguments: Vec::new(),
+        slots: u32::try_from(slots).expect("the tests have few slots"),
+        defaults: Defaults { time_limit: 100 * SECOND, grace: SECOND, log_max: 1_000, network: false, cpus: 4 },
+    }))
+}
+
+fn cpus(pool: &site::Pool) -> usize {
+    match &pool.place {
+        Where::Here(capacity) => capacity.cpus as usize,
+        Where::Slurm { .. } => 0,
+    }
 }
 
 /// A lifecycle with its disk and its clock.
@@ -64,16 +87,17 @@ impl Daemon {
     fn restore(settings: Settings, facts: &[Fact]) -> Self {
         let mut book = Book::default();
         facts.iter().for_each(|fact| book.apply(fact));
+        book.entries.iter_mut().for_each(|entry| entry.since = START);
         Self { state: Lifecycle::restore(settings, book.entries.clone(), START), book, now: START }
     }
 
     /// A daemon whose node is ready, whose keeper has no runs, and whose first pull is on its way.
     fn pulling(settings: Settings) -> Self {
-        let count = settings.slots;
+        let count = settings.site.pools.values().map(cpus).sum();
         let mut daemon = Self::restore(settings, &[]);
-        assert_eq!(daemon.step(Event::Tick).effects, [Effect::Probe, Effect::Observe]);
+        assert_eq!(daemon.step(Event::Tick).effects, [probe(), Effect::Observe]);
         assert_eq!(daemon.step(observed(&[])).effects, []);
-        assert_eq!(daemon.step(Event::Probed(Ok(()))).effects, [Effect::Pull(count)]);
+        assert_eq!(daemon.step(looked(Ok(()))).effects, [Effect::Pull(count)]);
         daemon
     }
 
@@ -99,8 +123,12 @@ impl Daemon {
             let agrees = match phase {
                 Phase::Asked | Phase::Waiting | Phase::Claiming | Phase::Returning => entry.stage == Stage::Accepted,
                 // A job that could not even be claimed was not launched when it is given up.
-                // What is cancelled while it waits, likewise.
-                Phase::Ending if entry.failures.node == 30 || self.state.is_cancelled(job_id) => {
+                // What is cancelled while it waits, or rejected, likewise.
+                Phase::Ending
+                    if entry.failures.node == 30
+                        || self.state.is_cancelled(job_id)
+                        || self.state.pool_of(job_id).is_none() =>
+                {
                     !matches!(entry.stage, Stage::Recorded(_))
                 }
                 Phase::Ready | Phase::Running | Phase::Ending => entry.stage == Stage::Launching,
@@ -180,7 +208,7 @@ impl Daemon {
             (phase == Phase::Running).then_some((run, Sighting::Alive))
         };
         match effect {
-            Effect::Probe => Some(Event::Probed(Ok(()))),
+            Effect::Probe(_) => Some(looked(Ok(()))),
             Effect::Observe => {
                 let runs = self.state.jobs().filter_map(alive).collect();
                 Some(Event::Observed(Observation { runs, complete: true }))
@@ -210,7 +238,18 @@ fn run(job_id: &str, attempt: u32) -> Run {
 }
 
 fn launch(job_id: &str, attempt: u32) -> Fact {
-    Fact::Launching(id(job_id), number(attempt))
+    let grant = Grant { cpus: 1, ..Grant::default() };
+    Fact::Launching(id(job_id), number(attempt), Launched { pool: Some(PoolName::default()), grant })
+}
+
+/// A look at the one pool.
+fn probe() -> Effect {
+    Effect::Probe(Some(PoolName::default()))
+}
+
+/// The one pool was looked at.
+fn looked(outcome: Result<(), Problem>) -> Event {
+    Event::Probed(Some(PoolName::default()), outcome)
 }
 
 /// A run that ended with exit code 0.
@@ -254,12 +293,16 @@ fn with_fields(job_id: &str, lease: &str, fields: &str) -> Delivery {
 
 /// A lease that was pulled at the start.
 fn lease(lease: &str) -> Lease {
-    Lease { id: lease.to_owned(), until: START + 60 * SECOND }
+    Lease { id: lease.to_owned(), until: START + 60 * SECOND, deliveries: Some(1) }
 }
 
 fn accepted(job_id: &str, with_lease: &str) -> Fact {
+    accepted_with(job_id, lease(with_lease))
+}
+
+fn accepted_with(job_id: &str, lease: Lease) -> Fact {
     let terms = Terms { retries: 0, rerunnable: true };
-    Fact::Accepted { job_id: id(job_id), message: body(job_id), terms, lease: lease(with_lease) }
+    Fact::Accepted { job_id: id(job_id), message: body(job_id), terms, lease }
 }
 
 fn pulled(deliveries: &[Delivery]) -> Event {
@@ -305,7 +348,7 @@ fn trouble(pause: Duration) -> Effect {
 }
 
 fn broken(what: &str) -> Effect {
-    Effect::Say(Notice::NodeBroken(what.into()))
+    Effect::Say(Notice::NodeBroken(None, what.into()))
 }
 
 /// A claim after this attempt, or after none if that is 0.

@@ -13,8 +13,8 @@ fn claim_failed(job_id: &str) -> Event {
 /// A claim fails, and a look at the node finds why.
 fn claim_fails_and_the_node_is_broken(daemon: &mut Daemon, job_id: &str) {
     let effects = daemon.step(claim_failed(job_id)).effects;
-    assert!(effects.contains(&Effect::Probe), "{effects:?}");
-    let effects = daemon.step(Event::Probed(Err("permission denied".into()))).effects;
+    assert!(effects.contains(&probe()), "{effects:?}");
+    let effects = daemon.step(looked(Err("permission denied".into()))).effects;
     assert!(effects.contains(&broken("permission denied")), "{effects:?}");
 }
 
@@ -40,17 +40,17 @@ fn failing(delivery: Delivery) -> (Daemon, Step) {
 fn a_cause_is_said_when_it_is_new() {
     let mut daemon = Daemon::restore(settings(), &[]);
     daemon.step(Event::Tick);
-    let probed = |what: &str| Event::Probed(Err(what.into()));
+    let probed = |what: &str| looked(Err(what.into()));
     assert_eq!(daemon.step(probed("no apptainer")).effects, [broken("no apptainer")]);
     for (what, said) in [("no apptainer", vec![]), ("no image", vec![broken("no image")]), ("no image", vec![])] {
-        assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
+        assert_eq!(daemon.tick(10 * SECOND), [probe()]);
         assert_eq!(daemon.step(probed(what)).effects, said);
         assert_eq!(daemon.state.node_problem(), Some(&what.into()));
     }
     daemon.tick(10 * SECOND);
     daemon.step(observed(&[]));
-    let effects = daemon.step(Event::Probed(Ok(()))).effects;
-    assert_eq!(effects, [Effect::Say(Notice::NodeReady), Effect::Pull(2)]);
+    let effects = daemon.step(looked(Ok(()))).effects;
+    assert_eq!(effects, [Effect::Say(Notice::NodeReady(None)), Effect::Pull(2)]);
     assert_eq!(daemon.state.node_problem(), None);
 }
 
@@ -73,11 +73,11 @@ fn a_broken_node_pulls_again_only_after_a_probe() {
     daemon.step(Event::Settled(Ok(())));
     assert_eq!(daemon.sleeps(), Some(10 * SECOND));
     assert_eq!(daemon.tick(10 * SECOND - MILLISECOND), []);
-    assert_eq!(daemon.tick(MILLISECOND), [Effect::Probe]);
-    assert_eq!(daemon.step(Event::Probed(Err("disk full".into()))).effects, [], "it is said once");
-    assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
-    let effects = daemon.step(Event::Probed(Ok(()))).effects;
-    assert_eq!(effects, [Effect::Say(Notice::NodeReady), Effect::Pull(1)]);
+    assert_eq!(daemon.tick(MILLISECOND), [probe()]);
+    assert_eq!(daemon.step(looked(Err("disk full".into()))).effects, [], "it is said once");
+    assert_eq!(daemon.tick(10 * SECOND), [probe()]);
+    let effects = daemon.step(looked(Ok(()))).effects;
+    assert_eq!(effects, [Effect::Say(Notice::NodeReady(None)), Effect::Pull(1)]);
 }
 
 #[test]
@@ -121,14 +121,14 @@ fn what_a_run_left_behind_is_dealt_with_once_the_node_is_well_again() {
         assert!(daemon.step(event).effects.contains(&conclude("a", 1, ending.clone())));
         daemon.step(pulled(&[]));
         let step = daemon.step(Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".into())));
-        assert_eq!(step, Step { facts: vec![], effects: vec![Effect::Probe] }, "it may be the node or the job");
-        assert_eq!(daemon.step(Event::Probed(Err("disk full".into()))).effects, [broken("disk full")]);
+        assert_eq!(step, Step { facts: vec![], effects: vec![probe()] }, "it may be the node or the job");
+        assert_eq!(daemon.step(looked(Err("disk full".into()))).effects, [broken("disk full")]);
         assert_eq!(daemon.phase("a"), Some(Phase::Ending), "it is not run again");
-        assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
-        assert_eq!(daemon.step(Event::Probed(Err("disk full".into()))), Step::default());
-        assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
-        let effects = daemon.step(Event::Probed(Ok(()))).effects;
-        assert_eq!(effects, [Effect::Say(Notice::NodeReady), conclude("a", 1, ending)]);
+        assert_eq!(daemon.tick(10 * SECOND), [probe()]);
+        assert_eq!(daemon.step(looked(Err("disk full".into()))), Step::default());
+        assert_eq!(daemon.tick(10 * SECOND), [probe()]);
+        let effects = daemon.step(looked(Ok(()))).effects;
+        assert_eq!(effects, [Effect::Say(Notice::NodeReady(None)), conclude("a", 1, ending)]);
         assert_eq!(daemon.step(recorded("a", 1)).facts, [Fact::Recorded(id("a"), record("a"))]);
     }
 }
@@ -142,8 +142,8 @@ fn after_a_failure_a_single_job_is_tried_before_the_node_is_trusted() {
     daemon.step(Event::Settled(Ok(())));
     daemon.step(pulled(&[]));
     daemon.tick(10 * SECOND);
-    let effects = daemon.step(Event::Probed(Ok(()))).effects;
-    assert_eq!(effects, [Effect::Say(Notice::NodeReady), Effect::Pull(1)]);
+    let effects = daemon.step(looked(Ok(()))).effects;
+    assert_eq!(effects, [Effect::Say(Notice::NodeReady(None)), Effect::Pull(1)]);
     let effects = daemon.step(pulled(&[second_delivery("a", "L2"), job("b", "L3")])).effects;
     assert_eq!(effects, [Effect::Recall(ids(&["a", "b"]))]);
     assert_eq!(daemon.step(recalled(&["a", "b"])).effects, [claim("a", 0)]);
@@ -161,8 +161,8 @@ fn a_node_that_passes_its_probe_and_breaks_again_is_looked_at_less_and_less() {
         claim_fails_and_the_node_is_broken(&mut daemon, "a");
         daemon.step(Event::Unclaimed(run("a", 1), Ok(())));
         daemon.step(Event::Settled(Ok(())));
-        assert_eq!(daemon.until(|effect| *effect == Effect::Probe), pause);
-        daemon.step(Event::Probed(Ok(())));
+        assert_eq!(daemon.until(|effect| *effect == probe()), pause);
+        daemon.step(looked(Ok(())));
     };
     for pause in [10, 20, 40, 80, 160, 320, 600, 600] {
         fail(pause * SECOND);
@@ -176,7 +176,7 @@ fn a_node_that_passes_its_probe_and_breaks_again_is_looked_at_less_and_less() {
     claim_fails_and_the_node_is_broken(&mut daemon, "a");
     daemon.step(Event::Unclaimed(run("a", 1), Ok(())));
     daemon.step(Event::Settled(Ok(())));
-    assert_eq!(daemon.until(|effect| *effect == Effect::Probe), 10 * SECOND);
+    assert_eq!(daemon.until(|effect| *effect == probe()), 10 * SECOND);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn all_that_was_not_started_goes_back_when_the_node_breaks() {
     daemon.step(ended("a", 1));
     let broke = Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".into()));
     daemon.step(broke);
-    let step = daemon.step(Event::Probed(Err("disk full".into())));
+    let step = daemon.step(looked(Err("disk full".into())));
     assert_eq!(step.facts, [Fact::Released(id("c")), Fact::Again(id("b"), Failures::default())]);
     let effects = [broken("disk full"), Effect::Unclaim(run("b", 1)), back(&["L3"], 60 * SECOND)];
     assert_eq!(step.effects, effects);
@@ -209,8 +209,8 @@ fn a_job_whose_claim_failed_goes_back_only_when_no_part_of_the_claim_stands() {
         let mut daemon = Daemon::pulling(slots(1));
         daemon.accept(job("a", "L1"));
         let step = daemon.step(claim_failed("a"));
-        assert_eq!(step.effects, [held_up("a", 60 * SECOND), Effect::Unclaim(run("a", 1)), Effect::Probe]);
-        daemon.step(Event::Probed(Err("permission denied".into())));
+        assert_eq!(step.effects, [held_up("a", 60 * SECOND), Effect::Unclaim(run("a", 1)), probe()]);
+        daemon.step(looked(Err("permission denied".into())));
         daemon
     };
     let step = failing().step(Event::Unclaimed(run("a", 1), Ok(())));
@@ -233,8 +233,8 @@ fn a_job_that_can_never_be_claimed_does_not_keep_the_others_from_their_turn() {
     let mut daemon = Daemon::pulling(slots(1));
     daemon.accept(second_delivery("a", "L1"));
     for _ in 0..2 {
-        assert_eq!(daemon.step(claim_failed("a")).effects, [held_up("a", 60 * SECOND), Effect::Probe]);
-        daemon.step(Event::Probed(Ok(())));
+        assert_eq!(daemon.step(claim_failed("a")).effects, [held_up("a", 60 * SECOND), probe()]);
+        daemon.step(looked(Ok(())));
         daemon.until(is_claim);
     }
     // The node has passed its probe each time: it is the job.
@@ -276,10 +276,10 @@ fn while_draining_the_node_is_probed_for_what_has_ended() {
     daemon.step(ended("a", 1));
     daemon.step(pulled(&[]));
     daemon.step(Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".into())));
-    daemon.step(Event::Probed(Err("disk full".into())));
+    daemon.step(looked(Err("disk full".into())));
     daemon.step(Event::Drain);
-    assert_eq!(daemon.tick(10 * SECOND), [Effect::Probe]);
-    assert_eq!(daemon.step(Event::Probed(Ok(()))).effects[1..], [conclude("a", 1, seen())]);
+    assert_eq!(daemon.tick(10 * SECOND), [probe()]);
+    assert_eq!(daemon.step(looked(Ok(()))).effects[1..], [conclude("a", 1, seen())]);
 }
 
 #[test]
@@ -289,9 +289,9 @@ fn the_bad_directory_of_one_job_is_no_trouble_of_the_node() {
     daemon.step(pulled(&[job("bad", "L2")]));
     daemon.step(recalled(&["bad"]));
     let effects = daemon.step(claim_failed("bad")).effects;
-    assert_eq!(effects, [held_up("bad", 60 * SECOND), Effect::Unclaim(run("bad", 1)), Effect::Probe]);
+    assert_eq!(effects, [held_up("bad", 60 * SECOND), Effect::Unclaim(run("bad", 1)), probe()]);
     // It is looked at, at once, and is well: the others go on, and all slots are filled.
-    assert_eq!(daemon.step(Event::Probed(Ok(()))).effects, [Effect::Pull(1)]);
+    assert_eq!(daemon.step(looked(Ok(()))).effects, [Effect::Pull(1)]);
     assert_eq!(daemon.state.node_problem(), None);
     daemon.step(Event::Unclaimed(run("bad", 1), Ok(())));
     daemon.start("b", job("b", "L3"));
@@ -304,11 +304,11 @@ fn a_trouble_that_one_job_after_another_meets_is_the_nodes_whatever_a_look_says(
     for number in 1..=3 {
         let name = format!("job{number}");
         daemon.accept(second_delivery(&name, &name));
-        assert!(daemon.step(claim_failed(&name)).effects.contains(&Effect::Probe));
-        daemon.step(Event::Probed(Ok(())));
+        assert!(daemon.step(claim_failed(&name)).effects.contains(&probe()));
+        daemon.step(looked(Ok(())));
     }
     daemon.accept(second_delivery("job4", "L4"));
     let effects = daemon.step(claim_failed("job4")).effects;
-    assert!(effects.contains(&broken("permission denied")) && !effects.contains(&Effect::Probe), "{effects:?}");
-    assert_eq!(daemon.until(|effect| *effect == Effect::Probe), 10 * SECOND);
+    assert!(effects.contains(&broken("permission denied")) && !effects.contains(&probe()), "{effects:?}");
+    assert_eq!(daemon.until(|effect| *effect == probe()), 10 * SECOND);
 }

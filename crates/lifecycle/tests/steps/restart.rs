@@ -11,8 +11,8 @@ fn launching(job_id: &str) -> [Fact; 2] {
 /// A daemon with one slot that has found a launch, and has asked the keeper what became of it.
 fn asking(facts: &[Fact]) -> Daemon {
     let mut daemon = Daemon::restore(slots(1), facts);
-    assert_eq!(daemon.step(Event::Tick).effects, [Effect::Probe, Effect::Observe]);
-    assert_eq!(daemon.step(Event::Probed(Ok(()))), Step::default(), "it may be running: nothing is started");
+    assert_eq!(daemon.step(Event::Tick).effects, [probe(), Effect::Observe]);
+    assert_eq!(daemon.step(looked(Ok(()))), Step::default(), "it may be running: nothing is started");
     daemon
 }
 
@@ -22,8 +22,8 @@ fn a_job_that_was_accepted_is_claimed_anew_with_its_last_attempt() {
     let facts = [accepted("a", "L1"), launch("a", 3), Fact::Again(id("a"), failures)];
     for (facts, last_attempt) in [(&facts[..1], 0), (&facts[..], 3)] {
         let mut daemon = Daemon::restore(slots(1), facts);
-        assert_eq!(daemon.step(Event::Tick).effects, [Effect::Probe, Effect::Observe]);
-        assert_eq!(daemon.step(Event::Probed(Ok(()))), Step::default(), "not before the keeper is there");
+        assert_eq!(daemon.step(Event::Tick).effects, [probe(), Effect::Observe]);
+        assert_eq!(daemon.step(looked(Ok(()))), Step::default(), "not before the keeper is there");
         assert_eq!(daemon.step(observed(&[])).effects, [claim("a", last_attempt)]);
     }
 }
@@ -98,7 +98,7 @@ fn more_runs_than_slots_are_taken_up_and_nothing_is_added_to_them() {
 #[test]
 fn a_result_that_is_owed_is_published_before_anything_is_known_of_the_node() {
     let mut daemon = Daemon::restore(settings(), &[accepted("a", "L1"), Fact::Recorded(id("a"), record("a"))]);
-    assert_eq!(daemon.step(Event::Tick).effects, [Effect::Probe, Effect::Observe, publish(&["a"])]);
+    assert_eq!(daemon.step(Event::Tick).effects, [probe(), Effect::Observe, publish(&["a"])]);
     let step = daemon.step(Event::Published(Ok(())));
     assert_eq!(step, Step { facts: vec![Fact::Finished(id("a"))], effects: vec![acks(&["L1"])] });
 }
@@ -106,7 +106,7 @@ fn a_result_that_is_owed_is_published_before_anything_is_known_of_the_node() {
 #[test]
 fn a_lease_that_is_remembered_is_acknowledged_in_time_whatever_the_clock_did() {
     let with_lease = |until: Duration| {
-        let lease = Lease { id: "L1".to_owned(), until };
+        let lease = Lease { id: "L1".to_owned(), until, deliveries: Some(1) };
         Daemon::restore(slots(1), &[accepted("a", "L0"), launch("a", 1), Fact::Leased(id("a"), lease)])
     };
     let mut lapsed = with_lease(START - 3_600 * SECOND);
@@ -130,7 +130,7 @@ fn a_list_is_called_complete_only_when_what_is_lost_has_its_record() {
     let held_up = Event::Concluded(run("a", 1), Concluded::NodeBroken("disk full".into()));
     assert_eq!(only(&daemon.step(held_up).effects, is_reconciled), []);
     daemon.tick(10 * SECOND);
-    assert_eq!(only(&daemon.step(Event::Probed(Ok(()))).effects, is_reconciled), []);
+    assert_eq!(only(&daemon.step(looked(Ok(()))).effects, is_reconciled), []);
     let step = daemon.step(recorded("a", 1));
     assert_eq!(step.facts, [Fact::Recorded(id("a"), record("a"))]);
     assert_eq!(only(&step.effects, is_reconciled), [Effect::Reconciled]);

@@ -81,6 +81,8 @@ fn a_push_holds_what_one_request_may_hold() {
 fn no_more_jobs_are_taken_while_too_many_results_are_owed() {
     let entry = |number: usize| lifecycle::Entry {
         job_id: id(&format!("job{number}")),
+        launched: None,
+        message: None,
         stage: Stage::Recorded(1),
         attempt: Some(Attempt::FIRST),
         terms: Terms::default(),
@@ -92,7 +94,7 @@ fn no_more_jobs_are_taken_while_too_many_results_are_owed() {
     let mut state = Lifecycle::restore(settings(), (0..10_000).map(entry).collect(), START);
     state.step(Event::Tick, START);
     state.step(observed(&[]), START);
-    assert_eq!(state.step(Event::Probed(Ok(())), START).effects, []);
+    assert_eq!(state.step(looked(Ok(())), START).effects, []);
     assert_eq!(only(&state.step(published(Ok(())), START).effects, is_pull), [Effect::Pull(2)]);
 }
 

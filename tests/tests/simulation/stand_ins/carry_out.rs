@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifecycle::{
-    Claimed, Concluded, Effect, EndReason, Ending, Entry, Event, Fact, Failures, Lease, Run, Sighting, Stage, Terms,
+    Claimed, Concluded, Effect, EndReason, Ending, Entry, Event, Fact, Failures, Launched, Lease, Run, Sighting, Stage,
+    Terms,
 };
 use protocol::JobId;
 use rustix::process::Signal;
+use site::Grant;
 use testkit::PATIENCE;
 
 use super::draw::Operation;
@@ -84,8 +86,8 @@ impl Pair<'_> {
                 self.lost.push(job_id);
             }
             Operation::Probe(n) => {
-                let probed = self.ask(n, Effect::Probe, 0)?;
-                self.daemon(n).ready |= matches!(probed, (Event::Probed(Ok(())), _));
+                let probed = self.ask(n, Effect::Probe(None), 0)?;
+                self.daemon(n).ready |= matches!(probed, (Event::Probed(_, Ok(())), _));
             }
             Operation::Observe(n) => self.observe(n)?,
             Operation::Reconciled(n) => {
@@ -247,7 +249,7 @@ impl Pair<'_> {
         let no = self.number(&job_id);
         let Job { retries, rerunnable, .. } = self.world.plan.jobs[no];
         if self.world.nodes[n].book.entry(&job_id).is_none() {
-            let lease = Lease { id: "l".to_owned(), until: Duration::ZERO };
+            let lease = Lease { id: "l".to_owned(), until: Duration::ZERO, deliveries: Some(1) };
             let message = self.world.plan.jobs[no].body();
             let terms = Terms { retries, rerunnable };
             self.is_fact(n, Fact::Accepted { job_id: job_id.clone(), message, terms, lease });
@@ -262,7 +264,7 @@ impl Pair<'_> {
             }
             match claimed {
                 Claimed::Ours(attempt) => {
-                    self.is_fact(n, Fact::Launching(job_id.clone(), attempt));
+                    self.is_fact(n, Fact::Launching(job_id.clone(), attempt, launched()));
                     self.daemon(n).runs.insert(Run { job_id, attempt }, Known::Ready);
                 }
                 Claimed::Finished(record) => self.has_ended(n, &job_id, record),
@@ -361,4 +363,9 @@ impl Pair<'_> {
         self.is_fact(n, Fact::Recorded(job_id.clone(), record));
         self.is_fact(n, Fact::Finished(job_id.clone()));
     }
+}
+
+/// Where it runs makes no difference to files and keeper.
+fn launched() -> Launched {
+    Launched { pool: None, grant: Grant::default() }
 }

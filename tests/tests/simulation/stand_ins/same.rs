@@ -106,7 +106,7 @@ impl Pair<'_> {
 /// An event without what is different each time, and without texts for people.
 fn plain(event: &Event) -> String {
     match event {
-        Event::Probed(outcome) => format!("probed: {}", outcome.is_ok()),
+        Event::Probed(_, outcome) => format!("probed: {}", outcome.is_ok()),
         Event::Claimed(job_id, Claimed::Finished(record)) => format!("{job_id} has ended: {}", plain_record(record)),
         Event::Claimed(job_id, Claimed::NodeBroken(_)) => format!("{job_id} cannot be claimed"),
         Event::Claimed(job_id, claimed) => format!("{job_id}: {claimed:?}"),

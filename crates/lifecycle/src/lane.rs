@@ -1,0 +1,292 @@
+//! The jobs of one pool: in which order their turn comes, how many are in which phase, and what they use of the pool.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use protocol::JobId;
+use site::{Capacity, Grant, Held, InUse, Resources};
+
+use crate::phases::Phase;
+use crate::table::{Job, State};
+
+/// A turn among jobs that wait: the time from which they may be claimed, then the order of acceptance.
+type Turn = (Duration, u64);
+
+/// The jobs of one pool. A job changes the lane, if at all, when it begins to wait again.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    /// What a job gets unless it asks for something else.
+    slot: Resources,
+    counts: [usize; Phase::COUNT],
+    /// Jobs that wait and may be claimed. There may be very many.
+    due: BTreeMap<Turn, JobId>,
+    /// Jobs that wait and may not be claimed yet.
+    later: BTreeMap<Turn, JobId>,
+    ready: BTreeMap<u64, JobId>,
+    /// Runs that are over and not dealt with, because the node is broken.
+    undone: BTreeSet<(Duration, JobId)>,
+    /// What runs use, and claimed jobs that need a GPU of their own.
+    in_use: InUse,
+    /// What the other claimed jobs will use.
+    claimed: Held,
+    /// What jobs will use that are on their way in, or due.
+    expected: Held,
+    /// How much was in use at once that nobody could refuse: runs of an earlier daemon.
+    found: Held,
+}
+
+impl Lane {
+    pub(crate) fn new(slot: Resources, capacity: Capacity) -> Self {
+        Self {
+            slot,
+            counts: [0; Phase::COUNT],
+            due: BTreeMap::new(),
+            later: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            undone: BTreeSet::new(),
+            in_use: InUse::none_of(capacity),
+            claimed: Held::default(),
+            expected: Held::default(),
+            found: Held::default(),
+        }
+    }
+
+    /// How many jobs are in this phase.
+    pub(crate) fn count(&self, phase: Phase) -> usize {
+        self.counts[phase as usize]
+    }
+
+    /// How many jobs of the usual size the whole pool has room for.
+    pub(crate) fn slots(&self) -> usize {
+        InUse::none_of(self.in_use.capacity().clone()).room(Held::default(), 0, &self.slot)
+    }
+
+    pub(crate) fn in_use(&self) -> &InUse {
+        &self.in_use
+    }
+
+    /// What runs and claimed jobs take together.
+    pub(crate) fn taken(&self) -> Held {
+        self.in_use.held() + self.claimed
+    }
+
+    /// Can this job, the next that is ready, begin now?
+    pub(crate) fn can_start(&self, job: &Job) -> bool {
+        job.grant.is_some() || self.in_use.fits(&job.resources)
+    }
+
+    /// Can this job, the next that is due, be claimed, if so many of the usual size may be claimed ahead?
+    pub(crate) fn can_claim(&self, job: &Job, ahead: usize) -> bool {
+        // A GPU is given with the claim, so that it stands in what is recorded of the launch.
+        let ahead = if job.resources.gpus > 0 { 0 } else { ahead };
+        self.in_use.has_room(self.claimed, &job.resources, ahead, &self.slot)
+    }
+
+    /// How many more jobs of the usual size there is room for, with so many ahead, besides all that are known.
+    pub(crate) fn room(&self, ahead: usize) -> usize {
+        let known = self.claimed + self.expected;
+        // Too little for a job of the usual size may be enough for a smaller one.
+        let crumbs = self.in_use.is_left(known) && self.expected == Held::default();
+        self.in_use.room(known, ahead, &self.slot).max(usize::from(crumbs))
+    }
+
+    /// The first job that may be claimed.
+    pub(crate) fn first_due(&self) -> Option<(Turn, &JobId)> {
+        self.due.first_key_value().map(|(turn, job_id)| (*turn, job_id))
+    }
+
+    pub(crate) fn due_count(&self) -> usize {
+        self.due.len()
+    }
+
+    /// When the next job that is not due yet will be.
+    pub(crate) fn next_due(&self) -> Option<Duration> {
+        self.later.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// The first job that was accepted of those that are ready.
+    pub(crate) fn first_ready(&self) -> Option<&JobId> {
+        self.ready.first_key_value().map(|(_, job_id)| job_id)
+    }
+
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = &JobId> {
+        self.due.values().chain(self.later.values())
+    }
+
+    pub(crate) fn ready(&self) -> impl Iterator<Item = &JobId> {
+        self.ready.values()
+    }
+
+    /// A run that is over and may be dealt with once more.
+    pub(crate) fn first_undone(&self, now: Duration) -> Option<&JobId> {
+        self.undone.first().filter(|(again_at, _)| *again_at <= now).map(|(_, job_id)| job_id)
+    }
+
+    /// When the next one may be.
+    pub(crate) fn next_undone(&self) -> Option<Duration> {
+        self.undone.first().map(|(again_at, _)| *again_at)
+    }
+
+    pub(crate) fn undone_count(&self) -> usize {
+        self.undone.len()
+    }
+
+    /// Jobs whose time has come; returns them, to be told to [`Self::is_due`].
+    pub(crate) fn take_due(&mut self, now: Duration) -> Option<JobId> {
+        let first = self.later.first_entry().filter(|first| first.key().0 <= now)?;
+        let (turn, job_id) = first.remove_entry();
+        self.due.insert(turn, job_id.clone());
+        Some(job_id)
+    }
+
+    /// A job that waited for its time waits for room now.
+    pub(crate) fn is_due(&mut self, job: &Job) {
+        self.expected = self.expected + job.resources.held();
+    }
+
+    /// A job leaves its state. What it was granted it keeps until it is in its next state.
+    pub(crate) fn leave(&mut self, job_id: &JobId, job: &Job) {
+        self.counts[job.state.phase() as usize] -= 1;
+        match &job.state {
+            State::Asked => self.expected = self.expected - job.resources.held(),
+            State::Waiting(not_before) => {
+                let turn = (*not_before, job.no);
+                if self.due.remove(&turn).is_some() {
+                    self.expected = self.expected - job.resources.held();
+                } else {
+                    self.later.remove(&turn);
+                }
+            }
+            State::Claiming => self.unclaim(job),
+            State::Ready => {
+                self.ready.remove(&job.no);
+                self.unclaim(job);
+            }
+            State::Ending { again_at: Some(again_at), .. } => drop(self.undone.remove(&(*again_at, job_id.clone()))),
+            State::Ending { again_at: None, .. } | State::Running(_) | State::Returning(_) | State::Recorded(_) => {}
+        }
+    }
+
+    fn unclaim(&mut self, job: &Job) {
+        if job.grant.is_none() {
+            self.claimed = self.claimed - job.resources.held();
+        }
+    }
+
+    /// A job has come into its state.
+    pub(crate) fn enter(&mut self, job_id: &JobId, job: &mut Job, now: Duration) {
+        self.counts[job.state.phase() as usize] += 1;
+        if !holds_grant(job) {
+            self.take_back(job);
+        } else if job.grant.is_none() {
+            job.grant = Some(self.grant(&job.resources));
+        }
+        match &job.state {
+            State::Asked => self.expected = self.expected + job.resources.held(),
+            State::Waiting(not_before) if *not_before <= now => {
+                self.due.insert((*not_before, job.no), job_id.clone());
+                self.expected = self.expected + job.resources.held();
+            }
+            State::Waiting(not_before) => drop(self.later.insert((*not_before, job.no), job_id.clone())),
+            State::Claiming => self.claim(job),
+            State::Ready => {
+                self.ready.insert(job.no, job_id.clone());
+                self.claim(job);
+            }
+            State::Ending { again_at: Some(again_at), .. } => drop(self.undone.insert((*again_at, job_id.clone()))),
+            State::Ending { again_at: None, .. } | State::Running(_) | State::Returning(_) | State::Recorded(_) => {}
+        }
+    }
+
+    /// What a job had for itself is free again.
+    pub(crate) fn take_back(&mut self, job: &mut Job) {
+        if let Some(grant) = job.grant.take() {
+            self.in_use.release(&grant);
+        }
+    }
+
+    fn claim(&mut self, job: &Job) {
+        if job.grant.is_none() {
+            self.claimed = self.claimed + job.resources.held();
+        }
+    }
+
+    /// A run that an earlier daemon has begun has this.
+    pub(crate) fn count_found(&mut self, grant: &Grant) {
+        self.in_use.count(grant);
+        self.note_found();
+    }
+
+    /// Takes it, also where it does not fit: it is used already.
+    fn grant(&mut self, asked: &Resources) -> Grant {
+        if let Some(grant) = self.in_use.take(asked) {
+            return grant;
+        }
+        let grant = Grant::without_gpus(asked);
+        self.in_use.count(&grant);
+        self.note_found();
+        grant
+    }
+
+    fn note_found(&mut self) {
+        let held = self.in_use.held();
+        self.found.cpus = self.found.cpus.max(held.cpus);
+        self.found.memory = self.found.memory.max(held.memory);
+        self.found.gpus = self.found.gpus.max(held.gpus);
+    }
+
+    /// Is no more in use than there is? And do the orders agree with these jobs, which are all of the lane?
+    pub(crate) fn check<'j>(&self, jobs: impl Iterator<Item = (&'j JobId, &'j Job)>) -> Result<(), String> {
+        let (held, capacity) = (self.in_use.held(), self.in_use.capacity());
+        let beyond = |held: u64, all: u64, found: u64| held > all.max(found);
+        let memory = capacity.memory.map_or(u64::MAX, protocol::Memory::bytes);
+        if beyond(held.cpus, u64::from(capacity.cpus), self.found.cpus)
+            || beyond(held.memory, memory, self.found.memory)
+            || beyond(held.gpus, capacity.gpus.len() as u64, self.found.gpus)
+        {
+            return Err(format!("{held:?} is in use of {capacity:?}"));
+        }
+        let (mut counts, mut cpus) = ([0; Phase::COUNT], 0);
+        let (mut claimed, mut expected) = (Held::default(), Held::default());
+        let mut gpus = BTreeMap::<u32, u32>::new();
+        for (job_id, job) in jobs {
+            counts[job.state.phase() as usize] += 1;
+            if job.grant.is_some() != holds_grant(job) {
+                return Err(format!("job {job_id} has the grant {:?} and is {:?}", job.grant, job.state));
+            }
+            match &job.state {
+                State::Asked => expected = expected + job.resources.held(),
+                State::Waiting(at) if self.due.contains_key(&(*at, job.no)) => {
+                    expected = expected + job.resources.held();
+                }
+                State::Claiming | State::Ready if job.grant.is_none() => claimed = claimed + job.resources.held(),
+                _ => {}
+            }
+            if let Some(grant) = &job.grant {
+                cpus += u64::from(grant.cpus);
+                grant.gpus.iter().for_each(|gpu| *gpus.entry(*gpu).or_default() += 1);
+            }
+        }
+        if self.found.gpus == 0 && gpus.values().any(|runs| *runs > 1) {
+            return Err(format!("two runs have the same GPU: {gpus:?}"));
+        }
+        if (counts, claimed, expected, cpus) != (self.counts, self.claimed, self.expected, held.cpus) {
+            return Err(format!("what is counted of a pool is not what its jobs have: {self:?}"));
+        }
+        let waiting = self.due.len() + self.later.len();
+        if (waiting, self.ready.len()) != (self.count(Phase::Waiting), self.count(Phase::Ready)) {
+            return Err(format!("{waiting} jobs are in the order of those that wait: {self:?}"));
+        }
+        Ok(())
+    }
+}
+
+/// Has a job in this state something of its pool for itself?
+fn holds_grant(job: &Job) -> bool {
+    match job.state.phase() {
+        Phase::Running => true,
+        // A GPU is given with the claim.
+        Phase::Claiming | Phase::Ready => job.resources.gpus > 0,
+        Phase::Asked | Phase::Waiting | Phase::Ending | Phase::Returning | Phase::Recorded => false,
+    }
+}

@@ -1,0 +1,133 @@
+//! Jobs that do not find a place here: the pool is full or broken, this site does not have it, or no pool takes the job
+//! at all.
+//!
+//! What another site may run stays in the queue for about a day, and is delivered there in the meantime. What none may
+//! run has failed. A job that was accepted under another site's file goes back if that is possible, and else waits as
+//! long here: the file may be changed once more.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use protocol::{JobId, PoolName};
+use site::Refusal;
+
+use crate::lifecycle::{Lifecycle, Step};
+use crate::phases::Phase;
+use crate::pools::{Place, PoolNo};
+use crate::{Attempt, Effect, Ending, Notice, Run};
+
+/// How long a job waits for a site that has its pool. A queue of the free plan forgets a message after a day, and the
+/// job must have failed before that.
+const NOBODY_FOR: Duration = Duration::from_hours(23);
+
+/// The longest pause before a message that was given back may come again.
+const GIVE_BACK_MAX: Duration = Duration::from_hours(1);
+
+/// What was said of jobs that find no place.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    /// Pools that this site does not have, and that jobs are for.
+    unknown: BTreeSet<PoolName>,
+    /// Pools of which it was said that they are full.
+    full: BTreeSet<PoolNo>,
+    /// Was all that this daemon has found at its start given back as far as that is possible?
+    sorted: bool,
+}
+
+impl Place {
+    /// From when on a job that waits in this place is tried, or rejected.
+    pub(crate) fn is_tried_from(&self, since: Duration, now: Duration) -> Duration {
+        match self {
+            Self::Nowhere(refusal) if refusal.may_run_elsewhere() => since + NOBODY_FOR,
+            Self::Nowhere(_) | Self::In(_) => now,
+        }
+    }
+}
+
+impl Lifecycle {
+    /// Is a job that was just delivered not to be accepted? Returns the pause before it may come again. Nothing of it
+    /// is ours yet.
+    pub(crate) fn is_to_stay_in_the_queue(&mut self, job_id: &JobId, step: &mut Step) -> Option<Duration> {
+        if self.draining() {
+            return Some(Duration::ZERO);
+        }
+        let job = self.jobs.get(job_id)?;
+        let (deliveries, age) = (job.deliveries.unwrap_or(1), self.now.saturating_sub(job.sent.unwrap_or(self.now)));
+        let pause = self.pause_of_delivery(deliveries);
+        let no = job.lane;
+        let pool = self.pools.get(no);
+        match &job.place {
+            // Its result is known, and needs no place.
+            _ if self.is_cancelled(job_id) && pool.problem().is_none() => None,
+            Place::In(_) if pool.problem().is_some() => Some(pause),
+            Place::In(_) => {
+                let (waiting, hold) = (self.jobs.lane(no).count(Phase::Waiting), pool.hold());
+                if waiting < hold {
+                    if waiting <= hold / 2 {
+                        self.refusals.full.remove(&no);
+                    }
+                    return None;
+                }
+                if self.refusals.full.insert(no) {
+                    step.effects.extend(pool.name().cloned().map(|pool| Effect::Say(Notice::Full { pool, hold })));
+                }
+                Some(pause)
+            }
+            Place::Nowhere(refusal) if refusal.may_run_elsewhere() => {
+                if self.waited_in_queue(deliveries).max(age) + pause > NOBODY_FOR {
+                    return None;
+                }
+                if let Refusal::NoSuchPool { pool, .. } = &**refusal
+                    && self.refusals.unknown.len() < UNKNOWN_MAX
+                    && !self.refusals.unknown.contains(pool)
+                {
+                    self.refusals.unknown.insert(pool.clone());
+                    let what = refusal.to_string();
+                    step.effects.push(Effect::Say(Notice::NoSuchPool { job_id: job_id.clone(), what }));
+                }
+                Some(pause)
+            }
+            Place::Nowhere(_) => None,
+        }
+    }
+
+    /// The pause before a message that has been delivered so often comes again.
+    fn pause_of_delivery(&self, deliveries: u64) -> Duration {
+        let doublings = u32::try_from(deliveries.saturating_sub(1)).unwrap_or(u32::MAX).min(12);
+        self.settings.retry_delay.saturating_mul(1 << doublings).min(GIVE_BACK_MAX.max(self.settings.retry_delay))
+    }
+
+    /// For how long a message has waited in the queue at least, as far as its deliveries tell.
+    fn waited_in_queue(&self, deliveries: u64) -> Duration {
+        (1..deliveries.min(1_000)).map(|so_many| self.pause_of_delivery(so_many)).sum()
+    }
+
+    /// Goes on with jobs that no pool takes.
+    pub(crate) fn deal_with_refused(&mut self, step: &mut Step) {
+        let nowhere = self.pools.nowhere();
+        if !std::mem::replace(&mut self.refusals.sorted, true) {
+            self.give_unstarted_back(nowhere, self.settings.retry_delay, step);
+        }
+        while let Some((_, job_id)) = self.jobs.lane(nowhere).first_due() {
+            let job_id = job_id.clone();
+            self.reject(&job_id, step);
+        }
+    }
+
+    /// Nothing of it runs.
+    fn reject(&mut self, job_id: &JobId, step: &mut Step) {
+        let Some(job) = self.jobs.get_mut(job_id) else { return };
+        let why = match &job.place {
+            Place::Nowhere(refusal) => match &**refusal {
+                Refusal::NoSuchPool { pool, .. } => format!("no site has the pool {pool}: {refusal}"),
+                other => other.to_string(),
+            },
+            Place::In(_) => "no pool takes it".to_owned(),
+        };
+        let attempt = *job.attempt.get_or_insert(Attempt::FIRST);
+        self.conclude(&Run { job_id: job_id.clone(), attempt }, Ending::Rejected(why), step);
+    }
+}
+
+/// Of how many unknown pools it is said that they are.
+const UNKNOWN_MAX: usize = 100;
