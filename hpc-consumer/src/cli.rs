@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use clap::{Arg, Args, Parser, Subcommand};
 use program::{FileArgs, LogArgs, Origins, OutputFormat, TrustArgs};
 
-use crate::config::{JobSettings, LimitSettings, RunSettings, RuntimeSettings, SiteSettings, StateSettings};
+use crate::config::{
+    JobSettings, LimitSettings, NetworkSettings, RunSettings, RuntimeSettings, SiteSettings, StateSettings,
+};
 use crate::job::ResultsDir;
-use crate::run::Runtime;
+use crate::run::{Own, Runtime};
 use crate::site::{Asked, SiteOf};
 use crate::store;
 
@@ -80,7 +82,7 @@ pub(crate) enum Command {
     Cancel(Cancel),
     /// Check and explain the file that says what this site runs, and make a first one
     ///
-    /// This version does not run jobs by such a file yet: `run` refuses SITE_FILE.
+    /// `hpc-consumer run` takes such a file by SITE_FILE.
     #[command(subcommand)]
     Site(SiteCommand),
     /// Print a systemd user unit for the daemon
@@ -130,6 +132,8 @@ pub(crate) struct SiteCheck {
     site: SiteSettings,
     #[command(flatten)]
     limits: LimitSettings,
+    #[command(flatten)]
+    network: NetworkSettings,
 }
 
 /// The settings of `hpc-consumer site explain`.
@@ -145,6 +149,8 @@ pub(crate) struct SiteExplain {
     site: SiteSettings,
     #[command(flatten)]
     limits: LimitSettings,
+    #[command(flatten)]
+    network: NetworkSettings,
 }
 
 /// The settings of `hpc-consumer site init`.
@@ -160,11 +166,13 @@ impl SiteCommand {
     /// What is asked for, with its settings.
     pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<Asked> {
         Ok(match self {
-            Self::Check(SiteCheck { file, site, limits }) => {
-                Asked::Check(SiteOf { file: site.file(file, origins)?, defaults: limits.site_defaults() })
+            Self::Check(SiteCheck { file, site, limits, network }) => {
+                let defaults = limits.site_defaults(network.is_on());
+                Asked::Check(SiteOf { file: site.file(file, origins)?, defaults })
             }
-            Self::Explain(SiteExplain { job, output, site, limits }) => {
-                let site = SiteOf { file: site.file(None, origins)?, defaults: limits.site_defaults() };
+            Self::Explain(SiteExplain { job, output, site, limits, network }) => {
+                let defaults = limits.site_defaults(network.is_on());
+                let site = SiteOf { file: site.file(None, origins)?, defaults };
                 Asked::Explain(site, job, output)
             }
             Self::Init(init) => Asked::Init(Box::new(init.jobs.site(init.runtime, origins)?)),
@@ -235,7 +243,7 @@ impl ShowCommand {
             store::make_private(apptainer.containment.state_dir(), &trust.resolve()?)?;
             apptainer.containment.prepare().map_err(anyhow::Error::msg)?;
         }
-        let (command, _) = runtime.command(&job_id, &job_dir);
+        let (command, _) = runtime.command(&job_id, &job_dir, &Own::default());
         Ok(command.to_shell_line())
     }
 }

@@ -19,11 +19,11 @@ use program::{
     Bare as BareName, Files, Origins, Shared, Sources, TrustArgs, TrustedGroup, UserDirectory, counted, user_directory,
     whole,
 };
-use protocol::{Memory, limits};
-use site::Site;
+use protocol::{Memory, PoolName, limits};
 
-pub(crate) use self::runtime::RuntimeSettings;
-use crate::run::{Apptainer, Bare, Invocation, Limits, Required, Runtime, absolute_entries, on_path};
+pub(crate) use self::runtime::{NetworkSettings, RuntimeSettings};
+use crate::run::{Invocation, Kit, Required, Runtime, absolute_entries, on_path, shared_overlay};
+use crate::site::SiteOf;
 
 /// How often a job that another daemon holds is looked at.
 const CLAIM_PATIENCE_MIN: Duration = Duration::from_millis(250);
@@ -112,7 +112,7 @@ struct QueueSettings {
 pub(crate) struct SiteSettings {
     /// The file that says what this site runs, and where; see docs/site.md
     ///
-    /// This version checks it and explains it (`hpc-consumer site`), and does not run jobs by it yet: `run` refuses it.
+    /// Without it one pool runs every task, as the settings of the runtime say; with it, these do not count.
     #[arg(long, env = "SITE_FILE", value_name = "FILE")]
     site_file: Option<PathBuf>,
 }
@@ -211,25 +211,44 @@ pub(crate) struct Settings {
     pub(crate) take_over: bool,
     pub(crate) trust: TrustedGroup,
     pub(crate) claim_stale: Duration,
-    pub(crate) runtime: Runtime,
+    /// What jobs run, and where: as a site's file says it, or the other settings.
+    pub(crate) site: Arc<site::Site>,
+    pub(crate) kit: Kit,
     pub(crate) require: Vec<Required>,
-    pub(crate) limits: Limits,
-    pub(crate) slots: usize,
+    /// How much memory all processes of a job together may use, where nothing else is said.
+    pub(crate) memory: Option<u64>,
     pub(crate) lifecycle: lifecycle::Settings,
 }
 
 impl Settings {
     /// What a person wants to see of them, on one line.
     pub(crate) fn summary(&self) -> String {
+        let what = match self.only_runtime() {
+            Some(runtime) => format!("runtime {}, command {}", runtime.kind(), runtime.describe()),
+            None => {
+                let pools: Vec<&str> = self.site.pools.keys().map(PoolName::as_str).collect();
+                format!("pools {}", pools.join(", "))
+            }
+        };
         format!(
-            "{}, runtime {}, command {}, results in {}, state in {}, queues at {}",
-            counted(self.slots, "slot"),
-            self.runtime.kind(),
-            self.runtime.describe(),
+            "{}, {what}, results in {}, state in {}, queues at {}",
+            counted(self.site.slots(), "slot"),
             self.results_dir.display(),
             self.state_dir.display(),
             self.endpoint.base_url
         )
+    }
+
+    /// What a person is to know of jobs without a container.
+    pub(crate) fn runtime_warnings(&self) -> Vec<String> {
+        let plans = self.site.pools.keys().filter_map(|pool| self.site.plans(pool).into_iter().next());
+        plans.filter_map(|plan| self.kit.runtime(&self.site, &plan).warning()).collect()
+    }
+
+    /// What all jobs run in, where the settings say it and no site's file.
+    pub(crate) fn only_runtime(&self) -> Option<Runtime> {
+        let plan = self.site.plans(&PoolName::default()).pop().filter(|_| !self.kit.from_file)?;
+        Some(self.kit.runtime(&self.site, &plan))
     }
 }
 
@@ -244,19 +263,8 @@ impl RunSettings {
         )
     }
 
-    /// Jobs would run as the other settings say, and not as the file does.
-    pub(crate) fn refuse_site_file(&self, origins: &Origins) -> anyhow::Result<()> {
-        if self.site.site_file.is_none() {
-            return Ok(());
-        }
-        bail!(
-            "{}: this version checks and explains a site's file (`hpc-consumer site`), and does not run jobs by it yet; to run them by the other settings, leave it out",
-            origins.named("SITE_FILE")
-        )
-    }
-
     pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<Settings> {
-        let Self { exit_when_idle, check: _, take_over, allow_root: _, trust, state, site: _, jobs, runtime, queue } =
+        let Self { exit_when_idle, check: _, take_over, allow_root: _, trust, state, site, jobs, runtime, queue } =
             self;
         let (mut needed, slots) = (Needed::default(), jobs.slots());
         let results_dir = needed.take(jobs.results_dir, "RESULTS_DIR", "the directory for job directories and records");
@@ -282,33 +290,44 @@ impl RunSettings {
         endpoint.address().with_context(|| origins.named("CF_API_BASE_URL"))?;
         let results_dir = absolute(&results_dir, "RESULTS_DIR", origins)?;
         let state_dir = state.resolve(origins)?;
-        let runtime = runtime.resolve(&results_dir, || Ok(state_dir.clone()), origins)?;
-        if let Some(overlay) = runtime.shared_overlay().filter(|_| slots > 1) {
+        let defaults = jobs.limits.site_defaults(runtime.network());
+        let (site, settings) = match site.site_file {
+            Some(file) => {
+                let file = absolute(&file, "SITE_FILE", origins)?;
+                (SiteOf { file, defaults }.site()?, None)
+            }
+            None => {
+                let count = u32::try_from(slots).unwrap_or(u32::MAX);
+                let settings = runtime.site(&results_dir, count, defaults, origins)?;
+                (site::Site::from_settings(&settings), Some(settings))
+            }
+        };
+        if site.pools.values().any(|pool| pool.runtime == site::Runtime::Apptainer) {
+            runtime::refuse_what_cannot_be_mounted(&results_dir)?;
+        }
+        let site = Arc::new(site);
+        let kit = runtime.kit(&results_dir, || Ok(state_dir.clone()), settings.as_ref(), origins)?;
+        if let Some(overlay) =
+            settings.iter().find_map(|settings| shared_overlay(&settings.arguments)).filter(|_| slots > 1)
+        {
             bail!(
                 "APPTAINER_ARGS has --overlay {overlay}, to which {slots} jobs would write at the same time, and lose each \
                  other's writes; add :ro to it, or set MAX_PARALLEL_JOBS=1, or bind a directory with APPTAINER_BIND"
             );
         }
-        let site = Arc::new(Site::from_settings(&of_site(&runtime, slots, jobs.limits.site_defaults())));
         Ok(Settings {
             endpoint,
             jobs_queue,
             results_queue,
-            runtime,
+            site: site.clone(),
+            kit,
             results_dir,
             state_dir,
             take_over,
             trust: trust.resolve()?,
             claim_stale: jobs.claim_stale_seconds,
-            slots,
             require: jobs.require,
-            limits: Limits {
-                time: jobs.limits.job_time_limit_seconds,
-                grace: jobs.limits.job_kill_grace_seconds,
-                warning: None,
-                log_bytes: jobs.limits.output_log_bytes_max,
-                memory: jobs.limits.job_memory_limit.map(Memory::bytes),
-            },
+            memory: jobs.limits.job_memory_limit.map(Memory::bytes),
             lifecycle: lifecycle::Settings {
                 site,
                 batch_size: queue.batch_size as usize,
@@ -340,12 +359,12 @@ impl SiteSettings {
 
 impl LimitSettings {
     /// What counts where a site's file says nothing.
-    pub(crate) fn site_defaults(&self) -> site::Defaults {
+    pub(crate) fn site_defaults(&self, network: bool) -> site::Defaults {
         site::Defaults {
             time_limit: self.job_time_limit_seconds,
             grace: self.job_kill_grace_seconds,
             log_max: self.output_log_bytes_max,
-            network: false,
+            network,
             cpus: u32::try_from(cores()).unwrap_or(u32::MAX),
         }
     }
@@ -366,33 +385,12 @@ impl JobSettings {
             // Nothing of it stands in the file.
             None => PathBuf::from("/"),
         };
-        let runtime = runtime.resolve(&results_dir, || Ok(PathBuf::from("/")), origins)?;
-        Ok(of_site(&runtime, self.slots(), self.limits.site_defaults()))
-    }
-}
-
-/// What these settings say of how jobs run, as a site's file says it.
-fn of_site(runtime: &Runtime, slots: usize, defaults: site::Defaults) -> site::Settings {
-    let slots = u32::try_from(slots).unwrap_or(u32::MAX);
-    match runtime {
-        Runtime::Apptainer(Apptainer { image, oci_ref, binds, arguments, command, .. }) => site::Settings {
-            runtime: site::Runtime::Apptainer,
-            image: Some(site::Image::File { path: image.clone(), pull: oci_ref.clone() }),
-            command: command.clone(),
-            binds: binds.clone(),
-            arguments: arguments.clone(),
-            slots,
-            defaults,
-        },
-        Runtime::Bare(Bare { command, .. }) => site::Settings {
-            runtime: site::Runtime::Bare,
-            image: None,
-            command: command.clone(),
-            binds: Vec::new(),
-            arguments: Vec::new(),
-            slots,
-            defaults,
-        },
+        let (slots, defaults) =
+            (u32::try_from(self.slots()).unwrap_or(u32::MAX), self.limits.site_defaults(runtime.network()));
+        let settings = runtime.site(&results_dir, slots, defaults, origins)?;
+        // What would be wrong at the start is told here as well.
+        runtime.kit(&results_dir, || Ok(PathBuf::from("/")), Some(&settings), origins)?;
+        Ok(settings)
     }
 }
 

@@ -18,6 +18,7 @@ use lifecycle::{
 use program::Exit;
 use protocol::{JobId, JobMessage};
 use queues::Client;
+use site::Grant;
 use tokio::sync::{mpsc, watch};
 
 use crate::events::{Events, Heard};
@@ -177,7 +178,7 @@ impl Daemon {
             Effect::Probe(pool) => {
                 let files = self.jobs.clone();
                 self.spawn(async move {
-                    let outcome = files.probe().await;
+                    let outcome = files.probe(pool.as_ref()).await;
                     Event::Probed(pool, outcome)
                 });
             }
@@ -286,14 +287,15 @@ impl Daemon {
     }
 
     fn start(&self, run: Run, lifecycle: &Lifecycle) {
+        let grant = lifecycle.launched(&run.job_id).map(|launched| launched.grant).unwrap_or_default();
         if let Some(job) = lifecycle.brief(&run.job_id) {
-            return begin(&self.jobs, &*self.executor, job, &run);
+            return begin(&self.jobs, &*self.executor, job, &run, &grant);
         }
         let (files, store, executor) = (self.jobs.clone(), self.store.clone(), self.executor.clone());
         let events = self.events.clone();
         tokio::spawn(async move {
             match message_of(&store, &run.job_id).await {
-                Ok(job) => begin(&files, &*executor, &job, &run),
+                Ok(job) => begin(&files, &*executor, &job, &run, &grant),
                 Err(problem) => events.tell(Err(problem)),
             }
         });
@@ -324,9 +326,9 @@ impl Daemon {
 }
 
 /// Has a run begun.
-fn begin(files: &JobFiles, executor: &dyn Executor, job: &JobMessage, run: &Run) {
+fn begin(files: &JobFiles, executor: &dyn Executor, job: &JobMessage, run: &Run, grant: &Grant) {
     // A slot is empty until then; nobody waits for the line.
-    executor.start(files.start_line(job, run));
+    executor.start(files.start_line(job, run, grant));
     tracing::info!(job_id = %run.job_id, attempt = %run.attempt, task = %job.spec.task, "job starts");
 }
 

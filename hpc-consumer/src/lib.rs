@@ -127,7 +127,6 @@ fn settings() -> anyhow::Result<Resolved> {
     Ok(match cli.command {
         Command::Run(settings) => {
             settings.refuse_root()?;
-            settings.refuse_site_file(&origins)?;
             let check = settings.check;
             let settings = settings.resolve(&origins)?;
             if check {

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use lifecycle::{Effect, Event};
 use protocol::{JobId, JobMessage};
+use site::{Grant, Site};
 use tokio::sync::mpsc;
 
 use crate::events::{self, Heard};
 use crate::executor::{Executor as _, Here};
 use crate::job::{JobFiles, ResultsDir};
 use crate::keeper::Keeper;
-use crate::run::{Bare, Confinement, Limits, Runtime};
+use crate::run::Kit;
 
 /// Where a node works, and as whom. Its runs are in no container.
 #[derive(Debug, Clone)]
@@ -51,11 +52,20 @@ impl Node {
         let Settings { state_dir, results_dir, owner, stale, beat, command, environment } = settings;
         let results = ResultsDir::new(results_dir).marked_by(&state_dir, &owner);
         let grace = Duration::from_secs(1);
-        let limits = Limits { time: Duration::from_hours(1), grace, warning: None, log_bytes: 64 * 1024, memory: None };
+        let (time_limit, log_max) = (Duration::from_hours(1), 64 * 1024);
+        let settings = site::Settings {
+            runtime: site::Runtime::Bare,
+            image: None,
+            command,
+            binds: Vec::new(),
+            arguments: Vec::new(),
+            slots: 1,
+            defaults: site::Defaults { time_limit, grace, log_max, ..site::Defaults::default() },
+        };
         let keeper = Keeper::new(state_dir, results.heart(&owner), beat, grace);
-        let runtime = Runtime::Bare(Bare::new(command, environment, Confinement::default()));
+        let (site, kit) = (Arc::new(Site::from_settings(&settings)), Kit::bare(environment));
         let (events, heard) = events::channel();
-        let files = JobFiles::new(results, runtime, Vec::new(), limits, crate::host(), owner, stale);
+        let files = JobFiles::new(results, site, kit, Vec::new(), None, crate::host(), owner, stale);
         Self { files: Arc::new(files), executor: Here::new(keeper, events), heard }
     }
 
@@ -63,7 +73,10 @@ impl Node {
     /// are judged. What comes of effects on the executor is heard ([`Self::hear`]).
     pub async fn carry_out(&self, effect: Effect, job: &JobMessage, at: Instant) -> Option<Event> {
         match effect {
-            Effect::Probe(pool) => return Some(Event::Probed(pool, self.files.probe().await)),
+            Effect::Probe(pool) => {
+                let outcome = self.files.probe(pool.as_ref()).await;
+                return Some(Event::Probed(pool, outcome));
+            }
             Effect::Claim { job_id, last_attempt, rerunnable } => {
                 return Some(Event::Claimed(job_id, self.files.claim_at(job, last_attempt, rerunnable, at).await));
             }
@@ -83,7 +96,7 @@ impl Node {
             }
             Effect::Observe => self.executor.observe(),
             Effect::Reconciled => self.executor.reconciled(),
-            Effect::Start(run) => self.executor.start(self.files.start_line(job, &run)),
+            Effect::Start(run) => self.executor.start(self.files.start_line(job, &run, &Grant::default())),
             Effect::End(run, why) => self.executor.end(&run, why),
             Effect::Forget(runs) => self.executor.forget(&runs),
             // These do not concern the node.

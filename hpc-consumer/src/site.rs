@@ -9,7 +9,6 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -23,6 +22,7 @@ use site::{
 };
 
 use crate::config;
+use crate::run::secrets;
 use crate::store::view::timestamp;
 
 /// A larger file is none.
@@ -67,6 +67,11 @@ impl Asked {
 }
 
 impl SiteOf {
+    /// The site that the file says, if it is right. What is not there yet, as an image, is for a probe to find.
+    pub(crate) fn site(&self) -> anyhow::Result<Site> {
+        Ok(self.load()?.site)
+    }
+
     fn load(&self) -> anyhow::Result<Loaded> {
         let path = std::path::absolute(&self.file)?;
         let bytes = program::read_trusted("the site's file", &self.file, FILE_BYTES_MAX).map_err(Failure::usage)?;
@@ -149,11 +154,7 @@ fn check(of: &SiteOf) -> anyhow::Result<Exit> {
     });
     let tasks: Vec<String> = loaded.site.tasks.keys().map(|name| format!("`{name}`")).collect();
     let tasks = if tasks.is_empty() { "all, as no section names one".to_owned() } else { tasks.join(", ") };
-    let text = format!(
-        "{} is right; this version does not run jobs by it yet\npools: {}\ntasks: {tasks}\n",
-        of.name(),
-        pools.collect::<Vec<_>>().join(", ")
-    );
+    let text = format!("{} is right\npools: {}\ntasks: {tasks}\n", of.name(), pools.collect::<Vec<_>>().join(", "));
     crate::print(&escaped_lines(&text))?;
     Ok(Exit::Ok)
 }
@@ -257,7 +258,7 @@ fn init(settings: &Settings) -> anyhow::Result<Exit> {
 fn look(need: &Need) -> Result<(), String> {
     match need.what {
         Needed::Image => image(&need.path),
-        Needed::Secret => secret(&need.path),
+        Needed::Secret => secrets::check(&need.path),
         Needed::Program if config::has_program(&need.path) => Ok(()),
         Needed::Program if need.path.has_root() => Err("is no program that can be run".to_owned()),
         Needed::Program => Err("is not found in PATH".to_owned()),
@@ -282,30 +283,6 @@ fn image(path: &Path) -> Result<(), String> {
     }
     if metadata.is_file() && metadata.len() == 0 {
         return Err("is empty".to_owned());
-    }
-    Ok(())
-}
-
-/// Only its owner may read it, and that is us.
-fn secret(path: &Path) -> Result<(), String> {
-    let metadata = metadata(path).map_err(|why| why + "; it is the file that holds the secret, with mode 0600")?;
-    let mends = || format!("`chmod 600 {}` mends it", shell_words::quote(&path.to_string_lossy()));
-    if !metadata.is_file() {
-        return Err("is no file; a secret is the content of a file".to_owned());
-    }
-    if metadata.uid() != rustix::process::geteuid().as_raw() {
-        let uid = metadata.uid();
-        return Err(format!("belongs to another user (uid {uid}); name a file of yours, made with `install -m 600`"));
-    }
-    let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(format!("is open to others than you (mode {mode:04o}); {}", mends()));
-    }
-    if mode & 0o400 == 0 {
-        return Err(format!("cannot be read by you (mode {mode:04o}); {}", mends()));
-    }
-    if metadata.len() == 0 {
-        return Err("is empty; write the secret into it".to_owned());
     }
     Ok(())
 }

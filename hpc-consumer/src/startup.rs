@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lifecycle::{Event, Lifecycle, Stage};
 use program::{Exit, counted};
-use protocol::{FailureClass, hold};
+use protocol::{FailureClass, PoolName, hold};
 use queues::Client;
 use tokio::sync::watch;
 
@@ -17,7 +17,7 @@ use crate::daemon::Daemon;
 use crate::events::{self, Events};
 use crate::executor::Here;
 use crate::inherited;
-use crate::job::{self, Cancellations, JobFiles, ResultsDir};
+use crate::job::{self, Cancellations, JobFiles, ResultsDir, Tried};
 use crate::keeper::Keeper;
 use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
@@ -51,10 +51,10 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     if let Some(warning) = inherited::warning() {
         tracing::warn!("{warning}");
     }
-    if let Some(warning) = settings.runtime.warning() {
+    for warning in settings.runtime_warnings() {
         tracing::warn!("{warning}");
     }
-    if let Some(bytes) = settings.limits.memory {
+    if let Some(bytes) = settings.memory {
         let limit = protocol::size::shown(bytes);
         tracing::info!("a watch ends each job whose processes together use more than {limit} of memory");
     }
@@ -70,12 +70,13 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     // To exit when there is nothing, the daemon has to hear itself that there is nothing.
     let shared = !settings.lifecycle.exit_when_idle;
     let pace = shared.then(|| Pace::new(&heart, &settings.jobs_queue, &opened.owner));
-    let keeper = Keeper::new(settings.state_dir.clone(), heart, beat, settings.limits.grace);
+    let keeper = Keeper::new(settings.state_dir.clone(), heart, beat, settings.site.defaults.grace);
     let jobs = Arc::new(JobFiles::new(
         results,
-        settings.runtime,
+        settings.site.clone(),
+        settings.kit,
         settings.require,
-        settings.limits,
+        settings.memory,
         host,
         opened.owner,
         settings.claim_stale,
@@ -126,7 +127,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         executor: Arc::new(Here::new(keeper, events.clone())),
         events,
     };
-    let viewer = Viewer::new(settings.state_dir, settings.slots, about, store.clone());
+    let viewer = Viewer::new(settings.state_dir, settings.site.slots(), about, store.clone());
     let left = daemon.serve(lifecycle, queue, clock, viewer, signals, invocation).await?;
     store.close().await?;
     // While runs go on under the keeper of this machine, no other machine may use the state unasked.
@@ -160,16 +161,18 @@ async fn watch_cancellations(mut cancellations: Cancellations, events: Events) {
 /// What `hpc-consumer status` tells of a daemon with these settings.
 fn about(settings: &Settings) -> About {
     let queue = |id: &str| Some(Queue { id: id.to_owned(), name: None });
-    let (image, command) = match &settings.runtime {
-        Runtime::Apptainer(apptainer) => (Some(apptainer.image.display().to_string()), &apptainer.command),
-        Runtime::Bare(bare) => (None, &bare.command),
+    let runtime = settings.only_runtime();
+    let (image, command) = match &runtime {
+        Some(Runtime::Apptainer(apptainer)) => (Some(apptainer.image.display().to_string()), Some(&apptainer.command)),
+        Some(Runtime::Bare(bare)) => (None, Some(&bare.command)),
+        None => (None, None),
     };
     About {
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         results_dir: Some(settings.results_dir.display().to_string()),
-        runtime: Some(settings.runtime.kind().to_string()),
+        runtime: runtime.as_ref().map(|runtime| runtime.kind().to_string()),
         image,
-        command: Some(shell_words::join(command)),
+        command: command.map(shell_words::join),
         queues_url: Some(settings.endpoint.base_url.clone()),
         jobs_queue: queue(&settings.jobs_queue),
         results_queue: queue(&settings.results_queue),
@@ -180,7 +183,7 @@ fn about(settings: &Settings) -> About {
 /// beside a daemon. Returns what the queues are called, and what was tried of the runtime.
 pub(crate) fn check(settings: Settings) -> anyhow::Result<String> {
     // What contains containers lies there.
-    if settings.state_dir.exists() || matches!(settings.runtime, Runtime::Apptainer(_)) {
+    if settings.state_dir.exists() || has_containers(&settings.site) {
         store::make_private(&settings.state_dir, &settings.trust)?;
     }
     let counts = view::read(&settings.state_dir).map(|view| view.counts).unwrap_or_default();
@@ -195,20 +198,46 @@ pub(crate) fn check(settings: Settings) -> anyhow::Result<String> {
         anyhow::bail!(why);
     }
     look.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
-    let tried = match settings.runtime.to_be_pulled() {
-        Some(image) => format!("the runtime was not tried: the image {} is to be pulled first", image.display()),
-        None => {
-            let results = ResultsDir::new(settings.results_dir).trusting(settings.trust);
-            let facts = reactor
-                .block_on(job::probe(results, settings.runtime, settings.require))
-                .map_err(|problem| anyhow::anyhow!("no job could run here: {problem}"))?;
-            format!(
-                "a job can be run here: RESULTS_DIR takes files, and the runtime finds the program of CONTAINER_CMD\nisolation of jobs: {}",
-                told(&facts.unwrap_or_default())
-            )
+    let results = ResultsDir::new(settings.results_dir).trusting(settings.trust);
+    let from_file = settings.kit.from_file;
+    let tried = reactor.block_on(job::probe(results, settings.site, settings.kit, settings.require));
+    Ok(format!("{}\n{}", look.names(), if from_file { of_pools(&tried)? } else { of_one(tried)? }))
+}
+
+/// What was tried of the one pool of the settings.
+fn of_one(tried: Vec<(PoolName, Tried)>) -> anyhow::Result<String> {
+    match tried.into_iter().next() {
+        Some((_, Tried::ToBePulled(image))) => {
+            Ok(format!("the runtime was not tried: the image {} is to be pulled first", image.display()))
         }
-    };
-    Ok(format!("{}\n{tried}", look.names()))
+        Some((_, Tried::Ready(facts))) => Ok(format!(
+            "a job can be run here: RESULTS_DIR takes files, and the runtime finds the program of CONTAINER_CMD\nisolation of jobs: {}",
+            told(&facts)
+        )),
+        Some((_, Tried::Not(problem))) => Err(anyhow::anyhow!("no job could run here: {problem}")),
+        None => Err(anyhow::anyhow!("no job could run here: there is no pool")),
+    }
+}
+
+/// The same of those of a site's file. One that is broken keeps no other from its jobs.
+fn of_pools(tried: &[(PoolName, Tried)]) -> anyhow::Result<String> {
+    let lines = tried.iter().map(|(pool, tried)| match tried {
+        Tried::Ready(facts) => format!("pool {pool}: a job can be run here; isolation: {}", told(facts)),
+        Tried::ToBePulled(image) => {
+            format!("pool {pool}: not tried: the image {} is to be pulled first", image.display())
+        }
+        Tried::Not(problem) => format!("pool {pool}: not ready: {problem}"),
+    });
+    let lines: Vec<String> = lines.collect();
+    if tried.iter().all(|(_, tried)| matches!(tried, Tried::Not(_))) {
+        anyhow::bail!("no job could run here\n{}", lines.join("\n"));
+    }
+    Ok(lines.join("\n"))
+}
+
+/// Are there jobs in containers?
+fn has_containers(site: &site::Site) -> bool {
+    site.pools.values().any(|pool| pool.runtime == site::Runtime::Apptainer)
 }
 
 /// What runs was begun in `RESULTS_DIR`: elsewhere its output would not be found.

@@ -107,6 +107,7 @@ mod tests {
             began,
             image_lost: false,
             isolation: None,
+            launched: None,
         }
     }
 

@@ -4,7 +4,7 @@
 //! of the site's file while they waited or ran, and those that are about to be rejected. Nothing begins there.
 
 use protocol::{JobSpec, PoolName};
-use site::{Capacity, Refusal, Resources, Site, Where};
+use site::{Capacity, Refusal, Resources, Site};
 
 use crate::lane::Lane;
 use crate::pool::Pool;
@@ -44,13 +44,7 @@ impl Pools {
 
     /// A lane for each.
     pub(crate) fn lanes(site: &Site) -> Vec<Lane> {
-        let lane = |pool: &site::Pool| {
-            let capacity = match &pool.place {
-                Where::Here(capacity) => capacity.clone(),
-                Where::Slurm { .. } => Capacity::none(),
-            };
-            Lane::new(Resources::of(&pool.slot), capacity)
-        };
+        let lane = |pool: &site::Pool| Lane::new(Resources::of(&pool.slot), pool.capacity());
         let nowhere = Lane::new(Resources::of(&site::Slot::default()), Capacity::none());
         site.pools.values().map(lane).chain([nowhere]).collect()
     }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use protocol::{Isolation, JobId, RuntimeKind};
+use protocol::{Isolation, JobId, Launched, RuntimeKind};
 
 /// The number of an execution of a job, from 1. It fences what the execution writes: a later one never takes the
 /// traces of an earlier one for its own.
@@ -110,6 +110,8 @@ pub struct Finished {
     pub image_lost: bool,
     /// What kept it from the rest of its node, where that is known.
     pub isolation: Option<Box<Isolation>>,
+    /// What it was begun as, where a site's file says it.
+    pub launched: Option<Box<Launched>>,
 }
 
 impl Finished {

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::fields::Fields;
 use crate::kind::Kind;
-use crate::{Isolation, JobId, Json, Timestamp, VERSION, Word};
+use crate::{Isolation, JobId, Json, PoolName, Timestamp, VERSION, Word};
 
 /// Did the job do what it was meant to do?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +90,15 @@ pub struct JobResult {
     /// The named recipe that was run.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
+    /// The pool of the site that it ran in, where a site's file says so, as the next two.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolName>,
+    /// The image: a reference with its digest, or the path, length and time of a file.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The words of the command.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
     /// Which execution of the job this was, counted from 1; 0 when it was never started.
     #[serde(default, deserialize_with = "if_known")]
     pub attempt: u32,
@@ -244,7 +253,7 @@ mod tests {
     #[test]
     fn job_result_format_unchanged() {
         // Laptops of older versions read what a newer daemon writes, and records outlive both.
-        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","attempt":1,"runtime":"apptainer","isolated":true,"isolation":{"network":"none"},"host":"node1","created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28.000Z","finished_at":"2026-11-21T01:15:29.500Z","output":{"pi":3.14},"output_bytes":11,"stdout_tail":"step 2\n","stderr_tail":"boom\n"}"#;
+        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","pool":"cpu","image":"ghcr.io/a/b@sha256:0","command":["task-runner"],"attempt":1,"runtime":"apptainer","isolated":true,"isolation":{"network":"none"},"host":"node1","created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28.000Z","finished_at":"2026-11-21T01:15:29.500Z","output":{"pi":3.14},"output_bytes":11,"stdout_tail":"step 2\n","stderr_tail":"boom\n"}"#;
         let result = JobResult {
             v: 1,
             job_id: "j1".parse().unwrap(),
@@ -255,6 +264,9 @@ mod tests {
             exit_code: Some(3),
             signal: None,
             task: Some("simulate".to_owned()),
+            pool: Some("cpu".parse().unwrap()),
+            image: Some("ghcr.io/a/b@sha256:0".to_owned()),
+            command: Some(vec!["task-runner".to_owned()]),
             attempt: 1,
             runtime: Some(RuntimeKind::Apptainer.into()),
             isolated: Some(true),

@@ -90,7 +90,8 @@ fn result(text: &str) -> JobResult {
 
 #[test]
 fn results() {
-    let [completed, failed, signal, rejected, output_null, too_large, three_decimals, isolation] = files_of_version_1();
+    let [completed, failed, signal, rejected, output_null, too_large, three_decimals, isolation, plan] =
+        files_of_version_1();
     let completed = result(&completed);
     assert_eq!((completed.status, completed.reason), (Status::Completed.into(), None));
     assert_eq!((completed.runtime, completed.isolated), (Some(RuntimeKind::Apptainer.into()), Some(true)));
@@ -115,14 +116,20 @@ fn results() {
     let facts = result(&isolation).isolation.unwrap();
     assert_eq!((facts.network, facts.namespaces), (Some(Network::None.into()), Some(Namespaces::User.into())));
     assert_eq!((facts.seccomp, facts.sys), (Some(Seccomp::of_profile("0123456789abcdef")), Some(Sys::ReadOnly.into())));
+
+    let plan = result(&plan);
+    assert_eq!(plan.pool.unwrap().as_str(), "cpu");
+    assert!(plan.image.unwrap().starts_with("ghcr.io/owner/name@sha256:9f86"));
+    assert_eq!(plan.command.unwrap(), ["python3", "/opt/task.py"]);
 }
 
-fn files_of_version_1() -> [String; 8] {
-    let [completed, failed, signal, rejected, output_null, too_large, three_decimals, isolation, ..] = all_results();
-    [completed, failed, signal, rejected, output_null, too_large, three_decimals, isolation]
+fn files_of_version_1() -> [String; 9] {
+    let [completed, failed, signal, rejected, output_null, too_large, three_decimals, isolation, plan, ..] =
+        all_results();
+    [completed, failed, signal, rejected, output_null, too_large, three_decimals, isolation, plan]
 }
 
-fn all_results() -> [String; 12] {
+fn all_results() -> [String; 13] {
     files(
         "result",
         [
@@ -134,6 +141,7 @@ fn all_results() -> [String; 12] {
             "1-output-too-large",
             "1-three-decimals",
             "1-isolation",
+            "1-plan",
             "original-first",
             "original-completed",
             "original-host-failed",

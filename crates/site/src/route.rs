@@ -8,7 +8,7 @@ use std::fmt;
 use protocol::{JobSpec, Memory, PoolName};
 
 use crate::resources::Room;
-use crate::{Pattern, Pool, Resources, Shortage, Site, Slot, Where};
+use crate::{Capacity, Held, InUse, Pattern, Pool, Resources, Shortage, Site, Slot, Where};
 
 /// Where a job goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,9 +129,11 @@ fn names<'n, N: fmt::Display + 'n>(names: impl IntoIterator<Item = &'n N>) -> Ve
 impl Site {
     /// The pool that takes a job.
     pub fn route(&self, job: &JobSpec) -> Result<Route, Refusal> {
+        let asked = (job.pool.as_ref(), job.resources.as_ref());
+        let (asked_pool, asked_resources) = if self.is_of_file { asked } else { (None, None) };
         let pools = || names(self.pools.keys());
         // First of all: another site knows whether the task may go there.
-        if let Some(pool) = job.pool.as_ref().filter(|pool| !self.pools.contains_key(pool)) {
+        if let Some(pool) = asked_pool.filter(|pool| !self.pools.contains_key(pool)) {
             return Err(Refusal::NoSuchPool { pool: pool.clone(), pools: pools() });
         }
         let matching = self.tasks.iter().filter(|(pattern, _)| pattern.matches(&job.task));
@@ -140,7 +142,7 @@ impl Site {
             let (task, tasks) = (job.task.clone(), names(self.tasks.keys()));
             return Err(Refusal::TaskNotAllowed { task, tasks, pools: pools() });
         }
-        let (pool, rule) = match (&job.pool, section) {
+        let (pool, rule) = match (asked_pool, section) {
             (Some(pool), Some((_, task))) if !task.pools.is_empty() && !task.pools.contains(pool) => {
                 let (task, pools) = (job.task.clone(), names(&task.pools));
                 return Err(Refusal::PoolNotAllowed { task, pool: pool.clone(), pools });
@@ -151,7 +153,7 @@ impl Site {
                 None => self.default_pool().ok_or_else(|| Refusal::NoPool { pools: pools() })?,
             },
         };
-        let resources = Resources::asked(job.resources.as_ref(), &self.pools[&pool].slot);
+        let resources = Resources::asked(asked_resources, &self.pools[&pool].slot);
         if let Some(shortage) = self.pools[&pool].never_fits(&resources) {
             return Err(Refusal::NeverFits { pool, shortage });
         }
@@ -172,7 +174,27 @@ impl Site {
     }
 }
 
+impl Site {
+    /// How many jobs of the usual size all its pools on this node have room for.
+    pub fn slots(&self) -> usize {
+        self.pools.values().map(Pool::slots).fold(0, usize::saturating_add)
+    }
+}
+
 impl Pool {
+    /// How much of this node is its.
+    pub fn capacity(&self) -> Capacity {
+        match &self.place {
+            Where::Here(capacity) => capacity.clone(),
+            Where::Slurm { .. } => Capacity::none(),
+        }
+    }
+
+    /// How many jobs of the usual size it has room for on this node.
+    pub fn slots(&self) -> usize {
+        InUse::none_of(self.capacity()).room(Held::default(), 0, &Resources::of(&self.slot))
+    }
+
     /// Why a job can never run here, even if it is alone.
     pub fn never_fits(&self, asked: &Resources) -> Option<Shortage> {
         match &self.place {

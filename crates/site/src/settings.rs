@@ -49,6 +49,7 @@ impl Site {
             pools: BTreeMap::from([(PoolName::default(), pool)]),
             tasks: BTreeMap::new(),
             defaults: settings.defaults.clone(),
+            is_of_file: false,
         }
     }
 }

@@ -21,10 +21,13 @@ pub struct Site {
     pub tasks: BTreeMap<Pattern, Task>,
     /// What counts where neither job nor task nor pool says anything.
     pub defaults: Defaults,
+    /// Is it what a file says? Else its one pool, that of the daemon's settings, takes every job alike, whatever the
+    /// job says of pools and resources.
+    pub is_of_file: bool,
 }
 
 /// What counts where a site's file says nothing: the settings of the daemon, and its node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Defaults {
     /// The longest that a job may run; a task may set less or more.
     pub time_limit: Duration,

@@ -158,9 +158,6 @@ fn without_a_file_one_pool_takes_every_task_as_the_settings_say() {
     );
     assert_eq!((plan.limits.time, plan.limits.grace), (defaults().time_limit, defaults().grace));
     assert_eq!((plan.resources.cpus, plan.resources.memory), (1, None));
-    let refusal = site.route(&job(r#"{"task":"a","pool":"gpu"}"#)).unwrap_err();
-    assert_eq!(refusal.to_string(), "this site has no pool gpu; its pools are default");
-    assert!(refusal.may_run_elsewhere());
 }
 
 /// Examples are right, too: without their `#`, the file is one that can be read.
@@ -203,6 +200,14 @@ fn the_plans_of_a_pool_are_those_that_its_jobs_can_have() {
     assert_eq!(settings.plans(&protocol::PoolName::default()).len(), 1);
 }
 
+/// Without a file all is as the settings say, whatever a job asks for.
+#[test]
+fn the_pool_of_the_settings_takes_every_job_alike() {
+    let site = Site::from_settings(&settings(Runtime::Bare, None));
+    let route = site.route(&job(r#"{"task":"a","pool":"gpu","resources":{"cpus":1000,"gpus":8}}"#)).unwrap();
+    assert_eq!((route.pool.as_str(), route.resources.to_string().as_str()), ("default", "1 cpu"));
+}
+
 proptest! {
     /// What `site init` writes means the same as the settings that it was made from.
     #[test]
@@ -222,6 +227,7 @@ proptest! {
         let runtime = if bare { Runtime::Bare } else { Runtime::Apptainer };
         let settings = Settings { runtime, image: Some(image), command, binds, arguments, slots, defaults: defaults() };
         let text = settings.to_file();
-        prop_assert_eq!(file(&text).site, Site::from_settings(&settings), "{}", text);
+        let wanted = Site { is_of_file: true, ..Site::from_settings(&settings) };
+        prop_assert_eq!(file(&text).site, wanted, "{}", text);
     }
 }

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use program::Origins;
+use protocol::PoolName;
 
 use super::{absolute, from_environment};
-use crate::run::{Apptainer, Bare, Confinement, Containment, JobNetwork, JobSeccomp, Runtime, Seen, Unpacked, on_path};
+use crate::run::{JobNetwork, JobSeccomp, Kit, Runtime, Unpacked, on_path};
 
 /// What wraps the command of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -37,6 +38,17 @@ pub(crate) enum SessionKeyring {
     Own,
     /// All have that in which the daemon was started, where file systems may need its tickets (Kerberos, AFS)
     Inherited,
+}
+
+/// Which network jobs in containers use, where no task says it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Runtime")]
+pub(crate) struct NetworkSettings {
+    /// Which network jobs in containers use: one of their own (localhost works), or that of the node
+    ///
+    /// For jobs that fetch data, ask a license server, or talk to other nodes: host.
+    #[arg(long, env = "JOB_NETWORK", default_value = "none", value_name = "NETWORK")]
+    job_network: JobNetwork,
 }
 
 /// How the command of a job is run.
@@ -83,11 +95,8 @@ pub(crate) struct RuntimeSettings {
     /// image.
     #[arg(long, env = "APPTAINER_UNPACK_DIR", value_name = "DIR")]
     apptainer_unpack_dir: Option<PathBuf>,
-    /// Which network jobs in containers use: one of their own (localhost works), or that of the node
-    ///
-    /// For jobs that fetch data, ask a license server, or talk to other nodes: host.
-    #[arg(long, env = "JOB_NETWORK", default_value = "none", value_name = "NETWORK")]
-    job_network: JobNetwork,
+    #[command(flatten)]
+    network: NetworkSettings,
     /// Which filter of system calls (seccomp) jobs in containers run under
     ///
     /// The shipped one keeps them from setuid files, new user namespaces, mounts and keyrings. Programs of 32 bits, and
@@ -98,36 +107,42 @@ pub(crate) struct RuntimeSettings {
 }
 
 impl RuntimeSettings {
-    /// `mounted` is where containers see directories of jobs. What contains them needs a `state_dir`.
+    /// What wraps the command of a job where no site's file says it. `mounted` is where containers see directories of
+    /// jobs. What contains them needs a `state_dir`.
     pub(crate) fn resolve(
         self,
         mounted: &Path,
         state_dir: impl FnOnce() -> anyhow::Result<PathBuf>,
         origins: &Origins,
     ) -> anyhow::Result<Runtime> {
+        let defaults = site::Defaults { network: self.network(), ..site::Defaults::default() };
+        let settings = self.site(mounted, 1, defaults, origins)?;
+        let site = site::Site::from_settings(&settings);
+        let kit = self.kit(mounted, state_dir, Some(&settings), origins)?;
+        let plan =
+            site.plans(&PoolName::default()).pop().expect("the site of the settings has one pool, for every task");
+        Ok(kit.runtime(&site, &plan))
+    }
+
+    /// What these settings say of how jobs run, as a site's file says it.
+    pub(crate) fn site(
+        &self,
+        mounted: &Path,
+        slots: u32,
+        defaults: site::Defaults,
+        origins: &Origins,
+    ) -> anyhow::Result<site::Settings> {
         let command = words(&self.container_cmd, "CONTAINER_CMD", origins)?;
         if command.is_empty() {
             bail!("{} is empty; it names the program that every job runs", origins.named("CONTAINER_CMD"));
         }
-        let mut inherited = from_environment(&INHERITED);
-        let passed = from_environment(&PASSED);
-        let keyring = self.session_keyring == SessionKeyring::Own;
         if self.runtime == RuntimeChoice::Bare {
-            inherited.extend(passed);
-            let writable = match self.bare_confinement {
-                BareConfinement::Landlock => Some(writable(self.bare_writable.as_deref(), &inherited, origins)?),
-                BareConfinement::None => None,
-            };
-            return Ok(Runtime::Bare(Bare::new(command, inherited, Confinement { writable, keyring })));
+            let (runtime, binds, arguments) = (site::Runtime::Bare, Vec::new(), Vec::new());
+            return Ok(site::Settings { runtime, image: None, command, binds, arguments, slots, defaults });
         }
-        if mounted.to_string_lossy().contains([':', ',']) {
-            bail!(
-                "{} holds a ':' or ',', which apptainer cannot mount; choose another directory for jobs (RESULTS_DIR, or --job-dir)",
-                mounted.display()
-            );
-        }
-        let oci_ref = self.apptainer_oci_ref;
-        let image = match (self.apptainer_image, &oci_ref) {
+        refuse_what_cannot_be_mounted(mounted)?;
+        let pull = self.apptainer_oci_ref.clone();
+        let path = match (&self.apptainer_image, &pull) {
             (Some(image), _) => std::path::absolute(image)?,
             (None, Some(_)) => mounted.join("image.sif"),
             (None, None) => bail!(
@@ -135,33 +150,76 @@ impl RuntimeSettings {
                  or RUNTIME=bare to run without a container"
             ),
         };
-        let arguments = words(&self.apptainer_args.unwrap_or_default(), "APPTAINER_ARGS", origins)?;
-        let as_root = program::is_root();
-        let binds = binds(&self.apptainer_bind.unwrap_or_default());
-        let (network, seccomp) = (self.job_network, self.job_seccomp);
-        let containment = Containment::new(&state_dir()?, network, seccomp, &binds, &arguments, as_root);
-        let unpacked = self.apptainer_unpack_dir.map(|directory| unpacked(&directory, &arguments, origins));
-        Ok(Runtime::Apptainer(Apptainer {
-            program: apptainer(self.apptainer_bin, &inherited, origins)?,
-            image,
-            oci_ref,
-            binds,
-            arguments,
-            command,
-            as_root,
+        let arguments = words(self.apptainer_args.as_deref().unwrap_or_default(), "APPTAINER_ARGS", origins)?;
+        let binds = binds(self.apptainer_bind.as_deref().unwrap_or_default());
+        let (runtime, image) = (site::Runtime::Apptainer, Some(site::Image::File { path, pull }));
+        Ok(site::Settings { runtime, image, command, binds, arguments, slots, defaults })
+    }
+
+    /// What all runs are begun with: those that the settings say, or those of a site's file.
+    pub(crate) fn kit(
+        self,
+        mounted: &Path,
+        state_dir: impl FnOnce() -> anyhow::Result<PathBuf>,
+        settings: Option<&site::Settings>,
+        origins: &Origins,
+    ) -> anyhow::Result<Kit> {
+        let (inherited, passed) = (from_environment(&INHERITED), from_environment(&PASSED));
+        let has = |runtime| settings.is_none_or(|settings| settings.runtime == runtime);
+        let mut writable = None;
+        if has(site::Runtime::Bare) && self.bare_confinement == BareConfinement::Landlock {
+            writable = Some(self::writable(self.bare_writable.as_deref(), &inherited, origins)?);
+        }
+        let mut kit = Kit {
+            apptainer: self.apptainer_bin,
+            as_root: program::is_root(),
             inherited,
             passed,
             proxies: from_environment(&PROXIES),
-            unpacked: unpacked.transpose()?,
-            keyring,
-            containment,
-            seen: Seen::default(),
-        }))
+            unpack_dir: None,
+            keyring: self.session_keyring == SessionKeyring::Own,
+            seccomp: self.job_seccomp,
+            writable,
+            state_dir: PathBuf::new(),
+            images: mounted.join(".images"),
+            devices: PathBuf::from("/dev"),
+            from_file: settings.is_none(),
+        };
+        if has(site::Runtime::Apptainer) {
+            kit.state_dir = state_dir()?;
+            let directory =
+                self.apptainer_unpack_dir.map(|directory| absolute(&directory, "APPTAINER_UNPACK_DIR", origins));
+            kit.unpack_dir = directory.transpose()?;
+            if let (Some(directory), Some(settings)) = (&kit.unpack_dir, settings) {
+                Unpacked::new(directory.clone(), &settings.arguments).map_err(anyhow::Error::msg)?;
+            }
+            kit.apptainer = apptainer(kit.apptainer, &kit.inherited, origins)?;
+        }
+        Ok(kit)
+    }
+
+    /// May jobs in containers use the network of the node, where no task says it?
+    pub(crate) fn network(&self) -> bool {
+        self.network.is_on()
     }
 }
 
-fn unpacked(directory: &Path, arguments: &[String], origins: &Origins) -> anyhow::Result<Unpacked> {
-    Unpacked::new(absolute(directory, "APPTAINER_UNPACK_DIR", origins)?, arguments).map_err(anyhow::Error::msg)
+impl NetworkSettings {
+    /// May jobs in containers use the network of the node, where no task says it?
+    pub(crate) fn is_on(&self) -> bool {
+        self.job_network == JobNetwork::Host
+    }
+}
+
+/// Apptainer reads a colon or comma as the end of a path.
+pub(super) fn refuse_what_cannot_be_mounted(mounted: &Path) -> anyhow::Result<()> {
+    if mounted.to_string_lossy().contains([':', ',']) {
+        bail!(
+            "{} holds a ':' or ',', which apptainer cannot mount; choose another directory for jobs (RESULTS_DIR, or --job-dir)",
+            mounted.display()
+        );
+    }
+    Ok(())
 }
 
 /// Where programs keep what they need for a moment.

@@ -6,7 +6,7 @@
 use std::io;
 
 use lifecycle::{Concluded, EndReason, Ending, Finished, Run, RunEnd};
-use protocol::{JobMessage, JobResult, Reason, RuntimeKind, Seccomp, Status, limits, timestamp_from_millis};
+use protocol::{JobMessage, JobResult, Launched, Reason, RuntimeKind, Seccomp, Status, limits, timestamp_from_millis};
 
 use super::JobFiles;
 use super::files::{META, Place};
@@ -88,14 +88,14 @@ impl JobFiles {
         finished: Finished,
         may_retry: bool,
     ) -> io::Result<Concluded> {
-        let ended_at_ms = finished.finished_at_ms;
+        let (ended_at_ms, spec) = (finished.finished_at_ms, job.spec.clone());
         let result = self.result(job, run, dir, finished)?;
         let bad_output = result.reason == Some(Reason::Output.into());
         // It has computed its result, which would be the same once more, and is kept.
         let has_output = result.result_pointer == self.recorder.uri(&self.claims.results().output_path(&run.job_id));
         // A task that could not write its output on a full disk is not to blame for it.
         let nodes_fault = if bad_output && !has_output {
-            self.health.probe_files_about(ended_at_ms).err()
+            self.health.probe_files_about(&spec, ended_at_ms).err()
         } else if self.claims.results().takes_nothing() {
             self.health.probe_files().err()
         } else {
@@ -138,7 +138,15 @@ impl JobFiles {
         dir: Option<&JobDir>,
         finished: Finished,
     ) -> io::Result<JobResult> {
-        let time_limit = self.launcher.time_limit(&job).as_secs();
+        let time_limit = match &finished.launched {
+            Some(launched) => launched.time_limit_ms / 1_000,
+            None => self
+                .pools
+                .plan(&job.spec)
+                .map_or(self.pools.site().defaults.time_limit, |plan| plan.limits.time)
+                .as_secs(),
+        };
+        let output_max = finished.launched.as_ref().and_then(|launched| launched.output_bytes_max);
         let failure = match &finished.end {
             RunEnd::Exit(0) => None,
             RunEnd::Exit(code) => Some((Reason::Exit, format!("the task ended with exit code {code}"))),
@@ -184,7 +192,11 @@ impl JobFiles {
         if let Some(runtime) = finished.runtime {
             (result.runtime, result.isolated) = (Some(runtime.into()), Some(runtime == RuntimeKind::Apptainer));
         }
-        self.add_output(&mut result, dir)?;
+        if let Some(launched) = finished.launched {
+            let Launched { pool, image, command, .. } = *launched;
+            (result.pool, result.image, result.command) = (Some(pool), image, Some(command));
+        }
+        self.add_output(&mut result, dir, output_max)?;
         // What a task has printed may be all that there is of it.
         let failed = result.status == Status::Failed;
         let travels = |text: String, does: bool| Some(text).filter(|text| does && !text.is_empty());
@@ -193,13 +205,13 @@ impl JobFiles {
         Ok(result)
     }
 
-    fn add_output(&self, result: &mut JobResult, dir: Option<&JobDir>) -> io::Result<()> {
+    fn add_output(&self, result: &mut JobResult, dir: Option<&JobDir>, bytes_max: Option<u64>) -> io::Result<()> {
         let no_output = "the task ended well and wrote no output.json";
         let Some(dir) = dir else {
             result.message.get_or_insert(no_output.to_owned());
             return Ok(());
         };
-        match output::read(dir.as_fd())? {
+        match output::read(dir.as_fd())?.within(bytes_max) {
             Output::Missing => {
                 result.message.get_or_insert(no_output.to_owned());
             }
@@ -314,6 +326,36 @@ mod tests {
             assert_eq!(fs::read_to_string(self.temp.path().join("j1.json")).unwrap(), format!("{record}\n"));
             JobResult::parse(&record).unwrap()
         }
+    }
+
+    #[tokio::test]
+    async fn a_run_is_judged_by_what_it_was_begun_as() {
+        let launched = |output_bytes_max| {
+            let image = Some("/images/a.sif, 5 bytes, changed 2026-11-21T01:15:27.000Z".to_owned());
+            let (pool, command) = ("qpu".parse().unwrap(), vec!["run".to_owned()]);
+            Some(Box::new(Launched { pool, image, command, time_limit_ms: 4_000, output_bytes_max }))
+        };
+        let case = Case::new().await;
+        case.write("output.json", "[1,2]");
+        let ending = with(RunEnd::Exit(0), |finished| finished.launched = launched(Some(4)));
+        // The same once more would leave as much, so it is not tried again.
+        let Concluded::Recorded(record) = case.conclude(ending, true).await else { panic!() };
+        let result = JobResult::parse(&record).unwrap();
+        assert_eq!((result.status, result.reason), (Status::Failed.into(), Some(Reason::Output.into())));
+        let message = result.message.unwrap();
+        assert!(message.contains("has 5 bytes, and the site allows 4 (`output_max`)"), "{message}");
+        assert!(result.result_pointer.ends_with("j1/output.json") && result.output.is_none(), "{record}");
+        assert!(record.contains(r#""task":"echo","pool":"qpu","image":"/images/a.sif, 5 bytes"#), "{record}");
+        assert_eq!(result.command, Some(vec!["run".to_owned()]));
+
+        let case = Case::new().await;
+        case.write("output.json", "[1,2]");
+        let ending = with(RunEnd::Exit(0), |finished| finished.launched = launched(Some(5)));
+        assert_eq!(case.recorded(ending).await.reason, None);
+        let case = Case::new().await;
+        let ending = with(RunEnd::TimeLimit, |finished| finished.launched = launched(None));
+        let message = case.recorded(ending).await.message.unwrap();
+        assert!(message.contains("its time limit of 4 s"), "{message}");
     }
 
     #[tokio::test]

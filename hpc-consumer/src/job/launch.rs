@@ -2,13 +2,27 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lifecycle::Run;
-use protocol::JobMessage;
+use protocol::{JobMessage, Launched, Memory, RuntimeKind};
+use site::{Grant, Plan, Where};
 
+use super::pools::Pools;
 use super::results_dir::ResultsDir;
-use crate::run::{CommandLine, Limits, Runtime, Wrapping};
+use crate::run::{CommandLine, Confinement, Limits, Own, Wrapping, named};
+
+/// How many threads programs start, as the libraries are told that know no other way.
+const THREADS: [&str; 5] =
+    ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "JULIA_NUM_THREADS"];
+
+/// Which GPUs there are for a program.
+const GPUS: [&str; 2] = ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"];
+
+/// The same in other words, which would contradict.
+const OTHER_GPUS: [&str; 3] = ["NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"];
+
+/// Arguments of apptainer that show GPUs.
+const GPU_FLAGS: [&str; 3] = ["--nv", "--nvccli", "--rocm"];
 
 /// All that is needed to begin a run.
 #[derive(Debug, Clone)]
@@ -29,19 +43,35 @@ pub(crate) struct StartLine {
 #[derive(Debug)]
 pub(super) struct Launcher {
     results: ResultsDir,
-    runtime: Arc<Runtime>,
-    limits: Limits,
+    pools: Arc<Pools>,
+    /// How much memory a run may use where nothing else is said.
+    memory: Option<u64>,
 }
 
 impl Launcher {
-    pub(super) fn new(results: ResultsDir, runtime: Arc<Runtime>, limits: Limits) -> Self {
-        Self { results, runtime, limits }
+    pub(super) fn new(results: ResultsDir, pools: Arc<Pools>, memory: Option<u64>) -> Self {
+        Self { results, pools, memory }
     }
 
-    /// How the keeper is to begin a run.
-    pub(super) fn start_line(&self, job: &JobMessage, run: &Run) -> StartLine {
+    /// How the keeper is to begin a run, which has this of its pool.
+    pub(super) fn start_line(&self, job: &JobMessage, run: &Run, grant: &Grant) -> StartLine {
         let directory = self.results.job_dir(&run.job_id);
-        let (mut command, wrapping) = self.runtime.command(&run.job_id, &directory);
+        let plan = self.pools.plan(&job.spec);
+        let (mut command, wrapping) = match &plan {
+            Ok(plan) => {
+                let own = if self.pools.kit().from_file { self.own(plan, grant) } else { Own::default() };
+                match self.pools.variant(plan) {
+                    Some(variant) => variant.runtime().command(&run.job_id, &directory, &own),
+                    // A plan of this site that is none of its pools'. Then it is not known to work, and is tried.
+                    None => self.pools.kit().runtime(self.pools.site(), plan).command(&run.job_id, &directory, &own),
+                }
+            }
+            Err(refusal) => {
+                // It was taken by this very site. A command without words cannot be begun, and that is the node's fault.
+                tracing::error!(job_id = %run.job_id, "a job that was taken has no plan, and is not begun: {refusal}");
+                nothing(directory.clone())
+            }
+        };
         // Not what a job may set anew, or what may be no text: a keeper of an earlier version knows its runs by these.
         let marks = vec![("HPC_QUEUE_RUN".to_owned(), run.to_string())];
         // A container clears what its runtime was started with, so this tells nothing to the job in it.
@@ -50,14 +80,222 @@ impl Launcher {
                 command.environment.push((name.into(), value.into()));
             }
         }
-        let limits = Limits { time: self.time_limit(job), ..self.limits.clone() };
+        let of_plan = plan.ok().map(|plan| plan.limits);
+        let defaults = &self.pools.site().defaults;
+        let limits = Limits {
+            time: of_plan.as_ref().map_or(defaults.time_limit, |limits| limits.time),
+            grace: of_plan.as_ref().map_or(defaults.grace, |limits| limits.grace),
+            warning: None,
+            log_bytes: of_plan.as_ref().map_or(defaults.log_max, |limits| limits.log_bytes),
+            memory: grant.memory.filter(|_| self.pools.kit().from_file).map(Memory::bytes).or(self.memory),
+        };
         let record = self.results.record_path(&run.job_id);
         StartLine { run: run.clone(), command, marks, limits, logs: directory, record, wrapping }
     }
 
-    /// The longest that a job may run: what it asked for, where the node allows as much.
-    pub(super) fn time_limit(&self, job: &JobMessage) -> Duration {
-        let asked = job.spec.time_limit_seconds.map_or(Duration::MAX, Duration::from_secs);
-        self.limits.time.min(asked)
+    /// What a run of this plan has of its own.
+    fn own(&self, plan: &Plan, grant: &Grant) -> Own {
+        let cpus = grant.cpus.max(1).to_string();
+        let mut environment: Vec<(String, Option<String>)> = Vec::new();
+        let mut set = |name: &str, value: Option<String>| {
+            // What a site's file says goes before what we find out.
+            if !plan.environment.contains_key(name) {
+                environment.push((name.to_owned(), value));
+            }
+        };
+        THREADS.iter().for_each(|name| set(name, Some(cpus.clone())));
+        let gpus: Vec<String> = grant.gpus.iter().map(u32::to_string).collect();
+        // Where any pool has some, those that are not this run's are another one's.
+        if self.has_gpus() {
+            GPUS.iter().for_each(|name| set(name, Some(gpus.join(","))));
+            OTHER_GPUS.iter().for_each(|name| set(name, None));
+        }
+        set("HPC_QUEUE_POOL", Some(plan.pool.to_string()));
+        set("HPC_QUEUE_CPUS", Some(cpus.clone()));
+        set("HPC_QUEUE_GPUS", Some(gpus.join(",")));
+        set("HPC_QUEUE_MEMORY", grant.memory.map(|memory| memory.bytes().to_string()));
+        environment.extend(plan.environment.iter().map(|(name, value)| (name.clone(), Some(value.clone()))));
+        let shows = |argument: &String| GPU_FLAGS.contains(&argument.as_str());
+        let flag = self.pools.kit().gpu_flag().filter(|_| !gpus.is_empty() && !plan.arguments.iter().any(shows));
+        let launched = Launched {
+            pool: plan.pool.clone(),
+            image: plan.image.as_ref().map(named),
+            command: plan.command.clone(),
+            time_limit_ms: u64::try_from(plan.limits.time.as_millis()).unwrap_or(u64::MAX),
+            output_bytes_max: plan.limits.output_bytes,
+        };
+        Own {
+            command: plan.command.clone(),
+            environment,
+            arguments: flag.map(str::to_owned).into_iter().collect(),
+            launched: Some(Box::new(launched)),
+        }
+    }
+
+    /// Has any pool of this node GPUs?
+    fn has_gpus(&self) -> bool {
+        let has = |pool: &site::Pool| matches!(&pool.place, Where::Here(capacity) if !capacity.gpus.is_empty());
+        self.pools.site().pools.values().any(has)
+    }
+}
+
+fn nothing(directory: PathBuf) -> (CommandLine, Wrapping) {
+    let command = CommandLine { words: Vec::new(), environment: Vec::new(), directory };
+    let wrapping = Wrapping {
+        runtime: RuntimeKind::Bare,
+        image: None,
+        hook: false,
+        confinement: Confinement::default(),
+        isolation: None,
+        secrets: std::collections::BTreeMap::new(),
+        launched: None,
+    };
+    (command, wrapping)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::job::tests::{node, run, site_node};
+
+    const SITE: &str = r#"
+[pool.cpu]
+default = true
+runtime = "bare"
+command = ["/bin/true"]
+environment = { OMP_NUM_THREADS = "1", WHERE = "cpu" }
+capacity = { cpus = 4 }
+[pool.gpu]
+image = "/images/cuda.sif"
+slot = { cpus = 2, memory = "2GiB", gpus = 1 }
+capacity = { cpus = 4, memory = "4GiB", gpus = 2 }
+[pool.own]
+image = "/images/cuda.sif"
+arguments = ["--rocm"]
+capacity = { cpus = 4, gpus = [2] }
+[task.small]
+pools = ["cpu", "gpu", "own"]
+time_limit = "7s"
+grace = "3s"
+log_max = "4096B"
+output_max = "9B"
+environment = { WHERE = "task" }
+"#;
+
+    fn job(text: &str) -> JobMessage {
+        JobMessage::parse(&format!(r#"{{"job_id":"j1",{text}}}"#)).unwrap()
+    }
+
+    fn variable<'a>(line: &'a StartLine, name: &str) -> Vec<&'a str> {
+        let found = line.command.environment.iter().filter(|(known, _)| known == name);
+        found.map(|(_, value)| value.to_str().unwrap()).collect()
+    }
+
+    fn words(line: &StartLine) -> String {
+        line.command.words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_run_is_begun_as_its_pool_and_its_task_say_with_what_it_was_granted() {
+        let temp = tempfile::tempdir().unwrap();
+        let node = site_node(temp.path(), SITE);
+        let grant = Grant { cpus: 3, memory: Some("2GiB".parse().unwrap()), gpus: vec![1] };
+        let line = node.start_line(&job(r#""task":"small","pool":"gpu""#), &run("j1", 1), &grant);
+        for (name, value) in [
+            ("APPTAINERENV_CUDA_VISIBLE_DEVICES", &["1"][..]),
+            ("APPTAINERENV_ROCR_VISIBLE_DEVICES", &["1"]),
+            ("APPTAINERENV_HIP_VISIBLE_DEVICES", &[]),
+            ("APPTAINERENV_OMP_NUM_THREADS", &["3"]),
+            ("APPTAINERENV_JULIA_NUM_THREADS", &["3"]),
+            ("APPTAINERENV_HPC_QUEUE_POOL", &["gpu"]),
+            ("APPTAINERENV_HPC_QUEUE_CPUS", &["3"]),
+            ("APPTAINERENV_HPC_QUEUE_MEMORY", &["2147483648"]),
+            ("APPTAINERENV_HPC_QUEUE_GPUS", &["1"]),
+            ("APPTAINERENV_WHERE", &["task"]),
+            ("HPC_QUEUE_RUN", &["j1.1"]),
+        ] {
+            assert_eq!(variable(&line, name), value, "{name}");
+        }
+        let second = Duration::from_secs(1);
+        let limits =
+            Limits { time: 7 * second, grace: 3 * second, warning: None, log_bytes: 4_096, memory: Some(2 << 30) };
+        assert_eq!(line.limits, limits);
+        let launched = line.wrapping.launched.as_ref().unwrap();
+        assert_eq!((launched.pool.as_str(), launched.image.as_deref()), ("gpu", Some("/images/cuda.sif")));
+        assert_eq!((launched.command.join(" ").as_str(), launched.output_bytes_max), ("task-runner", Some(9)));
+        assert!(words(&line).ends_with("/images/cuda.sif task-runner"), "{}", words(&line));
+        assert!(!words(&line).contains("--nv") && words(&line).contains("--net --network none"), "{}", words(&line));
+
+        // Which GPUs the node has decides how they are shown, unless the pool says it.
+        fs::create_dir(temp.path().join("dev")).unwrap();
+        fs::write(temp.path().join("dev/nvidiactl"), "").unwrap();
+        let of = |pool: &str, gpus: &[u32]| {
+            let grant = Grant { cpus: 1, memory: None, gpus: gpus.to_vec() };
+            node.start_line(&job(&format!(r#""task":"small","pool":"{pool}""#)), &run("j1", 1), &grant)
+        };
+        assert!(words(&of("gpu", &[0])).contains(" --nv /images"), "{}", words(&of("gpu", &[0])));
+        assert!(!words(&of("gpu", &[])).contains("--nv"));
+        let own = words(&of("own", &[2]));
+        assert!(own.contains("--rocm") && !own.contains("--nv"), "{own}");
+        let none = of("gpu", &[]);
+        assert_eq!(variable(&none, "APPTAINERENV_CUDA_VISIBLE_DEVICES"), [""], "it sees no GPU of others");
+        assert_eq!(none.limits.memory, Some(9), "as the settings say");
+
+        let bare = of("cpu", &[]);
+        assert_eq!((words(&bare).as_str(), variable(&bare, "OMP_NUM_THREADS")), ("/bin/true", vec!["1"]));
+        assert_eq!((variable(&bare, "CUDA_VISIBLE_DEVICES"), variable(&bare, "WHERE")), (vec![""], vec!["task"]));
+    }
+
+    #[test]
+    fn without_a_sites_file_a_run_is_begun_as_ever_whatever_its_job_asks_for() {
+        let temp = tempfile::tempdir().unwrap();
+        let node = node(temp.path(), "us");
+        let grant = Grant { cpus: 3, memory: Some("2GiB".parse().unwrap()), gpus: vec![1] };
+        let plain = node.start_line(&job(r#""task":"echo""#), &run("j1", 1), &Grant::default());
+        let asks = r#""task":"echo","pool":"gpu","resources":{"cpus":64,"memory":"1TiB","gpus":3}"#;
+        let line = node.start_line(&job(asks), &run("j1", 1), &grant);
+        assert_eq!((&line.command, &line.limits, &line.wrapping), (&plain.command, &plain.limits, &plain.wrapping));
+        let names: Vec<&str> = line.command.environment.iter().map(|(name, _)| name.to_str().unwrap()).collect();
+        assert_eq!(names, ["WORK_DIR", "JOB_ID", "HPC_QUEUE_RUN"]);
+        assert_eq!((line.limits.memory, line.wrapping.launched), (None, None));
+    }
+
+    #[test]
+    fn a_job_that_no_pool_takes_is_not_begun_and_nothing_panics() {
+        let temp = tempfile::tempdir().unwrap();
+        let node = site_node(temp.path(), SITE);
+        let line = node.start_line(&job(r#""task":"other""#), &run("j1", 1), &Grant::default());
+        assert_eq!(line.command.words, Vec::<std::ffi::OsString>::new());
+    }
+
+    #[tokio::test]
+    async fn a_pool_that_lacks_something_says_which_key_to_look_at_and_the_others_go_on() {
+        let temp = tempfile::tempdir().unwrap();
+        let node = site_node(temp.path(), SITE);
+        let probe = async |pool: &str| match node.probe(Some(&pool.parse().unwrap())).await {
+            Ok(()) => String::new(),
+            Err(problem) => problem.to_string(),
+        };
+        assert_eq!((probe("cpu").await.as_str(), probe("unknown").await.as_str()), ("", ""));
+        assert!(node.probe(None).await.is_ok());
+        let told = probe("gpu").await;
+        assert!(told.contains("`pool.gpu.capacity` has GPUs") && told.contains("take `gpus` out"), "{told}");
+        fs::create_dir(temp.path().join("dev")).unwrap();
+        for device in ["nvidiactl", "nvidia0", "nvidia-uvm"] {
+            fs::write(temp.path().join("dev").join(device), "").unwrap();
+        }
+        let told = probe("gpu").await;
+        assert!(told.contains("has the GPU 1, and") && told.contains("only 1"), "{told}");
+        fs::write(temp.path().join("dev/nvidia1"), "").unwrap();
+        let told = probe("gpu").await;
+        let says =
+            "the image /images/cuda.sif is not there; put it there, or correct `pool.gpu.image` in the site's file";
+        assert_eq!(told, says);
+        fs::remove_dir_all(temp.path().join("results")).unwrap();
+        fs::write(temp.path().join("results"), "in its place").unwrap();
+        assert!(node.probe(None).await.is_err());
     }
 }

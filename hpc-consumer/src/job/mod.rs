@@ -21,6 +21,7 @@
 //! | [`files`], [`job_dir`] | how files are named, made and read |
 //! | [`cancellations`] | which jobs are not wanted any more |
 //! | [`claim`], [`meta`], [`whose`] | [`Claims`]: whose a job is among daemons that share the directory |
+//! | [`pools`] | [`Pools`]: what the pools of a site are on this node |
 //! | [`launch`] | [`Launcher`]: how a run is begun |
 //! | [`health`] | [`Health`]: whether this node can run jobs, and what it was seen in |
 //! | [`output`] | what a stranger's program wrote |
@@ -43,17 +44,20 @@ mod job_dir;
 mod launch;
 mod meta;
 mod output;
+mod pools;
 mod record;
 mod result;
 mod results_dir;
 mod whose;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lifecycle::{Attempt, Claimed, Concluded, Ending, Problem, Run};
-use protocol::{Isolation, JobId, JobMessage, Timestamp};
+use protocol::{Isolation, JobId, JobMessage, PoolName, Timestamp};
+use site::{Grant, Site};
 
 pub(crate) use self::cancellations::Cancellations;
 use self::claim::{Claims, Wanted};
@@ -61,10 +65,11 @@ use self::health::Health;
 use self::launch::Launcher;
 pub(crate) use self::launch::StartLine;
 pub(crate) use self::meta::HeldDir;
+use self::pools::Pools;
 use self::result::Recorder;
 pub(crate) use self::results_dir::ResultsDir;
 use crate::blocking;
-use crate::run::{Limits, Required, Runtime};
+use crate::run::{Kit, Required};
 
 /// The files of all jobs of a daemon, by what is asked of them. Whatever may hang in a file system is done away from
 /// the daemon's thread.
@@ -73,27 +78,34 @@ pub(crate) struct JobFiles {
     claims: Claims,
     launcher: Launcher,
     health: Health,
+    pools: Arc<Pools>,
     recorder: Recorder,
 }
 
 impl JobFiles {
-    /// `owner` is who we are among the daemons that share `RESULTS_DIR`; for as long as `stale` another one shows no
-    /// sign of life before its jobs are taken over.
+    /// `memory` is how much a job may use where nothing else is said. `owner` is who we are among the daemons that share
+    /// `RESULTS_DIR`; for as long as `stale` another one shows no sign of life before its jobs are taken over.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of what a node is, and they are named where it is made"
+    )]
     pub(crate) fn new(
         results: ResultsDir,
-        runtime: Runtime,
+        site: Arc<Site>,
+        kit: Kit,
         require: Vec<Required>,
-        limits: Limits,
+        memory: Option<u64>,
         host: String,
         owner: String,
         stale: Duration,
     ) -> Self {
-        let runtime = Arc::new(runtime);
-        let recorder = Recorder::new(results.clone(), host, runtime.kind());
+        let pools = Arc::new(Pools::new(site, kit));
+        let recorder = Recorder::new(results.clone(), host, pools.clone());
         Self {
             claims: Claims::new(results.clone(), recorder.clone(), owner, stale),
-            launcher: Launcher::new(results.clone(), runtime.clone(), limits),
-            health: Health::new(results, runtime, require),
+            launcher: Launcher::new(results.clone(), pools.clone(), memory),
+            health: Health::new(results, pools.clone(), require),
+            pools,
             recorder,
         }
     }
@@ -103,9 +115,10 @@ impl JobFiles {
         Cancellations::new(self.claims.results().clone())
     }
 
-    /// Is all there that a job needs?
-    pub(crate) async fn probe(&self) -> Result<(), Problem> {
-        self.health.probe().await?;
+    /// Is all there that jobs of this pool need? Without a pool, or for one that this site does not have: is
+    /// `RESULTS_DIR`?
+    pub(crate) async fn probe(&self, pool: Option<&PoolName>) -> Result<(), Problem> {
+        self.health.probe(pool).await?;
         self.fill_reserve();
         Ok(())
     }
@@ -148,9 +161,9 @@ impl JobFiles {
         blocking(move || jobs.claims.unclaim(&run)).await
     }
 
-    /// How a run is to be begun.
-    pub(crate) fn start_line(&self, job: &JobMessage, run: &Run) -> StartLine {
-        self.launcher.start_line(job, run)
+    /// How a run is to be begun, which has this of its pool.
+    pub(crate) fn start_line(&self, job: &JobMessage, run: &Run, grant: &Grant) -> StartLine {
+        self.launcher.start_line(job, run, grant)
     }
 
     /// Deals with what a run left behind. The final record is written unless the task failed and `may_retry`.
@@ -162,7 +175,9 @@ impl JobFiles {
         may_retry: bool,
     ) -> Concluded {
         let (was_begun, nodes_fault) = match &ending {
-            Ending::Finished(finished) => (finished.runtime.is_some(), self.health.exonerate(finished).await.err()),
+            Ending::Finished(finished) => {
+                (finished.runtime.is_some(), self.health.exonerate(&job.spec, finished).await.err())
+            }
             Ending::CutOff(_)
             | Ending::GivenUp(_)
             | Ending::Cancelled(_)
@@ -214,16 +229,38 @@ impl JobFiles {
     }
 }
 
-/// Is all there that a job needs? To be asked without a daemon.
-/// Returns what keeps them from the rest of the node.
+/// What a look at a pool has found.
+#[derive(Debug)]
+pub(crate) enum Tried {
+    /// Jobs can be run. This keeps them from the rest of the node.
+    Ready(Isolation),
+    /// They cannot.
+    Not(Problem),
+    /// It was not tried: the image is to be pulled first.
+    ToBePulled(PathBuf),
+}
+
+/// Is all there that jobs need, in each pool? To be asked without a daemon.
 pub(crate) async fn probe(
     results: ResultsDir,
-    runtime: Runtime,
+    site: Arc<Site>,
+    kit: Kit,
     require: Vec<Required>,
-) -> Result<Option<Isolation>, Problem> {
-    let runtime = Arc::new(runtime);
-    Health::new(results, runtime.clone(), require).probe().await?;
-    Ok(runtime.isolation())
+) -> Vec<(PoolName, Tried)> {
+    let pools = Arc::new(Pools::new(site, kit));
+    let health = Health::new(results, pools.clone(), require);
+    let mut tried = Vec::new();
+    for name in pools.site().pools.keys() {
+        let found = match pools.to_be_pulled(name) {
+            Some(image) => Tried::ToBePulled(image.to_owned()),
+            None => match health.probe(Some(name)).await {
+                Ok(()) => Tried::Ready(pools.isolation(name).unwrap_or_default()),
+                Err(problem) => Tried::Not(problem),
+            },
+        };
+        tried.push((name.clone(), found));
+    }
+    tried
 }
 
 /// Milliseconds are as much as clocks of different machines agree on at best.
@@ -238,23 +275,45 @@ mod tests {
     use lifecycle::{Finished, RunEnd};
 
     use super::*;
-    use crate::run::{Bare, Confinement};
 
     /// A node that has `RESULTS_DIR` to itself or shares it, and whose keeper has beaten once.
     pub(super) fn node(results: &Path, owner: &str) -> Arc<JobFiles> {
         let results = ResultsDir::new(results.to_owned());
         std::fs::create_dir_all(results.heart(owner).parent().unwrap()).unwrap();
         std::fs::write(results.heart(owner), "{\"beat\":1}\n").unwrap();
-        let runtime = Runtime::Bare(Bare::new(vec!["true".to_owned()], Vec::new(), Confinement::default()));
-        let limits = Limits {
-            time: Duration::from_secs(100),
-            grace: Duration::ZERO,
-            warning: None,
-            log_bytes: 1_000,
-            memory: None,
+        let defaults = site::Defaults { time_limit: Duration::from_secs(100), log_max: 1_000, ..Default::default() };
+        let settings = site::Settings {
+            runtime: site::Runtime::Bare,
+            image: None,
+            command: vec!["true".to_owned()],
+            binds: Vec::new(),
+            arguments: Vec::new(),
+            slots: 1,
+            defaults,
         };
+        let (site, kit) = (Arc::new(Site::from_settings(&settings)), Kit::bare(Vec::new()));
         let (host, owner, stale) = ("node1".to_owned(), owner.to_owned(), Duration::from_secs(60));
-        Arc::new(JobFiles::new(results, runtime, Vec::new(), limits, host, owner, stale))
+        Arc::new(JobFiles::new(results, site, kit, Vec::new(), None, host, owner, stale))
+    }
+
+    /// A node with a site's file, whose devices are in a directory of the test.
+    pub(super) fn site_node(results: &Path, file: &str) -> Arc<JobFiles> {
+        let defaults =
+            site::Defaults { time_limit: Duration::from_secs(100), log_max: 5_000, cpus: 8, ..Default::default() };
+        let file = site::SiteFile::parse(file, results, &defaults).unwrap_or_else(|problems| panic!("{problems}"));
+        let kit = Kit {
+            from_file: true,
+            devices: results.join("dev"),
+            ..Kit::bare(vec![("PATH".into(), "/usr/bin:/bin".into())])
+        };
+        let kit = Kit {
+            passed: vec![("CUDA_VISIBLE_DEVICES".into(), "7".into()), ("HIP_VISIBLE_DEVICES".into(), "7".into())],
+            ..kit
+        };
+        let results = ResultsDir::new(results.join("results"));
+        let (host, owner) = ("node1".to_owned(), "us".to_owned());
+        let site = Arc::new(file.site);
+        Arc::new(JobFiles::new(results, site, kit, Vec::new(), Some(9), host, owner, Duration::from_secs(60)))
     }
 
     pub(super) fn job(id: &str) -> JobMessage {
@@ -274,6 +333,7 @@ mod tests {
             began: Some(true),
             image_lost: false,
             isolation: None,
+            launched: None,
         }
     }
 
@@ -284,7 +344,7 @@ mod tests {
     #[test]
     fn every_mark_of_a_run_is_in_its_environment() {
         let node = node(tempfile::tempdir().unwrap().path(), "us");
-        let line = node.start_line(&job("j1"), &run("j1", 3));
+        let line = node.start_line(&job("j1"), &run("j1", 3), &Grant::default());
         assert!(line.marks.contains(&("HPC_QUEUE_RUN".to_owned(), "j1.3".to_owned())));
         for (name, value) in &line.marks {
             let found = line.command.environment.iter().filter(|(known, _)| known == name.as_str());

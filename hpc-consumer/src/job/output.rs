@@ -48,6 +48,19 @@ pub(super) enum Output {
     },
 }
 
+impl Output {
+    /// The same, where no more than this may be left behind.
+    pub(super) fn within(self, bytes_max: Option<u64>) -> Self {
+        match (&self, bytes_max) {
+            (Self::Inline { bytes, .. } | Self::Large { bytes, .. }, Some(max)) if *bytes > max => Self::Unfit {
+                problem: format!("output.json has {bytes} bytes, and the site allows {max} (`output_max`)"),
+                bytes: *bytes,
+            },
+            _ => self,
+        }
+    }
+}
+
 /// Looks at the output file in `directory` and, where it can be used, makes it durable: it must be on disk before the
 /// job's end is announced. An error is one of the file system, not of the task.
 pub(super) fn read(directory: BorrowedFd<'_>) -> io::Result<Output> {

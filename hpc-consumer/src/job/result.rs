@@ -4,12 +4,14 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use lifecycle::{Attempt, Run};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use protocol::{JobId, JobMessage, JobResult, Reason, RuntimeKind, Status, VERSION, limits};
 
 use super::now;
+use super::pools::Pools;
 use super::record::Record;
 use super::results_dir::ResultsDir;
 
@@ -21,12 +23,12 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_')
 pub(super) struct Recorder {
     results: ResultsDir,
     host: String,
-    runtime: RuntimeKind,
+    pools: Arc<Pools>,
 }
 
 impl Recorder {
-    pub(super) fn new(results: ResultsDir, host: String, runtime: RuntimeKind) -> Self {
-        Self { results, host, runtime }
+    pub(super) fn new(results: ResultsDir, host: String, pools: Arc<Pools>) -> Self {
+        Self { results, host, pools }
     }
 
     pub(super) fn host(&self) -> &str {
@@ -116,10 +118,11 @@ impl Recorder {
 
     /// The result of a run here.
     pub(super) fn of_run(&self, job: JobMessage, run: &Run, failure: Option<(Reason, String)>) -> JobResult {
+        let runtime = self.pools.kind_of(&job.spec);
         JobResult {
             attempt: run.attempt.get(),
-            runtime: Some(self.runtime.into()),
-            isolated: Some(self.runtime == RuntimeKind::Apptainer),
+            runtime: runtime.map(RuntimeKind::into),
+            isolated: runtime.map(|runtime| runtime == RuntimeKind::Apptainer),
             created_at: job.created_at,
             ..self.outcome(job.job_id, Some(job.spec.task), failure)
         }
@@ -142,6 +145,9 @@ impl Recorder {
             exit_code: None,
             signal: None,
             task,
+            pool: None,
+            image: None,
+            command: None,
             attempt: 0,
             runtime: None,
             isolated: None,

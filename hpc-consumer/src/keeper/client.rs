@@ -15,8 +15,9 @@ use anyhow::{Context as _, bail};
 use lifecycle::{EndReason, Run};
 use rustix::fs::{Mode, OFlags};
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 
-use super::dialect::{CONFINES, OURS, Versions, agree};
+use super::dialect::{CONFINES, KEEPS_SECRETS, OURS, Versions, agree};
 use super::finished::Why;
 use super::folder::{Folder, Origin};
 use super::link::{self, Inbox, Outbox};
@@ -27,6 +28,10 @@ use crate::run::{Finished, Service, start_service};
 
 /// How long a keeper may take to be there: it may have to end what an earlier one left.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why a run with secrets is not begun.
+const TOO_OLD_FOR_SECRETS: &str = "the keeper of this STATE_DIR is of an earlier version, which does not know how to keep \
+    secrets; it is replaced as soon as the runs that it holds have ended";
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -69,7 +74,8 @@ enum Line {
     Gone,
     /// Somebody is about to make it.
     Reaching,
-    Reached(Outbox<ToKeeper>),
+    /// With where to tell of runs that this keeper must not be given, if it is of an earlier version.
+    Reached(Outbox<ToKeeper>, Option<mpsc::UnboundedSender<Run>>),
 }
 
 impl Keeper {
@@ -95,14 +101,25 @@ impl Keeper {
         };
         let Reached { outbox, mut inbox, mut messages, version } = reached;
         outbox.send(ToKeeper::List);
-        *self.line() = Line::Reached(outbox);
+        let (refuse, mut refused) = mpsc::unbounded_channel();
+        // What it would do harm with, it is not told.
+        let refuse = (version < KEEPS_SECRETS).then_some(refuse);
+        *self.line() = Line::Reached(outbox, refuse);
         loop {
             if version < OURS.newest && messages.iter().any(FromKeeper::tells_of_no_run) {
                 self.replace(inbox).await;
                 break;
             }
             messages.into_iter().filter_map(Said::of).for_each(&mut said);
-            messages = match inbox.next().await {
+            let next = tokio::select! {
+                next = inbox.next() => next,
+                Some(run) = refused.recv() => {
+                    said(Said::Ended(run, Finished::not_started(TOO_OLD_FOR_SECRETS.to_owned())));
+                    messages = Vec::new();
+                    continue;
+                }
+            };
+            messages = match next {
                 Ok(messages) if messages.is_empty() => break,
                 Ok(messages) => messages,
                 Err(error) => {
@@ -132,6 +149,12 @@ impl Keeper {
     /// Has a run begun. A run that was begun before is not begun again.
     pub(crate) fn start(&self, line: StartLine) {
         let StartLine { run, command, marks, limits, logs, record, wrapping } = line;
+        if !wrapping.secrets.is_empty()
+            && let Line::Reached(_, Some(refuse)) = &*self.line()
+        {
+            let _ = refuse.send(run);
+            return;
+        }
         let run = run.to_string();
         self.tell(ToKeeper::Start(Start { run, command, marks, logs, limits, record, wrapping }));
     }
@@ -153,7 +176,7 @@ impl Keeper {
     }
 
     fn tell(&self, message: ToKeeper) {
-        if let Line::Reached(outbox) = &*self.line() {
+        if let Line::Reached(outbox, _) = &*self.line() {
             outbox.send(message);
         }
     }
@@ -162,7 +185,7 @@ impl Keeper {
     fn is_to_be_reached(&self) -> bool {
         let mut line = self.line();
         match &*line {
-            Line::Reached(outbox) => outbox.send(ToKeeper::List),
+            Line::Reached(outbox, _) => outbox.send(ToKeeper::List),
             Line::Reaching => {}
             Line::Gone => {
                 *line = Line::Reaching;

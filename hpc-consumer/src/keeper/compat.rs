@@ -17,7 +17,7 @@ use super::folder::{Card, SocketFile};
 use super::heart::Beat;
 use super::messages::{FromKeeper, Hello, Runs, Settings, Start, ToKeeper};
 use super::roster::{JournalLine, Roster, RunState};
-use crate::run::{Ended, Wrapping};
+use crate::run::{Ended, Finished, Wrapping};
 
 fn kept(v: u32, name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../tests/compat/keeper/v{v}/{name}"));
@@ -108,6 +108,11 @@ fn is(said: &FromKeeper, ended: Ended, began: Option<bool>, image_lost: bool) ->
     finished.ended == ended && finished.began == began && finished.image_lost == image_lost
 }
 
+fn assert_launched(finished: &Finished) {
+    let launched = finished.launched.as_ref().unwrap();
+    assert_eq!((launched.pool.as_str(), launched.time_limit_ms, launched.output_bytes_max), ("qpu", 3_000, Some(7)));
+}
+
 #[test]
 fn what_came_within_a_version_format_unchanged() {
     let said: Vec<ToKeeper> = lines(2, "to_keeper-2.jsonl");
@@ -152,6 +157,16 @@ fn what_came_within_a_version_format_unchanged() {
     assert!(matches!(&said[0], ToKeeper::Start(Start { wrapping, .. }) if facts(&wrapping.isolation)));
     let said: Vec<FromKeeper> = lines(4, "from_keeper-2.jsonl");
     assert!(matches!(&said[0], FromKeeper::Ended { finished, .. } if facts(&finished.isolation)));
+    let said: Vec<ToKeeper> = lines(5, "to_keeper-2.jsonl");
+    let ToKeeper::Start(Start { wrapping: Wrapping { secrets, launched, .. }, .. }) = &said[0] else { panic!() };
+    assert_eq!((secrets.len(), secrets["ibm"].variable.as_deref()), (2, Some("IBM")));
+    assert_eq!(launched.as_ref().unwrap().image.as_deref(), Some("/images/a.sif"));
+    let said: Vec<FromKeeper> = lines(5, "from_keeper-2.jsonl");
+    let FromKeeper::Ended { finished, .. } = &said[0] else { panic!() };
+    assert_launched(finished);
+    let kept: Vec<JournalLine> = lines(5, "journal-2.jsonl");
+    let JournalLine::End { finished, .. } = &kept[0] else { panic!() };
+    assert_launched(finished);
     let newer = r#"{"end":{"run":"j1.1","why":"eclipse"}}"#;
     let ToKeeper::End { why, .. } = serde_json::from_str(newer).unwrap() else { panic!() };
     assert_eq!(why, Why(EndReason::Unsaid), "a reason that is not known is none");

@@ -12,6 +12,9 @@
 //! name is to be replaced when it holds no run, since jobs in containers reach it, too.
 //!
 //! Version 4 says what a run is kept from, and how much memory it may use. An older keeper begins it without that.
+//!
+//! Version 5 says which secrets a run sees. An older keeper would not keep them out of what a run has printed, and is
+//! given none of these.
 
 use std::fmt;
 
@@ -23,10 +26,13 @@ pub(super) struct Versions {
 }
 
 /// What this program speaks.
-pub(super) const OURS: Versions = Versions { oldest: 1, newest: 4 };
+pub(super) const OURS: Versions = Versions { oldest: 1, newest: 5 };
 
 /// The first version that has a run confined, and its memory limited.
 pub(super) const CONFINES: u32 = 4;
+
+/// The first version that keeps secrets.
+pub(super) const KEEPS_SECRETS: u32 = 5;
 
 /// There is no version that both speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

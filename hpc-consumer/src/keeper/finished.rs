@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::run::{Ended, Finished};
-use protocol::{Isolation, RuntimeKind, Word as OpenWord};
+use protocol::{Isolation, Launched, RuntimeKind, Word as OpenWord};
 
 #[derive(Serialize, Deserialize)]
 struct FinishedText {
@@ -40,6 +40,9 @@ struct FinishedText {
     image_lost: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     isolation: Option<Box<Isolation>>,
+    /// What it was begun as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    launched: Option<Box<Launched>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -94,6 +97,7 @@ impl From<&Finished> for FinishedText {
             began: finished.began,
             image_lost: finished.image_lost,
             isolation: finished.isolation.clone(),
+            launched: finished.launched.clone(),
         }
     }
 }
@@ -113,10 +117,29 @@ impl From<FinishedText> for Finished {
             }
         };
         let FinishedText {
-            stdout_tail, stderr_tail, started_at_ms, finished_at_ms, began, image_lost, isolation, ..
+            stdout_tail,
+            stderr_tail,
+            started_at_ms,
+            finished_at_ms,
+            began,
+            image_lost,
+            isolation,
+            launched,
+            ..
         } = text;
         let runtime = text.runtime.and_then(|runtime| runtime.known());
-        Self { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_lost, isolation }
+        Self {
+            ended,
+            stdout_tail,
+            stderr_tail,
+            started_at_ms,
+            finished_at_ms,
+            runtime,
+            began,
+            image_lost,
+            isolation,
+            launched,
+        }
     }
 }
 

@@ -4,15 +4,17 @@
 //! that are not known are passed over, and every field that came after version 1 has a default. The bytes of every
 //! version are kept in `tests/compat/keeper`.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use protocol::{Isolation, RuntimeKind};
+use protocol::{Isolation, Launched, RuntimeKind};
 use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use site::Secret;
 
 use super::dialect::Versions;
 use super::finished::{self, Why};
@@ -221,6 +223,12 @@ struct StartText {
     /// What keeps the command from the rest of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     isolation: Option<Box<Isolation>>,
+    /// What it sees of its pool's secrets: names and files, and never a value.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    secrets: BTreeMap<String, Secret>,
+    /// What it is begun as, which is told with its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    launched: Option<Box<Launched>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -289,6 +297,8 @@ impl From<Start> for StartText {
             writable: writable.map(|paths| paths.into_iter().map(|path| path.into_os_string().into()).collect()),
             keyring,
             isolation: start.wrapping.isolation,
+            secrets: start.wrapping.secrets,
+            launched: start.wrapping.launched,
         }
     }
 }
@@ -316,6 +326,8 @@ impl From<StartText> for Start {
                     keyring: text.keyring,
                 },
                 isolation: text.isolation,
+                secrets: text.secrets,
+                launched: text.launched,
             },
             limits: Limits {
                 time: Duration::from_millis(text.time_ms),

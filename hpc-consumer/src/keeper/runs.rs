@@ -275,6 +275,8 @@ mod tests {
                 hook: false,
                 confinement: run::Confinement::default(),
                 isolation: None,
+                secrets: Default::default(),
+                launched: None,
             },
         })
     }

@@ -1,15 +1,17 @@
 //! The runtime `apptainer`: the command in a container that sees its job directory at `/work` and little else.
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use protocol::{Isolation, JobId, RuntimeKind};
+use site::Secret;
 use tokio::process::Command;
 
 use super::begin::{Begin, Lookup};
@@ -19,7 +21,7 @@ use super::isolation;
 use super::programs;
 use super::scratch::Scratch;
 use super::unpacked::{Unpacked, asks_to_write};
-use super::{CommandLine, Confinement, Wrapping};
+use super::{CommandLine, Confinement, Own, Says, Wrapping, lock, secrets};
 
 /// Where a container sees its job directory.
 pub(super) const WORK_DIR: &str = "/work";
@@ -45,6 +47,8 @@ pub(crate) struct Apptainer {
     pub(crate) binds: Vec<String>,
     pub(crate) arguments: Vec<String>,
     pub(crate) command: Vec<String>,
+    /// Where jobs look for programs, if not where the image says.
+    pub(crate) path: Option<String>,
     pub(crate) as_root: bool,
     pub(crate) inherited: Vec<(OsString, OsString)>,
     /// What of our environment the job gets.
@@ -56,6 +60,9 @@ pub(crate) struct Apptainer {
     /// Does each run get a session keyring of its own?
     pub(crate) keyring: bool,
     pub(crate) containment: Containment,
+    /// What its runs see of their pool's secrets.
+    pub(crate) secrets: BTreeMap<String, Secret>,
+    pub(crate) says: Says,
     pub(crate) seen: Seen,
 }
 
@@ -78,26 +85,26 @@ pub(super) struct Said {
 }
 
 impl Apptainer {
-    pub(super) fn command(&self, job_id: &JobId, job_dir: &Path) -> (CommandLine, Wrapping) {
+    pub(super) fn command(&self, job_id: &JobId, job_dir: &Path, own: &Own) -> (CommandLine, Wrapping) {
         let root = self.root();
         // What a container may write to changes for its own reasons.
         let image = (!self.arguments.iter().any(|argument| asks_to_write(argument))).then(|| root.clone());
         let (parts, facts) = self.containment.parts_and_facts();
-        let mut words = self.exec_words(root, job_dir, job_id.as_str(), &parts);
-        words.extend(self.command.iter().map(OsString::from));
+        let mut words = self.exec_words(root, job_dir, job_id.as_str(), &parts, &own.arguments);
+        let command = if own.command.is_empty() { &self.command } else { &own.command };
+        words.extend(command.iter().map(OsString::from));
         let mut environment = self.inherited.clone();
         // Not as words, which other users of the machine can read: a proxy may have a password.
-        environment.extend(self.passed.iter().map(|(name, value)| {
-            let mut handed_on = OsString::from("APPTAINERENV_");
-            handed_on.push(name);
-            (handed_on, value.clone())
-        }));
+        let passed = own.over(&self.passed).into_iter().map(|(name, value)| (handed_on(&name), value));
+        environment.extend(passed);
         // Not the job directory: apptainer and its helpers must not find there what a job has put there for them.
         let confinement = Confinement { writable: None, keyring: self.keyring };
         let hook = self.seen.hook.load(Ordering::Relaxed);
         let command = CommandLine { words, environment, directory: "/".into() };
         let isolation = facts.map(Box::new);
-        (command, Wrapping { runtime: RuntimeKind::Apptainer, image, hook, confinement, isolation })
+        let (secrets, launched) = (self.secrets.clone(), own.launched.clone());
+        let runtime = RuntimeKind::Apptainer;
+        (command, Wrapping { runtime, image, hook, confinement, isolation, secrets, launched })
     }
 
     pub(super) fn to_be_pulled(&self) -> Option<&Path> {
@@ -122,7 +129,14 @@ impl Apptainer {
     /// `apptainer exec` with all isolation: own process and IPC namespaces, an empty environment, an empty home, none
     /// of the paths that the site's configuration binds, and these parts of what contains it further. All but the
     /// command, and the scratch that a run gets.
-    fn exec_words(&self, root: PathBuf, job_dir: &Path, job_id: &str, parts: &Parts) -> Vec<OsString> {
+    fn exec_words(
+        &self,
+        root: PathBuf,
+        job_dir: &Path,
+        job_id: &str,
+        parts: &Parts,
+        arguments: &[String],
+    ) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec![self.program.clone().into()];
         words.extend(["--quiet", "exec", "--containall", "--no-mount", "bind-paths"].map(OsString::from));
         if self.as_root {
@@ -143,29 +157,12 @@ impl Apptainer {
         for bind in &self.binds {
             words.extend(["--bind".into(), bind.into()]);
         }
-        words.extend(self.arguments.iter().map(OsString::from));
+        for (name, secret) in &self.secrets {
+            words.extend(["--bind".into(), secrets::bind(name, &secret.file)]);
+        }
+        words.extend(arguments.iter().chain(&self.arguments).map(OsString::from));
         words.push(root.into());
         words
-    }
-
-    /// A directory or image in the arguments that containers write to in place of their own image. Those that run at
-    /// the same time would lose each other's writes.
-    pub(super) fn shared_overlay(&self) -> Option<&str> {
-        let mut arguments = self.arguments.iter().map(String::as_str);
-        while let Some(argument) = arguments.next() {
-            let value = match argument {
-                "--overlay" | "-o" => arguments.next()?,
-                _ => match argument.strip_prefix("--overlay=") {
-                    Some(value) => value,
-                    None => continue,
-                },
-            };
-            let is_read = |place: &str| [":ro", ".sif", ".sqfs", ".squashfs"].iter().any(|end| place.ends_with(end));
-            if let Some(written) = value.split(',').find(|place| !is_read(place)) {
-                return Some(written);
-            }
-        }
-        None
     }
 
     /// Is apptainer there, and does it start containers from the image? Pulls the image first where it is missing and
@@ -178,13 +175,17 @@ impl Apptainer {
             match &self.oci_ref {
                 Some(oci_ref) => self.pull(oci_ref).await?,
                 None => {
-                    return Err(format!(
-                        "the image {} is not there; correct APPTAINER_IMAGE, or set APPTAINER_OCI_REF to pull it",
-                        self.image.display()
-                    ));
+                    let advice = match &self.says {
+                        Says::Settings => "correct APPTAINER_IMAGE, or set APPTAINER_OCI_REF to pull it".to_owned(),
+                        Says::Site { image, .. } => {
+                            format!("put it there, or correct `{image}` in the site's file")
+                        }
+                    };
+                    return Err(format!("the image {} is not there; {advice}", self.image.display()));
                 }
             }
         }
+        secrets::check_all(&self.secrets, &self.says)?;
         self.containment.prepare()?;
         let Some(unpacked) = &self.unpacked else { return self.start_from(self.image.clone(), scratch).await };
         unpacked.prepare(self).await;
@@ -217,7 +218,10 @@ impl Apptainer {
         }
         self.seen.program.store(program == Lookup::Found, Ordering::Relaxed);
         match program {
-            Lookup::Missing => Err(programs::missing(&self.command, &format!("in the image {}", self.image.display()))),
+            Lookup::Missing => {
+                let there = format!("in the image {}", self.image.display());
+                Err(programs::missing(&self.command, &there, &self.says))
+            }
             Lookup::Found | Lookup::Unknown => Ok(()),
         }
     }
@@ -265,7 +269,7 @@ impl Apptainer {
     }
 
     async fn start_in(&self, root: &Path, place: &Path, parts: &Parts) -> Result<Tried, String> {
-        let mut words = self.exec_words(root.to_owned(), place, "probe", parts);
+        let mut words = self.exec_words(root.to_owned(), place, "probe", parts, &[]);
         words.push(NO_SUCH_PROGRAM.into());
         let inside = Scratch::inside();
         let lookup = if self.may_set_path() { String::new() } else { Lookup::script(&self.command[0], &inside) };
@@ -279,7 +283,9 @@ impl Apptainer {
         };
         let failed = |error: io::Error| format!("{} cannot be used: {error}", place.display());
         let begin = prepare().map_err(failed)?;
-        let said = self.output_of(words, &self.inherited, PROBE_TIMEOUT).await?;
+        let mut environment = self.inherited.clone();
+        environment.extend(self.path.iter().map(|path| (handed_on("PATH".as_ref()), path.into())));
+        let said = self.output_of(words, &environment, PROBE_TIMEOUT).await?;
         let began = begin.map_or(Ok(false), |begin| begin.has_begun()).map_err(failed)?;
         let program = Lookup::read(&Scratch::path(place));
         let read = isolation::read(&Scratch::path(place));
@@ -298,8 +304,22 @@ impl Apptainer {
     }
 
     async fn pull(&self, oci_ref: &str) -> Result<(), String> {
+        // Two pools may have one image.
+        let pull = pulls_of(&self.image);
+        let _one_at_a_time = pull.lock().await;
+        if self.image.exists() {
+            return Ok(());
+        }
         tracing::info!("pulling {oci_ref} into {}", self.image.display());
-        let partial = self.image.with_extension("sif.partial");
+        let cannot = |error: io::Error| format!("the image cannot be put at {}: {error}", self.image.display());
+        if let (Says::Site { .. }, Some(directory)) = (&self.says, self.image.parent()) {
+            files::make_dir(directory).map_err(cannot)?;
+        }
+        let partial = match &self.says {
+            Says::Settings => self.image.with_extension("sif.partial"),
+            // Its place may be that of other daemons, too.
+            Says::Site { .. } => self.image.with_extension(format!("sif.partial-{}", crate::host())),
+        };
         let words = vec![
             self.program.clone().into(),
             "pull".into(),
@@ -311,10 +331,13 @@ impl Apptainer {
         environment.extend(self.proxies.iter().cloned());
         let said = self.output_of(words, &environment, PULL_TIMEOUT).await?;
         if !said.status.success() {
-            return Err(format!("apptainer could not pull APPTAINER_OCI_REF {oci_ref}: {}", last_lines(&said.stderr)));
+            let what = match &self.says {
+                Says::Settings => format!("APPTAINER_OCI_REF {oci_ref}"),
+                Says::Site { image, .. } => format!("{oci_ref}, which `{image}` in the site's file names"),
+            };
+            return Err(format!("apptainer could not pull {what}: {}", last_lines(&said.stderr)));
         }
-        files::put(&partial, &self.image, files::Durability::Content)
-            .map_err(|error| format!("the image cannot be put at {}: {error}", self.image.display()))
+        files::put(&partial, &self.image, files::Durability::Content).map_err(cannot)
     }
 
     /// Runs apptainer, or a tool that goes with it, for ourselves.
@@ -359,6 +382,39 @@ struct Begun {
     tried: Tried,
 }
 
+/// A directory or image in the arguments that containers write to in place of their own image. Those that run at
+/// the same time would lose each other's writes.
+pub(crate) fn shared_overlay(arguments: &[String]) -> Option<&str> {
+    let mut arguments = arguments.iter().map(String::as_str);
+    while let Some(argument) = arguments.next() {
+        let value = match argument {
+            "--overlay" | "-o" => arguments.next()?,
+            _ => match argument.strip_prefix("--overlay=") {
+                Some(value) => value,
+                None => continue,
+            },
+        };
+        let is_read = |place: &str| [":ro", ".sif", ".sqfs", ".squashfs"].iter().any(|end| place.ends_with(end));
+        if let Some(written) = value.split(',').find(|place| !is_read(place)) {
+            return Some(written);
+        }
+    }
+    None
+}
+
+/// The variable by which apptainer hands this one on into a container.
+pub(super) fn handed_on(name: &OsStr) -> OsString {
+    let mut handed_on = OsString::from("APPTAINERENV_");
+    handed_on.push(name);
+    handed_on
+}
+
+/// Who holds this pulls the image.
+fn pulls_of(image: &Path) -> Arc<tokio::sync::Mutex<()>> {
+    static PULLS: Mutex<BTreeMap<PathBuf, Arc<tokio::sync::Mutex<()>>>> = Mutex::new(BTreeMap::new());
+    lock(&PULLS).entry(image.to_owned()).or_default().clone()
+}
+
 /// Adds a flag right behind the subcommand, so that what a person asks for in `APPTAINER_ARGS` comes later and counts.
 pub(super) fn add_flag(words: &mut Vec<OsString>, flag: &str, value: OsString) {
     let at = words.iter().position(|word| word == "exec").map_or(words.len(), |at| at + 1);
@@ -390,6 +446,9 @@ mod tests {
             unpacked: None,
             keyring: false,
             containment: Containment::nothing(Path::new("/state")),
+            path: None,
+            secrets: BTreeMap::new(),
+            says: Says::Settings,
             seen: Seen::default(),
         }
     }
@@ -403,14 +462,14 @@ mod tests {
             (&["--nv", "--overlay=/o.img"], Some("/o.img")),
             (&["--overlay", "/o:ro", "--overlay", "/x.sqfs"], None),
         ] {
-            assert_eq!(apptainer(arguments).shared_overlay(), shared, "{arguments:?}");
+            assert_eq!(shared_overlay(&apptainer(arguments).arguments), shared, "{arguments:?}");
         }
     }
 
     #[test]
     fn containers_get_the_job_directory_and_the_stated_binds_and_nothing_else() {
         let apptainer = apptainer(&["--nv"]);
-        let (command, _) = apptainer.command(&"j1".parse().unwrap(), Path::new("/results/j1"));
+        let (command, _) = apptainer.command(&"j1".parse().unwrap(), Path::new("/results/j1"), &Own::default());
         assert_eq!(
             command.to_shell_line(),
             "cd / && env -i 'PATH=/bin' 'APPTAINERENV_TZ=UTC' apptainer --quiet exec --containall --no-mount bind-paths \

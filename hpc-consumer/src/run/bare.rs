@@ -1,15 +1,18 @@
 //! The runtime `bare`: the command as it is, kept only from what [`confine`](super::confine) can keep it from.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::{Isolation, JobId, RuntimeKind};
+use site::Secret;
 
 use super::confine::{Confinement, Facts, look};
 use super::programs::{is_executable, missing, on_path};
-use super::{CommandLine, Wrapping, isolation};
+use super::secrets::check_all;
+use super::{CommandLine, Own, Says, Wrapping, isolation};
 use crate::{blocking, lock};
 
 /// A command without a container.
@@ -18,6 +21,9 @@ pub(crate) struct Bare {
     pub(crate) command: Vec<String>,
     pub(crate) inherited: Vec<(OsString, OsString)>,
     pub(crate) confinement: Confinement,
+    /// What its runs see of their pool's secrets: those that are variables.
+    pub(crate) secrets: BTreeMap<String, Secret>,
+    pub(crate) says: Says,
     /// What a probe has seen of the confinement.
     seen: Mutex<Option<Facts>>,
     /// It was said that the kernel does not confine runs.
@@ -26,18 +32,23 @@ pub(crate) struct Bare {
 
 impl Bare {
     pub(crate) fn new(command: Vec<String>, inherited: Vec<(OsString, OsString)>, confinement: Confinement) -> Self {
-        Self { command, inherited, confinement, seen: Mutex::default(), told: AtomicBool::new(false) }
+        let (secrets, says) = (BTreeMap::new(), Says::Settings);
+        let (seen, told) = (Mutex::default(), AtomicBool::new(false));
+        Self { command, inherited, confinement, secrets, says, seen, told }
     }
 
-    pub(super) fn command(&self, job_id: &JobId, job_dir: &Path) -> (CommandLine, Wrapping) {
-        let mut environment = self.inherited.clone();
+    pub(super) fn command(&self, job_id: &JobId, job_dir: &Path, own: &Own) -> (CommandLine, Wrapping) {
+        let mut environment = own.over(&self.inherited);
         environment.push(("WORK_DIR".into(), job_dir.into()));
         environment.push(("JOB_ID".into(), job_id.as_str().into()));
-        let words = self.command.iter().map(OsString::from).collect();
+        let command = if own.command.is_empty() { &self.command } else { &own.command };
+        let words = command.iter().map(OsString::from).collect();
         let command = CommandLine { words, environment, directory: job_dir.to_owned() };
         let confinement = self.confinement.clone();
         // What there is to tell is known once it is started.
-        (command, Wrapping { runtime: RuntimeKind::Bare, image: None, hook: false, confinement, isolation: None })
+        let (secrets, launched) = (self.secrets.clone(), own.launched.clone());
+        let (runtime, image, hook, isolation) = (RuntimeKind::Bare, None, false, None);
+        (command, Wrapping { runtime, image, hook, confinement, isolation, secrets, launched })
     }
 
     /// What keeps jobs from the rest of the node, as far as a probe has seen it.
@@ -48,14 +59,23 @@ impl Bare {
         }
     }
 
+    /// Whose runs these are.
+    fn named(&self) -> String {
+        match &self.says {
+            Says::Settings => "RUNTIME=bare".to_owned(),
+            Says::Site { pool, .. } => format!("the pool {pool}, which has runtime = \"bare\","),
+        }
+    }
+
     /// What a person is to know of jobs without a container.
     pub(super) fn warning(&self) -> String {
+        let which = self.named();
         match &self.confinement.writable {
-            None => "RUNTIME=bare isolates nothing: a job can read and change all that this user can".to_owned(),
+            None => format!("{which} isolates nothing: a job can read and change all that this user can"),
             Some(writable) => {
                 let places: String = writable.iter().map(|path| format!(", {}", path.display())).collect();
                 format!(
-                    "RUNTIME=bare has no container: a job reads all that this user can, and writes to its job directory, \
+                    "{which} has no container: a job reads all that this user can, and writes to its job directory, \
                      devices{places}; BARE_WRITABLE says where else"
                 )
             }
@@ -64,6 +84,7 @@ impl Bare {
 
     /// Are the program and the places there that jobs may write to? What is missing would fail every job of the queue.
     pub(super) async fn probe(&self, scratch: &Path) -> Result<(), String> {
+        check_all(&self.secrets, &self.says)?;
         let (confinement, directory) = (self.confinement.clone(), scratch.to_owned());
         let facts = blocking(move || look(&confinement, &directory)).await;
         let facts = facts.map_err(|error| format!("jobs cannot be confined: {error}"))?;
@@ -71,8 +92,9 @@ impl Bare {
         let is_lacking = self.confinement.writable.is_some() && !facts.writes;
         if is_lacking && !self.told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "this kernel does not limit where jobs write (Landlock of Linux 5.19 or later), so RUNTIME=bare isolates \
-                 nothing: a job can read and change all that this user can"
+                "this kernel does not limit where jobs write (Landlock of Linux 5.19 or later), so {} isolates \
+                 nothing: a job can read and change all that this user can",
+                self.named()
             );
         }
         let program = &self.command[0];
@@ -86,7 +108,7 @@ impl Bare {
         if found {
             return Ok(());
         }
-        Err(missing(&self.command, "on this node"))
+        Err(missing(&self.command, "on this node", &self.says))
     }
 }
 

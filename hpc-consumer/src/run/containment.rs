@@ -22,7 +22,7 @@ use std::sync::Mutex;
 
 use clap::ValueEnum;
 use files::Durability;
-use protocol::Isolation;
+use protocol::{Isolation, PoolName};
 
 use super::isolation::{self, Asked};
 use super::seccomp;
@@ -70,6 +70,8 @@ pub(crate) struct Containment {
     as_root: bool,
     /// Where a person binds something of their own: of two binds to one place apptainer takes the first.
     bound: Vec<String>,
+    /// What tells its containers from others in the log.
+    of: String,
     seen: Mutex<Option<Seen>>,
 }
 
@@ -105,7 +107,13 @@ impl Containment {
         // As good as any place is one that an argument names.
         let named = arguments.iter().flat_map(|argument| argument.split([':', ',', '=']));
         let bound = bound.chain(named).map(|place| place.trim_end_matches('/').to_owned()).collect();
-        Self { state_dir: state_dir.to_owned(), place, wanted, as_root, bound, seen: Mutex::default() }
+        let (of, seen) = (String::new(), Mutex::default());
+        Self { state_dir: state_dir.to_owned(), place, wanted, as_root, bound, of, seen }
+    }
+
+    /// Its containers are those of a pool, among others.
+    pub(super) fn is_of(&mut self, pool: &PoolName) {
+        self.of = format!(" in the pool {pool}");
     }
 
     /// Nothing beyond apptainer's own isolation.
@@ -119,6 +127,7 @@ impl Containment {
             wanted,
             as_root: false,
             bound: Vec::new(),
+            of: String::new(),
             seen: Mutex::default(),
         }
     }
@@ -197,9 +206,9 @@ impl Containment {
         *seen = now;
         drop(seen);
         let told = isolation::told(&self.facts().unwrap_or_default());
-        tracing::info!("isolation of jobs: {told}");
+        tracing::info!("isolation of jobs{}: {told}", self.of);
         for problem in self.left_out() {
-            tracing::warn!("{problem}");
+            tracing::warn!("{problem}{}", self.of);
         }
     }
 

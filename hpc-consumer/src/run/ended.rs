@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
 use lifecycle::EndReason;
-use protocol::{Isolation, RuntimeKind};
+use protocol::{Isolation, Launched, RuntimeKind};
 
 use super::memory;
 use super::process::now_ms;
@@ -81,6 +81,8 @@ pub(crate) struct Finished {
     pub(crate) image_lost: bool,
     /// What kept it from the rest of the node, where that is known.
     pub(crate) isolation: Option<Box<Isolation>>,
+    /// What it was begun as, where a site's file says it.
+    pub(crate) launched: Option<Box<Launched>>,
 }
 
 impl Finished {
@@ -97,9 +99,20 @@ impl Finished {
     fn without_process(ended: Ended) -> Self {
         let now = now_ms();
         let (stdout_tail, stderr_tail) = (String::new(), String::new());
-        let (runtime, began, image_lost, isolation) = (None, None, false, None);
+        let (runtime, began, image_lost, isolation, launched) = (None, None, false, None, None);
         let (started_at_ms, finished_at_ms) = (now, now);
-        Self { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_lost, isolation }
+        Self {
+            ended,
+            stdout_tail,
+            stderr_tail,
+            started_at_ms,
+            finished_at_ms,
+            runtime,
+            began,
+            image_lost,
+            isolation,
+            launched,
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use tokio::process::Child;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::secrets::Secrets;
 use crate::{blocking, lock};
 
 /// How much of the end is kept when not all is.
@@ -77,14 +78,14 @@ impl Logs {
     /// Waits for the end of both, now that the run has ended, and returns how they ended. Should something that nobody
     /// could find hold the pipes open, what it prints later is not the run's; should a file system hang, the files
     /// come later.
-    pub(super) async fn tails(self) -> Tails {
+    pub(super) async fn tails(self, secrets: &Secrets) -> Tails {
         let Self { writers: [out, err], stdout, stderr, enough } = self;
         let mut both = pin!(async { (out.await, err.await) });
         if tokio::time::timeout(PIPES_PATIENCE, &mut both).await.is_err() {
             drop(enough);
             let _ = tokio::time::timeout(PIPES_PATIENCE, both).await;
         }
-        let text = |tail: &Tail| tail_text(&lock(tail).iter().copied().collect::<Vec<_>>());
+        let text = |tail: &Tail| tail_text(&secrets.blanked(lock(tail).iter().copied().collect()));
         Tails { stdout: text(&stdout), stderr: text(&stderr) }
     }
 }

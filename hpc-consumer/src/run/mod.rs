@@ -2,7 +2,7 @@
 //!
 //! A [`Runtime`] turns a job directory into a [`CommandLine`] ([`apptainer`], with [`unpacked`] for its image, or
 //! [`bare`]); [`process`] runs it with its limits, begun by the [`starter`] and kept to itself by what [`confine`] has;
-//! [`log_file`] keeps what it prints, bounded; [`scratch`] is its temporary space, [`begin`] tells whether its command
+//! [`kit`] has what they are made of; [`secrets`] are what a run may know and nobody else; [`log_file`] keeps what it prints, bounded; [`scratch`] is its temporary space, [`begin`] tells whether its command
 //! has begun, and [`helpers`] whether its image was lost; [`footprint`] watches its memory.
 //! [`containment`] keeps it from the rest of the node, with the filter of [`seccomp`], and [`isolation`] tells how far.
 //! [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it carries, and
@@ -26,6 +26,7 @@ mod footprint;
 pub(crate) mod fuzz;
 mod helpers;
 mod isolation;
+mod kit;
 mod leftovers;
 mod log_file;
 mod memory;
@@ -34,27 +35,31 @@ mod process;
 mod programs;
 mod scratch;
 mod seccomp;
+pub(crate) mod secrets;
 mod service;
 mod starter;
 mod token;
 mod tree;
 mod unpacked;
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use protocol::{Isolation, JobId, RuntimeKind};
+use protocol::{Isolation, JobId, Launched, PoolName, RuntimeKind};
+use site::Secret;
 
 use crate::lock;
 
-pub(crate) use apptainer::{Apptainer, Seen};
+pub(crate) use apptainer::shared_overlay;
 pub(crate) use bare::Bare;
 pub(crate) use confine::Confinement;
-pub(crate) use containment::{Containment, JobNetwork, JobSeccomp};
+pub(crate) use containment::{JobNetwork, JobSeccomp};
 pub(crate) use ended::{Ended, Finished, signal_name};
 pub(crate) use ending::Warning;
 pub(crate) use isolation::{Required, check, told};
+pub(crate) use kit::{Kit, Recipe, named};
 pub(crate) use leftovers::{Leftover, kill_leftovers};
 pub(crate) use log_file::LOGS;
 pub(crate) use proc::{FirstProcess, descends_from_us, is_running, started_at};
@@ -75,7 +80,7 @@ pub(crate) fn prepare() {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one in each process")]
 pub(crate) enum Runtime {
-    Apptainer(Apptainer),
+    Apptainer(apptainer::Apptainer),
     Bare(Bare),
 }
 
@@ -105,6 +110,48 @@ pub(crate) struct Wrapping {
     pub(crate) confinement: Confinement,
     /// What keeps the command from the rest of the node, as a probe has seen it.
     pub(crate) isolation: Option<Box<Isolation>>,
+    /// What it sees of its pool's secrets: where they are, and never what they are.
+    pub(crate) secrets: BTreeMap<String, Secret>,
+    /// What it is begun as, where a site's file says it.
+    pub(crate) launched: Option<Box<Launched>>,
+}
+
+/// What one run has of its own, beside others that are begun in the same way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Own {
+    /// The words of its command; those of its runtime, if there are none.
+    pub(crate) command: Vec<String>,
+    /// Variables, and such as it is to have no value of.
+    pub(crate) environment: Vec<(String, Option<String>)>,
+    /// More arguments of `apptainer exec`.
+    pub(crate) arguments: Vec<String>,
+    pub(crate) launched: Option<Box<Launched>>,
+}
+
+impl Own {
+    /// These variables, changed as this run has them.
+    fn over(&self, others: &[(OsString, OsString)]) -> Vec<(OsString, OsString)> {
+        let is_own = |name: &OsString| self.environment.iter().any(|(own, _)| name == own.as_str());
+        let kept = others.iter().filter(|(name, _)| !is_own(name)).cloned();
+        let own = self.environment.iter().filter_map(|(name, value)| Some((name.into(), value.as_ref()?.into())));
+        kept.chain(own).collect()
+    }
+}
+
+/// Who says what a runtime is made of, for what a person has to correct.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Says {
+    /// The settings.
+    Settings,
+    /// A site's file, in these sections.
+    Site {
+        /// Which pool.
+        pool: PoolName,
+        /// As `pool.cpu.image`.
+        image: String,
+        /// As `task.simulate.command`.
+        command: String,
+    },
 }
 
 /// A process to be started: its words, its whole environment, its directory.
@@ -124,10 +171,10 @@ impl Runtime {
     }
 
     /// The command that runs a job in its directory, and what a run is to know of what wraps it.
-    pub(crate) fn command(&self, job_id: &JobId, job_dir: &Path) -> (CommandLine, Wrapping) {
+    pub(crate) fn command(&self, job_id: &JobId, job_dir: &Path, own: &Own) -> (CommandLine, Wrapping) {
         match self {
-            Self::Apptainer(apptainer) => apptainer.command(job_id, job_dir),
-            Self::Bare(bare) => bare.command(job_id, job_dir),
+            Self::Apptainer(apptainer) => apptainer.command(job_id, job_dir, own),
+            Self::Bare(bare) => bare.command(job_id, job_dir, own),
         }
     }
 
@@ -168,14 +215,6 @@ impl Runtime {
         match self {
             Self::Apptainer(apptainer) => apptainer.has_program(),
             Self::Bare(_) => true,
-        }
-    }
-
-    /// What jobs that run at the same time would write to, and lose each other's writes.
-    pub(crate) fn shared_overlay(&self) -> Option<&str> {
-        match self {
-            Self::Apptainer(apptainer) => apptainer.shared_overlay(),
-            Self::Bare(_) => None,
         }
     }
 

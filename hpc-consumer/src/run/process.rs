@@ -23,10 +23,12 @@ use super::ended::{Ended, Finished};
 use super::ending::{Cause, Ending, Event, Order};
 use super::helpers::Helpers;
 use super::isolation::with_facts;
+use super::kit::with_version;
 use super::log_file::{Logs, Tails};
 use super::memory;
 use super::proc::FirstProcess;
 use super::scratch::Scratch;
+use super::secrets::Secrets;
 use super::starter::started;
 use super::token::Token;
 use super::tree::Tree;
@@ -80,7 +82,17 @@ pub(crate) async fn run(
 ) -> Finished {
     let kills_before = memory::kills();
     let directory = Arc::new(place.directory);
-    let Wrapping { runtime, image, hook, confinement, isolation } = wrapping;
+    let Wrapping { runtime, image, hook, confinement, isolation, secrets, mut launched } = wrapping;
+    let secrets = match Secrets::read(&secrets) {
+        Ok(secrets) => secrets,
+        Err(problem) => return Finished::not_started(problem),
+    };
+    command.environment.extend(secrets.environment(runtime));
+    if let Some(launched) = &mut launched
+        && let Some(image) = launched.image.as_deref().and_then(with_version)
+    {
+        launched.image = Some(image);
+    }
     let mut wrapped = None;
     if runtime == RuntimeKind::Apptainer {
         match Wrapped::make(directory.clone(), &place.path, hook, &mut command.words) {
@@ -110,7 +122,7 @@ pub(crate) async fn run(
     let logs = Logs::keep(&mut child, directory, limits.log_bytes);
     let mut helpers = Helpers::new(runtime == RuntimeKind::Apptainer);
     let ended = end(child, known, tree, limits, stop, &mut helpers).await.looked_at_closely(runtime, kills_before);
-    let Tails { stdout, stderr } = logs.tails().await;
+    let Tails { stdout, stderr } = logs.tails(&secrets).await;
     let mut began = Some(true);
     if let Some(Wrapped { scratch, begin }) = wrapped {
         began = begin.and_then(|begin| begin.has_begun().ok());
@@ -123,7 +135,18 @@ pub(crate) async fn run(
     let isolation = Some(with_facts(isolation, facts, runtime == RuntimeKind::Bare, limits.memory.is_some()));
     let runtime = Some(runtime);
     let (stdout_tail, stderr_tail) = (stdout, stderr);
-    Finished { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, runtime, began, image_lost, isolation }
+    Finished {
+        ended,
+        stdout_tail,
+        stderr_tail,
+        started_at_ms,
+        finished_at_ms,
+        runtime,
+        began,
+        image_lost,
+        isolation,
+        launched,
+    }
 }
 
 /// What a run in a container has besides its process.

@@ -5,6 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use super::Says;
+
 /// `PATH` without its relative entries.
 pub(crate) fn absolute_entries(path: &OsStr) -> OsString {
     let absolute = std::env::split_paths(path).filter(|directory| directory.is_absolute());
@@ -28,9 +30,17 @@ const SHELL_WORDS: [&str; 12] = ["&&", "||", "|", ";", "&", ">", ">>", "<", "2>&
 const SHELL_COMMANDS: [&str; 14] =
     [".", "cd", "eval", "exec", "export", "for", "if", "module", "set", "source", "ulimit", "umask", "unset", "while"];
 
-/// That the program of `CONTAINER_CMD` is missing there, and what to do.
-pub(super) fn missing(command: &[String], there: &str) -> String {
+/// That the program of a command is missing there, and what to do.
+pub(super) fn missing(command: &[String], there: &str, says: &Says) -> String {
     let program = command.first().map_or("", String::as_str);
+    if let Says::Site { command: key, .. } = says {
+        let hint = if is_for_a_shell(command) {
+            ". It is not given to a shell, which would be [\"sh\", \"-c\", \"…\"]"
+        } else {
+            "; correct it in the site's file, or install the program"
+        };
+        return format!("there is no program {program:?}, which `{key}` names, {there}{hint}");
+    }
     let told = format!("there is no program {program:?}, which CONTAINER_CMD names, {there}");
     if !is_for_a_shell(command) {
         return format!("{told}; correct CONTAINER_CMD, or install the program");
@@ -67,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_told_with_the_line_that_would_work() {
-        let told = |line: &str| missing(&shell_words::split(line).unwrap(), "in the image a.sif");
+        let told = |line: &str| missing(&shell_words::split(line).unwrap(), "in the image a.sif", &Says::Settings);
         assert_eq!(
             told("pyhton run.py"),
             "there is no program \"pyhton\", which CONTAINER_CMD names, in the image a.sif; correct CONTAINER_CMD, or \

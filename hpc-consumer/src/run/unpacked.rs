@@ -377,6 +377,9 @@ mod tests {
             unpacked: Some(Unpacked::new(home.join("unpacked"), &[]).unwrap()),
             keyring: false,
             containment: super::super::containment::Containment::nothing(home),
+            path: None,
+            secrets: Default::default(),
+            says: super::super::Says::Settings,
             seen: Default::default(),
         }
     }
@@ -401,7 +404,7 @@ mod tests {
         fs::write(home.join("my.sif"), "1").unwrap();
         let image = home.join("my.sif").display().to_string();
         let starts_from = |apptainer: &Apptainer| {
-            let words = apptainer.command(&"j1".parse().unwrap(), home).0.words;
+            let words = apptainer.command(&"j1".parse().unwrap(), home, &Default::default()).0.words;
             words[words.len() - 2].to_str().unwrap().to_owned()
         };
         let entries = || fs::read_dir(home.join("unpacked")).unwrap().count();

@@ -69,6 +69,7 @@ impl Kept {
             began: None,
             image_lost: false,
             isolation: None,
+            launched: None,
         })
     }
 }

@@ -265,6 +265,7 @@ fn finished() -> Box<Finished> {
         began: None,
         image_lost: false,
         isolation: None,
+        launched: None,
     })
 }
 

@@ -33,7 +33,7 @@ pub(super) fn whole(
     let notices = notices(&pools, &tasks, found);
     let pools = pools.into_iter().map(|draft| (draft.name, draft.pool)).collect();
     let tasks = tasks.into_iter().map(|draft| (draft.pattern, draft.task)).collect();
-    SiteFile { site: Site { quota, pools, tasks, defaults: defaults.clone() }, needs, notices }
+    SiteFile { site: Site { quota, pools, tasks, defaults: defaults.clone(), is_of_file: true }, needs, notices }
 }
 
 fn one_default(pools: &[pools::Draft<'_>], found: &mut Found<'_>) {
