@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use files::{Access, Creator, Durability, Held, NotPrivate, Spares};
 use lifecycle::Share;
@@ -21,6 +21,7 @@ use protocol::limits;
 use rustix::fs::StatVfsMountFlags;
 
 use super::files::{INPUT, META, OWN_FILE_BYTES_MAX, REMOVED_WITHIN, is_missing};
+use crate::lock;
 
 /// What a probe writes: enough to need room on the disk.
 const PROBE_BYTES: usize = 64 * 1024;
@@ -45,6 +46,8 @@ pub(crate) struct ResultsDir {
     pub(super) creator: Arc<Creator>,
     /// Which directory it was when it was looked at first, by its inode.
     known: Arc<OnceLock<u64>>,
+    /// Held by who looks for it for the first time.
+    finding: Arc<Mutex<()>>,
     /// What tells after a restart whether it is the one that it was.
     mark: Option<Arc<Mark>>,
     /// Room for records on a full disk.
@@ -64,7 +67,16 @@ struct Mark {
 impl ResultsDir {
     pub(crate) fn new(path: PathBuf) -> Self {
         let (creator, trust) = (Arc::new(Creator::new(path.clone())), TrustedGroup::default());
-        Self { path, trust, creator, known: Arc::default(), mark: None, reserve: None, rejected: Arc::default() }
+        Self {
+            path,
+            trust,
+            creator,
+            known: Arc::default(),
+            finding: Arc::default(),
+            mark: None,
+            reserve: None,
+            rejected: Arc::default(),
+        }
     }
 
     /// The same, where the members of a group may write.
@@ -166,6 +178,11 @@ impl ResultsDir {
         if !self.is_where_it_was()? {
             return Err(Self::not_where_it_was());
         }
+        if self.known.get().is_some() {
+            return Ok(());
+        }
+        // Each pool looks, and the first one makes what must be there.
+        let _alone = lock(&self.finding);
         if self.known.get().is_none() {
             let is_lost = self.mark.as_ref().map(|mark| self.is_lost(mark)).transpose()?;
             if let (Some(mark), Some(true)) = (&self.mark, is_lost) {
@@ -263,7 +280,8 @@ mod tests {
     #[test]
     fn probes_at_the_same_time_do_not_blame_the_disk_for_each_other() {
         let temp = tempfile::tempdir().unwrap();
-        let results = ResultsDir::new(temp.path().join("results"));
+        let state = tempfile::tempdir().unwrap();
+        let results = ResultsDir::new(temp.path().join("results")).marked_by(state.path(), "o1");
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| (0..20).for_each(|_| assert!(results.probe().is_ok(), "{:?}", results.probe())));
