@@ -2,23 +2,22 @@
 //! or will, ends them.
 
 use std::io::Write as _;
-use std::path::PathBuf;
 
 use anyhow::Context as _;
 use program::Exit;
 use protocol::{JobId, JobResult};
 
-use crate::job::ResultsDir;
+use crate::verbs::Jobs;
 
 /// Cancels these jobs, and says of each what comes of it.
-pub(crate) fn cancel(results_dir: PathBuf, jobs: &[JobId]) -> anyhow::Result<Exit> {
-    if !results_dir.is_dir() {
-        anyhow::bail!("RESULTS_DIR {} is not there; no job was cancelled", results_dir.display());
+pub(crate) fn cancel(jobs: &Jobs, names: &[JobId]) -> anyhow::Result<Exit> {
+    let results = jobs.results();
+    if !results.path().is_dir() {
+        anyhow::bail!("RESULTS_DIR {} is not there; no job was cancelled", results.path().display());
     }
-    let place = results_dir.display().to_string();
-    let results = ResultsDir::new(results_dir);
+    let place = results.path().display();
     let mut out = std::io::stdout();
-    for job_id in jobs {
+    for job_id in &jobs.named(names)? {
         if let Ok(Some(record)) = results.final_record(job_id) {
             let how = JobResult::parse(&record).map(|result| match result.reason {
                 Some(reason) => format!("{}, {reason}", result.status),

@@ -8,7 +8,6 @@ use program::{FileArgs, LogArgs, Origins, OutputFormat, TrustArgs};
 use crate::config::{
     JobSettings, LimitSettings, NetworkSettings, RunSettings, RuntimeSettings, SiteSettings, StateSettings,
 };
-use crate::job::ResultsDir;
 use crate::run::{Own, Runtime};
 use crate::site::{Asked, SiteOf};
 use crate::store;
@@ -57,8 +56,18 @@ pub(crate) enum Command {
     ///
     /// Works while the daemon runs, from any machine that sees STATE_DIR, and when it does not.
     Jobs(ShowState),
-    /// Show which daemon it is, and how: directories, node, queue, how many jobs run, which results are owed
-    Status(ShowState),
+    /// Print how far jobs are, a word for each; without jobs, which daemon it is, and how
+    ///
+    /// The words are: unknown, queued, held, running, completed, failed, cancelled. Of one job, its word is all that is
+    /// printed; of several, each has a line: its id, a tab, its word. `unknown` is also a job that is still in the
+    /// queue, which nobody can look into from here.
+    ///
+    /// Without jobs: directories, node, queue, how many jobs run, which results are owed.
+    ///
+    /// Exit codes: 0 all is printed, also `failed` and `unknown`; 1 it cannot be read; 2 wrong arguments or settings; 4
+    /// no daemon was started with this STATE_DIR.
+    #[command(after_help = "Example:\n  hpc-consumer status 3f2a8c1e-...")]
+    Status(ShowStatus),
     /// Publish the results of jobs that have ended once more
     ///
     /// For results that have left the queue before anybody took them: the queue keeps them for a time only, and the
@@ -77,7 +86,8 @@ pub(crate) enum Command {
     /// that is not here yet when it comes. Its result says `cancelled`, and no attempt follows. Word of it is left in
     /// RESULTS_DIR: whichever daemon holds the job there heeds it within a second or two, or at its next start.
     ///
-    /// Exit codes: 0 all are cancelled, or have ended before; 1 word cannot be left; 2 wrong arguments or settings.
+    /// Exit codes: 0 all are cancelled, or have ended before; 1 word cannot be left; 2 wrong arguments or settings; 4
+    /// no daemon was started with this STATE_DIR.
     #[command(after_help = "Example:\n  hpc-consumer cancel 3f2a8c1e-...")]
     Cancel(Cancel),
     /// Check and explain the file that says what this site runs, and make a first one
@@ -210,6 +220,22 @@ impl ShowState {
     }
 }
 
+/// The settings of `hpc-consumer status`.
+#[derive(Debug, Args)]
+pub(crate) struct ShowStatus {
+    /// The jobs: ids, unique beginnings of ids, or `last` for the one that was accepted last
+    #[arg(value_name = "JOB")]
+    jobs: Vec<protocol::JobId>,
+    #[command(flatten)]
+    show: ShowState,
+}
+
+impl ShowStatus {
+    pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<(Vec<protocol::JobId>, (PathBuf, OutputFormat))> {
+        Ok((self.jobs, self.show.resolve(origins)?))
+    }
+}
+
 /// The settings of `hpc-consumer command`.
 #[derive(Debug, Args)]
 pub(crate) struct ShowCommand {
@@ -251,7 +277,7 @@ impl ShowCommand {
 /// The settings of `hpc-consumer cancel`.
 #[derive(Debug, Args)]
 pub(crate) struct Cancel {
-    /// The ids of the jobs
+    /// The jobs: ids, unique beginnings of ids, or `last` for the one that was accepted last
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<protocol::JobId>,
     #[command(flatten)]
@@ -259,24 +285,15 @@ pub(crate) struct Cancel {
 }
 
 impl Cancel {
-    /// The `RESULTS_DIR` that belongs to the state, and the jobs.
     pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<(PathBuf, Vec<protocol::JobId>)> {
-        let state_dir = self.state.resolve(origins)?;
-        let Some(results_dir) = ResultsDir::of(&state_dir) else {
-            anyhow::bail!(
-                "no daemon has run with STATE_DIR {} yet, so where its jobs are is not known; set STATE_DIR as for \
-                 `hpc-consumer run`",
-                state_dir.display()
-            );
-        };
-        Ok((results_dir, self.jobs))
+        Ok((self.state.resolve(origins)?, self.jobs))
     }
 }
 
 /// The settings of `hpc-consumer republish`.
 #[derive(Debug, Args)]
 pub(crate) struct Republish {
-    /// The ids of the jobs
+    /// The jobs: ids, unique beginnings of ids, or `last` for the one that was accepted last
     #[arg(required = true, value_name = "JOB")]
     pub(crate) jobs: Vec<protocol::JobId>,
     #[command(flatten)]

@@ -16,6 +16,7 @@
 //! | `inherited` | what it gets from who started it, made normal |
 //! | `republish` | results that have left the queue, published once more |
 //! | `site` | the file of a site, read and held against what is on this node |
+//! | `verbs` | what is asked of single jobs: how far they are, what they print |
 //! | `viewer` | keeps up to date what `jobs` and `status` show |
 //! | `notices` | what a person reads in its log |
 //! | `store` | what must not be forgotten, in `STATE_DIR`, and `hpc-consumer jobs` and `status`, which show it |
@@ -44,6 +45,7 @@ mod run;
 mod site;
 mod startup;
 mod store;
+mod verbs;
 mod viewer;
 
 use std::io::{self, Write as _};
@@ -60,6 +62,7 @@ use crate::cli::{Cli, Command, KeeperSettings, Republish};
 use crate::config::Settings;
 use crate::run::Invocation;
 use crate::startup::{End, WrongSettings};
+use crate::verbs::Jobs;
 
 /// The program.
 pub fn main() -> Exit {
@@ -76,6 +79,7 @@ enum Resolved {
     Show(String),
     Jobs(PathBuf, OutputFormat),
     Status(PathBuf, OutputFormat),
+    StatusOf(PathBuf, Vec<JobId>, OutputFormat),
     Republish(Box<Settings>, Vec<JobId>),
     Cancel(PathBuf, Vec<JobId>),
     Site(site::Asked),
@@ -146,16 +150,20 @@ fn settings() -> anyhow::Result<Resolved> {
             Resolved::Jobs(state_dir, format)
         }
         Command::Status(show) => {
-            let (state_dir, format) = show.resolve(&origins)?;
-            Resolved::Status(state_dir, format)
+            let (jobs, (state_dir, format)) = show.resolve(&origins)?;
+            if jobs.is_empty() {
+                Resolved::Status(state_dir, format)
+            } else {
+                Resolved::StatusOf(state_dir, jobs, format)
+            }
         }
         Command::Republish(asked) => {
             let Republish { jobs, settings } = *asked;
             Resolved::Republish(Box::new(settings.resolve(&origins)?), jobs)
         }
         Command::Cancel(asked) => {
-            let (results_dir, jobs) = asked.resolve(&origins)?;
-            Resolved::Cancel(results_dir, jobs)
+            let (state_dir, jobs) = asked.resolve(&origins)?;
+            Resolved::Cancel(state_dir, jobs)
         }
         Command::Site(asked) => Resolved::Site(asked.resolve(&origins)?),
         Command::Service => Resolved::Show(include_str!("../../systemd/hpc-consumer.service").trim_end().to_owned()),
@@ -205,10 +213,11 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
             served.map(|()| Exit::Ok)
         }
         Resolved::Republish(settings, jobs) => reactor()?.block_on(republish::republish(&settings, &jobs)),
-        Resolved::Cancel(results_dir, jobs) => cancel::cancel(results_dir, &jobs),
+        Resolved::Cancel(state_dir, jobs) => cancel::cancel(&Jobs::of(state_dir)?, &jobs),
         Resolved::Site(asked) => asked.answer(),
         Resolved::Jobs(state_dir, format) => store::show_jobs(&state_dir, format),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
+        Resolved::StatusOf(state_dir, jobs, format) => verbs::status(&Jobs::of(state_dir)?, &jobs, format),
         Resolved::Show(line) => {
             // A check says what the queue service has said.
             println!("{}", escaped_lines(&line));

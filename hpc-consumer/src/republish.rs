@@ -9,15 +9,16 @@ use protocol::JobId;
 use queues::Client;
 
 use crate::config::Settings;
-use crate::job::ResultsDir;
+use crate::verbs::Jobs;
 
 /// Publishes the results of these jobs, and says of each what came of it.
 pub(crate) async fn republish(settings: &Settings, jobs: &[JobId]) -> anyhow::Result<Exit> {
     let http = queues::http_client(&settings.endpoint.address()?).context("cannot set up HTTPS")?;
     let client = Client::new(http, &settings.endpoint)?;
-    let results = ResultsDir::new(settings.results_dir.clone());
+    let here = Jobs::at(settings.state_dir.clone(), settings.results_dir.clone());
+    let (results, jobs) = (here.results(), here.named(jobs)?);
     let mut exit = Exit::Ok;
-    for job_id in jobs {
+    for job_id in &jobs {
         let said = match results.final_record(job_id) {
             Ok(Some(record)) => match client.push(&settings.results_queue, &[&record]).await {
                 Ok(()) => format!("{job_id}: published"),

@@ -64,6 +64,16 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  laptop-consumer wait last --timeout 3600\n  laptop-consumer wait --all\n  \
                             laptop-consumer wait @jobs.ndjson > results.ndjson")]
     Wait(WaitArgs),
+    /// Print how far jobs are, a word for each
+    ///
+    /// The words are: unknown, queued, held, running, completed, failed, cancelled. Of one job, its word is all that is
+    /// printed; of several, each has a line: its id, a tab, its word. Looks only into the inbox, and so it is `queued`
+    /// from its submission until its result is here: `hpc-consumer status` on the cluster knows whether it is held or
+    /// runs. A job that was not submitted here and has no result here is `unknown`.
+    ///
+    /// Ends with 0 when all words are printed, also `failed` and `unknown`.
+    #[command(after_help = "Example:\n  laptop-consumer status last")]
+    Status(StatusArgs),
     /// Print the stored result of a job
     ///
     /// Looks only into the inbox. Ends with 0 when the job completed, 3 when it failed, 4 when its result is not here.
@@ -182,6 +192,14 @@ pub(crate) struct WaitArgs {
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) queue: QueueArgs,
+}
+
+/// The arguments of `status`.
+#[derive(Args)]
+pub(crate) struct StatusArgs {
+    /// The jobs: ids, unique beginnings of ids, `last`, or @FILE for a list, as `wait` takes it
+    #[arg(required = true, value_name = "JOB|@FILE", value_parser = job_or_list)]
+    pub(crate) jobs: Vec<String>,
 }
 
 /// The arguments of `show`.

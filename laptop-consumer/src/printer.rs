@@ -66,6 +66,11 @@ impl Printer {
         self.write(&format!("{job_id}\n"))
     }
 
+    /// Prints what has its own form.
+    pub(crate) fn text(&mut self, text: &str) -> anyhow::Result<()> {
+        self.write(text)
+    }
+
     fn line(&self, json: &str) -> String {
         if self.is_terminal { format!("{}\n", escaped_json(json)) } else { format!("{json}\n") }
     }

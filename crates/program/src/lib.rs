@@ -15,6 +15,7 @@ mod output;
 mod settings;
 mod style;
 mod trust;
+mod verbs;
 
 pub use directory::{UserDirectory, user_directory};
 pub use exit::{Exit, Failure, finish};
@@ -27,3 +28,4 @@ pub use protocol::text::{escaped, escaped_json, escaped_lines, is_hazardous};
 pub use settings::{Bare, FileArgs, Files, Given, Origin, Origins, Shared, Sources, read, read_trusted};
 pub use style::{may_color, say};
 pub use trust::{TrustArgs, TrustedGroup, is_root, private_dir, told_of};
+pub use verbs::StatusLine;

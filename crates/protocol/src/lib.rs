@@ -23,6 +23,7 @@ mod kind;
 mod launched;
 pub mod limits;
 mod message;
+pub mod names;
 mod not_json;
 mod pool;
 mod portable;
@@ -30,6 +31,7 @@ mod resources;
 mod result;
 pub mod size;
 mod spec;
+mod state;
 pub mod text;
 mod time;
 mod word;
@@ -48,6 +50,7 @@ pub use resources::ResourceRequest;
 pub use result::{JobResult, Reason, ResultMessage, RuntimeKind, Status, UnreadableResult};
 pub use size::{InvalidMemory, Memory};
 pub use spec::{InvalidJob, JobSpec, check_idempotency_key, check_name};
+pub use state::{InvalidJobState, JobState};
 pub use word::Word;
 
 /// The version written into the `v` field of every message.

@@ -27,6 +27,7 @@
 //! | [`output`] | what a stranger's program wrote |
 //! | [`result`], [`record`] | [`Recorder`]: results, and the file that each becomes |
 //! | [`conclude`] | from a run that is over to its result |
+//! | [`seen`] | what can be seen of a job by who holds nothing |
 //! | [`full_disk`] | from a run that filled the disk to a disk with room |
 //!
 //! Out of scope: processes (`run`, `keeper`), what follows for the queue (`lifecycle`).
@@ -48,6 +49,7 @@ mod pools;
 mod record;
 mod result;
 mod results_dir;
+mod seen;
 mod whose;
 
 use std::io;
@@ -68,6 +70,7 @@ pub(crate) use self::meta::HeldDir;
 use self::pools::Pools;
 use self::result::Recorder;
 pub(crate) use self::results_dir::ResultsDir;
+pub(crate) use self::seen::Claim;
 use crate::blocking;
 use crate::run::{Kit, Required};
 

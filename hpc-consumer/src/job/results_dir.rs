@@ -79,6 +79,10 @@ impl ResultsDir {
         }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The same, where the members of a group may write.
     pub(crate) fn trusting(self, trust: TrustedGroup) -> Self {
         Self { trust, ..self }

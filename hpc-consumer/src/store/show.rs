@@ -8,8 +8,8 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use lifecycle::{Entry, Phase, Stage};
 use program::{Exit, Failure, OutputFormat, escaped_json, is_hazardous};
@@ -26,6 +26,10 @@ const VERSION: u64 = 1;
 
 /// A daemon that is well tells something more often.
 const SILENCE: Duration = Duration::from_secs(4 * REFRESH.as_secs());
+
+/// How long a daemon that has only just started is waited for, and how often it is looked at.
+const FIRST_VIEW_PATIENCE: Duration = Duration::from_secs(3);
+const FIRST_VIEW_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is printed.
 #[derive(Debug, Serialize)]
@@ -68,6 +72,14 @@ enum Daemon {
     Unknown,
 }
 
+impl Report {
+    /// A daemon with very many jobs writes only the first of them down.
+    fn unnamed(&self) -> usize {
+        let Counts { waiting, running, ending, owed } = self.counts;
+        (waiting + running + ending + owed).saturating_sub(self.jobs.as_ref().map_or(0, Vec::len))
+    }
+}
+
 /// `hpc-consumer jobs`.
 pub(crate) fn show_jobs(state_dir: &Path, format: OutputFormat) -> anyhow::Result<Exit> {
     show(state_dir, format, jobs_text, |report| report)
@@ -78,22 +90,52 @@ pub(crate) fn show_status(state_dir: &Path, format: OutputFormat) -> anyhow::Res
     show(state_dir, format, status_text, |report| Report { jobs: None, ..report })
 }
 
+/// The jobs that a daemon holds, or the next one will find.
+#[derive(Debug)]
+pub(crate) struct Holding {
+    pub(crate) jobs: Vec<JobView>,
+    /// So many more are not named: a daemon writes down the first thousands.
+    pub(crate) unnamed: usize,
+    pub(crate) results_dir: Option<PathBuf>,
+}
+
+/// What a daemon holds. One that has only just started is given a moment to say so.
+pub(crate) fn holding(state_dir: &Path) -> anyhow::Result<Holding> {
+    must_be_there(state_dir)?;
+    let start = Instant::now();
+    loop {
+        let report = report(state_dir, Timestamp::now())?;
+        let has_told = report.jobs.is_some() || report.daemon != Daemon::Running;
+        if has_told || start.elapsed() > FIRST_VIEW_PATIENCE {
+            let results_dir = report.about.results_dir.as_ref().map(PathBuf::from);
+            let unnamed = report.unnamed();
+            return Ok(Holding { jobs: report.jobs.unwrap_or_default(), unnamed, results_dir });
+        }
+        std::thread::sleep(FIRST_VIEW_PAUSE);
+    }
+}
+
+fn must_be_there(state_dir: &Path) -> anyhow::Result<()> {
+    if state_dir.is_dir() {
+        return Ok(());
+    }
+    Err(Failure::with(
+        Exit::NotFound,
+        format!(
+            "there is no directory {}: no daemon was started with this STATE_DIR; give the settings of yours, by \
+             --env-file, --profile or --state-dir",
+            state_dir.display()
+        ),
+    ))
+}
+
 fn show(
     state_dir: &Path,
     format: OutputFormat,
     text: fn(&Report, Timestamp) -> String,
     shown: fn(Report) -> Report,
 ) -> anyhow::Result<Exit> {
-    if !state_dir.is_dir() {
-        return Err(Failure::with(
-            Exit::NotFound,
-            format!(
-                "there is no directory {}: no daemon was started with this STATE_DIR; give the settings of yours, by \
-                 --env-file, --profile or --state-dir",
-                state_dir.display()
-            ),
-        ));
-    }
+    must_be_there(state_dir)?;
     let now = timestamp_from_millis(Timestamp::now().as_millisecond());
     let report = shown(report(state_dir, now)?);
     crate::print(&match format {
@@ -261,9 +303,7 @@ fn jobs_text(report: &Report, now: Timestamp) -> String {
     text.push('\n');
     let jobs = report.jobs.as_deref().unwrap_or_default();
     text.push_str(&if jobs.is_empty() { "no jobs\n".to_owned() } else { jobs_table(jobs, now) });
-    let Counts { waiting, running, ending, owed } = report.counts;
-    // A daemon with very many jobs writes only the first of them down.
-    let more = (waiting + running + ending + owed).saturating_sub(jobs.len());
+    let more = report.unnamed();
     if more > 0 {
         let _ = writeln!(text, "and {more} more");
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use files::Durability;
-use protocol::{JobId, JobSpec, PoolName, Timestamp, timestamp_from_millis};
+use protocol::{JobId, JobSpec, JobState, PoolName, Timestamp, timestamp_from_millis};
 use serde::{Deserialize, Serialize};
 
 const VIEW: &str = "view.json";
@@ -158,6 +158,18 @@ impl Called {
 }
 
 impl JobView {
+    /// How far the job is, in the word of the contract; nothing where its record says it.
+    pub(crate) fn state(&self) -> Option<JobState> {
+        match self.phase.as_str() {
+            "asked" => Some(JobState::Unknown),
+            "returning" => Some(JobState::Queued),
+            "running" | "ending" => Some(JobState::Running),
+            "recorded" => None,
+            // Whatever it waits for, also by the word of another version.
+            _ => Some(JobState::Held),
+        }
+    }
+
     /// With the words for it that are known.
     pub(crate) fn called(self, called: Option<Called>) -> Self {
         let (task, name) = called.map(|Called { task, name }| (task, name)).unzip();
@@ -179,4 +191,33 @@ pub(crate) fn timestamp(since_epoch: Duration) -> Timestamp {
 pub(crate) fn read(state_dir: &Path) -> Option<View> {
     let bytes = files::read_own(&state_dir.join(VIEW), BYTES_MAX).ok()?;
     serde_json::from_slice(&bytes).ok().filter(|view: &View| view.v == VERSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use lifecycle::Phase;
+
+    use super::*;
+
+    #[test]
+    fn each_phase_has_its_word() {
+        use JobState::{Held, Queued, Running, Unknown};
+        let state = |phase: &str| {
+            let json = format!(r#"{{"job_id":"j","phase":"{phase}","attempt":0,"since":null}}"#);
+            serde_json::from_str::<JobView>(&json).unwrap().state()
+        };
+        for (phase, word) in [
+            (Phase::Asked, Some(Unknown)),
+            (Phase::Waiting, Some(Held)),
+            (Phase::Claiming, Some(Held)),
+            (Phase::Ready, Some(Held)),
+            (Phase::Running, Some(Running)),
+            (Phase::Ending, Some(Running)),
+            (Phase::Returning, Some(Queued)),
+            (Phase::Recorded, None),
+        ] {
+            assert_eq!(state(phase.name()), word, "{}", phase.name());
+        }
+        assert_eq!(state("staging"), Some(Held), "of a newer version");
+    }
 }

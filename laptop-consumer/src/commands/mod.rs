@@ -4,6 +4,7 @@ mod cancel;
 mod jobs;
 mod pull;
 mod show;
+mod status;
 mod submit;
 mod tail;
 mod wait;
@@ -26,6 +27,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Pull(args) => pull::run(&cli.common, &args, &mut printer).await,
         Command::Tail(args) => tail::run(&cli.common, &args, &mut printer).await,
         Command::Wait(args) => wait::run(&cli.common, &args, &mut printer).await,
+        Command::Status(args) => status::run(&cli.common, &args, &mut printer),
         Command::Show(args) => show::run(&cli.common, &args, &mut printer),
         Command::Cancel(args) => cancel::run(&cli.common, &args),
     }

@@ -145,3 +145,34 @@ fn ctrl_c_ends_the_waiting_and_says_that_the_job_goes_on() {
         assert!(asked.elapsed() < Duration::from_secs(20));
     }
 }
+
+#[test]
+fn status_is_one_word_of_what_this_machine_can_know() {
+    let laptop = Laptop::new();
+    let said = |arguments: &[&str]| {
+        let spoken = laptop.run(arguments);
+        (spoken.code, spoken.stdout)
+    };
+    let word = |text: &str| (Some(0), format!("{text}\n"));
+    assert_eq!(said(&["status", "j1"]), word("unknown"));
+    assert_eq!(said(&["status", "last"]), (Some(2), String::new()));
+    let submitted = laptop.run(&["submit", "--task", "t", "--id"]).stdout.trim().to_owned();
+    assert_eq!(said(&["status", &submitted]), word("queued"));
+    assert_eq!(said(&["status", "last"]), word("queued"));
+    assert_eq!(said(&["status", &submitted[..8]]), word("queued"));
+
+    laptop.server.push(result(&submitted, "completed"));
+    laptop.server.push(result("j1", "failed"));
+    laptop.server.push(result("j2", "failed").replace("}", r#","reason":"cancelled"}"#));
+    assert_eq!(laptop.run(&["pull"]).code, Some(0));
+    assert_eq!(said(&["status", &submitted]), word("completed"));
+    assert_eq!(said(&["status", "j1"]), word("failed"));
+    let lines = format!("{submitted}\tcompleted\nj2\tcancelled\nj3\tunknown");
+    assert_eq!(said(&["status", &submitted, "j2", "j3"]), word(&lines));
+    fs::write(laptop.path("jobs"), "j2\n").unwrap();
+    assert_eq!(said(&["status", "@jobs"]), word("j2\tcancelled"), "a list has lines, however short it is");
+    let json = said(&["status", "j2", "--output", "json"]);
+    assert_eq!(json, word(r#"{"job_id":"j2","state":"cancelled","reason":"cancelled"}"#));
+    assert_eq!(said(&["status"]), (Some(2), String::new()));
+    assert_eq!(said(&["status", "../j1"]), (Some(2), String::new()));
+}

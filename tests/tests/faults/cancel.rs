@@ -72,6 +72,6 @@ fn where_no_daemon_has_run_nothing_can_be_cancelled_and_the_setting_is_named() {
     let edge = Edge::start();
     let consumer = Consumer::bare(&edge, SCRIPT);
     let said = consumer.ask(&["cancel", "j1"]);
-    assert_eq!(said.status.code(), Some(2), "{said:?}");
+    assert_eq!(said.status.code(), Some(4), "{said:?}");
     assert!(said.log.contains("STATE_DIR"), "{said:?}");
 }

@@ -41,7 +41,7 @@ fn of_hpc_consumer() {
 
 #[test]
 fn of_laptop_consumer() {
-    is_as_it_was("laptop-consumer", &["submit", "pull", "tail", "wait", "show", "cancel"]);
+    is_as_it_was("laptop-consumer", &["submit", "pull", "tail", "wait", "status", "show", "cancel"]);
 }
 
 #[test]

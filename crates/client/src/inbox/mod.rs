@@ -220,7 +220,7 @@ impl Inbox {
     /// Notes that a job was submitted from here; `answer` is what the edge said. The job that was noted last is
     /// [`Inbox::last_submitted`], also if it was noted before.
     pub fn note_submitted(&self, job_id: &JobId, answer: &Json) -> Result<(), Error> {
-        let path = self.submitted.join(job_id.as_str()).with_extension("json");
+        let path = self.submitted_path(job_id);
         if !self.link_new(answer.as_str().as_bytes(), &path)? {
             let again = files::open_append(&path).and_then(|file| file.set_modified(SystemTime::now()));
             again.map_err(|source| Error::Store { path, source })?;
@@ -238,6 +238,11 @@ impl Inbox {
         Ok(files(&self.submitted)?.into_iter().map(|(job_id, _)| job_id).collect())
     }
 
+    /// Was this job submitted from here, as far as is known?
+    pub fn has_submitted(&self, job_id: &JobId) -> bool {
+        self.submitted_path(job_id).exists()
+    }
+
     /// The job that was submitted from here last.
     pub fn last_submitted(&self) -> Result<Option<JobId>, Error> {
         let modified = |entry: &fs::DirEntry| entry.metadata().and_then(|metadata| metadata.modified()).ok();
@@ -253,6 +258,10 @@ impl Inbox {
     /// When a result was stored last, as far as the file system can tell times apart.
     pub(crate) fn changed(&self) -> Option<SystemTime> {
         fs::metadata(&self.results).and_then(|metadata| metadata.modified()).ok()
+    }
+
+    fn submitted_path(&self, job_id: &JobId) -> PathBuf {
+        self.submitted.join(job_id.as_str()).with_extension("json")
     }
 
     fn result_path(&self, job_id: &JobId) -> PathBuf {

@@ -1,0 +1,96 @@
+//! What of a job can be seen in `RESULTS_DIR` by who asks for it and holds nothing. Nothing is changed here.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::time::SystemTime;
+
+use protocol::JobId;
+
+use super::files::{META, Place, is_missing, read_own_file};
+use super::meta::meta_of;
+use super::results_dir::ResultsDir;
+
+/// What a job directory says of who has the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// Nothing.
+    None,
+    /// A daemon has it, or had it last.
+    Stands,
+    /// It was given back to the queue.
+    GivenUp,
+}
+
+impl ResultsDir {
+    /// The jobs of which a directory or a record is here.
+    pub(crate) fn job_ids(&self) -> io::Result<BTreeSet<JobId>> {
+        let entries = match fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if is_missing(&error) => return Ok(BTreeSet::new()),
+            Err(error) => return Err(error),
+        };
+        let mut jobs = BTreeSet::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            // What begins with a dot or an underscore is no job's.
+            jobs.extend(
+                name.to_str().and_then(|name| name.strip_suffix(".json").unwrap_or(name).parse::<JobId>().ok()),
+            );
+        }
+        Ok(jobs)
+    }
+
+    /// When a daemon began to work on the job here, as its files say.
+    pub(crate) fn begun_at(&self, job_id: &JobId) -> Option<SystemTime> {
+        let directory = self.job_dir(job_id);
+        let changed = |name| fs::symlink_metadata(directory.join(name)).and_then(|found| found.modified()).ok();
+        changed(super::files::INPUT).or_else(|| changed(META))
+    }
+
+    /// Whether some daemon has made the job its own. Which, and whether it lives, is not looked at.
+    pub(crate) fn claim_of(&self, job_id: &JobId) -> io::Result<Claim> {
+        let Place::Dir(dir) = self.open_job_dir(job_id)? else { return Ok(Claim::None) };
+        match read_own_file(dir.as_fd(), META.as_ref()) {
+            Ok(file) => Ok(match meta_of(job_id, &file) {
+                Some(meta) if meta.owner.is_empty() => Claim::GivenUp,
+                Some(_) => Claim::Stands,
+                None => Claim::None,
+            }),
+            // Its run has locked us out, so that there is one.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Claim::Stands),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_are_known_by_directories_and_records_and_by_nothing_else() {
+        let temp = tempfile::tempdir().unwrap();
+        let results = ResultsDir::new(temp.path().join("results"));
+        assert!(results.job_ids().unwrap().is_empty(), "there is no directory");
+        let results = ResultsDir::new(temp.path().to_owned());
+        for name in ["j1", ".probe", "_rejected"] {
+            fs::create_dir(temp.path().join(name)).unwrap();
+        }
+        for name in ["j2.json", "image.sif", ".hidden.json"] {
+            fs::write(temp.path().join(name), "").unwrap();
+        }
+        assert_eq!(results.job_ids().unwrap().iter().map(JobId::as_str).collect::<Vec<_>>(), ["j1", "j2"]);
+        let j1 = "j1".parse().unwrap();
+        assert_eq!(results.claim_of(&j1).unwrap(), Claim::None, "a directory alone is no claim");
+        let meta = |owner: &str| {
+            format!(
+                r#"{{"v":1,"job_id":"j1","attempt":1,"owner":"{owner}","host":"n","started_at":"2026-11-21T01:15:27Z"}}"#
+            )
+        };
+        for (owner, claim) in [("us", Claim::Stands), ("", Claim::GivenUp)] {
+            fs::write(temp.path().join("j1/meta.json"), meta(owner)).unwrap();
+            assert_eq!(results.claim_of(&j1).unwrap(), claim);
+        }
+    }
+}

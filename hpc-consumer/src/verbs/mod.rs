@@ -1,0 +1,153 @@
+//! What scripts, workflow engines and people on the cluster ask of single jobs: how far they are, what they print, and
+//! when they have ended. The words and exit codes are a contract: `docs/verbs.md`.
+//!
+//! All of it is read from the view of the daemon (`store::show`) and from `RESULTS_DIR`, and nothing is changed.
+//!
+//! Invariant: the records are looked at after the view. A job that has left the view has its record by then.
+
+mod status;
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use program::{Exit, Failure};
+use protocol::names::{self, LAST};
+use protocol::{JobId, JobResult, JobState};
+
+use crate::job::{Claim, ResultsDir};
+use crate::store::{Holding, holding};
+
+pub(crate) use self::status::status;
+
+/// The jobs of a daemon and of its `RESULTS_DIR`.
+pub(crate) struct Jobs {
+    state_dir: PathBuf,
+    results: ResultsDir,
+}
+
+/// What is known of one job.
+enum Known {
+    /// It has ended.
+    Result(Box<JobResult>),
+    /// It has not, as far as is known.
+    State(JobState),
+}
+
+impl Jobs {
+    /// Those of the daemon with this state.
+    pub(crate) fn of(state_dir: PathBuf) -> anyhow::Result<Self> {
+        let results_dir = match ResultsDir::of(&state_dir) {
+            Some(results_dir) => results_dir,
+            None => holding(&state_dir)?.results_dir.with_context(|| {
+                format!(
+                    "no daemon has run with STATE_DIR {} yet, so where its jobs are is not known; set STATE_DIR as for \
+                     `hpc-consumer run`",
+                    state_dir.display()
+                )
+            })?,
+        };
+        Ok(Self::at(state_dir, results_dir))
+    }
+
+    /// Those in this `RESULTS_DIR`.
+    pub(crate) fn at(state_dir: PathBuf, results_dir: PathBuf) -> Self {
+        Self { state_dir, results: ResultsDir::new(results_dir) }
+    }
+
+    pub(crate) fn results(&self) -> &ResultsDir {
+        &self.results
+    }
+
+    /// The jobs that these names mean: ids, beginnings of ids, or `last`. Says which it is, where the name does not.
+    pub(crate) fn named(&self, names: &[JobId]) -> anyhow::Result<Vec<JobId>> {
+        names.iter().map(|name| self.one_named(name)).collect()
+    }
+
+    pub(crate) fn one_named(&self, name: &JobId) -> anyhow::Result<JobId> {
+        let job_id = if name.as_str() == LAST {
+            self.last()?.ok_or_else(|| {
+                Failure::with(
+                    Exit::Usage,
+                    "no job was accepted here yet, so that none is the last one; name the job by its id",
+                )
+            })?
+        } else if names::may_be_beginning(name) {
+            let here = self.results.job_ids().with_context(|| self.unreadable())?;
+            if here.contains(name) {
+                return Ok(name.clone());
+            }
+            let held = self.holding()?.jobs.into_iter().map(|job| job.job_id);
+            names::resolve(name, held.chain(here)).map_err(Failure::usage)?
+        } else {
+            return Ok(name.clone());
+        };
+        if job_id != *name {
+            program::say(&format!("{name} is the job {job_id}"));
+        }
+        Ok(job_id)
+    }
+
+    /// The job that was accepted last: of those that wait for their first attempt the newest, if none has begun later.
+    fn last(&self) -> anyhow::Result<Option<JobId>> {
+        let waiting = self.holding()?.jobs.into_iter().filter(|job| job.attempt == 0);
+        let waiting = waiting.filter_map(|job| Some((SystemTime::from(job.since?), job.job_id)));
+        let here = self.results.job_ids().with_context(|| self.unreadable())?.into_iter();
+        let begun = here.filter_map(|job_id| Some((self.results.begun_at(&job_id)?, job_id)));
+        Ok(waiting.chain(begun).max().map(|(_, job_id)| job_id))
+    }
+
+    fn holding(&self) -> anyhow::Result<Holding> {
+        holding(&self.state_dir)
+    }
+
+    /// What is known of each of these jobs, in their order.
+    fn known(&self, jobs: &[JobId]) -> anyhow::Result<Vec<Known>> {
+        let holding = self.holding()?;
+        jobs.iter()
+            .map(|job_id| {
+                if let Some(known) = self.ended(job_id)? {
+                    return Ok(known);
+                }
+                let held = holding.jobs.iter().find(|job| job.job_id == *job_id);
+                let state = match held.map(|job| job.state()) {
+                    Some(Some(state)) => state,
+                    // It has ended, and a person has taken its record away.
+                    Some(None) => JobState::Unknown,
+                    None => match self.results.claim_of(job_id).with_context(|| self.unreadable())? {
+                        // Another daemon has it, or the view is older than the job.
+                        Claim::Stands => JobState::Running,
+                        Claim::GivenUp => JobState::Queued,
+                        Claim::None => {
+                            if holding.unnamed > 0 {
+                                program::say(&format!(
+                                    "the daemon holds {} jobs more than it tells of; {job_id} may be one of them",
+                                    holding.unnamed
+                                ));
+                            }
+                            JobState::Unknown
+                        }
+                    },
+                };
+                Ok(Known::State(state))
+            })
+            .collect()
+    }
+
+    /// The result of a job that has ended.
+    fn ended(&self, job_id: &JobId) -> anyhow::Result<Option<Known>> {
+        let Some(record) = self.results.final_record(job_id).with_context(|| self.unreadable())? else {
+            return Ok(None);
+        };
+        let result = JobResult::parse(&record).with_context(|| format!("the record of the job {job_id}"))?;
+        Ok(Some(Known::Result(Box::new(result))))
+    }
+
+    fn unreadable(&self) -> String {
+        format!("RESULTS_DIR {} cannot be read", self.path().display())
+    }
+
+    fn path(&self) -> &Path {
+        self.results.path()
+    }
+}
