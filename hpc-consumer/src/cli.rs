@@ -68,6 +68,15 @@ pub(crate) enum Command {
     /// no daemon was started with this STATE_DIR.
     #[command(after_help = "Example:\n  hpc-consumer status 3f2a8c1e-...")]
     Status(ShowStatus),
+    /// Print how each pool is: whether it is ready and why not, what it holds, runs, and has
+    ///
+    /// HELD are jobs that this daemon has accepted and not begun, of as many as may wait; what is in the queue it does
+    /// not know. A pool that is not ready says below why.
+    ///
+    /// Exit codes: 0 all is printed; 1 it cannot be read; 2 wrong arguments or settings; 4 no daemon was started with
+    /// this STATE_DIR.
+    #[command(after_help = "Example:\n  hpc-consumer pools")]
+    Pools(ShowState),
     /// Publish the results of jobs that have ended once more
     ///
     /// For results that have left the queue before anybody took them: the queue keeps them for a time only, and the

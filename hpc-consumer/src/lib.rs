@@ -79,6 +79,7 @@ enum Resolved {
     Show(String),
     Jobs(PathBuf, OutputFormat),
     Status(PathBuf, OutputFormat),
+    Pools(PathBuf, OutputFormat),
     StatusOf(PathBuf, Vec<JobId>, OutputFormat),
     Republish(Box<Settings>, Vec<JobId>),
     Cancel(PathBuf, Vec<JobId>),
@@ -149,6 +150,10 @@ fn settings() -> anyhow::Result<Resolved> {
             let (state_dir, format) = show.resolve(&origins)?;
             Resolved::Jobs(state_dir, format)
         }
+        Command::Pools(show) => {
+            let (state_dir, format) = show.resolve(&origins)?;
+            Resolved::Pools(state_dir, format)
+        }
         Command::Status(show) => {
             let (jobs, (state_dir, format)) = show.resolve(&origins)?;
             if jobs.is_empty() {
@@ -217,6 +222,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         Resolved::Site(asked) => asked.answer(),
         Resolved::Jobs(state_dir, format) => store::show_jobs(&state_dir, format),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
+        Resolved::Pools(state_dir, format) => store::show_pools(&state_dir, format),
         Resolved::StatusOf(state_dir, jobs, format) => verbs::status(&Jobs::of(state_dir)?, &jobs, format),
         Resolved::Show(line) => {
             // A check says what the queue service has said.

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use lifecycle::{Entry, Phase, Stage};
 use program::{Exit, Failure, OutputFormat, escaped_json, is_hazardous};
-use protocol::{JobId, Timestamp, timestamp_from_millis};
+use protocol::{JobId, Timestamp, size, timestamp_from_millis};
 use serde::Serialize;
 
 use super::lock::{self, Held, Holder};
-use super::view::{self, About, Called, Counts, DaemonState, JobView, Queue, REFRESH, View, timestamp};
+use super::view::{self, About, Called, Counts, DaemonState, JobView, PoolView, Queue, REFRESH, View, timestamp};
 use super::{DATABASE, opening};
 use crate::job::ResultsDir;
 
@@ -57,6 +57,8 @@ struct Report {
     state_dir: String,
     #[serde(flatten)]
     about: About,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pools: Vec<PoolView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     jobs: Option<Vec<JobView>>,
 }
@@ -127,6 +129,11 @@ fn must_be_there(state_dir: &Path) -> anyhow::Result<()> {
             state_dir.display()
         ),
     ))
+}
+
+/// `hpc-consumer pools`.
+pub(crate) fn show_pools(state_dir: &Path, format: OutputFormat) -> anyhow::Result<Exit> {
+    show(state_dir, format, pools_text, |report| Report { jobs: None, ..report })
 }
 
 fn show(
@@ -273,6 +280,7 @@ fn of_view(view: View) -> Report {
         owed_since: view.owed_since,
         state_dir: String::new(),
         about: view.about,
+        pools: view.pools,
         jobs: Some(view.jobs),
     }
 }
@@ -294,6 +302,7 @@ fn nothing(holder: Option<Holder>) -> Report {
         owed_since: None,
         state_dir: String::new(),
         about: About::default(),
+        pools: Vec::new(),
         jobs: None,
     }
 }
@@ -331,6 +340,40 @@ fn jobs_table(jobs: &[JobView], now: Timestamp) -> String {
         text.push_str(&line);
         if let Some(last_attempt) = &job.last_attempt {
             let _ = writeln!(text, "  {}", one_line(last_attempt));
+        }
+    }
+    text
+}
+
+fn pools_text(report: &Report, now: Timestamp) -> String {
+    let mut text = table(&about_rows(report, now)).concat();
+    text.push('\n');
+    if report.pools.is_empty() {
+        text.push_str("no pools: which there are, and how they are, only a daemon that runs can tell\n");
+        return text;
+    }
+    let mut rows = vec![["POOL", "READY", "HELD", "RUNNING", "CPUS", "MEMORY", "GPUS"].map(str::to_owned)];
+    let of = |in_use: String, all: String| format!("{in_use} of {all}");
+    rows.extend(report.pools.iter().map(|pool| {
+        let PoolView { capacity, in_use, .. } = pool;
+        let memory = capacity.memory.map(|all| of(size::shown(in_use.memory.unwrap_or(0)), size::shown(all)));
+        let held = pool.hold.map_or_else(|| pool.held.to_string(), |hold| of(pool.held.to_string(), hold.to_string()));
+        [
+            pool.pool.to_string(),
+            if pool.ready { "yes" } else { "no" }.to_owned(),
+            held,
+            pool.running.to_string(),
+            of(in_use.cpus.to_string(), capacity.cpus.to_string()),
+            memory.unwrap_or_else(|| "-".to_owned()),
+            if capacity.gpus == 0 { "-".to_owned() } else { of(in_use.gpus.to_string(), capacity.gpus.to_string()) },
+        ]
+    }));
+    let mut lines = table(&rows).into_iter();
+    text.push_str(&lines.next().unwrap_or_default());
+    for (line, pool) in lines.zip(&report.pools) {
+        text.push_str(&line);
+        if let Some(problem) = &pool.problem {
+            let _ = writeln!(text, "  {}", one_line(problem));
         }
     }
     text
