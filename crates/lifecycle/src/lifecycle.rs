@@ -114,7 +114,7 @@ impl Lifecycle {
             };
             let (mut lane, mut found) = (None, None);
             let state = match entry.stage {
-                Stage::Accepted => State::Waiting(place.is_tried_from(since, now)),
+                Stage::Accepted => State::Waiting(place.is_due_from(now, since)),
                 Stage::Launching => {
                     if let Some(launched) = entry.launched {
                         lane = Some(pools.of_name(launched.pool.as_ref()));

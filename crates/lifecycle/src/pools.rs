@@ -20,8 +20,10 @@ pub(crate) struct PoolNo(pub(crate) usize);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
     In(PoolNo),
-    /// No pool takes it.
-    Nowhere(Box<Refusal>),
+    /// This site does not have its pool, and another one may.
+    Elsewhere(Box<Refusal>),
+    /// Nowhere: it is to be rejected. The text says why.
+    Nowhere(Box<str>),
 }
 
 /// All pools, and the place of what is in none.
@@ -95,7 +97,12 @@ impl Pools {
             Ok(route) => (Place::In(self.of_name(Some(&route.pool))), route.resources, route.retries),
             Err(refusal) => {
                 let resources = Resources::asked(job.resources.as_ref(), &site::Slot::default());
-                (Place::Nowhere(Box::new(refusal)), resources, 0)
+                let place = if refusal.may_run_elsewhere() {
+                    Place::Elsewhere(Box::new(refusal))
+                } else {
+                    Place::Nowhere(refusal.to_string().into())
+                };
+                (place, resources, 0)
             }
         }
     }
@@ -106,7 +113,7 @@ impl Place {
     pub(crate) fn lane(&self, nowhere: PoolNo) -> PoolNo {
         match self {
             Self::In(no) => *no,
-            Self::Nowhere(_) => nowhere,
+            Self::Elsewhere(_) | Self::Nowhere(_) => nowhere,
         }
     }
 }

@@ -35,11 +35,12 @@ pub(crate) struct Refusals {
 }
 
 impl Place {
-    /// From when on a job that waits in this place is tried, or rejected.
-    pub(crate) fn is_tried_from(&self, since: Duration, now: Duration) -> Duration {
+    /// From when on a job that waits in this place is claimed, or rejected: this time, unless another site may have it,
+    /// and it waits here since then.
+    pub(crate) fn is_due_from(&self, at: Duration, since: Duration) -> Duration {
         match self {
-            Self::Nowhere(refusal) if refusal.may_run_elsewhere() => since + NOBODY_FOR,
-            Self::Nowhere(_) | Self::In(_) => now,
+            Self::Elsewhere(_) => since + NOBODY_FOR,
+            Self::Nowhere(_) | Self::In(_) => at,
         }
     }
 }
@@ -52,8 +53,10 @@ impl Lifecycle {
             return Some(Duration::ZERO);
         }
         let job = self.jobs.get(job_id)?;
-        let (deliveries, age) = (job.deliveries.unwrap_or(1), self.now.saturating_sub(job.sent.unwrap_or(self.now)));
+        let deliveries = job.deliveries.unwrap_or(1);
         let pause = self.pause_of_delivery(deliveries);
+        // Of a message that another producer wrote, its deliveries tell about how long it has waited.
+        let age = job.sent.map_or_else(|| self.waited_in_queue(deliveries), |sent| self.now.saturating_sub(sent));
         let no = job.lane;
         let pool = self.pools.get(no);
         match &job.place {
@@ -73,8 +76,12 @@ impl Lifecycle {
                 }
                 Some(pause)
             }
-            Place::Nowhere(refusal) if refusal.may_run_elsewhere() => {
-                if self.waited_in_queue(deliveries).max(age) + pause > NOBODY_FOR {
+            Place::Elsewhere(refusal) => {
+                if age + pause > NOBODY_FOR {
+                    let why = nobody_has(refusal).into();
+                    if let Some(job) = self.jobs.get_mut(job_id) {
+                        job.place = Place::Nowhere(why);
+                    }
                     return None;
                 }
                 if let Refusal::NoSuchPool { pool, .. } = &**refusal
@@ -97,7 +104,7 @@ impl Lifecycle {
         self.settings.retry_delay.saturating_mul(1 << doublings).min(GIVE_BACK_MAX.max(self.settings.retry_delay))
     }
 
-    /// For how long a message has waited in the queue at least, as far as its deliveries tell.
+    /// For how long a message has waited in the queue, if it was given back after each of its deliveries.
     fn waited_in_queue(&self, deliveries: u64) -> Duration {
         (1..deliveries.min(1_000)).map(|so_many| self.pause_of_delivery(so_many)).sum()
     }
@@ -118,14 +125,20 @@ impl Lifecycle {
     fn reject(&mut self, job_id: &JobId, step: &mut Step) {
         let Some(job) = self.jobs.get_mut(job_id) else { return };
         let why = match &job.place {
-            Place::Nowhere(refusal) => match &**refusal {
-                Refusal::NoSuchPool { pool, .. } => format!("no site has the pool {pool}: {refusal}"),
-                other => other.to_string(),
-            },
+            Place::Nowhere(why) => why.to_string(),
+            Place::Elsewhere(refusal) => nobody_has(refusal),
             Place::In(_) => "no pool takes it".to_owned(),
         };
         let attempt = *job.attempt.get_or_insert(Attempt::FIRST);
         self.conclude(&Run { job_id: job_id.clone(), attempt }, Ending::Rejected(why), step);
+    }
+}
+
+/// Why a job is rejected that no site has taken for so long.
+fn nobody_has(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::NoSuchPool { pool, .. } => format!("no site has the pool {pool}: {refusal}"),
+        other => other.to_string(),
     }
 }
 

@@ -214,13 +214,14 @@ impl Jobs {
         self.enter(&job_id);
     }
 
-    pub(crate) fn set(&mut self, job_id: &JobId, state: State) {
+    pub(crate) fn set(&mut self, job_id: &JobId, mut state: State) {
         let from = self.leave(job_id);
         self.note(job_id, from, Some(state.phase()));
         let nowhere = PoolNo(self.lanes.len() - 1);
         if let Some(job) = self.map.get_mut(job_id) {
-            if matches!(state, State::Waiting(_)) {
+            if let State::Waiting(at) = &mut state {
                 // Its run was launched where an earlier site had it; the next is where this one has it.
+                *at = job.place.is_due_from(*at, self.now);
                 self.lanes[job.lane.0].take_back(job);
                 job.lane = job.place.lane(nowhere);
             }

@@ -30,8 +30,11 @@ pub(crate) struct Node {
     pub(crate) frozen_until: Time,
     /// Until when it cannot run jobs, and until when it does not see the shared files.
     pub(crate) broken_until: Time,
+    pub(crate) gpu_broken_until: Time,
     pub(crate) results_away_since: Time,
     pub(crate) results_away_until: Time,
+    /// Is a pool taken out of its site's file?
+    pub(crate) without_side: bool,
     /// What its clock adds to the true time.
     clock: Time,
     /// Is the clock set back before the next start of the daemon?
@@ -71,6 +74,8 @@ impl Node {
             frozen_since: 0,
             frozen_until: 0,
             broken_until: 0,
+            gpu_broken_until: 0,
+            without_side: false,
             results_away_since: 0,
             results_away_until: 0,
             clock: 0,
@@ -106,14 +111,18 @@ impl World {
     /// The daemon is started, with what is on its disk.
     pub(crate) fn restart(&mut self, n: usize) -> Checked {
         let exit_when_idle = !self.calm && self.rng.u8(0..6) == 0;
-        let settings = self.plan.settings(exit_when_idle);
+        let settings = self.plan.settings(exit_when_idle, self.nodes[n].without_side);
         let node = &mut self.nodes[n];
         if node.life.is_some() {
             return Ok(());
         }
         node.clock = if std::mem::take(&mut node.clock_back) { -HOUR } else { 0 };
         node.lives += 1;
-        let lifecycle = Lifecycle::restore(settings, node.book.entries.clone(), node.clock_at(self.now));
+        let clock = node.clock_at(self.now);
+        let mut entries = node.book.entries.clone();
+        // No fact tells it.
+        entries.iter_mut().for_each(|entry| entry.since = clock);
+        let lifecycle = Lifecycle::restore(settings, entries, clock);
         let phases: BTreeMap<JobId, Phase> = lifecycle.jobs().map(|held| (held.0.clone(), held.1)).collect();
         self.report.transitions.extend(phases.values().map(|phase| (None, "restart", Some(*phase))));
         node.life = Some(Life {

@@ -1,7 +1,7 @@
 //! Effects are carried out: as their documentation says, each in one moment.
 
 use lifecycle::{Concluded, Effect, EndReason, Ending, Event, Problem, Recalled, Run, Share};
-use protocol::JobId;
+use protocol::{JobId, PoolName};
 
 use crate::keeper::Outcome;
 use crate::plan::{MINUTE, Time};
@@ -57,7 +57,10 @@ impl World {
             Errand::Do(effect) => effect,
         };
         Ok(Some(match effect {
-            Effect::Probe(pool) => Event::Probed(pool, self.look_at_node(n).map_err(Problem::from)),
+            Effect::Probe(pool) => {
+                let found = self.look_at_node(n, pool.as_ref()).map_err(Problem::from);
+                Event::Probed(pool, found)
+            }
             Effect::Observe => self.observe(n),
             Effect::Pull(count) => Event::Pulled(self.pull(n, count)?.map(Into::into)),
             Effect::Recall(jobs) => {
@@ -95,8 +98,9 @@ impl World {
     }
 
     /// What a probe finds. That something was wrong is remembered as evidence for runs that fail about then.
-    fn look_at_node(&mut self, n: usize) -> Result<(), String> {
-        let (found, now) = (self.well(n), self.now);
+    fn look_at_node(&mut self, n: usize, pool: Option<&PoolName>) -> Result<(), String> {
+        let gpu = if self.is_pool_broken(n, pool) { Err("the GPU is gone".to_owned()) } else { Ok(()) };
+        let (found, now) = (self.well(n).and(gpu), self.now);
         if let (Err(_), Some(life)) = (&found, &mut self.nodes[n].life) {
             life.trouble = Some(now);
         }
@@ -111,7 +115,8 @@ impl World {
             // A disk that is full is looked at by itself.
             Outcome::Completed | Outcome::Ended(_) | Outcome::FillsDisk => false,
             Outcome::TaskFailed => {
-                let found = self.look_at_node(n);
+                let pool = self.pool_of_run(n, run);
+                let found = self.look_at_node(n, pool.as_ref());
                 let trouble = self.nodes[n].life.as_ref().and_then(|life| life.trouble);
                 found.is_err() || trouble.is_some_and(|met| (met - kept.ends_at).abs() <= TROUBLE_REACHES)
             }
@@ -165,6 +170,7 @@ impl World {
             }
         };
         self.report.cancelled += u64::from(status == "cancelled");
+        self.report.rejected += u64::from(status == "rejected");
         self.report.given_up += u64::from(matches!(ending, Ending::GivenUp(_)));
         self.report.disks_filled += u64::from(matches!(ending, Ending::FilledDisk(_)));
         Ok(Concluded::Recorded(self.files.record(&run.job_id, run.attempt.get(), status)))

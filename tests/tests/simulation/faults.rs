@@ -39,6 +39,11 @@ impl World {
             }
             Fault::PauseNode(n, lasts) => self.freeze(n, lasts),
             Fault::BreakNode(n, lasts) => self.nodes[n].broken_until = self.now + lasts,
+            Fault::BreakPool(n, lasts) => self.nodes[n].gpu_broken_until = self.now + lasts,
+            Fault::ChangeSite(n) => {
+                self.nodes[n].without_side ^= true;
+                self.signal(n, Event::HandOver, MINUTE);
+            }
             Fault::LoseResults(n, lasts) => self.lose_results(n, lasts),
             Fault::Outage(lasts, class) => {
                 self.queues.down_until = self.queues.down_until.max(self.now + lasts);
@@ -153,6 +158,8 @@ impl World {
         self.queues.down_until = self.now;
         for n in 0..self.nodes.len() {
             self.nodes[n].broken_until = self.now;
+            self.nodes[n].gpu_broken_until = self.now;
+            self.nodes[n].without_side = false;
             self.nodes[n].results_away_until = self.now;
             self.crash(n)?;
         }

@@ -159,7 +159,9 @@ impl World {
         if let Some(claim) = self.files.claims.get_mut(&run.job_id) {
             claim.used = true;
         }
+        let pool = self.pool_of_run(n, &run);
         let (outcome, lasts) = match self.rng.u8(0..50) {
+            _ if self.is_pool_broken(n, pool.as_ref()) => (Outcome::NodeFailed, lasts.min(SECOND)),
             0 | 1 if !self.calm => (Outcome::NodeFailed, lasts.min(SECOND)),
             _ if !self.calm && fills_disks(&run) => (Outcome::FillsDisk, lasts),
             2..=6 => (Outcome::TaskFailed, lasts),

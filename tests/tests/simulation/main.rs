@@ -2,6 +2,8 @@
 //! and one shared file system; crashes before and after every effect and every commit, lost requests and lost
 //! responses, duplicates, reordering, reboots, keepers that die, pauses, outages, broken nodes, clocks set back; claims
 //! that fail halfway, jobs that cannot be claimed on one node, results that the queue refuses for a time or for ever;
+//! in a quarter of the histories the site has several pools, of which one breaks alone, one is small and holds little, and
+//! is taken out of the site's file and put back, and one is nobody's;
 //! jobs that are cancelled, before they come and in whatever they do; in a third of the histories of minutes and hours
 //! the queue holds pulls until something comes.
 //!
@@ -30,6 +32,7 @@ mod queues;
 mod report;
 mod sabotage;
 mod seeds;
+mod sites;
 mod stand_ins;
 mod world;
 
@@ -94,6 +97,8 @@ fn every_history_keeps_the_promises() {
     // Histories in which nothing happens prove nothing.
     if asked_for.is_none() {
         assert!(total.runs > SEEDS, "hardly anything ran: {total}");
+        assert!(total.in_pools > SEEDS / 4, "hardly anything ran in one of several pools: {total}");
+        assert!(total.rejected > SEEDS / 40, "hardly any job was rejected: {total}");
         assert!(total.crashes > SEEDS, "hardly anything crashed: {total}");
         assert!(total.taken_over > 0, "no claim was taken over: {total}");
         assert!(total.cut_off > 0, "no run was cut off: {total}");

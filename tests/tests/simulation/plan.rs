@@ -3,13 +3,13 @@
 //! Bounds that keep the promises possible at all: the queue keeps a message for 14 days, so the work that waits and the
 //! outages together stay well below; each daemon has more slots than there are jobs of days.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 use lifecycle::Settings;
 use protocol::{FailureClass, JobId, timestamp_from_millis};
-use site::{Defaults, Site};
+
+use crate::sites::Asks;
 
 /// Milliseconds since the Unix epoch, or a number of milliseconds.
 pub(crate) type Time = i64;
@@ -38,6 +38,8 @@ pub(crate) struct Job {
     pub(crate) rerunnable: bool,
     /// Is its message one that the daemon can read? If not, its outcome is decided without a run.
     pub(crate) readable: bool,
+    /// What it asks for, in histories with several pools.
+    pub(crate) asks: Asks,
     /// When it is sent: more than once for a producer that tried again.
     pub(crate) sent: Vec<Time>,
 }
@@ -45,10 +47,11 @@ pub(crate) struct Job {
 impl Job {
     /// The body of its messages.
     pub(crate) fn body(&self) -> String {
-        let Self { job_id, retries, rerunnable, readable, .. } = self;
+        let Self { job_id, retries, rerunnable, readable, asks, .. } = self;
         let (v, sent) = (if *readable { 1 } else { 2 }, timestamp_from_millis(self.sent[0]));
         let terms = format!(r#""retries":{retries},"rerunnable":{rerunnable}"#);
-        format!(r#"{{"v":{v},"job_id":"{job_id}","task":"t","created_at":"{sent}",{terms}}}"#)
+        let asks = asks.fields();
+        format!(r#"{{"v":{v},"job_id":"{job_id}","task":"t","created_at":"{sent}",{terms}{asks}}}"#)
     }
 }
 
@@ -71,6 +74,10 @@ pub(crate) enum Fault {
     PauseNode(usize, Time),
     /// The node cannot run jobs: the disk is full.
     BreakNode(usize, Time),
+    /// The node cannot run jobs of one of its pools.
+    BreakPool(usize, Time),
+    /// A pool is taken out of the site's file, or put back, and the daemon reads it anew.
+    ChangeSite(usize),
     /// What the nodes share is not there on this one.
     LoseResults(usize, Time),
     /// SIGTERM.
@@ -88,6 +95,8 @@ pub(crate) enum Fault {
 pub(crate) struct Plan {
     pub(crate) daemons: usize,
     pub(crate) slots: usize,
+    /// Has the site several pools? Of one pool, `slots` is all there is.
+    pub(crate) several: bool,
     pub(crate) batch_size: usize,
     pub(crate) lease: Time,
     /// For how long a heart must stand still before its claims are taken over.
@@ -218,6 +227,13 @@ impl Plan {
         let mut faults: Vec<(Time, Fault)> = (0..rng.usize(0..=8))
             .map(|_| (START + rng.i64(0..=scale.span * 9 / 10), fault(&scale, daemons, rng)))
             .collect();
+        if several(seed) {
+            faults.extend((0..rng.usize(0..=4)).map(|_| {
+                let (at, node) = (START + rng.i64(0..=scale.span * 9 / 10), rng.usize(..daemons));
+                let lasts = rng.i64(SECOND..=scale.span / 8);
+                (at, if rng.bool() { Fault::BreakPool(node, lasts) } else { Fault::ChangeSite(node) })
+            }));
+        }
         faults.extend(outages(&scale, rng));
         if scale.cursed && scale.lease.is_some() {
             let at = START + rng.i64(scale.span / 8..=scale.span / 4);
@@ -230,6 +246,7 @@ impl Plan {
         Self {
             daemons,
             slots: long_jobs + rng.usize(1..=3),
+            several: several(seed),
             batch_size: rng.usize(1..=5),
             lease: scale.lease.unwrap_or(drawn),
             stale: scale.stale,
@@ -258,7 +275,16 @@ impl Plan {
     /// The same without anything that goes wrong. The lease is one that the delays of the world do not use up.
     pub(crate) fn quiet(self) -> Self {
         let lease = self.lease.max(10 * MINUTE);
-        Self { faults: Vec::new(), cancels: Vec::new(), cursed: None, unfit: None, lease, calm: START, ..self }
+        Self {
+            faults: Vec::new(),
+            cancels: Vec::new(),
+            cursed: None,
+            unfit: None,
+            lease,
+            calm: START,
+            several: false,
+            ..self
+        }
     }
 
     /// Nothing of a history: nodes and jobs, for who says what happens.
@@ -292,29 +318,10 @@ impl Plan {
         self.faults.iter().map(lasts).max().unwrap_or(0)
     }
 
-    /// What every daemon runs.
-    fn site(&self) -> Arc<Site> {
-        Arc::new(Site::from_settings(&site::Settings {
-            runtime: site::Runtime::Bare,
-            image: None,
-            command: vec!["true".to_owned()],
-            binds: Vec::new(),
-            arguments: Vec::new(),
-            slots: u32::try_from(self.slots).expect("there are few slots"),
-            defaults: Defaults {
-                time_limit: duration(DAY),
-                grace: duration(SECOND),
-                log_max: 1_000,
-                network: false,
-                cpus: 4,
-            },
-        }))
-    }
-
     /// The settings of every daemon.
-    pub(crate) fn settings(&self, exit_when_idle: bool) -> Settings {
+    pub(crate) fn settings(&self, exit_when_idle: bool, without_side: bool) -> Settings {
         Settings {
-            site: self.site(),
+            site: self.site(without_side),
             batch_size: self.batch_size,
             lease: duration(self.lease),
             poll_interval: duration(SECOND),
@@ -345,6 +352,7 @@ fn job(no: usize, long: bool, scale: &Scale, rng: &mut Rng) -> Job {
         retries: if rng.u8(0..3) == 0 { rng.u32(1..=3) } else { 0 },
         rerunnable: rng.u8(0..4) != 0,
         readable: long || rng.u8(0..12) != 0,
+        asks: Asks::draw(long, rng),
         sent,
     }
 }
@@ -362,6 +370,11 @@ fn cancels(jobs: &[Job], scale: &Scale, rng: &mut Rng) -> Vec<(Time, usize)> {
         cancels.push((at, no));
     }
     cancels
+}
+
+/// In a quarter of the histories the site has several pools.
+fn several(seed: u64) -> bool {
+    seed % 4 == 1
 }
 
 fn fault(scale: &Scale, daemons: usize, rng: &mut Rng) -> Fault {

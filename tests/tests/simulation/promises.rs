@@ -91,7 +91,7 @@ impl World {
             }
         }
         let (busy, slots) = (self.nodes[n].keeper.alive().len(), self.plan.slots);
-        if busy >= slots {
+        if busy >= slots && !self.plan.several {
             return Err(format!("{run} begins on node {n}, where {busy} runs go on in {slots} slots"));
         }
         let Some(job) = self.jobs.get_mut(job_id).filter(|job| job.readable) else {
@@ -113,7 +113,10 @@ impl World {
             return Err(format!("{run} begins on node {n} after {failures} failures; {allowed} are allowed"));
         }
         job.begun = run.attempt.get();
+        self.has_room(n, run)?;
+        let Some(job) = self.jobs.get(job_id) else { return Err(format!("nobody submitted {run}")) };
         self.report.runs += 1;
+        self.report.in_pools += u64::from(self.plan.several);
         let shared = self.plan.daemons > 1 && self.plan.lease == LEASE_MAX;
         self.report.many_leases += u64::from(shared && job.lasts >= 2 * LEASE_MAX);
         self.report.long_outages += u64::from(job.lasts >= DAY / 2 && self.plan.longest_outage() >= 7 * DAY);
@@ -193,6 +196,15 @@ impl World {
             Ending::Cancelled(_) if !self.files.cancelled.contains_key(&run.job_id) => {
                 return Err(format!("daemon {n} cancels {run}, and nobody asked for that"));
             }
+            Ending::Rejected(why) => {
+                let asks = self.plan.jobs.iter().find(|job| job.job_id == run.job_id).map(|job| job.asks);
+                let sent = self.jobs.get(&run.job_id).map_or(self.now, |job| job.sent);
+                if asks.is_none_or(|asks| {
+                    !self.plan.is_for_nobody(asks) || self.now - sent < self.plan.is_rejected_after(asks)
+                }) {
+                    return Err(format!("daemon {n} rejects {run}, {} ms after it was sent: {why}", self.now - sent));
+                }
+            }
             Ending::GivenUp(_) if failures.node < GIVES_UP_AFTER => {
                 return Err(format!("daemon {n} gives {run} up after {} failures of the node", failures.node));
             }
@@ -237,15 +249,20 @@ impl World {
         let state = life.driver.lifecycle();
         for effect in effects {
             let begins = matches!(effect, Effect::Pull(_) | Effect::Claim { .. } | Effect::Start(_));
-            if begins && (state.draining() || state.node_problem().is_some()) {
-                return Err(format!("daemon {n}: {effect:?}, and it drains, or its node is broken"));
+            if begins && state.draining() {
+                return Err(format!("daemon {n}: {effect:?}, and it drains"));
             }
+            self.may_begin_in_pool(n, state, effect)?;
             if let Effect::Start(run) = effect
                 && state.is_cancelled(&run.job_id)
             {
                 return Err(format!("daemon {n} starts {run}, which it knows to be cancelled"));
             }
             let Effect::Pull(count) = effect else { continue };
+            if self.plan.several {
+                // Whose the messages will be nobody knows, and what is for a full pool may wait there.
+                continue;
+            }
             let early = [Phase::Asked, Phase::Claiming, Phase::Ready];
             let begun = state.jobs().filter(|held| early.contains(&held.1)).count();
             let recent = life.ended.iter().filter(|at| self.now - **at <= time(lifecycle::AHEAD)).count();

@@ -15,6 +15,10 @@ pub(crate) struct Report {
     pub(crate) steps: u64,
     /// Runs that were begun.
     pub(crate) runs: u64,
+    /// Those of them that had several pools to be in.
+    pub(crate) in_pools: u64,
+    /// Jobs that no pool took.
+    pub(crate) rejected: u64,
     /// Processes of daemons that ended, by a signal or by themselves.
     pub(crate) crashes: u64,
     /// Claims that another daemon took over.
@@ -52,6 +56,8 @@ impl Report {
     pub(crate) fn add(&mut self, other: Self) {
         self.steps += other.steps;
         self.runs += other.runs;
+        self.in_pools += other.in_pools;
+        self.rejected += other.rejected;
         self.crashes += other.crashes;
         self.taken_over += other.taken_over;
         self.cut_off += other.cut_off;
@@ -77,11 +83,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { steps, runs, crashes, taken_over, cut_off, half_claims, given_up, early_acks, .. } = self;
         let Self { disks_filled, cancelled, held, held_for_nobody, refusals, unfit, .. } = self;
-        let Self { many_leases, long_outages, died_around, transitions, .. } = self;
+        let Self { many_leases, long_outages, died_around, transitions, in_pools, rejected, .. } = self;
         let seen = transitions.len();
         write!(
             f,
-            "{steps} steps, {runs} runs, {crashes} ends of daemons, {taken_over} claims taken over, \
+            "{steps} steps, {runs} runs, {in_pools} in one of several pools, {rejected} jobs rejected, {crashes} ends of daemons, {taken_over} claims taken over, \
              {cut_off} runs cut off, {half_claims} claims that failed and stood, {given_up} jobs given up, \
              {disks_filled} that filled disks, {cancelled} cancelled, {held} pulls held, {held_for_nobody} for nobody, \
              {early_acks} early acknowledgements, {refusals} refusals of results, {unfit} results given up, \
