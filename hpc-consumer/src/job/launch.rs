@@ -67,7 +67,7 @@ impl Launcher {
                 }
             }
             Err(refusal) => {
-                // It was taken by this very site. A command without words cannot be begun, and that is the node's fault.
+                // It was taken by this very site. A command without words cannot be begun, which is the node's fault.
                 tracing::error!(job_id = %run.job_id, "a job that was taken has no plan, and is not begun: {refusal}");
                 nothing(directory.clone())
             }

@@ -86,8 +86,8 @@ pub(crate) struct JobFiles {
 }
 
 impl JobFiles {
-    /// `memory` is how much a job may use where nothing else is said. `owner` is who we are among the daemons that share
-    /// `RESULTS_DIR`; for as long as `stale` another one shows no sign of life before its jobs are taken over.
+    /// `memory` is how much a job may use where nothing else is said. `owner` is who we are among the daemons that
+    /// share `RESULTS_DIR`; for as long as `stale` another one shows no sign of life before its jobs are taken over.
     #[expect(
         clippy::too_many_arguments,
         reason = "each is a part of what a node is, and they are named where it is made"

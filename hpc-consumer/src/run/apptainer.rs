@@ -44,6 +44,8 @@ pub(crate) struct Apptainer {
     pub(crate) program: PathBuf,
     pub(crate) image: PathBuf,
     pub(crate) oci_ref: Option<String>,
+    /// The directory of the image, where that is ours.
+    pub(crate) cache: Option<PathBuf>,
     pub(crate) binds: Vec<String>,
     pub(crate) arguments: Vec<String>,
     pub(crate) command: Vec<String>,
@@ -312,8 +314,8 @@ impl Apptainer {
         }
         tracing::info!("pulling {oci_ref} into {}", self.image.display());
         let cannot = |error: io::Error| format!("the image cannot be put at {}: {error}", self.image.display());
-        if let (Says::Site { .. }, Some(directory)) = (&self.says, self.image.parent()) {
-            files::make_dir(directory).map_err(cannot)?;
+        if let Some(directory) = &self.cache {
+            files::own_dir(directory).map_err(cannot)?;
         }
         let partial = match &self.says {
             Says::Settings => self.image.with_extension("sif.partial"),
@@ -436,6 +438,7 @@ mod tests {
             program: "apptainer".into(),
             image: "/images/a.sif".into(),
             oci_ref: None,
+            cache: None,
             binds: vec!["/data:/data:ro".to_owned()],
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             command: vec!["sh".to_owned(), "-c".to_owned(), "echo $HOME".to_owned()],

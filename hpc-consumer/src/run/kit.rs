@@ -123,6 +123,7 @@ impl Kit {
             program: self.apptainer.clone(),
             image,
             oci_ref,
+            cache: matches!(plan.image, Some(Image::Reference { .. })).then(|| self.images.clone()),
             binds: plan.binds.clone(),
             arguments: plan.arguments.clone(),
             command,

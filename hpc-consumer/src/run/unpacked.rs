@@ -367,6 +367,7 @@ mod tests {
             program: home.join("apptainer"),
             image: home.join("my.sif"),
             oci_ref: None,
+            cache: None,
             binds: Vec::new(),
             arguments: Vec::new(),
             command: vec!["true".to_owned()],
