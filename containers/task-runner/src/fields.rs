@@ -56,6 +56,12 @@ impl<'a> Fields<'a> {
             .transpose()
     }
 
+    /// A value of some other kind.
+    pub(crate) fn read<T: serde::Deserialize<'a>>(&self, name: &str, rule: &str) -> Result<Option<T>, TaskError> {
+        let told = |value: &RawValue| self.invalid(name, format!("{rule}, and it is {}", shortened(value.get())));
+        self.given(name).map(|value| serde_json::from_str(value.get()).map_err(|_| told(value))).transpose()
+    }
+
     /// A whole number within a range.
     pub(crate) fn whole(&self, name: &str, default: u64, range: RangeInclusive<u64>) -> Result<u64, TaskError> {
         let Some(value) = self.given(name) else { return Ok(default) };

@@ -20,17 +20,25 @@ use std::process::ExitCode;
 use error::TaskError;
 use fields::{Fields, shortened};
 use serde_json::value::RawValue;
+use tasks::Kind;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let outcome = match arguments.as_slice() {
-        [] => run(&config::work_dir()),
-        ["-h" | "--help"] => Ok(help()),
-        ["-V" | "--version"] => Ok(format!("task-runner {}", env!("CARGO_PKG_VERSION"))),
+    let kind = if let [word] = arguments.as_slice() { Kind::named(word) } else { None };
+    let outcome = match (arguments.as_slice(), kind) {
+        (_, Some(kind)) => match run_kind(kind, &config::work_dir()) {
+            // What the job brings prints for itself.
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
+        ([], _) => run(&config::work_dir()),
+        (["-h" | "--help"], _) => Ok(help()),
+        (["-V" | "--version"], _) => Ok(format!("task-runner {}", env!("CARGO_PKG_VERSION"))),
         _ => Err(TaskError::BadJob(
-            "it takes no arguments: the task stands in input.json. Try `task-runner --help`.".to_owned(),
+            "it takes no arguments but `command` or `python`: the task stands in input.json. Try `task-runner --help`."
+                .to_owned(),
         )),
     };
     // A log that cannot be written must not change how the job ended.
@@ -62,17 +70,30 @@ fn run(work_dir: &Path) -> Result<String, TaskError> {
     Ok(format!("task {name} wrote output.json ({} bytes)", output.len()))
 }
 
+/// Runs what the job brings, whatever its task is called; returns the exit code.
+fn run_kind(kind: Kind, work_dir: &Path) -> Result<u8, TaskError> {
+    let text = work_dir::read_input(work_dir)?;
+    let job = Fields::open(&text, "")?;
+    let (output, code) = kind.run(job.given("input").unwrap_or(RawValue::NULL), work_dir)?;
+    work_dir::write_output(work_dir, &output)?;
+    Ok(code)
+}
+
 fn help() -> String {
     let mut text = "Runs the job that $WORK_DIR/input.json describes, and writes $WORK_DIR/output.json.\n\n\
-        Usage: task-runner [--help | --version]\n\nTasks:\n"
+        Usage: task-runner [command | python | --help | --version]\n\nTasks:\n"
         .to_owned();
     for task in &tasks::TASKS {
         text.push_str(&format!("  {:<11}{}\n", task.name, task.help));
     }
     text.push_str(
-        "\nEnvironment:\n  \
+        "\nWith an argument, what the job brings is run, whatever its task is called:\n  \
+           command    argv or script, with files and stdin; the output has exit_code, stdout and stderr\n  \
+           python     code that defines main, called with args; the output is what it returns\n\
+         \nEnvironment:\n  \
            WORK_DIR   where input.json is and output.json goes [default: /work]\n\n\
-         Exit codes: 0 done, 1 the machine failed, 2 the job must be changed; stderr says why.",
+         Exit codes: 0 done, 1 the machine failed, 2 the job must be changed; stderr says why.\n\
+         That of a command is its own.",
     );
     text
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -97,7 +98,7 @@ impl Apptainer {
         words.extend(command.iter().map(OsString::from));
         let mut environment = self.inherited.clone();
         // Not as words, which other users of the machine can read: a proxy may have a password.
-        let passed = own.over(&self.passed).into_iter().map(|(name, value)| (handed_on(&name), value));
+        let passed = own.over(&self.passed).into_iter().map(|(name, value)| handed_on(&name, &value));
         environment.extend(passed);
         // Not the job directory: apptainer and its helpers must not find there what a job has put there for them.
         let confinement = Confinement { writable: None, keyring: self.keyring };
@@ -286,7 +287,7 @@ impl Apptainer {
         let failed = |error: io::Error| format!("{} cannot be used: {error}", place.display());
         let begin = prepare().map_err(failed)?;
         let mut environment = self.inherited.clone();
-        environment.extend(self.path.iter().map(|path| (handed_on("PATH".as_ref()), path.into())));
+        environment.extend(self.path.iter().map(|path| handed_on("PATH".as_ref(), path.as_ref())));
         let said = self.output_of(words, &environment, PROBE_TIMEOUT).await?;
         let began = begin.map_or(Ok(false), |begin| begin.has_begun()).map_err(failed)?;
         let program = Lookup::read(&Scratch::path(place));
@@ -404,11 +405,19 @@ pub(crate) fn shared_overlay(arguments: &[String]) -> Option<&str> {
     None
 }
 
-/// The variable by which apptainer hands this one on into a container.
-pub(super) fn handed_on(name: &OsStr) -> OsString {
+/// The variable by which apptainer hands this one on into a container. Its value becomes a word of a script there,
+/// between double quotes.
+pub(super) fn handed_on(name: &OsStr, value: &OsStr) -> (OsString, OsString) {
     let mut handed_on = OsString::from("APPTAINERENV_");
     handed_on.push(name);
-    handed_on
+    let mut literal = Vec::with_capacity(value.len());
+    for &byte in value.as_bytes() {
+        if matches!(byte, b'\\' | b'$' | b'`') {
+            literal.push(b'\\');
+        }
+        literal.push(byte);
+    }
+    (handed_on, OsString::from_vec(literal))
 }
 
 /// Who holds this pulls the image.
@@ -467,6 +476,13 @@ mod tests {
         ] {
             assert_eq!(shared_overlay(&apptainer(arguments).arguments), shared, "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn a_variable_has_its_value_whatever_a_shell_would_make_of_it() {
+        let literal = |value: &str| handed_on("A".as_ref(), value.as_ref()).1.into_string().unwrap();
+        assert_eq!(literal(r#"a "b" 'c' é"#), r#"a "b" 'c' é"#, "quotes are apptainer's to see to");
+        assert_eq!(literal(r"$HOME `id` \"), r"\$HOME \`id\` \\");
     }
 
     #[test]

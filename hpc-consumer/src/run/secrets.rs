@@ -128,9 +128,8 @@ impl Secrets {
     /// The variables that are asked for, as they reach a command in this runtime.
     pub(super) fn environment(&self, runtime: RuntimeKind) -> impl Iterator<Item = (OsString, OsString)> {
         self.variables.iter().map(move |(name, value)| {
-            let name = OsString::from(name);
-            let name = if runtime == RuntimeKind::Apptainer { handed_on(&name) } else { name };
-            (name, OsString::from_vec(value.clone()))
+            let (name, value) = (OsString::from(name), OsString::from_vec(value.clone()));
+            if runtime == RuntimeKind::Apptainer { handed_on(&name, &value) } else { (name, value) }
         })
     }
 

@@ -1,6 +1,8 @@
 //! The tasks that this image knows, by name. One module each: a pure function from the input to the output.
 
+mod command;
 mod echo;
+mod python;
 mod simulate;
 mod summarize;
 
@@ -39,6 +41,36 @@ pub(crate) static TASKS: [Task; 3] = [
         run: |input, work_dir| summarize::run(input, work_dir).map(|output| json(&output)),
     },
 ];
+
+/// What a job brings by itself. A site says for which of its tasks, and then starts this program with the word: by the
+/// name of a task alone no job gets there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    /// A command or a script.
+    Command,
+    /// A function in Python.
+    Python,
+}
+
+impl Kind {
+    /// The kind that an argument of this program names.
+    pub(crate) fn named(word: &str) -> Option<Self> {
+        match word {
+            "command" => Some(Self::Command),
+            "python" => Some(Self::Python),
+            _ => None,
+        }
+    }
+
+    /// Runs what the input brings: the text of `output.json`, and with which exit code to end. Of Python nothing comes
+    /// back: it writes its output by itself.
+    pub(crate) fn run(self, input: &RawValue, work_dir: &Path) -> Result<(String, u8), TaskError> {
+        match self {
+            Self::Command => command::run(input, work_dir),
+            Self::Python => Err(python::run(input, work_dir)),
+        }
+    }
+}
 
 /// The task of that name.
 pub(crate) fn find(name: &str) -> Option<&'static Task> {
