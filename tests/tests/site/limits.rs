@@ -1,0 +1,91 @@
+//! What a pool gives a job, and a task allows it.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::{Site, text};
+
+/// Runs the input of a job as a script.
+const SCRIPT: &str =
+    r#"["sh", "-c", "sed -n 's/.*\"input\": *\"\\([^\"]*\\)\".*/\\1/p' input.json > job.sh; exec sh ./job.sh"]"#;
+
+fn bare(more: &str) -> Site {
+    let pool = "[pool.own]\nruntime = \"bare\"\nslot = { cpus = 2, memory = \"1GiB\" }\n";
+    Site::new(&format!("{pool}capacity = {{ cpus = 4, memory = \"2GiB\" }}\ncommand = {SCRIPT}\n{more}"))
+}
+
+#[test]
+fn a_job_has_what_it_asked_for_and_no_more_memory() {
+    let site = bare("environment = { OMP_NUM_THREADS = \"7\" }\n");
+    let print =
+        "printf '[%s]' $OMP_NUM_THREADS,$MKL_NUM_THREADS,$HPC_QUEUE_POOL,$HPC_QUEUE_CPUS,$HPC_QUEUE_MEMORY; exit 1";
+    let record = site.run(&json!({ "task": "t", "input": print }));
+    // The file says how many threads there are to be, and nobody says it of the other libraries.
+    assert_eq!(text(&record["stdout_tail"]), "[7,2,own,2,1073741824]", "{record}");
+    let record = site.run(&json!({ "task": "t", "input": print, "resources": { "cpus": 3, "memory": "256MiB" } }));
+    assert_eq!(text(&record["stdout_tail"]), "[7,3,own,3,268435456]", "{record}");
+
+    let eat = "head -c 300000000 /dev/zero | tail -c 290000000 | sleep 60";
+    let record = site.run(&json!({ "task": "t", "input": eat, "resources": { "memory": "64MiB" } }));
+    assert_eq!(text(&record["reason"]), "memory_limit", "{record}");
+    assert!(text(&record["message"]).contains("may use 64MiB"), "{record}");
+    let never = site.run(&json!({ "task": "t", "input": print, "resources": { "gpus": 1 } }));
+    assert_eq!((text(&never["reason"]), &never["attempt"]), ("rejected", &json!(0)), "{never}");
+}
+
+#[test]
+fn a_task_has_its_own_limits_and_the_result_says_what_ran() {
+    let site = bare(
+        "[task.small]\noutput_max = \"9B\"\ntime_limit = \"1s\"\ngrace = \"0s\"\nenvironment = { WHO = \"small\" }\n[task.\"*\"]\n",
+    );
+    let large = "echo 1234567890 > output.json";
+    let record = site.run(&json!({ "task": "small", "input": large, "retries": 3 }));
+    assert_eq!((text(&record["status"]), text(&record["reason"])), ("failed", "output"), "{record}");
+    assert!(text(&record["message"]).contains("and the site allows 9"), "{record}");
+    assert_eq!(record["attempt"], 1, "it would leave as much once more: {record}");
+    let record = site.run(&json!({ "task": "other", "input": large }));
+    assert_eq!(text(&record["status"]), "completed", "{record}");
+
+    let record = site.run(&json!({ "task": "small", "input": "echo $WHO; sleep 60" }));
+    assert_eq!((text(&record["reason"]), text(&record["stdout_tail"])), ("time_limit", "small\n"), "{record}");
+    assert!(text(&record["message"]).contains("its time limit of 1 s"), "{record}");
+    assert_eq!((text(&record["pool"]), text(&record["command"][0])), ("own", "sh"), "{record}");
+    assert!(record.get("image").is_none(), "there is none: {record}");
+}
+
+#[test]
+fn a_task_says_whether_its_jobs_have_the_network_and_which_image_they_run_in() {
+    let site = Site::new(
+        "[pool.cpu]\nimage = \"{home}/look.sif\"\ncommand = [\"/bin/look\", \"/proc/net/route\"]\ncapacity = { cpus = 1 }\n\
+         [task.on]\nnetwork = true\n[task.off]\nnetwork = false\n[task.else]\nimage = \"{home}/other.sif\"\n",
+    );
+    site.image();
+    fs::copy(site.path("look.sif"), site.path("other.sif")).expect("an image can be copied");
+    for (task, network, image) in
+        [("on", "host", "look.sif"), ("off", "none", "look.sif"), ("else", "none", "other.sif")]
+    {
+        let record = site.run(&json!({ "task": task }));
+        assert_eq!(text(&record["isolation"]["network"]), network, "{task}: {record}");
+        let length = fs::metadata(site.path(image)).expect("it is there").len();
+        let told = format!("{}, {length} bytes, changed 2", site.path(image).display());
+        assert!(text(&record["image"]).starts_with(&told), "{task}: {record}");
+    }
+}
+
+/// Without a site's file nothing is different, whatever a job asks for.
+#[test]
+fn without_a_file_a_job_is_run_as_ever() {
+    let edge = testkit::Edge::start();
+    let consumer = testkit::Consumer::bare(&edge, testkit::SCRIPT);
+    let job = json!({ "task": "t", "input": "env; exit 1", "resources": { "cpus": 1, "memory": "64MiB" } });
+    let id = edge.producer().submit(&job);
+    consumer.run_until_idle();
+    let record = consumer.record(&id).expect("the job has its record");
+    let printed = text(&record["stdout_tail"]);
+    assert!(!printed.contains("HPC_QUEUE_POOL") && !printed.contains("OMP_NUM_THREADS"), "{record}");
+    for field in ["pool", "image", "command"] {
+        assert!(record.get(field).is_none(), "{record}");
+    }
+    assert!(record["isolation"].get("memory").is_none(), "{record}");
+}
