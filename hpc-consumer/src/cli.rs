@@ -1,9 +1,11 @@
 //! The commands, their arguments and their help. Settings that may also come from the environment are in `config`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Arg, Args, Parser, Subcommand};
-use program::{FileArgs, LogArgs, Origins, OutputFormat, TrustArgs};
+use program::duration::{self, Unit};
+use program::{FileArgs, LogArgs, Origins, OutputFormat, Stream, TrustArgs};
 
 use crate::config::{
     JobSettings, LimitSettings, NetworkSettings, RunSettings, RuntimeSettings, SiteSettings, StateSettings,
@@ -11,6 +13,10 @@ use crate::config::{
 use crate::run::{Own, Runtime};
 use crate::site::{Asked, SiteOf};
 use crate::store;
+
+/// The shortest and the longest length of time that an argument may name.
+const DURATION_MIN: Duration = Duration::from_millis(1);
+const DURATION_MAX: Duration = Duration::from_hours(365 * 24);
 
 /// Pull jobs from the queue, run them on this machine and publish their results
 ///
@@ -68,6 +74,24 @@ pub(crate) enum Command {
     /// no daemon was started with this STATE_DIR.
     #[command(after_help = "Example:\n  hpc-consumer status 3f2a8c1e-...")]
     Status(ShowStatus),
+    /// Wait until jobs have ended, and print their results as they come
+    ///
+    /// What is printed is the final record of each job: lines for people on a terminal, a line of JSON elsewhere. A job
+    /// that is not here is waited for, too: it may come. Ctrl-C ends the waiting, with 130, and no job.
+    ///
+    /// Exit codes: 0 all jobs completed; 1 it cannot be read; 2 wrong arguments or settings; 3 a job failed or was
+    /// cancelled; 4 no daemon was started with this STATE_DIR; 75 the time is over; 130 interrupted.
+    #[command(after_help = "Example:\n  hpc-consumer wait last --timeout 1h")]
+    Wait(WaitFor),
+    /// Print what a job prints, as it is, on the stream on which it does
+    ///
+    /// It is what the last attempt has printed: stdout.log and stderr.log of its directory. A terminal gets no control
+    /// characters. With --follow it goes on until the job has ended, through all attempts.
+    ///
+    /// Exit codes: 0 it is printed, if the job has printed anything; 1 it cannot be read; 2 wrong arguments or
+    /// settings; 4 nothing is known of the job here, or no daemon was started with this STATE_DIR.
+    #[command(after_help = "Example:\n  hpc-consumer logs last --follow\n  hpc-consumer logs 3f2a8c1e --stream stderr")]
+    Logs(ShowLogs),
     /// Print how each pool is: whether it is ready and why not, what it holds, runs, and has
     ///
     /// HELD are jobs that this daemon has accepted and not begun, of as many as may wait; what is in the queue it does
@@ -243,6 +267,43 @@ impl ShowStatus {
     pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<(Vec<protocol::JobId>, (PathBuf, OutputFormat))> {
         Ok((self.jobs, self.show.resolve(origins)?))
     }
+}
+
+/// The settings of `hpc-consumer wait`.
+#[derive(Debug, Args)]
+pub(crate) struct WaitFor {
+    /// The jobs: ids, unique beginnings of ids, or `last` for the one that was accepted last
+    #[arg(required = true, value_name = "JOB")]
+    pub(crate) jobs: Vec<protocol::JobId>,
+    /// End with 75 when a job has not ended after this long
+    #[arg(long, value_name = "DURATION", value_parser = length_of_time)]
+    pub(crate) timeout: Option<Duration>,
+    /// Print results in this form; without it, text on a terminal and json elsewhere
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) output: Option<OutputFormat>,
+    #[command(flatten)]
+    pub(crate) state: StateSettings,
+}
+
+/// The settings of `hpc-consumer logs`.
+#[derive(Debug, Args)]
+pub(crate) struct ShowLogs {
+    /// The job: its id, a unique beginning of it, or `last` for the one that was accepted last
+    #[arg(value_name = "JOB")]
+    pub(crate) job: protocol::JobId,
+    /// Go on until the job has ended
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Print only this stream
+    #[arg(long, value_name = "STREAM")]
+    pub(crate) stream: Option<Stream>,
+    #[command(flatten)]
+    pub(crate) state: StateSettings,
+}
+
+/// A length of time as an argument names it; a plain number counts seconds.
+fn length_of_time(text: &str) -> Result<Duration, String> {
+    duration::parse(text, Unit::Seconds, DURATION_MIN..=DURATION_MAX)
 }
 
 /// The settings of `hpc-consumer command`.

@@ -406,9 +406,9 @@ pub(crate) fn has_program(program: &Path) -> bool {
 }
 
 impl StateSettings {
-    pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<PathBuf> {
-        if let Some(directory) = self.state_dir {
-            return absolute(&directory, "STATE_DIR", origins);
+    pub(crate) fn resolve(&self, origins: &Origins) -> anyhow::Result<PathBuf> {
+        if let Some(directory) = &self.state_dir {
+            return absolute(directory, "STATE_DIR", origins);
         }
         match user_directory(UserDirectory::State) {
             // A home directory is shared by the machines of a cluster, a state is not.

@@ -54,11 +54,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use program::{Exit, Failure, Given, OutputFormat, escaped_lines};
+use program::{Exit, Failure, Given, OutputFormat, Printer, StdoutClosed, escaped_lines};
 use protocol::JobId;
 use tokio::runtime::Runtime;
 
-use crate::cli::{Cli, Command, KeeperSettings, Republish};
+use crate::cli::{Cli, Command, KeeperSettings, Republish, ShowLogs, WaitFor};
 use crate::config::Settings;
 use crate::run::Invocation;
 use crate::startup::{End, WrongSettings};
@@ -70,7 +70,11 @@ pub fn main() -> Exit {
     let start = |command| {
         start(command).map_err(|error| if error.is::<WrongSettings>() { Failure::usage(error) } else { error })
     };
-    program::finish(settings().map_err(Failure::usage).and_then(start))
+    match settings().map_err(Failure::usage).and_then(start) {
+        // Who reads the output has seen enough, as in `logs JOB | head`.
+        Err(error) if error.chain().any(|cause| cause.is::<StdoutClosed>()) => Exit::Ok,
+        outcome => program::finish(outcome),
+    }
 }
 
 /// What to do, once everything that a person can get wrong was looked at.
@@ -81,6 +85,8 @@ enum Resolved {
     Status(PathBuf, OutputFormat),
     Pools(PathBuf, OutputFormat),
     StatusOf(PathBuf, Vec<JobId>, OutputFormat),
+    Wait(PathBuf, WaitFor),
+    Logs(PathBuf, ShowLogs),
     Republish(Box<Settings>, Vec<JobId>),
     Cancel(PathBuf, Vec<JobId>),
     Site(site::Asked),
@@ -162,6 +168,8 @@ fn settings() -> anyhow::Result<Resolved> {
                 Resolved::StatusOf(state_dir, jobs, format)
             }
         }
+        Command::Wait(asked) => Resolved::Wait(asked.state.resolve(&origins)?, asked),
+        Command::Logs(asked) => Resolved::Logs(asked.state.resolve(&origins)?, asked),
         Command::Republish(asked) => {
             let Republish { jobs, settings } = *asked;
             Resolved::Republish(Box::new(settings.resolve(&origins)?), jobs)
@@ -216,6 +224,13 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
             let served = reactor.block_on(keeper::serve(settings));
             reactor.shutdown_background();
             served.map(|()| Exit::Ok)
+        }
+        Resolved::Wait(state_dir, WaitFor { jobs: names, timeout, output, .. }) => {
+            let (jobs, mut printer) = (Jobs::of(state_dir)?, Printer::new(output, "hpc-consumer wait"));
+            reactor()?.block_on(verbs::wait(&jobs, &names, timeout, &mut printer))
+        }
+        Resolved::Logs(state_dir, ShowLogs { job, follow, stream, .. }) => {
+            verbs::logs(&Jobs::of(state_dir)?, &job, stream, follow)
         }
         Resolved::Republish(settings, jobs) => reactor()?.block_on(republish::republish(&settings, &jobs)),
         Resolved::Cancel(state_dir, jobs) => cancel::cancel(&Jobs::of(state_dir)?, &jobs),

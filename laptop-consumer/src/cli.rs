@@ -1,10 +1,11 @@
 //! The commands, their arguments and their help. Settings that may also come from the environment are in `config`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use program::whole;
-use protocol::{InvalidJobId, JobId, Memory, PoolName, limits};
+use program::{Stream, whole};
+use protocol::{InvalidJobId, JobId, JobSpec, Json, Memory, PoolName, ResourceRequest, limits};
 
 use crate::config::{CommonArgs, EdgeArgs, QueueArgs, length_of_time, time_limit};
 
@@ -17,7 +18,7 @@ use crate::config::{CommonArgs, EdgeArgs, QueueArgs, length_of_time, time_limit}
 ///
 /// Exit codes: 0 all is well; 1 something failed; 2 wrong arguments or settings; 3 the job failed, everything around
 /// it worked; 4 there is no such result here, or no such way yet; 75 not now, try again later; 130 a wait was
-/// interrupted by Ctrl-C.
+/// interrupted by Ctrl-C. `run` ends with the exit code of its command.
 #[derive(Parser)]
 #[command(
     name = "laptop-consumer",
@@ -42,6 +43,17 @@ pub(crate) enum Command {
     /// stays one job, because each try carries the same idempotency key.
     #[command(after_help = "Example:\n  laptop-consumer submit --task simulate --input @params.json --wait")]
     Submit(Box<SubmitArgs>),
+    /// Run a command on the cluster, print what it prints, and end as it does
+    ///
+    /// It is a job of the task `command`, which the site's file must have. The command runs in the job directory, with
+    /// the files that were named beside it. What it prints comes when it has ended.
+    ///
+    /// Ends with the exit code of the command when that ran and its output came along, with 128 and the number of the
+    /// signal that ended it; with 3, and a word on standard error, when the job failed before or around it, or when it
+    /// printed too much to come along. As with ssh and srun, a command can end with the codes of this program.
+    #[command(after_help = "Examples:\n  laptop-consumer run --file x.py -- python x.py --steps 10\n  \
+                            laptop-consumer run --pool gpu --gpus 1 -- nvidia-smi")]
+    Run(Box<RunArgs>),
     /// Fetch one batch of results, print and store them
     ///
     /// Ends after one look at the queue, whether or not there was anything.
@@ -74,6 +86,15 @@ pub(crate) enum Command {
     /// Ends with 0 when all words are printed, also `failed` and `unknown`.
     #[command(after_help = "Example:\n  laptop-consumer status last")]
     Status(StatusArgs),
+    /// Print what a job has printed, on the stream on which it did, as far as that came with its result
+    ///
+    /// With a result comes the end of what the job has printed when it failed, and when it completed without an output;
+    /// of the task `command` all of it. Looks only into the inbox. On the cluster `hpc-consumer logs` has everything,
+    /// also while the job runs.
+    ///
+    /// Ends with 0 when it is printed, if the job has printed anything, and with 4 when nothing of it is here.
+    #[command(after_help = "Example:\n  laptop-consumer logs last --stream stderr")]
+    Logs(LogsArgs),
     /// Print the stored result of a job
     ///
     /// Looks only into the inbox. Ends with 0 when the job completed, 3 when it failed, 4 when its result is not here.
@@ -103,6 +124,26 @@ pub(crate) struct SubmitArgs {
     /// Keep these notes with the job: a JSON object, or @FILE to read a file
     #[arg(long, value_name = "JSON|@FILE")]
     pub(crate) metadata: Option<String>,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    /// Print the id of the job and nothing else, on a terminal and elsewhere
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) id: bool,
+    /// Wait for the result and print it
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// With --wait, end with 75 when the result is not there after this long
+    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = length_of_time)]
+    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
+}
+
+/// What a job is told besides what it is to do.
+#[derive(Args)]
+pub(crate) struct JobArgs {
     /// Call the job this; several may have the same name
     ///
     /// `hpc-consumer jobs` shows it. Its id names the job, and this does not.
@@ -110,8 +151,8 @@ pub(crate) struct SubmitArgs {
     pub(crate) name: Option<String>,
     /// Run the job in this pool of the site; without it, the site says in which
     ///
-    /// It travels with the job. Daemons of this version have one pool, and do not heed it yet, nor what is asked for by
-    /// --cpus, --memory and --gpus.
+    /// A pool is a part of a site with its own image and machine; the site's file names them (`hpc-consumer pools`). A
+    /// job for a pool that its task may not use fails, and says why. A site without such a file has one: `default`.
     #[arg(long, value_name = "POOL")]
     pub(crate) pool: Option<PoolName>,
     /// Ask for this many processors
@@ -145,19 +186,55 @@ pub(crate) struct SubmitArgs {
     /// Without it each call of `submit` is a job of its own.
     #[arg(long, value_name = "KEY")]
     pub(crate) idempotency_key: Option<String>,
-    /// Print the id of the job and nothing else, on a terminal and elsewhere
-    #[arg(long, conflicts_with = "wait")]
-    pub(crate) id: bool,
-    /// Wait for the result and print it
-    #[arg(long)]
-    pub(crate) wait: bool,
-    /// With --wait, end with 75 when the result is not there after this long
-    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = length_of_time)]
+}
+
+impl JobArgs {
+    /// The job that runs this task on this input.
+    pub(crate) fn spec(&self, task: String, input: Json, metadata: Option<Json>) -> JobSpec {
+        let resources = ResourceRequest { cpus: self.cpus, memory: self.memory, gpus: self.gpus, nodes: None };
+        JobSpec {
+            task,
+            input,
+            metadata,
+            name: self.name.clone(),
+            pool: self.pool.clone(),
+            resources: Some(resources).filter(|resources| *resources != ResourceRequest::default()),
+            time_limit_seconds: self.time_limit,
+            retries: self.retries,
+            // Only what was said is sent: the default is the cluster's.
+            rerunnable: self.not_rerunnable.then_some(false),
+            // The request carries it, for this job is all of it.
+            idempotency_key: None,
+        }
+    }
+}
+
+/// The arguments of `run`.
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    /// Put this file into the job directory, by its own name; may be given several times
+    ///
+    /// Only text (UTF-8) travels with a job, and all of it together has up to 127,700 bytes as JSON.
+    #[arg(long = "file", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Give the command this file, or - for standard input, as its standard input; without it, that is empty
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) stdin: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    /// Print the id of the job, and do not wait for it
+    #[arg(long, conflicts_with = "timeout")]
+    pub(crate) no_wait: bool,
+    /// End with 75 when the command has not ended after this long
+    #[arg(long, value_name = "DURATION", value_parser = length_of_time)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) edge: EdgeArgs,
     #[command(flatten)]
     pub(crate) queue: QueueArgs,
+    /// The command and its arguments, as its program takes them: no shell reads them
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) argv: Vec<String>,
 }
 
 /// The arguments of `tail`.
@@ -200,6 +277,23 @@ pub(crate) struct StatusArgs {
     /// The jobs: ids, unique beginnings of ids, `last`, or @FILE for a list, as `wait` takes it
     #[arg(required = true, value_name = "JOB|@FILE", value_parser = job_or_list)]
     pub(crate) jobs: Vec<String>,
+}
+
+/// The arguments of `logs`.
+#[derive(Args)]
+pub(crate) struct LogsArgs {
+    /// The job: its id, a unique beginning of it, or `last` for the one that was submitted last
+    #[arg(value_name = "JOB")]
+    pub(crate) job: JobId,
+    /// Go on until the job has ended: not there yet
+    ///
+    /// What is here came with the result of a job that has ended. Of one that has not, this says which command shows it
+    /// on the cluster, and ends with 4.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Print only this stream
+    #[arg(long, value_name = "STREAM")]
+    pub(crate) stream: Option<Stream>,
 }
 
 /// The arguments of `show`.

@@ -7,19 +7,17 @@
 //! Invariants: standard output holds results and nothing else; only `config` reads the environment.
 
 mod cli;
+mod command_task;
 mod commands;
 mod config;
 mod failure;
-mod printer;
 mod progress;
 mod stop;
-mod text;
 
 use anyhow::Context as _;
-use program::{Exit, Failure, Given, LogFormat};
+use program::{Exit, Failure, Given, LogFormat, StdoutClosed};
 
 use crate::cli::Cli;
-use crate::printer::StdoutClosed;
 
 /// The program: reads its arguments and settings from the process, and runs to the end.
 pub fn main() -> Exit {

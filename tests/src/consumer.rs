@@ -140,9 +140,14 @@ impl Consumer {
         command
     }
 
+    /// Starts another of its subcommands.
+    pub fn start_asking(&self, words: &[&str]) -> Process {
+        Process::start("hpc-consumer", &mut self.subcommand(words), self.home())
+    }
+
     /// Runs another of its subcommands to the end, whatever that is.
     pub fn ask(&self, words: &[&str]) -> Spoken {
-        let mut process = Process::start("hpc-consumer", &mut self.subcommand(words), self.home());
+        let mut process = self.start_asking(words);
         let status = process.wait(PATIENCE);
         Spoken { status, output: process.output(), log: process.log() }
     }

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::process::{ExitCode, Termination};
 
+use protocol::{JobResult, JobState};
+
 use crate::style::say_error;
 
 /// How a program ends.
@@ -20,11 +22,18 @@ pub enum Exit {
     NotFound,
     /// 75: try again later (EX_TEMPFAIL of sysexits.h).
     TryLater,
+    /// The exit code of a command that was run elsewhere, and is passed on.
+    Command(u8),
     /// 130: Ctrl-C ended what was not done (128 and the number of the signal, as shells count).
     Interrupted,
 }
 
 impl Exit {
+    /// How a program ends that was asked for this result.
+    pub fn of(result: &JobResult) -> Self {
+        if JobState::of(result) == JobState::Completed { Self::Ok } else { Self::JobFailed }
+    }
+
     /// The number that the shell sees.
     pub fn code(self) -> u8 {
         match self {
@@ -34,6 +43,7 @@ impl Exit {
             Self::JobFailed => 3,
             Self::NotFound => 4,
             Self::TryLater => 75,
+            Self::Command(code) => code,
             Self::Interrupted => 130,
         }
     }

@@ -1,5 +1,5 @@
 //! What every program does in the same way: where settings come from, words for times and numbers, logging, exit codes,
-//! the look of errors, whom the user trusts with directories, and what a process hides from others.
+//! the look of errors and results, whom the user trusts with directories, and what a process hides from others.
 //!
 //! Out of scope: the settings themselves; each program's `config.rs` names and checks its own.
 
@@ -12,7 +12,10 @@ mod harden;
 mod logging;
 mod number;
 mod output;
+mod pretty;
+mod printer;
 mod settings;
+mod stream;
 mod style;
 mod trust;
 mod verbs;
@@ -23,9 +26,11 @@ pub use harden::{harden, with_given_core_limit};
 pub use logging::{LogArgs, LogFormat, init_logging};
 pub use number::{counted, whole};
 pub use output::OutputFormat;
+pub use printer::{Printer, StdoutClosed};
 pub use protocol::duration;
 pub use protocol::text::{escaped, escaped_json, escaped_lines, is_hazardous};
 pub use settings::{Bare, FileArgs, Files, Given, Origin, Origins, Shared, Sources, read, read_trusted};
+pub use stream::Stream;
 pub use style::{may_color, say};
 pub use trust::{TrustArgs, TrustedGroup, is_root, private_dir, told_of};
 pub use verbs::StatusLine;

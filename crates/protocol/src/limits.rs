@@ -62,7 +62,7 @@ pub const OUTPUT_DEPTH_MAX: usize = 128;
 /// No message of a queue lives longer: 14 days is the most that the service keeps one.
 pub const MESSAGE_AGE_MAX: Duration = Duration::from_hours(14 * 24);
 
-/// How much of the end of `stderr.log` travels inside of a failed result.
+/// How much of the end of what a task printed, to each of its two streams, travels inside of a result.
 pub const STDERR_TAIL_BYTES_MAX: usize = 4_096;
 
 /// Messages that are no jobs or no results, and whatever else is kept for a person to look at: so many files of a kind

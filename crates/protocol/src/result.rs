@@ -144,10 +144,10 @@ pub struct JobResult {
     /// The size of `output.json` in bytes, where there is one.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub output_bytes: Option<u64>,
-    /// The end of what the task printed, when the job failed, or when it completed without an output.
+    /// The end of what the task printed, when the job failed, or when it completed and no output travels.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub stdout_tail: Option<String>,
-    /// The end of `stderr.log`, when the job failed.
+    /// The same of standard error.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub stderr_tail: Option<String>,
 }

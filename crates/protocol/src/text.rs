@@ -19,6 +19,14 @@ pub fn escaped_lines(text: &str) -> String {
     text.split('\n').map(escaped).collect::<Vec<_>>().join("\n")
 }
 
+/// What a program has printed: its lines and tabs stay. What it has gone back in a line for, as bars of progress do,
+/// comes below.
+pub fn escaped_log(text: &str) -> String {
+    let lines = text.replace("\r\n", "\n");
+    let line = |line: &str| line.split('\t').map(escaped).collect::<Vec<_>>().join("\t");
+    lines.split(['\n', '\r']).map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// JSON with such characters written as JSON writes them: `\u001b`. The value stays what it was, because JSON on one
 /// line has such characters only within strings.
 pub fn escaped_json(json: &str) -> String {
@@ -44,6 +52,7 @@ mod tests {
     fn control_characters_become_visible() {
         assert_eq!(escaped("a\u{1b}[31m\n\u{9b}\u{202e}é"), "a\\u{1b}[31m\\n\\u{9b}\\u{202e}é");
         assert_eq!(escaped_lines("a\r\n\tb\n"), "a\\r\n\\tb\n");
+        assert_eq!(escaped_log("a\r\n\tb\u{1b}[2J\n 1%\r 2%"), "a\n\tb\\u{1b}[2J\n 1%\n 2%");
         let json = "{\"a\u{7f}\":\"\u{9b}\u{202e}é\"}";
         let harmless = escaped_json(json);
         assert_eq!(harmless, r#"{"a\u007f":"\u009b\u202eé"}"#);

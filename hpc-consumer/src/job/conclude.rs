@@ -198,10 +198,10 @@ impl JobFiles {
         }
         self.add_output(&mut result, dir, output_max)?;
         // What a task has printed may be all that there is of it.
-        let failed = result.status == Status::Failed;
-        let travels = |text: String, does: bool| Some(text).filter(|text| does && !text.is_empty());
-        result.stdout_tail = travels(finished.stdout_tail, failed || result.output_bytes.is_none());
-        result.stderr_tail = travels(finished.stderr_tail, failed);
+        let does = result.status == Status::Failed || result.output.is_none();
+        let travels = |text: String| Some(text).filter(|text| does && !text.is_empty());
+        result.stdout_tail = travels(finished.stdout_tail);
+        result.stderr_tail = travels(finished.stderr_tail);
         Ok(result)
     }
 
@@ -528,10 +528,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_printed_travels_where_there_is_nothing_better() {
+        let large = format!("\"{}\"", "x".repeat(limits::INLINE_OUTPUT_BYTES_MAX));
         for (end, output, stdout, stderr) in [
             (RunEnd::Exit(1), Some("1"), Some("so far"), Some("oops")),
             (RunEnd::TimeLimit, None, Some("so far"), Some("oops")),
-            (RunEnd::Exit(0), None, Some("so far"), None),
+            (RunEnd::Exit(0), None, Some("so far"), Some("oops")),
+            (RunEnd::Exit(0), Some(large.as_str()), Some("so far"), Some("oops")),
             (RunEnd::Exit(0), Some("1"), None, None),
         ] {
             let case = Case::new().await;

@@ -274,7 +274,7 @@ pub(super) fn read_own_file(directory: BorrowedFd<'_>, path: &Path) -> io::Resul
 }
 
 /// What another user has put there is not what we wrote, whatever it says.
-fn is_ours(metadata: &fs::Metadata) -> bool {
+pub(super) fn is_ours(metadata: &fs::Metadata) -> bool {
     metadata.uid() == rustix::process::geteuid().as_raw()
 }
 

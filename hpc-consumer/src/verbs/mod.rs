@@ -5,7 +5,9 @@
 //!
 //! Invariant: the records are looked at after the view. A job that has left the view has its record by then.
 
+mod logs;
 mod status;
+mod wait;
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -18,7 +20,9 @@ use protocol::{JobId, JobResult, JobState};
 use crate::job::{Claim, ResultsDir};
 use crate::store::{Holding, holding};
 
+pub(crate) use self::logs::logs;
 pub(crate) use self::status::status;
+pub(crate) use self::wait::wait;
 
 /// The jobs of a daemon and of its `RESULTS_DIR`.
 pub(crate) struct Jobs {
@@ -97,6 +101,14 @@ impl Jobs {
         Ok(waiting.chain(begun).max().map(|(_, job_id)| job_id))
     }
 
+    /// An error where `RESULTS_DIR` is away: nothing would ever be seen there.
+    fn must_be_there(&self) -> anyhow::Result<()> {
+        if self.path().is_dir() {
+            return Ok(());
+        }
+        anyhow::bail!("RESULTS_DIR {} is not there; mount its file system again", self.path().display())
+    }
+
     fn holding(&self) -> anyhow::Result<Holding> {
         holding(&self.state_dir)
     }
@@ -106,8 +118,8 @@ impl Jobs {
         let holding = self.holding()?;
         jobs.iter()
             .map(|job_id| {
-                if let Some(known) = self.ended(job_id)? {
-                    return Ok(known);
+                if let Some((result, _)) = self.ended(job_id)? {
+                    return Ok(Known::Result(Box::new(result)));
                 }
                 let held = holding.jobs.iter().find(|job| job.job_id == *job_id);
                 let state = match held.map(|job| job.state()) {
@@ -134,13 +146,18 @@ impl Jobs {
             .collect()
     }
 
-    /// The result of a job that has ended.
-    fn ended(&self, job_id: &JobId) -> anyhow::Result<Option<Known>> {
+    fn known_of(&self, job_id: &JobId) -> anyhow::Result<Known> {
+        let known = self.known(std::slice::from_ref(job_id))?.pop();
+        Ok(known.unwrap_or(Known::State(JobState::Unknown)))
+    }
+
+    /// The result of a job that has ended, and the record that it stands in.
+    fn ended(&self, job_id: &JobId) -> anyhow::Result<Option<(JobResult, String)>> {
         let Some(record) = self.results.final_record(job_id).with_context(|| self.unreadable())? else {
             return Ok(None);
         };
         let result = JobResult::parse(&record).with_context(|| format!("the record of the job {job_id}"))?;
-        Ok(Some(Known::Result(Box::new(result))))
+        Ok(Some((result, record)))
     }
 
     fn unreadable(&self) -> String {

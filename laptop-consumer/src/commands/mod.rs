@@ -2,7 +2,9 @@
 
 mod cancel;
 mod jobs;
+mod logs;
 mod pull;
+mod run;
 mod show;
 mod status;
 mod submit;
@@ -11,23 +13,23 @@ mod wait;
 
 use anyhow::Context as _;
 use client::{Arrived, Follower, Patience, Received, Receiver, ResultsQueue};
-use program::{Exit, Failure};
-use protocol::{Status, Word};
+use program::{Exit, Failure, Printer};
 use queues::{Address, UnusableUrl};
 
 use crate::cli::{Cli, Command};
 use crate::config::{CommonArgs, QueueArgs};
-use crate::printer::Printer;
 
 /// Runs the command that was given.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
-    let mut printer = Printer::new(cli.common.output);
+    let mut printer = Printer::new(cli.common.output, "laptop-consumer show");
     match cli.command {
         Command::Submit(args) => submit::run(&cli.common, *args, &mut printer).await,
+        Command::Run(args) => run::run(&cli.common, *args, &mut printer).await,
         Command::Pull(args) => pull::run(&cli.common, &args, &mut printer).await,
         Command::Tail(args) => tail::run(&cli.common, &args, &mut printer).await,
         Command::Wait(args) => wait::run(&cli.common, &args, &mut printer).await,
         Command::Status(args) => status::run(&cli.common, &args, &mut printer),
+        Command::Logs(args) => logs::run(&cli.common, &args),
         Command::Show(args) => show::run(&cli.common, &args, &mut printer),
         Command::Cancel(args) => cancel::run(&cli.common, &args),
     }
@@ -52,19 +54,15 @@ fn follower(common: &CommonArgs, queue: &QueueArgs, patience: Patience) -> anyho
 /// Prints what is new, and ends the program when something could not be stored.
 fn print_new(received: Received, printer: &mut Printer) -> anyhow::Result<()> {
     for arrived in &received.new {
-        printer.result(arrived)?;
+        printer.result(&arrived.result, &arrived.line())?;
     }
     received.failure.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// Prints the result of the one job that was asked for; the exit code says how it ended.
 fn print_one(arrived: &Arrived, printer: &mut Printer) -> anyhow::Result<Exit> {
-    printer.result(arrived)?;
-    Ok(match arrived.result.status {
-        Word::Known(Status::Completed) => Exit::Ok,
-        // A state of a newer version is no success that we know of.
-        Word::Known(Status::Failed) | Word::Unknown(_) => Exit::JobFailed,
-    })
+    printer.result(&arrived.result, &arrived.line())?;
+    Ok(Exit::of(&arrived.result))
 }
 
 /// Tells the person at the terminal something that is neither a result nor an error.

@@ -3,11 +3,10 @@
 use std::time::Instant;
 
 use client::{Patience, Troubles};
-use program::Exit;
+use program::{Exit, Printer};
 
 use super::{note, print_new, receiver};
 use crate::config::{CommonArgs, QueueArgs};
-use crate::printer::Printer;
 
 pub(super) async fn run(common: &CommonArgs, queue: &QueueArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
     let receiver = receiver(common, queue.complete(common)?)?;

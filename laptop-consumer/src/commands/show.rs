@@ -1,12 +1,11 @@
 //! `show`: what the inbox has.
 
 use client::Inbox;
-use program::{Exit, Failure};
+use program::{Exit, Failure, Printer};
 
 use super::{jobs, note, print_one};
 use crate::cli::ShowArgs;
 use crate::config::CommonArgs;
-use crate::printer::Printer;
 
 pub(super) fn run(common: &CommonArgs, args: &ShowArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
     let dir = common.data_dir()?;

@@ -1,13 +1,12 @@
 //! `status`: how far jobs are, as far as this machine can know.
 
 use client::Inbox;
-use program::{Exit, OutputFormat, StatusLine};
+use program::{Exit, OutputFormat, Printer, StatusLine};
 use protocol::JobState;
 
 use super::jobs;
 use crate::cli::StatusArgs;
 use crate::config::CommonArgs;
-use crate::printer::Printer;
 
 pub(super) fn run(common: &CommonArgs, args: &StatusArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
     let inbox = Inbox::new(&common.data_dir()?);

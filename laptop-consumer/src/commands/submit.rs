@@ -3,17 +3,17 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use client::{Patience, Queued, Waiting, submit};
-use program::{Exit, Failure};
-use protocol::{JobSpec, Json, ResourceRequest, limits};
+use client::{Arrived, Edge, Patience, Queued, Waiting, submit};
+use program::{Exit, Failure, Printer};
+use protocol::{JobSpec, Json, limits};
 
-use super::wait::{Results, until_here};
-use super::{follower, http_client, note};
+use super::wait::{Print, Results, until_here};
+use super::{follower, http_client, note, print_one};
 use crate::cli::SubmitArgs;
 use crate::config::CommonArgs;
-use crate::printer::Printer;
 use crate::stop::Stop;
 
 /// The most that is read of a file. White space in JSON does not travel, so this is more generous than the edge.
@@ -23,30 +23,11 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
     // All settings are checked before anything is sent: a job whose result cannot be fetched would be a surprise.
     let edge = args.edge.complete(common)?;
     let input = args.input.as_deref().map(|value| json("--input", value, io::stdin())).transpose()?;
-    let resources = ResourceRequest { cpus: args.cpus, memory: args.memory, gpus: args.gpus, nodes: None };
-    let job = JobSpec {
-        input: input.unwrap_or_default(),
-        metadata: args.metadata.as_deref().map(|value| json("--metadata", value, io::stdin())).transpose()?,
-        task: args.task,
-        name: args.name,
-        pool: args.pool,
-        resources: Some(resources).filter(|resources| *resources != ResourceRequest::default()),
-        time_limit_seconds: args.time_limit,
-        retries: args.retries,
-        // Only what was said is sent: the default is the cluster's.
-        rerunnable: args.not_rerunnable.then_some(false),
-        // The request carries it, for this job is all of it.
-        idempotency_key: None,
-    };
-    let idempotency_key = match args.idempotency_key {
-        Some(key) => checked_key(key)?,
-        None => random_key()?,
-    };
-    let http = http_client(&edge.jobs)?;
+    let metadata = args.metadata.as_deref().map(|value| json("--metadata", value, io::stdin())).transpose()?;
+    let job = args.job.spec(args.task, input.unwrap_or_default(), metadata);
     let follower = if args.wait { Some(follower(common, &args.queue, Patience::OF_A_WAIT)?) } else { None };
 
-    let queued = submit(&http, &edge, &job, &idempotency_key).await?;
-    note_submitted(common, &queued);
+    let queued = submitted(common, &edge, &job, args.job.idempotency_key).await?;
     let Some(follower) = follower else {
         if args.id {
             printer.id(&queued.job_id)?;
@@ -55,10 +36,35 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
         }
         return Ok(Exit::Ok);
     };
+    let mut print = |arrived: &Arrived| print_one(arrived, printer);
+    until_result(Waiting::new(follower, vec![queued.job_id]), args.timeout, &mut print).await
+}
+
+/// Submits a job, and notes that it was.
+pub(super) async fn submitted(
+    common: &CommonArgs,
+    edge: &Edge,
+    job: &JobSpec,
+    idempotency_key: Option<String>,
+) -> anyhow::Result<Queued> {
+    let idempotency_key = idempotency_key.map_or_else(random_key, checked_key)?;
+    let queued = submit(&http_client(&edge.jobs)?, edge, job, &idempotency_key).await?;
+    note_submitted(common, &queued);
+    Ok(queued)
+}
+
+/// Waits for the result of the one job that was submitted.
+pub(super) async fn until_result(
+    waiting: Waiting,
+    timeout: Option<Duration>,
+    print: &mut Print<'_>,
+) -> anyhow::Result<Exit> {
     // From here on a signal ends the waiting and not the job, which is to be said.
     let stop = Stop::listen()?;
-    note(&format!("{}  queued; waiting for its result", queued.job_id));
-    until_here(Waiting::new(follower, vec![queued.job_id]), args.timeout, stop, Results::new(1, printer)).await
+    if let [job_id] = waiting.pending() {
+        note(&format!("{job_id}  queued; waiting for its result"));
+    }
+    until_here(waiting, timeout, stop, Results::new(1, print)).await
 }
 
 /// The job is in the queue, whether or not this machine can remember it.

@@ -3,12 +3,11 @@
 use std::time::{Duration, Instant};
 
 use client::{Follower, Patience, Received, Receiver, Troubles, Watch};
-use program::Exit;
+use program::{Exit, Printer};
 
 use super::{follower, note, print_new, receiver};
 use crate::cli::TailArgs;
 use crate::config::CommonArgs;
-use crate::printer::Printer;
 use crate::stop::Stop;
 
 pub(super) async fn run(common: &CommonArgs, args: &TailArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
@@ -44,7 +43,7 @@ fn print_arrivals(received: Option<Received>, watch: &mut Watch, printer: &mut P
         print_new(received, printer)?;
     }
     for arrived in watch.new_results()? {
-        printer.result(&arrived)?;
+        printer.result(&arrived.result, &arrived.line())?;
     }
     Ok(())
 }

@@ -3,13 +3,12 @@
 use std::time::{Duration, Instant};
 
 use client::{Arrived, Inbox, Patience, Waiting, take_arrived};
-use program::{Exit, Failure};
+use program::{Exit, Failure, Printer};
 use protocol::JobId;
 
 use super::{follower, jobs, note, print_one};
 use crate::cli::WaitArgs;
 use crate::config::CommonArgs;
-use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::stop::Stop;
 
@@ -30,7 +29,8 @@ pub(super) async fn run(common: &CommonArgs, args: &WaitArgs, printer: &mut Prin
         note("there is nothing to wait for: each job that was submitted with this inbox has its result");
         return Ok(Exit::Ok);
     }
-    let mut results = Results::new(pending.len(), printer);
+    let mut print = |arrived: &Arrived| print_one(arrived, printer);
+    let mut results = Results::new(pending.len(), &mut print);
     // What is here needs neither settings nor a network.
     for arrived in take_arrived(&inbox, &mut pending)? {
         results.print(&arrived)?;
@@ -42,9 +42,12 @@ pub(super) async fn run(common: &CommonArgs, args: &WaitArgs, printer: &mut Prin
     until_here(Waiting::new(follower, pending), args.timeout, Stop::listen()?, results).await
 }
 
+/// Prints a result; the exit code says how the job ended.
+pub(super) type Print<'a> = dyn FnMut(&Arrived) -> anyhow::Result<Exit> + 'a;
+
 /// Prints results as they come, and says how the jobs ended.
 pub(super) struct Results<'a> {
-    printer: &'a mut Printer,
+    print: &'a mut Print<'a>,
     progress: Progress,
     total: usize,
     done: usize,
@@ -54,13 +57,13 @@ pub(super) struct Results<'a> {
 
 impl<'a> Results<'a> {
     /// The results of so many jobs.
-    pub(super) fn new(total: usize, printer: &'a mut Printer) -> Self {
-        Self { printer, progress: Progress::new(total), total, done: 0, failed: 0, exit: Exit::Ok }
+    pub(super) fn new(total: usize, print: &'a mut Print<'a>) -> Self {
+        Self { print, progress: Progress::new(total), total, done: 0, failed: 0, exit: Exit::Ok }
     }
 
     fn print(&mut self, arrived: &Arrived) -> anyhow::Result<()> {
         self.progress.clear();
-        let exit = print_one(arrived, self.printer)?;
+        let exit = (self.print)(arrived)?;
         self.done += 1;
         if exit != Exit::Ok {
             self.failed += 1;

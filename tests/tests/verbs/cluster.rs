@@ -2,10 +2,11 @@
 
 use std::fs;
 
+use rustix::process::Signal;
 use serde_json::json;
-use testkit::{Consumer, Edge, SCRIPT};
+use testkit::{Consumer, Edge, PATIENCE, SCRIPT, signal, wait_until};
 
-use crate::{one_runs_and_two_are_held, said, wait_for_status};
+use crate::{one_runs_and_two_are_held, said, script, wait_for_status, waits_for};
 
 #[test]
 fn status_is_one_word_for_each_job_while_the_daemon_runs_and_when_it_does_not() {
@@ -80,4 +81,100 @@ fn a_beginning_of_several_ids_names_none_and_nothing_is_done() {
         assert!(spoken.log.contains("the ids of 7 jobs") && spoken.log.contains("and 2 more"), "{}", spoken.log);
     }
     assert!(!consumer.results_dir().join(".cancelled").exists());
+}
+
+#[test]
+fn wait_prints_each_record_and_ends_as_the_jobs_did() {
+    let edge = Edge::start();
+    let consumer = Consumer::bare(&edge, SCRIPT);
+    assert_eq!(consumer.ask(&["wait", "j1"]).status.code(), Some(4), "no daemon was here");
+    let gate = consumer.home().join("gate");
+    let submit = |job| edge.producer().submit(&job);
+    let (good, bad) = (submit(waits_for(&gate, "echo [1] > output.json")), submit(script("exit 3")));
+    let _daemon = consumer.start();
+    wait_for_status(&consumer, &bad, "failed");
+    let failed = consumer.ask(&["wait", &bad]);
+    let record = fs::read_to_string(consumer.results_dir().join(format!("{bad}.json"))).unwrap();
+    assert_eq!(said(&failed), (Some(3), record.as_str()), "the record as it is");
+
+    let over = consumer.ask(&["wait", &bad, &good, "--timeout", "300ms"]);
+    assert_eq!(said(&over), (Some(75), record.as_str()), "{over:?}");
+    assert!(over.log.contains(&format!("1 of 2 jobs have not ended yet, for example {good}")), "{over:?}");
+
+    let mut interrupted = consumer.start_asking(&["wait", &good]);
+    wait_until("it to listen for signals", PATIENCE, || {
+        let status = fs::read_to_string(format!("/proc/{}/status", interrupted.pid())).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).map(str::trim);
+        caught.is_some_and(|mask| u64::from_str_radix(mask, 16).is_ok_and(|mask| mask & 0b10 != 0))
+    });
+    signal(interrupted.pid(), Signal::INT);
+    assert_eq!(interrupted.wait(PATIENCE).code(), Some(130), "{}", interrupted.log());
+
+    let mut waits = consumer.start_asking(&["wait", &good[..8], "--output", "text"]);
+    fs::write(gate, "").unwrap();
+    assert!(waits.wait(PATIENCE).success(), "{}", waits.log());
+    let text = waits.output();
+    assert!(text.starts_with(&format!("{good}  completed  script")) && text.ends_with("\n  [1]\n"), "{text}");
+    assert!(consumer.ask(&["wait", &good]).status.success());
+    for wrong in [vec!["wait"], vec!["wait", "../j"], vec!["wait", "j", "--timeout", "soon"]] {
+        let spoken = consumer.ask(&wrong);
+        assert_eq!(said(&spoken), (Some(2), ""), "{spoken:?}");
+    }
+}
+
+#[test]
+fn logs_are_passed_on_each_on_its_stream_and_followed_through_all_attempts() {
+    let edge = Edge::start();
+    let consumer = Consumer::bare(&edge, SCRIPT);
+    let gate = consumer.home().join("gate");
+    let text = format!(
+        "if test -e once; then echo second; echo oops >&2; exit 3; fi; touch once; printf first; \
+         until test -e {}; do sleep 0.05; done; echo ' ends'; exit 3",
+        gate.display()
+    );
+    let mut job = script(&text);
+    job["retries"] = json!(1);
+    let job = edge.producer().submit(&job);
+    let _daemon = consumer.start();
+    wait_for_status(&consumer, &job, "running");
+    let mut followed = consumer.start_asking(&["logs", &job, "-f"]);
+    wait_until("what was printed so far", PATIENCE, || followed.output() == "first");
+    wait_until("it to be there for all", PATIENCE, || said(&consumer.ask(&["logs", &job])) == (Some(0), "first"));
+    fs::write(gate, "").unwrap();
+    assert!(followed.wait(PATIENCE).success(), "{}", followed.log());
+    assert_eq!((followed.output(), followed.log()), ("first ends\nsecond\n".to_owned(), "oops\n".to_owned()));
+
+    // What is there afterwards is what the last attempt has printed.
+    let both = consumer.ask(&["logs", "last"]);
+    assert_eq!((said(&both), both.log.ends_with("oops\n")), ((Some(0), "second\n"), true), "{both:?}");
+    let one = consumer.ask(&["logs", &job, "--stream", "stderr"]);
+    assert_eq!((said(&one), one.log.as_str()), ((Some(0), ""), "oops\n"), "{one:?}");
+    fs::remove_dir_all(consumer.job_dir(&job)).unwrap();
+    let tails = consumer.ask(&["logs", &job]);
+    assert_eq!(said(&tails), (Some(0), "second\n"), "{tails:?}");
+
+    for (words, code, says) in [
+        (vec!["logs", "none"], 4, "nothing is known of the job none here"),
+        (vec!["logs", "none", "--follow"], 4, "nothing is known"),
+        (vec!["logs"], 2, "JOB"),
+        (vec!["logs", &job, "--stream", "output"], 2, "stdout"),
+    ] {
+        let spoken = consumer.ask(&words);
+        assert_eq!(said(&spoken), (Some(code), ""), "{spoken:?}");
+        assert!(spoken.log.contains(says), "{spoken:?}");
+    }
+}
+
+#[test]
+fn a_job_that_puts_something_else_in_place_of_its_log_shows_nothing_of_others() {
+    let edge = Edge::start();
+    let consumer = Consumer::bare(&edge, SCRIPT);
+    fs::write(consumer.home().join("secret"), "of another program").unwrap();
+    let secret = consumer.home().join("secret").display().to_string();
+    let text = format!("echo printed; rm -f stdout.log; ln -s {secret} stdout.log; mkfifo stderr.log");
+    let job = edge.producer().submit(&script(&text));
+    consumer.run_until_idle();
+    let logs = consumer.ask(&["logs", &job]);
+    assert_eq!(said(&logs), (Some(1), ""), "{logs:?}");
+    assert!(logs.log.contains("put something else in place of its stdout.log"), "{logs:?}");
 }

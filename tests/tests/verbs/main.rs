@@ -2,6 +2,7 @@
 //! is on which stream. On the cluster and on the laptop.
 
 mod cluster;
+mod laptop;
 
 use std::fs;
 use std::path::Path;

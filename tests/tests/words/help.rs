@@ -31,7 +31,10 @@ fn is_as_it_was(program: &str, expected: &[&str]) {
 
 #[test]
 fn of_hpc_consumer() {
-    is_as_it_was("hpc-consumer", &["run", "command", "jobs", "status", "republish", "cancel", "site", "service"]);
+    is_as_it_was(
+        "hpc-consumer",
+        &["run", "command", "jobs", "status", "wait", "logs", "republish", "cancel", "site", "service"],
+    );
     let of_site = ["check", "explain", "init"];
     assert_eq!(commands(&help("hpc-consumer", &["site"])), of_site, "each command has its golden file");
     for name in of_site {
@@ -41,7 +44,7 @@ fn of_hpc_consumer() {
 
 #[test]
 fn of_laptop_consumer() {
-    is_as_it_was("laptop-consumer", &["submit", "pull", "tail", "wait", "status", "show", "cancel"]);
+    is_as_it_was("laptop-consumer", &["submit", "run", "pull", "tail", "wait", "status", "logs", "show", "cancel"]);
 }
 
 #[test]

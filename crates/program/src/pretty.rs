@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing that comes out of here can move a cursor, color a line or turn the direction of writing.
 
-use program::escaped_json;
+use protocol::text::escaped_json;
 
 /// The most that is shown of one JSON value.
 const JSON_BYTES_MAX: usize = 8_000;

@@ -1,15 +1,16 @@
-//! Standard output: results as lines for people or as JSON lines for programs.
+//! Standard output of what prints results: lines for people, or JSON lines for programs.
 //!
-//! Invariants: nothing else writes to standard output; what a terminal gets has no control characters in it.
+//! Invariant: what a terminal gets has no control characters in it.
 
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 use anyhow::Context as _;
-use client::Arrived;
-use program::{OutputFormat, escaped, escaped_json, may_color};
+use protocol::text::{escaped, escaped_json};
 use protocol::{JobId, JobResult, Json, Reason, Status, Word};
 
-use crate::text::pretty_json;
+use crate::output::OutputFormat;
+use crate::pretty::pretty_json;
+use crate::style::may_color;
 
 /// How many lines of the end of a failed job's standard error are shown.
 const TAIL_LINES_MAX: usize = 20;
@@ -17,43 +18,46 @@ const TAIL_LINES_MAX: usize = 20;
 /// Whoever read standard output has gone.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output is closed")]
-pub(crate) struct StdoutClosed;
+pub struct StdoutClosed;
 
 /// Standard output.
 #[derive(Debug)]
-pub(crate) struct Printer {
+pub struct Printer {
     out: std::io::Stdout,
     format: OutputFormat,
     is_terminal: bool,
     paint: Paint,
+    /// The command that prints a result in full.
+    in_full: &'static str,
 }
 
 impl Printer {
-    /// Prints in the given form; without one, as fits what standard output is.
-    pub(crate) fn new(format: Option<OutputFormat>) -> Self {
+    /// Prints in the given form; without one, as fits what standard output is. `in_full` is the command that prints the
+    /// result of a job in full, where it was cut.
+    pub fn new(format: Option<OutputFormat>, in_full: &'static str) -> Self {
         let out = std::io::stdout();
         let is_terminal = out.is_terminal();
         let format = format.unwrap_or(if is_terminal { OutputFormat::Text } else { OutputFormat::Json });
         let paint = if is_terminal && may_color(&out) { Paint::Colors } else { Paint::Nothing };
-        Self { out, format, is_terminal, paint }
+        Self { out, format, is_terminal, paint, in_full }
     }
 
     /// Does it print lines for people?
-    pub(crate) fn is_human(&self) -> bool {
+    pub fn is_human(&self) -> bool {
         self.format == OutputFormat::Text
     }
 
-    /// Prints a result.
-    pub(crate) fn result(&mut self, arrived: &Arrived) -> anyhow::Result<()> {
+    /// Prints a result; `line` is its JSON on one line.
+    pub fn result(&mut self, result: &JobResult, line: &str) -> anyhow::Result<()> {
         let text = match self.format {
-            OutputFormat::Text => human(&arrived.result, self.paint),
-            OutputFormat::Json => self.line(&arrived.line()),
+            OutputFormat::Text => human(result, self.paint, self.in_full),
+            OutputFormat::Json => self.line(line),
         };
         self.write(&text)
     }
 
     /// Prints that a job is in the queue; `answer` is what the edge said.
-    pub(crate) fn queued(&mut self, job_id: &JobId, answer: &Json) -> anyhow::Result<()> {
+    pub fn queued(&mut self, job_id: &JobId, answer: &Json) -> anyhow::Result<()> {
         let text = match self.format {
             OutputFormat::Text => format!("{job_id}  queued\n"),
             OutputFormat::Json => self.line(answer.as_str()),
@@ -62,12 +66,12 @@ impl Printer {
     }
 
     /// Prints the id of a job alone.
-    pub(crate) fn id(&mut self, job_id: &JobId) -> anyhow::Result<()> {
+    pub fn id(&mut self, job_id: &JobId) -> anyhow::Result<()> {
         self.write(&format!("{job_id}\n"))
     }
 
     /// Prints what has its own form.
-    pub(crate) fn text(&mut self, text: &str) -> anyhow::Result<()> {
+    pub fn text(&mut self, text: &str) -> anyhow::Result<()> {
         self.write(text)
     }
 
@@ -102,7 +106,7 @@ impl Paint {
 }
 
 /// A result for people: one line, and what matters below it.
-fn human(result: &JobResult, paint: Paint) -> String {
+fn human(result: &JobResult, paint: Paint, in_full: &str) -> String {
     let mut head = vec![result.job_id.to_string(), paint.status(&status(result), &result.status)];
     head.extend(result.task.as_deref().map(escaped));
     head.extend((result.attempt > 1).then(|| format!("attempt {}", result.attempt)));
@@ -119,7 +123,7 @@ fn human(result: &JobResult, paint: Paint) -> String {
         lines.extend(text.lines().map(|line| format!("  {line}")));
         whole = shown_whole;
         if !whole {
-            lines.push(format!("  … cut here; `laptop-consumer show {} --output json` prints all", result.job_id));
+            lines.push(format!("  … cut here; `{in_full} {} --output json` prints all", result.job_id));
         }
     }
     for (stream, tail) in [("stdout", &result.stdout_tail), ("stderr", &result.stderr_tail)] {
@@ -168,14 +172,14 @@ mod tests {
     use super::*;
 
     fn shown(json: &str) -> String {
-        human(&JobResult::parse(json).unwrap(), Paint::Nothing)
+        human(&JobResult::parse(json).unwrap(), Paint::Nothing, "laptop-consumer show")
     }
 
     #[test]
     fn what_failed_is_red_and_says_so() {
         let result = |status: &str| {
             let json = format!(r#"{{"v":1,"job_id":"j1","status":"{status}","result_pointer":"p"}}"#);
-            human(&JobResult::parse(&json).unwrap(), Paint::Colors)
+            human(&JobResult::parse(&json).unwrap(), Paint::Colors, "")
         };
         assert!(result("failed").starts_with("j1  \u{1b}[31mfailed\u{1b}[0m\n"));
         assert!(result("completed").starts_with("j1  \u{1b}[32mcompleted\u{1b}[0m\n"));

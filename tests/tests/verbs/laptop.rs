@@ -1,0 +1,153 @@
+//! `laptop-consumer`.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use testkit::{Consumer, Edge, Laptop, PATIENCE, Process, SCRIPT, signal, wait_until};
+
+use crate::said;
+
+/// The task `command`, as a site has it.
+const COMMAND_TASK: &str = r#"
+import json, subprocess
+job = json.load(open("input.json"))
+assert job["task"] == "command", job
+input = job["input"]
+assert set(input) <= {"argv", "files", "stdin"}, input
+for name, text in input["files"].items():
+    open(name, "w").write(text)
+end = subprocess.run(input["argv"], input=input.get("stdin", ""), capture_output=True, text=True)
+json.dump({"exit_code": end.returncode, "stdout": end.stdout, "stderr": end.stderr}, open("output.json", "w"))
+"#;
+
+fn with_command_task(edge: &Edge, home: &Path) -> Consumer {
+    let program = home.join("command.py");
+    fs::write(&program, COMMAND_TASK).expect("a file can be written");
+    Consumer::bare(edge, &format!("python3 {}", program.display()))
+}
+
+#[test]
+fn a_command_runs_on_the_cluster_as_if_it_were_here() {
+    let edge = Edge::start();
+    let laptop = Laptop::new(&edge);
+    let consumer = with_command_task(&edge, &laptop.path(""));
+    let _daemon = consumer.start();
+    let file = laptop.path("x.py");
+    fs::write(&file, "import sys\nprint('hello', sys.argv[1], sys.stdin.read())\nsys.exit('ends with 1')\n").unwrap();
+    fs::write(laptop.path("in.txt"), "from a file").unwrap();
+    let path = |name: &str| laptop.path(name).display().to_string();
+    let (file, stdin) = (path("x.py"), path("in.txt"));
+    let run = laptop.run(&["run", "--file", &file, "--stdin", &stdin, "--name", "x", "--", "python3", "x.py", "--a"]);
+    assert_eq!(said(&run), (Some(1), "hello --a from a file\n"), "{run:?}");
+    assert!(run.log.contains("ends with 1\n"), "{run:?}");
+
+    let run = laptop.run(&["run", "--", "sh", "-c", "echo out; echo err >&2"]);
+    assert_eq!(said(&run), (Some(0), "out\n"), "{run:?}");
+    assert!(run.log.ends_with("err\n"), "{run:?}");
+    assert_eq!(said(&laptop.run(&["logs", "last"])), (Some(0), "out\n"), "what it printed is kept");
+    let stderr = laptop.run(&["logs", "last", "--stream", "stderr"]);
+    assert_eq!((said(&stderr), stderr.log.ends_with("err\n")), ((Some(0), ""), true), "{stderr:?}");
+    assert_eq!(laptop.run(&["run", "--", "sh", "-c", "kill -9 $$"]).status.code(), Some(128 + 9));
+
+    // The command never ran, or nobody knows how it ended.
+    let run = laptop.run(&["run", "--", "/no/such/program"]);
+    assert_eq!(said(&run), (Some(3), ""), "{run:?}");
+    assert!(run.log.contains("how the command ended is not known") && run.log.contains("Error"), "{run:?}");
+    let run = laptop.run(&["run", "--", "sh", "-c", "head -c 60000 /dev/zero | tr '\\0' x"]);
+    assert_eq!(said(&run), (Some(3), ""), "{run:?}");
+    assert!(run.log.contains("did not come along") && run.log.contains("60"), "{run:?}");
+
+    let queued = laptop.run(&["run", "--no-wait", "--pool", "default", "--", "true"]);
+    let id = queued.output.trim();
+    assert!(queued.status.success() && id.len() == 36, "{queued:?}");
+    assert!(laptop.run(&["wait", id]).status.success());
+}
+
+#[test]
+fn what_does_not_travel_with_a_command_is_refused_before_anything_is_sent() {
+    let edge = Edge::start();
+    let laptop = Laptop::new(&edge);
+    let path = |name: &str| laptop.path(name).display().to_string();
+    fs::create_dir(laptop.path("other")).unwrap();
+    for (name, content) in [
+        ("large", vec![b'x'; 200_000]),
+        ("half", vec![b'\n'; 40_000]),
+        ("more", vec![b'\n'; 40_000]),
+        ("image.png", vec![0x89, b'P', 0xff]),
+        ("x.py", b"1".to_vec()),
+        ("other/x.py", b"2".to_vec()),
+        ("output.json", b"1".to_vec()),
+    ] {
+        fs::write(laptop.path(name), content).unwrap();
+    }
+    let [large, half, more, image] = ["large", "half", "more", "image.png"].map(path);
+    let [x, other_x, taken, none] = ["x.py", "other/x.py", "output.json", "none"].map(path);
+    let cases: [(&[&str], &str); 9] = [
+        (&["--file", &large, "--", "true"], "has more than 127700 bytes"),
+        (&["--file", &half, "--file", &more, "--", "true"], "half has 40000, more has 40000, "),
+        (&["--stdin", &large, "--", "true"], "--stdin: "),
+        (&["--file", &image, "--", "true"], "is not text (UTF-8)"),
+        (&["--file", &x, "--file", &other_x, "--", "true"], "another file of the name x.py"),
+        (&["--file", &taken, "--", "true"], "output.json of its own"),
+        (&["--file", &none, "--", "true"], "No such file"),
+        (&["--file", &x], "COMMAND"),
+        (&["--no-wait", "--timeout", "1", "--", "true"], "--timeout"),
+    ];
+    for (arguments, says) in cases {
+        let run = laptop.run(&[&["run"], arguments].concat());
+        assert_eq!(said(&run), (Some(2), ""), "{run:?}");
+        assert!(run.log.contains(says), "{says}: {run:?}");
+    }
+    assert_eq!(edge.backlog(testkit::Queue::Jobs), 0);
+}
+
+#[test]
+fn an_interrupted_run_leaves_the_job_alone() {
+    let edge = Edge::start();
+    let laptop = Laptop::new(&edge);
+    let mut run: Process = laptop.start(&["run", "--", "true"]);
+    run.wait_for_log("waiting for its result", PATIENCE);
+    signal(run.pid(), rustix::process::Signal::INT);
+    assert_eq!(run.wait(PATIENCE).code(), Some(130));
+    assert!(run.log().contains("goes on; `laptop-consumer wait "), "{}", run.log());
+    assert_eq!(edge.backlog(testkit::Queue::Jobs), 1);
+}
+
+#[test]
+fn the_end_of_what_a_job_printed_comes_when_it_failed_and_when_it_has_no_output() {
+    let edge = Edge::start();
+    let laptop = Laptop::new(&edge);
+    let consumer = Consumer::bare(&edge, SCRIPT);
+    let submit = |text: &str| {
+        let submitted = laptop.run(&["submit", "--task", "script", "--input", &json!(text).to_string(), "--id"]);
+        submitted.output.trim().to_owned()
+    };
+    let none = laptop.run(&["logs", "none"]);
+    assert_eq!(said(&none), (Some(4), ""), "{none:?}");
+    assert!(none.log.contains("hpc-consumer logs none"), "{none:?}");
+    let follow = laptop.run(&["logs", "none", "--follow"]);
+    assert!(follow.status.code() == Some(4) && follow.log.contains("logs none --follow"), "{follow:?}");
+
+    let failed = submit("echo out; echo why >&2; exit 3");
+    let no_output = submit("echo out; echo remark >&2");
+    let output = submit("echo out; echo 1 > output.json");
+    let silent = submit("true");
+    consumer.run_until_idle();
+    let results: Vec<Value> = laptop.take_results();
+    let of = |id: &str| results.iter().find(|result| result["job_id"] == id).expect("each has a result");
+    for (id, says) in [(&failed, "why\n"), (&no_output, "remark\n")] {
+        assert_eq!((&of(id)["stdout_tail"], &of(id)["stderr_tail"]), (&json!("out\n"), &json!(says)), "{}", of(id));
+        let logs = laptop.run(&["logs", id]);
+        assert_eq!((said(&logs), logs.log.as_str()), ((Some(0), "out\n"), says), "{logs:?}");
+    }
+    let logs = laptop.run(&["logs", &failed, "--stream", "stdout"]);
+    assert_eq!((said(&logs), logs.log.as_str()), ((Some(0), "out\n"), ""), "{logs:?}");
+    assert!(of(&output).get("stdout_tail").is_none(), "{}", of(&output));
+    let logs = laptop.run(&["logs", &output]);
+    assert_eq!(said(&logs), (Some(4), ""), "{logs:?}");
+    assert!(logs.log.contains(&format!("hpc-consumer logs {output}")), "{logs:?}");
+    let logs = laptop.run(&["logs", &silent]);
+    assert_eq!((said(&logs), logs.log.contains("printed nothing")), ((Some(0), ""), true), "{logs:?}");
+    wait_until("nothing to be left", PATIENCE, || edge.backlog(testkit::Queue::Results) == 0);
+}
