@@ -2,6 +2,7 @@
 //! not.
 
 mod limits;
+mod pools;
 mod secrets;
 mod tasks;
 
