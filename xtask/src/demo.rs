@@ -27,19 +27,29 @@ struct Job {
     title: &'static str,
     body: &'static str,
     status: &'static str,
+    /// In which pool it must run.
+    pool: &'static str,
 }
 
 const JOBS: [Job; 3] = [
-    Job { title: "an echo", body: r#"{"task":"echo","input":{"hello":"cluster"}}"#, status: "completed" },
     Job {
-        title: "a simulation with a known answer: the mean squared distance must be near the number of steps",
-        body: r#"{"task":"simulate","input":{"walkers":10000,"steps":500,"dimensions":2,"seed":7}}"#,
+        title: "an echo",
+        body: r#"{"task":"echo","input":{"hello":"cluster"}}"#,
         status: "completed",
+        pool: "small",
+    },
+    Job {
+        title: "a simulation with a known answer: the mean squared distance must be near the number of steps; in the \
+                pool for large jobs",
+        body: r#"{"task":"simulate","pool":"large","input":{"walkers":10000,"steps":500,"dimensions":2,"seed":7}}"#,
+        status: "completed",
+        pool: "large",
     },
     Job {
         title: "one that fails on purpose: a negative number of steps",
         body: r#"{"task":"simulate","input":{"steps":-5}}"#,
         status: "failed",
+        pool: "small",
     },
 ];
 
@@ -90,8 +100,16 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<Ex
     let env_file = folder.join("demo.env");
     settings.write(&env_file)?;
 
+    report.step("Say what runs on the cluster, and where: two pools");
+    let site_file = folder.join("site.toml");
+    let site = site(&runtime);
+    env_file::write_private(&site_file, &site)?;
+    report.command(format!("cat {}", command::quoted(&site_file)));
+    report.note(site.trim_end());
+
     report.step("Start the daemon, as on the cluster");
     let mut daemon = daemon(workspace, &folder, &env_file, &runtime);
+    daemon.env("SITE_FILE", &site_file);
     report.command(with_settings(&daemon));
     let mut daemon = Process::start("hpc-consumer", &mut daemon, &folder)?;
 
@@ -109,6 +127,14 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<Ex
             problems.push(format!("{}: {error:#}", job.title));
         }
     }
+
+    report.step("See the pools, as on the cluster");
+    let mut pools = Command::new(workspace.program(Profile::Dev, "hpc-consumer"));
+    pools.arg("pools").env("STATE_DIR", folder.join("state"));
+    report.command(with_settings(&pools));
+    clear_settings(&mut pools);
+    pools.env("STATE_DIR", folder.join("state"));
+    report.note(told_of_now(&mut pools)?.trim_end());
 
     report.step("Stop everything");
     let mut stopped = daemon.stop();
@@ -152,6 +178,27 @@ fn own_folder(workspace: &Workspace) -> anyhow::Result<(PathBuf, File)> {
     Ok((folder, lock))
 }
 
+/// What the daemon tells of its pools, once that is of after its jobs: it tells something every second.
+fn told_of_now(pools: &mut Command) -> anyhow::Result<String> {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let told = String::from_utf8_lossy(&command::output(pools)?.stdout).into_owned();
+        if !told.contains("not yet") || Instant::now() > until {
+            return Ok(told);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The file of the site: a pool for small jobs, which takes what names no other, and one for large ones.
+fn site(runtime: &Runtime) -> String {
+    let pool = runtime.pool();
+    format!(
+        "[pool.small]\ndefault = true\n{pool}\ncapacity = {{ cpus = 2 }}\n\n\
+         [pool.large]\n{pool}\nslot = {{ cpus = 2 }}\ncapacity = {{ cpus = 2 }}\n"
+    )
+}
+
 fn daemon(workspace: &Workspace, folder: &Path, env_file: &Path, runtime: &Runtime) -> Command {
     let mut command = Command::new(workspace.program(Profile::Dev, "hpc-consumer"));
     command
@@ -162,7 +209,7 @@ fn daemon(workspace: &Workspace, folder: &Path, env_file: &Path, runtime: &Runti
         .env("STATE_DIR", folder.join("state"))
         .env("POLL_INTERVAL_SECONDS", "0.5")
         .env("POLL_INTERVAL_MAX_SECONDS", "0.5");
-    command.envs(runtime.settings());
+    command.envs(runtime.settings().into_iter().filter(|(name, _)| *name == "APPTAINER_BIN"));
     command
 }
 
@@ -244,6 +291,9 @@ fn check(job: &Job, result: &Value) -> anyhow::Result<()> {
     if result["status"] != job.status {
         bail!("the status must be {}, and the result is {result}", job.status);
     }
+    if result["pool"] != job.pool {
+        bail!("the pool must be {}, and the result is {result}", job.pool);
+    }
     let sent: Value = serde_json::from_str(job.body).context("the job of the demo is not JSON")?;
     let as_expected = match (job.status, sent["task"].as_str()) {
         ("failed", _) => result["reason"] == "exit",
@@ -266,15 +316,17 @@ mod tests {
     #[test]
     fn a_wrong_result_is_noticed() {
         let [echo, simulate, failing] = &JOBS;
-        check(echo, &json!({"status": "completed", "output": {"hello": "cluster"}})).unwrap();
-        check(simulate, &json!({"status": "completed", "output": {"agrees": true}})).unwrap();
-        check(failing, &json!({"status": "failed", "reason": "exit"})).unwrap();
+        let output = json!({"hello": "cluster"});
+        check(echo, &json!({"pool": "small", "status": "completed", "output": output})).unwrap();
+        check(simulate, &json!({"pool": "large", "status": "completed", "output": {"agrees": true}})).unwrap();
+        check(failing, &json!({"pool": "small", "status": "failed", "reason": "exit"})).unwrap();
         for (job, result) in [
-            (echo, json!({"status": "completed", "output": {}})),
-            (echo, json!({"status": "failed", "reason": "exit"})),
-            (simulate, json!({"status": "completed", "output": {"agrees": false}})),
-            (failing, json!({"status": "failed", "reason": "infrastructure"})),
-            (failing, json!({"status": "completed", "output": {}})),
+            (echo, json!({"pool": "large", "status": "completed", "output": output})),
+            (echo, json!({"pool": "small", "status": "completed", "output": {}})),
+            (echo, json!({"pool": "small", "status": "failed", "reason": "exit"})),
+            (simulate, json!({"pool": "large", "status": "completed", "output": {"agrees": false}})),
+            (failing, json!({"pool": "small", "status": "failed", "reason": "infrastructure"})),
+            (failing, json!({"pool": "small", "status": "completed", "output": {}})),
         ] {
             assert!(check(job, &result).is_err(), "{} {result}", job.title);
         }

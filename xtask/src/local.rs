@@ -1,7 +1,7 @@
 //! The programs and the runtime image as one person uses them on this machine, built: what the demo shows, and what
 //! `cargo xtask up` starts. Not here: starting them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::report::Report;
 use crate::tools::{Kind, Tools};
@@ -43,6 +43,19 @@ impl Runtime {
             }
         }
     }
+
+    /// The lines of a pool in the file of a site that runs jobs in it.
+    pub(crate) fn pool(&self) -> String {
+        match self {
+            Self::Apptainer { program: _, image } => format!("image = {}", toml_text(image)),
+            Self::Bare { task_runner } => format!("runtime = \"bare\"\ncommand = [{}]", toml_text(task_runner)),
+        }
+    }
+}
+
+/// A path as TOML writes a text.
+fn toml_text(path: &Path) -> String {
+    format!("{:?}", path.to_string_lossy())
 }
 
 /// Builds the programs, and the runtime image where there is an Apptainer.

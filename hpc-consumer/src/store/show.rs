@@ -360,7 +360,13 @@ fn pools_text(report: &Report, now: Timestamp) -> String {
         let held = pool.hold.map_or_else(|| pool.held.to_string(), |hold| of(pool.held.to_string(), hold.to_string()));
         [
             pool.pool.to_string(),
-            if pool.ready { "yes" } else { "no" }.to_owned(),
+            match (pool.ready, &pool.problem) {
+                (true, _) => "yes",
+                (false, Some(_)) => "no",
+                // It is being looked at.
+                (false, None) => "not yet",
+            }
+            .to_owned(),
             held,
             pool.running.to_string(),
             of(in_use.cpus.to_string(), capacity.cpus.to_string()),
