@@ -27,6 +27,11 @@ pub fn apptainer() -> PathBuf {
     part("APPTAINER", "Apptainer")
 }
 
+/// The program `task-runner`, which needs nothing of where it runs.
+pub fn task_runner() -> PathBuf {
+    part("TASK_RUNNER", "the static task runner")
+}
+
 /// The image of the runtime, with the task runner.
 pub fn runtime_sif() -> PathBuf {
     part("RUNTIME_SIF", "the runtime image")
@@ -50,6 +55,26 @@ pub fn python() -> PathBuf {
 /// A directory whose `node_modules` has Cloudflare's SDK for TypeScript.
 pub fn node_tools() -> PathBuf {
     part("NODE_TOOLS", "Cloudflare's SDK for TypeScript")
+}
+
+/// A Python that has Snakemake, with its executor for any cluster.
+pub fn snakemake() -> PathBuf {
+    part("SNAKEMAKE", "Python with Snakemake")
+}
+
+/// The directory of the package `@hyperflow/hyperflow`.
+pub fn hyperflow() -> PathBuf {
+    part("HYPERFLOW", "HyperFlow")
+}
+
+/// The program `redis-server`.
+pub fn redis() -> PathBuf {
+    part("REDIS", "Redis")
+}
+
+/// A directory with an unpacked image that has Montage.
+pub fn montage() -> PathBuf {
+    part("MONTAGE", "the image with Montage")
 }
 
 /// The directory of the workspace.

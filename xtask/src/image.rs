@@ -51,7 +51,7 @@ pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Resu
         "--target",
         target.as_str(),
     ]))?;
-    let program = workspace.target.join(&target).join("release/task-runner");
+    let program = task_runner(workspace);
 
     let scratch = workspace.scratch()?;
     let folder = tempfile::Builder::new()
@@ -68,6 +68,11 @@ pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Resu
     Ok(Ok(place))
 }
 
+/// The task runner that was built for the image. It needs nothing of where it runs.
+pub(crate) fn task_runner(workspace: &Workspace) -> PathBuf {
+    workspace.target.join(musl_target()).join("release/task-runner")
+}
+
 /// The task runner for this machine itself, for the runtime `bare`.
 pub(crate) fn bare_task_runner(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     workspace.build(Profile::Release, &["task-runner"])?;
@@ -75,6 +80,14 @@ pub(crate) fn bare_task_runner(workspace: &Workspace) -> anyhow::Result<PathBuf>
 }
 
 fn lay_out(root: &Path, program: &Path) -> anyhow::Result<()> {
+    lay_out_mount_points(root)?;
+    let place = root.join(TASK_RUNNER);
+    fs::copy(program, &place).with_context(|| format!("cannot copy {} to {}", program.display(), place.display()))?;
+    set_mode(&place, 0o755)
+}
+
+/// The folders and files that Apptainer mounts over, where they are not there yet.
+pub(crate) fn lay_out_mount_points(root: &Path) -> anyhow::Result<()> {
     for (name, mode) in FOLDERS {
         let folder = root.join(name);
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -86,12 +99,10 @@ fn lay_out(root: &Path, program: &Path) -> anyhow::Result<()> {
         fs::write(&file, "").with_context(|| format!("cannot write {}", file.display()))?;
         set_mode(&file, 0o644)?;
     }
-    let place = root.join(TASK_RUNNER);
-    fs::copy(program, &place).with_context(|| format!("cannot copy {} to {}", program.display(), place.display()))?;
-    set_mode(&place, 0o755)
+    Ok(())
 }
 
-fn set_mode(path: &Path, mode: u32) -> anyhow::Result<()> {
+pub(crate) fn set_mode(path: &Path, mode: u32) -> anyhow::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .with_context(|| format!("cannot set the mode of {}", path.display()))
 }

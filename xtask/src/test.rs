@@ -73,11 +73,19 @@ fn build_parts(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Vec<Part>
     let packages = path(Kind::NodePackages);
     Ok(vec![
         Part { name: "APPTAINER", found: path(Kind::Apptainer) },
+        Part {
+            name: "TASK_RUNNER",
+            found: image.as_ref().map(|_| image::task_runner(workspace)).map_err(Clone::clone),
+        },
         Part { name: "RUNTIME_SIF", found: image },
         Part { name: "WORKERD", found: packages.clone().map(|folder| tools::workerd(&folder)) },
         Part { name: "WORKER_DIR", found: worker.map(|worker| worker.folder) },
         Part { name: "PYTHON", found: path(Kind::Python) },
         Part { name: "NODE_TOOLS", found: packages },
+        Part { name: "SNAKEMAKE", found: path(Kind::Snakemake) },
+        Part { name: "HYPERFLOW", found: path(Kind::HyperFlow) },
+        Part { name: "REDIS", found: path(Kind::Redis) },
+        Part { name: "MONTAGE", found: path(Kind::Montage) },
         Part { name: "BIN_DIR", found: Ok(workspace.target.join(Profile::Dev.folder())) },
     ])
 }

@@ -1,8 +1,8 @@
 //! Apptainer on Debian and its like, without root and without a change to the system.
 //!
 //! Debian has the package in its unstable suite only, built for a C library that a stable system may not have yet. So
-//! the package, the C library and the few libraries of Debian 13 are fetched by an apt of our own (own sources, own
-//! lists), unpacked into the cache, and the programs are told to use the loader and the libraries next to them.
+//! the package, the C library and the few libraries of Debian 13 are fetched (`debian`), unpacked into the cache, and
+//! the programs are told to use the loader and the libraries next to them.
 //!
 //! The unpacked programs hold the path of their folder, so it is made at its final place, and a marker that is written
 //! last says that it is whole.
@@ -13,6 +13,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
+use super::debian::{self, Apt, Processor, processor};
 use super::store::{Session, Store, remove_if_there};
 use crate::command;
 
@@ -42,25 +43,7 @@ const FROM_STABLE: [&str; 16] = [
 /// The suite that those come from.
 const STABLE: &str = "trixie";
 
-const KEYRINGS: [&str; 2] =
-    ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
-
 const MARKER: &str = ".complete";
-
-/// The names that Debian and the linker have for a processor.
-struct Processor {
-    debian: &'static str,
-    libraries: &'static str,
-    loader: &'static str,
-}
-
-fn processor() -> anyhow::Result<Processor> {
-    match std::env::consts::ARCH {
-        "x86_64" => Ok(Processor { debian: "amd64", libraries: "x86_64-linux-gnu", loader: "ld-linux-x86-64.so.2" }),
-        "aarch64" => Ok(Processor { debian: "arm64", libraries: "aarch64-linux-gnu", loader: "ld-linux-aarch64.so.1" }),
-        other => bail!("this setup does not know how Debian builds for {other}"),
-    }
-}
 
 /// The newest one in the cache that is whole.
 pub(super) fn find(store: &Store) -> Option<PathBuf> {
@@ -73,90 +56,23 @@ pub(super) fn find(store: &Store) -> Option<PathBuf> {
 
 /// Fetches it and returns the program.
 pub(super) fn install(session: &Session) -> anyhow::Result<PathBuf> {
-    let processor = processor()?;
-    let keyring = KEYRINGS.iter().find(|path| Path::new(path).is_file());
-    let (Some(keyring), Some(_), Some(_)) = (keyring, command::on_path("apt-get"), command::on_path("dpkg-deb")) else {
-        bail!("this system has no apt with Debian's keys (package debian-archive-keyring)");
-    };
-    let mirror = debian_mirror(Path::new("/etc/apt"))
-        .context("/etc/apt names no mirror of Debian (an address that ends in /debian)")?;
+    let apt = Apt::of(session.scratch(), &[STABLE, "unstable"])?;
     println!("Fetching Apptainer and its libraries from Debian; nothing is installed into the system.");
-    let packages = Apt::new(session.scratch(), &mirror, keyring, processor.debian)?.download()?;
+    let stable = FROM_STABLE.map(|package| format!("{package}/{STABLE}"));
+    let libraries = stable.iter().map(String::as_str);
+    let packages =
+        apt.download(libraries.clone().chain([APPTAINER])).or_else(|_| apt.download(libraries.chain(["apptainer"])))?;
 
-    let apptainer = packages
-        .iter()
-        .find(|package| file_name(package).starts_with("apptainer_"))
-        .context("apt-get left no package of Apptainer")?;
-    let version = command::capture(Command::new("dpkg-deb").arg("--field").arg(apptainer).arg("Version"))?;
-    let folder = session.root().join(format!("apptainer-{}", version.trim().replace([':', '/'], "_")));
+    let version = debian::version(debian::file_of(&packages, "apptainer")?)?;
+    let folder = session.root().join(format!("apptainer-{}", version.replace([':', '/'], "_")));
     remove_if_there(&folder)?;
     let root = folder.join("root");
-    fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
-    for package in &packages {
-        command::capture(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&root))?;
-    }
-    relocate(&root, &processor)?;
+    debian::unpack(&packages, &root)?;
+    relocate(&root, &processor()?)?;
     let program = root.join("usr/bin/apptainer");
     command::capture(Command::new(&program).arg("--version")).context("the fetched Apptainer does not start")?;
-    fs::write(folder.join(MARKER), version.trim())?;
+    fs::write(folder.join(MARKER), &version)?;
     Ok(program)
-}
-
-/// An apt that shares nothing with the system's but the program and the keys.
-struct Apt {
-    folder: PathBuf,
-    options: Vec<String>,
-}
-
-impl Apt {
-    fn new(scratch: &Path, mirror: &str, keyring: &str, architecture: &str) -> anyhow::Result<Self> {
-        let folder = scratch.join("apt");
-        for part in ["lists/partial", "cache/archives/partial", "packages"] {
-            fs::create_dir_all(folder.join(part))?;
-        }
-        let sources: String = [STABLE, "unstable"]
-            .map(|suite| format!("deb [arch={architecture} signed-by={keyring}] {mirror} {suite} main\n"))
-            .concat();
-        fs::write(folder.join("sources.list"), sources)?;
-        let within = |name: &str| folder.join(name).display().to_string();
-        let settings = [
-            format!("Dir::Etc::sourcelist={}", within("sources.list")),
-            "Dir::Etc::sourceparts=/dev/null".to_owned(),
-            format!("Dir::State::lists={}", within("lists")),
-            format!("Dir::Cache={}", within("cache")),
-            format!("Dir::Log={}", within("")),
-            "APT::Get::List-Cleanup=false".to_owned(),
-            // As root, apt would go over to a user who cannot write into the cache.
-            "APT::Sandbox::User=root".to_owned(),
-            "Acquire::Languages=none".to_owned(),
-            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
-        ];
-        let options = settings.into_iter().flat_map(|setting| ["-o".to_owned(), setting]).collect();
-        Ok(Self { folder, options })
-    }
-
-    fn run(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        let mut command = Command::new("apt-get");
-        command.arg("--quiet").args(&self.options).args(arguments).current_dir(self.folder.join("packages"));
-        command::capture(&mut command)?;
-        Ok(())
-    }
-
-    /// The package files.
-    fn download(&self) -> anyhow::Result<Vec<PathBuf>> {
-        self.run(&["update"])?;
-        let stable = FROM_STABLE.map(|package| format!("{package}/{STABLE}"));
-        let mut arguments = vec!["download", APPTAINER];
-        arguments.extend(stable.iter().map(String::as_str));
-        self.run(&arguments).or_else(|_| {
-            arguments[1] = "apptainer";
-            self.run(&arguments)
-        })?;
-        let entries = fs::read_dir(self.folder.join("packages"))?;
-        let mut packages = entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>()?;
-        packages.sort();
-        Ok(packages)
-    }
 }
 
 /// Makes the unpacked programs run from where they are.
@@ -231,42 +147,9 @@ fn with_binary_path(text: &str, first: &Path) -> Option<String> {
     })
 }
 
-/// The mirror that the system's own apt uses, from `sources.list`, `*.list` and `*.sources`.
-fn debian_mirror(etc_apt: &Path) -> Option<String> {
-    let mut files = vec![etc_apt.join("sources.list")];
-    if let Ok(entries) = fs::read_dir(etc_apt.join("sources.list.d")) {
-        files.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
-    }
-    files.iter().filter_map(|file| fs::read_to_string(file).ok()).find_map(|text| mirror_in(&text))
-}
-
-fn mirror_in(sources: &str) -> Option<String> {
-    let lines = sources.lines().map(str::trim).filter(|line| line.starts_with("deb ") || line.starts_with("URIs:"));
-    lines
-        .flat_map(str::split_whitespace)
-        .map(|word| word.trim_end_matches('/'))
-        .find(|word| (word.starts_with("http://") || word.starts_with("https://")) && word.ends_with("/debian"))
-        .map(str::to_owned)
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_mirror_is_found_in_both_formats() {
-        let old = "# deb http://old.example/debian bookworm main\n\
-                   deb http://security.example/debian-security bookworm-security main\n\
-                   deb [signed-by=/k.gpg] https://mirror.example/debian/ bookworm main\n";
-        assert_eq!(mirror_in(old).as_deref(), Some("https://mirror.example/debian"));
-        let new = "Types: deb\n# http://snapshot.example/debian\nURIs: http://mirror.example/debian\nSuites: trixie\n";
-        assert_eq!(mirror_in(new).as_deref(), Some("http://mirror.example/debian"));
-        assert_eq!(mirror_in("deb http://archive.example/ubuntu noble main\n"), None);
-    }
 
     #[test]
     fn the_configuration_looks_into_our_folder_first() {

@@ -7,6 +7,9 @@
 mod apptainer;
 mod apptainer_debian;
 mod cargo_tools;
+mod debian;
+mod hyperflow;
+mod montage;
 mod npm;
 mod python;
 mod rust_targets;
@@ -38,6 +41,14 @@ pub(crate) enum Kind {
     Python,
     /// Apptainer, proven by running a container.
     Apptainer,
+    /// A Python with Snakemake, a workflow engine.
+    Snakemake,
+    /// The folder of HyperFlow, a workflow engine.
+    HyperFlow,
+    /// The program `redis-server`, which HyperFlow needs.
+    Redis,
+    /// A folder with an unpacked image that holds Montage.
+    Montage,
     /// The program `cargo-nextest`, which runs the tests.
     Nextest,
     /// The program `cargo-deny`, which looks at what dependencies are.
@@ -50,12 +61,16 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every tool, in an order in which each finds what it needs itself.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
         Self::Python,
         Self::Apptainer,
+        Self::Snakemake,
+        Self::HyperFlow,
+        Self::Redis,
+        Self::Montage,
         Self::WasmBindgen,
         Self::WorkerBuild,
         Self::Nextest,
@@ -65,12 +80,16 @@ impl Kind {
     ];
 
     /// What the tests need.
-    pub(crate) const TEST: [Self; 8] = [
+    pub(crate) const TEST: [Self; 12] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
         Self::Python,
         Self::Apptainer,
+        Self::Snakemake,
+        Self::HyperFlow,
+        Self::Redis,
+        Self::Montage,
         Self::WasmBindgen,
         Self::WorkerBuild,
         Self::Nextest,
@@ -94,6 +113,10 @@ impl Kind {
             Self::NodePackages => "Node.js packages",
             Self::Python => "Python with Cloudflare's client",
             Self::Apptainer => "Apptainer",
+            Self::Snakemake => "Python with Snakemake",
+            Self::HyperFlow => "HyperFlow",
+            Self::Redis => "Redis, for HyperFlow",
+            Self::Montage => "image with Montage",
             Self::Nextest => "cargo-nextest",
             Self::CargoDeny => "cargo-deny",
             Self::CargoMachete => "cargo-machete",
@@ -109,8 +132,12 @@ impl Kind {
             Self::WasmBindgen => cargo_tools::WASM_BINDGEN.find(place),
             Self::WorkerBuild => cargo_tools::WORKER_BUILD.find(place),
             Self::NodePackages => npm::find(place),
-            Self::Python => Ok(python::find(place)),
+            Self::Python => Ok(python::CLOUDFLARE.find(place)),
             Self::Apptainer => apptainer::find(place),
+            Self::Snakemake => Ok(python::SNAKEMAKE.find(place)),
+            Self::HyperFlow => hyperflow::find(place),
+            Self::Redis => Ok(hyperflow::find_redis(place)),
+            Self::Montage => Ok(montage::find(place)),
             Self::Nextest => cargo_tools::NEXTEST.find(place),
             Self::CargoDeny => cargo_tools::DENY.find(place),
             Self::CargoMachete => cargo_tools::MACHETE.find(place),
@@ -125,8 +152,12 @@ impl Kind {
             Self::WasmBindgen => cargo_tools::WASM_BINDGEN.install(place, session),
             Self::WorkerBuild => cargo_tools::WORKER_BUILD.install(place, session),
             Self::NodePackages => npm::install(session),
-            Self::Python => python::install(session),
+            Self::Python => python::CLOUDFLARE.install(session),
             Self::Apptainer => apptainer::install(place, session),
+            Self::Snakemake => python::SNAKEMAKE.install(session),
+            Self::HyperFlow => hyperflow::install(session),
+            Self::Redis => hyperflow::install_redis(session),
+            Self::Montage => montage::install(session),
             Self::Nextest => cargo_tools::NEXTEST.install(place, session),
             Self::CargoDeny => cargo_tools::DENY.install(place, session),
             Self::CargoMachete => cargo_tools::MACHETE.install(place, session),

