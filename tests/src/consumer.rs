@@ -46,6 +46,11 @@ impl Consumer {
             .set("APPTAINER_IMAGE", image)
     }
 
+    /// One that runs what the site's file says.
+    pub fn of_site(edge: &Edge, site_file: &Path) -> Self {
+        Self::new(edge).set("SITE_FILE", site_file).set("APPTAINER_BIN", parts::apptainer())
+    }
+
     fn new(edge: &Edge) -> Self {
         let home = tempfile::tempdir().expect("a directory can be made");
         let (results, state) = (home.path().join("results"), home.path().join("state"));
