@@ -1,6 +1,7 @@
 //! Workflow engines that nobody here wrote, by what `examples/` has for them: the real engine, real programs of ours,
 //! and what is left on disk.
 
+mod hyperflow;
 mod snakemake;
 
 use std::ffi::OsString;
