@@ -1,7 +1,8 @@
 //! Packages of Debian, fetched and unpacked without root and without a change to the system.
 //!
 //! An apt of our own (own sources, own lists, the system's keys) fetches them from the mirror that the system's apt
-//! uses, and checks Debian's signatures. Nothing is installed: packages are unpacked, and their scripts never run.
+//! uses, or from the one in `HPC_QUEUE_DEBIAN_MIRROR`, and checks Debian's signatures. Nothing is installed: packages
+//! are unpacked, and their scripts never run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,9 @@ use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 
 use crate::{command, image};
+
+/// Names the mirror where the system is no Debian.
+const MIRROR: &str = "HPC_QUEUE_DEBIAN_MIRROR";
 
 const KEYRINGS: [&str; 2] =
     ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
@@ -44,8 +48,10 @@ impl Apt {
         else {
             bail!("this system has no apt with Debian's keys (package debian-archive-keyring)");
         };
-        let mirror = mirror(Path::new("/etc/apt"))
-            .context("/etc/apt names no mirror of Debian (an address that ends in /debian)")?;
+        let named = std::env::var(MIRROR).ok().filter(|mirror| !mirror.is_empty());
+        let mirror = named.or_else(|| mirror(Path::new("/etc/apt"))).with_context(|| {
+            format!("/etc/apt names no mirror of Debian (an address that ends in /debian); set {MIRROR} to one")
+        })?;
         let apt = Self::new(scratch, &mirror, keyring, processor()?.debian, suites)?;
         apt.run(&["update"])?;
         Ok(apt)

@@ -71,7 +71,11 @@ pub(super) fn find(place: &Place) -> Option<Tool> {
 pub(super) fn install(session: &Session) -> Result<(), Missing> {
     println!("Fetching Montage and its libraries from Debian; nothing is installed into the system.");
     session.place(FOLDER, |folder| make(session, &folder.join("root"))).map_err(|error| {
-        Missing::because(WHAT, &error, "It comes from Debian 12, by the apt of a Debian that has its keys.")
+        Missing::because(
+            WHAT,
+            &error,
+            "It comes from Debian 12, by apt-get and dpkg-deb with Debian's keys (package debian-archive-keyring).",
+        )
     })
 }
 
