@@ -26,8 +26,11 @@ impl Cluster {
         let task_runner = parts::task_runner();
         let ours = [("/home/you/hpc-queue/bin/task-runner", shown(&task_runner))];
         let site = write_site(&example("snakemake"), shared.path(), &ours);
-        let writable = format!("{},/tmp", shared.path().display());
-        let consumer = Consumer::of_site(&edge, &site).set("BARE_WRITABLE", writable);
+        let consumer = Consumer::of_site(&edge, &site);
+        let sources = consumer.home().join(".cache/snakemake");
+        fs::create_dir_all(&sources).expect("a directory can be made");
+        let writable = ["/tmp", shown(shared.path()), shown(&sources)].join(",");
+        let consumer = consumer.set("BARE_WRITABLE", writable);
         Self { edge, consumer, shared }
     }
 
