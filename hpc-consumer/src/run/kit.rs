@@ -242,7 +242,61 @@ fn metadata_millis(metadata: &std::fs::Metadata) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::sync::Arc;
+
     use super::*;
+
+    const DIGEST: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+    /// Two pools with one image of a registry, and an apptainer that says what it was asked for.
+    #[tokio::test]
+    async fn an_image_of_a_registry_is_pulled_once_by_its_digest() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = temp.path();
+        let script = format!(
+            "test $1 = pull && {{ echo \"$*\" >> {0}/pulls; sleep 0.2; echo image > \"$3\"; exit; }}\n\
+             for word; do :; done; echo \"$word\" >&2; exit 255",
+            home.display()
+        );
+        // Written by another process: a program that any process has open for writing cannot be executed.
+        let write = r#"printf '#!/bin/sh\n%s\n' "$1" > "$0" && chmod 700 "$0""#;
+        assert!(
+            Command::new("sh").args(["-c", write]).arg(home.join("apptainer")).arg(script).status().unwrap().success()
+        );
+        let text = format!(
+            "[pool.a]\nimage = \"ghcr.io/a/b:7@{DIGEST}\"\ncapacity = {{ cpus = 1 }}\n\
+             [pool.b]\ndefault = true\nimage = \"ghcr.io/a/b@{DIGEST}\"\ncapacity = {{ cpus = 1 }}\n"
+        );
+        let site = site::SiteFile::parse(&text, home, &site::Defaults::default()).unwrap().site;
+        let (scratch, images) = (home.join("scratch"), home.join("images"));
+        std::fs::create_dir(&scratch).unwrap();
+        let path = vec![("PATH".into(), "/usr/bin:/bin".into())];
+        let kit = Kit {
+            apptainer: home.join("apptainer"),
+            images,
+            state_dir: home.to_owned(),
+            from_file: true,
+            ..Kit::bare(path)
+        };
+        let runtimes: Vec<Arc<Runtime>> = ["a", "b"]
+            .iter()
+            .map(|pool| Arc::new(kit.runtime(&site, &site.plans(&pool.parse().unwrap())[0])))
+            .collect();
+        assert!(runtimes.iter().all(|runtime| runtime.to_be_pulled().is_some()));
+        let (one, other) = tokio::join!(runtimes[0].probe(&scratch), runtimes[1].probe(&scratch));
+        assert_eq!((one, other), (Ok(()), Ok(())));
+        let pulls = std::fs::read_to_string(home.join("pulls")).unwrap();
+        let image = home.join("images").join(format!("{}.sif", DIGEST.replace(':', "-")));
+        assert!(image.is_file() && runtimes.iter().all(|runtime| runtime.to_be_pulled().is_none()));
+        let [pull] = pulls.lines().collect::<Vec<_>>()[..] else { panic!("{pulls}") };
+        assert!(
+            pull.starts_with("pull --force ") && pull.ends_with(&format!(" docker://ghcr.io/a/b@{DIGEST}")),
+            "{pull}"
+        );
+        let (command, _) = runtimes[0].command(&"j1".parse().unwrap(), home, &super::super::Own::default());
+        assert!(command.words.contains(&image.into_os_string()));
+    }
 
     #[test]
     fn a_registry_is_asked_for_the_digest_and_no_tag() {

@@ -103,3 +103,23 @@ fn a_secret_that_others_can_read_is_refused_with_what_mends_it() {
     assert!(told.contains(&format!("`chmod 600 {}` mends it", secret.display())), "{told}");
     assert!(told.contains("site.toml:6:") && !told.contains(CRN), "{told}");
 }
+
+#[test]
+fn a_secret_that_becomes_readable_keeps_its_pool_from_jobs_until_that_is_mended() {
+    let site = Site::new(&FILE.replace("\"wait\", ", ""));
+    site.image().write("ibm.env", KEY);
+    site.write("crn", CRN);
+    let mut daemon = site.consumer.start();
+    let first = site.submit(&json!({ "task": "look", "pool": "qpu" }));
+    assert_eq!(site.record(&first, &mut daemon)["reason"], "exit");
+    let secret = site.path("crn");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o640)).expect("it is ours");
+    let id = site.submit(&json!({ "task": "look", "pool": "qpu" }));
+    daemon.wait_for_log("is open to others than you (mode 0640)", PATIENCE);
+    assert!(site.consumer.record(&id).is_none(), "it is not the job's fault");
+    let other = site.submit(&json!({ "task": "look" }));
+    assert_eq!(site.record(&other, &mut daemon)["pool"], "cpu", "the other pool goes on");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let record = site.record(&id, &mut daemon);
+    assert_eq!((text(&record["reason"]), text(&record["pool"])), ("exit", "qpu"), "{record}");
+}
