@@ -12,8 +12,8 @@ use testkit::{command, parts};
 const PURE: [&str; 5] = ["protocol", "edge", "leased-queue", "lifecycle", "site"];
 
 /// Crates that stand on others than `protocol`, and on which.
-const BUILT_ON: [(&str, &str); 4] =
-    [("client", "queues"), ("client", "files"), ("program", "files"), ("store", "files")];
+const BUILT_ON: [(&str, &str); 5] =
+    [("client", "queues"), ("client", "files"), ("lifecycle", "site"), ("program", "files"), ("store", "files")];
 
 fn metadata() -> Metadata {
     let manifest = parts::workspace().join("Cargo.toml");

@@ -34,8 +34,8 @@ impl Lifecycle {
         no != self.pools.nowhere() && self.pools.get(no).is_ready() && self.executor.is_known() && !self.draining()
     }
 
-    /// Claims what waits and starts what is ready, as far as there is room: in each pool in the order in which jobs were
-    /// accepted, so that a large one has its turn, and none of another pool waits for it.
+    /// Claims what waits and starts what is ready, as far as there is room: in each pool in the order in which jobs
+    /// were accepted, so that a large one has its turn, and none of another pool waits for it.
     pub(crate) fn begin_runs(&mut self, step: &mut Step) {
         let mut pools: Vec<PoolNo> = self.pools.real().filter(|no| self.may_begin(*no)).collect();
         pools.iter().for_each(|no| self.start_ready(*no, step));

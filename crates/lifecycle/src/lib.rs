@@ -37,7 +37,8 @@
 //! | `fact` | what is remembered on disk, and what each fact means |
 //! | `driver` | which effects wait for which facts, and in which order all leaves |
 //! | `lifecycle` | one step, and all that is possible after it |
-//! | `phases`, `table`, `lane` | the phases of a job and the changes between them; the jobs that are held; the orders of those of one pool, and what they use of it |
+//! | `phases`, `table` | the phases of a job and the changes between them; the jobs that are held |
+//! | `lane` | the orders of the jobs of one pool, and what they use of it |
 //! | `intake`, `publisher` with `suspects`, `settler` | when the queue is asked, what is pushed, what is settled |
 //! | `pools`, `pool`, `refusal` | which pool takes a job; the health of each; jobs that none takes |
 //! | `executor`, `shutdown` | who holds the runs; the end of the daemon |

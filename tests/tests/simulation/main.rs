@@ -2,10 +2,9 @@
 //! and one shared file system; crashes before and after every effect and every commit, lost requests and lost
 //! responses, duplicates, reordering, reboots, keepers that die, pauses, outages, broken nodes, clocks set back; claims
 //! that fail halfway, jobs that cannot be claimed on one node, results that the queue refuses for a time or for ever;
-//! in a quarter of the histories the site has several pools, of which one breaks alone, one is small and holds little, and
-//! is taken out of the site's file and put back, and one is nobody's;
 //! jobs that are cancelled, before they come and in whatever they do; in a third of the histories of minutes and hours
-//! the queue holds pulls until something comes.
+//! the queue holds pulls until something comes. In a quarter of all the site has several pools (`sites.rs`): one breaks
+//! alone, one is small, holds little, and is taken out of the site's file and put back, and one is nobody's.
 //!
 //! After every step the lifecycle and the queue check themselves, each effect is checked against what is on disk, and
 //! the world checks the promises from outside, in books of its own (`promises.rs`). A seed gives the same history each
