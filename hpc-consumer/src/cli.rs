@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Arg, Args, Parser, Subcommand};
 use program::duration::{self, Unit};
-use program::{FileArgs, LogArgs, Origins, OutputFormat, Stream, TrustArgs};
+use program::{FileArgs, JobFilter, LogArgs, Origins, OutputFormat, Stream, TrustArgs};
 
 use crate::config::{
     JobSettings, LimitSettings, NetworkSettings, RunSettings, RuntimeSettings, SiteSettings, StateSettings,
@@ -58,10 +58,16 @@ pub(crate) enum Command {
         after_help = "Example:\n  mkdir -p try && echo '{\"task\":\"echo\",\"input\":1}' > try/input.json\n  sh -c \"$(hpc-consumer command --job-dir try)\""
     )]
     Command(Box<ShowCommand>),
-    /// Show the jobs that the daemon holds, running or waiting or with a result owed
+    /// List the jobs that the daemon holds, running or waiting or with a result owed; others by --state
     ///
-    /// Works while the daemon runs, from any machine that sees STATE_DIR, and when it does not.
-    Jobs(ShowState),
+    /// Works while the daemon runs, from any machine that sees STATE_DIR, and when it does not. Jobs that have ended
+    /// are listed where --state asks for them: completed, failed, cancelled. They come from the records in
+    /// RESULTS_DIR, which tell no name and no pool.
+    #[command(
+        visible_alias = "list",
+        after_help = "Examples:\n  hpc-consumer jobs --state running --pool gpu\n  hpc-consumer jobs --state failed --since 1d"
+    )]
+    Jobs(ListJobs),
     /// Print how far jobs are, a word for each; without jobs, which daemon it is, and how
     ///
     /// The words are: unknown, queued, held, running, completed, failed, cancelled. Of one job, its word is all that is
@@ -251,6 +257,15 @@ impl ShowState {
     pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<(PathBuf, OutputFormat)> {
         Ok((self.state.resolve(origins)?, self.output))
     }
+}
+
+/// The settings of `hpc-consumer jobs`.
+#[derive(Debug, Args)]
+pub(crate) struct ListJobs {
+    #[command(flatten)]
+    pub(crate) show: ShowState,
+    #[command(flatten)]
+    pub(crate) filter: JobFilter,
 }
 
 /// The settings of `hpc-consumer status`.

@@ -54,11 +54,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use program::{Exit, Failure, Given, OutputFormat, Printer, StdoutClosed, escaped_lines};
+use program::{Exit, Failure, Given, JobFilter, OutputFormat, Printer, StdoutClosed, escaped_lines};
 use protocol::JobId;
 use tokio::runtime::Runtime;
 
-use crate::cli::{Cli, Command, KeeperSettings, Republish, ShowLogs, WaitFor};
+use crate::cli::{Cli, Command, KeeperSettings, ListJobs, Republish, ShowLogs, WaitFor};
 use crate::config::Settings;
 use crate::run::Invocation;
 use crate::startup::{End, WrongSettings};
@@ -81,7 +81,7 @@ pub fn main() -> Exit {
 enum Resolved {
     Run(Box<Settings>, Invocation),
     Show(String),
-    Jobs(PathBuf, OutputFormat),
+    Jobs(PathBuf, OutputFormat, JobFilter),
     Status(PathBuf, OutputFormat),
     Pools(PathBuf, OutputFormat),
     StatusOf(PathBuf, Vec<JobId>, OutputFormat),
@@ -153,8 +153,9 @@ fn settings() -> anyhow::Result<Resolved> {
         }
         Command::Command(show) => Resolved::Show(show.render(&origins)?),
         Command::Jobs(show) => {
+            let ListJobs { show, filter } = show;
             let (state_dir, format) = show.resolve(&origins)?;
-            Resolved::Jobs(state_dir, format)
+            Resolved::Jobs(state_dir, format, filter)
         }
         Command::Pools(show) => {
             let (state_dir, format) = show.resolve(&origins)?;
@@ -235,7 +236,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         Resolved::Republish(settings, jobs) => reactor()?.block_on(republish::republish(&settings, &jobs)),
         Resolved::Cancel(state_dir, jobs) => cancel::cancel(&Jobs::of(state_dir)?, &jobs),
         Resolved::Site(asked) => asked.answer(),
-        Resolved::Jobs(state_dir, format) => store::show_jobs(&state_dir, format),
+        Resolved::Jobs(state_dir, format, filter) => store::show_jobs(&state_dir, format, &filter),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
         Resolved::Pools(state_dir, format) => store::show_pools(&state_dir, format),
         Resolved::StatusOf(state_dir, jobs, format) => verbs::status(&Jobs::of(state_dir)?, &jobs, format),

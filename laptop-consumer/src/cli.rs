@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use program::{Stream, whole};
+use program::{JobFilter, Stream, whole};
 use protocol::{InvalidJobId, JobId, JobSpec, Json, Memory, PoolName, ResourceRequest, limits};
 
 use crate::config::{CommonArgs, EdgeArgs, QueueArgs, length_of_time, time_limit};
@@ -86,6 +86,15 @@ pub(crate) enum Command {
     /// Ends with 0 when all words are printed, also `failed` and `unknown`.
     #[command(after_help = "Example:\n  laptop-consumer status last")]
     Status(StatusArgs),
+    /// List the jobs that were submitted here, and those whose results are here
+    ///
+    /// Looks only into the inbox: a job is `queued` from its submission until its result is here. On the cluster
+    /// `hpc-consumer jobs` lists what is held and runs there.
+    #[command(
+        visible_alias = "list",
+        after_help = "Examples:\n  laptop-consumer jobs --state queued\n  laptop-consumer jobs --since 1d --limit 20"
+    )]
+    Jobs(ListArgs),
     /// Print what a job has printed, on the stream on which it did, as far as that came with its result
     ///
     /// With a result comes the end of what the job has printed when it failed, and when it completed without an output;
@@ -212,8 +221,9 @@ impl JobArgs {
 /// The arguments of `run`.
 #[derive(Args)]
 pub(crate) struct RunArgs {
-    /// Put this file into the job directory, by its own name; may be given several times
+    /// Put this file into the job directory; may be given several times
     ///
+    /// Its name there is its path from here, or, where that does not lead down from here, its own name.
     /// Only text (UTF-8) travels with a job, and all of it together has up to 127,700 bytes as JSON.
     #[arg(long = "file", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
@@ -277,6 +287,13 @@ pub(crate) struct StatusArgs {
     /// The jobs: ids, unique beginnings of ids, `last`, or @FILE for a list, as `wait` takes it
     #[arg(required = true, value_name = "JOB|@FILE", value_parser = job_or_list)]
     pub(crate) jobs: Vec<String>,
+}
+
+/// The arguments of `jobs`.
+#[derive(Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) filter: JobFilter,
 }
 
 /// The arguments of `logs`.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::JobResult;
+use protocol::{JobId, JobResult};
 use serde::{Deserialize, Serialize};
 
 /// Its name.
@@ -24,12 +24,15 @@ pub(crate) struct CommandInput {
 /// What it gives: that the command ran, and how it ended.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct CommandOutput {
-    /// Negative is the number of the signal that ended it.
+    /// As a shell counts: a signal is 128 and its number. Other programs have the number, as a negative one.
     pub(crate) exit_code: i32,
     #[serde(default)]
     pub(crate) stdout: String,
     #[serde(default)]
     pub(crate) stderr: String,
+    /// How much it was, where that is the end of it alone.
+    stdout_bytes: Option<u64>,
+    stderr_bytes: Option<u64>,
 }
 
 impl CommandOutput {
@@ -39,7 +42,16 @@ impl CommandOutput {
         serde_json::from_str(output.as_str()).ok()
     }
 
-    /// As a shell counts: a signal is 128 and its number.
+    /// What a person should know who has seen only the end of it.
+    pub(crate) fn left_out(&self, job_id: &JobId) -> Option<String> {
+        let left_out = |stream: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{stream} had {bytes} bytes"));
+        let streams = [left_out("stdout", self.stdout_bytes), left_out("stderr", self.stderr_bytes)];
+        let what = streams.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+        (!what.is_empty())
+            .then(|| format!("only the end of it is here: {what}; on the cluster: hpc-consumer logs {job_id}"))
+    }
+
+    /// As a shell counts.
     pub(crate) fn shell_code(&self) -> u8 {
         match self.exit_code {
             code @ 0..=255 => u8::try_from(code).unwrap_or(u8::MAX),
@@ -72,6 +84,10 @@ mod tests {
         };
         let output = of(TASK, r#"{"exit_code":7,"stdout":"a","stderr":"b","more":1}"#).unwrap();
         assert_eq!((output.shell_code(), output.stdout.as_str(), output.stderr.as_str()), (7, "a", "b"));
+        assert_eq!(output.left_out(&"j".parse().unwrap()), None);
+        let cut = of(TASK, r#"{"exit_code":7,"stdout":"a","stderr_bytes":70000}"#).unwrap();
+        let told = cut.left_out(&"j".parse().unwrap()).unwrap();
+        assert!(told.contains("stderr had 70000 bytes;") && told.ends_with("hpc-consumer logs j"), "{told}");
         assert_eq!(of("echo", r#"{"exit_code":7}"#), None);
         assert_eq!(of(TASK, "[]"), None);
         for (code, shell) in [(0, 0), (255, 255), (-9, 137), (256, 255), (-200, 255)] {

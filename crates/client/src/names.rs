@@ -32,7 +32,7 @@ pub fn job(name: &JobId, inbox: &Inbox) -> Result<JobId, Error> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::Json;
+    use protocol::{JobSpec, Json};
 
     use super::*;
 
@@ -47,9 +47,9 @@ mod tests {
 
         inbox.prepare(&files::NobodyElse).unwrap();
         let id = "67995bdb-e88f-84f3-982a-a41723a075bc";
-        inbox.note_submitted(&id.parse().unwrap(), &Json::null()).unwrap();
+        inbox.note_submitted(&id.parse().unwrap(), &Json::null(), &JobSpec::default()).unwrap();
         assert_eq!((means("6799").unwrap().as_str(), means("last").unwrap().as_str()), (id, id));
-        inbox.note_submitted(&id.replace('c', "d").parse().unwrap(), &Json::null()).unwrap();
+        inbox.note_submitted(&id.replace('c', "d").parse().unwrap(), &Json::null(), &JobSpec::default()).unwrap();
         assert!(matches!(means("6799"), Err(Error::Ambiguous(_))));
     }
 }

@@ -6,6 +6,7 @@
 mod directory;
 mod environment;
 mod exit;
+mod filter;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod harden;
@@ -17,11 +18,13 @@ mod printer;
 mod settings;
 mod stream;
 mod style;
+mod table;
 mod trust;
 mod verbs;
 
 pub use directory::{UserDirectory, user_directory};
 pub use exit::{Exit, Failure, finish};
+pub use filter::{JobFilter, Listed};
 pub use harden::{harden, with_given_core_limit};
 pub use logging::{LogArgs, LogFormat, init_logging};
 pub use number::{counted, whole};
@@ -32,5 +35,6 @@ pub use protocol::text::{escaped, escaped_json, escaped_lines, is_hazardous};
 pub use settings::{Bare, FileArgs, Files, Given, Origin, Origins, Shared, Sources, read, read_trusted};
 pub use stream::Stream;
 pub use style::{may_color, say};
+pub use table::{age, one_line, table};
 pub use trust::{TrustArgs, TrustedGroup, is_root, private_dir, told_of};
 pub use verbs::StatusLine;

@@ -70,6 +70,11 @@ impl Printer {
         self.write(&format!("{job_id}\n"))
     }
 
+    /// Prints JSON that is on one line.
+    pub fn json(&mut self, line: &str) -> anyhow::Result<()> {
+        self.write(&self.line(line))
+    }
+
     /// Prints what has its own form.
     pub fn text(&mut self, text: &str) -> anyhow::Result<()> {
         self.write(text)

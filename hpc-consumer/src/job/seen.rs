@@ -45,6 +45,18 @@ impl ResultsDir {
         Ok(jobs)
     }
 
+    /// The jobs of which a record is here, and since when, the oldest first.
+    pub(crate) fn recorded(&self) -> io::Result<Vec<(JobId, SystemTime)>> {
+        let mut recorded = Vec::new();
+        for job_id in self.job_ids()? {
+            if let Ok(changed) = fs::symlink_metadata(self.record_path(&job_id)).and_then(|found| found.modified()) {
+                recorded.push((job_id, changed));
+            }
+        }
+        recorded.sort_unstable_by_key(|(_, changed)| *changed);
+        Ok(recorded)
+    }
+
     /// Is the directory of the job here?
     pub(crate) fn has_job_dir(&self, job_id: &JobId) -> bool {
         self.job_dir(job_id).exists()
@@ -168,5 +180,7 @@ mod tests {
             fs::write(temp.path().join("j1/meta.json"), meta(owner)).unwrap();
             assert_eq!(results.claim_of(&j1).unwrap(), claim);
         }
+        let recorded = results.recorded().unwrap();
+        assert_eq!(recorded.iter().map(|(job_id, _)| job_id.as_str()).collect::<Vec<_>>(), ["j2"]);
     }
 }

@@ -6,14 +6,15 @@
 //! With `--output json` both commands print one object with the fields of [`Report`]; a field without a value is
 //! `null`. `jobs` adds the array `jobs`. The fields of version 1 stay; others may come.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use anyhow::Context as _;
 use lifecycle::{Entry, Phase, Stage};
-use program::{Exit, Failure, OutputFormat, escaped_json, is_hazardous};
-use protocol::{JobId, Timestamp, size, timestamp_from_millis};
+use program::{Exit, Failure, JobFilter, Listed, OutputFormat, age, escaped_json, one_line, table};
+use protocol::{JobId, JobResult, JobState, PoolName, Timestamp, size, timestamp_from_millis};
 use serde::Serialize;
 
 use super::lock::{self, Held, Holder};
@@ -59,8 +60,41 @@ struct Report {
     about: About,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pools: Vec<PoolView>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip)]
     jobs: Option<Vec<JobView>>,
+    /// Those of them that were asked for.
+    #[serde(rename = "jobs", skip_serializing_if = "Option::is_none")]
+    listed: Option<Vec<ListedJob>>,
+}
+
+/// A job as it is listed.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct ListedJob {
+    #[serde(flatten)]
+    view: JobView,
+    state: JobState,
+}
+
+impl Listed for ListedJob {
+    fn state(&self) -> JobState {
+        self.state
+    }
+
+    fn task(&self) -> Option<&str> {
+        self.view.task.as_deref()
+    }
+
+    fn pool(&self) -> Option<&str> {
+        self.view.pool.as_ref().map(PoolName::as_str)
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.view.name.as_deref()
+    }
+
+    fn changed(&self) -> Option<Timestamp> {
+        self.view.since
+    }
 }
 
 /// Whether there is a daemon.
@@ -83,13 +117,60 @@ impl Report {
 }
 
 /// `hpc-consumer jobs`.
-pub(crate) fn show_jobs(state_dir: &Path, format: OutputFormat) -> anyhow::Result<Exit> {
-    show(state_dir, format, jobs_text, |report| report)
+pub(crate) fn show_jobs(state_dir: &Path, format: OutputFormat, filter: &JobFilter) -> anyhow::Result<Exit> {
+    show(state_dir, format, jobs_text, |report, now| listed(report, filter, now))
+}
+
+/// The same, with the jobs that are asked for. Those that have ended are looked for only where they are.
+fn listed(report: Report, filter: &JobFilter, now: Timestamp) -> anyhow::Result<Report> {
+    let results = report.about.results_dir.as_ref().map(|path| ResultsDir::new(path.into()));
+    let ended = |job_id: &JobId| {
+        let record = results.as_ref()?.final_record(job_id).ok().flatten()?;
+        JobResult::parse(&record).ok()
+    };
+    let of_view = |view: &JobView| {
+        // What is owed has ended.
+        let state = view.state().or_else(|| Some(JobState::of(&ended(&view.job_id)?)));
+        ListedJob { view: view.clone(), state: state.unwrap_or(JobState::Unknown) }
+    };
+    let mut jobs: Vec<ListedJob> = report.jobs.iter().flatten().map(of_view).collect();
+    if let Some(results) = results.as_ref().filter(|_| filter.names_an_end()) {
+        let held: HashSet<JobId> = jobs.iter().map(|job| job.view.job_id.clone()).collect();
+        let earliest = filter.earliest(now).map(SystemTime::from);
+        let place = || format!("RESULTS_DIR {} cannot be read", results.path().display());
+        for (job_id, changed) in results.recorded().with_context(place)? {
+            // A record is written once, when its job has ended.
+            if earliest.is_some_and(|earliest| changed < earliest) || held.contains(&job_id) {
+                continue;
+            }
+            jobs.extend(ended(&job_id).map(ListedJob::of));
+        }
+    }
+    Ok(Report { listed: Some(filter.select(jobs, now)), ..report })
+}
+
+impl ListedJob {
+    /// A job that has ended.
+    fn of(result: JobResult) -> Self {
+        let state = JobState::of(&result);
+        let view = JobView {
+            job_id: result.job_id,
+            phase: state.to_string(),
+            attempt: result.attempt,
+            since: result.finished_at,
+            task: result.task,
+            // These do not come back with a result.
+            name: None,
+            pool: None,
+            last_attempt: None,
+        };
+        Self { view, state }
+    }
 }
 
 /// `hpc-consumer status`.
 pub(crate) fn show_status(state_dir: &Path, format: OutputFormat) -> anyhow::Result<Exit> {
-    show(state_dir, format, status_text, |report| Report { jobs: None, ..report })
+    show(state_dir, format, status_text, |report, _| Ok(report))
 }
 
 /// The jobs that a daemon holds, or the next one will find.
@@ -133,18 +214,18 @@ fn must_be_there(state_dir: &Path) -> anyhow::Result<()> {
 
 /// `hpc-consumer pools`.
 pub(crate) fn show_pools(state_dir: &Path, format: OutputFormat) -> anyhow::Result<Exit> {
-    show(state_dir, format, pools_text, |report| Report { jobs: None, ..report })
+    show(state_dir, format, pools_text, |report, _| Ok(report))
 }
 
 fn show(
     state_dir: &Path,
     format: OutputFormat,
     text: fn(&Report, Timestamp) -> String,
-    shown: fn(Report) -> Report,
+    shown: impl FnOnce(Report, Timestamp) -> anyhow::Result<Report>,
 ) -> anyhow::Result<Exit> {
     must_be_there(state_dir)?;
     let now = timestamp_from_millis(Timestamp::now().as_millisecond());
-    let report = shown(report(state_dir, now)?);
+    let report = shown(report(state_dir, now)?, now)?;
     crate::print(&match format {
         OutputFormat::Text => text(&report, now),
         OutputFormat::Json => escaped_json(&serde_json::to_string(&report)?) + "\n",
@@ -282,6 +363,7 @@ fn of_view(view: View) -> Report {
         about: view.about,
         pools: view.pools,
         jobs: Some(view.jobs),
+        listed: None,
     }
 }
 
@@ -304,13 +386,14 @@ fn nothing(holder: Option<Holder>) -> Report {
         about: About::default(),
         pools: Vec::new(),
         jobs: None,
+        listed: None,
     }
 }
 
 fn jobs_text(report: &Report, now: Timestamp) -> String {
     let mut text = table(&about_rows(report, now)).concat();
     text.push('\n');
-    let jobs = report.jobs.as_deref().unwrap_or_default();
+    let jobs = report.listed.as_deref().unwrap_or_default();
     text.push_str(&if jobs.is_empty() { "no jobs\n".to_owned() } else { jobs_table(jobs, now) });
     let more = report.unnamed();
     if more > 0 {
@@ -320,11 +403,11 @@ fn jobs_text(report: &Report, now: Timestamp) -> String {
 }
 
 /// Ids come first, so that no terminal breaks one in two.
-fn jobs_table(jobs: &[JobView], now: Timestamp) -> String {
-    let heading = if jobs.iter().any(|job| job.name.is_some()) { "NAME" } else { "" };
+fn jobs_table(jobs: &[ListedJob], now: Timestamp) -> String {
+    let heading = if jobs.iter().any(|job| job.view.name.is_some()) { "NAME" } else { "" };
     let mut rows = vec![["JOB ID", "PHASE", "FOR", "ATTEMPT", "TASK", heading].map(str::to_owned)];
     let unknown = || "-".to_owned();
-    rows.extend(jobs.iter().map(|job| {
+    rows.extend(jobs.iter().map(|ListedJob { view: job, .. }| {
         [
             job.job_id.to_string(),
             one_line(&job.phase),
@@ -338,7 +421,7 @@ fn jobs_table(jobs: &[JobView], now: Timestamp) -> String {
     let mut text = lines.next().unwrap_or_default();
     for (line, job) in lines.zip(jobs) {
         text.push_str(&line);
-        if let Some(last_attempt) = &job.last_attempt {
+        if let Some(last_attempt) = &job.view.last_attempt {
             let _ = writeln!(text, "  {}", one_line(last_attempt));
         }
     }
@@ -446,39 +529,9 @@ fn daemon_line(report: &Report) -> String {
     }
 }
 
-/// Columns side by side, a line for each row.
-fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
-    let line = |row: &[String; N]| {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            let _ = write!(line, "{cell:width$}  ");
-        }
-        line.truncate(line.trim_end().len());
-        line + "\n"
-    };
-    rows.iter().map(line).collect()
-}
-
-/// For a terminal: what came from elsewhere cannot move the cursor.
-fn one_line(text: &str) -> String {
-    text.trim().chars().map(|c| if is_hazardous(c) { ' ' } else { c }).collect()
-}
-
 /// Without fractions of a second.
 fn seconds(time: Timestamp) -> String {
     timestamp_from_millis(time.as_millisecond().div_euclid(1_000) * 1_000).to_string()
-}
-
-fn age(from: Timestamp, to: Timestamp) -> String {
-    let seconds = ((to.as_millisecond() - from.as_millisecond()) / 1_000).max(0);
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
-    }
 }
 
 #[cfg(test)]
@@ -535,7 +588,8 @@ mod tests {
     }
 
     fn shown(view: View) -> Report {
-        Report { state_dir: "/home/me/state".to_owned(), ..of_view(view) }
+        let report = Report { state_dir: "/home/me/state".to_owned(), ..of_view(view) };
+        listed(report, &JobFilter::default(), at(T0)).unwrap()
     }
 
     #[test]
@@ -626,10 +680,10 @@ results owed  3, the oldest since 2026-11-20T23:00:00Z (2 h)
     fn json_format_unchanged() {
         // Scripts read this: fields may be added, nothing else.
         let mut report = shown(View { node: None, ..view() });
-        report.jobs.as_mut().unwrap().truncate(1);
-        let json = r#"{"v":1,"daemon":"running","as_of":"2026-11-21T01:15:27.123Z","host":"n1","pid":4711,"note":null,"node_problem":null,"queue_trouble":null,"slots":4,"counts":{"waiting":1,"running":1,"ending":0,"owed":3},"owed_since":"2026-11-20T23:00:00Z","state_dir":"/home/me/state","version":"0.1.0","results_dir":"/scratch/results","runtime":"apptainer","image":"/images/science.sif","command":"task-runner","queues_url":"https://api.example/v4","jobs_queue":{"id":"0f3c","name":"hpc-jobs"},"results_queue":{"id":"9e1d","name":null},"jobs":[{"job_id":"a-rather-long-id","phase":"running","attempt":2,"since":"2026-11-21T01:00:00.912Z","task":"simulate","name":null,"pool":null,"last_attempt":"attempt 1 failed:\nexit code 3; attempt 2 follows"}]}"#;
+        report.listed.as_mut().unwrap().truncate(1);
+        let json = r#"{"v":1,"daemon":"running","as_of":"2026-11-21T01:15:27.123Z","host":"n1","pid":4711,"note":null,"node_problem":null,"queue_trouble":null,"slots":4,"counts":{"waiting":1,"running":1,"ending":0,"owed":3},"owed_since":"2026-11-20T23:00:00Z","state_dir":"/home/me/state","version":"0.1.0","results_dir":"/scratch/results","runtime":"apptainer","image":"/images/science.sif","command":"task-runner","queues_url":"https://api.example/v4","jobs_queue":{"id":"0f3c","name":"hpc-jobs"},"results_queue":{"id":"9e1d","name":null},"jobs":[{"job_id":"a-rather-long-id","phase":"running","attempt":2,"since":"2026-11-21T01:00:00.912Z","task":"simulate","name":null,"pool":null,"last_attempt":"attempt 1 failed:\nexit code 3; attempt 2 follows","state":"running"}]}"#;
         assert_eq!(serde_json::to_string(&report).unwrap(), json);
-        let status = serde_json::to_string(&Report { jobs: None, ..report }).unwrap();
+        let status = serde_json::to_string(&Report { listed: None, ..report }).unwrap();
         assert!(!status.contains("job_id"), "{status}");
     }
 

@@ -21,6 +21,7 @@ pub(super) fn run(common: &CommonArgs, args: &LogsArgs) -> anyhow::Result<Exit> 
         return Err(Failure::with(Exit::NotFound, message));
     };
     let output = CommandOutput::of(&result);
+    let left_out = output.as_ref().and_then(|output| output.left_out(&job_id));
     let ends = (result.stdout_tail.clone(), result.stderr_tail.clone());
     let (stdout, stderr) = output.map_or(ends, |output| (Some(output.stdout), Some(output.stderr)));
     if stdout.is_none() && stderr.is_none() {
@@ -39,6 +40,9 @@ pub(super) fn run(common: &CommonArgs, args: &LogsArgs) -> anyhow::Result<Exit> 
             Stream::Stderr => &stderr,
         };
         stream.pass_on(text.as_deref().unwrap_or_default().as_bytes())?;
+    }
+    if let Some(left_out) = left_out {
+        note(&left_out);
     }
     Ok(Exit::Ok)
 }

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod jobs;
+mod list;
 mod logs;
 mod pull;
 mod run;
@@ -29,6 +30,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Tail(args) => tail::run(&cli.common, &args, &mut printer).await,
         Command::Wait(args) => wait::run(&cli.common, &args, &mut printer).await,
         Command::Status(args) => status::run(&cli.common, &args, &mut printer),
+        Command::Jobs(args) => list::run(&cli.common, &args.filter, &mut printer),
         Command::Logs(args) => logs::run(&cli.common, &args),
         Command::Show(args) => show::run(&cli.common, &args, &mut printer),
         Command::Cancel(args) => cancel::run(&cli.common, &args),

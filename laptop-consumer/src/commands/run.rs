@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use client::{Arrived, Patience, Waiting};
 use program::{Exit, Failure, Printer, Stream};
@@ -66,10 +66,12 @@ fn job(args: &RunArgs) -> anyhow::Result<(JobSpec, Vec<(String, usize)>)> {
     Ok((args.job.spec(TASK.to_owned(), input, None), sizes))
 }
 
-/// The name of a file in the job directory: that which it has here, without its directories.
+/// The name of a file in the job directory: its path from here, where that leads down, and otherwise its own name.
 fn name_of(path: &Path) -> anyhow::Result<String> {
-    let name = path.file_name().and_then(|name| name.to_str()).filter(|name| !name.chars().any(char::is_control));
-    let name = name.ok_or_else(|| {
+    let path_from_here: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
+    let leads_down = path_from_here.components().all(|part| matches!(part, Component::Normal(_)));
+    let name = if leads_down { path_from_here.to_str() } else { path.file_name().and_then(|name| name.to_str()) };
+    let name = name.filter(|name| !name.is_empty() && !name.chars().any(char::is_control)).ok_or_else(|| {
         usage(format!("--file {}: it has no name that a file in the job directory can have", path.display()))
     })?;
     if TAKEN_NAMES.contains(&name) {
@@ -134,6 +136,9 @@ fn print_command(arrived: &Arrived) -> anyhow::Result<Exit> {
     };
     Stream::Stdout.pass_on(output.stdout.as_bytes())?;
     Stream::Stderr.pass_on(output.stderr.as_bytes())?;
+    if let Some(left_out) = output.left_out(job_id) {
+        note(&left_out);
+    }
     Ok(match output.shell_code() {
         0 if exit != Exit::Ok => {
             note(&format!("the job {job_id} failed: {}", result.message.as_deref().unwrap_or_default()));
@@ -154,9 +159,12 @@ mod tests {
     #[test]
     fn names_are_those_of_plain_files() {
         let name = |path: &str| name_of(Path::new(path)).map_err(|error| error.to_string());
-        assert_eq!(name("src/x.py").as_deref(), Ok("x.py"));
-        for (path, says) in
-            [("..", "no name"), ("/", "no name"), ("a\nb", "no name"), ("a/output.json", "another name")]
+        for (path, named) in
+            [("./src/x.py", "src/x.py"), ("x.py", "x.py"), ("/home/me/x.py", "x.py"), ("../x.py", "x.py")]
+        {
+            assert_eq!(name(path).as_deref(), Ok(named));
+        }
+        for (path, says) in [("..", "no name"), ("/", "no name"), ("a\nb", "no name"), ("output.json", "another name")]
         {
             assert!(name(path).unwrap_err().contains(says), "{path}");
         }

@@ -49,7 +49,7 @@ pub(super) async fn submitted(
 ) -> anyhow::Result<Queued> {
     let idempotency_key = idempotency_key.map_or_else(random_key, checked_key)?;
     let queued = submit(&http_client(&edge.jobs)?, edge, job, &idempotency_key).await?;
-    note_submitted(common, &queued);
+    note_submitted(common, &queued, job);
     Ok(queued)
 }
 
@@ -68,8 +68,8 @@ pub(super) async fn until_result(
 }
 
 /// The job is in the queue, whether or not this machine can remember it.
-fn note_submitted(common: &CommonArgs, queued: &Queued) {
-    let noted = common.inbox().and_then(|inbox| Ok(inbox.note_submitted(&queued.job_id, &queued.answer)?));
+fn note_submitted(common: &CommonArgs, queued: &Queued, job: &JobSpec) {
+    let noted = common.inbox().and_then(|inbox| Ok(inbox.note_submitted(&queued.job_id, &queued.answer, job)?));
     if let Err(error) = noted {
         tracing::warn!(
             "the job {} is in the queue, but `last` and `wait --all` will not know of it: {error:#}",

@@ -176,3 +176,50 @@ fn status_is_one_word_of_what_this_machine_can_know() {
     assert_eq!(said(&["status"]), (Some(2), String::new()));
     assert_eq!(said(&["status", "../j1"]), (Some(2), String::new()));
 }
+
+#[test]
+fn jobs_that_were_submitted_here_or_have_a_result_here_are_listed() {
+    let laptop = Laptop::new();
+    let listed = |arguments: &[&str]| {
+        let spoken = laptop.run(&[&["jobs", "--output", "json"], arguments].concat());
+        assert_eq!(spoken.code, Some(0), "{spoken:?}");
+        spoken.job_ids()
+    };
+    let nothing = laptop.run(&["jobs"]);
+    assert_eq!((nothing.code, nothing.stdout.as_str()), (Some(0), ""), "{nothing:?}");
+    assert!(nothing.stderr.contains("no jobs"), "{nothing:?}");
+    let submit = |more: &[&str]| {
+        let spoken = laptop.run(&[&["submit", "--id", "--task", "simulate"], more].concat());
+        spoken.stdout.trim().to_owned()
+    };
+    let first = submit(&["--name", "draft 3", "--pool", "gpu"]);
+    let second = submit(&[]);
+    let mut ended = result("j1", "failed");
+    ended.insert_str(ended.len() - 1, r#","task":"echo","reason":"exit","finished_at":"2020-11-21T01:15:27.123Z""#);
+    laptop.server.push(ended);
+    assert_eq!(laptop.run(&["pull"]).code, Some(0));
+    assert_eq!(listed(&[])[0], "j1", "the oldest stands first");
+    assert_eq!(listed(&[]).len(), 3);
+    assert_eq!(listed(&["--name", "draft 3"]), [first.as_str()]);
+    assert_eq!(listed(&["--pool", "gpu", "--task", "simulate"]), [first.as_str()]);
+    assert_eq!(listed(&["--state", "queued"]).len(), 2);
+    assert_eq!(listed(&["--state", "failed"]), ["j1"]);
+    assert_eq!(listed(&["--state", "completed,cancelled"]), [""; 0]);
+    assert_eq!(listed(&["--since", "1h"]).len(), 2);
+    assert_eq!(listed(&["--limit", "2"]).len(), 2);
+    assert!(!listed(&["--limit", "2"]).contains(&"j1".to_owned()));
+    let lines = laptop.run(&["list", "--output", "json"]).results();
+    assert_eq!(
+        (&lines[0]["state"], &lines[0]["reason"], &lines[0]["name"]),
+        (&"failed".into(), &"exit".into(), &serde_json::Value::Null)
+    );
+    let text = laptop.run(&["list", "--output", "text"]).stdout;
+    assert!(text.starts_with("JOB ID ") && text.contains("failed (exit)") && text.contains(&second), "{text}");
+    assert!(text.contains("POOL") && text.contains("draft 3"), "{text}");
+    for wrong in ["--state=done", "--since=ever", "--limit=0"] {
+        assert_eq!(laptop.run(&["jobs", wrong]).code, Some(2), "{wrong}");
+    }
+    // A file that somebody has put there hides none of the others.
+    fs::write(laptop.path("data").join("results").join("junk.json"), "x").unwrap();
+    assert_eq!(listed(&["--state", "queued"]).len(), 2);
+}

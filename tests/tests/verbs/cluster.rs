@@ -3,7 +3,7 @@
 use std::fs;
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::{Consumer, Edge, PATIENCE, SCRIPT, signal, wait_until};
 
 use crate::{one_runs_and_two_are_held, said, script, wait_for_status, waits_for};
@@ -171,10 +171,63 @@ fn a_job_that_puts_something_else_in_place_of_its_log_shows_nothing_of_others() 
     let consumer = Consumer::bare(&edge, SCRIPT);
     fs::write(consumer.home().join("secret"), "of another program").unwrap();
     let secret = consumer.home().join("secret").display().to_string();
-    let text = format!("echo printed; rm -f stdout.log; ln -s {secret} stdout.log; mkfifo stderr.log");
+    // Its logs are open by then, and are not made anew.
+    let text = format!(
+        "echo printed; echo too >&2; until test -s stdout.log -a -s stderr.log; do sleep 0.05; done; \
+         rm stdout.log stderr.log; ln -s {secret} stdout.log; mkfifo stderr.log"
+    );
     let job = edge.producer().submit(&script(&text));
     consumer.run_until_idle();
     let logs = consumer.ask(&["logs", &job]);
     assert_eq!(said(&logs), (Some(1), ""), "{logs:?}");
     assert!(logs.log.contains("put something else in place of its stdout.log"), "{logs:?}");
+}
+
+#[test]
+fn jobs_are_listed_by_what_is_asked_for() {
+    let edge = Edge::start();
+    let consumer = Consumer::bare(&edge, SCRIPT);
+    let gate = consumer.home().join("gate");
+    let (consumer, _daemon, jobs) = one_runs_and_two_are_held(&edge, consumer, &gate);
+    let [running, held, cancelled] = &jobs;
+    let listed = |arguments: &[&str]| {
+        let spoken = consumer.ask(&[&["jobs", "--output", "json"], arguments].concat());
+        assert!(spoken.status.success(), "{spoken:?}");
+        let report: Value = serde_json::from_str(&spoken.output).unwrap();
+        let jobs = report["jobs"].as_array().expect("there is a list").iter();
+        let mut jobs: Vec<(String, String)> =
+            jobs.map(|job| ["job_id", "state"].map(|name| job[name].as_str().unwrap().to_owned()).into()).collect();
+        jobs.sort();
+        jobs
+    };
+    let expected = |jobs: &[(&String, &str)]| {
+        let mut jobs: Vec<_> = jobs.iter().map(|(id, state)| ((*id).clone(), (*state).to_owned())).collect();
+        jobs.sort();
+        jobs
+    };
+    let all = [(running, "running"), (held, "held"), (cancelled, "held")];
+    assert_eq!(listed(&[]), expected(&all));
+    assert_eq!(listed(&["--state", "running"]), expected(&all[..1]));
+    assert_eq!(listed(&["--state", "held", "--task", "script"]), expected(&all[1..]));
+    assert_eq!(listed(&["--task", "echo"]), []);
+    assert_eq!(listed(&["--name", "draft 3"]), []);
+    assert_eq!(listed(&["--since", "1h", "--limit", "2"]).len(), 2);
+
+    // Those that have ended are listed where they are asked for.
+    consumer.ask(&["cancel", cancelled]);
+    wait_for_status(&consumer, cancelled, "cancelled");
+    fs::write(&gate, "").unwrap();
+    wait_for_status(&consumer, running, "completed");
+    wait_for_status(&consumer, held, "failed");
+    let ended = [(running, "completed"), (held, "failed"), (cancelled, "cancelled")];
+    wait_until("their results to be published", PATIENCE, || listed(&[]).is_empty());
+    assert_eq!(listed(&["--state", "completed,failed,cancelled"]), expected(&ended));
+    assert_eq!(listed(&["--state", "failed", "--since", "1h"]), expected(&ended[1..2]));
+    assert_eq!(listed(&["--state", "cancelled", "--since", "1ms"]), []);
+    assert_eq!(listed(&["--state", "completed", "--name", "draft 3"]), []);
+    let text = consumer.ask(&["list", "--state", "completed"]).output;
+    assert!(text.contains(&format!("{running}  completed  ")) && !text.contains(held), "{text}");
+    for wrong in ["--state=canceled", "--since=yesterday", "--limit=0", "--pool=GPU"] {
+        assert_eq!(said(&consumer.ask(&["jobs", wrong])), (Some(2), ""), "{wrong}");
+    }
 }

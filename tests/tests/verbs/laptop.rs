@@ -10,12 +10,13 @@ use crate::said;
 
 /// The task `command`, as a site has it.
 const COMMAND_TASK: &str = r#"
-import json, subprocess
+import json, os, subprocess
 job = json.load(open("input.json"))
 assert job["task"] == "command", job
 input = job["input"]
 assert set(input) <= {"argv", "files", "stdin"}, input
 for name, text in input["files"].items():
+    os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
     open(name, "w").write(text)
 end = subprocess.run(input["argv"], input=input.get("stdin", ""), capture_output=True, text=True)
 json.dump({"exit_code": end.returncode, "stdout": end.stdout, "stderr": end.stderr}, open("output.json", "w"))
@@ -41,6 +42,11 @@ fn a_command_runs_on_the_cluster_as_if_it_were_here() {
     let run = laptop.run(&["run", "--file", &file, "--stdin", &stdin, "--name", "x", "--", "python3", "x.py", "--a"]);
     assert_eq!(said(&run), (Some(1), "hello --a from a file\n"), "{run:?}");
     assert!(run.log.contains("ends with 1\n"), "{run:?}");
+
+    fs::create_dir(laptop.path("src")).unwrap();
+    fs::write(laptop.path("src/y.py"), "print('below')").unwrap();
+    let run = laptop.run(&["run", "--file", "src/y.py", "--", "python3", "src/y.py"]);
+    assert_eq!(said(&run), (Some(0), "below\n"), "{run:?}");
 
     let run = laptop.run(&["run", "--", "sh", "-c", "echo out; echo err >&2"]);
     assert_eq!(said(&run), (Some(0), "out\n"), "{run:?}");

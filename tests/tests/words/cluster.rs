@@ -31,6 +31,9 @@ fn arguments_that_are_wrong_are_told() {
     shell.run("hpc-consumer republish");
     shell.run("hpc-consumer republish ../job");
     shell.run("hpc-consumer status --output xml");
+    shell.run("hpc-consumer wait");
+    shell.run("hpc-consumer logs");
+    shell.run("hpc-consumer jobs --state canceled");
     shell.assert_as_in("hpc-consumer/arguments.txt");
 }
 
@@ -130,7 +133,7 @@ fn a_sites_file_is_checked_and_explained() {
     shell.quiet_file("job.json", r#"{"task":"simulate","pool":"gpu"}"#);
     shell.run("hpc-consumer site explain job.json --site-file site.toml --output json");
     shell.file("well.env", WELL);
-    shell.run("SITE_FILE=site.toml hpc-consumer run --env-file well.env");
+    shell.run("SITE_FILE=site.toml hpc-consumer run --check --env-file well.env");
     shell.run("hpc-consumer run --check --env-file well.env --site-file site.toml");
     shell.assert_as_in("hpc-consumer/site.txt");
 }
@@ -241,6 +244,11 @@ fn a_daemon_is_shown_with_its_jobs() {
     wait_until("the second attempt to be shown", PATIENCE, || shown(r#""running":1,"#) && shown("attempt 2 follows"));
     shell.run("STATE_DIR=state hpc-consumer status");
     shell.run("STATE_DIR=state hpc-consumer jobs");
+    shell.run("STATE_DIR=state hpc-consumer jobs --state running");
+    shell.run("STATE_DIR=state hpc-consumer jobs --state held");
+    shell.run("STATE_DIR=state hpc-consumer status last");
+    shell.run("STATE_DIR=state hpc-consumer logs last");
+    shell.run("STATE_DIR=state hpc-consumer logs none");
     fs::copy(edge.env_file(), shell.path("edge.env")).expect("local-edge has written it");
     let run =
         "STATE_DIR=state RESULTS_DIR=results RUNTIME=bare CONTAINER_CMD=true MAX_PARALLEL_JOBS=1 hpc-consumer run";

@@ -33,7 +33,7 @@ fn is_as_it_was(program: &str, expected: &[&str]) {
 fn of_hpc_consumer() {
     is_as_it_was(
         "hpc-consumer",
-        &["run", "command", "jobs", "status", "wait", "logs", "republish", "cancel", "site", "service"],
+        &["run", "command", "jobs", "status", "wait", "logs", "pools", "republish", "cancel", "site", "service"],
     );
     let of_site = ["check", "explain", "init"];
     assert_eq!(commands(&help("hpc-consumer", &["site"])), of_site, "each command has its golden file");
@@ -44,7 +44,10 @@ fn of_hpc_consumer() {
 
 #[test]
 fn of_laptop_consumer() {
-    is_as_it_was("laptop-consumer", &["submit", "run", "pull", "tail", "wait", "status", "logs", "show", "cancel"]);
+    is_as_it_was(
+        "laptop-consumer",
+        &["submit", "run", "pull", "tail", "wait", "status", "jobs", "logs", "show", "cancel"],
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::transcript::Transcript;
 fn arguments_that_are_wrong_are_told() {
     let mut shell = Transcript::new();
     shell.run("laptop-consumer");
-    shell.run("laptop-consumer list");
+    shell.run("laptop-consumer start");
     shell.run("laptop-consumer submit");
     shell.run("laptop-consumer submit --task echo --inptu 1");
     shell.file(".env", "PRODUCER_URL=http://127.0.0.1:9\nAPI_KEY=k\n");
@@ -33,6 +33,17 @@ fn arguments_that_are_wrong_are_told() {
     shell.run("laptop-consumer wait @jobs.txt");
     shell.run("laptop-consumer show 3f2a8c1e-7f6b-4c55-9a53-0c6f5c2d8f10");
     shell.run("laptop-consumer show j1 --output xml");
+    shell.run("laptop-consumer status");
+    shell.run("laptop-consumer status last");
+    shell.run("laptop-consumer status j1 j2");
+    shell.run("laptop-consumer jobs");
+    shell.run("laptop-consumer jobs --state canceled");
+    shell.run("laptop-consumer logs j1");
+    shell.run("laptop-consumer logs j1 --follow");
+    shell.run("laptop-consumer run");
+    shell.run("laptop-consumer run python x.py");
+    shell.run("laptop-consumer run --file missing.py -- python missing.py");
+    shell.run("laptop-consumer run --file missing/output.json -- true");
     shell.run("laptop-consumer pull --batch-size 101");
     shell.run("laptop-consumer cancel");
     shell.run("laptop-consumer cancel last");

@@ -6,7 +6,7 @@
 //! DIR/rejected/<sha256>.json   a message that is JSON but no result
 //! DIR/rejected/<sha256>.bin    a message that is not JSON, as it came
 //! DIR/events/<sha256>.json     a message that tells of something on the way, such as a heartbeat
-//! DIR/submitted/<job_id>.json  what the edge answered to a submission of this machine
+//! DIR/submitted/<job_id>.json  what the edge answered to a submission of this machine, with words for the job
 //! DIR/polling/                 whose turn it is to look at the queue (`turn`)
 //! DIR/incoming/                files that are being written
 //! ```
@@ -19,6 +19,7 @@
 //! whoever can write to the queue decides how much of it comes.
 
 mod error;
+mod submitted;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -28,10 +29,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use files::{Access, Bounds, Creator, Durability, Secured, Trust};
-use protocol::{JobId, JobResult, Json, limits};
+use protocol::{JobId, JobResult, JobSpec, Json, limits};
 use sha2::{Digest as _, Sha256};
 
 pub use self::error::Error;
+pub use self::submitted::{Submission, Words};
 
 /// A file in `incoming` that is older than this was left behind by a process that was killed.
 const INCOMING_AGE_MAX: Duration = Duration::from_hours(1);
@@ -217,11 +219,12 @@ impl Inbox {
         }
     }
 
-    /// Notes that a job was submitted from here; `answer` is what the edge said. The job that was noted last is
-    /// [`Inbox::last_submitted`], also if it was noted before.
-    pub fn note_submitted(&self, job_id: &JobId, answer: &Json) -> Result<(), Error> {
+    /// Notes that a job was submitted from here; `answer` is what the edge said, beside which the note has the words by
+    /// which a person knows the job. The job that was noted last is [`Inbox::last_submitted`], also if it was noted
+    /// before.
+    pub fn note_submitted(&self, job_id: &JobId, answer: &Json, job: &JobSpec) -> Result<(), Error> {
         let path = self.submitted_path(job_id);
-        if !self.link_new(answer.as_str().as_bytes(), &path)? {
+        if !self.link_new(submitted::note(answer, job).as_bytes(), &path)? {
             let again = files::open_append(&path).and_then(|file| file.set_modified(SystemTime::now()));
             again.map_err(|source| Error::Store { path, source })?;
         }
@@ -236,6 +239,17 @@ impl Inbox {
     /// The jobs that were submitted from here, as far as is known.
     pub fn submitted(&self) -> Result<Vec<JobId>, Error> {
         Ok(files(&self.submitted)?.into_iter().map(|(job_id, _)| job_id).collect())
+    }
+
+    /// The jobs that were submitted from here, with what is known of them.
+    pub fn submissions(&self) -> Result<Vec<Submission>, Error> {
+        let known = files(&self.submitted)?.into_iter().map(|(job_id, entry)| {
+            let at = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+            // Whoever wrote it: what cannot be read there is not known.
+            let text = files::read_own_text(&entry.path(), FILE_BYTES_MAX).unwrap_or_default();
+            Submission { job_id, at, words: submitted::words(&text) }
+        });
+        Ok(known.collect())
     }
 
     /// Was this job submitted from here, as far as is known?

@@ -139,7 +139,7 @@ fn what_was_submitted_last_is_known() {
     let [first, second] = ["j1", "j2"].map(|id| id.parse::<JobId>().unwrap());
     let answer = Json::parse("{\"status\":\"queued\"}").unwrap();
     let last = |job_id: &JobId| {
-        inbox.note_submitted(job_id, &answer).unwrap();
+        inbox.note_submitted(job_id, &answer, &JobSpec::default()).unwrap();
         // A file system may not tell times apart that are so close.
         let file = inbox.submitted.join(job_id.as_str()).with_extension("json");
         let later = SystemTime::now() + Duration::from_secs(inbox.submitted().unwrap().len() as u64);
@@ -150,8 +150,10 @@ fn what_was_submitted_last_is_known() {
     assert_eq!(last(&second), second);
     assert_eq!(inbox.submitted().unwrap().len(), 2);
     // The same key again is the same job.
-    inbox.note_submitted(&first, &answer).unwrap();
+    inbox.note_submitted(&first, &answer, &JobSpec::default()).unwrap();
     assert_eq!(names(&inbox.submitted), ["j1.json", "j2.json"]);
+    let known = inbox.submissions().unwrap();
+    assert!(known.len() == 2 && known.iter().all(|job| job.at.is_some()), "{known:?}");
 }
 
 #[test]
