@@ -230,7 +230,7 @@ fn of_pools(tried: &[(PoolName, Tried)]) -> anyhow::Result<String> {
     });
     let lines: Vec<String> = lines.collect();
     if tried.iter().all(|(_, tried)| matches!(tried, Tried::Not(_))) {
-        anyhow::bail!("no job could run here\n{}", lines.join("\n"));
+        anyhow::bail!("no job could run here: {}", lines.join("; "));
     }
     Ok(lines.join("\n"))
 }
