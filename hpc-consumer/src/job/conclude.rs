@@ -138,7 +138,7 @@ impl JobFiles {
         dir: Option<&JobDir>,
         finished: Finished,
     ) -> io::Result<JobResult> {
-        let time_limit = match &finished.launched {
+        let time_limit = || match &finished.launched {
             Some(launched) => launched.time_limit_ms / 1_000,
             None => self
                 .pools
@@ -166,7 +166,7 @@ impl JobFiles {
             }
             RunEnd::TimeLimit => Some((
                 Reason::TimeLimit,
-                format!("the task was ended: it ran longer than its time limit of {time_limit} s"),
+                format!("the task was ended: it ran longer than its time limit of {} s", time_limit()),
             )),
             RunEnd::EndedBy(EndReason::Cancelled) => {
                 Some((Reason::Cancelled, "the job was cancelled while it ran, and was ended".to_owned()))

@@ -92,16 +92,22 @@ impl Pools {
 
     /// The same of a job, if a pool takes it.
     pub(super) fn variant_of(&self, job: &JobSpec) -> Option<(PoolName, &Variant)> {
+        if let Some(only) = self.only() {
+            return Some(only);
+        }
         let plan = self.plan(job).ok()?;
         Some((plan.pool.clone(), self.variant(&plan)?))
     }
 
+    /// Without a site's file there is one for all, and nothing to find out.
+    fn only(&self) -> Option<(PoolName, &Variant)> {
+        let (name, pool) = self.pools.first_key_value().filter(|_| !self.kit.from_file)?;
+        Some((name.clone(), pool.variants.first()?))
+    }
+
     /// What wraps the command of a job, if a pool takes it.
     pub(super) fn kind_of(&self, job: &JobSpec) -> Option<RuntimeKind> {
-        self.plan(job).ok().map(|plan| match plan.runtime {
-            site::Runtime::Apptainer => RuntimeKind::Apptainer,
-            site::Runtime::Bare => RuntimeKind::Bare,
-        })
+        self.variant_of(job).map(|(_, variant)| variant.runtime.kind())
     }
 
     pub(super) fn trouble(&self, pool: &PoolName) -> Option<&Trouble> {

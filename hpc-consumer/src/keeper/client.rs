@@ -345,12 +345,16 @@ async fn connect(folder: &Folder, settings: &Settings, ours: Versions, pid: Opti
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use lifecycle::Attempt;
+    use site::Secret;
     use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufStream};
     use tokio::net::UnixListener;
 
     use super::*;
     use crate::keeper::folder::{Card, SocketFile};
+    use crate::run::{CommandLine, Confinement, Ended, Limits, Wrapping};
 
     /// Something that listens as a keeper does which speaks these versions.
     fn listen(folder: &Folder, v: u32, oldest: Option<u32>) -> UnixListener {
@@ -429,6 +433,67 @@ mod tests {
         assert!(matches!(said.last(), Some(Said::Gone)), "{said:?}");
         let empty = |said: &Said| matches!(said, Said::Runs { alive, .. } if alive.is_empty());
         assert!(!said.iter().any(empty), "nothing is to be begun before the next one is there: {said:?}");
+    }
+
+    fn line(job_id: &str, secrets: BTreeMap<String, Secret>) -> StartLine {
+        let directory = PathBuf::from("/r").join(job_id);
+        let grace = Duration::ZERO;
+        StartLine {
+            run: Run { job_id: job_id.parse().unwrap(), attempt: Attempt::FIRST },
+            command: CommandLine { words: vec!["true".into()], environment: Vec::new(), directory: directory.clone() },
+            marks: Vec::new(),
+            limits: Limits { time: PATIENCE, grace, warning: None, log_bytes: 1, memory: None },
+            logs: directory,
+            record: PathBuf::from("/r/record"),
+            wrapping: Wrapping {
+                runtime: protocol::RuntimeKind::Bare,
+                image: None,
+                hook: false,
+                confinement: Confinement::default(),
+                isolation: None,
+                secrets,
+                launched: None,
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn a_keeper_that_cannot_keep_secrets_is_given_no_run_that_has_some() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = Folder::of(temp.path());
+        let listener = listen(&folder, KEEPS_SECRETS - 1, Some(1));
+        let _lock = folder.lock().unwrap().unwrap();
+        let refused = Arc::new(tokio::sync::Notify::new());
+        let there = async {
+            let v = KEEPS_SECRETS - 1;
+            let (_, mut stream) =
+                answer(&listener, &format!("{{\"hello\":{{\"v\":{v},\"pid\":7,\"token\":\"k\"}}}}\n")).await;
+            assert_eq!(next_line(&mut stream).await, "\"list\"\n");
+            let runs = "{\"runs\":{\"alive\":[\"j1.1\"],\"ended\":[],\"cut_off\":[],\"complete\":true}}\n";
+            stream.write_all(runs.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+            let heard = next_line(&mut stream).await;
+            assert!(heard.starts_with(r#"{"start":{"run":"plain.1""#), "{heard}");
+            refused.notified().await;
+        };
+        let keeper = Keeper::new(temp.path().to_owned(), "/h".into(), PAUSE, PAUSE);
+        let mut told = None;
+        let said = |what| match what {
+            Said::Runs { .. } => {
+                let secret = Secret { file: "/secret".into(), variable: None };
+                keeper.start(line("secret", BTreeMap::from([("s".to_owned(), secret)])));
+                keeper.start(line("plain", BTreeMap::new()));
+            }
+            Said::Ended(run, finished) => {
+                told = Some((run.to_string(), finished.ended));
+                refused.notify_one();
+            }
+            Said::Gone => {}
+        };
+        let (observed, ()) = tokio::join!(keeper.observe(said), there);
+        observed.unwrap();
+        let Some((run, Ended::NotStarted(why))) = told else { panic!("{told:?}") };
+        assert!(run == "secret.1" && why.contains("earlier version"), "{run}: {why}");
     }
 
     #[tokio::test]

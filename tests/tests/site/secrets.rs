@@ -123,3 +123,18 @@ fn a_secret_that_becomes_readable_keeps_its_pool_from_jobs_until_that_is_mended(
     let record = site.record(&id, &mut daemon);
     assert_eq!((text(&record["reason"]), text(&record["pool"])), ("exit", "qpu"), "{record}");
 }
+
+/// There is no `/run/secrets` then, and a site has to say that it accepts what such jobs can read.
+#[test]
+fn a_job_without_a_container_has_those_that_are_variables() {
+    let site = Site::new(
+        "[pool.qpu]\nruntime = \"bare\"\nexpose_secrets = true\ncapacity = { cpus = 1 }\n\
+         command = [\"sh\", \"-c\", \"printf '%s\\n' \\\"$IBM_CRN\\\"; exit 4\"]\n\
+         secrets = { crn = { file = \"crn\", variable = \"IBM_CRN\" } }\n",
+    );
+    site.write("crn", CRN);
+    let record = site.run(&json!({ "task": "look" }));
+    assert_eq!((&record["exit_code"], text(&record["stdout_tail"])), (&json!(4), "***\n"), "{record}");
+    let log = site.consumer.job_dir(text(&record["job_id"])).join("stdout.log");
+    assert_eq!(fs::read_to_string(log).expect("the job has printed"), format!("{CRN}\n"));
+}
