@@ -37,6 +37,11 @@ pub fn runtime_sif() -> PathBuf {
     part("RUNTIME_SIF", "the runtime image")
 }
 
+/// The same with Debian's Python and a shell.
+pub fn python_sif() -> PathBuf {
+    part("PYTHON_SIF", "the image with Python")
+}
+
 /// The program `workerd`.
 pub fn workerd() -> PathBuf {
     part("WORKERD", "workerd")

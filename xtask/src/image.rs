@@ -1,6 +1,7 @@
-//! The runtime image as a `.sif`: a scratch root file system with the statically linked task runner in it.
+//! The runtime image as a `.sif`: a scratch root file system with the statically linked task runner in it; and another
+//! one that has Debian's Python besides.
 //!
-//! No network and no base image: the task runner needs nothing but the kernel.
+//! No network and no base image: the task runner needs nothing but the kernel, and Python was unpacked before.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -51,21 +52,47 @@ pub(crate) fn build(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Resu
         "--target",
         target.as_str(),
     ]))?;
-    let program = task_runner(workspace);
+    make(workspace, apptainer, "runtime.sif", |root| lay_out(root, &task_runner(workspace))).map(Ok)
+}
 
+/// Builds the image with Debian's Python, once the other one is built: the same task runner is in it.
+pub(crate) fn build_python(
+    workspace: &Workspace,
+    tools: &Tools,
+    runtime: &Result<PathBuf, Missing>,
+) -> anyhow::Result<Result<PathBuf, Missing>> {
+    let (apptainer, python) = match (runtime, tools.get(Kind::Apptainer), tools.get(Kind::PythonImage)) {
+        (Ok(_), Ok(apptainer), Ok(python)) => (&apptainer.path, &python.path),
+        (Err(missing), ..) => return Ok(Err(missing.clone())),
+        (_, Err(missing), _) | (_, _, Err(missing)) => return Ok(Err(missing)),
+    };
+    let lay_out = |root: &Path| {
+        command::capture(Command::new("cp").arg("--archive").arg(python).arg(root))?;
+        lay_out(root, &task_runner(workspace))
+    };
+    make(workspace, apptainer, "python.sif", lay_out).map(Ok)
+}
+
+/// Makes the image of what is laid out in a folder.
+fn make(
+    workspace: &Workspace,
+    apptainer: &Path,
+    name: &str,
+    lay_out: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<PathBuf> {
     let scratch = workspace.scratch()?;
     let folder = tempfile::Builder::new()
         .prefix("image-")
         .tempdir_in(&scratch)
         .with_context(|| format!("cannot create a folder in {}", scratch.display()))?;
     let root = folder.path().join("root");
-    lay_out(&root, &program)?;
-    let image = folder.path().join("runtime.sif");
+    lay_out(&root)?;
+    let image = folder.path().join(name);
     command::capture(Command::new(apptainer).arg("build").arg(&image).arg(&root))?;
-    let place = scratch.join("runtime.sif");
+    let place = scratch.join(name);
     // In one step: a container of another run may have the old image open.
     fs::rename(&image, &place).with_context(|| format!("cannot write {}", place.display()))?;
-    Ok(Ok(place))
+    Ok(place)
 }
 
 /// The task runner that was built for the image. It needs nothing of where it runs.

@@ -61,6 +61,7 @@ fn build_parts(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Vec<Part>
         println!("{}", worker.size_within_limit()?);
     }
     let image = image::build(workspace, tools)?;
+    let python_image = image::build_python(workspace, tools, &image)?;
     command::run(workspace.cargo("build").args([
         "--workspace",
         "--exclude",
@@ -78,6 +79,7 @@ fn build_parts(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Vec<Part>
             found: image.as_ref().map(|_| image::task_runner(workspace)).map_err(Clone::clone),
         },
         Part { name: "RUNTIME_SIF", found: image },
+        Part { name: "PYTHON_SIF", found: python_image },
         Part { name: "WORKERD", found: packages.clone().map(|folder| tools::workerd(&folder)) },
         Part { name: "WORKER_DIR", found: worker.map(|worker| worker.folder) },
         Part { name: "PYTHON", found: path(Kind::Python) },

@@ -12,6 +12,7 @@ mod hyperflow;
 mod montage;
 mod npm;
 mod python;
+mod python_image;
 mod rust_targets;
 mod store;
 
@@ -47,6 +48,8 @@ pub(crate) enum Kind {
     HyperFlow,
     /// The program `redis-server`, which HyperFlow needs.
     Redis,
+    /// A folder with an unpacked image that holds Debian's Python.
+    PythonImage,
     /// A folder with an unpacked image that holds Montage.
     Montage,
     /// The program `cargo-nextest`, which runs the tests.
@@ -61,7 +64,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every tool, in an order in which each finds what it needs itself.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -70,6 +73,7 @@ impl Kind {
         Self::Snakemake,
         Self::HyperFlow,
         Self::Redis,
+        Self::PythonImage,
         Self::Montage,
         Self::WasmBindgen,
         Self::WorkerBuild,
@@ -80,7 +84,7 @@ impl Kind {
     ];
 
     /// What the tests need.
-    pub(crate) const TEST: [Self; 12] = [
+    pub(crate) const TEST: [Self; 13] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -89,6 +93,7 @@ impl Kind {
         Self::Snakemake,
         Self::HyperFlow,
         Self::Redis,
+        Self::PythonImage,
         Self::Montage,
         Self::WasmBindgen,
         Self::WorkerBuild,
@@ -116,6 +121,7 @@ impl Kind {
             Self::Snakemake => "Python with Snakemake",
             Self::HyperFlow => "HyperFlow",
             Self::Redis => "Redis, for HyperFlow",
+            Self::PythonImage => "image with Python",
             Self::Montage => "image with Montage",
             Self::Nextest => "cargo-nextest",
             Self::CargoDeny => "cargo-deny",
@@ -137,6 +143,7 @@ impl Kind {
             Self::Snakemake => Ok(python::SNAKEMAKE.find(place)),
             Self::HyperFlow => hyperflow::find(place),
             Self::Redis => Ok(hyperflow::find_redis(place)),
+            Self::PythonImage => Ok(python_image::find(place)),
             Self::Montage => Ok(montage::find(place)),
             Self::Nextest => cargo_tools::NEXTEST.find(place),
             Self::CargoDeny => cargo_tools::DENY.find(place),
@@ -157,6 +164,7 @@ impl Kind {
             Self::Snakemake => python::SNAKEMAKE.install(session),
             Self::HyperFlow => hyperflow::install(session),
             Self::Redis => hyperflow::install_redis(session),
+            Self::PythonImage => python_image::install(session),
             Self::Montage => montage::install(session),
             Self::Nextest => cargo_tools::NEXTEST.install(place, session),
             Self::CargoDeny => cargo_tools::DENY.install(place, session),
