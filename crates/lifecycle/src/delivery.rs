@@ -7,7 +7,7 @@ use protocol::{JobId, JobMessage};
 
 use crate::lifecycle::{Lifecycle, Step, sent};
 use crate::phases::Phase;
-use crate::pools::PoolNo;
+use crate::pools::{Place, PoolNo};
 use crate::table::{NewJob, State};
 use crate::{Delivery, Effect, Fact, Fatal, Lease, Pulled, Recalled, Terms};
 
@@ -26,12 +26,21 @@ impl Lifecycle {
         // Whoever these are for finds them where they are.
         let mut misplaced = Vec::new();
         let mut new = Vec::new();
+        let mut any_fits = false;
         for delivery in pulled.deliveries {
             match parse(&delivery.body) {
-                Ok(message) => new.extend(self.delivered(&delivery, message, step)),
+                Ok(message) => {
+                    if let Some((job_id, fits)) = self.delivered(&delivery, message, step) {
+                        any_fits |= fits;
+                        new.push(job_id);
+                    }
+                }
                 Err(Stray::Result(problem)) => misplaced.push((delivery.lease_id, problem)),
                 Err(Stray::NoJob(job_id, problem)) => strays.push((delivery, job_id, problem)),
             }
+        }
+        if !new.is_empty() && !self.pools.is_one() {
+            self.intake.brought(any_fits);
         }
         if let Some((_, problem)) = misplaced.first() {
             self.shutdown.fail(Fatal::WrongSettings(format!("{problem}; {SWAPPED}")), self.now);
@@ -47,8 +56,8 @@ impl Lifecycle {
         }
     }
 
-    /// A job was delivered; its id is returned if we do not hold it.
-    fn delivered(&mut self, delivery: &Delivery, message: JobMessage, step: &mut Step) -> Option<JobId> {
+    /// A job was delivered; its id is returned if we do not hold it, and whether it will find room in its pool soon.
+    fn delivered(&mut self, delivery: &Delivery, message: JobMessage, step: &mut Step) -> Option<(JobId, bool)> {
         let lease = self.intake.lease_of(delivery, &self.settings);
         let job_id = message.job_id.clone();
         if let Some(job) = self.jobs.get_mut(&job_id) {
@@ -62,10 +71,11 @@ impl Lifecycle {
         let (place, resources, retries) = self.pools.route(&self.settings.site, &message.spec);
         let terms = Terms { retries, rerunnable: message.spec.rerunnable.unwrap_or(true) };
         let (deliveries, sent, message) = (Some(delivery.deliveries), sent(&message), Some(Arc::new(message)));
+        let fits = matches!(place, Place::In(no) if self.wants_for(no) > 0);
         let job = NewJob { deliveries, message, sent, ..NewJob::new(State::Asked, place, resources, terms) };
         self.jobs.insert(job_id.clone(), job);
         self.jobs.add_lease(&job_id, lease);
-        Some(job_id)
+        Some((job_id, fits))
     }
 
     pub(crate) fn recalled(&mut self, answers: Vec<(JobId, Recalled)>, step: &mut Step) {
@@ -137,7 +147,8 @@ impl Lifecycle {
         if !may {
             return 0;
         }
-        self.pools.real().map(|no| self.wants_for(no)).sum::<usize>().min(self.settings.batch_size)
+        let wanted = self.pools.real().map(|no| self.wants_for(no)).fold(0, usize::saturating_add);
+        self.intake.count(wanted, self.settings.batch_size)
     }
 
     /// How many messages to ask for on behalf of a pool. Whose they will be the queue alone knows.

@@ -13,6 +13,8 @@ pub(crate) struct Intake {
     leased_at: Duration,
     /// How many pulls in a row brought nothing.
     empty_pulls: u32,
+    /// How many pulls in a row brought only jobs that no pool had room for.
+    misses: u32,
     /// Until then the queue hides messages that we gave back.
     returns_until: Duration,
     putting_away: usize,
@@ -37,6 +39,17 @@ impl Intake {
         self.empty_pulls = self.empty_pulls.saturating_add(1);
         let pause = settings.poll_interval.saturating_mul(1 << doublings);
         self.pulls.wait_until(now + pause.min(settings.poll_interval_max.max(settings.poll_interval)));
+    }
+
+    /// The last pull brought jobs; was any of them for a pool that has room?
+    pub(crate) fn brought(&mut self, any_fits: bool) {
+        self.misses = if any_fits { 0 } else { self.misses.saturating_add(1) };
+    }
+
+    /// How many messages to ask for where so many are wanted, a batch at most. While the queue brings only jobs that
+    /// have to wait here, what is wanted lies behind them, and each pull costs the same: it takes twice as many.
+    pub(crate) fn count(&self, wanted: usize, batch_size: usize) -> usize {
+        wanted.saturating_mul(1 << self.misses.min(16)).min(batch_size)
     }
 
     /// There may be something in the queue, whatever the last pull brought.

@@ -27,13 +27,20 @@ const LOOK: Duration = Duration::from_millis(15);
 
 /// Submits the same job so many times.
 pub(super) fn submit(edge: &LocalEdge, job: &Value, count: usize) -> anyhow::Result<()> {
+    submit_in_turn(edge, std::slice::from_ref(job), count)
+}
+
+/// Submits so many jobs, of these in turn.
+pub(super) fn submit_in_turn(edge: &LocalEdge, jobs: &[Value], count: usize) -> anyhow::Result<()> {
     let url = format!("{}/jobs/batch", edge.settings.get("PRODUCER_URL")?.trim_end_matches('/'));
     let headers = [("x-api-key", edge.settings.get("API_KEY")?)];
     let connection = Connection::new();
     let mut left = count;
+    let mut in_turn = jobs.iter().cycle();
     while left > 0 {
         let size = left.min(BATCH);
-        let body = json!({"jobs": vec![job; size]}).to_string();
+        let batch: Vec<&Value> = in_turn.by_ref().take(size).collect();
+        let body = json!({"jobs": batch}).to_string();
         let answer = connection.post(&url, &headers, body.as_bytes())?.json(202)?;
         let jobs = answer["jobs"].as_array().context("the answer to the batch has no list of jobs")?;
         if jobs.len() != size || jobs.iter().any(|job| job["job_id"].is_null()) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use super::consumer::Node;
+use super::consumer::{Daemon, Node};
 use super::results::Results;
 use super::table::{Aim, Row};
 use super::{median, ratios, subfolder};
@@ -19,7 +19,7 @@ const JOBS: u32 = 40;
 const WARM_UP: u32 = 5;
 const PAIRS: usize = 4;
 /// The shortest that the daemon takes.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// By then the daemon is idle.
 const IDLE: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -75,7 +75,13 @@ fn sample(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<f64>> {
     let mut command = node.bare(workspace, &edge, "/bin/true", 2);
     command.env("POLL_INTERVAL_SECONDS", &interval).env("POLL_INTERVAL_MAX_SECONDS", &interval);
     let mut daemon = node.start(command)?;
-    let mut user = User::of(&edge)?;
+    let seconds = of_jobs(&mut daemon, &mut User::of(&edge)?)?;
+    daemon.stop()?;
+    Ok(seconds)
+}
+
+/// The seconds of each of some jobs, one after the other.
+pub(super) fn of_jobs(daemon: &mut Daemon, user: &mut User<'_>) -> anyhow::Result<Vec<f64>> {
     for _ in 0..WARM_UP {
         user.one_job()?;
     }
@@ -86,12 +92,11 @@ fn sample(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<f64>> {
         daemon.runs()?;
         seconds.push(user.one_job()?);
     }
-    daemon.stop()?;
     Ok(seconds)
 }
 
 /// Someone who submits one job and waits for its result.
-struct User<'a> {
+pub(super) struct User<'a> {
     jobs: String,
     key: &'a str,
     connection: Connection,
@@ -99,7 +104,7 @@ struct User<'a> {
 }
 
 impl<'a> User<'a> {
-    fn of(edge: &'a LocalEdge) -> anyhow::Result<Self> {
+    pub(super) fn of(edge: &'a LocalEdge) -> anyhow::Result<Self> {
         let jobs = format!("{}/jobs", edge.settings.get("PRODUCER_URL")?.trim_end_matches('/'));
         Ok(Self {
             jobs,

@@ -51,6 +51,11 @@ pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Ve
     ])
 }
 
+/// What daemon and keeper have together, in bytes, once nothing grows any more.
+pub(super) fn of_both(daemon: &mut Daemon) -> anyhow::Result<f64> {
+    Ok(settled_bytes(daemon)?.both)
+}
+
 /// In bytes.
 struct Memory {
     /// Of daemon and keeper.

@@ -10,6 +10,7 @@ mod load;
 mod machine;
 mod memory;
 mod overhead;
+mod pools;
 mod results;
 mod startup;
 mod table;
@@ -43,6 +44,8 @@ pub(crate) enum Part {
     Latency,
     /// Resident memory of the daemon and its keeper, idle and under load
     Memory,
+    /// What several pools cost, and what jobs that wait in one cost the others
+    Pools,
     /// The time until a daemon that has run a million jobs takes the next one
     Startup,
 }
@@ -64,6 +67,7 @@ pub(crate) fn run(workspace: &Workspace, parts: &[Part]) -> anyhow::Result<ExitC
             Part::Throughput => throughput::measure(workspace, folder.path()),
             Part::Latency => latency::measure(workspace, folder.path()),
             Part::Memory => memory::measure(workspace, folder.path()),
+            Part::Pools => pools::measure(workspace, folder.path()),
             Part::Startup => startup::measure(workspace, folder.path()),
         };
         rows.extend(measured.with_context(|| format!("cannot measure the part {part:?}"))?);

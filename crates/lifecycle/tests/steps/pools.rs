@@ -90,6 +90,27 @@ fn a_full_pool_holds_jobs_and_no_other_pool_waits_for_them() {
 }
 
 #[test]
+fn behind_jobs_of_a_full_pool_more_are_asked_for_at_once() {
+    let mut daemon = ready(&TWO.replace("hold = 3", "hold = 1000"), &[]);
+    for job_id in ["a", "b"] {
+        daemon.start(job_id, job_in("cpu", job_id));
+    }
+    // There is room for two in the other pool, and what comes is not for it.
+    let mut asked = Vec::new();
+    for round in 0..4 {
+        let names: Vec<String> = (0..2).map(|number| format!("j{round}{number}")).collect();
+        let deliveries: Vec<Delivery> = names.iter().map(|name| job_in("cpu", name)).collect();
+        let mut effects = daemon.step(pulled(&deliveries)).effects;
+        effects.extend(daemon.step(recalled(&names.iter().map(String::as_str).collect::<Vec<_>>())).effects);
+        asked.extend(only(&effects, is_pull));
+    }
+    assert_eq!(asked, [Effect::Pull(4), Effect::Pull(8), Effect::Pull(16), Effect::Pull(32)]);
+    daemon.step(pulled(&[job_in("gpu", "g")]));
+    let asked = only(&daemon.step(recalled(&["g"])).effects, is_pull);
+    assert!(asked.is_empty() || asked == [Effect::Pull(1)], "as many as have room: {asked:?}");
+}
+
+#[test]
 fn the_first_of_a_pool_has_its_turn_before_a_smaller_one() {
     let mut daemon = ready(TWO, &[]);
     daemon.start("a", asking("cpu", "a", r#"{"cpus":1}"#));
