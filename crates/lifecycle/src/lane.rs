@@ -179,7 +179,7 @@ impl Lane {
         if !holds_grant(job) {
             self.take_back(job);
         } else if job.grant.is_none() {
-            job.grant = Some(self.grant(&job.resources));
+            job.grant = Some(Box::new(self.grant(&job.resources)));
         }
         match &job.state {
             State::Asked => self.expected = self.expected + job.resources.held(),

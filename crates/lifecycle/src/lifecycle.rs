@@ -302,7 +302,7 @@ impl Lifecycle {
     /// What a job that is about to run, or does, has of its pool.
     pub fn launched(&self, job_id: &JobId) -> Option<Launched> {
         let job = self.jobs.get(job_id)?;
-        let grant = job.grant.clone().unwrap_or_else(|| Grant::without_gpus(&job.resources));
+        let grant = job.grant.as_deref().cloned().unwrap_or_else(|| Grant::without_gpus(&job.resources));
         Some(Launched { pool: self.pools.get(job.lane).name().cloned(), grant })
     }
 

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use protocol::{JobId, PoolName};
+use protocol::{JobId, PoolName, limits};
 use site::Refusal;
 
 use crate::lifecycle::{Lifecycle, Step};
@@ -22,6 +22,10 @@ const NOBODY_FOR: Duration = Duration::from_hours(23);
 
 /// The longest pause before a message that was given back may come again.
 const GIVE_BACK_MAX: Duration = Duration::from_hours(1);
+
+/// How many more deliveries of a message there must be before its queue gives it up, for it to be given back: what is
+/// given up nobody hears of, and each crash costs a delivery as well.
+const DELIVERIES_LEFT: u64 = 10;
 
 /// What was said of jobs that find no place.
 #[derive(Debug, Default)]
@@ -59,9 +63,11 @@ impl Lifecycle {
         let age = job.sent.map_or_else(|| self.waited_in_queue(deliveries), |sent| self.now.saturating_sub(sent));
         let no = job.lane;
         let pool = self.pools.get(no);
+        let is_last = deliveries + DELIVERIES_LEFT > limits::QUEUE_RETRIES_MAX;
         match &job.place {
             // Its result is known, and needs no place.
             _ if self.is_cancelled(job_id) && pool.problem().is_none() => None,
+            Place::In(_) if is_last => None,
             Place::In(_) if pool.problem().is_some() => Some(pause),
             Place::In(_) => {
                 let (waiting, hold) = (self.jobs.lane(no).count(Phase::Waiting), pool.hold());
@@ -77,7 +83,7 @@ impl Lifecycle {
                 Some(pause)
             }
             Place::Elsewhere(refusal) => {
-                if age + pause > NOBODY_FOR {
+                if is_last || age + pause > NOBODY_FOR {
                     let why = nobody_has(refusal).into();
                     if let Some(job) = self.jobs.get_mut(job_id) {
                         job.place = Place::Nowhere(why);

@@ -14,7 +14,7 @@ use crate::{Attempt, Ending, Failures, Lease, Run, Terms};
 
 /// How many bytes of messages are kept in memory at most. What is beyond is read back from the store when its turn
 /// comes; as a rule a job waits for a moment only.
-const MESSAGES_BYTES_MAX: usize = 8 * 1024 * 1024;
+const MESSAGES_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A job that is ours, or that is about to be.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct Job {
     /// What it gets.
     pub(crate) resources: Resources,
     /// What it has for itself, while it has it.
-    pub(crate) grant: Option<Grant>,
+    pub(crate) grant: Option<Box<Grant>>,
     /// Was it accepted by an earlier daemon, whose claim for it may stand although it is not known?
     pub(crate) restored: bool,
     /// The last attempt of which a claim may stand.
@@ -113,7 +113,7 @@ impl State {
 pub(crate) struct Jobs {
     /// The time of the present step.
     pub(crate) now: Duration,
-    map: BTreeMap<JobId, Job>,
+    map: BTreeMap<JobId, Box<Job>>,
     /// The jobs of each pool, and of none.
     lanes: Vec<Lane>,
     next_no: u64,
@@ -156,12 +156,12 @@ impl Jobs {
     }
 
     pub(crate) fn get(&self, job_id: &JobId) -> Option<&Job> {
-        self.map.get(job_id)
+        self.map.get(job_id).map(|job| &**job)
     }
 
     /// For all but its state and its leases.
     pub(crate) fn get_mut(&mut self, job_id: &JobId) -> Option<&mut Job> {
-        self.map.get_mut(job_id)
+        self.map.get_mut(job_id).map(|job| &mut **job)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -169,7 +169,7 @@ impl Jobs {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&JobId, &Job)> {
-        self.map.iter()
+        self.map.iter().map(|(job_id, job)| (job_id, &**job))
     }
 
     /// How many jobs are in this phase, of all pools.
@@ -192,7 +192,7 @@ impl Jobs {
             lane: lane.unwrap_or_else(|| place.lane(PoolNo(self.lanes.len() - 1))),
             place,
             resources,
-            grant: found,
+            grant: found.map(Box::new),
             restored: since.is_some(),
             attempt,
             launched: attempt,
@@ -210,7 +210,7 @@ impl Jobs {
         if let Some(grant) = &job.grant {
             self.lanes[job.lane.0].count_found(grant);
         }
-        self.map.insert(job_id.clone(), job);
+        self.map.insert(job_id.clone(), Box::new(job));
         self.enter(&job_id);
     }
 
@@ -308,6 +308,8 @@ impl Jobs {
     pub(crate) fn add_lease(&mut self, job_id: &JobId, lease: Lease) {
         if let Some(job) = self.map.get_mut(job_id) {
             self.lapses.insert((lease.until.saturating_sub(self.margin), job_id.clone()));
+            // Nearly all have one, and there may be very many jobs.
+            job.leases.reserve_exact(1);
             job.leases.push(lease);
         }
     }
@@ -344,7 +346,7 @@ impl Jobs {
             return Err(format!("{stray}, which no rule allows"));
         }
         for (no, lane) in self.lanes.iter().enumerate() {
-            lane.check(self.map.iter().filter(|(_, job)| job.lane == PoolNo(no)))?;
+            lane.check(self.iter().filter(|(_, job)| job.lane == PoolNo(no)))?;
         }
         for (job_id, job) in &self.map {
             let launched = matches!(job.state, State::Ready | State::Running(_));

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -10,10 +11,11 @@ use sha2::{Digest, Sha256};
 /// A job's id: 1 to 64 characters of `A-Z a-z 0-9 _ -`, the first a letter or a digit.
 ///
 /// There is no `.` in it, so that `<job_id>/` and `<job_id>.json` of two jobs can never meet in one directory.
-/// Ids made here are UUIDs; ids of other producers are taken as they are.
+/// Ids made here are UUIDs; ids of other producers are taken as they are. Copies share the text: a job's id stands in
+/// many places, and there may be very many jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct JobId(String);
+pub struct JobId(Arc<str>);
 
 /// Why a text is no job id. It does not repeat the text: that may be long, or binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +28,7 @@ impl JobId {
 
     /// A new id from 16 random bytes (a UUID of version 4).
     pub fn from_random(bytes: [u8; 16]) -> Self {
-        Self(uuid::Builder::from_random_bytes(bytes).into_uuid().to_string())
+        Self(uuid::Builder::from_random_bytes(bytes).into_uuid().to_string().into())
     }
 
     /// The id that belongs to an idempotency key: the same key gives the same id, on every edge and for ever (a UUID of
@@ -41,7 +43,7 @@ impl JobId {
         let digest: [u8; 32] = hash.finalize().into();
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&digest[..16]);
-        Self(uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string())
+        Self(uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string().into())
     }
 
     /// The id as text.
@@ -58,7 +60,7 @@ impl FromStr for JobId {
         let starts_well = bytes.first().is_some_and(u8::is_ascii_alphanumeric);
         let all_well = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
         if starts_well && all_well && bytes.len() <= Self::LENGTH_MAX {
-            Ok(Self(text.to_owned()))
+            Ok(Self(text.into()))
         } else {
             Err(InvalidJobId)
         }
@@ -75,7 +77,7 @@ impl TryFrom<String> for JobId {
 
 impl From<JobId> for String {
     fn from(id: JobId) -> Self {
-        id.0
+        id.0.as_ref().to_owned()
     }
 }
 

@@ -187,6 +187,22 @@ fn a_job_for_a_pool_of_another_site_stays_in_the_queue_for_a_day() {
     assert!(why.starts_with("no site has the pool qpu: ") && why.contains("cpu, gpu"), "{why}");
 }
 
+/// A queue gives a message up after a hundred deliveries, and nobody would hear of the job.
+#[test]
+fn a_message_that_was_delivered_very_often_is_not_given_back_once_more() {
+    let often = |pool: &str, job_id: &str| Delivery { deliveries: 95, ..job_in(pool, job_id) };
+    let mut daemon = ready(TWO, &[]);
+    let effects = come(&mut daemon, often("qpu", "a"));
+    assert!(matches!(effects.first(), Some(Effect::Conclude { ending: Ending::Rejected(_), .. })), "{effects:?}");
+    for job_id in ["b", "c"] {
+        daemon.start(job_id, job_in("cpu", job_id));
+    }
+    for job_id in ["d", "e", "f", "g"] {
+        come(&mut daemon, often("cpu", job_id));
+        assert_eq!(daemon.phase(job_id), Some(Phase::Waiting), "it waits here, although the pool is full");
+    }
+}
+
 #[test]
 fn a_message_that_is_a_day_old_is_not_given_back_once_more() {
     let mut daemon = ready(TWO, &[]);
