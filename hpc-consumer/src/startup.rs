@@ -58,6 +58,11 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         let limit = protocol::size::shown(bytes);
         tracing::info!("a watch ends each job whose processes together use more than {limit} of memory");
     }
+    if settings.site.pools.values().any(|pool| pool.slot.memory.is_some()) {
+        tracing::info!(
+            "a watch ends each job whose processes together use more memory than its pool gives it; the kernel enforces nothing of it"
+        );
+    }
     let results =
         ResultsDir::new(settings.results_dir).trusting(settings.trust).marked_by(&settings.state_dir, &opened.owner);
     if let Some(problem) = results.refused() {

@@ -339,7 +339,7 @@ impl Lifecycle {
         step: &mut Step,
     ) {
         if let Some(job) = self.jobs.get_mut(&run.job_id) {
-            job.last_attempt = Some(why);
+            job.last_attempt = Some(why.into());
             count(&mut job.failures);
             step.facts.push(Fact::Again(run.job_id.clone(), job.failures));
             step.effects.push(Effect::Forget(vec![run.clone()]));

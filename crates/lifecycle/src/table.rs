@@ -14,7 +14,7 @@ use crate::{Attempt, Ending, Failures, Lease, Run, Terms};
 
 /// How many bytes of messages are kept in memory at most. What is beyond is read back from the store when its turn
 /// comes; as a rule a job waits for a moment only.
-const MESSAGES_BYTES_MAX: usize = 4 * 1024 * 1024;
+const MESSAGES_BYTES_MAX: usize = 1024 * 1024;
 
 /// A job that is ours, or that is about to be.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(crate) struct Job {
     /// Did the last look find that another daemon holds it?
     pub(crate) elsewhere: bool,
     /// How the last attempt ended that was not its end, in words. It is for people, and not remembered.
-    pub(crate) last_attempt: Option<String>,
+    pub(crate) last_attempt: Option<Box<str>>,
     /// In how many attempts in a row it filled the disk, in this life of the daemon.
     pub(crate) disks_filled: u32,
 }
