@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::Value;
-use testkit::{Consumer, Edge, PATIENCE, Queue, SCRIPT};
+use testkit::{Consumer, Edge, PATIENCE, Queue, SCRIPT, wait_until};
 
 use super::{
     LONG_PATIENCE, assert_completed, pids, record_text, wait_for_backlog, wait_for_pids, wait_for_record, waits_for,
@@ -29,6 +29,8 @@ fn a_result_is_owed_through_an_outage_and_published_once_with_the_same_bytes() {
     fs::write(&gate, "").unwrap();
     assert_completed(&wait_for_record(&consumer, &mut daemon, &job), 1);
     let record = record_text(&consumer, &job);
+    // The file is there before the daemon has noted that it is.
+    wait_until("the result is owed", PATIENCE, || owed(&consumer) == 1);
     for _ in 0..2 {
         daemon.wait_for_log("next try in", PATIENCE);
         daemon.kill();
