@@ -17,6 +17,8 @@ type Turn = (Duration, u64);
 pub(crate) struct Lane {
     /// What a job gets unless it asks for something else.
     slot: Resources,
+    /// How many such jobs the whole pool has room for.
+    slots: usize,
     counts: [usize; Phase::COUNT],
     /// Jobs that wait and may be claimed. There may be very many.
     due: BTreeMap<Turn, JobId>,
@@ -37,14 +39,16 @@ pub(crate) struct Lane {
 
 impl Lane {
     pub(crate) fn new(slot: Resources, capacity: Capacity) -> Self {
+        let in_use = InUse::none_of(capacity);
         Self {
+            slots: in_use.room(Held::default(), 0, &slot),
             slot,
             counts: [0; Phase::COUNT],
             due: BTreeMap::new(),
             later: BTreeMap::new(),
             ready: BTreeMap::new(),
             undone: BTreeSet::new(),
-            in_use: InUse::none_of(capacity),
+            in_use,
             claimed: Held::default(),
             expected: Held::default(),
             found: Held::default(),
@@ -58,7 +62,7 @@ impl Lane {
 
     /// How many jobs of the usual size the whole pool has room for.
     pub(crate) fn slots(&self) -> usize {
-        InUse::none_of(self.in_use.capacity().clone()).room(Held::default(), 0, &self.slot)
+        self.slots
     }
 
     pub(crate) fn in_use(&self) -> &InUse {

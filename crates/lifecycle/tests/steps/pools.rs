@@ -282,7 +282,7 @@ fn a_quota_is_for_all_pools_together_and_goes_to_who_waits_longest() {
 }
 
 #[test]
-fn many_jobs_may_wait_in_a_pool_and_a_step_does_not_look_at_each() {
+fn many_jobs_may_wait_in_a_pool_while_the_other_one_is_pulled_for() {
     let text = TWO.replace("hold = 3", "hold = 100000");
     let facts: Vec<Fact> = (0..5_000).map(|number| accepted_of(&job_in("cpu", &format!("j{number}")))).collect();
     let mut book = Book::default();

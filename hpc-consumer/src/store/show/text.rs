@@ -1,0 +1,152 @@
+//! What `hpc-consumer jobs`, `status` and `pools` print for a person.
+
+use std::fmt::Write as _;
+
+use program::{age, one_line, table};
+use protocol::{Timestamp, size, timestamp_from_millis};
+
+use super::{About, Counts, Daemon, ListedJob, PoolView, Queue, Report};
+
+pub(super) fn jobs_text(report: &Report, now: Timestamp) -> String {
+    let mut text = table(&about_rows(report, now)).concat();
+    text.push('\n');
+    let jobs = report.listed.as_deref().unwrap_or_default();
+    text.push_str(&if jobs.is_empty() { "no jobs\n".to_owned() } else { jobs_table(jobs, now) });
+    let more = report.unnamed();
+    if more > 0 {
+        let _ = writeln!(text, "and {more} more");
+    }
+    text
+}
+
+/// Ids come first, so that no terminal breaks one in two.
+fn jobs_table(jobs: &[ListedJob], now: Timestamp) -> String {
+    let heading = if jobs.iter().any(|job| job.view.name.is_some()) { "NAME" } else { "" };
+    let mut rows = vec![["JOB ID", "PHASE", "FOR", "ATTEMPT", "TASK", heading].map(str::to_owned)];
+    let unknown = || "-".to_owned();
+    rows.extend(jobs.iter().map(|ListedJob { view: job, .. }| {
+        [
+            job.job_id.to_string(),
+            one_line(&job.phase),
+            job.since.map_or_else(unknown, |since| age(since, now)),
+            if job.attempt == 0 { unknown() } else { job.attempt.to_string() },
+            job.task.as_deref().map_or_else(unknown, one_line),
+            job.name.as_deref().map_or_else(String::new, one_line),
+        ]
+    }));
+    let mut lines = table(&rows).into_iter();
+    let mut text = lines.next().unwrap_or_default();
+    for (line, job) in lines.zip(jobs) {
+        text.push_str(&line);
+        if let Some(last_attempt) = &job.view.last_attempt {
+            let _ = writeln!(text, "  {}", one_line(last_attempt));
+        }
+    }
+    text
+}
+
+pub(super) fn pools_text(report: &Report, now: Timestamp) -> String {
+    let mut text = table(&about_rows(report, now)).concat();
+    text.push('\n');
+    if report.pools.is_empty() {
+        text.push_str("no pools: which there are, and how they are, only a daemon that runs can tell\n");
+        return text;
+    }
+    let mut rows = vec![["POOL", "READY", "HELD", "RUNNING", "CPUS", "MEMORY", "GPUS"].map(str::to_owned)];
+    let of = |in_use: String, all: String| format!("{in_use} of {all}");
+    rows.extend(report.pools.iter().map(|pool| {
+        let PoolView { capacity, in_use, .. } = pool;
+        let memory = capacity.memory.map(|all| of(size::shown(in_use.memory.unwrap_or(0)), size::shown(all)));
+        let held = pool.hold.map_or_else(|| pool.held.to_string(), |hold| of(pool.held.to_string(), hold.to_string()));
+        [
+            pool.pool.to_string(),
+            match (pool.ready, &pool.problem) {
+                (true, _) => "yes",
+                (false, Some(_)) => "no",
+                // It is being looked at.
+                (false, None) => "not yet",
+            }
+            .to_owned(),
+            held,
+            pool.running.to_string(),
+            of(in_use.cpus.to_string(), capacity.cpus.to_string()),
+            memory.unwrap_or_else(|| "-".to_owned()),
+            if capacity.gpus == 0 { "-".to_owned() } else { of(in_use.gpus.to_string(), capacity.gpus.to_string()) },
+        ]
+    }));
+    let mut lines = table(&rows).into_iter();
+    text.push_str(&lines.next().unwrap_or_default());
+    for (line, pool) in lines.zip(&report.pools) {
+        text.push_str(&line);
+        if let Some(problem) = &pool.problem {
+            let _ = writeln!(text, "  {}", one_line(problem));
+        }
+    }
+    text
+}
+
+pub(super) fn status_text(report: &Report, now: Timestamp) -> String {
+    let Counts { waiting, running, ending, owed } = report.counts;
+    let trouble = |problem: &Option<String>, well: &str| {
+        let unknown = if report.slots.is_some() { well } else { "not known" };
+        problem.as_deref().map_or_else(|| unknown.to_owned(), one_line)
+    };
+    let owed = match report.owed_since {
+        Some(since) if owed > 0 => format!("{owed}, the oldest since {} ({})", seconds(since), age(since, now)),
+        _ => owed.to_string(),
+    };
+    let mut rows = about_rows(report, now);
+    let mut row = |name: &str, value: String| rows.push([name.to_owned(), value]);
+    row("node", trouble(&report.node_problem, "can run jobs"));
+    row("queue", trouble(&report.queue_trouble, "no trouble"));
+    row("slots", report.slots.map_or_else(|| "not known".to_owned(), |slots| slots.to_string()));
+    row("jobs", format!("{running} running, {waiting} waiting, {ending} ending"));
+    row("results owed", owed);
+    table(&rows).concat()
+}
+
+/// Which daemon it is, and how old what is told of it. What is not known has no row.
+fn about_rows(report: &Report, now: Timestamp) -> Vec<[String; 2]> {
+    let About { version: _, results_dir, runtime, image, command, queues_url, jobs_queue, results_queue } =
+        &report.about;
+    let command = command.as_ref().map(|command| format!(": {command}")).unwrap_or_default();
+    let image = image.as_ref().map(|image| format!(", in {image}")).unwrap_or_default();
+    let runtime = runtime.as_ref().map(|runtime| format!("{runtime}{command}{image}"));
+    let queue = |queue: &Queue| match &queue.name {
+        Some(name) => format!("{name} ({})", queue.id),
+        None => queue.id.clone(),
+    };
+    let url = queues_url.as_ref().map(|url| format!(" at {url}")).unwrap_or_default();
+    let as_of = report.as_of.filter(|_| report.daemon != Daemon::Stopped || report.unreadable);
+    let rows = [
+        ("daemon", Some(daemon_line(report))),
+        ("state in", Some(report.state_dir.clone())),
+        ("results in", results_dir.clone()),
+        ("runtime", runtime),
+        ("jobs from", jobs_queue.as_ref().map(|jobs| queue(jobs) + &url)),
+        ("results to", results_queue.as_ref().map(queue)),
+        ("as of", as_of.map(|as_of| format!("{} ({} ago)", seconds(as_of), age(as_of, now)))),
+        ("note", report.note.clone()),
+    ];
+    rows.into_iter().filter_map(|(name, value)| Some([name.to_owned(), one_line(&value?)])).collect()
+}
+
+fn daemon_line(report: &Report) -> String {
+    let version = report.about.version.as_ref().map(|version| format!(", version {version}")).unwrap_or_default();
+    let place = match (&report.host, report.pid) {
+        (Some(host), Some(pid)) => format!(" on {host}, process {pid}{version}"),
+        _ => version,
+    };
+    match report.daemon {
+        Daemon::Running => format!("running{place}"),
+        Daemon::Draining => format!("draining{place}"),
+        Daemon::Stopped if report.unreadable => "no daemon runs here, and its state cannot be read".to_owned(),
+        Daemon::Stopped => "no daemon runs here; this is what the next one will find".to_owned(),
+        Daemon::Unknown => format!("perhaps running{place}"),
+    }
+}
+
+/// Without fractions of a second.
+fn seconds(time: Timestamp) -> String {
+    timestamp_from_millis(time.as_millisecond().div_euclid(1_000) * 1_000).to_string()
+}
