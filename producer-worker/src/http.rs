@@ -24,6 +24,7 @@ pub(crate) fn route(request: &web_sys::Request, config: &Config) -> Result<Route
         content_length: content_length(request)?,
         api_key: api_key.as_deref(),
         idempotency_key: idempotency_key.as_deref(),
+        ..Head::default()
     };
     Ok(edge::route(&head, config))
 }

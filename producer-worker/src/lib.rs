@@ -35,9 +35,10 @@ async fn fetch(request: web_sys::Request, env: Env, _context: Context) -> Result
 async fn answer(request: &web_sys::Request, env: &Env) -> Result<edge::Response> {
     // A secret that was never set is a missing binding.
     let api_key = env.secret(API_KEY_SECRET).ok().and_then(|secret| Secret::new(&secret.to_string()));
-    let admission = match http::route(request, &Config { api_key })? {
+    let admission = match http::route(request, &Config { api_key, ..Config::default() })? {
         Route::Answer(answer) => return Ok(answer),
         Route::ReadBody(admission) => admission,
+        Route::Hub(_) | Route::Link => return Ok(Problem::NoHub.response()),
     };
     let body = http::read_body(request, admission.body_limit()).await?;
     submit(env, admission, &body).await

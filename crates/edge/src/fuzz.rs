@@ -14,22 +14,28 @@ use crate::{Config, Decision, Head, Pending, Response, Route, Secret, route};
 /// The key of the edge that is asked.
 const API_KEY: &str = "key";
 
-/// Reads bytes as a request: method, path, content type, length, API key and idempotency key on a line each, which is
-/// empty where there is none, and then the body.
+/// Reads bytes as a request: method, path with its query, content type, length, API key and idempotency key on a line
+/// each, which is empty where there is none, and then the body.
 pub fn request(bytes: &[u8]) {
     let parts: Vec<&[u8]> = bytes.splitn(7, |byte| *byte == b'\n').collect();
     let line =
         |at: usize| parts.get(at).and_then(|part| std::str::from_utf8(part).ok()).filter(|text| !text.is_empty());
+    let (path, query) = line(1).unwrap_or_default().split_once('?').unwrap_or((line(1).unwrap_or_default(), ""));
     let head = Head {
         method: line(0).unwrap_or_default(),
-        path: line(1).unwrap_or_default(),
+        path,
+        query,
         content_type: line(2),
         content_length: line(3).and_then(|text| text.parse::<u64>().ok()),
         api_key: line(4),
         idempotency_key: line(5),
+        ..Head::default()
     };
     let body = parts.get(6).copied().unwrap_or_default();
-    assert!(matches!(route(&head, &Config { api_key: None }), Route::Answer(_)), "without a key nobody may submit");
+    assert!(
+        matches!(route(&head, &Config { hub: true, ..Config::default() }), Route::Answer(_)),
+        "without a key nobody may submit"
+    );
     let first = ask(&head, body);
     if let Some(first) = &first {
         assert_eq!(head.api_key, Some(API_KEY), "a stranger has something admitted");
@@ -43,11 +49,21 @@ pub fn request(bytes: &[u8]) {
 
 /// What is to be sent, if anything.
 fn ask(head: &Head<'_>, body: &[u8]) -> Option<Pending> {
-    let admission = match route(head, &Config { api_key: Secret::new(API_KEY) }) {
+    let config = Config { api_key: Secret::new(API_KEY), hub: true, ..Config::default() };
+    let admission = match route(head, &config) {
         Route::Answer(response) => {
             answer(&response);
             return None;
         }
+        Route::Hub(opening) => {
+            assert_eq!(head.api_key, Some(API_KEY), "a stranger asks the hub");
+            let request = opening.with_body(body);
+            if let Err(problem) = request {
+                answer(&problem.response());
+            }
+            return None;
+        }
+        Route::Link => panic!("without a key no site may link"),
         Route::ReadBody(admission) => admission,
     };
     let mut minted = 0;

@@ -9,6 +9,8 @@
 //!                                        └─────► Enqueue(Pending) ──sent──► Response
 //!                                                   ▲         └──refused──► Answer(Response)
 //!                                                   └── RetryAfter(Duration) ┘
+//!         ├─────► Hub(Opening) ──with_body──► hub::Request ──Hub::handle──► hub::Effect…
+//!         └─────► Link: a WebSocket, whose messages go to Hub::handle as well
 //! ```
 //!
 //! Out of scope: HTTP itself, the queue itself, clocks, randomness and storage.
@@ -18,6 +20,7 @@ mod admission;
 mod auth;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod hub;
 mod problem;
 mod route;
 

@@ -10,6 +10,9 @@ use crate::Response;
 const RETRY_AFTER_DISABLED_SECONDS: u64 = 3_600;
 
 /// The service counts a day's allowance anew at midnight, UTC.
+/// When to ask a hub again that could not answer.
+const RETRY_AFTER_HUB_SECONDS: u64 = 5;
+
 const DAY_MILLIS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Why a request, or one job of a batch, was refused.
@@ -81,6 +84,40 @@ pub enum Problem {
         /// What is missing.
         detail: String,
     },
+    /// 401: no site key, or another one.
+    UnauthorizedSite {
+        /// Was there any key at all?
+        given: bool,
+    },
+    /// 400: a parameter or the body of a question cannot be read.
+    InvalidRequest {
+        /// Which, where it has a name.
+        field: Option<String>,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// 404: the hub has never heard of the job.
+    UnknownJob,
+    /// 404: there is nothing of what a job has printed, and nobody who could send it.
+    NoLogs {
+        /// How far the job is.
+        state: String,
+    },
+    /// 409: the hub does not listen to a site.
+    SiteRefused {
+        /// A stable word for programs.
+        code: &'static str,
+        /// Why, and what to do.
+        detail: String,
+    },
+    /// 426: only a WebSocket is answered here.
+    UpgradeRequired,
+    /// 501: this edge has no hub.
+    NoHub,
+    /// 503: too many wait or listen.
+    HubBusy,
+    /// 503: the hub cannot read or write its tables.
+    HubUnavailable,
     /// 500: the edge itself failed. What happened is in its log, not in the answer.
     Internal,
 }
@@ -155,13 +192,22 @@ impl Problem {
             Self::QueueDisabled { .. } => (429, "queue_full", "Queue disabled"),
             Self::QueueUnavailable { .. } => (503, "queue_unavailable", "Queue unavailable"),
             Self::NotConfigured { .. } => (503, "not_configured", "Not configured"),
+            Self::UnauthorizedSite { .. } => (401, "unauthorized", "Unauthorized"),
+            Self::InvalidRequest { .. } => (400, "invalid_request", "Invalid request"),
+            Self::UnknownJob => (404, "unknown_job", "Unknown job"),
+            Self::NoLogs { .. } => (404, "no_logs", "Nothing printed"),
+            Self::SiteRefused { code, .. } => (409, code, "Site refused"),
+            Self::UpgradeRequired => (426, "upgrade_required", "Upgrade required"),
+            Self::NoHub => (501, "no_hub", "No hub"),
+            Self::HubBusy => (503, "hub_busy", "Hub busy"),
+            Self::HubUnavailable => (503, "hub_unavailable", "Hub unavailable"),
             Self::Internal => (500, "internal", "Internal error"),
         }
     }
 
     fn detail(&self) -> String {
         match self {
-            Self::NotFound => "there is nothing here; jobs go to POST /jobs or POST /jobs/batch".to_owned(),
+            Self::NotFound => "there is nothing here; jobs go to POST /jobs or POST /jobs/batch, and GET /jobs lists them".to_owned(),
             Self::MethodNotAllowed { allow } => format!("this path takes {allow}"),
             Self::Unauthorized { given: false } => {
                 "the header `x-api-key` is missing; it holds the API_KEY of this edge".to_owned()
@@ -171,7 +217,29 @@ impl Problem {
             }
             Self::UnsupportedMediaType => "send the job with `content-type: application/json`".to_owned(),
             Self::MalformedJson { detail } | Self::NotConfigured { detail } => detail.clone(),
-            Self::InvalidField { detail, .. } => detail.clone(),
+            Self::InvalidField { detail, .. }
+            | Self::InvalidRequest { detail, .. }
+            | Self::SiteRefused { detail, .. } => detail.clone(),
+            Self::UnauthorizedSite { given: false } => {
+                "the header `x-site-key` is missing; it holds the SITE_KEY of this edge".to_owned()
+            }
+            Self::UnauthorizedSite { given: true } => {
+                "the key in the header `x-site-key` is not the SITE_KEY of this edge".to_owned()
+            }
+            Self::UnknownJob => {
+                "the hub has never heard of this job; it hears of a job when it is submitted here, or from the site that holds it".to_owned()
+            }
+            Self::NoLogs { state } => {
+                format!("the job is {state}, and nothing that it printed is here, nor a site linked that could send it")
+            }
+            Self::UpgradeRequired => "this is the link of a site: a WebSocket".to_owned(),
+            Self::NoHub => {
+                "this edge has no hub: jobs can be submitted, and results come through the queue".to_owned()
+            }
+            Self::HubBusy => "too many requests wait at the hub; ask again in a few seconds".to_owned(),
+            Self::HubUnavailable => {
+                "the hub cannot read or write what it knows, and the edge's log says why; jobs and results are not touched by it".to_owned()
+            }
             Self::Internal => {
                 "the edge failed, and its log says why; the job may or may not be queued, so send it again with the same Idempotency-Key".to_owned()
             }
@@ -212,6 +280,7 @@ impl Problem {
             | Self::AllowanceUsedUp { retry_after_seconds, .. }
             | Self::QueueDisabled { retry_after_seconds }
             | Self::QueueUnavailable { retry_after_seconds } => Some(*retry_after_seconds),
+            Self::HubBusy | Self::HubUnavailable => Some(RETRY_AFTER_HUB_SECONDS),
             _ => None,
         }
     }
@@ -223,7 +292,7 @@ impl Problem {
             _ => (None, None),
         };
         let field = match self {
-            Self::InvalidField { field, .. } => field.clone(),
+            Self::InvalidField { field, .. } | Self::InvalidRequest { field, .. } => field.clone(),
             _ => None,
         };
         let retryable = self.retry_after_seconds().is_some() || matches!(self, Self::Internal);
@@ -239,6 +308,8 @@ impl Problem {
         match self {
             Self::MethodNotAllowed { allow } => headers.push(("allow", (*allow).to_owned())),
             Self::Unauthorized { .. } => headers.push(("www-authenticate", "x-api-key".to_owned())),
+            Self::UnauthorizedSite { .. } => headers.push(("www-authenticate", "x-site-key".to_owned())),
+            Self::UpgradeRequired => headers.push(("upgrade", "websocket".to_owned())),
             _ => {}
         }
         let body = serde_json::to_string(&self.body()).expect("a problem holds only strings and numbers");

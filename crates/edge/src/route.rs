@@ -2,23 +2,32 @@
 
 use protocol::limits;
 
+use serde::Serialize;
+
 use crate::admission::{Admission, Form};
+use crate::hub::{Opening, Path};
 use crate::{Problem, Secret};
 
 /// What the edge needs to know of itself.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Config {
     /// The key that a submission must carry; `None` when none was set, and then nobody may submit.
     pub api_key: Option<Secret>,
+    /// The key that sites show to the hub; `None` when none was set, and then no site may link.
+    pub site_key: Option<Secret>,
+    /// Has this edge a hub?
+    pub hub: bool,
 }
 
 /// What the edge looks at before it reads a body.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Head<'a> {
     /// The method, in capitals.
     pub method: &'a str,
     /// The path, without the query.
     pub path: &'a str,
+    /// The query, without its question mark; empty where there is none.
+    pub query: &'a str,
     /// The header `content-type`.
     pub content_type: Option<&'a str>,
     /// The header `content-length`.
@@ -27,6 +36,12 @@ pub struct Head<'a> {
     pub api_key: Option<&'a str>,
     /// The header `idempotency-key`.
     pub idempotency_key: Option<&'a str>,
+    /// The header `x-site-key`.
+    pub site_key: Option<&'a str>,
+    /// The header `last-event-id`.
+    pub last_event_id: Option<&'a str>,
+    /// The header `upgrade`.
+    pub upgrade: Option<&'a str>,
 }
 
 /// An answer, ready to be sent.
@@ -36,7 +51,7 @@ pub struct Response {
     pub status: u16,
     /// Header names in lower case, and their values.
     pub headers: Vec<(&'static str, String)>,
-    /// The body, JSON.
+    /// The body.
     pub body: String,
 }
 
@@ -47,28 +62,58 @@ pub enum Route {
     Answer(Response),
     /// Read the body, up to [`Admission::body_limit`] and one byte more, and have it admitted.
     ReadBody(Admission),
+    /// Read the body, up to [`Opening::body_limit`] and one byte more, and ask the hub ([`Opening::with_body`]).
+    Hub(Opening),
+    /// Make a WebSocket of it: it is the link of a site.
+    Link,
 }
 
 /// Decides by the head of a request. The key is checked before anything else of a submission, so that a stranger
 /// learns nothing and costs no reading.
 pub fn route(head: &Head<'_>, config: &Config) -> Route {
-    match admission(head, config) {
-        Ok(Some(admission)) => Route::ReadBody(admission),
-        Ok(None) => Route::Answer(Response::json(200, r#"{"status":"ok"}"#.to_owned())),
-        Err(problem) => Route::Answer(problem.response()),
+    try_route(head, config).unwrap_or_else(|problem| Route::Answer(problem.response()))
+}
+
+fn try_route(head: &Head<'_>, config: &Config) -> Result<Route, Problem> {
+    match (head.path, head.method) {
+        ("/health", "GET" | "HEAD") => Ok(Route::Answer(Response::json(200, r#"{"status":"ok"}"#.to_owned()))),
+        ("/health", _) => Err(Problem::MethodNotAllowed { allow: "GET" }),
+        ("/jobs", "POST") => admission(Form::One, head, config).map(Route::ReadBody),
+        ("/jobs/batch", "POST") => admission(Form::Batch, head, config).map(Route::ReadBody),
+        ("/jobs/batch", _) => Err(Problem::MethodNotAllowed { allow: "POST" }),
+        _ => hub(head, config),
     }
 }
 
-/// The admission to go on with, or `None` when all is well and there is nothing to admit.
-fn admission(head: &Head<'_>, config: &Config) -> Result<Option<Admission>, Problem> {
-    let form = match (head.path, head.method) {
-        ("/health", "GET" | "HEAD") => return Ok(None),
-        ("/health", _) => return Err(Problem::MethodNotAllowed { allow: "GET" }),
-        ("/jobs", "POST") => Form::One,
-        ("/jobs/batch", "POST") => Form::Batch,
-        ("/jobs" | "/jobs/batch", _) => return Err(Problem::MethodNotAllowed { allow: "POST" }),
-        _ => return Err(Problem::NotFound),
-    };
+fn hub(head: &Head<'_>, config: &Config) -> Result<Route, Problem> {
+    let path = Path::of(head.path).ok_or(Problem::NotFound)?;
+    if head.method != path.method() {
+        let allow = if head.path == "/jobs" { "GET, POST" } else { path.method() };
+        return Err(Problem::MethodNotAllowed { allow });
+    }
+    if path.is_for_sites() {
+        let Some(site_key) = &config.site_key else {
+            let detail = "this edge has no SITE_KEY yet, so no site may link; set it (`wrangler secret put SITE_KEY`)"
+                .to_owned();
+            return Err(Problem::NotConfigured { detail });
+        };
+        if !head.site_key.is_some_and(|guess| site_key.matches(guess)) {
+            return Err(Problem::UnauthorizedSite { given: head.site_key.is_some() });
+        }
+    } else {
+        check_key(head, config)?;
+    }
+    if !config.hub {
+        return Err(Problem::NoHub);
+    }
+    match path.opening(head.query, head.last_event_id)? {
+        Some(opening) => Ok(Route::Hub(opening)),
+        None if head.upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket")) => Ok(Route::Link),
+        None => Err(Problem::UpgradeRequired),
+    }
+}
+
+fn check_key(head: &Head<'_>, config: &Config) -> Result<(), Problem> {
     let Some(api_key) = &config.api_key else {
         let detail =
             "this edge has no API_KEY yet, so nobody may submit; set it (`wrangler secret put API_KEY`)".to_owned();
@@ -77,6 +122,11 @@ fn admission(head: &Head<'_>, config: &Config) -> Result<Option<Admission>, Prob
     if !head.api_key.is_some_and(|guess| api_key.matches(guess)) {
         return Err(Problem::Unauthorized { given: head.api_key.is_some() });
     }
+    Ok(())
+}
+
+fn admission(form: Form, head: &Head<'_>, config: &Config) -> Result<Admission, Problem> {
+    check_key(head, config)?;
     if !head.content_type.is_some_and(is_json) {
         return Err(Problem::UnsupportedMediaType);
     }
@@ -91,7 +141,7 @@ fn admission(head: &Head<'_>, config: &Config) -> Result<Option<Admission>, Prob
         let field = "Idempotency-Key";
         return Err(Problem::InvalidField { field: Some(field.to_owned()), detail: format!("`{field}` {problem}") });
     }
-    Ok(Some(Admission::new(form, head.idempotency_key.map(str::to_owned))))
+    Ok(Admission::new(form, head.idempotency_key.map(str::to_owned)))
 }
 
 fn is_json(content_type: &str) -> bool {
@@ -102,5 +152,15 @@ fn is_json(content_type: &str) -> bool {
 impl Response {
     pub(crate) fn json(status: u16, body: String) -> Self {
         Self { status, headers: vec![("content-type", "application/json".to_owned())], body }
+    }
+
+    /// A value as JSON.
+    pub(crate) fn of(status: u16, value: &impl Serialize) -> Self {
+        Self::json(status, serde_json::to_string(value).expect("an answer holds only strings, numbers and JSON"))
+    }
+
+    /// A text for people.
+    pub(crate) fn text(body: String) -> Self {
+        Self { status: 200, headers: vec![("content-type", "text/plain; charset=utf-8".to_owned())], body }
     }
 }

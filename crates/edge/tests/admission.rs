@@ -13,31 +13,24 @@ const KEY: &str = "the-key";
 const NOW_MILLIS: i64 = 1_795_223_727_123;
 
 fn config() -> Config {
-    Config { api_key: Secret::new(KEY) }
+    Config { api_key: Secret::new(KEY), ..Config::default() }
 }
 
 fn head<'a>(method: &'a str, path: &'a str) -> Head<'a> {
-    Head {
-        method,
-        path,
-        content_type: Some("application/json"),
-        content_length: None,
-        api_key: Some(KEY),
-        idempotency_key: None,
-    }
+    Head { method, path, content_type: Some("application/json"), api_key: Some(KEY), ..Head::default() }
 }
 
 fn answer(head: &Head<'_>) -> Response {
     match route(head, &config()) {
         Route::Answer(response) => response,
-        Route::ReadBody(admission) => panic!("the head was let through: {admission:?}"),
+        other => panic!("the head was let through: {other:?}"),
     }
 }
 
 fn admission(head: &Head<'_>) -> Admission {
     match route(head, &config()) {
         Route::ReadBody(admission) => admission,
-        Route::Answer(response) => panic!("the head was refused: {response:?}"),
+        other => panic!("the head was refused: {other:?}"),
     }
 }
 
@@ -126,11 +119,14 @@ fn unknown_paths_and_methods_are_told_apart() {
         assert_problem(&answer(&head("POST", path)), 404, "not_found", None);
     }
     for (method, path, allow) in [
-        ("GET", "/jobs", "POST"),
+        ("GET", "/jobs/batch", "POST"),
         ("PUT", "/jobs/batch", "POST"),
-        ("DELETE", "/jobs", "POST"),
-        ("OPTIONS", "/jobs", "POST"),
-        ("post", "/jobs", "POST"),
+        ("DELETE", "/jobs", "GET, POST"),
+        ("OPTIONS", "/jobs", "GET, POST"),
+        ("post", "/jobs", "GET, POST"),
+        ("POST", "/jobs/j", "GET"),
+        ("GET", "/jobs/j/cancel", "POST"),
+        ("POST", "/link", "GET"),
         ("POST", "/health", "GET"),
     ] {
         let response = answer(&head(method, path));
@@ -160,11 +156,38 @@ fn a_stranger_learns_nothing_but_that_a_key_is_wanted() {
 fn without_a_key_of_its_own_the_edge_lets_nobody_in() {
     for api_key in [None, Some(""), Some("anything")] {
         let head = Head { api_key, ..head("POST", "/jobs") };
-        match route(&head, &Config { api_key: None }) {
+        match route(&head, &Config { hub: true, ..Config::default() }) {
             Route::Answer(response) => assert_problem(&response, 503, "not_configured", None),
-            Route::ReadBody(_) => panic!("an edge without a key let {api_key:?} in"),
+            _ => panic!("an edge without a key let {api_key:?} in"),
         }
     }
+}
+
+#[test]
+fn the_hub_has_a_key_for_people_and_one_for_sites() {
+    let sites = Config { site_key: Secret::new("the-site"), hub: true, ..config() };
+    let ask = |method, path, api_key, site_key, config: &Config| {
+        let head = Head { method, path, api_key, site_key, upgrade: Some("WebSocket"), ..Head::default() };
+        route(&head, config)
+    };
+    let status = |answered: Route| match answered {
+        Route::Answer(response) => response.status,
+        Route::Hub(_) | Route::Link => 200,
+        Route::ReadBody(_) => panic!("it is no submission"),
+    };
+    for (method, path) in [("GET", "/jobs"), ("GET", "/jobs/j"), ("POST", "/jobs/j/cancel"), ("GET", "/events")] {
+        assert_eq!(status(ask(method, path, Some(KEY), None, &sites)), 200, "{path}");
+        assert_eq!(status(ask(method, path, None, Some("the-site"), &sites)), 401, "{path}");
+        assert_eq!(status(ask(method, path, Some(KEY), None, &config())), 501, "{path}");
+    }
+    for (method, path) in [("GET", "/link"), ("POST", "/report")] {
+        assert_eq!(status(ask(method, path, None, Some("the-site"), &sites)), 200, "{path}");
+        assert_eq!(status(ask(method, path, Some(KEY), None, &sites)), 401, "{path}");
+        assert_eq!(status(ask(method, path, Some(KEY), Some(KEY), &sites)), 401, "{path}");
+        assert_eq!(status(ask(method, path, None, Some("the-site"), &config())), 503, "{path}");
+    }
+    let plain = Head { method: "GET", path: "/link", site_key: Some("the-site"), ..Head::default() };
+    assert_eq!(status(route(&plain, &sites)), 426);
 }
 
 #[test]

@@ -13,15 +13,10 @@ fn directory(name: &str) -> PathBuf {
 
 /// Submits the file, and gives what goes to the queue.
 fn admitted(path: &str, file: &Path) -> Pending {
-    let head = Head {
-        method: "POST",
-        path,
-        content_type: Some("application/json"),
-        content_length: None,
-        api_key: Some("key"),
-        idempotency_key: None,
-    };
-    let Route::ReadBody(admission) = route(&head, &Config { api_key: Secret::new("key") }) else { panic!("{path}") };
+    let head =
+        Head { method: "POST", path, content_type: Some("application/json"), api_key: Some("key"), ..Head::default() };
+    let config = Config { api_key: Secret::new("key"), ..Config::default() };
+    let Route::ReadBody(admission) = route(&head, &config) else { panic!("{path}") };
     let now = protocol::timestamp_from_millis(0);
     let body = fs::read(file).expect("a golden file can be read");
     match admission.admit(&body, now, &mut || [7; 16]) {
