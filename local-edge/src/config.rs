@@ -88,6 +88,14 @@ pub(crate) struct ServeArgs {
     /// Take the key that is the only line of FILE
     #[arg(long = "api-key-file", env = "API_KEY_FILE", value_name = "FILE")]
     _api_key_file: Option<PathBuf>,
+    /// Take this key from sites that link to the hub instead of the one in the data directory
+    ///
+    /// Prefer --site-key-file or the environment: other users of the machine can see flags.
+    #[arg(long, env = "SITE_KEY", hide_env_values = true, value_name = "KEY")]
+    site_key: Option<String>,
+    /// Take the key of sites that is the only line of FILE
+    #[arg(long = "site-key-file", env = "SITE_KEY_FILE", value_name = "FILE")]
+    _site_key_file: Option<PathBuf>,
     /// Take this token for the queue API instead of the one in the data directory
     ///
     /// Prefer --token-file or the environment: other users of the machine can see flags.
@@ -113,6 +121,7 @@ pub(crate) struct Settings {
     pub(crate) json_bodies: JsonBodies,
     pub(crate) api_key: Option<String>,
     pub(crate) api_token: Option<String>,
+    pub(crate) site_key: Option<String>,
     pub(crate) faults: bool,
     pub(crate) trust: TrustedGroup,
 }
@@ -137,6 +146,7 @@ impl ServeArgs {
             json_bodies: self.json_bodies,
             api_key: secret(&origins.named("API_KEY"), self.api_key)?,
             api_token: secret(&origins.named("CF_QUEUES_API_TOKEN"), self.api_token)?,
+            site_key: secret(&origins.named("SITE_KEY"), self.site_key)?,
             faults: self.faults,
             trust: self.trust.resolve()?,
         })

@@ -83,7 +83,7 @@ async fn told_to_stop(stopping: &mut watch::Receiver<bool>) {
 
 /// One connection, to its end.
 async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     place: Place,
     router: Router,
     mut stopping: watch::Receiver<bool>,
@@ -96,7 +96,7 @@ async fn converse(
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
-    let mut conversation = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut conversation = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let mut stops = false;
     loop {
         tokio::select! {

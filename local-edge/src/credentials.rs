@@ -1,4 +1,4 @@
-//! The account id, the API token and the API key: made at the first start, the same ever after.
+//! The account id, the API token, and the keys of people and sites: made at the first start, the same ever after.
 
 use std::io;
 use std::path::Path;
@@ -21,6 +21,9 @@ pub(crate) struct Credentials {
     pub(crate) api_token: String,
     /// What a submission of a job asks for.
     pub(crate) api_key: String,
+    /// What a site shows that links to the hub. Versions without a hub have written none.
+    #[serde(default)]
+    pub(crate) site_key: String,
 }
 
 impl Credentials {
@@ -28,15 +31,27 @@ impl Credentials {
     pub(crate) fn load_or_make(data_dir: &DataDir) -> anyhow::Result<Self> {
         let path = data_dir.path().join("credentials.json");
         match files::read_own_text(&path, BYTES_MAX) {
-            Ok(text) => serde_json::from_str(&text).with_context(|| damaged(&path)),
+            Ok(text) => {
+                let mut known: Self = serde_json::from_str(&text).with_context(|| damaged(&path))?;
+                if known.site_key.is_empty() {
+                    known.site_key = random::hex();
+                    known.write(&path)?;
+                }
+                Ok(known)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let made = Self { account_id: random::hex(), api_token: random::hex(), api_key: random::hex() };
-                let text = serde_json::to_string_pretty(&made).context("credentials become JSON")?;
-                write_private(&path, &(text + "\n"))?;
+                let [account_id, api_token, api_key, site_key] = [(); 4].map(|()| random::hex());
+                let made = Self { account_id, api_token, api_key, site_key };
+                made.write(&path)?;
                 Ok(made)
             }
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
+    }
+
+    fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(self).context("credentials become JSON")?;
+        write_private(path, &(text + "\n"))
     }
 }
 
@@ -65,6 +80,11 @@ mod tests {
             (first.account_id, first.api_token, first.api_key),
             (second.account_id, second.api_token, second.api_key)
         );
+        let earlier = r#"{"account_id":"a","api_token":"t","api_key":"k"}"#;
+        fs::write(folder.path().join("credentials.json"), earlier).unwrap();
+        let third = Credentials::load_or_make(&data_dir).unwrap();
+        assert_eq!((third.api_key.as_str(), third.site_key.len()), ("k", 32), "of a version without a hub");
+        assert_eq!(Credentials::load_or_make(&data_dir).unwrap().site_key, third.site_key);
         fs::write(folder.path().join("credentials.json"), "{").unwrap();
         let error = Credentials::load_or_make(&data_dir).err().unwrap().to_string();
         assert!(error.contains("credentials.json is damaged"), "{error}");

@@ -1,5 +1,5 @@
-//! `POST /jobs`, `POST /jobs/batch`, `GET /health`, and the refusal of everything else: a shell around crate `edge`,
-//! which decides. The Worker is another shell around the same decisions.
+//! `POST /jobs`, `POST /jobs/batch`, `GET /health`, what the hub answers, and the refusal of everything else: a shell
+//! around crate `edge`, which decides. The Worker is another shell around the same decisions.
 
 use std::sync::Arc;
 
@@ -10,11 +10,12 @@ use axum::routing::any;
 use edge::{Decision, Next, Pending, Problem, Route};
 use leased_queue::Refused;
 
+use crate::connections::Place;
 use crate::faults::{Operation, disturbed};
 use crate::http::{header_text, read_body, response};
-use crate::random;
 use crate::server::App;
 use crate::store::{ContentType, Payload, QueueRef, Source, StoreRefusal};
+use crate::{hub, random};
 
 /// The paths where jobs are submitted. For every other one there is [`handle`] as well: what it answers is the edge's
 /// to say.
@@ -29,17 +30,30 @@ pub(crate) async fn handle(State(app): State<Arc<App>>, request: Request) -> Res
     let header = |name| header_text(&head.headers, name);
     let (content_type, length) = (header("content-type"), header("content-length"));
     let (api_key, idempotency_key) = (header("x-api-key"), header("idempotency-key"));
+    let (site_key, last_event_id, upgrade) = (header("x-site-key"), header("last-event-id"), header("upgrade"));
     let edge_head = edge::Head {
         method: head.method.as_str(),
         path: head.uri.path(),
+        query: head.uri.query().unwrap_or_default(),
         content_type: content_type.as_deref(),
         content_length: length.and_then(|length| length.parse().ok()),
         api_key: api_key.as_deref(),
         idempotency_key: idempotency_key.as_deref(),
+        site_key: site_key.as_deref(),
+        last_event_id: last_event_id.as_deref(),
+        upgrade: upgrade.as_deref(),
     };
     let admission = match edge::route(&edge_head, &app.edge) {
         Route::Answer(answer) => return to_response(answer),
         Route::ReadBody(admission) => admission,
+        Route::Hub(opening) => {
+            let place = head.extensions.get::<Place>().cloned();
+            return hub::ask(&app.hub, opening, body, place).await;
+        }
+        Route::Link => {
+            let place = head.extensions.get::<Place>().cloned();
+            return hub::link(&app.hub, head, place).await;
+        }
     };
     let body = match read_body(body, admission.body_limit()).await {
         Ok(body) => body,
@@ -58,7 +72,10 @@ async fn enqueue(app: &App, mut pending: Pending) -> edge::Response {
         let payloads: Vec<Payload> = pending.messages().iter().map(|message| payload(message)).collect();
         let queue = QueueRef::Name(edge::JOBS_QUEUE.to_owned());
         let refusal = match app.store.call(move |registry| registry.push(&queue, &payloads, None)).await {
-            Ok(_) => return pending.sent(),
+            Ok(_) => {
+                app.hub.submitted(pending.messages().to_vec());
+                return pending.sent();
+            }
             Err(refusal) => refusal,
         };
         match pending.refused(class(&refusal)) {

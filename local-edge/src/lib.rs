@@ -10,6 +10,7 @@
 //! | `api` | `/client/v4`: the Cloudflare Queues HTTP API |
 //! | `binding` | `/message`, `/batch`, `/metrics`: what workerd speaks for a queue binding |
 //! | `jobs` | everything else: `POST /jobs`, `GET /health`, as crate `edge` decides |
+//! | `hub` | what is known of jobs and sites, and the links of sites |
 //! | `faults` | faults on demand, for tests of the other programs; only with `--faults` |
 //! | `http` | reading bodies and writing answers |
 //! | `store` | one thread that owns all queues; what it answers is on disk |
@@ -26,6 +27,7 @@ mod data_dir;
 mod env_file;
 mod faults;
 mod http;
+mod hub;
 mod jobs;
 mod listener;
 mod random;

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -25,6 +25,7 @@ use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
 use crate::faults::{self, Faults};
 use crate::http::{self, SharedBody};
+use crate::hub::{Hub, Tables};
 use crate::listener::{Listener, Place};
 use crate::store::{QueueRef, Registry, Store};
 use crate::{api, binding, env_file, jobs, store};
@@ -38,6 +39,7 @@ pub(crate) struct App {
     pub(crate) account_id: String,
     pub(crate) token: edge::Secret,
     pub(crate) edge: edge::Config,
+    pub(crate) hub: Hub,
     pub(crate) json_bodies: JsonBodies,
     /// Only with `--faults`.
     pub(crate) faults: Option<Arc<Faults>>,
@@ -60,7 +62,9 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut credentials = Credentials::load_or_make(&data_dir)?;
     credentials.api_key = settings.api_key.clone().unwrap_or(credentials.api_key);
     credentials.api_token = settings.api_token.clone().unwrap_or(credentials.api_token);
+    credentials.site_key = settings.site_key.clone().unwrap_or(credentials.site_key);
     let token = edge::Secret::new(&credentials.api_token).context("credentials.json holds an empty api_token")?;
+    let tables = Tables::open(&data_dir)?;
     let mut registry = Registry::open(data_dir, store::now())?;
     let faults = settings.faults.then(|| Arc::new(Faults::new()));
     if let Some(faults) = &faults {
@@ -76,12 +80,23 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
     announce(&settings, &place);
 
     let (store, owner, gone) = Store::start(registry)?;
+    let (tables, of_tables) = ::store::Store::start(tables, ::store::Options::default())
+        .context("cannot start the thread of the hub's tables")?;
     let (stop, stopping) = watch::channel(false);
+    let hub = {
+        let _within = runtime.enter();
+        Hub::start(tables, stopping.clone())
+    };
     let app = App {
         store,
         account_id: credentials.account_id,
         token,
-        edge: edge::Config { api_key: edge::Secret::new(&credentials.api_key) },
+        edge: edge::Config {
+            api_key: edge::Secret::new(&credentials.api_key),
+            site_key: edge::Secret::new(&credentials.site_key),
+            hub: true,
+        },
+        hub,
         json_bodies: settings.json_bodies,
         faults,
         stopping,
@@ -91,6 +106,7 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
     // With the runtime go the connections, and with them the last ways to the store, which ends then.
     drop(runtime);
     owner.join()?;
+    of_tables.handle.join().map_err(|_| anyhow!("the thread of the hub's tables has panicked; see the log above"))?;
     served
 }
 
@@ -150,7 +166,7 @@ fn settings_for_others(
     registry: &Registry,
     credentials: &Credentials,
     place: &Place,
-) -> anyhow::Result<[(&'static str, String); 7]> {
+) -> anyhow::Result<[(&'static str, String); 8]> {
     let id_of = |name: &str| {
         let queue = registry.queue(&QueueRef::Name(name.to_owned()));
         queue.map(|queue| queue.id).with_context(|| {
@@ -170,6 +186,7 @@ fn settings_for_others(
         ("CF_RESULTS_QUEUE_ID", id_of(edge::RESULTS_QUEUE)?),
         ("CF_QUEUES_API_TOKEN", credentials.api_token.clone()),
         ("API_KEY", credentials.api_key.clone()),
+        ("SITE_KEY", credentials.site_key.clone()),
         ("CF_API_BASE_URL", format!("{url}{api}")),
         ("PRODUCER_URL", url),
     ])

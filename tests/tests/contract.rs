@@ -150,8 +150,8 @@ fn cases() -> Vec<Case> {
         // Where, and how
         Case::post("the root", "/", ECHO).refused(404, "not_found", None),
         Case::post("a slash too many", "/jobs/", ECHO).refused(404, "not_found", None),
-        Case::post("an unknown path", "/jobs/7", ECHO).refused(404, "not_found", None),
-        jobs("GET", "").method(Method::GET).refused(405, "method_not_allowed", None),
+        Case::post("an unknown path", "/jobs/7/x", ECHO).refused(404, "not_found", None),
+        jobs("DELETE", "").method(Method::DELETE).refused(405, "method_not_allowed", None),
         jobs("PUT", ECHO).method(Method::PUT).refused(405, "method_not_allowed", None),
         batch("DELETE of a batch", "").method(Method::DELETE).refused(405, "method_not_allowed", None),
         Case::post("POST to health", "/health", "").refused(405, "method_not_allowed", None),

@@ -52,7 +52,8 @@ async fn refusals_are_the_edges() {
     let cases = [
         (server.request(Method::GET, "/health"), 200),
         (server.request(Method::GET, "/other"), 404),
-        (server.request(Method::GET, "/jobs"), 405),
+        (server.request(Method::GET, "/jobs"), 401),
+        (server.request(Method::DELETE, "/jobs"), 405),
         (post("wrong").body(job), 401),
         (post(&key).body("{"), 400),
         (post(&key).body("{}"), 422),

@@ -31,8 +31,15 @@ pub(super) const PASSED_ON: [&str; 15] = [
 ];
 
 /// What names a program, arguments that can name one (`--config`), or a file whose content is sent to a server.
-const OF_A_NAMED_FILE: [&str; 6] =
-    ["APPTAINER_BIN", "APPTAINER_ARGS", "CONTAINER_CMD", "SITE_FILE", "API_KEY_FILE", "CF_QUEUES_API_TOKEN_FILE"];
+const OF_A_NAMED_FILE: [&str; 7] = [
+    "APPTAINER_BIN",
+    "APPTAINER_ARGS",
+    "CONTAINER_CMD",
+    "SITE_FILE",
+    "API_KEY_FILE",
+    "SITE_KEY_FILE",
+    "CF_QUEUES_API_TOKEN_FILE",
+];
 
 /// The setting that names the file in which a secret is has this behind the name of the secret's own.
 const FILE: &str = "_FILE";
