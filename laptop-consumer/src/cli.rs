@@ -214,6 +214,7 @@ impl JobArgs {
             rerunnable: self.not_rerunnable.then_some(false),
             // The request carries it, for this job is all of it.
             idempotency_key: None,
+            callback: None,
         }
     }
 }

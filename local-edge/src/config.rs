@@ -104,6 +104,16 @@ pub(crate) struct ServeArgs {
     /// Take the token that is the only line of FILE
     #[arg(long = "token-file", env = "CF_QUEUES_API_TOKEN_FILE", value_name = "FILE")]
     _token_file: Option<PathBuf>,
+    /// Sign callbacks with this secret instead of the one in the data directory: whsec_ and base64
+    ///
+    /// Who is called checks the signature by it, as Standard Webhooks say. Prefer the environment to the flag.
+    #[arg(long, env = "CALLBACK_SECRET", hide_env_values = true, value_name = "SECRET")]
+    callback_secret: Option<String>,
+    /// Call these addresses, too, which are not public or not https: http://HOST:PORT, several with commas
+    ///
+    /// Who may submit a job can have this server call them. Without it only public https addresses are called.
+    #[arg(long, env = "CALLBACK_ALLOW", value_name = "ORIGINS", value_delimiter = ',')]
+    callback_allow: Vec<String>,
     /// Offer faults on demand at /faults, for tests of other programs; never with real work
     ///
     /// Nothing goes wrong before a plan is set there, with the API token. See docs/local-edge.md.
@@ -122,6 +132,8 @@ pub(crate) struct Settings {
     pub(crate) api_key: Option<String>,
     pub(crate) api_token: Option<String>,
     pub(crate) site_key: Option<String>,
+    pub(crate) callback_secret: Option<String>,
+    pub(crate) callback_allow: Vec<String>,
     pub(crate) faults: bool,
     pub(crate) trust: TrustedGroup,
 }
@@ -147,6 +159,8 @@ impl ServeArgs {
             api_key: secret(&origins.named("API_KEY"), self.api_key)?,
             api_token: secret(&origins.named("CF_QUEUES_API_TOKEN"), self.api_token)?,
             site_key: secret(&origins.named("SITE_KEY"), self.site_key)?,
+            callback_secret: self.callback_secret.filter(|text| !text.is_empty()),
+            callback_allow: self.callback_allow.into_iter().filter(|origin| !origin.trim().is_empty()).collect(),
             faults: self.faults,
             trust: self.trust.resolve()?,
         })

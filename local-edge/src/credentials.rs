@@ -24,6 +24,9 @@ pub(crate) struct Credentials {
     /// What a site shows that links to the hub. Versions without a hub have written none.
     #[serde(default)]
     pub(crate) site_key: String,
+    /// What callbacks are signed with.
+    #[serde(default)]
+    pub(crate) callback_secret: String,
 }
 
 impl Credentials {
@@ -33,15 +36,17 @@ impl Credentials {
         match files::read_own_text(&path, BYTES_MAX) {
             Ok(text) => {
                 let mut known: Self = serde_json::from_str(&text).with_context(|| damaged(&path))?;
-                if known.site_key.is_empty() {
+                if known.site_key.is_empty() || known.callback_secret.is_empty() {
                     known.site_key = random::hex();
+                    known.callback_secret = random::signing_secret();
                     known.write(&path)?;
                 }
                 Ok(known)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let [account_id, api_token, api_key, site_key] = [(); 4].map(|()| random::hex());
-                let made = Self { account_id, api_token, api_key, site_key };
+                let callback_secret = random::signing_secret();
+                let made = Self { account_id, api_token, api_key, site_key, callback_secret };
                 made.write(&path)?;
                 Ok(made)
             }

@@ -11,3 +11,11 @@ pub(crate) fn bytes() -> [u8; 16] {
 pub(crate) fn hex() -> String {
     format!("{:032x}", u128::from_be_bytes(bytes()))
 }
+
+/// What callbacks are signed with, as it is handed around.
+pub(crate) fn signing_secret() -> String {
+    let mut random = [0; 32];
+    random[..16].copy_from_slice(&bytes());
+    random[16..].copy_from_slice(&bytes());
+    edge::SigningSecret::text_of(random)
+}

@@ -25,7 +25,7 @@ use crate::credentials::Credentials;
 use crate::data_dir::DataDir;
 use crate::faults::{self, Faults};
 use crate::http::{self, SharedBody};
-use crate::hub::{Hub, Tables};
+use crate::hub::{Caller, Hub, Tables};
 use crate::listener::{Listener, Place};
 use crate::store::{QueueRef, Registry, Store};
 use crate::{api, binding, env_file, jobs, store};
@@ -64,7 +64,15 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
     credentials.api_token = settings.api_token.clone().unwrap_or(credentials.api_token);
     credentials.site_key = settings.site_key.clone().unwrap_or(credentials.site_key);
     let token = edge::Secret::new(&credentials.api_token).context("credentials.json holds an empty api_token")?;
-    let tables = Tables::open(&data_dir)?;
+    let secret = settings.callback_secret.clone().unwrap_or(credentials.callback_secret.clone());
+    let callbacks = edge::Callbacks {
+        secret: Some(edge::SigningSecret::parse(&secret).context("CALLBACK_SECRET cannot be used")?),
+        allowed: settings.callback_allow.clone(),
+    };
+    credentials.callback_secret = secret;
+    let caller = Caller::new(callbacks.clone())?;
+    let of_hub = edge::hub::Settings { callbacks: callbacks.clone(), ..edge::hub::Settings::default() };
+    let tables = Tables::open(&data_dir, of_hub)?;
     let mut registry = Registry::open(data_dir, store::now())?;
     let faults = settings.faults.then(|| Arc::new(Faults::new()));
     if let Some(faults) = &faults {
@@ -85,7 +93,7 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
     let (stop, stopping) = watch::channel(false);
     let hub = {
         let _within = runtime.enter();
-        Hub::start(tables, stopping.clone())
+        Hub::start(tables, caller, stopping.clone())
     };
     let app = App {
         store,
@@ -95,6 +103,7 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
             api_key: edge::Secret::new(&credentials.api_key),
             site_key: edge::Secret::new(&credentials.site_key),
             hub: true,
+            callbacks,
         },
         hub,
         json_bodies: settings.json_bodies,
@@ -166,7 +175,7 @@ fn settings_for_others(
     registry: &Registry,
     credentials: &Credentials,
     place: &Place,
-) -> anyhow::Result<[(&'static str, String); 8]> {
+) -> anyhow::Result<[(&'static str, String); 9]> {
     let id_of = |name: &str| {
         let queue = registry.queue(&QueueRef::Name(name.to_owned()));
         queue.map(|queue| queue.id).with_context(|| {
@@ -187,6 +196,7 @@ fn settings_for_others(
         ("CF_QUEUES_API_TOKEN", credentials.api_token.clone()),
         ("API_KEY", credentials.api_key.clone()),
         ("SITE_KEY", credentials.site_key.clone()),
+        ("CALLBACK_SECRET", credentials.callback_secret.clone()),
         ("CF_API_BASE_URL", format!("{url}{api}")),
         ("PRODUCER_URL", url),
     ])

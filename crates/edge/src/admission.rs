@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::problem::ProblemBody;
-use crate::{JOBS_QUEUE, Problem, Response};
+use crate::{Callbacks, JOBS_QUEUE, Problem, Response};
 
 /// How often, and after which pauses, a message is offered to a queue that does not take it: a person waits at the
 /// other end, and the whole must stay well under the time-out of an HTTP client.
@@ -31,6 +31,8 @@ pub(crate) enum Form {
 pub struct Admission {
     form: Form,
     idempotency_key: Option<String>,
+    /// Who may be called; none where nobody can be.
+    callbacks: Option<Callbacks>,
 }
 
 /// What to do with a submission.
@@ -95,8 +97,8 @@ impl JobAnswer {
 }
 
 impl Admission {
-    pub(crate) fn new(form: Form, idempotency_key: Option<String>) -> Self {
-        Self { form, idempotency_key }
+    pub(crate) fn new(form: Form, idempotency_key: Option<String>, callbacks: Option<Callbacks>) -> Self {
+        Self { form, idempotency_key, callbacks }
     }
 
     /// How much of the body to read at most. A shell that meets more hands over one byte more than this.
@@ -154,6 +156,12 @@ impl Admission {
         now: Timestamp,
         mint: &mut dyn FnMut() -> [u8; 16],
     ) -> Result<(JobId, String), Problem> {
+        if let Some(callback) = &spec.callback {
+            self.check_callback(&callback.url).map_err(|problem| Problem::InvalidField {
+                field: Some("callback".to_owned()),
+                detail: format!("`callback`: {problem}"),
+            })?;
+        }
         // A key within the job is the job's own; the header's key is the whole request's, so places tell jobs apart.
         let job_id = match (&spec.idempotency_key, &self.idempotency_key) {
             (Some(key), _) => JobId::from_idempotency_key(key, None),
@@ -165,6 +173,15 @@ impl Admission {
             return Err(Problem::message_too_large(message.len()));
         }
         Ok((job_id, message))
+    }
+
+    fn check_callback(&self, url: &str) -> Result<(), String> {
+        match &self.callbacks {
+            Some(callbacks) => callbacks.check(url).map(drop).map_err(|problem| format!("its `url` {problem}")),
+            None => {
+                Err("this edge calls nobody; its operator sets CALLBACK_SECRET, and a hub, to have it do so".to_owned())
+            }
+        }
     }
 
     fn pending(&self, admitted: Vec<Result<(JobId, String), Problem>>, at: Timestamp) -> Pending {

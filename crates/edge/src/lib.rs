@@ -18,6 +18,7 @@
 
 mod admission;
 mod auth;
+mod callback;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod hub;
@@ -26,6 +27,7 @@ mod route;
 
 pub use admission::{Admission, Decision, Next, Pending, Refusal};
 pub use auth::Secret;
+pub use callback::{Callbacks, InvalidSecret, SigningSecret, Target, is_public};
 pub use problem::Problem;
 pub use protocol::{JOBS_QUEUE, RESULTS_QUEUE};
 pub use route::{Config, Head, Response, Route, route};

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::admission::{Admission, Form};
 use crate::hub::{Opening, Path};
-use crate::{Problem, Secret};
+use crate::{Callbacks, Problem, Secret};
 
 /// What the edge needs to know of itself.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +17,8 @@ pub struct Config {
     pub site_key: Option<Secret>,
     /// Has this edge a hub?
     pub hub: bool,
+    /// Who may be called when a job is so far.
+    pub callbacks: Callbacks,
 }
 
 /// What the edge looks at before it reads a body.
@@ -141,7 +143,9 @@ fn admission(form: Form, head: &Head<'_>, config: &Config) -> Result<Admission, 
         let field = "Idempotency-Key";
         return Err(Problem::InvalidField { field: Some(field.to_owned()), detail: format!("`{field}` {problem}") });
     }
-    Ok(Admission::new(form, head.idempotency_key.map(str::to_owned)))
+    let callbacks = config.callbacks.clone();
+    let callbacks = if config.hub && callbacks.secret.is_some() { Some(callbacks) } else { None };
+    Ok(Admission::new(form, head.idempotency_key.map(str::to_owned), callbacks))
 }
 
 fn is_json(content_type: &str) -> bool {

@@ -10,6 +10,7 @@
 //! `…_format_unchanged`; what was ever written is read by the tests over `tests/compat`.
 
 pub mod body;
+mod callback;
 pub mod duration;
 mod failure;
 mod fields;
@@ -38,6 +39,7 @@ pub mod text;
 mod time;
 mod word;
 
+pub use callback::Callback;
 pub use failure::FailureClass;
 pub use id::{InvalidJobId, JobId};
 pub use isolation::{Isolation, MemoryLimit, Namespaces, Network, Reach, Seccomp, SessionKeyring, Sys};

@@ -49,6 +49,12 @@ pub const RETRIES_MAX: u32 = 100;
 /// The longest idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
+/// The longest address that is told of a job.
+pub const CALLBACK_URL_BYTES_MAX: usize = 2_000;
+
+/// How many states it can be told of, at the most.
+pub const CALLBACK_EVENTS_MAX: usize = 16;
+
 /// The largest result message. One billed operation of the service is 64 KB, so a result within it costs one.
 pub const RESULT_BYTES_MAX: usize = 64_000 - MESSAGE_METADATA_BYTES;
 

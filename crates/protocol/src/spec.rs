@@ -11,7 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::fields::{Fields, NoFields, Unknown};
-use crate::{Json, PoolName, ResourceRequest, limits};
+use crate::{Callback, Json, PoolName, ResourceRequest, limits};
 
 /// What a user says of a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub struct JobSpec {
     /// The same key gives the same job id, so a repeated submission is one job.
     #[serde(default, deserialize_with = "rules::idempotency_key", skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+    /// Whom the edge tells of the job, where it has a hub.
+    #[serde(default, deserialize_with = "rules::callback", skip_serializing_if = "Option::is_none")]
+    pub callback: Option<Callback>,
 }
 
 /// Why a submission is no job.
@@ -99,13 +102,15 @@ impl JobSpec {
     /// become a job without a limit.
     pub fn parse(text: &str) -> Result<Self, InvalidJob> {
         let fields = Fields::find(text)?;
-        let resources = fields.get("resources");
+        let (resources, callback) = (fields.get("resources"), fields.get("callback"));
         let spec = fields.read(Unknown::RefusedIn("a job"))?;
-        if let Some(resources) = resources {
-            // The rule of the field is also that of readers of messages, who pass over what they do not know.
-            ResourceRequest::read(resources.get(), true)
-                .map_err(|problem| InvalidJob::Field { field: "resources".to_owned(), problem })?;
-        }
+        // The rules of these fields are also those of readers of messages, who pass over what they do not know.
+        let strictly = |field: &str, read: Option<String>| match read {
+            Some(problem) => Err(InvalidJob::Field { field: field.to_owned(), problem }),
+            None => Ok(()),
+        };
+        strictly("resources", resources.and_then(|given| ResourceRequest::read(given.get(), true).err()))?;
+        strictly("callback", callback.and_then(|given| Callback::read(given.get(), true).err()))?;
         Ok(spec)
     }
 }
@@ -135,7 +140,7 @@ mod rules {
 
     use serde_json::value::RawValue;
 
-    use crate::{Json, PoolName, ResourceRequest, limits};
+    use crate::{Callback, Json, PoolName, ResourceRequest, limits};
 
     pub(super) fn task<'de, D: Deserializer<'de>>(given: D) -> Result<String, D::Error> {
         let task = text(given)?;
@@ -164,6 +169,11 @@ mod rules {
     pub(super) fn resources<'de, D: Deserializer<'de>>(given: D) -> Result<Option<ResourceRequest>, D::Error> {
         let given = Box::<RawValue>::deserialize(given)?;
         ResourceRequest::read(given.get(), false).map(Some).map_err(D::Error::custom)
+    }
+
+    pub(super) fn callback<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Callback>, D::Error> {
+        let given = Box::<RawValue>::deserialize(given)?;
+        Callback::read(given.get(), false).map(Some).map_err(D::Error::custom)
     }
 
     pub(super) fn seconds<'de, D: Deserializer<'de>>(given: D) -> Result<Option<u64>, D::Error> {
@@ -246,6 +256,8 @@ mod tests {
             (r#"{"task":"a","rerunnable":"false"}"#, "`rerunnable`"),
             (r#"{"task":"a","idempotency_key":""}"#, "`idempotency_key`"),
             (r#"{"task":"a","idempotency_key":7}"#, "`idempotency_key` must be a string"),
+            (r#"{"task":"a","callback":"https://a.example"}"#, "`callback` must be an object such as"),
+            (r#"{"task":"a","callback":{"url":"x","to":1}}"#, "`callback` has `to`, which is no field of callback"),
             (r#"{"task":"a","inputs":{}}"#, "`inputs` is no field of a job"),
         ] {
             let error = JobSpec::parse(text).unwrap_err().to_string();
@@ -256,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_is_given_is_kept_and_null_is_absent() {
-        let given = r#"{"idempotency_key":"k","rerunnable":false,"retries":100,"time_limit_seconds":60,"resources":{"memory":"2GiB","gpus":null},"runtime":"qpu","name":"é","metadata":{ "n":1 },"input":[1.0],"task":"a"}"#;
+        let given = r#"{"callback":{"url":"https://a.example","events":null},"idempotency_key":"k","rerunnable":false,"retries":100,"time_limit_seconds":60,"resources":{"memory":"2GiB","gpus":null},"runtime":"qpu","name":"é","metadata":{ "n":1 },"input":[1.0],"task":"a"}"#;
         let spec = JobSpec {
             task: "a".to_owned(),
             input: Json::parse("[1.0]").unwrap(),
@@ -268,9 +280,10 @@ mod tests {
             retries: Some(100),
             rerunnable: Some(false),
             idempotency_key: Some("k".to_owned()),
+            callback: Some(Callback { url: "https://a.example".to_owned(), events: None }),
         };
         assert_eq!(JobSpec::parse(given).unwrap(), spec);
-        let nothing = r#"{"task":"a","input":null,"metadata":null,"name":null,"pool":null,"runtime":null,"resources":null,"time_limit_seconds":null,"retries":null,"rerunnable":null,"idempotency_key":null}"#;
+        let nothing = r#"{"task":"a","input":null,"metadata":null,"name":null,"pool":null,"runtime":null,"resources":null,"time_limit_seconds":null,"retries":null,"rerunnable":null,"idempotency_key":null,"callback":null}"#;
         let bare = JobSpec::parse(r#"{"task":"a"}"#).unwrap();
         assert_eq!(JobSpec::parse(nothing).unwrap(), bare);
         assert_eq!(serde_json::to_string(&bare).unwrap(), r#"{"task":"a","input":null}"#);

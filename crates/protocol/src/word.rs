@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// A word of the list `T`, or one that another version has put there, which is kept and printed as it came.
 ///
 /// What is written is a `T`, so that no program invents a word; what is read is this, so that none is refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(untagged)]
 pub enum Word<T> {
     /// It is on our list.

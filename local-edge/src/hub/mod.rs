@@ -7,11 +7,13 @@
 //! | --- | --- |
 //! | `tables` | the file `hub.sqlite`, and the hub over it |
 //! | `link` | the WebSocket of a site |
+//! | `call` | calls to addresses that submissions have named |
 //! | `ask` | a request that the hub answers, now, later, or with a stream |
 //!
 //! Invariant: effects leave in the order in which the hub said them, after what they tell of is in the tables.
 
 mod ask;
+mod call;
 mod link;
 mod tables;
 
@@ -26,6 +28,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub(crate) use self::ask::ask;
+pub(crate) use self::call::Caller;
 pub(crate) use self::link::link;
 pub(crate) use self::tables::Tables;
 use crate::store::now;
@@ -70,10 +73,13 @@ enum ToSite {
 
 impl Hub {
     /// Starts the task, within a runtime. It ends when told to stop, and with it every stream and link.
-    pub(crate) fn start(tables: store::Store<Tables>, stopping: watch::Receiver<bool>) -> Self {
+    pub(crate) fn start(tables: store::Store<Tables>, caller: Caller, stopping: watch::Receiver<bool>) -> Self {
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
         let task = Task {
             tables,
+            caller,
+            // Its own way back: the end of all others is not the end of this one, which stops when told to.
+            inputs: sender.clone(),
             waiting: HashMap::new(),
             streams: HashMap::new(),
             sockets: HashMap::new(),
@@ -96,6 +102,8 @@ impl Hub {
 
 struct Task {
     tables: store::Store<Tables>,
+    caller: Caller,
+    inputs: mpsc::Sender<Input>,
     waiting: HashMap<Follower, oneshot::Sender<Reply>>,
     streams: HashMap<Follower, mpsc::Sender<Arc<str>>>,
     sockets: HashMap<Socket, mpsc::Sender<ToSite>>,
@@ -113,7 +121,7 @@ impl Task {
             let due = self.timers.first().map(|(at, _)| *at).into_iter().chain(self.alarm).min();
             if self.more.is_empty() {
                 tokio::select! {
-                    count = inputs.recv_many(&mut came, BATCH_MAX) => if count == 0 { return },
+                    _ = inputs.recv_many(&mut came, BATCH_MAX) => {}
                     () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
                     // An error is the end of what could have said so.
                     _ = stopping.wait_for(|stopping| *stopping) => return,
@@ -227,6 +235,10 @@ impl Task {
                 }
             }
             Effect::Close(socket, code, reason) => self.close(&socket, code, reason),
+            Effect::Call(call) => {
+                let (caller, inputs) = (self.caller.clone(), self.inputs.clone());
+                tokio::spawn(async move { inputs.send(Input::Event(caller.call(call).await)).await });
+            }
             Effect::Alarm(at) => {
                 let millis = u64::try_from(at.as_millisecond() - now()).unwrap_or(0);
                 self.alarm = Some(Instant::now() + Duration::from_millis(millis));

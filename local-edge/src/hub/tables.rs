@@ -24,7 +24,7 @@ pub(crate) struct Tables {
 
 impl Tables {
     /// Opens them, or makes them.
-    pub(crate) fn open(data_dir: &DataDir) -> anyhow::Result<Self> {
+    pub(crate) fn open(data_dir: &DataDir, settings: Settings) -> anyhow::Result<Self> {
         let path = data_dir.path().join(FILE);
         let opened = match open(&path) {
             Err(problem) => {
@@ -41,7 +41,7 @@ impl Tables {
         let sqlite = opened.map_err(anyhow::Error::new).with_context(|| format!("cannot use {}", path.display()))?;
         // After a crash of the machine the last seconds may be missing.
         sqlite.execute_batch("PRAGMA synchronous = NORMAL")?;
-        Ok(Self { sqlite, hub: Hub::new(Settings::default()) })
+        Ok(Self { sqlite, hub: Hub::new(settings) })
     }
 
     /// Handles what has happened, within a transaction.
@@ -141,11 +141,11 @@ mod tests {
     fn a_file_that_cannot_be_used_is_put_aside() {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(folder.path(), &files::NobodyElse).unwrap();
-        drop(Tables::open(&data_dir).unwrap());
-        drop(Tables::open(&data_dir).unwrap());
+        drop(Tables::open(&data_dir, Settings::default()).unwrap());
+        drop(Tables::open(&data_dir, Settings::default()).unwrap());
         assert!(!folder.path().join("hub.sqlite.aside").exists());
         std::fs::write(folder.path().join(FILE), "this is no SQLite file, by no means").unwrap();
-        drop(Tables::open(&data_dir).unwrap());
+        drop(Tables::open(&data_dir, Settings::default()).unwrap());
         assert!(folder.path().join("hub.sqlite.aside").exists());
     }
 }

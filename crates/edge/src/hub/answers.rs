@@ -6,7 +6,7 @@ use protocol::{JobId, Json, timestamp_from_millis};
 
 use super::database::Database;
 use super::view::View;
-use super::{Effect, Follower, Hub, Request, Step, followers, jobs, sites};
+use super::{Effect, Follower, Hub, Request, Step, callbacks, followers, jobs, sites};
 use crate::{Problem, Response};
 
 /// How many jobs one request cancels at the most.
@@ -85,20 +85,29 @@ impl Hub {
         follower: Follower,
         job_id: &JobId,
     ) -> Result<(), D::Error> {
-        let Some(row) = jobs::find(step.db, job_id)? else {
-            step.refuse(follower, Problem::UnknownJob);
-            return Ok(());
-        };
-        let status = JobStatus {
+        match self.status(step, job_id)? {
+            Some(status) => step.answer(follower, Response::of(200, &status)),
+            None => step.refuse(follower, Problem::UnknownJob),
+        }
+        Ok(())
+    }
+
+    /// All that is known of a job.
+    pub(super) fn status<D: Database>(
+        &mut self,
+        step: &mut Step<'_, D>,
+        job_id: &JobId,
+    ) -> Result<Option<JobStatus>, D::Error> {
+        let Some(row) = jobs::find(step.db, job_id)? else { return Ok(None) };
+        let called = row.view.callback.is_some();
+        Ok(Some(JobStatus {
             brief: row.view.brief(job_id),
             message: row.view.message().map(str::to_owned),
             timeline: row.view.timeline(),
             input: row.input.as_deref().and_then(|input| Json::parse(input).ok()),
             result: row.view.result(),
-            callbacks: Vec::new(),
-        };
-        step.answer(follower, Response::of(200, &status));
-        Ok(())
+            callbacks: if called { callbacks::statuses(step.db, job_id)? } else { Vec::new() },
+        }))
     }
 
     fn cancel<D: Database>(&mut self, step: &mut Step<'_, D>, job_id: JobId) -> Result<CancelAnswer, D::Error> {

@@ -19,12 +19,14 @@
 //! | `logs` | what jobs print, on its way to those who look |
 //! | `link` | what sites say |
 //! | `bell` | who is woken for a submission |
+//! | `callbacks` | who is called when a job is so far |
 //! | `database`, `schema` | what tables are here, and which there are |
 //!
 //! Out of scope: HTTP, WebSockets, the tables themselves, clocks (the shells).
 
 mod answers;
 mod bell;
+mod callbacks;
 mod database;
 mod followers;
 mod jobs;
@@ -48,7 +50,7 @@ pub(crate) use self::request::Path;
 pub use self::request::{Filter, From, Opening, Request};
 pub use self::schema::SCHEMA;
 use self::view::View;
-use crate::{Problem, Response};
+use crate::{Callbacks, Problem, Response};
 
 /// Who waits for an answer, as the shell calls it.
 pub type Follower = u64;
@@ -66,11 +68,13 @@ pub struct Settings {
     pub keep_jobs: u32,
     /// For so long after anything was heard of them.
     pub keep_for: Duration,
+    /// Who may be called.
+    pub callbacks: Callbacks,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { keep_jobs: 100_000, keep_for: Duration::from_hours(30 * 24) }
+        Self { keep_jobs: 100_000, keep_for: Duration::from_hours(30 * 24), callbacks: Callbacks::default() }
     }
 }
 
@@ -106,6 +110,32 @@ pub enum Event {
     },
     /// The time of an [`Effect::Alarm`] has come.
     Alarm,
+    /// An [`Effect::Call`] was made.
+    Called {
+        /// For which job.
+        job_id: JobId,
+        /// What was told.
+        event: String,
+        /// The status of the answer, or why there is none, in a sentence for a person.
+        outcome: Result<u16, String>,
+    },
+}
+
+/// A call to an address that a submission has named: `POST`, without following redirects, and without waiting for long.
+/// Its name may lead to public addresses only ([`crate::is_public`]), unless [`Callbacks::check`] says that it is
+/// allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// For which job.
+    pub job_id: JobId,
+    /// What is told.
+    pub event: String,
+    /// Whom.
+    pub url: String,
+    /// The headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: String,
 }
 
 /// What the shell is to do.
@@ -127,6 +157,8 @@ pub enum Effect {
     Close(Socket, u16, &'static str),
     /// Say [`Event::Alarm`] at this time. There is one alarm, the last one that was said.
     Alarm(Timestamp),
+    /// Make a call, and say [`Event::Called`].
+    Call(Call),
 }
 
 /// The hub: what it has in memory.
@@ -138,6 +170,8 @@ pub struct Hub {
     /// Which jobs a site has told of since it linked, until it has told of all.
     told: HashMap<Socket, HashSet<JobId>>,
     bell: bell::Bell,
+    /// May calls wait to be made? After a start nobody knows.
+    calls_wait: bool,
     /// The alarm that is set.
     alarm: Option<i64>,
 }
@@ -166,7 +200,7 @@ impl<D: Database> Step<'_, D> {
 impl Hub {
     /// A hub that remembers nothing but its tables.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, ..Self::default() }
+        Self { settings, calls_wait: true, ..Self::default() }
     }
 
     /// Handles an event. All that is done to the tables is one transaction; the effects are carried out after it.
@@ -188,9 +222,11 @@ impl Hub {
             Event::Alarm => {
                 self.alarm = None;
                 self.ring_again(&mut step)?;
+                self.make_calls(&mut step)?;
             }
+            Event::Called { job_id, event, outcome } => self.called(&mut step, &job_id, &event, &outcome)?,
         }
-        self.set_alarm(&mut step);
+        self.set_alarm(&mut step)?;
         Ok(step.effects)
     }
 
@@ -218,7 +254,8 @@ impl Hub {
         if before == View::default() {
             self.make_room(step)?;
         }
-        self.tell(step, job_id, &before, &after)
+        self.tell(step, job_id, &before, &after)?;
+        self.call_for(step, job_id, &before, &after)
     }
 
     /// Forgets the oldest jobs, now and then.
@@ -231,17 +268,19 @@ impl Hub {
             // Twice as many as came since the last time.
             jobs::prune(step.db, self.settings.keep_jobs.into(), heard_since, 2 * AT_ONCE)?;
             sites::prune(step.db, heard_since)?;
+            callbacks::prune(step.db, heard_since)?;
         }
         Ok(())
     }
 
-    fn set_alarm<D: Database>(&mut self, step: &mut Step<'_, D>) {
-        let due = self.bell.again_at;
+    fn set_alarm<D: Database>(&mut self, step: &mut Step<'_, D>) -> Result<(), D::Error> {
+        let due = self.bell.again_at.into_iter().chain(self.next_call(step)?).min();
         if due != self.alarm
             && let Some(at) = due
         {
             step.effects.push(Effect::Alarm(protocol::timestamp_from_millis(at)));
         }
         self.alarm = due;
+        Ok(())
     }
 }

@@ -60,7 +60,6 @@ CREATE TABLE callback (
     at INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
     url TEXT NOT NULL,
-    body TEXT NOT NULL,
     outcome TEXT,
     PRIMARY KEY (job_id, event)
 ) WITHOUT ROWID;

@@ -77,7 +77,7 @@ impl World {
         let (api_key, site_key) = (Some("key"), Some("site"));
         let head = Head { method, path, query, api_key, site_key, last_event_id, ..Head::default() };
         let key = |text| Secret::new(text);
-        let config = Config { api_key: key("key"), site_key: key("site"), hub: true };
+        let config = Config { api_key: key("key"), site_key: key("site"), hub: true, ..Config::default() };
         self.followers += 1;
         let follower = self.followers;
         match route(&head, &config) {
@@ -488,7 +488,7 @@ fn who_listens_hears_of_jobs_sites_and_pools() {
 
 #[test]
 fn what_is_old_makes_room() {
-    let mut world = World::with(Settings { keep_jobs: 500, keep_for: Duration::from_hours(1) });
+    let mut world = World::with(Settings { keep_jobs: 500, keep_for: Duration::from_hours(1), ..Settings::default() });
     for number in 0..2_000 {
         world.submit(&format!("j{number}"), "t");
     }
@@ -513,4 +513,54 @@ fn too_many_who_wait_are_refused() {
     }
     assert_eq!(world.get("/jobs/j?wait=1").1["code"], "hub_busy");
     assert_eq!(world.get("/jobs").0, 200);
+}
+
+#[test]
+fn an_address_is_called_once_for_each_state_until_it_answers() {
+    let secret = crate::SigningSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").ok();
+    let mut world =
+        World::with(Settings { callbacks: Callbacks { secret, allowed: Vec::new() }, ..Settings::default() });
+    let calls = |world: &World| {
+        let calls = world.effects.iter().filter_map(|effect| match effect {
+            Effect::Call(call) => Some(call.clone()),
+            _ => None,
+        });
+        calls.collect::<Vec<_>>()
+    };
+    let called = |world: &mut World, event: &str, outcome: Result<u16, String>| {
+        world.handle(Event::Called { job_id: "j".parse().unwrap(), event: event.to_owned(), outcome });
+    };
+    let callback = json!({"url": "https://a.example/x", "events": ["running", "completed"]});
+    let message = json!({"job_id": "j", "task": "t", "callback": callback}).to_string();
+    world.handle(Event::Submitted { messages: vec![message] });
+    assert_eq!(calls(&world), []);
+    world.hello("s", "alpha", "d");
+    world.report("s", &[job("j", "running", 1)]);
+    let [call] = calls(&world).try_into().unwrap();
+    assert_eq!((call.event.as_str(), call.url.as_str()), ("running", "https://a.example/x"));
+    let body: Any = serde_json::from_str(&call.body).unwrap();
+    assert_eq!((&body["type"], &body["data"]["job_id"]), (&json!("job.running"), &json!("j")));
+    assert!(call.headers.contains(&("webhook-id", "j.running".to_owned())));
+    called(&mut world, "running", Ok(204));
+    world.report("s", &[job("j", "held", 2), job("j", "running", 2)]);
+    assert_eq!(calls(&world), [], "each state once");
+    world.report("s", &[ended("j")]);
+    assert_eq!(calls(&world).len(), 1);
+    // Nobody answers; the object is put to sleep in between, and a day passes.
+    let mut tries = 1;
+    called(&mut world, "completed", Err("no answer within 10 s".to_owned()));
+    while let Some(Effect::Alarm(at)) = world.effects.iter().find(|effect| matches!(effect, Effect::Alarm(_))).cloned()
+    {
+        world.now = world.now.max(at.as_millisecond() - 1);
+        world.handle(Event::Alarm);
+        if calls(&world).is_empty() {
+            break;
+        }
+        tries += 1;
+        called(&mut world, "completed", if tries % 2 == 0 { Ok(302) } else { Ok(500) });
+    }
+    assert!((10..20).contains(&tries), "{tries}");
+    let (_, body) = world.get("/jobs/j");
+    let states: Vec<_> = body["callbacks"].as_array().unwrap().iter().map(|call| call["state"].clone()).collect();
+    assert_eq!(states, ["delivered", "given_up"]);
 }

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use protocol::hub::{JobBrief, Moment};
 use protocol::link::JobReport;
-use protocol::{JobId, JobMessage, JobResult, JobState, Json, PoolName, SiteName, Timestamp, timestamp_from_millis};
+use protocol::{
+    Callback, JobId, JobMessage, JobResult, JobState, Json, PoolName, SiteName, Timestamp, timestamp_from_millis,
+};
 use serde::{Deserialize, Serialize};
 
 /// So many moments are kept: those of the last attempts.
@@ -33,6 +35,9 @@ pub(crate) struct View {
     /// The pool that the submission asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) asked_pool: Option<PoolName>,
+    /// Whom it wants told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) callback: Option<Callback>,
     /// The last thing that happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) turn: Option<Turn>,
@@ -129,6 +134,7 @@ impl View {
             task: Some(message.spec.task.clone()),
             name: message.spec.name.clone(),
             asked_pool: message.spec.pool.clone(),
+            callback: message.spec.callback.clone(),
             ..Self::of(turn)
         }
     }
@@ -200,6 +206,7 @@ impl View {
             task: self.task.max(other.task),
             name: self.name.max(other.name),
             asked_pool: self.asked_pool.max(other.asked_pool),
+            callback: self.callback.max(other.callback),
             turn: self.turn.max(other.turn),
             moments: moments.into_iter().collect(),
             cancel_requested_at: least(self.cancel_requested_at, other.cancel_requested_at),
