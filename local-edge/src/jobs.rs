@@ -1,4 +1,4 @@
-//! `POST /jobs`, `POST /jobs/batch`, `GET /health`, what the hub answers, and the refusal of everything else: a shell
+//! `POST /jobs` and its like, `GET /health`, what the hub answers, and the refusal of everything else: a shell
 //! around crate `edge`, which decides. The Worker is another shell around the same decisions.
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::any;
-use edge::{Decision, Next, Pending, Problem, Route};
+use edge::{Decision, Next, Pending, Problem, Route, Sent};
 use leased_queue::Refused;
 
 use crate::connections::Place;
@@ -74,7 +74,13 @@ async fn enqueue(app: &App, mut pending: Pending) -> edge::Response {
         let refusal = match app.store.call(move |registry| registry.push(&queue, &payloads, None)).await {
             Ok(_) => {
                 app.hub.submitted(pending.messages().to_vec());
-                return pending.sent();
+                return match pending.sent() {
+                    Sent::Answer(answer) => answer,
+                    Sent::Wait(waiting) => {
+                        let answer = hub::answer(&app.hub, waiting.request.clone()).await;
+                        waiting.answer(answer)
+                    }
+                };
             }
             Err(refusal) => refusal,
         };

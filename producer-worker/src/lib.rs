@@ -11,7 +11,7 @@
 mod http;
 mod queue;
 
-use edge::{Admission, Config, Decision, Next, Problem, Route, Secret};
+use edge::{Admission, Config, Decision, Next, Problem, Route, Secret, Sent};
 use worker::{Context, Date, Delay, Env, Result, console_error, event, web_sys};
 
 /// The binding of the queue, as in `wrangler.toml`.
@@ -60,7 +60,12 @@ async fn submit(env: &Env, admission: Admission, body: &[u8]) -> Result<edge::Re
         return Ok(Problem::NotConfigured { detail }.response());
     };
     loop {
-        let Err(refusal) = queue::send(&queue, pending.messages()).await else { return Ok(pending.sent()) };
+        let Err(refusal) = queue::send(&queue, pending.messages()).await else {
+            return Ok(match pending.sent() {
+                Sent::Answer(answer) => answer,
+                Sent::Wait(_) => Problem::NoHub.response(),
+            });
+        };
         match pending.refused(refusal) {
             Next::RetryAfter(pause) => Delay::from(pause).await,
             Next::Answer(answer) => return Ok(answer),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::problem::ProblemBody;
-use crate::{Callbacks, JOBS_QUEUE, Problem, Response};
+use crate::{Callbacks, JOBS_QUEUE, Problem, Response, Waiting, noetl};
 
 /// How often, and after which pauses, a message is offered to a queue that does not take it: a person waits at the
 /// other end, and the whole must stay well under the time-out of an HTTP client.
@@ -24,6 +24,8 @@ pub(crate) enum Form {
     One,
     /// `POST /jobs/batch`
     Batch,
+    /// One job, as NoETL asks for it.
+    Noetl,
 }
 
 /// A submission whose head is in order.
@@ -53,6 +55,17 @@ pub struct Pending {
     messages: Vec<String>,
     jobs: Vec<JobAnswer>,
     refusals: usize,
+    /// Who sent it waits for more than that it was taken.
+    waiting: Option<Waiting>,
+}
+
+/// All messages are in the queue.
+#[derive(Debug)]
+pub enum Sent {
+    /// Answer.
+    Answer(Response),
+    /// Ask the hub [`Waiting::request`], and answer with [`Waiting::answer`] of what it says.
+    Wait(Waiting),
 }
 
 /// How a queue refuses a write.
@@ -122,6 +135,13 @@ impl Admission {
                 let message = self.message(JobSpec::parse(text)?, None, now, mint)?;
                 Ok(Decision::Enqueue(self.pending(vec![Ok(message)], now)))
             }
+            Form::Noetl => {
+                let (spec, execution_id) = noetl::job(text)?;
+                let callback = spec.callback.clone();
+                let message = self.message(spec, None, now, mint)?;
+                let waiting = Waiting::new(message.0.clone(), callback.as_ref(), execution_id);
+                Ok(Decision::Enqueue(Pending { waiting: Some(waiting), ..self.pending(vec![Ok(message)], now) }))
+            }
             Form::Batch => {
                 let jobs = batch(text)?;
                 let messages: Vec<Result<(JobId, String), Problem>> = jobs
@@ -185,7 +205,8 @@ impl Admission {
     }
 
     fn pending(&self, admitted: Vec<Result<(JobId, String), Problem>>, at: Timestamp) -> Pending {
-        let mut pending = Pending { form: self.form, at, messages: Vec::new(), jobs: Vec::new(), refusals: 0 };
+        let mut pending =
+            Pending { form: self.form, at, messages: Vec::new(), jobs: Vec::new(), refusals: 0, waiting: None };
         for job in admitted {
             pending.jobs.push(match job {
                 Ok((job_id, message)) => {
@@ -238,8 +259,11 @@ impl Pending {
     }
 
     /// The answer once the queue has taken all messages.
-    pub fn sent(self) -> Response {
-        self.answer(202)
+    pub fn sent(mut self) -> Sent {
+        match self.waiting.take() {
+            Some(waiting) => Sent::Wait(waiting),
+            None => Sent::Answer(self.answer(202)),
+        }
     }
 
     /// What to do after the queue has refused the write.
@@ -274,7 +298,7 @@ impl Pending {
             jobs: Vec<JobAnswer>,
         }
         let body = match self.form {
-            Form::One => serde_json::to_string(&self.jobs.remove(0)),
+            Form::One | Form::Noetl => serde_json::to_string(&self.jobs.remove(0)),
             Form::Batch => serde_json::to_string(&Batch { jobs: self.jobs }),
         };
         Response::json(status, body.expect("an answer holds only strings and numbers"))

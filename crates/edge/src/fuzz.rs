@@ -9,7 +9,7 @@ mod targets;
 use protocol::{JobMessage, limits, timestamp_from_millis};
 use serde_json::Value;
 
-use crate::{Config, Decision, Head, Pending, Response, Route, Secret, route};
+use crate::{Config, Decision, Head, Pending, Response, Route, Secret, Sent, route};
 
 /// The key of the edge that is asked.
 const API_KEY: &str = "key";
@@ -94,7 +94,7 @@ fn admitted(pending: Pending) {
     });
     let ids: Vec<String> = ids.collect();
     assert!(messages.len() == 1 || size <= limits::BATCH_BYTES_MAX);
-    let response = pending.sent();
+    let Sent::Answer(response) = pending.sent() else { return };
     assert_eq!(response.status, 202);
     let told = answer(&response);
     let jobs = told["jobs"].as_array().cloned().unwrap_or_else(|| vec![told.clone()]);

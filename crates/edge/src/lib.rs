@@ -6,7 +6,7 @@
 //! ```text
 //! Head ──route──► Answer(Response)
 //!         └─────► ReadBody(Admission) ──admit──► Answer(Response)
-//!                                        └─────► Enqueue(Pending) ──sent──► Response
+//!                                        └─────► Enqueue(Pending) ──sent──► Sent::Answer(Response)
 //!                                                   ▲         └──refused──► Answer(Response)
 //!                                                   └── RetryAfter(Duration) ┘
 //!         ├─────► Hub(Opening) ──with_body──► hub::Request ──Hub::handle──► hub::Effect…
@@ -22,12 +22,14 @@ mod callback;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod hub;
+mod noetl;
 mod problem;
 mod route;
 
-pub use admission::{Admission, Decision, Next, Pending, Refusal};
+pub use admission::{Admission, Decision, Next, Pending, Refusal, Sent};
 pub use auth::Secret;
 pub use callback::{Callbacks, InvalidSecret, SigningSecret, Target, is_public};
+pub use noetl::Waiting;
 pub use problem::Problem;
 pub use protocol::{JOBS_QUEUE, RESULTS_QUEUE};
 pub use route::{Config, Head, Response, Route, route};

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::admission::{Admission, Form};
 use crate::hub::{Opening, Path};
-use crate::{Callbacks, Problem, Secret};
+use crate::{Callbacks, Problem, Secret, noetl};
 
 /// What the edge needs to know of itself.
 #[derive(Debug, Clone, Default)]
@@ -82,7 +82,8 @@ fn try_route(head: &Head<'_>, config: &Config) -> Result<Route, Problem> {
         ("/health", _) => Err(Problem::MethodNotAllowed { allow: "GET" }),
         ("/jobs", "POST") => admission(Form::One, head, config).map(Route::ReadBody),
         ("/jobs/batch", "POST") => admission(Form::Batch, head, config).map(Route::ReadBody),
-        ("/jobs/batch", _) => Err(Problem::MethodNotAllowed { allow: "POST" }),
+        (noetl::PATH, "POST") => admission(Form::Noetl, head, config).map(Route::ReadBody),
+        ("/jobs/batch" | noetl::PATH, _) => Err(Problem::MethodNotAllowed { allow: "POST" }),
         _ => hub(head, config),
     }
 }
@@ -129,6 +130,9 @@ fn check_key(head: &Head<'_>, config: &Config) -> Result<(), Problem> {
 
 fn admission(form: Form, head: &Head<'_>, config: &Config) -> Result<Admission, Problem> {
     check_key(head, config)?;
+    if form == Form::Noetl && !config.hub {
+        return Err(Problem::NoHub);
+    }
     if !head.content_type.is_some_and(is_json) {
         return Err(Problem::UnsupportedMediaType);
     }

@@ -16,6 +16,22 @@ pub struct Callback {
     /// When: each state at most once. The three in which a job ends when this is absent.
     #[serde(default, deserialize_with = "rules::events", skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<Word<JobState>>>,
+    /// In which form; the standard one when this is absent.
+    #[serde(default, deserialize_with = "rules::format", skip_serializing_if = "Option::is_none")]
+    pub format: Option<Word<CallbackFormat>>,
+    /// A text that forms with a place for it carry back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+}
+
+/// What the body of a call looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CallbackFormat {
+    /// `{type, timestamp, data}`, with all that the hub knows of the job.
+    Standard,
+    /// The events of NoETL's worker.
+    Noetl,
 }
 
 impl Callback {
@@ -45,6 +61,9 @@ impl Callback {
             let events = Self::EVENTS.map(JobState::as_str).join(", ");
             return Err(format!("has `events`, which must be a list of one or more of: {events}"));
         }
+        if strict && callback.format.as_ref().is_some_and(|format| format.known().is_none()) {
+            return Err("has `format`, which must be standard or noetl".to_owned());
+        }
         Ok(callback)
     }
 }
@@ -53,6 +72,7 @@ mod rules {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer};
 
+    use super::CallbackFormat;
     use crate::{JobState, Word, limits};
 
     pub(super) fn url<'de, D: Deserializer<'de>>(given: D) -> Result<String, D::Error> {
@@ -62,6 +82,10 @@ mod rules {
             return Err(D::Error::custom(format!("must be 1 to {max} characters that a URL can have")));
         }
         Ok(url)
+    }
+
+    pub(super) fn format<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Word<CallbackFormat>>, D::Error> {
+        Word::deserialize(given).map(Some).map_err(|_| D::Error::custom("must be a word"))
     }
 
     pub(super) fn events<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Vec<Word<JobState>>>, D::Error> {
@@ -98,10 +122,14 @@ mod tests {
             (r#"{"url":""}"#, "has `url`, which must be 1 to 2000 characters"),
             (r#"{"url":"https://a b"}"#, "has `url`"),
             (r#"{"url":7}"#, "has `url`, which must be a string"),
-            (r#"{"url":"x","event":[]}"#, "has `event`, which is no field of callback; the fields are url, events"),
+            (
+                r#"{"url":"x","event":[]}"#,
+                "has `event`, which is no field of callback; the fields are url, events, format, reference",
+            ),
             (r#"{"url":"x","events":[]}"#, "a list of one or more of: held, running, completed, failed, cancelled"),
             (r#"{"url":"x","events":["done"]}"#, "has `events`"),
             (r#"{"url":"x","events":["queued"]}"#, "has `events`"),
+            (r#"{"url":"x","format":"xml"}"#, "has `format`, which must be standard or noetl"),
             (r#"{"url":"x","events":"completed"}"#, "has `events`, which must be a list of words"),
         ] {
             let error = Callback::read(text, true).unwrap_err();

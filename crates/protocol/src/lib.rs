@@ -39,7 +39,7 @@ pub mod text;
 mod time;
 mod word;
 
-pub use callback::Callback;
+pub use callback::{Callback, CallbackFormat};
 pub use failure::FailureClass;
 pub use id::{InvalidJobId, JobId};
 pub use isolation::{Isolation, MemoryLimit, Namespaces, Network, Reach, Seccomp, SessionKeyring, Sys};

@@ -280,7 +280,12 @@ mod tests {
             retries: Some(100),
             rerunnable: Some(false),
             idempotency_key: Some("k".to_owned()),
-            callback: Some(Callback { url: "https://a.example".to_owned(), events: None }),
+            callback: Some(Callback {
+                url: "https://a.example".to_owned(),
+                events: None,
+                format: None,
+                reference: None,
+            }),
         };
         assert_eq!(JobSpec::parse(given).unwrap(), spec);
         let nothing = r#"{"task":"a","input":null,"metadata":null,"name":null,"pool":null,"runtime":null,"resources":null,"time_limit_seconds":null,"retries":null,"rerunnable":null,"idempotency_key":null,"callback":null}"#;

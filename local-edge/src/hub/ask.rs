@@ -19,7 +19,7 @@ use crate::jobs::to_response;
 /// Has the hub answer a request.
 pub(crate) async fn ask(hub: &Hub, opening: Opening, body: Body, place: Option<Place>) -> Response {
     match request(opening, body).await {
-        Ok(request) => answer(hub, request, place).await,
+        Ok(request) => answer_or_stream(hub, request, place).await,
         Err(problem) => to_response(problem.response()),
     }
 }
@@ -34,13 +34,25 @@ async fn request(opening: Opening, body: Body) -> Result<Request, Problem> {
     opening.with_body(&body)
 }
 
-async fn answer(hub: &Hub, request: Request, place: Option<Place>) -> Response {
+/// What the hub answers to a request that is no stream.
+pub(crate) async fn answer(hub: &Hub, request: Request) -> edge::Response {
     let listening = hub.listening();
+    match reply(hub, &listening, request).await {
+        Some(Reply::Answer(answer)) => answer,
+        Some(Reply::Stream(_)) | None => Problem::HubUnavailable.response(),
+    }
+}
+
+/// Without a reply the server is about to stop.
+async fn reply(hub: &Hub, listening: &Listening, request: Request) -> Option<Reply> {
     let (reply, replied) = oneshot::channel();
-    let asked = hub.inputs.send(Input::Asked(listening.follower, request, reply)).await;
-    // Without a reply the server is about to stop.
-    let reply = if asked.is_ok() { replied.await.ok() } else { None };
-    match reply {
+    hub.inputs.send(Input::Asked(listening.follower, request, reply)).await.ok()?;
+    replied.await.ok()
+}
+
+async fn answer_or_stream(hub: &Hub, request: Request, place: Option<Place>) -> Response {
+    let listening = hub.listening();
+    match reply(hub, &listening, request).await {
         Some(Reply::Answer(answer)) => to_response(answer),
         Some(Reply::Stream(pieces)) => {
             place.iter().for_each(Place::is_at_work);

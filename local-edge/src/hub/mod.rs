@@ -27,7 +27,7 @@ use edge::hub::{Effect, Event, Follower, Request, Socket};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-pub(crate) use self::ask::ask;
+pub(crate) use self::ask::{answer, ask};
 pub(crate) use self::call::Caller;
 pub(crate) use self::link::link;
 pub(crate) use self::tables::Tables;

@@ -3,12 +3,13 @@
 //! What is to be told is a row, so that it outlives the object; the alarm brings it back.
 
 use protocol::hub::{CallbackStatus, JobStatus};
-use protocol::{JobId, JobState, timestamp_from_millis};
+use protocol::{Callback, CallbackFormat, JobId, JobState, timestamp_from_millis};
 use serde::Serialize;
 
 use super::database::{Database, Value, integer_at, text_at};
 use super::view::View;
-use super::{Call, Effect, Hub, Step};
+use super::{Call, Effect, Hub, Step, jobs};
+use crate::noetl;
 
 const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
@@ -75,13 +76,15 @@ impl Hub {
             let at = (now + LOST_AFTER).into();
             let sql = "UPDATE callback SET tries = tries + 1, at = ?3 WHERE job_id = ?1 AND event = ?2";
             step.db.run(sql, &[job_id.as_str().into(), event.as_str().into(), at])?;
+            let Some(callback) = jobs::find(step.db, &job_id)?.and_then(|row| row.view.callback) else { continue };
             let Some(status) = self.status(step, &job_id)? else { continue };
-            let told = Told {
-                r#type: format!("job.{event}"),
-                timestamp: format!("{:.3}", timestamp_from_millis(integer_at(&row, 3))),
-                data: &status,
+            let timestamp = format!("{:.3}", timestamp_from_millis(integer_at(&row, 3)));
+            let body = if is_noetl(&callback) {
+                noetl::told(&event, &status, callback.reference.as_deref(), &timestamp)
+            } else {
+                let told = Told { r#type: format!("job.{event}"), timestamp, data: &status };
+                serde_json::to_string(&told).expect("it holds only strings, numbers and JSON")
             };
-            let body = serde_json::to_string(&told).expect("it holds only strings, numbers and JSON");
             // The same for each try: who is called twice can tell.
             let id = format!("{job_id}.{event}");
             let seconds = now / SECOND;
@@ -138,6 +141,10 @@ impl Hub {
         self.calls_wait = next.is_some();
         Ok(next)
     }
+}
+
+fn is_noetl(callback: &Callback) -> bool {
+    callback.format == Some(CallbackFormat::Noetl.into())
 }
 
 /// What has come of the calls for a job.
