@@ -114,6 +114,11 @@ pub(crate) struct ServeArgs {
     /// Who may submit a job can have this server call them. Without it only public https addresses are called.
     #[arg(long, env = "CALLBACK_ALLOW", value_name = "ORIGINS", value_delimiter = ',')]
     callback_allow: Vec<String>,
+    /// Let pages of these origins ask in a browser: https://HOST, several with commas
+    ///
+    /// The page of this server itself needs none.
+    #[arg(long, env = "CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
+    cors_origins: Vec<String>,
     /// Offer faults on demand at /faults, for tests of other programs; never with real work
     ///
     /// Nothing goes wrong before a plan is set there, with the API token. See docs/local-edge.md.
@@ -134,6 +139,7 @@ pub(crate) struct Settings {
     pub(crate) site_key: Option<String>,
     pub(crate) callback_secret: Option<String>,
     pub(crate) callback_allow: Vec<String>,
+    pub(crate) cors_origins: Vec<String>,
     pub(crate) faults: bool,
     pub(crate) trust: TrustedGroup,
 }
@@ -160,11 +166,18 @@ impl ServeArgs {
             api_token: secret(&origins.named("CF_QUEUES_API_TOKEN"), self.api_token)?,
             site_key: secret(&origins.named("SITE_KEY"), self.site_key)?,
             callback_secret: self.callback_secret.filter(|text| !text.is_empty()),
-            callback_allow: self.callback_allow.into_iter().filter(|origin| !origin.trim().is_empty()).collect(),
+            callback_allow: origins_given(self.callback_allow),
+            cors_origins: origins_given(self.cors_origins),
             faults: self.faults,
             trust: self.trust.resolve()?,
         })
     }
+}
+
+/// Between commas there may be spaces, and nothing.
+fn origins_given(given: Vec<String>) -> Vec<String> {
+    let origins = given.iter().map(|origin| origin.trim().trim_end_matches('/').to_owned());
+    origins.filter(|origin| !origin.is_empty()).collect()
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

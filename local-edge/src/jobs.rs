@@ -1,10 +1,12 @@
 //! `POST /jobs` and its like, `GET /health`, what the hub answers, and the refusal of everything else: a shell
 //! around crate `edge`, which decides. The Worker is another shell around the same decisions.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::HeaderValue;
 use axum::response::Response;
 use axum::routing::any;
 use edge::{Decision, Next, Pending, Problem, Route, Sent};
@@ -26,11 +28,23 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
 
 /// Answers a request.
 pub(crate) async fn handle(State(app): State<Arc<App>>, request: Request) -> Response {
+    let origin = header_text(request.headers(), "origin").map(Cow::into_owned);
+    let mut answer = answer(&app, request).await;
+    for (name, value) in app.edge.cors_headers(origin.as_deref()) {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    answer
+}
+
+async fn answer(app: &App, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let header = |name| header_text(&head.headers, name);
     let (content_type, length) = (header("content-type"), header("content-length"));
     let (api_key, idempotency_key) = (header("x-api-key"), header("idempotency-key"));
     let (site_key, last_event_id, upgrade) = (header("x-site-key"), header("last-event-id"), header("upgrade"));
+    let origin = header("origin");
     let edge_head = edge::Head {
         method: head.method.as_str(),
         path: head.uri.path(),
@@ -42,6 +56,7 @@ pub(crate) async fn handle(State(app): State<Arc<App>>, request: Request) -> Res
         site_key: site_key.as_deref(),
         last_event_id: last_event_id.as_deref(),
         upgrade: upgrade.as_deref(),
+        origin: origin.as_deref(),
     };
     let admission = match edge::route(&edge_head, &app.edge) {
         Route::Answer(answer) => return to_response(answer),
@@ -63,7 +78,7 @@ pub(crate) async fn handle(State(app): State<Arc<App>>, request: Request) -> Res
     let decision = admission.admit(&body, now, &mut random::bytes);
     match decision {
         Decision::Answer(answer) => to_response(answer),
-        Decision::Enqueue(pending) => to_response(enqueue(&app, pending).await),
+        Decision::Enqueue(pending) => to_response(enqueue(app, pending).await),
     }
 }
 

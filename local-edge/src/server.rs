@@ -104,6 +104,7 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
             site_key: edge::Secret::new(&credentials.site_key),
             hub: true,
             callbacks,
+            cors_origins: settings.cors_origins.clone(),
         },
         hub,
         json_bodies: settings.json_bodies,

@@ -19,6 +19,9 @@ pub struct Config {
     pub hub: bool,
     /// Who may be called when a job is so far.
     pub callbacks: Callbacks,
+    /// The origins whose pages may ask in a browser, as browsers write them; only pages of this edge when there are
+    /// none.
+    pub cors_origins: Vec<String>,
 }
 
 /// What the edge looks at before it reads a body.
@@ -44,6 +47,23 @@ pub struct Head<'a> {
     pub last_event_id: Option<&'a str>,
     /// The header `upgrade`.
     pub upgrade: Option<&'a str>,
+    /// The header `origin`.
+    pub origin: Option<&'a str>,
+}
+
+impl Config {
+    /// The headers by which a browser lets a page of another origin read an answer: to be added to every one.
+    pub fn cors_headers(&self, origin: Option<&str>) -> Vec<(&'static str, String)> {
+        let known = origin.filter(|origin| self.cors_origins.iter().any(|known| known == origin));
+        match known {
+            Some(origin) => vec![
+                ("access-control-allow-origin", origin.to_owned()),
+                ("access-control-expose-headers", "retry-after".to_owned()),
+                ("vary", "origin".to_owned()),
+            ],
+            None => Vec::new(),
+        }
+    }
 }
 
 /// An answer, ready to be sent.
@@ -76,7 +96,21 @@ pub fn route(head: &Head<'_>, config: &Config) -> Route {
     try_route(head, config).unwrap_or_else(|problem| Route::Answer(problem.response()))
 }
 
+/// What a browser asks before a page of another origin may send its request. It names no key, and learns nothing of it.
+fn preflight() -> Response {
+    let headers = [
+        ("access-control-allow-methods", "GET, HEAD, POST"),
+        ("access-control-allow-headers", "content-type, idempotency-key, last-event-id, x-api-key"),
+        ("access-control-max-age", "3600"),
+    ];
+    let headers = headers.map(|(name, value)| (name, value.to_owned())).to_vec();
+    Response { status: 204, headers, body: String::new() }
+}
+
 fn try_route(head: &Head<'_>, config: &Config) -> Result<Route, Problem> {
+    if head.method == "OPTIONS" && !config.cors_headers(head.origin).is_empty() {
+        return Ok(Route::Answer(preflight()));
+    }
     match (head.path, head.method) {
         ("/health", "GET" | "HEAD") => Ok(Route::Answer(Response::json(200, r#"{"status":"ok"}"#.to_owned()))),
         ("/health", _) => Err(Problem::MethodNotAllowed { allow: "GET" }),
@@ -90,7 +124,9 @@ fn try_route(head: &Head<'_>, config: &Config) -> Result<Route, Problem> {
 
 fn hub(head: &Head<'_>, config: &Config) -> Result<Route, Problem> {
     let path = Path::of(head.path).ok_or(Problem::NotFound)?;
-    if head.method != path.method() {
+    // Browsers ask so, and who has allowed them.
+    let asks_head = head.method == "HEAD" && !config.cors_origins.is_empty() && path.is_one_answer();
+    if head.method != path.method() && !asks_head {
         let allow = if head.path == "/jobs" { "GET, POST" } else { path.method() };
         return Err(Problem::MethodNotAllowed { allow });
     }

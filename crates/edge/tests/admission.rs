@@ -415,3 +415,27 @@ fn what_will_not_get_better_soon_is_answered_at_once() {
     assert_problem(&too_large, 413, "message_too_large", None);
     assert_eq!(header(&too_large, "retry-after"), None);
 }
+
+#[test]
+fn pages_of_other_origins_may_ask_only_where_the_operator_says_so() {
+    let other = "https://lab.example";
+    let open = Config { cors_origins: vec![other.to_owned()], hub: true, ..config() };
+    let ask = |method, origin: Option<&'static str>, config: &Config| {
+        let head = Head { method, path: "/jobs", api_key: Some(KEY), origin, ..Head::default() };
+        let status = match route(&head, config) {
+            Route::Answer(response) => response.status,
+            Route::Hub(_) => 200,
+            other => panic!("{other:?}"),
+        };
+        (status, config.cors_headers(origin).len())
+    };
+    assert_eq!(ask("OPTIONS", Some(other), &open), (204, 3));
+    assert_eq!(ask("HEAD", Some(other), &open), (200, 3));
+    assert_eq!(ask("GET", Some("https://evil.example"), &open), (200, 0));
+    assert_eq!(ask("OPTIONS", Some("https://evil.example"), &open), (405, 0));
+    let closed = Config { hub: true, ..config() };
+    assert_eq!(ask("OPTIONS", Some(other), &closed), (405, 0));
+    assert_eq!(ask("HEAD", Some(other), &closed), (405, 0));
+    let wild = Config { cors_origins: vec!["*".to_owned()], ..open };
+    assert_eq!(ask("OPTIONS", Some(other), &wild), (405, 0), "each is named");
+}

@@ -246,6 +246,11 @@ impl<'a> Path<'a> {
         matches!(self, Self::Link | Self::Report)
     }
 
+    /// Is it answered at once, and as a whole?
+    pub(crate) fn is_one_answer(&self) -> bool {
+        matches!(self, Self::Jobs | Self::Job(_) | Self::Pools | Self::Sites)
+    }
+
     /// The request, as far as its head says it. `None`: it is a link.
     pub(crate) fn opening(&self, query: &str, last_event_id: Option<&str>) -> Result<Option<Opening>, Problem> {
         let mut query = Query::parse(query)?;
