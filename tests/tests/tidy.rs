@@ -9,7 +9,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use testkit::{command, parts};
 
 /// Crates that decide and perform nothing: time, ids and randomness are their arguments.
-const PURE: [&str; 5] = ["protocol", "edge", "leased-queue", "lifecycle", "site"];
+const PURE: [&str; 6] = ["protocol", "edge", "leased-queue", "lifecycle", "scaling", "site"];
 
 /// Crates that stand on others than `protocol`, and on which.
 const BUILT_ON: [(&str, &str); 5] =
@@ -100,7 +100,7 @@ fn dependencies_point_one_way() {
 fn runtimes_stay_where_they_are_needed() {
     let metadata = metadata();
     let allowed: [(&str, &[&str]); 6] = [
-        ("reqwest", &["queues", "client", "laptop-consumer", "hpc-queue-tests"]),
+        ("reqwest", &["queues", "client", "local-edge", "laptop-consumer", "hpc-queue-tests"]),
         ("axum", &["local-edge", "hpc-queue-tests"]),
         ("rusqlite", &["store", "local-edge", "hpc-consumer", "xtask"]),
         ("worker", &["producer-worker"]),
