@@ -101,6 +101,10 @@ struct QueueSettings {
     #[arg(long, env = "POLL_INTERVAL_MAX_SECONDS", default_value = "30", value_name = "DURATION",
           value_parser = |text: &str| seconds(text, POLL_INTERVAL_MIN..=DAY))]
     poll_interval_max_seconds: Duration,
+    /// The same while the hub is linked, which tells when there is something
+    #[arg(long, env = "LINKED_POLL_INTERVAL_SECONDS", default_value = "600", value_name = "DURATION",
+          value_parser = |text: &str| seconds(text, POLL_INTERVAL_MIN..=DAY))]
+    linked_poll_interval_seconds: Duration,
     /// How long a job stays in the queue after this node could not run it
     #[arg(long, env = "RETRY_DELAY_SECONDS", default_value = "60", value_name = "DURATION",
           value_parser = |text: &str| seconds(text, Duration::ZERO..=limits::DELAY_MAX))]
@@ -333,6 +337,7 @@ impl RunSettings {
                 batch_size: queue.batch_size as usize,
                 poll_interval: queue.poll_interval_seconds,
                 poll_interval_max: queue.poll_interval_max_seconds,
+                linked_poll_interval: queue.linked_poll_interval_seconds,
                 lease: queue.visibility_timeout_ms,
                 retry_delay: queue.retry_delay_seconds,
                 // Often enough to see a daemon's end soon after its time, and seldom enough for thousands of jobs.

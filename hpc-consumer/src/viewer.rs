@@ -8,14 +8,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lifecycle::{Attempt, Lifecycle, Phase, PoolState};
-use protocol::{JobId, JobMessage, Memory, Timestamp, timestamp_from_millis};
+use protocol::link::PoolReport;
+use protocol::{JobId, JobMessage, Timestamp, timestamp_from_millis};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::lock;
 use crate::store::Store;
 use crate::store::view::{
-    self, About, Amount, Called, Counts, DaemonState, JobView, PoolView, REFRESH, VERSION, View, timestamp,
+    self, About, Called, Counts, DaemonState, JobView, PoolView, REFRESH, VERSION, View, timestamp,
 };
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -188,25 +189,10 @@ impl Viewer {
 }
 
 fn pool_view(pool: PoolState<'_>) -> PoolView {
-    let counts_memory = pool.capacity.memory.is_some();
-    PoolView {
-        pool: pool.name.clone(),
-        ready: pool.is_ready,
-        problem: pool.problem.map(ToString::to_string),
-        held: pool.waiting,
-        running: pool.running,
-        hold: Some(pool.hold).filter(|hold| *hold < usize::MAX),
-        capacity: Amount {
-            cpus: u64::from(pool.capacity.cpus),
-            memory: pool.capacity.memory.map(Memory::bytes),
-            gpus: pool.capacity.gpus.len() as u64,
-        },
-        in_use: Amount {
-            cpus: pool.held.cpus,
-            memory: Some(pool.held.memory).filter(|_| counts_memory),
-            gpus: pool.held.gpus,
-        },
-    }
+    let hold = Some(pool.hold).filter(|hold| *hold < usize::MAX);
+    let (held, running) = (pool.waiting, pool.running);
+    let PoolReport { pool, ready, problem, capacity, in_use, .. } = pool.report();
+    PoolView { pool, ready, problem, held, running, hold, capacity: capacity.into(), in_use: in_use.into() }
 }
 
 /// The words for these jobs, as the store has them.
@@ -258,6 +244,7 @@ mod tests {
             lease: Duration::from_secs(60),
             poll_interval: Duration::from_secs(1),
             poll_interval_max: Duration::from_secs(1),
+            linked_poll_interval: Duration::from_secs(1),
             retry_delay: Duration::from_secs(1),
             claim_patience: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(1),

@@ -18,9 +18,8 @@ use crate::{Attempt, Effect, EndReason, Ending, Run};
 pub(crate) struct Cancellations {
     /// Since when we know, whether we hold the job or not: its message may come later.
     known: BTreeMap<JobId, Duration>,
-    /// Those of jobs that we hold, and that have no final record yet.
-    held: BTreeSet<JobId>,
-    /// Of these, those whose run the executor was told to end since it told last what goes on.
+    /// Of those of jobs that we hold and that have no final record yet, those whose run the executor was told to end since it told
+    /// last what goes on.
     told: BTreeSet<JobId>,
     /// When to look next for those that no message can need any more. There may be very many.
     forget_at: Duration,
@@ -41,15 +40,9 @@ impl Cancellations {
             return;
         }
         self.forget_at = now + FORGET_INTERVAL;
-        let Self { known, held, told, .. } = self;
+        let Self { known, told, .. } = self;
         known.retain(|_, since| *since + limits::MESSAGE_AGE_MAX >= now);
-        held.retain(|job_id| known.contains_key(job_id));
         told.retain(|job_id| known.contains_key(job_id));
-    }
-
-    /// The executor has told what goes on: what still does may not have heard that it is to end.
-    pub(crate) fn tell_again(&mut self) {
-        self.told.clear();
     }
 }
 
@@ -57,17 +50,21 @@ impl Lifecycle {
     /// Somebody wants this job cancelled.
     pub(crate) fn cancel(&mut self, job_id: JobId) {
         self.cancellations.forget_old(self.now);
-        if self.jobs.get(&job_id).is_some() {
-            self.cancellations.held.insert(job_id.clone());
-        }
-        self.cancellations.known.insert(job_id, self.now);
+        self.cancellations.known.insert(job_id.clone(), self.now);
+        self.jobs.follow(&job_id);
     }
 
     /// A job is ours from here on.
     pub(crate) fn accepted(&mut self, job_id: &JobId) {
         if self.cancellations.contains(job_id) {
-            self.cancellations.held.insert(job_id.clone());
+            self.jobs.follow(job_id);
         }
+    }
+
+    /// The executor has told what goes on: what still does may not have heard that it is to end.
+    pub(crate) fn tell_again_what_to_end(&mut self) {
+        self.cancellations.told.clear();
+        self.jobs.look_at_all_followed();
     }
 
     /// Is this job to be cancelled?
@@ -75,15 +72,18 @@ impl Lifecycle {
         self.cancellations.contains(job_id)
     }
 
-    /// Ends what is to be cancelled, as far as that is possible now. What is on its way comes back here.
+    /// Ends what is to be cancelled, as far as that is possible now. What is on its way comes back here when it has
+    /// changed. Thousands may be cancelled at once, so only those are looked at that have.
     pub(crate) fn carry_out_cancellations(&mut self, step: &mut Step) {
-        if self.cancellations.held.is_empty() {
-            return;
-        }
-        for job_id in self.cancellations.held.clone() {
+        for job_id in self.jobs.take_moved() {
+            if !self.is_cancelled(&job_id) {
+                // So long ago that it is forgotten.
+                self.jobs.unfollow(&job_id);
+                continue;
+            }
             match self.jobs.get(&job_id).map(|job| &job.state) {
                 None | Some(State::Recorded(_)) => {
-                    self.cancellations.held.remove(&job_id);
+                    self.jobs.unfollow(&job_id);
                     self.cancellations.told.remove(&job_id);
                 }
                 // Whoever holds it ends it; and if nobody is left there, a claim tells.

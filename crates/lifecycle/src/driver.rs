@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::{Effect, Event, Fact, Lifecycle, Run, Step};
+use crate::{Changes, Effect, Event, Fact, Lifecycle, Run, Step};
 
 /// What leaves the driver.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,6 +74,12 @@ impl Driver {
     /// Is every fact on disk?
     pub fn is_settled(&self) -> bool {
         self.commit.is_none() && self.order.next.facts.is_empty()
+    }
+
+    /// What has become of jobs since this was asked last, from the first time on: what came before is in
+    /// [`Self::lifecycle`].
+    pub fn take_changes(&mut self) -> Changes {
+        self.lifecycle.take_changes()
     }
 
     /// The state.

@@ -54,6 +54,10 @@ pub enum Event {
     Settled(Result<(), Failure>),
     /// A person does not want this job any more, whether it is held here or may come one day.
     Cancel(JobId),
+    /// Somebody says that there may be something in the queue.
+    Woken,
+    /// There is somebody who says so whenever there is, or there is no more.
+    Linked(bool),
     /// Take nothing new, finish what runs within a bounded time, then exit.
     Drain,
     /// Take nothing more and exit as soon as nothing is on its way: a new daemon begins at once in our place.

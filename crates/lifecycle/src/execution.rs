@@ -133,7 +133,7 @@ impl Lifecycle {
     /// Observed against recorded: the same pass after a start, after the keeper went, and from time to time.
     pub(crate) fn observed(&mut self, observation: Observation, step: &mut Step) {
         let answer = self.executor.answered(observation.complete, self.now);
-        self.cancellations.tell_again();
+        self.tell_again_what_to_end();
         let mut sightings: BTreeMap<Run, Sighting> = observation.runs.into_iter().collect();
         let running: Vec<(JobId, Option<Attempt>, Option<Duration>)> = self
             .jobs

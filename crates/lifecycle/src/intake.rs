@@ -5,6 +5,20 @@ use std::time::Duration;
 use crate::requests::Requests;
 use crate::{Delivery, Lease, Pulled, Settings};
 
+/// When it is looked again after somebody has said that there is something: a queue shows a message to some of those
+/// who ask before it shows it to all.
+const LOOKS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+
+/// How many times in a row it may be said in vain before it is heeded no more often than an empty queue is polled. Who
+/// says so may be wrong, and with several daemons at one queue it is another one that finds the message.
+const VAIN_MAX: u32 = 8;
+
+/// After so long without a word, what was said in vain is forgotten.
+const VAIN_FORGOTTEN: Duration = Duration::from_secs(600);
+
+/// For how long a pull counts as one that was asked for: until after the last of these looks.
+const AWAKE: Duration = Duration::from_secs(5);
+
 /// Pulls, and messages that are no jobs and are being put away.
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
@@ -18,27 +32,91 @@ pub(crate) struct Intake {
     /// Until then the queue hides messages that we gave back.
     returns_until: Duration,
     putting_away: usize,
+    /// When it was said last that there may be something.
+    woken_at: Option<Duration>,
+    /// It was said while a pull was under way, which may have come too early.
+    woken_meanwhile: bool,
+    /// How many times in a row that was in vain, and until when it is not heeded for that.
+    in_vain: u32,
+    unheeded_until: Duration,
+    /// Is there somebody who says so?
+    linked: bool,
 }
 
 impl Intake {
+    /// Somebody says that there may be something in the queue. Said many times while a pull is under way, it is one
+    /// more pull.
+    pub(crate) fn woken(&mut self, settings: &Settings, now: Duration) {
+        if self.woken_at.is_none_or(|before| now > before + VAIN_FORGOTTEN) {
+            self.in_vain = 0;
+        }
+        self.woken_at = Some(now);
+        let again = self.woken_meanwhile;
+        self.woken_meanwhile |= self.pulls.is_busy();
+        if again || now < self.unheeded_until {
+            return self.wait_at_most_until(self.unheeded_until);
+        }
+        self.in_vain = self.in_vain.saturating_add(1);
+        if let Some(more) = self.in_vain.checked_sub(VAIN_MAX + 1) {
+            self.unheeded_until = now + doubled(settings, more);
+        }
+        self.wait_at_most_until(now);
+    }
+
+    /// Somebody is there who says so, or is gone. What was said before that was not heard.
+    pub(crate) fn linked(&mut self, linked: bool, settings: &Settings, now: Duration) {
+        if linked == std::mem::replace(&mut self.linked, linked) {
+            return;
+        }
+        if linked {
+            return self.woken(settings, now);
+        }
+        self.expect_messages();
+        self.wait_at_most_until(now + settings.poll_interval);
+    }
+
+    /// Was it said just now?
+    pub(crate) fn is_awake(&self, now: Duration) -> bool {
+        self.woken_at.is_some_and(|at| now <= at + AWAKE)
+    }
+
+    /// A queue that does not answer is asked no earlier for that.
+    fn wait_at_most_until(&mut self, at: Duration) {
+        if !self.pulls.is_busy() && !self.pulls.in_trouble() {
+            self.pulls.wait_at_most_until(at);
+        }
+    }
+
+    /// When there may be something although a pull brings nothing and nobody says so.
+    fn may_come_at(&self, now: Duration) -> Option<Duration> {
+        let looks = self.woken_at.into_iter().flat_map(|at| LOOKS.map(|pause| at + pause));
+        let looks = looks.filter(|at| *at >= self.unheeded_until);
+        let returns = self.linked.then_some(self.returns_until);
+        looks.chain(returns).filter(|at| *at > now).min()
+    }
+
     /// A pull came back.
     pub(crate) fn pulled(&mut self, pulled: &Pulled, settings: &Settings, now: Duration) {
         self.pulls.succeeded();
+        let woken_meanwhile = std::mem::take(&mut self.woken_meanwhile);
         let held = pulled.held.unwrap_or_default();
         self.leased_at = (self.pulls.begun() + held).min(now);
         if !pulled.deliveries.is_empty() {
-            self.empty_pulls = 0;
+            (self.empty_pulls, self.in_vain, self.unheeded_until) = (0, 0, Duration::ZERO);
             return;
+        }
+        if woken_meanwhile {
+            return self.pulls.wait_until(self.unheeded_until);
         }
         if pulled.held.is_some() {
             // The queue would have answered had there been anything: that was the pause.
             self.empty_pulls = 1;
             return self.pulls.wait_until(now + settings.poll_interval.saturating_sub(held));
         }
-        let doublings = self.empty_pulls.min(16);
+        let pause = if self.linked { settings.linked_poll_interval } else { doubled(settings, self.empty_pulls) };
         self.empty_pulls = self.empty_pulls.saturating_add(1);
-        let pause = settings.poll_interval.saturating_mul(1 << doublings);
-        self.pulls.wait_until(now + pause.min(settings.poll_interval_max.max(settings.poll_interval)));
+        let at = now + pause;
+        self.pulls.wait_until(self.may_come_at(now).map_or(at, |early| at.min(early)));
     }
 
     /// The last pull brought jobs; was any of them for a pool that has room?
@@ -61,6 +139,9 @@ impl Intake {
     pub(crate) fn gives_back(&mut self, until: Duration) {
         self.expect_messages();
         self.returns_until = self.returns_until.max(until);
+        if self.linked {
+            self.wait_at_most_until(until);
+        }
     }
 
     /// Is the queue empty as far as we know?
@@ -93,4 +174,10 @@ impl Intake {
         let (id, deliveries) = (delivery.lease_id.clone(), Some(delivery.deliveries));
         Lease { id, until: self.leased_at + settings.lease, deliveries }
     }
+}
+
+/// How long to wait after this many pulls of an empty queue before the last one.
+fn doubled(settings: &Settings, before: u32) -> Duration {
+    let doubled = settings.poll_interval.saturating_mul(1 << before.min(16));
+    doubled.min(settings.poll_interval_max.max(settings.poll_interval))
 }

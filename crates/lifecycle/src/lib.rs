@@ -45,6 +45,7 @@
 //! | `requests` | requests of one kind, and how long to wait before the next try |
 //! | `delivery`, `results` | what comes from the queue, and what goes to it |
 //! | `execution`, `trouble`, `returning`, `leaving` | runs; what the node fails; jobs that go back; the ways out |
+//! | `report`, `reporter` | what there is to say of jobs and pools; what of it the hub was told, and what is to be |
 //! | `cancel` | jobs that a person does not want any more |
 //! | `blame` | whose the end of a run was: the task's, or the node's |
 //! | `disk` | a disk that is full when a run is over, and whether the job filled it |
@@ -73,6 +74,8 @@ mod pool;
 mod pools;
 mod publisher;
 mod refusal;
+mod report;
+mod reporter;
 mod requests;
 mod results;
 mod returning;
@@ -93,4 +96,6 @@ pub use fact::{Book, Entry, Fact, Failures, Launched, Lease, Stage, Terms};
 pub use lifecycle::{Lifecycle, PoolState, Settings, Step};
 pub use phases::{Phase, TRANSITIONS, diagram};
 pub use pool::AHEAD;
+pub use reporter::Reporter;
 pub use run::{Attempt, EndReason, Finished, Observation, Run, RunEnd, Sighting};
+pub use table::{Change, Changes};

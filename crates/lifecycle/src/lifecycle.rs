@@ -16,7 +16,7 @@ use crate::refusal::Refusals;
 use crate::settler::Settler;
 use crate::shutdown::Shutdown;
 use crate::table::{Jobs, NewJob, State};
-use crate::{Attempt, Effect, Entry, Event, Fact, Launched, Notice, Problem, Run, Stage};
+use crate::{Attempt, Changes, Effect, Entry, Event, Fact, Launched, Notice, Problem, Run, Stage};
 
 /// What the life of a job depends on.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct Settings {
     pub poll_interval: Duration,
     /// The longest time between two pulls of an empty queue.
     pub poll_interval_max: Duration,
+    /// The time between them while somebody tells when there is something ([`Event::Linked`]).
+    pub linked_poll_interval: Duration,
     /// How long a job waits, in the queue or here, after a node could not run it.
     pub retry_delay: Duration,
     /// Between two looks at a job that another daemon holds.
@@ -168,6 +170,8 @@ impl Lifecycle {
         match event {
             Event::Tick => {}
             Event::Cancel(job_id) => self.cancel(job_id),
+            Event::Woken => self.intake.woken(&self.settings, self.now),
+            Event::Linked(linked) => self.intake.linked(linked, &self.settings, self.now),
             Event::Drain => self.shutdown.drain(self.settings.drain_timeout, self.now),
             Event::HandOver => self.shutdown.hand_over(self.now),
             Event::Stop => self.shutdown.stop(),
@@ -316,6 +320,11 @@ impl Lifecycle {
         self.queue_trouble.as_deref()
     }
 
+    /// Is a pull of now one that was asked for by [`Event::Woken`]? Then nothing that others have found spares it.
+    pub fn is_awake(&self) -> bool {
+        self.intake.is_awake(self.now)
+    }
+
     /// Has it come to its end?
     pub fn is_over(&self) -> bool {
         self.shutdown.is_over()
@@ -329,6 +338,12 @@ impl Lifecycle {
     /// Is no job taken any more? A pull that the queue holds need not be waited for then.
     pub fn takes_nothing_new(&self) -> bool {
         self.draining() || self.shutdown.is_handing_over()
+    }
+
+    /// What has become of jobs since this was asked last, from the first time on.
+    pub fn take_changes(&mut self) -> Changes {
+        self.jobs.keep_changes();
+        self.jobs.take_changes()
     }
 
     /// Checks what must hold in every state; the text says what does not.

@@ -1,6 +1,8 @@
 //! The phases of a job and every change between them that is possible: the diagram in `docs/lifecycle.md` is drawn
 //! from this table.
 
+use protocol::JobState;
+
 /// How far a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
@@ -75,6 +77,17 @@ impl Phase {
             Ending => "ending",
             Returning => "returning",
             Recorded => "recorded",
+        }
+    }
+
+    /// The word of the contract for it; none where the record says how far the job is.
+    pub fn state(self) -> Option<JobState> {
+        match self {
+            Asked => Some(JobState::Unknown),
+            Waiting | Claiming | Ready => Some(JobState::Held),
+            Running | Ending => Some(JobState::Running),
+            Returning => Some(JobState::Queued),
+            Recorded => None,
         }
     }
 

@@ -57,6 +57,33 @@ pub(crate) struct Job {
     pub(crate) disks_filled: u32,
 }
 
+impl Job {
+    /// Which attempt has begun last, or 0.
+    pub(crate) fn begun(&self) -> u32 {
+        let launched = self.launched.map_or(0, Attempt::get);
+        if matches!(self.state, State::Ready) { launched.saturating_sub(1) } else { launched }
+    }
+}
+
+/// What has become of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It is held.
+    Held,
+    /// It went back to the queue after this attempt (0 for none), at this time.
+    GivenBack {
+        /// Which.
+        attempt: u32,
+        /// When.
+        at: Duration,
+    },
+    /// It is not held any more, and somebody else has to say what it is: its record, or another daemon.
+    Gone,
+}
+
+/// What has become of which jobs.
+pub type Changes = BTreeMap<JobId, Change>;
+
 /// What is kept of a message in memory.
 #[derive(Debug, Default, Clone)]
 enum Kept {
@@ -127,6 +154,11 @@ pub(crate) struct Jobs {
     messages_bytes: usize,
     /// A change that the table of transitions does not know.
     stray: Option<String>,
+    /// Jobs whose changes are to be acted on, and those of them that have changed since that was done last.
+    followed: BTreeSet<JobId>,
+    moved: BTreeSet<JobId>,
+    /// What has become of jobs since somebody asked last, if somebody does.
+    changes: Option<Changes>,
 }
 
 impl Jobs {
@@ -303,6 +335,53 @@ impl Jobs {
         if !Phase::may_follow(from, to) {
             self.stray = Some(format!("job {job_id} went from {from:?} to {to:?}"));
         }
+        if self.followed.contains(job_id) {
+            self.moved.insert(job_id.clone());
+        }
+        if self.changes.is_some() {
+            let change = match (from, to) {
+                (Some(Phase::Waiting | Phase::Returning), None) => {
+                    Change::GivenBack { attempt: self.map.get(job_id).map_or(0, |job| job.begun()), at: self.now }
+                }
+                (_, None) => Change::Gone,
+                (_, Some(_)) => Change::Held,
+            };
+            self.changes.get_or_insert_default().insert(job_id.clone(), change);
+        }
+    }
+
+    /// What becomes of jobs is kept from here on for [`Self::take_changes`].
+    pub(crate) fn keep_changes(&mut self) {
+        self.changes.get_or_insert_default();
+    }
+
+    /// What has become of jobs since this was asked last.
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        self.changes.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The changes of a job are to be acted on from here on, and what it is now.
+    pub(crate) fn follow(&mut self, job_id: &JobId) {
+        if self.map.contains_key(job_id) {
+            self.followed.insert(job_id.clone());
+            self.moved.insert(job_id.clone());
+            if let Some(changes) = &mut self.changes {
+                changes.insert(job_id.clone(), Change::Held);
+            }
+        }
+    }
+
+    pub(crate) fn unfollow(&mut self, job_id: &JobId) {
+        self.followed.remove(job_id);
+    }
+
+    /// The followed jobs that have changed since this was asked last.
+    pub(crate) fn take_moved(&mut self) -> BTreeSet<JobId> {
+        std::mem::take(&mut self.moved)
+    }
+
+    pub(crate) fn look_at_all_followed(&mut self) {
+        self.moved = self.followed.clone();
     }
 
     pub(crate) fn add_lease(&mut self, job_id: &JobId, lease: Lease) {

@@ -12,7 +12,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use files::Durability;
-use protocol::{JobId, JobSpec, JobState, PoolName, Timestamp, timestamp_from_millis};
+use lifecycle::Phase;
+use protocol::{JobId, JobSpec, JobState, PoolName, Timestamp, link, timestamp_from_millis};
 use serde::{Deserialize, Serialize};
 
 const VIEW: &str = "view.json";
@@ -122,6 +123,12 @@ pub(crate) struct Amount {
     pub(crate) gpus: u64,
 }
 
+impl From<link::Amount> for Amount {
+    fn from(link::Amount { cpus, memory, gpus }: link::Amount) -> Self {
+        Self { cpus, memory, gpus }
+    }
+}
+
 /// One job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JobView {
@@ -160,14 +167,9 @@ impl Called {
 impl JobView {
     /// How far the job is, in the word of the contract; nothing where its record says it.
     pub(crate) fn state(&self) -> Option<JobState> {
-        match self.phase.as_str() {
-            "asked" => Some(JobState::Unknown),
-            "returning" => Some(JobState::Queued),
-            "running" | "ending" => Some(JobState::Running),
-            "recorded" => None,
-            // Whatever it waits for, also by the word of another version.
-            _ => Some(JobState::Held),
-        }
+        let phase = Phase::ALL.into_iter().find(|phase| phase.name() == self.phase);
+        // Whatever it waits for by the word of another version.
+        phase.map_or(Some(JobState::Held), Phase::state)
     }
 
     /// With the words for it that are known.
@@ -195,8 +197,6 @@ pub(crate) fn read(state_dir: &Path) -> Option<View> {
 
 #[cfg(test)]
 mod tests {
-    use lifecycle::Phase;
-
     use super::*;
 
     #[test]

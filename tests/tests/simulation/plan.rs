@@ -326,6 +326,7 @@ impl Plan {
             lease: duration(self.lease),
             poll_interval: duration(SECOND),
             poll_interval_max: duration(self.poll_max),
+            linked_poll_interval: duration(10 * MINUTE),
             retry_delay: duration(self.retry_delay),
             claim_patience: duration(self.stale / 2),
             drain_timeout: duration(self.drain_timeout),

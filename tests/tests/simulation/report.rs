@@ -172,6 +172,8 @@ pub(crate) fn kind_of(event: &Event) -> &'static str {
         Event::Settled(Ok(())) => "settled",
         Event::Settled(Err(_)) => "settle failed",
         Event::Cancel(_) => "cancel",
+        Event::Woken => "woken",
+        Event::Linked(_) => "linked",
         Event::Drain => "drain",
         Event::Stop => "stop",
         Event::HandOver => "hand over",

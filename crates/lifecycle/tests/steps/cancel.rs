@@ -145,3 +145,25 @@ fn a_cancellation_is_remembered_for_as_long_as_a_message_lives() {
     daemon.step(cancel("c"));
     assert!(!daemon.state.is_cancelled(&id("a")) && daemon.state.is_cancelled(&id("b")));
 }
+
+/// Each looks at the job that it is about, and not at all that are being cancelled.
+#[test]
+fn very_many_are_cancelled_at_once() {
+    const JOBS: usize = 10_000;
+    let facts: Vec<Fact> = (0..JOBS).map(|no| accepted(&format!("j{no}"), &format!("L{no}"))).collect();
+    let mut book = Book::default();
+    facts.iter().for_each(|fact| book.apply(fact));
+    let mut state = Lifecycle::restore(settings(), book.entries, START);
+    let begun = std::time::Instant::now();
+    let mut concluded = 0;
+    for no in 0..JOBS {
+        let effects = state.step(cancel(&format!("j{no}")), START).effects;
+        concluded += effects.iter().filter(|effect| matches!(effect, Effect::Conclude { .. })).count();
+    }
+    for no in 0..JOBS {
+        state.step(recorded(&format!("j{no}"), 1), START);
+    }
+    assert_eq!((concluded, state.owed()), (JOBS, JOBS));
+    // Otherwise it takes minutes.
+    assert!(begun.elapsed() < 20 * SECOND, "{:?}", begun.elapsed());
+}

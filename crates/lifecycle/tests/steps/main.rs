@@ -25,8 +25,10 @@ mod ending;
 mod execution;
 mod node;
 mod pools;
+mod report;
 mod restart;
 mod results;
+mod wake;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -44,6 +46,7 @@ fn settings() -> Settings {
         lease: 60 * SECOND,
         poll_interval: SECOND,
         poll_interval_max: 8 * SECOND,
+        linked_poll_interval: 600 * SECOND,
         retry_delay: 60 * SECOND,
         claim_patience: 20 * SECOND,
         drain_timeout: 30 * SECOND,

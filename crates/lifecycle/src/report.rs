@@ -1,0 +1,85 @@
+//! What there is to say of jobs, pools and the daemon, in the words of the hub.
+//!
+//! Out of scope: what of it was said already (`reporter`).
+
+use std::time::Duration;
+
+use protocol::link::{Amount, JobReport, PoolReport, SiteReport};
+use protocol::{JobId, JobState, Memory, Timestamp, timestamp_from_millis};
+
+use crate::lifecycle::{Lifecycle, PoolState};
+use crate::phases::Phase;
+
+/// How much is told of how an attempt ended, in characters.
+const MESSAGE_MAX: usize = 500;
+
+/// A time since the Unix epoch, as it is written.
+pub(crate) fn timestamp(since_epoch: Duration) -> Timestamp {
+    timestamp_from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}
+
+pub(crate) fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+impl Lifecycle {
+    /// How far a job is; nothing where that is not ours to say: it is not held, not accepted yet, or its record says
+    /// it.
+    pub(crate) fn job_report(&self, job_id: &JobId) -> Option<JobReport> {
+        let job = self.jobs.get(job_id)?;
+        let state = job.state.phase().state().filter(|state| *state != JobState::Unknown)?;
+        let spec = self.jobs.brief(job_id).map(|message| &message.spec);
+        Some(JobReport {
+            job_id: job_id.clone(),
+            state: state.into(),
+            attempt: job.begun(),
+            at: timestamp(job.since),
+            task: spec.map(|spec| spec.task.clone()),
+            name: spec.and_then(|spec| spec.name.clone()),
+            pool: self.pool_of(job_id).cloned(),
+            message: self.remark(job_id).map(|what| what.chars().take(MESSAGE_MAX).collect()),
+            result: None,
+        })
+    }
+
+    /// How the daemon is as a whole.
+    pub(crate) fn site_report(&self) -> SiteReport {
+        let waiting = [Phase::Waiting, Phase::Claiming, Phase::Ready, Phase::Returning];
+        let problem = self.node_problem().or(self.executor_problem()).map(ToString::to_string);
+        SiteReport {
+            held: count(waiting.iter().map(|phase| self.jobs.count(*phase)).sum()),
+            running: count(self.jobs.count(Phase::Running) + self.jobs.count(Phase::Ending)),
+            owed: count(self.owed()),
+            draining: self.draining(),
+            trouble: problem.or_else(|| self.queue_problem().map(str::to_owned)),
+        }
+    }
+}
+
+impl PoolState<'_> {
+    /// How the pool is.
+    pub fn report(&self) -> PoolReport {
+        let counts_memory = self.capacity.memory.is_some();
+        PoolReport {
+            pool: self.name.clone(),
+            ready: self.is_ready,
+            problem: self.problem.map(ToString::to_string),
+            held: count(self.waiting),
+            running: count(self.running),
+            hold: Some(self.hold).filter(|hold| *hold < usize::MAX).map(count),
+            capacity: Amount {
+                cpus: u64::from(self.capacity.cpus),
+                memory: self.capacity.memory.map(Memory::bytes),
+                gpus: count(self.capacity.gpus.len()),
+            },
+            in_use: Amount {
+                cpus: self.held.cpus,
+                memory: Some(self.held.memory).filter(|_| counts_memory),
+                gpus: self.held.gpus,
+            },
+            allocations: None,
+            want: None,
+            why: None,
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! What the hub is told, and when.
+
+use lifecycle::Reporter;
+use protocol::JobState;
+use protocol::link::{JOBS_MAX, JobReport, Report};
+
+use super::*;
+
+/// A daemon, and what it tells.
+struct Told {
+    daemon: Daemon,
+    reporter: Reporter,
+}
+
+impl Told {
+    /// The hub is there, and has stored what there was to tell at first.
+    fn connected(daemon: Daemon) -> Self {
+        let mut told = Self::new(daemon);
+        told.connect();
+        let first = told.next().expect("it tells who it is");
+        assert!(first.complete && first.site.is_some() && first.pools.is_some(), "{first:?}");
+        told.stored(&first);
+        told.daemon.now += 10 * SECOND;
+        told
+    }
+
+    fn new(mut daemon: Daemon) -> Self {
+        daemon.state.take_changes();
+        Self { daemon, reporter: Reporter::default() }
+    }
+
+    fn connect(&mut self) {
+        self.reporter.connected(&self.daemon.state, self.daemon.now);
+    }
+
+    fn step(&mut self, event: Event) -> Step {
+        let step = self.daemon.step(event);
+        let changes = self.daemon.state.take_changes();
+        self.reporter.happened(changes, self.daemon.now);
+        self.reporter.commits(&step.facts, &self.daemon.state);
+        step
+    }
+
+    /// The next report, whenever it is due.
+    fn next(&mut self) -> Option<Report> {
+        let at = self.reporter.due()?;
+        assert!(at < self.daemon.now + 2 * SECOND, "it is due soon");
+        self.daemon.now = self.daemon.now.max(at);
+        self.reporter.next(&self.daemon.state, self.daemon.now)
+    }
+
+    fn stored(&mut self, report: &Report) {
+        self.reporter.acknowledged(report.number);
+    }
+
+    /// Tells all there is, and has it stored.
+    fn all(&mut self) -> Vec<Report> {
+        let mut reports = Vec::new();
+        while let Some(report) = self.next() {
+            self.stored(&report);
+            reports.push(report);
+            self.look_up(&[]);
+            assert!(reports.len() < 1_000, "it comes to an end");
+        }
+        reports
+    }
+
+    /// Looks up what is needed; these jobs have a record.
+    fn look_up(&mut self, recorded: &[&str]) -> Vec<JobId> {
+        let jobs = self.reporter.to_look_up();
+        for job_id in &jobs {
+            let record = recorded.contains(&job_id.as_str()).then(|| record_of(job_id.as_str(), 1));
+            self.reporter.looked_up(job_id, record.as_deref(), &self.daemon.state, self.daemon.now);
+        }
+        jobs
+    }
+}
+
+fn record_of(job_id: &str, attempt: u32) -> String {
+    format!(
+        r#"{{"v":1,"job_id":"{job_id}","status":"completed","result_pointer":"x","task":"echo","attempt":{attempt}}}"#
+    )
+}
+
+fn completed(job_id: &str, attempt: u32) -> Event {
+    Event::Concluded(run(job_id, attempt), Concluded::Recorded(record_of(job_id, attempt)))
+}
+
+/// Which jobs are how far, in which attempt.
+fn words(reports: &[Report]) -> Vec<String> {
+    let word = |job: &JobReport| format!("{} {} {}", job.job_id, job.state, job.attempt);
+    reports.iter().flat_map(|report| report.jobs.iter().map(word)).collect()
+}
+
+#[test]
+fn a_job_is_told_as_it_goes_on_and_what_happens_at_once_is_one_report() {
+    let mut told = Told::connected(Daemon::pulling(settings()));
+    told.step(pulled(&[with_fields("a", "L1", r#""name":"draft 3""#)]));
+    told.step(recalled(&["a"]));
+    assert!(told.reporter.next(&told.daemon.state, told.daemon.now).is_none(), "a moment, for what follows at once");
+    told.step(claimed("a", 1));
+    let report = told.next().expect("it runs");
+    let [job] = report.jobs.as_slice() else { panic!("{report:?}") };
+    let named = (job.task.as_deref(), job.name.as_deref(), job.pool.as_ref());
+    assert_eq!(named, (Some("echo"), Some("draft 3"), Some(&PoolName::default())));
+    assert_eq!((words(std::slice::from_ref(&report)), report.complete), (vec!["a running 1".to_owned()], false));
+    assert_eq!(report.site.as_ref().map(|site| (site.held, site.running)), Some((0, 1)));
+    told.step(ended("a", 1));
+    told.step(completed("a", 1));
+    assert!(told.next().is_none(), "until that is stored");
+    told.stored(&report);
+    let reports = told.all();
+    assert_eq!(words(&reports), ["a completed 1"]);
+    assert_eq!(reports[0].jobs[0].result.as_ref().map(|json| json.as_str()), Some(record_of("a", 1).as_str()));
+    // It is published, and nothing is left to tell but that nothing is owed.
+    told.step(Event::Published(Ok(())));
+    assert_eq!(words(&told.all()), [""; 0]);
+}
+
+#[test]
+fn there_is_one_report_a_second_unless_there_is_more_than_it_can_hold() {
+    let mut told = Told::connected(Daemon::pulling(settings()));
+    let begun = told.daemon.now;
+    told.step(pulled(&[job("a", "L1")]));
+    told.step(recalled(&["a"]));
+    for attempt in 1..=3 {
+        told.step(claimed("a", attempt));
+        let report = told.next().expect("it runs");
+        told.stored(&report);
+        told.step(ended("a", attempt));
+        told.step(task_failed("a", attempt));
+    }
+    assert!(told.daemon.now - begun >= 2 * SECOND, "{:?}", told.daemon.now - begun);
+
+    let facts: Vec<Fact> = (0..3 * JOBS_MAX / 2).map(|no| accepted(&format!("j{no}"), &format!("L{no}"))).collect();
+    let mut told = Told::new(Daemon::restore(settings(), &facts));
+    told.connect();
+    let begun = told.daemon.now;
+    let reports = told.all();
+    let counts: Vec<(usize, bool)> = reports.iter().map(|report| (report.jobs.len(), report.complete)).collect();
+    assert_eq!((counts, told.daemon.now - begun), (vec![(JOBS_MAX, false), (JOBS_MAX / 2, true)], Duration::ZERO));
+}
+
+#[test]
+fn what_was_not_stored_is_told_again_after_the_next_connection_and_what_was_is_forgotten() {
+    let mut told = Told::connected(Daemon::pulling(settings()));
+    told.daemon.start("a", job("a", "L1"));
+    told.step(ended("a", 1));
+    told.step(completed("a", 1));
+    told.step(Event::Published(Ok(())));
+    assert_eq!(words(&told.next().into_iter().collect::<Vec<_>>()), ["a completed 1"]);
+    for _ in 0..2 {
+        told.reporter.disconnected();
+        assert!(told.reporter.due().is_none() && told.reporter.next(&told.daemon.state, told.daemon.now).is_none());
+        told.connect();
+        let report = told.next().expect("it is told anew");
+        assert_eq!((words(std::slice::from_ref(&report)), report.number), (vec!["a completed 1".to_owned()], 1));
+        told.reporter.acknowledged(report.number + 1);
+        assert!(!told.reporter.is_done());
+    }
+    told.reporter.acknowledged(1);
+    told.reporter.disconnected();
+    told.connect();
+    assert_eq!((words(&told.all()), told.reporter.is_done()), (vec![], true));
+}
+
+#[test]
+fn a_job_that_goes_back_to_the_queue_is_queued_until_it_comes_again() {
+    let mut told = Told::connected(Daemon::pulling(settings()));
+    told.step(pulled(&[job("a", "L1"), job("b", "L2"), job("c", "L3")]));
+    told.step(recalled(&["a", "b", "c"]));
+    told.step(claimed("a", 1));
+    let report = told.next().expect("they are held");
+    assert_eq!(words(std::slice::from_ref(&report)), ["a running 1", "b held 0", "c held 0"]);
+    told.stored(&report);
+    told.step(Event::Drain);
+    assert_eq!(words(&told.all()), ["c queued 0"], "the claim of b is on its way");
+    told.step(claimed("b", 1));
+    told.step(Event::Unclaimed(run("b", 1), Ok(())));
+    let reports = told.all();
+    assert_eq!(words(&reports), ["b queued 1"]);
+    assert!(reports.iter().any(|report| report.site.as_ref().is_some_and(|site| site.draining)), "{reports:?}");
+}
+
+#[test]
+fn what_the_hub_asks_for_is_answered_whatever_it_is() {
+    let facts = [accepted("a", "L1"), accepted("b", "L2"), Fact::Recorded(id("b"), record_of("b", 1))];
+    let mut told = Told::new(Daemon::restore(settings(), &facts));
+    told.connect();
+    let first = told.next().expect("what is held");
+    assert_eq!((words(std::slice::from_ref(&first)), first.complete), (vec!["a held 0".to_owned()], true));
+    told.stored(&first);
+    assert_eq!(told.look_up(&["b"]), ids(&["b"]), "an earlier daemon has recorded it");
+    assert_eq!(words(&told.all()), ["b completed 1"]);
+    told.reporter.asked(ids(&["a", "ended", "nobodys"]), told.daemon.now);
+    assert_eq!(words(&told.next().into_iter().collect::<Vec<_>>()), ["a held 0"]);
+    told.reporter.acknowledged(2);
+    told.reporter.acknowledged(3);
+    assert_eq!(told.look_up(&["ended"]), ids(&["ended", "nobodys"]));
+    assert_eq!(words(&told.all()), ["ended completed 1", "nobodys unknown 0"]);
+    assert!(told.reporter.is_done());
+}
+
+#[test]
+fn whoever_asks_for_very_much_is_answered_in_part() {
+    let mut told = Told::connected(Daemon::pulling(settings()));
+    for from in (0..1_000_000).step_by(1_000) {
+        let jobs = (from..from + 1_000).map(|no| id(&format!("j{no}"))).collect();
+        told.reporter.asked(jobs, told.daemon.now);
+    }
+    let mut asked = told.look_up(&[]).len();
+    assert_eq!(asked, 0, "nothing is looked up before it is its turn");
+    for _ in 0..1_000 {
+        if let Some(report) = told.next() {
+            told.stored(&report);
+        }
+        asked += told.look_up(&[]).len();
+    }
+    assert_eq!(asked, 10_000);
+}
+
+#[test]
+fn without_a_hub_little_is_kept_and_the_results_of_the_oldest_go_first() {
+    let mut told = Told::new(Daemon::pulling(slots(1)));
+    let output = "x".repeat(100_000);
+    let record = |no: usize| {
+        format!(
+            r#"{{"v":1,"job_id":"j{no:05}","status":"failed","result_pointer":"x","attempt":1,"message":"{output}"}}"#
+        )
+    };
+    let facts: Vec<Fact> = (0..200).map(|no| Fact::Recorded(id(&format!("j{no:05}")), record(no))).collect();
+    told.reporter.commits(&facts, &told.daemon.state);
+    told.connect();
+    let reports = told.all();
+    let jobs: Vec<&JobReport> = reports.iter().flat_map(|report| &report.jobs).collect();
+    let (bare, whole): (Vec<&JobReport>, Vec<&JobReport>) = jobs.iter().partition(|job| job.result.is_none());
+    assert_eq!(bare.len() + whole.len(), 200);
+    assert!(bare.iter().all(|job| job.state == JobState::Failed), "how they ended is known all the same");
+    assert!(bare.last().map(|job| &job.job_id) < whole.first().map(|job| &job.job_id) && whole.len() > 100);
+    for report in &reports {
+        let bytes: usize =
+            report.jobs.iter().filter_map(|job| job.result.as_ref()).map(|json| json.as_str().len()).sum();
+        assert!(bytes < protocol::link::MESSAGE_BYTES_MAX, "{bytes}");
+    }
+
+    let facts: Vec<Fact> =
+        (0..30_000).map(|no| Fact::Recorded(id(&format!("k{no}")), record_of(&format!("k{no}"), 1))).collect();
+    told.reporter.disconnected();
+    told.reporter.commits(&facts, &told.daemon.state);
+    told.connect();
+    let told: usize = told.all().iter().map(|report| report.jobs.len()).sum();
+    assert_eq!(told, 20_000);
+}
+
+#[test]
+fn why_a_job_waits_or_is_tried_again_is_told() {
+    let mut told = Told::connected(Daemon::pulling(slots(1)));
+    told.daemon.start("a", with_fields("a", "L1", r#""retries":1"#));
+    told.step(ended("a", 1));
+    told.step(task_failed("a", 1));
+    let reports = told.all();
+    let message = reports[0].jobs[0].message.clone().unwrap_or_default();
+    assert!(message.contains("exit code 3") && words(&reports)[0] == "a held 1", "{reports:?}");
+    told.step(claimed("a", 2));
+    told.step(cancel("a"));
+    let reports = told.all();
+    assert!(reports[0].jobs[0].message.as_deref().is_some_and(|text| text.contains("cancelled")), "{reports:?}");
+}
