@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
 use program::duration::{self, Unit};
@@ -19,9 +19,11 @@ use program::{
     Bare as BareName, Files, Origins, Shared, Sources, TrustArgs, TrustedGroup, UserDirectory, counted, user_directory,
     whole,
 };
-use protocol::{Memory, PoolName, limits};
+use protocol::{Memory, PoolName, SiteName, limits};
+use reqwest::header::HeaderValue;
 
 pub(crate) use self::runtime::{NetworkSettings, RuntimeSettings};
+use crate::link::Target;
 use crate::run::{Invocation, Kit, Required, Runtime, absolute_entries, on_path, shared_overlay};
 use crate::site::SiteOf;
 
@@ -101,14 +103,74 @@ struct QueueSettings {
     #[arg(long, env = "POLL_INTERVAL_MAX_SECONDS", default_value = "30", value_name = "DURATION",
           value_parser = |text: &str| seconds(text, POLL_INTERVAL_MIN..=DAY))]
     poll_interval_max_seconds: Duration,
-    /// The same while the hub is linked, which tells when there is something
-    #[arg(long, env = "LINKED_POLL_INTERVAL_SECONDS", default_value = "600", value_name = "DURATION",
-          value_parser = |text: &str| seconds(text, POLL_INTERVAL_MIN..=DAY))]
-    linked_poll_interval_seconds: Duration,
     /// How long a job stays in the queue after this node could not run it
     #[arg(long, env = "RETRY_DELAY_SECONDS", default_value = "60", value_name = "DURATION",
           value_parser = |text: &str| seconds(text, Duration::ZERO..=limits::DELAY_MAX))]
     retry_delay_seconds: Duration,
+}
+
+/// The hub of the edge, through which people see and cancel jobs from anywhere.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Hub")]
+struct LinkSettings {
+    /// The address of the edge, whose hub is told what this daemon does; of local-edge it may be unix:/PATH
+    ///
+    /// Without it PRODUCER_URL is taken. There is a link only where SITE_KEY is set.
+    #[arg(long, env = "EDGE_URL", value_name = "URL")]
+    edge_url: Option<String>,
+    /// The address of the edge, by the name that laptop-consumer has for it
+    #[arg(long, env = "PRODUCER_URL", value_name = "URL")]
+    producer_url: Option<String>,
+    /// The key that the edge asks sites for
+    #[arg(long, env = "SITE_KEY", hide_env_values = true, value_name = "KEY")]
+    site_key: Option<String>,
+    /// The file whose only line is that key: other users of the machine can see flags
+    #[arg(long = "site-key-file", env = "SITE_KEY_FILE", value_name = "FILE")]
+    _site_key_file: Option<PathBuf>,
+    /// What people call this site, the same for all its daemons [default: the first part of the name of the host]
+    #[arg(long, env = "SITE_NAME", value_name = "NAME")]
+    site_name: Option<SiteName>,
+    /// Between two looks at the empty queue while the hub is linked, which tells when there is something
+    #[arg(long, env = "LINKED_POLL_INTERVAL_SECONDS", default_value = "600", value_name = "DURATION",
+          value_parser = |text: &str| seconds(text, POLL_INTERVAL_MIN..=DAY))]
+    linked_poll_interval_seconds: Duration,
+}
+
+impl LinkSettings {
+    /// Where the hub is, if there is to be a link.
+    fn target(&self, plain_http: queues::PlainHttp, origins: &Origins) -> anyhow::Result<Option<Target>> {
+        let Some(key) = &self.site_key else { return Ok(None) };
+        let (url, setting) = match (&self.edge_url, &self.producer_url) {
+            (Some(url), _) => (url, "EDGE_URL"),
+            (None, Some(url)) => (url, "PRODUCER_URL"),
+            (None, None) => bail!(
+                "{} is set, and where the edge is is not: set EDGE_URL to its address, for example https://hpc-queue-producer.you.workers.dev",
+                origins.named("SITE_KEY")
+            ),
+        };
+        let url_origin = origins.named(setting);
+        let edge = queues::Address::parse(url, "", plain_http).with_context(|| url_origin.clone())?;
+        if edge.has_credentials() {
+            return Err(queues::UnusableUrl::Credentials).with_context(|| url_origin.clone());
+        }
+        let key_origin = origins.named("SITE_KEY");
+        let mut key = HeaderValue::from_str(key)
+            .map_err(|_| anyhow!("{key_origin} holds a character that no HTTP header can carry"))?;
+        key.set_sensitive(true);
+        let site = match &self.site_name {
+            Some(site) => site.clone(),
+            None => site_name(&crate::host())
+                .with_context(|| "no name of a site can be made of the name of this host; set SITE_NAME")?,
+        };
+        Ok(Some(Target { edge, key, url_origin, key_origin, site }))
+    }
+}
+
+/// A name for a site: the first part of that of a host, in the letters that it may have.
+fn site_name(host: &str) -> Option<SiteName> {
+    let first = host.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let plain: String = first.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    plain.trim_matches('-').chars().take(SiteName::LENGTH_MAX).collect::<String>().parse().ok()
 }
 
 /// What may run at this site, in a file of its own.
@@ -202,6 +264,8 @@ pub(crate) struct RunSettings {
     runtime: RuntimeSettings,
     #[command(flatten)]
     queue: QueueSettings,
+    #[command(flatten)]
+    link: LinkSettings,
 }
 
 /// Everything that the daemon needs to know, checked.
@@ -221,6 +285,8 @@ pub(crate) struct Settings {
     pub(crate) require: Vec<Required>,
     /// How much memory all processes of a job together may use, where nothing else is said.
     pub(crate) memory: Option<u64>,
+    /// Where the hub is, if there is to be a link.
+    pub(crate) link: Option<Target>,
     pub(crate) lifecycle: lifecycle::Settings,
 }
 
@@ -268,7 +334,7 @@ impl RunSettings {
     }
 
     pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<Settings> {
-        let Self { exit_when_idle, check: _, take_over, allow_root: _, trust, state, site, jobs, runtime, queue } =
+        let Self { exit_when_idle, check: _, take_over, allow_root: _, trust, state, site, jobs, runtime, queue, link } =
             self;
         let (mut needed, slots) = (Needed::default(), jobs.slots());
         let results_dir = needed.take(jobs.results_dir, "RESULTS_DIR", "the directory for job directories and records");
@@ -332,12 +398,13 @@ impl RunSettings {
             claim_stale: jobs.claim_stale_seconds,
             require: jobs.require,
             memory: jobs.limits.job_memory_limit.map(Memory::bytes),
+            link: link.target(plain_http, origins)?,
             lifecycle: lifecycle::Settings {
                 site,
                 batch_size: queue.batch_size as usize,
                 poll_interval: queue.poll_interval_seconds,
                 poll_interval_max: queue.poll_interval_max_seconds,
-                linked_poll_interval: queue.linked_poll_interval_seconds,
+                linked_poll_interval: link.linked_poll_interval_seconds,
                 lease: queue.visibility_timeout_ms,
                 retry_delay: queue.retry_delay_seconds,
                 // Often enough to see a daemon's end soon after its time, and seldom enough for thousands of jobs.

@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 use crate::events::{Events, Heard};
 use crate::executor::Executor;
 use crate::job::JobFiles;
+use crate::link::{self, Desk};
 use crate::notices;
 use crate::pace::Pace;
 use crate::process::{Asked, Clock, Signals};
@@ -56,6 +57,19 @@ pub(crate) struct Daemon {
     pub(crate) store: Store,
     pub(crate) executor: Arc<dyn Executor + Send + Sync>,
     pub(crate) events: Events,
+    pub(crate) link: Link,
+}
+
+/// The hub, where there is one.
+pub(crate) struct Link(pub(crate) Option<Desk>);
+
+impl Link {
+    async fn next(&mut self, clock: &Clock) -> link::Next {
+        match &mut self.0 {
+            Some(desk) => desk.next(clock).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Facts on their way to the disk.
@@ -80,7 +94,7 @@ pub(crate) struct Left {
 impl Daemon {
     /// Runs until told to end, or until nothing can get better by itself.
     pub(crate) async fn serve(
-        self,
+        mut self,
         lifecycle: Lifecycle,
         mut queue: mpsc::UnboundedReceiver<Heard>,
         clock: Clock,
@@ -91,18 +105,26 @@ impl Daemon {
         let (checked, mut settings_checked) = mpsc::unbounded_channel();
         let mut reload = false;
         let mut driver = Driver::new(lifecycle);
+        let mut link = Link(self.link.0.take());
         let mut events = VecDeque::from([Event::Tick]);
         let mut commit: Option<Commit> = None;
         loop {
-            if !events.is_empty() {
+            let happened = !events.is_empty();
+            if happened {
                 viewer.changed();
             }
             events.drain(..).for_each(|event| driver.handle(event, clock.now()));
             if driver.lifecycle().takes_nothing_new() {
                 self.enough.send_replace(true);
             }
-            if let Some(exit) = self.carry_out(&mut driver, &mut commit, &clock) {
+            if let Some(desk) = link.0.as_mut().filter(|_| happened) {
+                desk.happened(&mut driver, &clock);
+            }
+            if let Some(exit) = self.carry_out(&mut driver, &mut commit, &mut link, &clock) {
                 let lifecycle = driver.lifecycle();
+                if let Some(desk) = &mut link.0 {
+                    desk.last(lifecycle, &clock).await;
+                }
                 viewer.last(lifecycle).await;
                 return Ok(Left { exit, running: at_work(lifecycle), reload: reload && !lifecycle.draining() });
             }
@@ -137,6 +159,13 @@ impl Daemon {
                 }
                 () = viewer.due() => viewer.write(lifecycle),
                 () = tokio::time::sleep(wake), if wake < Duration::MAX => events.push_back(Event::Tick),
+                // The last: however much it says, it holds nothing up.
+                next = link.next(&clock) => if let Some(desk) = &mut link.0 {
+                    match next {
+                        link::Next::Report => desk.report(lifecycle, &clock),
+                        link::Next::Hear(heard) => events.extend(desk.hear(heard, lifecycle, &clock)),
+                    }
+                },
             }
         }
     }
@@ -146,13 +175,19 @@ impl Daemon {
         &self,
         driver: &mut Driver,
         commit: &mut Option<Commit>,
+        link: &mut Link,
         clock: &Clock,
     ) -> Option<anyhow::Result<Exit>> {
         let mut claims = Vec::new();
         let mut end = None;
         while let Some(output) = driver.next_output() {
             match output {
-                Output::Commit(facts) => *commit = Some(Box::pin(self.store.commit(facts, clock.wall()))),
+                Output::Commit(facts) => {
+                    if let Some(desk) = &mut link.0 {
+                        desk.commits(&facts, driver.lifecycle());
+                    }
+                    *commit = Some(Box::pin(self.store.commit(facts, clock.wall())));
+                }
                 Output::Perform(Effect::Claim { job_id, last_attempt, rerunnable }) => {
                     let message = driver.lifecycle().message(&job_id).cloned();
                     claims.push(Claim { job_id, message, last_attempt, rerunnable });
@@ -188,8 +223,11 @@ impl Daemon {
                 let (client, queue, lease, hold) =
                     (self.client.clone(), self.jobs_queue.clone(), self.lease, self.hold);
                 let (mut enough, pace) = (self.enough.subscribe(), self.pace.clone());
+                // What others have found before says nothing of what has come since.
+                let awake = lifecycle.is_awake();
                 self.spawn(async move {
                     if let Some(pace) = &pace
+                        && !awake
                         && pace.is_spared().await
                     {
                         return Event::Pulled(Ok(Vec::new().into()));

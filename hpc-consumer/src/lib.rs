@@ -20,6 +20,7 @@
 //! | `viewer` | keeps up to date what `jobs` and `status` show |
 //! | `notices` | what a person reads in its log |
 //! | `store` | what must not be forgotten, in `STATE_DIR`, and `hpc-consumer jobs` and `status`, which show it |
+//! | `link` | what goes to the hub and comes from it |
 //! | `keeper` | the process that holds the runs and outlives the daemon, and the daemon's side of it |
 //! | `job` | the files of a job: its directory and the claim for it, its output, its record |
 //! | `run` | the only place that starts processes: commands, limits, logs, ending a whole process tree |
@@ -36,6 +37,7 @@ pub mod fuzz;
 mod inherited;
 mod job;
 mod keeper;
+mod link;
 pub mod node;
 mod notices;
 mod pace;

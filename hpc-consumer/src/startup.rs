@@ -13,12 +13,13 @@ use tokio::sync::watch;
 
 use crate::config::Settings;
 use crate::consumers::Look;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Link};
 use crate::events::{self, Events};
 use crate::executor::Here;
 use crate::inherited;
 use crate::job::{self, Cancellations, JobFiles, ResultsDir, Tried};
 use crate::keeper::Keeper;
+use crate::link::{self, Desk};
 use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
 use crate::run::{Invocation, Runtime, told};
@@ -118,6 +119,11 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     let (events, queue) = events::channel();
     tokio::spawn(watch_cancellations(jobs.cancellations(), events.clone()));
     let store = opened.store;
+    let desk = match settings.link {
+        Some(target) => Some(link::begin(target, settings.state_dir.clone(), jobs.clone(), store.clone())?),
+        None => None,
+    };
+    let shown = desk.as_ref().map(Desk::shown);
     let daemon = Daemon {
         client,
         jobs_queue: settings.jobs_queue,
@@ -131,8 +137,9 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         store: store.clone(),
         executor: Arc::new(Here::new(keeper, events.clone())),
         events,
+        link: Link(desk),
     };
-    let viewer = Viewer::new(settings.state_dir, settings.site.slots(), about, store.clone());
+    let viewer = Viewer::new(settings.state_dir, settings.site.slots(), about, store.clone(), shown);
     let left = daemon.serve(lifecycle, queue, clock, viewer, signals, invocation).await?;
     store.close().await?;
     // While runs go on under the keeper of this machine, no other machine may use the state unasked.
@@ -203,10 +210,14 @@ pub(crate) fn check(settings: Settings) -> anyhow::Result<String> {
         anyhow::bail!(why);
     }
     look.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    let hub = match &settings.link {
+        Some(target) => format!("hub: it would be {}", target.summary()),
+        None => "hub: none, because SITE_KEY is not set".to_owned(),
+    };
     let results = ResultsDir::new(settings.results_dir).trusting(settings.trust);
     let from_file = settings.kit.from_file;
     let tried = reactor.block_on(job::probe(results, settings.site, settings.kit, settings.require));
-    Ok(format!("{}\n{}", look.names(), if from_file { of_pools(&tried)? } else { of_one(tried)? }))
+    Ok(format!("{}\n{hub}\n{}", look.names(), if from_file { of_pools(&tried)? } else { of_one(tried)? }))
 }
 
 /// What was tried of the one pool of the settings.

@@ -13,6 +13,7 @@ use protocol::{JobId, JobMessage, Timestamp, timestamp_from_millis};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::link::Shown;
 use crate::lock;
 use crate::store::Store;
 use crate::store::view::{
@@ -43,6 +44,7 @@ pub(crate) struct Viewer {
     slots: usize,
     about: About,
     store: Store,
+    link: Option<Shown>,
     learned: Learned,
     /// When to write next.
     due: Instant,
@@ -53,13 +55,14 @@ pub(crate) struct Viewer {
 }
 
 impl Viewer {
-    pub(crate) fn new(state_dir: PathBuf, slots: usize, about: About, store: Store) -> Self {
+    pub(crate) fn new(state_dir: PathBuf, slots: usize, about: About, store: Store, link: Option<Shown>) -> Self {
         Self {
             state_dir,
             host: crate::host(),
             slots,
             about,
             store,
+            link,
             learned: Learned::default(),
             due: Instant::now(),
             written: None,
@@ -183,6 +186,7 @@ impl Viewer {
             jobs,
             queue_trouble: lifecycle.queue_problem().map(str::to_owned),
             owed_since: owed_since.map(timestamp),
+            link: self.link.as_ref().map(Shown::view),
             about: self.about.clone(),
         }
     }
@@ -206,7 +210,7 @@ async fn learn(store: &Store, jobs: Vec<JobId>) -> HashMap<JobId, Option<Called>
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::Path;
 
     use lifecycle::{Entry, Fact, Failures, Lease, Stage, Terms};
@@ -216,7 +220,7 @@ mod tests {
 
     fn viewer(state_dir: &Path) -> Viewer {
         let opened = Store::open(state_dir).unwrap();
-        Viewer::new(state_dir.to_owned(), 1, About::default(), opened.store)
+        Viewer::new(state_dir.to_owned(), 1, About::default(), opened.store, None)
     }
 
     fn site() -> Arc<Site> {
@@ -237,8 +241,8 @@ mod tests {
         }))
     }
 
-    fn lifecycle(entries: Vec<Entry>) -> Lifecycle {
-        let settings = lifecycle::Settings {
+    pub(crate) fn settings() -> lifecycle::Settings {
+        lifecycle::Settings {
             site: site(),
             batch_size: 1,
             lease: Duration::from_secs(60),
@@ -249,8 +253,11 @@ mod tests {
             claim_patience: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(1),
             exit_when_idle: false,
-        };
-        Lifecycle::restore(settings, entries, Duration::ZERO)
+        }
+    }
+
+    fn lifecycle(entries: Vec<Entry>) -> Lifecycle {
+        Lifecycle::restore(settings(), entries, Duration::ZERO)
     }
 
     fn written(state_dir: &Path) -> View {

@@ -264,6 +264,11 @@ impl Lifecycle {
         self.jobs.get(job_id).map(|job| job.state.phase())
     }
 
+    /// Which attempt at a job has begun last, or 0.
+    pub fn begun(&self, job_id: &JobId) -> u32 {
+        self.jobs.get(job_id).map_or(0, crate::table::Job::begun)
+    }
+
     /// The message of a job that is held, if it came in this life of the daemon, there was room for it, and it was not
     /// claimed yet. Else the store has it.
     pub fn message(&self, job_id: &JobId) -> Option<&Arc<JobMessage>> {

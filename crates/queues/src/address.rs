@@ -82,7 +82,8 @@ impl Address {
         self.socket.as_deref()
     }
 
-    pub(crate) fn has_credentials(&self) -> bool {
+    /// Has it a user name or a password in it?
+    pub fn has_credentials(&self) -> bool {
         has_credentials(&self.url)
     }
 

@@ -113,6 +113,11 @@ impl JobFiles {
         }
     }
 
+    /// Where all of it is.
+    pub(crate) fn results(&self) -> &ResultsDir {
+        self.claims.results()
+    }
+
     /// Jobs that are not wanted any more.
     pub(crate) fn cancellations(&self) -> Cancellations {
         Cancellations::new(self.claims.results().clone())
@@ -272,7 +277,7 @@ fn now() -> Timestamp {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::Path;
 
     use lifecycle::{Finished, RunEnd};
@@ -280,7 +285,7 @@ mod tests {
     use super::*;
 
     /// A node that has `RESULTS_DIR` to itself or shares it, and whose keeper has beaten once.
-    pub(super) fn node(results: &Path, owner: &str) -> Arc<JobFiles> {
+    pub(crate) fn node(results: &Path, owner: &str) -> Arc<JobFiles> {
         let results = ResultsDir::new(results.to_owned());
         std::fs::create_dir_all(results.heart(owner).parent().unwrap()).unwrap();
         std::fs::write(results.heart(owner), "{\"beat\":1}\n").unwrap();

@@ -232,6 +232,16 @@ impl ResultsDir {
         self.mark.as_ref().map_or(Ok(true), |mark| mark.heart.try_exists())
     }
 
+    /// An error unless it is there, and still the directory that it was.
+    pub(crate) fn must_be_it(&self) -> io::Result<()> {
+        if self.is_where_it_was()? && self.has_mark()? { Ok(()) } else { Err(Self::not_where_it_was()) }
+    }
+
+    /// What makes files in it that never take the place of others.
+    pub(crate) fn creator(&self) -> &Creator {
+        &self.creator
+    }
+
     pub(super) fn not_where_it_was() -> io::Error {
         io::Error::other(
             "RESULTS_DIR is not the directory that it was; mount its file system again, or start hpc-consumer anew if it was replaced on purpose",

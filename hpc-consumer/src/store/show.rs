@@ -23,6 +23,7 @@ use super::lock::{self, Held, Holder};
 use super::view::{self, About, Called, Counts, DaemonState, JobView, PoolView, Queue, REFRESH, View, timestamp};
 use super::{DATABASE, opening};
 use crate::job::ResultsDir;
+use crate::link::LinkView;
 
 /// The version of the JSON.
 const VERSION: u64 = 1;
@@ -56,6 +57,9 @@ struct Report {
     slots: Option<usize>,
     counts: Counts,
     owed_since: Option<Timestamp>,
+    /// How the link to the hub is; absent where there is to be none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<LinkView>,
     /// Where all this was read.
     state_dir: String,
     #[serde(flatten)]
@@ -303,6 +307,7 @@ fn of_unreadable(view: View, note: String) -> Report {
         note: Some(note),
         node_problem: None,
         queue_trouble: None,
+        link: None,
         slots: None,
         ..of_view(view)
     }
@@ -361,6 +366,7 @@ fn of_view(view: View) -> Report {
         slots: Some(view.slots),
         counts: view.counts,
         owed_since: view.owed_since,
+        link: view.link,
         state_dir: String::new(),
         about: view.about,
         pools: view.pools,
@@ -384,6 +390,7 @@ fn nothing(holder: Option<Holder>) -> Report {
         slots: None,
         counts: Counts::default(),
         owed_since: None,
+        link: None,
         state_dir: String::new(),
         about: About::default(),
         pools: Vec::new(),
@@ -441,6 +448,7 @@ mod tests {
             ],
             queue_trouble: None,
             owed_since: Some(at("2026-11-20T23:00:00Z")),
+            link: None,
             about,
         }
     }

@@ -16,6 +16,8 @@ use lifecycle::Phase;
 use protocol::{JobId, JobSpec, JobState, PoolName, Timestamp, link, timestamp_from_millis};
 use serde::{Deserialize, Serialize};
 
+use crate::link::LinkView;
+
 const VIEW: &str = "view.json";
 
 /// That of a hundred thousand jobs is smaller.
@@ -47,6 +49,9 @@ pub(crate) struct View {
     pub(crate) queue_trouble: Option<String>,
     /// Since when the oldest result is owed.
     pub(crate) owed_since: Option<Timestamp>,
+    /// How the link to the hub is, where there is to be one.
+    #[serde(default)]
+    pub(crate) link: Option<LinkView>,
     #[serde(flatten)]
     pub(crate) about: About,
 }

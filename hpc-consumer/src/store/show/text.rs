@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use program::{age, one_line, table};
 use protocol::{Timestamp, size, timestamp_from_millis};
 
+use crate::link::{LinkState, LinkView};
+
 use super::{About, Counts, Daemon, ListedJob, PoolView, Queue, Report};
 
 pub(super) fn jobs_text(report: &Report, now: Timestamp) -> String {
@@ -99,10 +101,28 @@ pub(super) fn status_text(report: &Report, now: Timestamp) -> String {
     let mut row = |name: &str, value: String| rows.push([name.to_owned(), value]);
     row("node", trouble(&report.node_problem, "can run jobs"));
     row("queue", trouble(&report.queue_trouble, "no trouble"));
+    if let Some(link) = &report.link {
+        row("hub", hub_text(link, now));
+    }
     row("slots", report.slots.map_or_else(|| "not known".to_owned(), |slots| slots.to_string()));
     row("jobs", format!("{running} running, {waiting} waiting, {ending} ending"));
     row("results owed", owed);
     table(&rows).concat()
+}
+
+/// Whether the daemon is linked to the hub, and what is wrong if it is not.
+fn hub_text(link: &LinkView, now: Timestamp) -> String {
+    let how = match link.state {
+        LinkState::Linked => "linked to",
+        LinkState::Reporting => "tells from time to time, because no WebSocket gets through,",
+        LinkState::Unlinked | LinkState::Unknown => "not linked to",
+    };
+    let (since, ago) = (seconds(link.since), age(link.since, now));
+    let text = format!("{how} {} as site {}, since {since} ({ago})", one_line(&link.url), one_line(&link.site));
+    match &link.trouble {
+        Some(trouble) => format!("{text}: {}", one_line(trouble)),
+        None => text,
+    }
 }
 
 /// Which daemon it is, and how old what is told of it. What is not known has no row.
