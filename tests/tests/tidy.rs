@@ -9,7 +9,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use testkit::{command, parts};
 
 /// Crates that decide and perform nothing: time, ids and randomness are their arguments.
-const PURE: [&str; 6] = ["protocol", "edge", "leased-queue", "lifecycle", "scaling", "site"];
+const PURE: [&str; 7] = ["protocol", "edge", "leased-queue", "lifecycle", "page", "scaling", "site"];
 
 /// Crates that stand on others than `protocol`, and on which.
 const BUILT_ON: [(&str, &str); 5] =
@@ -72,9 +72,11 @@ fn files_with(below: &Path, words: &[&str]) -> BTreeSet<PathBuf> {
     code(below).into_iter().filter(|(_, lines)| has(lines)).map(|(path, _)| path).collect()
 }
 
-/// Tests and the tool that runs them are not deployed, and may do what programs may not.
+/// Tests, the tool that runs them and scripts of builds are not deployed, and may do what programs may not.
 fn is_test_or_xtask(path: &Path) -> bool {
-    path.starts_with("xtask") || path.components().any(|component| component.as_os_str() == "tests")
+    path.starts_with("xtask")
+        || path.ends_with("build.rs")
+        || path.components().any(|component| component.as_os_str() == "tests")
 }
 
 #[test]

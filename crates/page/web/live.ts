@@ -1,0 +1,140 @@
+// What changes while somebody looks: one stream of events for all views, and the state of the connection. While
+// nobody looks at the tab, nothing is streamed.
+
+import { batch, effect, signal } from '@preact/signals';
+
+import { get, key, sentence, trouble } from './api';
+import { follow, type Link } from './events';
+import type { JobBrief, Pool, Sites } from './types';
+
+/** How long a tab may be hidden before its stream is closed. */
+const HIDDEN_MAX = 60_000;
+
+/** How often changes are shown at the most: a burst of a thousand events is one change. */
+const SHOW_EVERY = 150;
+
+export const link = signal<Link>({ state: 'connecting' });
+export const sites = signal<Sites | null>(null);
+export const pools = signal<Pool[] | null>(null);
+
+/** Jobs whose state has changed, for whoever shows jobs; newest last. */
+type JobListener = (changed: Map<string, JobBrief>) => void;
+const listeners = new Set<JobListener>();
+const reopened = new Set<() => void>();
+
+/** Calls with what has changed, some times a second at the most. */
+export function onJobs(listener: JobListener): () => void {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+/** Calls whenever the stream has begun anew: what happened in between was missed. */
+export function onReopen(listener: () => void): () => void {
+  reopened.add(listener);
+  return () => reopened.delete(listener);
+}
+
+let changed = new Map<string, JobBrief>();
+let timer: ReturnType<typeof setTimeout> | undefined;
+
+function flush(): void {
+  timer = undefined;
+  const now = changed;
+  changed = new Map();
+  batch(() => listeners.forEach((listener) => listener(now)));
+}
+
+function took(event: string, data: string): void {
+  let value: unknown;
+  try {
+    value = JSON.parse(data);
+  } catch {
+    return;
+  }
+  if (typeof value !== 'object' || value === null) return;
+  if (event === 'job' && typeof (value as JobBrief).job_id === 'string') {
+    const job = value as JobBrief;
+    changed.delete(job.job_id);
+    changed.set(job.job_id, job);
+    timer ??= setTimeout(flush, SHOW_EVERY);
+  } else if (event === 'pools') {
+    const told = (value as { pools?: Pool[] }).pools;
+    if (Array.isArray(told)) pools.value = withHistory(told);
+  } else if (event === 'sites' && Array.isArray((value as Sites).sites)) {
+    sites.value = value as Sites;
+  }
+}
+
+/** Fresh pools come without their past, which goes on here. */
+function withHistory(told: Pool[]): Pool[] {
+  const before = new Map((pools.value ?? []).map((pool) => [poolId(pool), pool.history]));
+  return told.map((pool) => {
+    const history = pool.history ?? before.get(poolId(pool));
+    if (!history) return pool;
+    const { updated_at: at, held, running, capacity, allocations, want, why } = pool;
+    const last = history[history.length - 1];
+    if (last && Date.parse(last.at) >= Date.parse(at)) return { ...pool, history };
+    const sample = { at, held, running, capacity, allocations, want, why } as NonNullable<Pool['history']>[number];
+    return { ...pool, history: [...history.slice(-HISTORY_MAX), sample] };
+  });
+}
+
+/** How much of the past is kept here. */
+const HISTORY_MAX = 5_000;
+
+export function poolId(pool: Pool): string {
+  return JSON.stringify([pool.site, pool.host, pool.pool]);
+}
+
+/** Says what failed to whoever asked. */
+export const failure = signal<string | null>(null);
+
+export async function loadPools(): Promise<void> {
+  await load(async () => {
+    pools.value = (await get<{ pools: Pool[] }>('pools?history=1')).pools;
+  });
+}
+
+export async function loadSites(): Promise<void> {
+  await load(async () => {
+    sites.value = await get<Sites>('sites');
+  });
+}
+
+async function load(work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+    failure.value = null;
+  } catch (error) {
+    failure.value = sentence(error);
+  }
+}
+
+/** The stream is open while there is a key and somebody looks. */
+const watched = signal(!document.hidden);
+let hiding: ReturnType<typeof setTimeout> | undefined;
+document.addEventListener('visibilitychange', () => {
+  clearTimeout(hiding);
+  if (document.hidden) hiding = setTimeout(() => (watched.value = false), HIDDEN_MAX);
+  else watched.value = true;
+});
+
+effect(() => {
+  if (!key.value || trouble.value || !watched.value) return;
+  let opened = 0;
+  return follow({
+    path: () => 'events',
+    onEvent: ({ event, data }) => took(event, data),
+    onOpen: () => {
+      opened += 1;
+      void loadSites();
+      if (pools.peek()) void loadPools();
+      if (opened > 1 || everOpened) reopened.forEach((listener) => listener());
+      everOpened = true;
+    },
+    onState: (state) => {
+      link.value = state;
+    },
+  });
+});
+let everOpened = false;
