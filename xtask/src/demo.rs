@@ -59,7 +59,7 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<Ex
     let mut report = Report::new();
 
     report.step("Get the tools");
-    let mut kinds = Kind::IMAGE.to_vec();
+    let mut kinds = Kind::LOCAL.to_vec();
     if with_worker {
         kinds.extend(Kind::WORKER);
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::report::Report;
 use crate::tools::{Kind, Tools};
 use crate::workspace::{Profile, Workspace, shown};
-use crate::{command, image};
+use crate::{command, image, page};
 
 /// The programs that a person on one machine needs.
 const PROGRAMS: [&str; 3] = ["local-edge", "hpc-consumer", "laptop-consumer"];
@@ -58,8 +58,11 @@ fn toml_text(path: &Path) -> String {
     format!("{:?}", path.to_string_lossy())
 }
 
-/// Builds the programs, and the runtime image where there is an Apptainer.
+/// Builds the page and the programs, and the runtime image where there is an Apptainer.
 pub(crate) fn build(workspace: &Workspace, tools: &Tools, report: &Report) -> anyhow::Result<Runtime> {
+    if let Err(missing) = page::build_with(workspace, tools)? {
+        report.note(format!("{missing}\nThe edge has no page to look at."));
+    }
     let packages: Vec<String> = PROGRAMS.iter().map(|name| format!("--package {name}")).collect();
     report.command(format!("cargo build {}", packages.join(" ")));
     workspace.build(Profile::Dev, &PROGRAMS)?;

@@ -1,6 +1,6 @@
 //! `cargo xtask …`: what a person or the CI runs in this repository.
 //!
-//! In scope: getting the tools, building the Worker and the runtime image, the demo, the tests with real parts, the
+//! In scope: getting the tools, building the page, the Worker and the runtime image, the demo, the tests with real parts, the
 //! chaos, the measures. Out of scope: anything that a user of the programs needs; nothing in here is deployed.
 //!
 //! Invariants: the system is left as it was (tools go into the user's cache, everything else into `target/`), every
@@ -19,6 +19,7 @@ mod http;
 mod image;
 mod keeper;
 mod local;
+mod page;
 mod processes;
 mod report;
 mod test;
@@ -45,7 +46,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Get the tools that the other commands need, into the user's cache, and say where they are
+    /// Get the tools that the other commands need, into the user's cache, say where they are, and build the page
     Setup,
     /// Watch three jobs go from HTTP through the queue into a container, and their results come back
     Demo {
@@ -108,6 +109,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Setup => {
             let tools = Tools::set_up(&workspace, &Kind::ALL)?;
             tools.print();
+            // Told of among what is missing.
+            let _ = page::build_with(&workspace, &tools)?;
             Ok(if tools.missing().next().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Demo { worker } => demo::run(&workspace, worker),

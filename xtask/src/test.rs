@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use crate::tools::{self, Kind, Missing, Tools};
 use crate::workspace::{Profile, Workspace, shown};
-use crate::{command, image, worker};
+use crate::{command, image, page, worker};
 
 /// Sets up, builds and tests; the arguments go to `cargo nextest run`.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result<ExitCode> {
@@ -18,7 +18,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result
     let tools = Tools::set_up(workspace, &Kind::TEST)?;
     tools.print();
 
-    println!("\nThe Worker, the runtime image and the programs");
+    println!("\nThe page, the Worker, the runtime image and the programs");
     let parts = build_parts(workspace, &tools)?;
 
     println!("\nTests");
@@ -56,6 +56,8 @@ impl Part {
 }
 
 fn build_parts(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Vec<Part>> {
+    // Whoever needs the page says so.
+    let _ = page::check_with(workspace, tools)?;
     let worker = worker::build_with(workspace, tools)?;
     if let Ok(worker) = &worker {
         println!("{}", worker.size_within_limit()?);
@@ -82,6 +84,8 @@ fn build_parts(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Vec<Part>
         Part { name: "PYTHON_SIF", found: python_image },
         Part { name: "WORKERD", found: packages.clone().map(|folder| tools::workerd(&folder)) },
         Part { name: "WORKER_DIR", found: worker.map(|worker| worker.folder) },
+        Part { name: "PAGE_TOOLS", found: path(Kind::PagePackages) },
+        Part { name: "CHROMIUM", found: path(Kind::Chromium) },
         Part { name: "PYTHON", found: path(Kind::Python) },
         Part { name: "NODE_TOOLS", found: packages },
         Part { name: "SNAKEMAKE", found: path(Kind::Snakemake) },

@@ -47,7 +47,7 @@ pub(crate) fn run(workspace: &Workspace, command: &[OsString]) -> anyhow::Result
     };
 
     report.step("Get the tools");
-    let tools = Tools::set_up(workspace, &Kind::IMAGE)?;
+    let tools = Tools::set_up(workspace, &Kind::LOCAL)?;
     tools.print();
     report.step("Build the programs and the runtime image");
     let runtime = local::build(workspace, &tools, &report)?;

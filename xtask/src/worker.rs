@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 use crate::command;
+use crate::page;
 use crate::tools::{self, Kind, Missing, Tools};
 use crate::workspace::Workspace;
 
@@ -43,6 +44,9 @@ pub(crate) fn build_with(workspace: &Workspace, tools: &Tools) -> anyhow::Result
         if let Err(missing) = tools.get(kind) {
             return Ok(Err(missing));
         }
+    }
+    if let Err(missing) = page::build_with(workspace, tools)? {
+        return Ok(Err(missing));
     }
     let package = workspace.root.join("producer-worker");
     let packages = &tools.get(Kind::NodePackages)?.path;

@@ -25,6 +25,8 @@ use clap::ValueEnum;
 use tempfile::TempDir;
 
 use crate::earlier;
+use crate::page;
+use crate::tools::{Kind, Tools};
 use crate::workspace::{Profile, Workspace};
 
 /// A group of measures.
@@ -53,6 +55,8 @@ pub(crate) enum Part {
 /// Measures the parts, or all of them, prints the table and keeps it.
 pub(crate) fn run(workspace: &Workspace, parts: &[Part]) -> anyhow::Result<ExitCode> {
     let parts = if parts.is_empty() { Part::value_variants() } else { parts };
+    // Without its tools, an edge with the page of a few lines is measured.
+    let _ = page::build_with(workspace, &Tools::set_up(workspace, &[Kind::PagePackages])?)?;
     workspace.build(Profile::Release, &["local-edge", "hpc-consumer"])?;
     let mut rows = Vec::new();
     for part in parts {

@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use super::store::Session;
-use super::{Missing, Place, Tool, debian};
+use super::{Missing, Place, Tool, debian, npm};
 use crate::command;
 
 const PACKAGE_JSON: &str = include_str!("../../tools/hyperflow/package.json");
@@ -53,17 +53,7 @@ pub(super) fn install(session: &Session) -> Result<(), Missing> {
     }
     println!("Fetching @hyperflow/hyperflow {} with npm.", version());
     session
-        .place(&folder_name(), |folder| {
-            std::fs::write(folder.join("package.json"), PACKAGE_JSON)?;
-            std::fs::write(folder.join("package-lock.json"), PACKAGE_LOCK)?;
-            command::capture(
-                Command::new("npm")
-                    .args(["ci", "--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund"])
-                    .arg("--loglevel=error")
-                    .current_dir(folder),
-            )?;
-            Ok(())
-        })
+        .place(&folder_name(), |folder| npm::fetch_locked(folder, PACKAGE_JSON, PACKAGE_LOCK, Some("optional")))
         .map_err(|error| Missing::because(WHAT, &error, remedy))
 }
 
@@ -116,10 +106,6 @@ mod tests {
         let lock: serde_json::Value = serde_json::from_str(PACKAGE_LOCK).unwrap();
         let packages = lock["packages"].as_object().unwrap();
         assert_eq!(packages["node_modules/@hyperflow/hyperflow"]["version"], version().as_str());
-        for (name, package) in packages.iter().filter(|(name, _)| !name.is_empty()) {
-            assert!(package["integrity"].as_str().is_some_and(|hash| hash.starts_with("sha512-")), "{name}");
-            // Whoever installs it asks the registry that they have configured.
-            assert_eq!(package.get("resolved"), None, "{name}");
-        }
+        npm::assert_locked(PACKAGE_LOCK);
     }
 }

@@ -7,10 +7,12 @@
 mod apptainer;
 mod apptainer_debian;
 mod cargo_tools;
+mod chromium;
 mod debian;
 mod hyperflow;
 mod montage;
 mod npm;
+mod page;
 mod python;
 mod python_image;
 mod rust_targets;
@@ -38,6 +40,10 @@ pub(crate) enum Kind {
     WorkerBuild,
     /// The folder with esbuild, workerd and Cloudflare's TypeScript client.
     NodePackages,
+    /// The folder with what the page is built from and tested with.
+    PagePackages,
+    /// The program `chromium`, or one like it.
+    Chromium,
     /// A Python with Cloudflare's Python client.
     Python,
     /// Apptainer, proven by running a container.
@@ -64,10 +70,12 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every tool, in an order in which each finds what it needs itself.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
+        Self::PagePackages,
+        Self::Chromium,
         Self::Python,
         Self::Apptainer,
         Self::Snakemake,
@@ -84,10 +92,12 @@ impl Kind {
     ];
 
     /// What the tests need.
-    pub(crate) const TEST: [Self; 13] = [
+    pub(crate) const TEST: [Self; 15] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
+        Self::PagePackages,
+        Self::Chromium,
         Self::Python,
         Self::Apptainer,
         Self::Snakemake,
@@ -104,10 +114,14 @@ impl Kind {
     pub(crate) const DEPENDENCIES: [Self; 2] = [Self::CargoDeny, Self::CargoMachete];
 
     /// What building and running the Worker needs.
-    pub(crate) const WORKER: [Self; 4] = [Self::WasmTarget, Self::NodePackages, Self::WasmBindgen, Self::WorkerBuild];
+    pub(crate) const WORKER: [Self; 5] =
+        [Self::WasmTarget, Self::NodePackages, Self::PagePackages, Self::WasmBindgen, Self::WorkerBuild];
 
     /// What building and running the runtime image needs.
     pub(crate) const IMAGE: [Self; 2] = [Self::MuslTarget, Self::Apptainer];
+
+    /// What the programs of one machine are built with.
+    pub(crate) const LOCAL: [Self; 3] = [Self::PagePackages, Self::MuslTarget, Self::Apptainer];
 
     fn label(self) -> &'static str {
         match self {
@@ -116,6 +130,8 @@ impl Kind {
             Self::WasmBindgen => "wasm-bindgen",
             Self::WorkerBuild => "worker-build",
             Self::NodePackages => "Node.js packages",
+            Self::PagePackages => "what the page is built from",
+            Self::Chromium => "Chromium",
             Self::Python => "Python with Cloudflare's client",
             Self::Apptainer => "Apptainer",
             Self::Snakemake => "Python with Snakemake",
@@ -138,6 +154,8 @@ impl Kind {
             Self::WasmBindgen => cargo_tools::WASM_BINDGEN.find(place),
             Self::WorkerBuild => cargo_tools::WORKER_BUILD.find(place),
             Self::NodePackages => npm::find(place),
+            Self::PagePackages => page::find(place),
+            Self::Chromium => chromium::find(place),
             Self::Python => Ok(python::CLOUDFLARE.find(place)),
             Self::Apptainer => apptainer::find(place),
             Self::Snakemake => Ok(python::SNAKEMAKE.find(place)),
@@ -159,6 +177,8 @@ impl Kind {
             Self::WasmBindgen => cargo_tools::WASM_BINDGEN.install(place, session),
             Self::WorkerBuild => cargo_tools::WORKER_BUILD.install(place, session),
             Self::NodePackages => npm::install(session),
+            Self::PagePackages => page::install(session),
+            Self::Chromium => chromium::install(session),
             Self::Python => python::CLOUDFLARE.install(session),
             Self::Apptainer => apptainer::install(place, session),
             Self::Snakemake => python::SNAKEMAKE.install(session),

@@ -58,8 +58,22 @@ pub(super) fn install(session: &Session) -> Result<(), Missing> {
         .map_err(|error| Missing::because(WHAT, &error, remedy))
 }
 
+/// Fetches what a lock file names, which has every package with its version and hash, into an empty folder. No package
+/// runs a script.
+pub(super) fn fetch_locked(folder: &Path, package_json: &str, lock: &str, omit: Option<&str>) -> anyhow::Result<()> {
+    std::fs::write(folder.join("package.json"), package_json)?;
+    std::fs::write(folder.join("package-lock.json"), lock)?;
+    let mut npm = Command::new("npm");
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(folder);
+    if let Some(kind) = omit {
+        npm.arg(format!("--omit={kind}"));
+    }
+    command::capture(&mut npm)?;
+    Ok(())
+}
+
 /// `name version` of each package.
-fn versions() -> Vec<String> {
+pub(super) fn versions() -> Vec<String> {
     let package: serde_json::Value = serde_json::from_str(PACKAGE_JSON).expect("a test reads the same text");
     let dependencies = package["dependencies"].as_object().into_iter().flatten();
     dependencies.map(|(name, version)| format!("{name} {}", version.as_str().unwrap_or_default())).collect()
@@ -68,6 +82,19 @@ fn versions() -> Vec<String> {
 /// The versions are in the name, so another checkout with other versions has a folder of its own.
 fn folder_name() -> String {
     format!("npm-{}", versions().join("-").replace(' ', "-"))
+}
+
+/// Has the lock file a hash of every package, and the address of none? Whoever installs it asks the registry that they
+/// have configured.
+#[cfg(test)]
+pub(super) fn assert_locked(lock: &str) {
+    let lock: serde_json::Value = serde_json::from_str(lock).unwrap();
+    let packages = lock["packages"].as_object().unwrap();
+    assert!(packages.len() > 1);
+    for (name, package) in packages.iter().filter(|(name, _)| !name.is_empty()) {
+        assert!(package["integrity"].as_str().is_some_and(|hash| hash.starts_with("sha512-")), "{name}");
+        assert_eq!(package.get("resolved"), None, "{name}");
+    }
 }
 
 #[cfg(test)]
