@@ -72,6 +72,8 @@ impl Apt {
             format!("Dir::Etc::sourcelist={}", within("sources.list")),
             "Dir::Etc::sourceparts=/dev/null".to_owned(),
             format!("Dir::State::lists={}", within("lists")),
+            // What the system has installed, maybe from another suite, is not what is looked for.
+            "Dir::State::status=/dev/null".to_owned(),
             format!("Dir::Cache={}", within("cache")),
             format!("Dir::Log={}", within("")),
             "APT::Get::List-Cleanup=false".to_owned(),
