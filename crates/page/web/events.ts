@@ -56,6 +56,10 @@ export interface Follower {
   /** The stream has begun, for the first time or again. */
   onOpen?: () => void;
   onState?: (link: Link) => void;
+  /** Has all come that there is? Then it is not asked for again. */
+  isOver?: () => boolean;
+  /** The last id that the stream gave: from there on, it is asked for again. */
+  lastId?: string;
 }
 
 const PAUSE_MIN = 1_000;
@@ -63,6 +67,9 @@ const PAUSE_MAX = 30_000;
 
 /** What one stream may hold back before it is given up: an event without an end fills no memory. */
 const REST_MAX = 4_000_000;
+
+/** The edge sends something every 20 seconds; a stream that is silent for so long is dead, and nobody has said so. */
+const SILENCE_MAX = 65_000;
 
 /** Follows a stream until the returned function is called, or the edge says that there is none. */
 export function follow(follower: Follower): () => void {
@@ -73,7 +80,6 @@ export function follow(follower: Follower): () => void {
 
 async function run(follower: Follower, stopped: AbortSignal): Promise<void> {
   let pause = PAUSE_MIN;
-  let id = '';
   const tell = (link: Link): void => {
     if (!stopped.aborted) follower.onState?.(link);
   };
@@ -81,9 +87,12 @@ async function run(follower: Follower, stopped: AbortSignal): Promise<void> {
     tell({ state: 'connecting' });
     const parser = new Parser();
     let error: unknown;
+    const silent = new AbortController();
+    let watch = setTimeout(() => silent.abort(), SILENCE_MAX);
     try {
-      const headers: Record<string, string> = id ? { 'last-event-id': id } : {};
-      const answer = await ask(follower.path(), { accept: 'text/event-stream', headers, signal: stopped });
+      const headers: Record<string, string> = follower.lastId ? { 'last-event-id': follower.lastId } : {};
+      const signal = either(stopped, silent.signal);
+      const answer = await ask(follower.path(), { accept: 'text/event-stream', headers, signal });
       if (!answer.headers.get('content-type')?.startsWith('text/event-stream') || !answer.body) {
         throw new Refused(answer.status, 'no_stream', 'The edge has no such stream.', 0);
       }
@@ -94,13 +103,15 @@ async function run(follower: Follower, stopped: AbortSignal): Promise<void> {
       for (;;) {
         const { done, value } = await reader.read();
         if (done) break;
+        clearTimeout(watch);
+        watch = setTimeout(() => silent.abort(), SILENCE_MAX);
         const events = parser.push(value);
         size = events.length > 0 ? 0 : size + value.length;
         if (size > REST_MAX) {
           void reader.cancel();
           break;
         }
-        id = parser.id || id;
+        if (parser.id) follower.lastId = parser.id;
         for (const event of events) {
           if (stopped.aborted) return;
           follower.onEvent(event);
@@ -109,13 +120,11 @@ async function run(follower: Follower, stopped: AbortSignal): Promise<void> {
       }
     } catch (caught) {
       error = caught;
+    } finally {
+      clearTimeout(watch);
     }
-    if (stopped.aborted) return;
-    if (error instanceof Refused && error.status < 500 && error.status !== 429 && error.status !== 408) {
-      tell({ state: 'over', error });
-      return;
-    }
-    if (error instanceof Refused && error.status === 501) {
+    if (stopped.aborted || follower.isOver?.()) return;
+    if (error instanceof Refused && isFinal(error.status)) {
       tell({ state: 'over', error });
       return;
     }
@@ -126,6 +135,19 @@ async function run(follower: Follower, stopped: AbortSignal): Promise<void> {
     tell({ state: 'waiting', until: Date.now() + wait, error });
     await sleep(wait, stopped);
   }
+}
+
+/** Would the edge say the same again? */
+function isFinal(status: number): boolean {
+  return status === 501 || (status < 500 && status !== 408 && status !== 429);
+}
+
+/** Aborts with the first of them. */
+function either(a: AbortSignal, b: AbortSignal): AbortSignal {
+  const one = new AbortController();
+  for (const signal of [a, b]) signal.addEventListener('abort', () => one.abort(), { once: true, signal: one.signal });
+  if (a.aborted || b.aborted) one.abort();
+  return one.signal;
 }
 
 /** Waits, or until it is stopped, or until the network is back. */

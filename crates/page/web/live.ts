@@ -59,11 +59,24 @@ function took(event: string, data: string): void {
     timer ??= setTimeout(flush, SHOW_EVERY);
   } else if (event === 'pools') {
     const told = (value as { pools?: Pool[] }).pools;
-    if (Array.isArray(told)) pools.value = withHistory(told);
+    if (Array.isArray(told) && pools.value) pools.value = merged(pools.value, withHistory(told), host);
   } else if (event === 'sites' && Array.isArray((value as Sites).sites)) {
-    sites.value = value as Sites;
+    const told = value as Sites;
+    const before = sites.value?.sites ?? [];
+    sites.value = { sites: merged(before, told.sites, (site) => site.daemon), queue: told.queue };
   }
 }
+
+/** An event tells of one daemon; the others stay as they were. */
+function merged<T>(before: T[], told: T[], of: (one: T) => string): T[] {
+  const daemons = new Set(told.map(of));
+  const first = before.findIndex((one) => daemons.has(of(one)));
+  const others = before.filter((one) => !daemons.has(of(one)));
+  const at = first < 0 ? others.length : before.slice(0, first).filter((one) => !daemons.has(of(one))).length;
+  return [...others.slice(0, at), ...told, ...others.slice(at)];
+}
+
+const host = (pool: Pool): string => JSON.stringify([pool.site, pool.host]);
 
 /** Fresh pools come without their past, which goes on here. */
 function withHistory(told: Pool[]): Pool[] {
@@ -110,8 +123,8 @@ async function load(work: () => Promise<void>): Promise<void> {
   }
 }
 
-/** The stream is open while there is a key and somebody looks. */
-const watched = signal(!document.hidden);
+/** Does somebody look at this tab? Otherwise nothing is streamed. */
+export const watched = signal(!document.hidden);
 let hiding: ReturnType<typeof setTimeout> | undefined;
 document.addEventListener('visibilitychange', () => {
   clearTimeout(hiding);

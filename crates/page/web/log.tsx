@@ -3,8 +3,9 @@
 import type { JSX } from 'preact';
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 
-import { ask, jobPath, query, Refused, sentence } from './api';
-import { follow } from './events';
+import { jobPath, query, sentence } from './api';
+import { follow, type Follower } from './events';
+import { watched } from './live';
 import { Pane } from './pane';
 import { count } from './text';
 import { hasEnded, type JobStatus, type LogEvent, type Stream } from './types';
@@ -15,16 +16,7 @@ const NAMES = { stdout: 'Standard output', stderr: 'Standard error' } as const;
 /** How much of what was printed before is asked for, in bytes. */
 const BEFORE = 65_536;
 
-/** From where the text comes. */
-type Mode = 'none' | 'follow' | 'past';
-
-function wanted(job: JobStatus): Mode {
-  if (hasEnded(job.state)) return 'past';
-  return job.state === 'running' ? 'follow' : 'none';
-}
-
 export function Log({ job }: { job: JobStatus }): JSX.Element {
-  const [mode, setMode] = useState<Mode>(wanted(job));
   const [stream, setStream] = useState<Stream>('stdout');
   const [paused, setPaused] = useState(false);
   const [status, setStatus] = useState('');
@@ -34,17 +26,9 @@ export function Log({ job }: { job: JobStatus }): JSX.Element {
   const sticky = useRef(true);
   const panes = useMemo(() => ({ stdout: new Pane(), stderr: new Pane() }), []);
 
-  // What was followed stays on the page when the job has ended.
-  const next = wanted(job);
-  useEffect(() => {
-    if (mode === 'none' && next !== 'none') setMode(next);
-  }, [next, mode]);
-
-  useEffect(() => {
-    if (mode === 'follow') return followLog(job.job_id, panes, setStatus);
-    if (mode === 'past') return readPast(job, panes, setStatus);
-    return;
-  }, [mode]);
+  const follower = useMemo(() => logFollower(job.job_id, panes, setStatus), []);
+  const looked = watched.value;
+  useEffect(() => (looked && !follower.ended ? follow(follower) : undefined), [looked]);
 
   const toEnd = (): void => {
     const element = scroller.current;
@@ -90,11 +74,11 @@ export function Log({ job }: { job: JobStatus }): JSX.Element {
             </button>
           ))}
         </div>
-        {mode === 'follow' && (
+        {(paused || !hasEnded(job.state)) && (
           <button type="button" aria-pressed={paused} onClick={() => setPaused(!paused)}>Pause</button>
         )}
         <button type="button" onClick={toEnd} disabled={atEnd || empty}>To the end</button>
-        <p class="faint" role="status">{mode === 'none' ? 'It has not begun.' : status}</p>
+        <p class="faint" role="status">{status}</p>
       </div>
       {pane.dropped && <p class="faint">Only the end is kept here.</p>}
       <div
@@ -111,7 +95,12 @@ function size(characters: number): string {
 
 type Panes = Record<Stream, Pane>;
 
-function followLog(id: string, panes: Panes, tell: (status: string) => void): () => void {
+/** What follows a log that has an end. */
+interface LogFollower extends Follower {
+  ended: boolean;
+}
+
+function logFollower(id: string, panes: Panes, tell: (status: string) => void): LogFollower {
   let attempt: number | undefined;
   const next: Partial<Record<Stream, number>> = {};
   const took = (data: string): void => {
@@ -127,15 +116,16 @@ function followLog(id: string, panes: Panes, tell: (status: string) => void): ()
     }
     attempt = piece.attempt;
     const expected = next[piece.stream];
-    if (expected !== undefined && piece.offset > expected) {
-      pane.mark(`${count(piece.offset - expected, 'byte')} are missing here`);
-    }
     // It was seen already: the stream began anew, and told more than was asked for.
     if (expected !== undefined && piece.next <= expected) return;
+    if (expected !== undefined && piece.offset > expected) {
+      pane.mark(`${count(piece.offset - expected, 'byte')} ${piece.offset - expected === 1 ? 'is' : 'are'} missing here`);
+    }
     next[piece.stream] = piece.next;
     pane.push(piece.text);
   };
-  const stop = follow({
+  const follower: LogFollower = {
+    ended: false,
     path: () => query(`${jobPath(id)}/logs`, { follow: 1, from: -BEFORE }),
     onEvent: ({ event, data }) => {
       if (event === 'log') {
@@ -145,37 +135,18 @@ function followLog(id: string, panes: Panes, tell: (status: string) => void): ()
           // Not what this page knows.
         }
       } else if (event === 'end') {
-        stop();
-        tell('It has ended.');
+        follower.ended = true;
+        const nothing = STREAMS.every((name) => panes[name].came === 0);
+        tell(nothing ? 'Nothing that it printed is kept.' : 'It prints no more.');
       }
     },
+    isOver: () => follower.ended,
     onState: (link) => {
       if (link.state === 'live') tell('Live.');
       else if (link.state === 'connecting') tell('Connecting…');
       else if (link.state === 'over') tell(sentence(link.error));
       else tell('The connection was lost; trying again.');
     },
-  });
-  return stop;
-}
-
-function readPast(job: JobStatus, panes: Panes, tell: (status: string) => void): () => void {
-  const stop = new AbortController();
-  const read = async (stream: Stream): Promise<void> => {
-    const tail = (stream === 'stdout' ? job.result?.stdout_tail : job.result?.stderr_tail) ?? '';
-    try {
-      const options = { accept: 'text/plain', signal: stop.signal };
-      const answer = await ask(query(`${jobPath(job.job_id)}/logs`, { stream }), options);
-      panes[stream].push((await answer.text()) || tail);
-    } catch (error) {
-      if (stop.signal.aborted) return;
-      panes[stream].push(tail);
-      if (!tail && error instanceof Refused) tell(sentence(error));
-    }
   };
-  tell('The end of what it printed.');
-  void Promise.all(STREAMS.map(read)).then(() => {
-    if (!stop.signal.aborted && STREAMS.every((stream) => panes[stream].came === 0)) tell('Nothing that it printed is kept.');
-  });
-  return () => stop.abort();
+  return follower;
 }
