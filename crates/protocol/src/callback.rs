@@ -5,13 +5,17 @@
 use serde::{Deserialize, Serialize};
 
 use crate::fields::{Fields, Unknown};
+#[cfg(feature = "schema")]
+use crate::limits;
 use crate::{InvalidJob, JobState, Word};
 
 /// An address, and what it is told of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Callback {
     /// Where to call.
     #[serde(deserialize_with = "rules::url")]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = limits::CALLBACK_URL_BYTES_MAX), regex(pattern = "^[!-~]+$")))]
     pub url: String,
     /// When: each state at most once. The three in which a job ends when this is absent.
     #[serde(default, deserialize_with = "rules::events", skip_serializing_if = "Option::is_none")]

@@ -20,6 +20,7 @@ pub const PAGE_MAX: usize = 500;
 
 /// The answer of `GET /jobs`: a page of jobs, newest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobPage {
     /// The jobs.
     pub jobs: Vec<JobBrief>,
@@ -31,6 +32,7 @@ pub struct JobPage {
 
 /// A job on one line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobBrief {
     /// Which job.
     pub job_id: JobId,
@@ -66,6 +68,7 @@ pub struct JobBrief {
 
 /// The answer of `GET /jobs/ID`: all that the hub knows of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobStatus {
     /// What is on one line.
     #[serde(flatten)]
@@ -88,6 +91,7 @@ pub struct JobStatus {
 
 /// A moment in the life of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Moment {
     /// When; by the clock of whoever saw it.
     #[serde(serialize_with = "crate::time::write")]
@@ -103,6 +107,7 @@ pub struct Moment {
 
 /// A call to the address that a submission named.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CallbackStatus {
     /// What it tells.
     pub event: String,
@@ -120,6 +125,7 @@ pub struct CallbackStatus {
 
 /// The answer of `POST /jobs/ID/cancel`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CancelAnswer {
     /// Which job.
     pub job_id: JobId,
@@ -131,6 +137,7 @@ pub struct CancelAnswer {
 
 /// The body of `POST /jobs/cancel`: which jobs; those that have ended are never meant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CancelMany {
     /// Those that are so far.
@@ -152,6 +159,7 @@ pub struct CancelMany {
 
 /// The answer to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CancelManyAnswer {
     /// How many jobs it is about.
     pub jobs: u64,
@@ -161,6 +169,7 @@ pub struct CancelManyAnswer {
 
 /// The answer of `GET /pools`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Pools {
     /// The pools of all sites.
     pub pools: Vec<PoolStatus>,
@@ -168,6 +177,7 @@ pub struct Pools {
 
 /// A pool of a site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PoolStatus {
     /// Which site; each daemon of it tells of its pools.
     pub site: SiteName,
@@ -188,6 +198,7 @@ pub struct PoolStatus {
 
 /// How a pool was at one time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PoolSample {
     /// When.
     #[serde(serialize_with = "crate::time::write")]
@@ -211,6 +222,7 @@ pub struct PoolSample {
 
 /// The answer of `GET /sites`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Sites {
     /// The daemons of all sites that the hub has heard of lately.
     pub sites: Vec<SiteStatus>,
@@ -220,6 +232,7 @@ pub struct Sites {
 
 /// Jobs that no site has taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct QueueStatus {
     /// How many.
     pub queued: u64,
@@ -230,6 +243,7 @@ pub struct QueueStatus {
 
 /// A daemon of a site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SiteStatus {
     /// The name of the site.
     pub site: SiteName,
@@ -254,6 +268,7 @@ pub struct SiteStatus {
 
 /// The data of an event `log` of `GET /jobs/ID/logs?follow=1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogEvent {
     /// Which execution; a new one begins at 0 again.
     pub attempt: u32,

@@ -32,6 +32,8 @@ mod pool;
 mod portable;
 mod resources;
 mod result;
+#[cfg(feature = "schema")]
+mod schema;
 pub mod size;
 mod spec;
 mod state;

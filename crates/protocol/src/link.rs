@@ -36,6 +36,7 @@ pub const PONG: &str = "pong";
 
 /// From a site to the hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Up {
     /// The first message of each connection.
@@ -45,6 +46,7 @@ pub enum Up {
     /// A piece of what a job has printed.
     Log(LogPiece),
     /// Something that a newer version says.
+    #[cfg_attr(feature = "schema", schemars(skip))]
     Unknown,
 }
 
@@ -70,6 +72,7 @@ impl<'de> Deserialize<'de> for Up {
 
 /// Who is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Hello {
     /// The version that the site speaks.
     pub v: u64,
@@ -89,6 +92,7 @@ pub struct Hello {
 
 /// What has become of things since the last report, or all there is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Report {
     /// The hub says when it has stored the report with this number; numbers are of one connection.
     #[serde(default)]
@@ -109,6 +113,7 @@ pub struct Report {
 
 /// A daemon as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SiteReport {
     /// Jobs that are accepted and have not begun.
     #[serde(default)]
@@ -129,6 +134,7 @@ pub struct SiteReport {
 
 /// One pool of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PoolReport {
     /// Its name.
     pub pool: PoolName,
@@ -165,6 +171,7 @@ pub struct PoolReport {
 
 /// So much of what a pool has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Amount {
     /// Processors.
     pub cpus: u64,
@@ -177,6 +184,7 @@ pub struct Amount {
 
 /// How far a job is at a site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobReport {
     /// Which job.
     pub job_id: JobId,
@@ -208,6 +216,7 @@ pub struct JobReport {
 
 /// One of the two that a job prints on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {
     /// Standard output.
@@ -231,6 +240,7 @@ impl Stream {
 
 /// A piece of what a job has printed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LogPiece {
     /// Which job.
     pub job_id: JobId,
@@ -250,6 +260,7 @@ pub struct LogPiece {
 
 /// From the hub to a site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Down {
     /// The answer to `hello`.
@@ -299,6 +310,7 @@ pub enum Down {
         detail: String,
     },
     /// Something that a newer version says.
+    #[cfg_attr(feature = "schema", schemars(skip))]
     #[serde(other)]
     Unknown,
 }
@@ -322,6 +334,7 @@ impl Down {
 
 /// The body of `POST /report`, for a site whose proxy lets no WebSocket through.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Upload {
     /// What would have gone up; a `hello` first.
     pub up: Vec<Up>,
@@ -329,6 +342,7 @@ pub struct Upload {
 
 /// The answer to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Download {
     /// What would have come down. What a job prints cannot be asked for in this way.
     pub down: Vec<Down>,

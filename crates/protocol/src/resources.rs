@@ -7,18 +7,22 @@ use crate::{InvalidJob, Memory, limits};
 
 /// What a job asks for; of what it does not name, its pool says how much it gets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct ResourceRequest {
     /// Processors, on each node.
     #[serde(default, deserialize_with = "rules::one_or_more", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = limits::RESOURCES_MAX)))]
     pub cpus: Option<u32>,
     /// Memory, on each node.
     #[serde(default, deserialize_with = "rules::memory", skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
     /// GPUs, on each node.
     #[serde(default, deserialize_with = "rules::any_number", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = limits::RESOURCES_MAX)))]
     pub gpus: Option<u32>,
     /// Nodes.
     #[serde(default, deserialize_with = "rules::one_or_more", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = limits::RESOURCES_MAX)))]
     pub nodes: Option<u32>,
 }
 

@@ -15,18 +15,22 @@ use crate::{Callback, Json, PoolName, ResourceRequest, limits};
 
 /// What a user says of a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct JobSpec {
     /// The named recipe that the job runs.
     #[serde(deserialize_with = "rules::task")]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = limits::TASK_BYTES_MAX), regex(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")))]
     pub task: String,
     /// What the task works on; `null` when it was left out.
     #[serde(default)]
     pub input: Json,
     /// The user's own notes, an object; they are kept with the job and never read.
     #[serde(default, deserialize_with = "rules::object", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("type" = ["object", "null"])))]
     pub metadata: Option<Json>,
     /// What the user calls the job; it need not be the only one of that name.
     #[serde(default, deserialize_with = "rules::name", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = limits::NAME_CHARS_MAX), regex(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")))]
     pub name: Option<String>,
     /// The pool of a site that the job is to run in; the site says which when this is absent. Other systems call it
     /// `runtime`.
@@ -37,10 +41,12 @@ pub struct JobSpec {
     pub resources: Option<ResourceRequest>,
     /// The longest that the job may run, in seconds; the cluster may allow less.
     #[serde(default, deserialize_with = "rules::seconds", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = u64::MAX)))]
     pub time_limit_seconds: Option<u64>,
     /// How often the job is tried again after its own task failed: by its exit code, a signal, the time limit, or an
     /// output that cannot be used. At most [`limits::RETRIES_MAX`] times, and not at all when this is absent.
     #[serde(default, deserialize_with = "rules::retries", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(max = limits::RETRIES_MAX)))]
     pub retries: Option<u32>,
     /// May the job be started again, as its next attempt, after one was cut off because the machine or the keeper of
     /// the runs went down? It may when this is absent; when it may not, its outcome is [`crate::Reason::Lost`].
@@ -48,6 +54,7 @@ pub struct JobSpec {
     pub rerunnable: Option<bool>,
     /// The same key gives the same job id, so a repeated submission is one job.
     #[serde(default, deserialize_with = "rules::idempotency_key", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = limits::IDEMPOTENCY_KEY_BYTES_MAX), regex(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")))]
     pub idempotency_key: Option<String>,
     /// Whom the edge tells of the job, where it has a hub.
     #[serde(default, deserialize_with = "rules::callback", skip_serializing_if = "Option::is_none")]

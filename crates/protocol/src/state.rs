@@ -11,6 +11,7 @@ use crate::{JobResult, Reason, Status};
 
 /// How far a job is, as far as who is asked can know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     /// Nothing is known of it here.

@@ -1,0 +1,81 @@
+//! The shapes of what is written by hand, as JSON Schema. Those of all else are derived.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use crate::{JobId, Json, Memory, PoolName, SiteName, Word};
+
+macro_rules! shape {
+    ($type:ty, $name:literal, $schema:expr) => {
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                $name.into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                $schema
+            }
+        }
+    };
+}
+
+shape! {
+    JobId, "JobId", json_schema!({
+        "description": "The id of a job; it does not tell the time of its submission.",
+        "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
+    })
+}
+
+shape! {
+    PoolName, "PoolName", json_schema!({
+        "description": "The name of a pool of a site.", "type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$",
+    })
+}
+
+shape! {
+    SiteName, "SiteName", json_schema!({
+        "description": "The name of a site.", "type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$",
+    })
+}
+
+shape! {
+    Memory, "Memory", json_schema!({
+        "description": "An amount of memory, from 1MiB to 4096TiB: a number of bytes, or a text with a unit.",
+        "anyOf": [
+            { "type": "integer", "minimum": Memory::MIN.bytes(), "maximum": Memory::MAX.bytes() },
+            { "type": "string", "examples": ["2GiB", "512MiB", "1.5GB"] },
+        ],
+    })
+}
+
+/// Any JSON at all: what passes through unread has no shape.
+impl JsonSchema for Json {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Json".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({})
+    }
+}
+
+/// One of our words, or another one: programs of all ages meet here.
+impl<T: JsonSchema> JsonSchema for Word<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let known = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [known, { "type": "string" }] })
+    }
+}
