@@ -97,15 +97,46 @@ pub enum Next {
 
 /// The answer for one job: it is in the queue, or why not.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
-enum JobAnswer {
-    Queued { status: &'static str, job_id: JobId, queue: &'static str },
-    Refused { status: &'static str, problem: ProblemBody },
+pub(crate) enum JobAnswer {
+    Queued(Queued),
+    Refused(Refused),
+}
+
+/// A job is in the queue.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Queued {
+    /// `queued`
+    status: &'static str,
+    /// Which job.
+    job_id: JobId,
+    /// The name of the queue.
+    queue: &'static str,
+}
+
+/// A job of a batch was refused; others may have been taken.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Refused {
+    /// `refused`
+    status: &'static str,
+    /// Why.
+    problem: ProblemBody,
+}
+
+/// The answer to a batch.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct BatchAnswer {
+    /// One for each job, in the order of the batch.
+    jobs: Vec<JobAnswer>,
 }
 
 impl JobAnswer {
     fn queued(job_id: JobId) -> Self {
-        Self::Queued { status: "queued", job_id, queue: JOBS_QUEUE }
+        Self::Queued(Queued { status: "queued", job_id, queue: JOBS_QUEUE })
     }
 }
 
@@ -213,7 +244,7 @@ impl Admission {
                     pending.messages.push(message);
                     JobAnswer::queued(job_id)
                 }
-                Err(problem) => JobAnswer::Refused { status: "refused", problem: problem.body() },
+                Err(problem) => JobAnswer::Refused(Refused { status: "refused", problem: problem.body() }),
             });
         }
         pending
@@ -293,13 +324,9 @@ impl Pending {
     }
 
     fn answer(mut self, status: u16) -> Response {
-        #[derive(Serialize)]
-        struct Batch {
-            jobs: Vec<JobAnswer>,
-        }
         let body = match self.form {
             Form::One | Form::Noetl => serde_json::to_string(&self.jobs.remove(0)),
-            Form::Batch => serde_json::to_string(&Batch { jobs: self.jobs }),
+            Form::Batch => serde_json::to_string(&BatchAnswer { jobs: self.jobs }),
         };
         Response::json(status, body.expect("an answer holds only strings and numbers"))
     }

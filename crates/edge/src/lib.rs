@@ -23,6 +23,8 @@ mod callback;
 pub mod fuzz;
 pub mod hub;
 mod noetl;
+#[cfg(test)]
+mod openapi;
 mod problem;
 mod route;
 

@@ -27,37 +27,63 @@ const EXECUTION_ID_CHARS_MAX: usize = 256;
 
 /// What the broker sends. It may send more, which changes nothing.
 #[derive(Deserialize)]
-struct Call<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "NoetlCall"))]
+pub(crate) struct Call<'a> {
+    /// What to run.
     #[serde(borrow)]
+    #[cfg_attr(test, schemars(required))]
     task: Option<Task<'a>>,
+    /// Nothing can be installed.
     #[serde(borrow, default)]
+    #[cfg_attr(test, schemars(with = "Option<[String; 0]>"))]
     requirements: Option<&'a RawValue>,
+    /// Nothing can be installed.
     #[serde(default)]
+    #[cfg_attr(test, schemars(extend("enum" = [false, null])))]
     allow_installs: Option<bool>,
+    /// Who is told of each step, in the events of NoETL's worker.
     #[serde(default)]
     callback_url: Option<String>,
+    /// By what the caller knows the job: a text or a number.
     #[serde(borrow, default)]
+    #[cfg_attr(test, schemars(with = "Option<Json>"))]
     execution_id: Option<&'a RawValue>,
+    /// The pool.
     #[serde(default)]
     runtime: Option<String>,
+    /// Kept with the job, if it is an object.
     #[serde(borrow, default)]
+    #[cfg_attr(test, schemars(with = "Option<Json>"))]
     context: Option<&'a RawValue>,
 }
 
+/// A task of NoETL.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "NoetlTask"))]
 struct Task<'a> {
+    /// Other types are not run here.
     #[serde(default)]
+    #[cfg_attr(test, schemars(required, extend("const" = "python")))]
     r#type: Option<String>,
+    /// What the job is called.
     #[serde(default)]
     task: Option<String>,
+    /// The same.
     #[serde(default)]
     name: Option<String>,
+    /// It defines a function `main`.
     #[serde(default)]
+    #[cfg_attr(test, schemars(required, length(min = 1)))]
     code: Option<String>,
+    /// The keyword arguments of `main`.
     #[serde(borrow, default, rename = "with")]
+    #[cfg_attr(test, schemars(with = "Option<std::collections::BTreeMap<String, Json>>"))]
     arguments: Option<&'a RawValue>,
+    /// No template is filled in.
     #[serde(borrow, default)]
+    #[cfg_attr(test, schemars(with = "Option<[String; 0]>"))]
     r#return: Option<&'a RawValue>,
+    /// The pool, if the call names none.
     #[serde(default)]
     runtime: Option<String>,
 }
@@ -158,16 +184,24 @@ fn is_nothing(given: Option<&RawValue>) -> bool {
 
 /// The answer to the broker.
 #[derive(Serialize)]
-struct Answer<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "NoetlAnswer"))]
+pub(crate) struct Answer<'a> {
+    /// `success`, `error` or `in_progress`.
     status: &'a str,
+    /// As it came.
     execution_id: Option<&'a str>,
+    /// The id of the job.
     task_id: &'a str,
+    /// What `main` returned.
     result: Outcome<'a>,
+    /// Why it failed, in a sentence.
     error: Option<&'a str>,
+    /// Is somebody called?
     callback_invoked: bool,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "NoetlOutcome"))]
 struct Outcome<'a> {
     id: &'a str,
     status: &'a str,

@@ -122,18 +122,27 @@ pub enum Problem {
     Internal,
 }
 
-/// The body of a refusal.
+/// The body of a refusal (RFC 9457).
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Problem"))]
 pub(crate) struct ProblemBody {
+    /// `about:blank`: `code` says all.
     r#type: &'static str,
+    /// What it is, in a few words.
     title: &'static str,
+    /// The status of the answer.
     pub(crate) status: u16,
+    /// A stable word for programs.
     code: &'static str,
+    /// What is wrong and what to do, in a sentence for a person.
     detail: String,
+    /// Which field or parameter is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
+    /// What `size` may be.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
+    /// How large it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
     /// Would the same request, sent again, do?

@@ -8,6 +8,9 @@ use crate::admission::{Admission, Form};
 use crate::hub::{Opening, Path};
 use crate::{Callbacks, Problem, Secret, noetl};
 
+/// The description of the API; `openapi` makes it from the types that serve it.
+pub(crate) const DESCRIPTION: &str = include_str!("../openapi.json");
+
 /// What the edge needs to know of itself.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
@@ -114,6 +117,8 @@ fn try_route(head: &Head<'_>, config: &Config) -> Result<Route, Problem> {
     match (head.path, head.method) {
         ("/health", "GET" | "HEAD") => Ok(Route::Answer(Response::json(200, r#"{"status":"ok"}"#.to_owned()))),
         ("/health", _) => Err(Problem::MethodNotAllowed { allow: "GET" }),
+        ("/openapi.json", "GET" | "HEAD") => Ok(Route::Answer(Response::json(200, DESCRIPTION.to_owned()))),
+        ("/openapi.json", _) => Err(Problem::MethodNotAllowed { allow: "GET" }),
         ("/jobs", "POST") => admission(Form::One, head, config).map(Route::ReadBody),
         ("/jobs/batch", "POST") => admission(Form::Batch, head, config).map(Route::ReadBody),
         (noetl::PATH, "POST") => admission(Form::Noetl, head, config).map(Route::ReadBody),

@@ -19,9 +19,14 @@ pub struct Callback {
     pub url: String,
     /// When: each state at most once. The three in which a job ends when this is absent.
     #[serde(default, deserialize_with = "rules::events", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(length(min = 1, max = limits::CALLBACK_EVENTS_MAX), extend("items" = {"enum": Self::EVENTS}))
+    )]
     pub events: Option<Vec<Word<JobState>>>,
     /// In which form; the standard one when this is absent.
     #[serde(default, deserialize_with = "rules::format", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<CallbackFormat>"))]
     pub format: Option<Word<CallbackFormat>>,
     /// A text that forms with a place for it carry back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,6 +35,7 @@ pub struct Callback {
 
 /// What the body of a call looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CallbackFormat {
     /// `{type, timestamp, data}`, with all that the hub knows of the job.

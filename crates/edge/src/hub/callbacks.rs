@@ -35,9 +35,13 @@ const OUTCOME_CHARS_MAX: usize = 200;
 
 /// What is told.
 #[derive(Serialize)]
-struct Told<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Told<'a> {
+    /// `job.` and the state.
     r#type: String,
+    /// When it became so.
     timestamp: String,
+    /// How far the job is now; later calls may say more.
     data: &'a JobStatus,
 }
 

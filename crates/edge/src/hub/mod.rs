@@ -45,6 +45,8 @@ use std::time::Duration;
 
 use protocol::{JobId, JobMessage, Timestamp};
 
+#[cfg(test)]
+pub(crate) use self::callbacks::Told;
 pub use self::database::{Database, Value};
 pub(crate) use self::request::Path;
 pub use self::request::{Filter, From, Opening, Request};
