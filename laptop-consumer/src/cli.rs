@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use program::{JobFilter, Stream, whole};
-use protocol::{InvalidJobId, JobId, JobSpec, Json, Memory, PoolName, ResourceRequest, limits};
+use protocol::{InvalidJobId, JobId, JobSpec, JobState, Json, Memory, PoolName, ResourceRequest, limits};
 
 use crate::config::{CommonArgs, EdgeArgs, QueueArgs, length_of_time, time_limit};
 
@@ -16,8 +16,10 @@ use crate::config::{CommonArgs, EdgeArgs, QueueArgs, length_of_time, time_limit}
 /// first. A length of time is written as 90s, 15m or 1h30m; a plain number is seconds. Standard output holds results
 /// and nothing else.
 ///
+/// Where PRODUCER_URL and API_KEY lead to an edge with a hub, that tells how far jobs are, from any laptop.
+///
 /// Exit codes: 0 all is well; 1 something failed; 2 wrong arguments or settings; 3 the job failed, everything around
-/// it worked; 4 there is no such result here, or no such way yet; 75 not now, try again later; 130 a wait was
+/// it worked; 4 there is no such result here, or no hub for this; 75 not now, try again later; 130 a wait was
 /// interrupted by Ctrl-C. `run` ends with the exit code of its command.
 #[derive(Parser)]
 #[command(
@@ -63,7 +65,8 @@ pub(crate) enum Command {
     ///
     /// Ends by Ctrl-C, with 0. Prints each result that comes into the inbox while it runs, also when another program
     /// fetches it; `show` prints it again. After a minute without results it looks less often, down to once a minute:
-    /// on the free plan each look counts.
+    /// on the free plan each look counts. Where a hub tells that jobs have ended, it looks then, and otherwise every
+    /// two minutes.
     #[command(after_help = "Example:\n  laptop-consumer tail --output json > results.ndjson")]
     Tail(TailArgs),
     /// Wait for the results of jobs and print them as they come
@@ -72,48 +75,67 @@ pub(crate) enum Command {
     /// printed. Ends with 0 when all jobs completed, 3 when one failed, 75 when the time is over. Ctrl-C ends the
     /// waiting, with 130, and no job.
     ///
+    /// Where there is a hub, it tells when a job has ended, and the queue is looked at then. A result that the queue does
+    /// not give within ten seconds of that, because another laptop has fetched it, is taken from the hub.
+    ///
     /// Any number of `wait` and `tail` may run with one inbox: one of them looks at the queue, for all.
     #[command(after_help = "Examples:\n  laptop-consumer wait last --timeout 3600\n  laptop-consumer wait --all\n  \
                             laptop-consumer wait @jobs.ndjson > results.ndjson")]
     Wait(WaitArgs),
-    /// Print how far jobs are, a word for each
+    /// Print how far jobs are, a word for each; without jobs, whether anybody works
     ///
     /// The words are: unknown, queued, held, running, completed, failed, cancelled. Of one job, its word is all that is
-    /// printed; of several, each has a line: its id, a tab, its word. Looks only into the inbox, and so it is `queued`
-    /// from its submission until its result is here: `hpc-consumer status` on the cluster knows whether it is held or
-    /// runs. A job that was not submitted here and has no result here is `unknown`.
+    /// printed; of several, each has a line: its id, a tab, its word. A result in the inbox is the last word on its job;
+    /// of others the hub of the edge tells. Where there is no hub, a job is `queued` from its submission here until its
+    /// result is here, and a job that was not submitted here is `unknown`; `hpc-consumer status` on the cluster knows
+    /// more.
     ///
-    /// Ends with 0 when all words are printed, also `failed` and `unknown`.
-    #[command(after_help = "Example:\n  laptop-consumer status last")]
+    /// Without jobs it needs a hub: it prints which sites are linked and what they do, what waits in the queue, and
+    /// which pools are not ready, and why.
+    ///
+    /// Ends with 0 when all is printed, also `failed` and `unknown`, and with 4 without jobs where there is no hub.
+    #[command(after_help = "Examples:\n  laptop-consumer status last\n  laptop-consumer status")]
     Status(StatusArgs),
-    /// List the jobs that were submitted here, and those whose results are here
+    /// List the jobs that were submitted here, those whose results are here, and those of the hub
     ///
-    /// Looks only into the inbox: a job is `queued` from its submission until its result is here. On the cluster
-    /// `hpc-consumer jobs` lists what is held and runs there.
+    /// A result in the inbox is the last word on its job; of others the hub of the edge tells, also of jobs that were
+    /// submitted elsewhere: of the newest 1,000 that fit, or of as many as --limit says. Where there is no hub, a job is
+    /// `queued` from its submission here until its result is here. On the cluster `hpc-consumer jobs` lists what is held
+    /// and runs there.
     #[command(
         visible_alias = "list",
         after_help = "Examples:\n  laptop-consumer jobs --state queued\n  laptop-consumer jobs --since 1d --limit 20"
     )]
     Jobs(ListArgs),
-    /// Print what a job has printed, on the stream on which it did, as far as that came with its result
+    /// Print what a job has printed, on the stream on which it did, and with --follow what it prints
     ///
     /// With a result comes the end of what the job has printed when it failed, and when it completed without an output;
-    /// of the task `command` all of it. Looks only into the inbox. On the cluster `hpc-consumer logs` has everything,
-    /// also while the job runs.
+    /// of the task `command` all of it. Where no result here has it, the hub of the edge has the end of it, also while
+    /// the job runs. On the cluster `hpc-consumer logs` has everything. A terminal gets no control characters.
     ///
-    /// Ends with 0 when it is printed, if the job has printed anything, and with 4 when nothing of it is here.
-    #[command(after_help = "Example:\n  laptop-consumer logs last --stream stderr")]
+    /// With --follow it goes on until the job has ended, through all attempts and broken connections. Ends with 0 when
+    /// it is printed, if the job has printed anything, with 4 when nothing of it is here or at a hub, with 75 when the
+    /// hub does not answer, and with 130 by Ctrl-C, which ends no job.
+    #[command(
+        after_help = "Examples:\n  laptop-consumer logs last --stream stderr\n  laptop-consumer logs 67995bdb -f"
+    )]
     Logs(LogsArgs),
     /// Print the stored result of a job
     ///
     /// Looks only into the inbox. Ends with 0 when the job completed, 3 when it failed, 4 when its result is not here.
     #[command(after_help = "Example:\n  laptop-consumer show 67995bdb-e88f-84f3-982a-a41723a075bc --output json")]
     Show(ShowArgs),
-    /// Cancel jobs: not there yet; on the cluster, `hpc-consumer cancel` does it
+    /// Cancel jobs, by the hub of the edge: those that are named, or all that fit
     ///
-    /// Nothing leads from the laptop to a job that is in the queue or on the cluster. This says which command does it
-    /// there, and ends with 4.
-    #[command(after_help = "Example:\n  laptop-consumer cancel last")]
+    /// A job that waits has its result at once, one that runs is ended, and one that is still in the queue is not run.
+    /// Their results say `cancelled`. Of each job that had ended this is said. What --state, --task, --pool and --name
+    /// say must all be so. Jobs that are not named by their ids are counted first, and a person at the terminal is asked;
+    /// elsewhere it takes --yes.
+    ///
+    /// Ends with 0 when all are to be canceled, or had ended; with 4 where there is no hub: then it says which command
+    /// does it on the cluster; with 75 when the hub does not answer.
+    #[command(after_help = "Examples:\n  laptop-consumer cancel last\n  \
+                            laptop-consumer cancel --state held --task simulate")]
     Cancel(CancelArgs),
 }
 
@@ -260,6 +282,8 @@ pub(crate) struct TailArgs {
     #[arg(long)]
     pub(crate) until_idle: bool,
     #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
+    #[command(flatten)]
     pub(crate) queue: QueueArgs,
 }
 
@@ -268,7 +292,7 @@ pub(crate) struct TailArgs {
 pub(crate) struct WaitArgs {
     /// Wait for these jobs: ids, unique beginnings of ids, `last`, or @FILE for a list
     ///
-    /// `last` is the job that was submitted last with this inbox. A list has one job a line: its id, or the JSON that
+    /// `last` is the job that was submitted last with this inbox, or, when none was, the newest one of the hub. A list has one job a line: its id, or the JSON that
     /// `submit` and the edge print.
     #[arg(value_name = "JOB|@FILE", value_parser = job_or_list)]
     pub(crate) jobs: Vec<String>,
@@ -279,6 +303,8 @@ pub(crate) struct WaitArgs {
     #[arg(long, value_name = "DURATION", value_parser = length_of_time)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
+    #[command(flatten)]
     pub(crate) queue: QueueArgs,
 }
 
@@ -286,8 +312,10 @@ pub(crate) struct WaitArgs {
 #[derive(Args)]
 pub(crate) struct StatusArgs {
     /// The jobs: ids, unique beginnings of ids, `last`, or @FILE for a list, as `wait` takes it
-    #[arg(required = true, value_name = "JOB|@FILE", value_parser = job_or_list)]
+    #[arg(value_name = "JOB|@FILE", value_parser = job_or_list)]
     pub(crate) jobs: Vec<String>,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
 }
 
 /// The arguments of `jobs`.
@@ -295,6 +323,8 @@ pub(crate) struct StatusArgs {
 pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) filter: JobFilter,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
 }
 
 /// The arguments of `logs`.
@@ -303,15 +333,19 @@ pub(crate) struct LogsArgs {
     /// The job: its id, a unique beginning of it, or `last` for the one that was submitted last
     #[arg(value_name = "JOB")]
     pub(crate) job: JobId,
-    /// Go on until the job has ended: not there yet
+    /// Go on until the job has ended
     ///
-    /// What is here came with the result of a job that has ended. Of one that has not, this says which command shows it
-    /// on the cluster, and ends with 4.
+    /// It begins 16 KiB before the end of each stream. Ctrl-C ends the following, and no job.
     #[arg(long, short)]
     pub(crate) follow: bool,
+    /// With --follow, begin at this byte of each stream; below 0, so many bytes before its end
+    #[arg(long, value_name = "OFFSET", requires = "follow", allow_negative_numbers = true)]
+    pub(crate) from: Option<i64>,
     /// Print only this stream
     #[arg(long, value_name = "STREAM")]
     pub(crate) stream: Option<Stream>,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
 }
 
 /// The arguments of `show`.
@@ -325,9 +359,29 @@ pub(crate) struct ShowArgs {
 /// The arguments of `cancel`.
 #[derive(Args)]
 pub(crate) struct CancelArgs {
-    /// Cancel these jobs: ids, unique beginnings of ids, or `last`
-    #[arg(required = true, value_name = "JOB")]
+    /// Cancel these jobs: ids, unique beginnings of ids, or `last` for the one that was submitted last with this inbox
+    #[arg(value_name = "JOB")]
     pub(crate) jobs: Vec<JobId>,
+    /// Cancel the jobs in this state, or in one of several with commas between them: queued, held or running
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',')]
+    pub(crate) states: Vec<JobState>,
+    /// Cancel the jobs of this task
+    #[arg(long, value_name = "NAME")]
+    pub(crate) task: Option<String>,
+    /// Cancel the jobs that are, or are to be, in this pool
+    #[arg(long, value_name = "POOL")]
+    pub(crate) pool: Option<PoolName>,
+    /// Cancel the jobs that their user calls this
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Cancel all jobs that have not ended, whoever submitted them
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
 }
 
 fn name(text: &str) -> Result<String, String> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
+use client::hub::Hub;
 use client::{Edge, Inbox, ResultsQueue};
 use files::Access;
 use program::duration::{self, Unit};
@@ -18,7 +19,7 @@ use program::{
     user_directory, whole,
 };
 use protocol::limits;
-use queues::{PlainHttp, UnusableUrl};
+use queues::{Address, PlainHttp, UnusableUrl};
 use reqwest::header::HeaderValue;
 
 /// Where the settings come from. An `API_KEY` that merely lies in the environment is somebody's key for another
@@ -63,11 +64,11 @@ pub(crate) struct CommonArgs {
     pub(crate) origins: Origins,
 }
 
-/// Where jobs are submitted.
+/// Where jobs are submitted, followed and canceled.
 #[derive(Args)]
 #[command(next_help_heading = "Edge")]
 pub(crate) struct EdgeArgs {
-    /// Submit to the edge at this address
+    /// Reach the edge at this address
     ///
     /// It is the address without /jobs: of the deployed Worker, or of local-edge, which may be a Unix socket as
     /// unix:/PATH.
@@ -191,6 +192,16 @@ fn required(value: Option<&str>, name: (&str, &str), what: &str) -> anyhow::Resu
     Err(Failure::with(Exit::Usage, message))
 }
 
+/// The hub of an edge, should it have one.
+pub(crate) fn hub_of(edge: &Edge) -> anyhow::Result<Hub> {
+    Ok(Hub::new(http_client(&edge.address)?, edge.clone()))
+}
+
+/// A client for this address.
+pub(crate) fn http_client(address: &Address) -> anyhow::Result<reqwest::Client> {
+    queues::http_client(address).context("cannot set up HTTPS: are the system's root certificates installed?")
+}
+
 impl EdgeArgs {
     /// What `submit` needs.
     pub(crate) fn complete(&self, common: &CommonArgs) -> anyhow::Result<Edge> {
@@ -198,13 +209,23 @@ impl EdgeArgs {
         let url = required(self.producer_url.as_deref(), ("PRODUCER_URL", "--producer-url"), what)?;
         let what = "the key that the edge asks for in the header x-api-key";
         let key = required(self.api_key.as_deref(), ("API_KEY", "--api-key-file"), what)?;
-        let jobs = Edge::jobs(&url, common.plain_http()).map_err(|error| unusable(common, "PRODUCER_URL", &error))?;
+        let address = Edge::address(&url, common.plain_http());
+        let address = address.map_err(|error| unusable(common, "PRODUCER_URL", &error))?;
         let api_key_origin = common.origins.named("API_KEY");
         let mut api_key = HeaderValue::from_str(&key).map_err(|_| {
             Failure::with(Exit::Usage, format!("{api_key_origin} holds a character that no HTTP header can carry"))
         })?;
         api_key.set_sensitive(true);
-        Ok(Edge { jobs, api_key, api_key_origin })
+        Ok(Edge { address, api_key, api_key_origin })
+    }
+
+    /// The hub of the edge, should it have one; nothing where it is not said which edge, or with which key.
+    pub(crate) fn hub(&self, common: &CommonArgs) -> anyhow::Result<Option<Hub>> {
+        let is_set = |value: &Option<String>| value.as_deref().is_some_and(|value| !value.trim().is_empty());
+        if !is_set(&self.producer_url) || !is_set(&self.api_key) {
+            return Ok(None);
+        }
+        hub_of(&self.complete(common)?).map(Some)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which exit code an error of the library means. Errors of the commands say it themselves ([`program::Failure`]).
 
 use client::poll::GaveUp;
-use client::{Remedy, receive, submit};
+use client::{Remedy, hub, receive, submit};
 use program::{Exit, Failure};
 
 /// The error with its exit code.
@@ -18,5 +18,7 @@ fn remedy(error: &anyhow::Error) -> Option<Remedy> {
     let whole = error.downcast_ref().map(client::Error::remedy);
     let queue = || error.downcast_ref().map(|gave_up: &GaveUp| gave_up.remedy);
     let receive = || error.downcast_ref().map(receive::Error::remedy);
-    whole.or_else(queue).or_else(receive).or_else(|| error.downcast_ref().map(submit::Error::remedy))
+    let hub = || error.downcast_ref().map(hub::Error::remedy);
+    let submit = || error.downcast_ref().map(submit::Error::remedy);
+    whole.or_else(queue).or_else(receive).or_else(submit).or_else(hub)
 }

@@ -1,29 +1,31 @@
-//! How far a command is that waits for many jobs: one line on the terminal, which goes away.
+//! How far a command is that waits: one line on the terminal, which goes away.
 //!
 //! Invariant: it is for people alone, and nothing of it is left between what is printed.
 
 use std::io::{IsTerminal as _, Write as _};
 
+/// A longer line would not go away on every terminal.
+const COLUMNS_MAX: usize = 79;
+
 /// The line on standard error, if that is a terminal.
 #[derive(Debug)]
 pub(crate) struct Progress {
     is_shown: bool,
-    total: usize,
     line: String,
 }
 
 impl Progress {
-    /// Nothing is shown yet. One job needs no progress.
-    pub(crate) fn new(total: usize) -> Self {
-        Self { is_shown: total > 1 && std::io::stderr().is_terminal(), total, line: String::new() }
+    /// Nothing is shown yet.
+    pub(crate) fn new() -> Self {
+        Self { is_shown: std::io::stderr().is_terminal(), line: String::new() }
     }
 
-    /// Shows how many are done.
-    pub(crate) fn show(&mut self, done: usize, failed: usize) {
+    /// Shows this, if anything.
+    pub(crate) fn show(&mut self, line: impl FnOnce() -> String) {
         if !self.is_shown {
             return;
         }
-        let line = text(self.total, done, failed);
+        let line: String = program::escaped(&line()).chars().take(COLUMNS_MAX).collect();
         if line != self.line {
             self.clear();
             write(&line);
@@ -34,13 +36,14 @@ impl Progress {
     /// Makes room for something else to be printed.
     pub(crate) fn clear(&mut self) {
         if !self.line.is_empty() {
-            write(&format!("\r{}\r", " ".repeat(self.line.len())));
+            write(&format!("\r{}\r", " ".repeat(self.line.chars().count())));
             self.line.clear();
         }
     }
 }
 
-fn text(total: usize, done: usize, failed: usize) -> String {
+/// So many of these results are here.
+pub(crate) fn results(total: usize, done: usize, failed: usize) -> String {
     let failed = if failed == 0 { String::new() } else { format!(", {failed} failed") };
     format!("{done} of {total} results{failed}")
 }
@@ -57,7 +60,7 @@ mod tests {
 
     #[test]
     fn progress_says_what_is_done_and_what_failed() {
-        assert_eq!(text(100, 7, 0), "7 of 100 results");
-        assert_eq!(text(100, 100, 2), "100 of 100 results, 2 failed");
+        assert_eq!(results(100, 7, 0), "7 of 100 results");
+        assert_eq!(results(100, 100, 2), "100 of 100 results, 2 failed");
     }
 }

@@ -1,6 +1,6 @@
 //! Why something of a user's program could not be done, and what can be done about it.
 
-use crate::{inbox, poll, receive, submit};
+use crate::{hub, inbox, poll, receive, submit};
 
 /// Whatever ends a step of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,9 @@ pub enum Error {
     /// The edge did not take the job.
     #[error(transparent)]
     Submit(#[from] submit::Error),
+    /// The hub did not say what was asked.
+    #[error(transparent)]
+    Hub(#[from] hub::Error),
 }
 
 /// What can be done about an error. The programs turn it into an exit code.
@@ -38,6 +41,7 @@ impl Error {
             Self::Receive(error) => error.remedy(),
             Self::Queue(error) => error.remedy,
             Self::Submit(error) => error.remedy(),
+            Self::Hub(error) => error.remedy(),
         }
     }
 }

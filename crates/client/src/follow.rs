@@ -1,5 +1,7 @@
 //! Following an inbox: one program of those that share it looks at the queue, the others see what it stores.
 //!
+//! While a hub would tell of what ends ([`Listener`]), looks are rare, and there is one at once when it tells.
+//!
 //! Out of scope: which results somebody wants ([`crate::Waiting`]), and which are new ([`crate::Watch`]).
 //!
 //! Invariant: a step can be dropped at any time without harm. A look that is under way stays, and goes on with the next
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::error::Error;
+use crate::hub::Listener;
 use crate::inbox::Inbox;
 use crate::pace;
 use crate::poll::{Patience, Troubles};
@@ -39,6 +42,13 @@ pub struct Follower {
     looked: Option<Instant>,
     asked: Option<Instant>,
     news: Instant,
+    listener: Option<Listener>,
+    /// What was heard last from the hub that whoever looks was told.
+    rung: Option<Instant>,
+    /// Does this program wait for something?
+    waits: bool,
+    /// Is whoever looks to be asked to look often, once no hub tells?
+    to_ask: bool,
 }
 
 /// When to look again.
@@ -68,7 +78,21 @@ impl Follower {
             looked: None,
             asked: None,
             news: Instant::now(),
+            listener: None,
+            rung: None,
+            waits: false,
+            to_ask: false,
         }
+    }
+
+    /// Has a hub tell when something has ended.
+    pub fn listen(&mut self, listener: Listener) {
+        self.listener = Some(listener);
+    }
+
+    /// What hears from the hub, if anything does.
+    pub fn listener(&self) -> Option<&Listener> {
+        self.listener.as_ref()
     }
 
     /// Where results are stored.
@@ -76,9 +100,30 @@ impl Follower {
         self.receiver.inbox()
     }
 
-    /// Asks whoever looks to look often for a while: somebody waits.
-    pub fn ask(&self) {
-        self.turn.ask();
+    /// Asks whoever looks to look often for a while: somebody waits. For as long as a hub tells, there is no need to.
+    pub fn ask(&mut self) {
+        (self.waits, self.to_ask) = (true, true);
+        self.ask_if_not_told(Instant::now());
+    }
+
+    fn ask_if_not_told(&mut self, now: Instant) {
+        if self.is_told(now) {
+            self.to_ask = self.waits;
+        } else if std::mem::take(&mut self.to_ask) {
+            self.turn.ask();
+        }
+    }
+
+    fn is_told(&self, now: Instant) -> bool {
+        self.listener.as_ref().is_some_and(|listener| listener.hears(now))
+    }
+
+    /// Has whoever looks look at once if something was heard.
+    fn heed_the_bell(&mut self) {
+        let rung = self.listener.as_ref().and_then(Listener::rung);
+        if rung != std::mem::replace(&mut self.rung, rung) && !self.turn.is_mine() {
+            self.turn.ask();
+        }
     }
 
     /// Goes on for a moment, after which there may be something new in the inbox: with a look, should it be time for
@@ -92,7 +137,10 @@ impl Follower {
             self.looking = None;
             return self.after(looked).map_err(Error::from);
         }
-        let due = self.due(Instant::now());
+        let now = Instant::now();
+        self.ask_if_not_told(now);
+        self.heed_the_bell();
+        let due = self.due(now);
         let pause = due.map_or(STEP_MAX, |due| due.saturating_duration_since(Instant::now()));
         if pause.is_zero() {
             let (receiver, given_up) = (Arc::clone(&self.receiver), Arc::clone(&self.given_up));
@@ -130,10 +178,20 @@ impl Follower {
         match (self.next, self.looked) {
             (Next::At(due), _) => Some(due),
             (_, None) => Some(now),
-            (_, Some(looked)) => {
-                let asked = self.asked.map(|asked| now.saturating_duration_since(asked));
-                Some(looked + pace::pause(self.interval, asked, now.saturating_duration_since(self.news)))
+            // The bell has rung since then.
+            (_, Some(looked)) if self.rung.is_some_and(|rung| rung > looked) => Some(looked + pace::EAGER_PAUSE_FIRST),
+            (_, Some(looked)) => Some(looked + self.pause(now)),
+        }
+    }
+
+    fn pause(&self, now: Instant) -> Duration {
+        let asked = self.asked.map(|asked| now.saturating_duration_since(asked));
+        match &self.listener {
+            Some(listener) if listener.hears(now) => {
+                let owed = listener.owed(now, |job_id| self.inbox().has(job_id));
+                pace::pause_if_told(self.interval, asked, owed)
             }
+            _ => pace::pause(self.interval, asked, now.saturating_duration_since(self.news)),
         }
     }
 

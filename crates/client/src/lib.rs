@@ -1,4 +1,5 @@
-//! What every program of a user does: submit jobs, pull their results, keep them in an inbox, and wait for them.
+//! What every program of a user does: submit jobs, pull their results, keep them in an inbox, wait for them, and ask the
+//! hub about them.
 //!
 //! ```text
 //! submit ──POST──► edge            queue hpc-results ──pull──► inbox (on disk, synced) ──ack──► the program
@@ -10,10 +11,12 @@
 //! Invariants: a message is acknowledged only after it is on disk ([`Receiver`], [`Inbox`]); nothing here prints or
 //! reads the environment; every wait has a bound or can be ended between two steps.
 
+mod edge;
 mod error;
 mod follow;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod hub;
 pub mod inbox;
 pub mod names;
 mod pace;
@@ -24,11 +27,12 @@ mod turn;
 mod waiting;
 mod watch;
 
+pub use edge::Edge;
 pub use error::{Error, Remedy};
 pub use follow::Follower;
 pub use inbox::{Arrived, Inbox};
 pub use poll::{Patience, Troubles};
 pub use receive::{Received, Receiver, ResultsQueue};
-pub use submit::{Edge, Queued, submit};
-pub use waiting::{Waiting, take_arrived};
+pub use submit::{Queued, submit};
+pub use waiting::{Came, Waiting, take_arrived};
 pub use watch::Watch;

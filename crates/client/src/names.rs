@@ -1,9 +1,13 @@
-//! The jobs that names mean ([`protocol::names`]) where an inbox says which are known.
+//! The jobs that names mean ([`protocol::names`]) where an inbox says which are known, and a hub which others there are.
 
 use protocol::JobId;
 use protocol::names::{self, AmbiguousName, LAST};
 
+use crate::hub::{self, Filter, Hub};
 use crate::inbox::{self, Inbox};
+
+/// So many jobs of a hub can be shortened, the newest ones.
+const OF_HUB_MAX: usize = 5_000;
 
 /// Why a name means no job.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +21,9 @@ pub enum Error {
     /// The inbox cannot be read.
     #[error(transparent)]
     Inbox(#[from] inbox::Error),
+    /// The hub did not say which jobs there are.
+    #[error(transparent)]
+    Hub(#[from] hub::Error),
 }
 
 /// The job that a name means: one that was submitted here or whose result is here, or, in full, any other.
@@ -28,6 +35,22 @@ pub fn job(name: &JobId, inbox: &Inbox) -> Result<JobId, Error> {
         return Ok(name.clone());
     }
     Ok(names::resolve(name, inbox.arrived()?.into_iter().chain(inbox.submitted()?))?)
+}
+
+/// The job of a hub that a name means which means none that is known here: a unique beginning, or the last one.
+pub async fn job_of_hub(name: &JobId, hub: &Hub) -> Result<Option<JobId>, Error> {
+    let count = match name.as_str() {
+        LAST => 1,
+        _ if names::may_be_beginning(name) => OF_HUB_MAX,
+        _ => return Ok(None),
+    };
+    let Some((jobs, _)) = hub.newest(&Filter::default(), count).await?.known() else { return Ok(None) };
+    let mut ids = jobs.into_iter().map(|job| job.job_id);
+    if name.as_str() == LAST {
+        return Ok(ids.next());
+    }
+    let job_id = names::resolve(name, ids)?;
+    Ok((job_id != *name).then_some(job_id))
 }
 
 #[cfg(test)]

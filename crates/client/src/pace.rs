@@ -16,10 +16,26 @@ const EMPTY_LOOKS_A_STEP: u32 = 12;
 const IDLE_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// The first pause while somebody waits.
-const EAGER_PAUSE_FIRST: Duration = Duration::from_millis(500);
+pub(crate) const EAGER_PAUSE_FIRST: Duration = Duration::from_millis(500);
 
 /// By which part of the time that somebody has waited pauses grow: each is longer than the one before by a quarter.
 const EAGER_GROWTH: u32 = 4;
+
+/// The pause while the hub would tell that there is something: a safety net.
+const TOLD_PAUSE: Duration = Duration::from_secs(120);
+
+/// So long after somebody began to wait, who may hear nothing of a hub, looks are as if there were none.
+const ASKED_COUNTS: Duration = Duration::from_secs(120);
+
+/// The pause after a look while the hub would tell that there is something. `owed` is how long ago it told so of what
+/// has not come yet.
+pub(crate) fn pause_if_told(interval: Duration, asked: Option<Duration>, owed: Option<Duration>) -> Duration {
+    let asked = asked.filter(|asked| *asked < ASKED_COUNTS);
+    match asked.into_iter().chain(owed).min() {
+        Some(asked) => pause(interval, Some(asked), asked),
+        None => TOLD_PAUSE.max(interval),
+    }
+}
 
 /// The pause after a look. `asked` is how long ago somebody began to wait, `news` how long ago something came; nothing
 /// when that never happened.
@@ -64,6 +80,17 @@ mod tests {
         let two_minutes = Duration::from_secs(120);
         assert_eq!(pauses(two_minutes, false, 100), [two_minutes; 100]);
         assert_eq!(steady(INTERVAL, Duration::MAX), IDLE_PAUSE_MAX);
+    }
+
+    #[test]
+    fn who_is_told_looks_rarely_until_something_is_owed() {
+        let seconds = Duration::from_secs;
+        assert_eq!(pause_if_told(INTERVAL, None, None), TOLD_PAUSE);
+        assert_eq!(pause_if_told(INTERVAL, Some(seconds(3_600)), None), TOLD_PAUSE);
+        assert_eq!(pause_if_told(INTERVAL, Some(seconds(10)), None), seconds(3));
+        assert_eq!(pause_if_told(INTERVAL, None, Some(seconds(0))), EAGER_PAUSE_FIRST);
+        assert_eq!(pause_if_told(INTERVAL, Some(seconds(10)), Some(seconds(0))), EAGER_PAUSE_FIRST);
+        assert_eq!(pause_if_told(seconds(3_600), None, None), seconds(3_600));
     }
 
     #[test]

@@ -5,11 +5,12 @@
 use std::time::Duration;
 
 use protocol::{JobId, JobSpec, Json};
-use queues::{Address, Backoff, PlainHttp, Unsent, UnusableUrl};
-use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use reqwest::{Response, StatusCode};
+use queues::{Backoff, Unsent};
+use reqwest::StatusCode;
+use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 
+use crate::edge::{Edge, Problem, answered_by_another, is_it_right, may_pass, read, retry_after, shown};
 use crate::error::Remedy;
 
 /// How often a submission is sent.
@@ -20,27 +21,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 1_000_000;
-
-/// How much of an answer that is not the edge's is shown.
-const SHOWN_CHARS_MAX: usize = 200;
-
-/// Where jobs are submitted.
-#[derive(Debug, Clone)]
-pub struct Edge {
-    /// The address of `POST /jobs`.
-    pub jobs: Address,
-    /// The value of `x-api-key`, marked as a secret.
-    pub api_key: HeaderValue,
-    /// Where the key comes from, for whoever reads that it was refused: `API_KEY from .env line 3`.
-    pub api_key_origin: String,
-}
-
-impl Edge {
-    /// The address of `POST /jobs` at an edge.
-    pub fn jobs(base_url: &str, plain_http: PlainHttp) -> Result<Address, UnusableUrl> {
-        Ok(Address::parse(base_url, "", plain_http)?.below(["jobs"]))
-    }
-}
 
 /// Why a job is not in the queue, as far as is known.
 #[derive(Debug, thiserror::Error)]
@@ -93,17 +73,6 @@ enum Try {
     Later(String, Option<Duration>),
 }
 
-/// The body of a refusal (RFC 9457), as far as it is of use here.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Problem {
-    code: Option<String>,
-    title: Option<String>,
-    detail: Option<String>,
-    field: Option<String>,
-    retryable: Option<bool>,
-}
-
 /// Submits a job. `idempotency_key` has been checked.
 pub async fn submit(
     http: &reqwest::Client,
@@ -131,37 +100,26 @@ pub async fn submit(
 }
 
 async fn send(http: &reqwest::Client, edge: &Edge, body: &str, idempotency_key: &str) -> Try {
-    match edge.jobs.check() {
+    match edge.address.check() {
         Ok(()) => {}
         Err(nobody @ Unsent::Nobody { .. }) => return Try::Later(is_it_right(&nobody.to_string()), None),
         Err(error) => return Try::Refused(error.to_string()),
     }
     let request = http
-        .post(edge.jobs.url().clone())
+        .post(edge.below(["jobs"]).url().clone())
         .header(CONTENT_TYPE, "application/json")
         .header("x-api-key", edge.api_key.clone())
         .header("idempotency-key", idempotency_key)
         .body(body.to_owned());
     let mut response = match request.send().await {
         Ok(response) => response,
-        Err(error) => return Try::Later(no_answer(edge, &error), None),
+        Err(error) => return Try::Later(edge.no_answer(&error), None),
     };
     let (status, after) = (response.status(), retry_after(&response));
-    match read(&mut response).await {
+    match read(&mut response, ANSWER_BYTES_MAX).await {
         Ok(answer) => understand(edge, status, after, &answer),
-        Err(error) => Try::Later(no_answer(edge, &error), None),
+        Err(error) => Try::Later(edge.no_answer(&error), None),
     }
-}
-
-/// The answer, up to the largest that is read; a larger one is cut, and then is not understood.
-async fn read(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
-    let mut answer = Vec::new();
-    while answer.len() < ANSWER_BYTES_MAX
-        && let Some(chunk) = response.chunk().await?
-    {
-        answer.extend_from_slice(&chunk);
-    }
-    Ok(answer)
 }
 
 fn understand(edge: &Edge, status: StatusCode, after: Option<Duration>, answer: &[u8]) -> Try {
@@ -184,72 +142,40 @@ fn understand(edge: &Edge, status: StatusCode, after: Option<Duration>, answer: 
             )),
         };
     }
-    let problem: Option<Problem> = serde_json::from_str(&text).ok();
-    let problem = problem.filter(|problem| problem.code.is_some() || problem.detail.is_some());
+    let problem = Problem::read(&text);
     let what = match &problem {
         Some(problem) => refusal(edge, status, problem),
-        None => format!(
-            "HTTP status {}, and not in the words of the edge; is PRODUCER_URL its address, or does a proxy answer in \
-             its place? It said: {}",
-            status.as_u16(),
-            shown(&text)
-        ),
+        None => answered_by_another(status, &text),
     };
-    let is_passing = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-    // The edge knows best: a 503 of one that is not set up will not pass.
-    if problem.and_then(|problem| problem.retryable).unwrap_or(is_passing) {
-        Try::Later(what, after)
-    } else {
-        Try::Refused(what)
-    }
+    if may_pass(status, problem.as_ref()) { Try::Later(what, after) } else { Try::Refused(what) }
 }
 
 /// A refusal in one sentence, with what to do about it.
 fn refusal(edge: &Edge, status: StatusCode, problem: &Problem) -> String {
-    let code = problem.code.as_deref().unwrap_or("no code");
-    let detail = problem.detail.as_deref().or(problem.title.as_deref()).unwrap_or("it does not say why");
-    let mut text = format!("the edge refused the job: {detail} ({} {code})", status.as_u16());
-    if let Some(field) = &problem.field {
-        text = format!("{text}; field: {field}");
-    }
-    let hint = match (status.as_u16(), code) {
+    let text = format!("the edge refused the job: {}", problem.said(status));
+    let hint = match (status.as_u16(), problem.code.as_deref()) {
         (401 | 403, _) => {
             let key = &edge.api_key_origin;
             return format!("{text}; check {key}: it must be the one that the edge was given");
         }
         (404 | 405, _) => "check PRODUCER_URL: it is the address of the edge, without /jobs",
         (413, _) => "put large input where the cluster can read it, and submit its path",
-        (_, "invalid_job") => "`laptop-consumer submit --help` shows what a job takes",
+        (_, Some("invalid_job")) => "`laptop-consumer submit --help` shows what a job takes",
         _ => return text,
     };
     format!("{text}; {hint}")
 }
 
-fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-fn no_answer(edge: &Edge, error: &reqwest::Error) -> String {
-    is_it_right(&queues::transport_text(&edge.jobs, error))
-}
-
-fn is_it_right(what: &str) -> String {
-    format!("{what}; is it running, and is PRODUCER_URL right?")
-}
-
-fn shown(text: &str) -> String {
-    let start: String = text.trim().chars().take(SHOWN_CHARS_MAX).collect();
-    if start.is_empty() { "nothing".to_owned() } else { start }
-}
-
 #[cfg(test)]
 mod tests {
+    use queues::PlainHttp;
+    use reqwest::header::HeaderValue;
+
     use super::*;
 
     fn understood(status: u16, answer: &str) -> (&'static str, String) {
         let edge = Edge {
-            jobs: Edge::jobs("https://edge.test", PlainHttp::default()).unwrap(),
+            address: Edge::address("https://edge.test", PlainHttp::default()).unwrap(),
             api_key: HeaderValue::from_static("key"),
             api_key_origin: "API_KEY from .env line 3".to_owned(),
         };

@@ -62,6 +62,31 @@ impl JobFilter {
             || limit.is_some()
     }
 
+    /// The states that are asked for; none: any.
+    pub fn states(&self) -> &[JobState] {
+        &self.states
+    }
+
+    /// The task that is asked for.
+    pub fn task(&self) -> Option<&str> {
+        self.task.as_deref()
+    }
+
+    /// The pool that is asked for.
+    pub fn pool(&self) -> Option<&PoolName> {
+        self.pool.as_ref()
+    }
+
+    /// The name that is asked for.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// How many are asked for at the most.
+    pub fn limit(&self) -> Option<usize> {
+        self.limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
+    }
+
     /// Are jobs asked for that have ended?
     pub fn names_an_end(&self) -> bool {
         self.states.iter().any(|state| state.has_ended())
@@ -86,7 +111,7 @@ impl JobFilter {
                     && earliest.is_none_or(|earliest| job.changed().is_some_and(|changed| changed >= earliest))
             })
             .collect();
-        let most = self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let most = self.limit().unwrap_or(usize::MAX);
         if let Some(too_many) = jobs.len().checked_sub(most).filter(|too_many| *too_many > 0) {
             let mut by_change: Vec<(Option<Timestamp>, usize)> =
                 jobs.iter().enumerate().map(|(place, job)| (job.changed(), place)).collect();

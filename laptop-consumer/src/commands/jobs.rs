@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read as _;
 
 use anyhow::Context as _;
+use client::hub::Hub;
 use client::{Inbox, names};
 use program::{Exit, Failure};
 use protocol::JobId;
@@ -15,12 +16,27 @@ use super::note;
 /// A larger file is no list of jobs.
 const FILE_BYTES_MAX: u64 = 64_000_000;
 
-/// The job that a name means. Says which one it is, where the name does not.
-pub(super) fn named(name: &JobId, inbox: &Inbox) -> anyhow::Result<JobId> {
-    let job_id = names::job(name, inbox).map_err(|error| match error {
+/// The job that a name means: one that is known here or, where none is, to the hub. Says which one it is, where the name
+/// does not.
+pub(super) async fn named(name: &JobId, inbox: &Inbox, hub: Option<&Hub>) -> anyhow::Result<JobId> {
+    let usage = |error: names::Error| match error {
         names::Error::Inbox(error) => error.into(),
         error => Failure::with(Exit::Usage, error.to_string()),
-    })?;
+    };
+    let here = names::job(name, inbox);
+    let is_here = !matches!(&here, Err(names::Error::NoLast)) && !here.as_ref().is_ok_and(|job_id| job_id == name);
+    let job_id = match hub {
+        Some(hub) if !is_here => match names::job_of_hub(name, hub).await {
+            Ok(Some(job_id)) => job_id,
+            Ok(None) => here.map_err(usage)?,
+            Err(names::Error::Hub(error)) => {
+                tracing::warn!("{error}; this is only what is known here");
+                here.map_err(usage)?
+            }
+            Err(error) => return Err(usage(error)),
+        },
+        _ => here.map_err(usage)?,
+    };
     if job_id != *name {
         note(&format!("{name} is the job {job_id}"));
     }
@@ -28,12 +44,17 @@ pub(super) fn named(name: &JobId, inbox: &Inbox) -> anyhow::Result<JobId> {
 }
 
 /// The jobs that these arguments mean, each once, in their order.
-pub(super) fn wanted(arguments: &[String], all: bool, inbox: &Inbox) -> anyhow::Result<Vec<JobId>> {
+pub(super) async fn wanted(
+    arguments: &[String],
+    all: bool,
+    inbox: &Inbox,
+    hub: Option<&Hub>,
+) -> anyhow::Result<Vec<JobId>> {
     let mut jobs = Vec::new();
     for argument in arguments {
         match argument.strip_prefix('@') {
             Some(path) => jobs.extend(in_file(path)?),
-            None => jobs.push(named(&argument.parse().context("the arguments have been checked")?, inbox)?),
+            None => jobs.push(named(&argument.parse().context("the arguments have been checked")?, inbox, hub).await?),
         }
     }
     if all {

@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 mod cancel;
+mod hub;
 mod jobs;
 mod list;
 mod logs;
@@ -12,13 +13,12 @@ mod submit;
 mod tail;
 mod wait;
 
-use anyhow::Context as _;
 use client::{Arrived, Follower, Patience, Received, Receiver, ResultsQueue};
 use program::{Exit, Failure, Printer};
-use queues::{Address, UnusableUrl};
+use queues::UnusableUrl;
 
 use crate::cli::{Cli, Command};
-use crate::config::{CommonArgs, QueueArgs};
+use crate::config::{CommonArgs, QueueArgs, http_client};
 
 /// Runs the command that was given.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
@@ -29,16 +29,12 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Pull(args) => pull::run(&cli.common, &args, &mut printer).await,
         Command::Tail(args) => tail::run(&cli.common, &args, &mut printer).await,
         Command::Wait(args) => wait::run(&cli.common, &args, &mut printer).await,
-        Command::Status(args) => status::run(&cli.common, &args, &mut printer),
-        Command::Jobs(args) => list::run(&cli.common, &args.filter, &mut printer),
-        Command::Logs(args) => logs::run(&cli.common, &args),
-        Command::Show(args) => show::run(&cli.common, &args, &mut printer),
-        Command::Cancel(args) => cancel::run(&cli.common, &args),
+        Command::Status(args) => status::run(&cli.common, &args, &mut printer).await,
+        Command::Jobs(args) => list::run(&cli.common, &args, &mut printer).await,
+        Command::Logs(args) => logs::run(&cli.common, &args).await,
+        Command::Show(args) => show::run(&cli.common, &args, &mut printer).await,
+        Command::Cancel(args) => cancel::run(&cli.common, &args, &mut printer).await,
     }
-}
-
-fn http_client(address: &Address) -> anyhow::Result<reqwest::Client> {
-    queues::http_client(address).context("cannot set up HTTPS: are the system's root certificates installed?")
 }
 
 fn receiver(common: &CommonArgs, queue: ResultsQueue) -> anyhow::Result<Receiver> {

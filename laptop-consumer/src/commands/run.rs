@@ -11,10 +11,10 @@ use program::{Exit, Failure, Printer, Stream};
 use protocol::{JobSpec, Json, limits};
 
 use super::submit::{submitted, until_result};
-use super::{follower, note};
+use super::{follower, hub, note};
 use crate::cli::RunArgs;
 use crate::command_task::{CommandInput, CommandOutput, TASK};
-use crate::config::CommonArgs;
+use crate::config::{CommonArgs, hub_of};
 
 /// What the edge adds to a job when it makes a message of it: id, time, version.
 const MESSAGE_FIELDS_BYTES: usize = 200;
@@ -32,10 +32,11 @@ pub(super) async fn run(common: &CommonArgs, args: RunArgs, printer: &mut Printe
     // Whether the result can be fetched is known before anything is sent.
     let follower = if args.no_wait { None } else { Some(follower(common, &args.queue, Patience::OF_A_WAIT)?) };
     let queued = submitted(common, &edge, &job, args.job.idempotency_key.clone()).await?;
-    let Some(follower) = follower else {
+    let Some(mut follower) = follower else {
         printer.id(&queued.job_id)?;
         return Ok(Exit::Ok);
     };
+    hub::listen(&mut follower, Some(hub_of(&edge)?), std::slice::from_ref(&queued.job_id));
     until_result(Waiting::new(follower, vec![queued.job_id]), args.timeout, &mut print_command).await
 }
 

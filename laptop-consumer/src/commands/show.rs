@@ -7,10 +7,10 @@ use super::{jobs, note, print_one};
 use crate::cli::ShowArgs;
 use crate::config::CommonArgs;
 
-pub(super) fn run(common: &CommonArgs, args: &ShowArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
+pub(super) async fn run(common: &CommonArgs, args: &ShowArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
     let dir = common.data_dir()?;
     let inbox = Inbox::new(&dir);
-    let job_id = jobs::named(&args.job, &inbox)?;
+    let job_id = jobs::named(&args.job, &inbox, None).await?;
     match inbox.find(&job_id)? {
         Some(arrived) => {
             for path in inbox.conflicting(&job_id)? {

@@ -11,9 +11,9 @@ use program::{Exit, Failure, Printer};
 use protocol::{JobSpec, Json, limits};
 
 use super::wait::{Print, Results, until_here};
-use super::{follower, http_client, note, print_one};
+use super::{follower, hub, note, print_one};
 use crate::cli::SubmitArgs;
-use crate::config::CommonArgs;
+use crate::config::{CommonArgs, http_client, hub_of};
 use crate::stop::Stop;
 
 /// The most that is read of a file. White space in JSON does not travel, so this is more generous than the edge.
@@ -28,7 +28,7 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
     let follower = if args.wait { Some(follower(common, &args.queue, Patience::OF_A_WAIT)?) } else { None };
 
     let queued = submitted(common, &edge, &job, args.job.idempotency_key).await?;
-    let Some(follower) = follower else {
+    let Some(mut follower) = follower else {
         if args.id {
             printer.id(&queued.job_id)?;
         } else {
@@ -36,6 +36,7 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
         }
         return Ok(Exit::Ok);
     };
+    hub::listen(&mut follower, Some(hub_of(&edge)?), std::slice::from_ref(&queued.job_id));
     let mut print = |arrived: &Arrived| print_one(arrived, printer);
     until_result(Waiting::new(follower, vec![queued.job_id]), args.timeout, &mut print).await
 }
@@ -48,7 +49,7 @@ pub(super) async fn submitted(
     idempotency_key: Option<String>,
 ) -> anyhow::Result<Queued> {
     let idempotency_key = idempotency_key.map_or_else(random_key, checked_key)?;
-    let queued = submit(&http_client(&edge.jobs)?, edge, job, &idempotency_key).await?;
+    let queued = submit(&http_client(&edge.address)?, edge, job, &idempotency_key).await?;
     note_submitted(common, &queued, job);
     Ok(queued)
 }

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use client::hub::{Interest, Listener};
 use client::{Follower, Patience, Received, Receiver, Troubles, Watch};
 use program::{Exit, Printer};
 
-use super::{follower, note, print_new, receiver};
+use super::{follower, hub, note, print_new, receiver};
 use crate::cli::TailArgs;
 use crate::config::CommonArgs;
 use crate::stop::Stop;
@@ -16,7 +17,11 @@ pub(super) async fn run(common: &CommonArgs, args: &TailArgs, printer: &mut Prin
         let receiver = receiver(common, args.queue.complete(common)?)?;
         until_idle(&receiver, args.queue.poll_interval(), stop, printer).await
     } else {
-        follow(follower(common, &args.queue, Patience::FOR_EVER)?, stop, printer).await
+        let mut follower = follower(common, &args.queue, Patience::FOR_EVER)?;
+        if let Some(hub) = hub::if_any(common, &args.edge) {
+            follower.listen(Listener::new(hub, Interest::All));
+        }
+        follow(follower, stop, printer).await
     }
 }
 

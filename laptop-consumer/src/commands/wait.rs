@@ -2,18 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-use client::{Arrived, Inbox, Patience, Waiting, take_arrived};
+use client::hub::{Answer, Hub};
+use client::{Arrived, Came, Inbox, Patience, Waiting, take_arrived};
 use program::{Exit, Failure, Printer};
-use protocol::JobId;
+use protocol::hub::JobBrief;
+use protocol::{JobId, JobState};
 
-use super::{follower, jobs, note, print_one};
+use super::{follower, hub, jobs, note, print_one};
 use crate::cli::WaitArgs;
 use crate::config::CommonArgs;
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::stop::Stop;
 
 /// After this long without a result it is said what is waited for.
 const NOTE_AFTER: Duration = Duration::from_secs(30);
+
+/// The same where a hub tells how far the jobs are.
+const WHEREABOUTS_AFTER: Duration = Duration::from_secs(60);
+
+/// It is said in good time, or not at all.
+const WHEREABOUTS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// After this long it is said why a result may never come.
 const ADVICE_AFTER: Duration = Duration::from_secs(600);
@@ -24,7 +32,8 @@ pub(super) async fn run(common: &CommonArgs, args: &WaitArgs, printer: &mut Prin
         return Err(Failure::with(Exit::Usage, message));
     }
     let inbox = Inbox::new(&common.data_dir()?);
-    let mut pending = jobs::wanted(&args.jobs, args.all, &inbox)?;
+    let hub = hub::if_any(common, &args.edge);
+    let mut pending = jobs::wanted(&args.jobs, args.all, &inbox, hub.as_ref()).await?;
     if pending.is_empty() {
         note("there is nothing to wait for: each job that was submitted with this inbox has its result");
         return Ok(Exit::Ok);
@@ -38,7 +47,8 @@ pub(super) async fn run(common: &CommonArgs, args: &WaitArgs, printer: &mut Prin
     if pending.is_empty() {
         return Ok(results.exit);
     }
-    let follower = follower(common, &args.queue, Patience::OF_A_WAIT)?;
+    let mut follower = follower(common, &args.queue, Patience::OF_A_WAIT)?;
+    hub::listen(&mut follower, hub, &pending);
     until_here(Waiting::new(follower, pending), args.timeout, Stop::listen()?, results).await
 }
 
@@ -58,7 +68,18 @@ pub(super) struct Results<'a> {
 impl<'a> Results<'a> {
     /// The results of so many jobs.
     pub(super) fn new(total: usize, print: &'a mut Print<'a>) -> Self {
-        Self { print, progress: Progress::new(total), total, done: 0, failed: 0, exit: Exit::Ok }
+        Self { print, progress: Progress::new(), total, done: 0, failed: 0, exit: Exit::Ok }
+    }
+
+    fn print_came(&mut self, came: &Came) -> anyhow::Result<()> {
+        if came.by_hub {
+            self.note(&format!(
+                "the queue did not give the result of the job {}, as when another laptop has fetched it; this is what \
+                 the hub has, and it is kept in the inbox",
+                came.arrived.result.job_id
+            ));
+        }
+        self.print(&came.arrived)
     }
 
     fn print(&mut self, arrived: &Arrived) -> anyhow::Result<()> {
@@ -76,6 +97,33 @@ impl<'a> Results<'a> {
         self.progress.clear();
         note(text);
     }
+
+    /// Shows how far it is: for one job only where a hub tells.
+    fn show(&mut self, waiting: &Waiting) {
+        let (total, done, failed) = (self.total, self.done, self.failed);
+        if total > 1 || waiting.listener().is_some() {
+            self.progress.show(|| shown(total, done, failed, waiting));
+        }
+    }
+}
+
+/// How far it is, on one line.
+fn shown(total: usize, done: usize, failed: usize, waiting: &Waiting) -> String {
+    let told = waiting.listener().map(|listener| listener.on_the_way()).unwrap_or_default();
+    match told.as_slice() {
+        [job] if total == 1 => hub::whereabouts(job, hub::now()),
+        _ if total == 1 => String::new(),
+        [] => progress::results(total, done, failed),
+        told => format!("{}; {}", progress::results(total, done, failed), counted(told)),
+    }
+}
+
+/// How many jobs are how far.
+fn counted(jobs: &[JobBrief]) -> String {
+    let of = |state: JobState| jobs.iter().filter(|job| job.state == state).count();
+    let counts = [JobState::Running, JobState::Held, JobState::Queued].map(|state| (of(state), state));
+    let counts = counts.iter().filter(|(count, _)| *count > 0).map(|(count, state)| format!("{count} {state}"));
+    counts.collect::<Vec<_>>().join(", ")
 }
 
 /// Waits until no job is pending, the time is over, or a signal comes. This process, or another one, may put the
@@ -88,24 +136,31 @@ pub(super) async fn until_here(
 ) -> anyhow::Result<Exit> {
     let start = Instant::now();
     let (mut quiet_since, mut notes) = (start, 0);
+    // A year at the most: no clock overflows.
+    let end = timeout.map(|timeout| start + timeout);
     loop {
-        let arrived = tokio::select! {
-            arrived = waiting.next() => arrived?,
+        let came = tokio::select! {
+            came = waiting.next() => came?,
             () = stop.asked() => break,
+            () = until(end) => break,
         };
-        if let Some(arrived) = arrived {
-            results.print(&arrived)?;
+        if let Some(came) = came {
+            results.print_came(&came)?;
             quiet_since = Instant::now();
             continue;
         }
-        if waiting.pending().is_empty() || timeout.is_some_and(|timeout| start.elapsed() >= timeout) {
+        if waiting.pending().is_empty() {
             break;
         }
-        if let Some(text) = note_due(notes, quiet_since.elapsed(), waiting.pending()) {
+        let due = tokio::select! {
+            due = note_due(notes, quiet_since.elapsed(), &waiting) => due,
+            () = stop.asked() => break,
+        };
+        if let Some(text) = due {
             results.note(&text);
             notes += 1;
         }
-        results.progress.show(results.done, results.failed);
+        results.show(&waiting);
     }
     results.progress.clear();
     if stop.is_asked() && !waiting.pending().is_empty() {
@@ -113,8 +168,8 @@ pub(super) async fn until_here(
         note(&interrupted(waiting.pending()));
     }
     waiting.finish().await;
-    while let Some(arrived) = waiting.next_here()? {
-        results.print(&arrived)?;
+    while let Some(came) = waiting.next_here()? {
+        results.print_came(&came)?;
     }
     match waiting.pending() {
         [] => Ok(results.exit),
@@ -123,8 +178,49 @@ pub(super) async fn until_here(
     }
 }
 
-/// What a person should know who has waited for so long, and was told so much.
-fn note_due(told: usize, quiet: Duration, pending: &[JobId]) -> Option<String> {
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a person should know who has waited for so long, and was told so much. A hub tells more than we know.
+async fn note_due(told: usize, quiet: Duration, waiting: &Waiting) -> Option<String> {
+    let listener = waiting.listener().filter(|_| told == 0);
+    let Some(listener) = listener else { return note_due_without_hub(told, quiet, waiting.pending()) };
+    if quiet < NOTE_AFTER || (listener.hears(Instant::now()) && quiet < WHEREABOUTS_AFTER) {
+        return None;
+    }
+    let asked = tokio::time::timeout(WHEREABOUTS_PATIENCE, whereabouts(listener.hub(), waiting.pending())).await;
+    asked.ok().flatten().or_else(|| note_due_without_hub(told, quiet, waiting.pending()))
+}
+
+/// What is waited for, as far as the hub knows: of one job where it is, of many how many are how far.
+async fn whereabouts(hub: &Hub, pending: &[JobId]) -> Option<String> {
+    let known = hub.briefs(pending).await.ok()?.known()?;
+    let example = pending.iter().find_map(|job_id| known.get(job_id))?;
+    let mut text = format!("{}: {}", example.job_id, hub::whereabouts(example, hub::now()));
+    if known.values().any(|job| job.state == JobState::Queued)
+        && let Ok(Answer::Known(sites)) = hub.sites().await
+    {
+        text = format!("{text}; {}", hub::linked(&sites));
+    }
+    Some(match pending {
+        [_] => text,
+        pending => {
+            let jobs: Vec<JobBrief> = known.into_values().collect();
+            let counted = match counted(&jobs).as_str() {
+                "" => String::new(),
+                counted => format!(" ({counted})"),
+            };
+            format!("waiting for {} results{counted}, for example of {text}", pending.len())
+        }
+    })
+}
+
+/// The same where nobody tells how far the jobs are.
+fn note_due_without_hub(told: usize, quiet: Duration, pending: &[JobId]) -> Option<String> {
     let (whose, result) = match pending {
         [job_id] => (format!("the result of the job {job_id}"), "its result"),
         [job_id, ..] => (format!("{} results, for example of the job {job_id}", pending.len()), "each result"),
@@ -175,13 +271,13 @@ mod tests {
     #[test]
     fn who_waits_long_is_told_for_what_and_then_why_it_may_not_come() {
         let jobs = ["j1", "j2"].map(|id| id.parse::<JobId>().unwrap());
-        assert_eq!(note_due(0, NOTE_AFTER / 2, &jobs), None);
-        let first = note_due(0, NOTE_AFTER, &jobs[..1]).unwrap();
+        assert_eq!(note_due_without_hub(0, NOTE_AFTER / 2, &jobs), None);
+        let first = note_due_without_hub(0, NOTE_AFTER, &jobs[..1]).unwrap();
         assert!(first.contains("waiting for the result of the job j1: ") && first.contains("hpc-consumer jobs"));
-        assert_eq!(note_due(1, NOTE_AFTER, &jobs), None);
-        let second = note_due(1, ADVICE_AFTER, &jobs).unwrap();
+        assert_eq!(note_due_without_hub(1, NOTE_AFTER, &jobs), None);
+        let second = note_due_without_hub(1, ADVICE_AFTER, &jobs).unwrap();
         assert!(second.contains("2 results, for example of the job j1") && second.contains("24 hours"), "{second}");
-        assert_eq!(note_due(2, Duration::MAX, &jobs), None);
+        assert_eq!(note_due_without_hub(2, Duration::MAX, &jobs), None);
     }
 
     #[test]

@@ -144,6 +144,11 @@ impl Inbox {
         }
     }
 
+    /// Does the result of a job seem to be here?
+    pub(crate) fn has(&self, job_id: &JobId) -> bool {
+        self.result_path(job_id).exists()
+    }
+
     /// Stores a result, unless there is one of this job already. It lasts only after [`Inbox::sync`].
     pub fn keep(&self, arrived: &Arrived) -> Result<Kept, Error> {
         let job_id = &arrived.result.job_id;
