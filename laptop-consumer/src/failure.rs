@@ -8,6 +8,7 @@ use program::{Exit, Failure};
 pub(crate) fn with_exit(error: anyhow::Error) -> anyhow::Error {
     match remedy(&error) {
         Some(Remedy::Settings) => Failure::usage(error),
+        Some(Remedy::Nothing) => Failure::with(Exit::NotFound, format!("{error:#}")),
         Some(Remedy::TryLater) => Failure::with(Exit::TryLater, format!("{error:#}")),
         Some(Remedy::Unexpected) | None => error,
     }

@@ -27,6 +27,8 @@ pub enum Error {
 pub enum Remedy {
     /// Set something right that the person has set.
     Settings,
+    /// Nothing: what was asked for is not there.
+    Nothing,
     /// Try again later.
     TryLater,
     /// What the error says; trying again is of no use before that.

@@ -172,7 +172,7 @@ mod tests {
             site("alpha", "login1", r#""linked":true,"running":3,"held":12"#),
             site("beta", "b1", r#""linked":false,"running":1"#),
             site("gamma", "g1", r#""linked":true,"draining":true,"owed":2"#),
-            site("gamma", "g\u{1b}[2J", r#""linked":true,"trouble":"the disk\nis full""#),
+            site("gamma", r"g\u001b[2J", r#""linked":true,"trouble":"the disk\nis full""#),
         ];
         sites.queue = QueueStatus { queued: 4, oldest_at: Some("2026-11-30T02:00:00Z".parse().unwrap()) };
         let pool = r#"{"site":"alpha","host":"h","linked":true,"updated_at":"2026-11-30T02:00:00Z","pool":"gpu",

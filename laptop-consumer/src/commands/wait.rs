@@ -1,12 +1,13 @@
 //! `wait`, and the second half of `submit --wait`: until the results of some jobs are here.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use client::hub::{Answer, Hub};
 use client::{Arrived, Came, Inbox, Patience, Waiting, take_arrived};
 use program::{Exit, Failure, Printer};
-use protocol::hub::JobBrief;
-use protocol::{JobId, JobState};
+use protocol::hub::{JobBrief, Sites};
+use protocol::{JobId, JobState, Timestamp};
 
 use super::{follower, hub, jobs, note, print_one};
 use crate::cli::WaitArgs;
@@ -189,33 +190,42 @@ async fn until(end: Option<Instant>) {
 async fn note_due(told: usize, quiet: Duration, waiting: &Waiting) -> Option<String> {
     let listener = waiting.listener().filter(|_| told == 0);
     let Some(listener) = listener else { return note_due_without_hub(told, quiet, waiting.pending()) };
-    if quiet < NOTE_AFTER || (listener.hears(Instant::now()) && quiet < WHEREABOUTS_AFTER) {
+    // Who hears of it all the time has less to worry about.
+    let after = if listener.hears(Instant::now()) { WHEREABOUTS_AFTER } else { NOTE_AFTER };
+    if quiet < after {
         return None;
     }
     let asked = tokio::time::timeout(WHEREABOUTS_PATIENCE, whereabouts(listener.hub(), waiting.pending())).await;
     asked.ok().flatten().or_else(|| note_due_without_hub(told, quiet, waiting.pending()))
 }
 
-/// What is waited for, as far as the hub knows: of one job where it is, of many how many are how far.
+/// What is waited for, as far as the hub knows.
 async fn whereabouts(hub: &Hub, pending: &[JobId]) -> Option<String> {
     let known = hub.briefs(pending).await.ok()?.known()?;
+    let sites = match hub.sites().await {
+        Ok(Answer::Known(sites)) => sites,
+        _ => return None,
+    };
+    whereabouts_text(pending, &known, &sites, hub::now())
+}
+
+/// Of one job where it is, of many how many are how far; and of what waits in the queue, whether anybody would take it.
+fn whereabouts_text(
+    pending: &[JobId],
+    known: &HashMap<JobId, JobBrief>,
+    sites: &Sites,
+    now: Timestamp,
+) -> Option<String> {
     let example = pending.iter().find_map(|job_id| known.get(job_id))?;
-    let mut text = format!("{}: {}", example.job_id, hub::whereabouts(example, hub::now()));
-    if known.values().any(|job| job.state == JobState::Queued)
-        && let Ok(Answer::Known(sites)) = hub.sites().await
-    {
-        text = format!("{text}; {}", hub::linked(&sites));
+    let mut text = format!("{}: {}", example.job_id, hub::whereabouts(example, now));
+    if known.values().any(|job| job.state == JobState::Queued) {
+        text = format!("{text}; {}", hub::linked(sites));
     }
-    Some(match pending {
-        [_] => text,
-        pending => {
-            let jobs: Vec<JobBrief> = known.into_values().collect();
-            let counted = match counted(&jobs).as_str() {
-                "" => String::new(),
-                counted => format!(" ({counted})"),
-            };
-            format!("waiting for {} results{counted}, for example of {text}", pending.len())
-        }
+    let jobs: Vec<JobBrief> = known.values().cloned().collect();
+    Some(match (pending, counted(&jobs).as_str()) {
+        ([_], _) => text,
+        (pending, "") => format!("waiting for {} results, for example of {text}", pending.len()),
+        (pending, counted) => format!("waiting for {} results ({counted}), for example of {text}", pending.len()),
     })
 }
 
@@ -278,6 +288,27 @@ mod tests {
         let second = note_due_without_hub(1, ADVICE_AFTER, &jobs).unwrap();
         assert!(second.contains("2 results, for example of the job j1") && second.contains("24 hours"), "{second}");
         assert_eq!(note_due_without_hub(2, Duration::MAX, &jobs), None);
+    }
+
+    #[test]
+    fn who_waits_long_is_told_where_the_job_is() {
+        let now = "2026-11-30T04:03:00Z".parse().unwrap();
+        let jobs = ["j1", "j2", "j3"].map(|id| id.parse::<JobId>().unwrap());
+        let brief = |job_id: &JobId, state: &str| -> (JobId, JobBrief) {
+            let fields = r#""site":"alpha","attempt":1,"updated_at":"2026-11-30T04:00:00Z""#;
+            let text = format!(r#"{{"job_id":"{job_id}","state":"{state}",{fields}}}"#);
+            (job_id.clone(), serde_json::from_str(&text).unwrap())
+        };
+        let told = |pending: &[JobId], states: &[&str]| {
+            let known = jobs.iter().zip(states).map(|(job_id, state)| brief(job_id, state)).collect();
+            whereabouts_text(pending, &known, &Sites::default(), now)
+        };
+        assert_eq!(told(&jobs[..1], &["running"]).as_deref(), Some("j1: running at alpha for 3 min"));
+        assert_eq!(told(&jobs[..1], &["queued"]).as_deref(), Some("j1: queued for 3 min; no site is linked"));
+        let many = told(&jobs, &["held", "running", "held"]);
+        let text = "waiting for 3 results (1 running, 2 held), for example of j1: held at alpha for 3 min";
+        assert_eq!(many.as_deref(), Some(text));
+        assert_eq!(told(&jobs, &[]), None, "nothing that we do not know");
     }
 
     #[test]

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use protocol::JobId;
 use serde_json::{Value, json};
 
+use crate::hub_server::{Hub, Reply};
+
 pub(crate) const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const QUEUE: &str = "fedcba9876543210fedcba9876543210";
 pub(crate) const TOKEN: &str = "the-token";
@@ -36,8 +38,10 @@ impl Fault {
 /// A request, as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    /// The last segment of the path: `pull`, `ack`, `metrics` or `jobs`.
+    /// `pull`, `ack` or `metrics` of the queue; `jobs` is a submission, and `hub` all that a hub is asked.
     pub(crate) route: String,
+    /// The method and the whole path: `GET /jobs?limit=1`.
+    pub(crate) asked: String,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: String,
 }
@@ -55,6 +59,8 @@ struct State {
     messages: Vec<Message>,
     faults: Vec<(&'static str, Fault)>,
     requests: Vec<Request>,
+    /// Without one the edge is of an earlier version.
+    hub: Option<Arc<Hub>>,
 }
 
 /// The stand-in. It lives until the test process ends.
@@ -103,6 +109,16 @@ impl Server {
         self.state().faults.push((route, fault));
     }
 
+    /// From now on the edge has a hub, which answers so.
+    pub(crate) fn set_hub(&self, hub: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
+        self.state().hub = Some(Arc::new(Hub::new(hub)));
+    }
+
+    /// What the hub was asked so far.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.requests("hub").into_iter().map(|request| request.asked).collect()
+    }
+
     /// How many messages are not acknowledged.
     pub(crate) fn backlog(&self) -> usize {
         self.state().messages.iter().filter(|message| !message.acked).count()
@@ -119,9 +135,17 @@ impl Server {
 
     fn serve(&self, mut stream: TcpStream) -> std::io::Result<()> {
         let Some(request) = read(&stream)? else { return Ok(()) };
-        let (status, headers, body) = {
+        let hub = {
             let mut state = self.state();
             state.requests.push(request.clone());
+            state.hub.clone().filter(|_| request.route == "hub")
+        };
+        if let Some(hub) = hub {
+            // Not under the lock: it may take its time.
+            return hub.serve(&request, &mut stream);
+        }
+        let (status, headers, body) = {
+            let mut state = self.state();
             match state.faults.iter().position(|(route, _)| *route == request.route) {
                 Some(position) => match state.faults.remove(position).1 {
                     Fault::Answer(status, headers, body) => (status, headers, body),
@@ -147,6 +171,11 @@ impl State {
             assert_eq!((header("x-api-key"), header("content-type")), (API_KEY, "application/json"));
             let job_id = JobId::from_idempotency_key(header("idempotency-key"), None);
             return (202, "", json!({"status": "queued", "job_id": job_id, "queue": "hpc-jobs"}).to_string());
+        }
+        if request.route == "hub" {
+            let is_jobs = request.asked.starts_with("GET /jobs?") || request.asked == "GET /jobs";
+            let (status, code) = if is_jobs { (405, "method_not_allowed") } else { (404, "not_found") };
+            return (status, "", json!({"code": code, "detail": "as an edge of an earlier version"}).to_string());
         }
         assert_eq!(header("authorization"), format!("Bearer {TOKEN}"));
         let result = match request.route.as_str() {
@@ -209,11 +238,13 @@ fn read(stream: &TcpStream) -> std::io::Result<Option<Request>> {
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
     }
-    let path = line.split_whitespace().nth(1).unwrap_or_default();
-    let route = path.rsplit('/').next().unwrap_or_default().to_owned();
-    if route != "jobs" {
-        assert!(path.starts_with(&format!("/client/v4/accounts/{ACCOUNT}/queues/{QUEUE}/")), "{path}");
-    }
+    let asked = line.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+    let route = match asked.strip_prefix(&format!("POST /client/v4/accounts/{ACCOUNT}/queues/{QUEUE}/messages/")) {
+        Some(route) => route.to_owned(),
+        None if asked.ends_with("/metrics") => "metrics".to_owned(),
+        None if asked == "POST /jobs" => "jobs".to_owned(),
+        None => "hub".to_owned(),
+    };
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
@@ -224,5 +255,5 @@ fn read(stream: &TcpStream) -> std::io::Result<Option<Request>> {
     let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    Ok(Some(Request { route, headers, body: String::from_utf8_lossy(&body).into_owned() }))
+    Ok(Some(Request { route, asked, headers, body: String::from_utf8_lossy(&body).into_owned() }))
 }

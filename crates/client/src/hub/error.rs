@@ -10,6 +10,9 @@ pub enum Error {
     /// It refuses, and would again.
     #[error("the hub refuses: {0}")]
     Refused(String),
+    /// It has nothing of what was asked for.
+    #[error("the hub has nothing of it: {0}")]
+    NotThere(String),
     /// It did not answer as it should; it may later.
     #[error("the hub does not answer: {what}")]
     Unavailable {
@@ -36,6 +39,7 @@ impl Error {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Refused(_) => Remedy::Unexpected,
+            Self::NotThere(_) => Remedy::Nothing,
             Self::Unavailable { .. } => Remedy::TryLater,
         }
     }

@@ -1,6 +1,6 @@
 //! What happens to all jobs, as the hub tells it.
 
-use protocol::hub::JobBrief;
+use protocol::hub::{JobBrief, Sites};
 
 use super::error::Error;
 use super::sse::Stream;
@@ -16,8 +16,8 @@ pub struct Events {
 pub enum Event {
     /// A job is now so far.
     Job(Box<JobBrief>),
-    /// A site came or went, or is not what it was.
-    Sites,
+    /// These sites came or went, or are not what they were.
+    Sites(Sites),
     /// Something else, or something that a newer hub says.
     Other,
 }
@@ -31,16 +31,14 @@ impl Events {
     /// harm.
     pub async fn next(&mut self) -> Result<Option<Event>, Error> {
         let Some(event) = self.stream.next().await? else { return Ok(None) };
-        Ok(Some(match event.name.as_str() {
-            "job" => serde_json::from_str(&event.data).map_or_else(
-                |error| {
-                    tracing::debug!("an event `job` of the hub is not understood: {error}");
-                    Event::Other
-                },
-                |job| Event::Job(Box::new(job)),
-            ),
-            "sites" => Event::Sites,
-            _ => Event::Other,
-        }))
+        let understood = match event.name.as_str() {
+            "job" => serde_json::from_str(&event.data).map(|job| Event::Job(Box::new(job))),
+            "sites" => serde_json::from_str(&event.data).map(Event::Sites),
+            _ => Ok(Event::Other),
+        };
+        Ok(Some(understood.unwrap_or_else(|error| {
+            tracing::debug!("an event `{}` of the hub is not understood: {error}", event.name);
+            Event::Other
+        })))
     }
 }

@@ -9,11 +9,11 @@
 //! Invariant: what is heard has somebody look, and decides nothing else. A listener that hears nothing, or cannot be
 //! sure that it would, says so, and then looks are as if there were no hub.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use protocol::hub::{JobBrief, WAIT_SECONDS_MAX};
+use protocol::hub::{JobBrief, Sites, WAIT_SECONDS_MAX};
 use protocol::{JobId, JobState};
 use queues::Backoff;
 use tokio::task::JoinHandle;
@@ -32,8 +32,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A hub that was asked to wait, and has not, is not asked again at once.
 const HELD_MIN: Duration = Duration::from_secs(1);
 
-/// Sites are not asked for more often, however often they change.
-const SITES_PAUSE: Duration = Duration::from_secs(5);
+/// So many daemons are known by name.
+const DAEMONS_MAX: usize = 1_000;
 
 /// For so long a result is looked for that should be in the queue. After that somebody else has fetched it.
 const OWED_MAX: Duration = Duration::from_secs(30);
@@ -80,8 +80,8 @@ enum Ear {
 #[derive(Debug)]
 struct Heard {
     ear: Ear,
-    /// Does any site tell the hub what it does?
-    linked: bool,
+    /// The daemons that tell the hub what they do.
+    linked: HashSet<String>,
     /// The jobs of interest, and how far they are; nothing where all are.
     wanted: Option<HashMap<JobId, Option<JobBrief>>>,
     on_the_way: bool,
@@ -101,7 +101,7 @@ impl Listener {
             }
         };
         let ear = Ear::Opening(Instant::now());
-        let heard = Heard { ear, linked: false, wanted, on_the_way, rung: None, ended: HashMap::new() };
+        let heard = Heard { ear, linked: HashSet::new(), wanted, on_the_way, rung: None, ended: HashMap::new() };
         let shared = Arc::new(Shared(Mutex::new(heard)));
         let task = tokio::spawn(listen(hub.clone(), Arc::clone(&shared)));
         Self { hub, shared, task }
@@ -178,13 +178,13 @@ impl Heard {
             // A job that no site tells of may be taken by one that never tells anything.
             Ear::Open => match &self.wanted {
                 Some(wanted) => wanted.values().all(|brief| brief.as_ref().is_some_and(|job| self.is_told_of(job))),
-                None => self.linked,
+                None => !self.linked.is_empty(),
             },
         }
     }
 
     fn is_told_of(&self, job: &JobBrief) -> bool {
-        self.linked || !matches!(job.state.known(), Some(JobState::Queued | JobState::Unknown))
+        !self.linked.is_empty() || !matches!(job.state.known(), Some(JobState::Queued | JobState::Unknown))
     }
 
     /// A job is so far. Is it of interest?
@@ -199,6 +199,17 @@ impl Heard {
             self.rung = Some(now);
             if self.wanted.is_some() || self.ended.len() < OWED_COUNT_MAX {
                 self.ended.insert(job.job_id, now);
+            }
+        }
+    }
+
+    /// Some sites are so.
+    fn tell_of_sites(&mut self, sites: Sites) {
+        for site in sites.sites {
+            if !site.linked {
+                self.linked.remove(&site.daemon);
+            } else if self.linked.len() < DAEMONS_MAX {
+                self.linked.insert(site.daemon);
             }
         }
     }
@@ -304,9 +315,13 @@ async fn poll(hub: &Hub, shared: &Shared, job_id: &JobId) -> Result<Round, Error
             Answer::NoHub => return Ok(Round::Never),
         };
         let waits = matches!(brief.state.known(), Some(JobState::Queued | JobState::Unknown));
-        let linked = !waits || is_any_linked(hub).await?;
+        let sites = if waits { Some(sites(hub).await?) } else { None };
         let mut heard = shared.heard();
-        (heard.linked, heard.ear) = (linked, Ear::Open);
+        if let Some(sites) = sites {
+            heard.linked.clear();
+            heard.tell_of_sites(sites);
+        }
+        heard.ear = Ear::Open;
         heard.tell(brief, Instant::now());
         if is_open || heard.ended.contains_key(job_id) {
             return Ok(Round::Done);
@@ -323,11 +338,12 @@ async fn events(hub: &Hub, shared: &Shared) -> Result<Round, Error> {
     // What happened before the stream began is asked for.
     let wanted = shared.heard().open();
     let known = hub.briefs(&wanted).await?.known().unwrap_or_default();
-    let linked = is_any_linked(hub).await?;
+    let sites = sites(hub).await?;
     let now = Instant::now();
     {
         let mut heard = shared.heard();
-        heard.linked = linked;
+        heard.linked.clear();
+        heard.tell_of_sites(sites);
         known.into_values().for_each(|job| heard.tell(job, now));
         if heard.wanted.is_none() {
             // Of what ended meanwhile nothing tells.
@@ -335,40 +351,28 @@ async fn events(hub: &Hub, shared: &Shared) -> Result<Round, Error> {
         }
         heard.ear = Ear::Open;
     }
-    let ended = hear(hub, shared, &mut events).await;
+    let ended = hear(shared, &mut events).await;
     // The next connection may hear what this one would have heard.
     shared.heard().ear = Ear::Opening(Instant::now());
     ended.map(|()| Round::Done)
 }
 
-async fn hear(hub: &Hub, shared: &Shared, events: &mut Events) -> Result<(), Error> {
-    let mut asked = Instant::now();
-    let mut sites_changed = false;
-    loop {
-        if sites_changed && asked.elapsed() >= SITES_PAUSE {
-            let linked = is_any_linked(hub).await?;
-            shared.heard().linked = linked;
-            (asked, sites_changed) = (Instant::now(), false);
+async fn hear(shared: &Shared, events: &mut Events) -> Result<(), Error> {
+    while let Some(event) = events.next().await? {
+        match event {
+            Event::Job(job) => shared.heard().tell(*job, Instant::now()),
+            Event::Sites(sites) => shared.heard().tell_of_sites(sites),
+            Event::Other => {}
         }
-        let next = match tokio::time::timeout(SITES_PAUSE, events.next()).await {
-            Ok(next) => next?,
-            Err(_) => continue,
-        };
-        match next {
-            Some(Event::Job(job)) => shared.heard().tell(*job, Instant::now()),
-            Some(Event::Sites) => sites_changed = true,
-            Some(Event::Other) => {}
-            None => return Ok(()),
-        }
-        if matches!(self::next(shared), Next::Nothing) {
-            return Ok(());
+        if matches!(next(shared), Next::Nothing) {
+            break;
         }
     }
+    Ok(())
 }
 
-async fn is_any_linked(hub: &Hub) -> Result<bool, Error> {
-    let sites = hub.sites().await?.known().unwrap_or_default();
-    Ok(sites.sites.iter().any(|site| site.linked))
+async fn sites(hub: &Hub) -> Result<Sites, Error> {
+    Ok(hub.sites().await?.known().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -383,7 +387,15 @@ mod tests {
 
     fn heard(wanted: Option<&[&str]>) -> Heard {
         let wanted = wanted.map(|ids| ids.iter().map(|id| (id.parse().unwrap(), None)).collect());
-        Heard { ear: Ear::Open, linked: false, wanted, on_the_way: false, rung: None, ended: HashMap::new() }
+        Heard { ear: Ear::Open, linked: HashSet::new(), wanted, on_the_way: false, rung: None, ended: HashMap::new() }
+    }
+
+    fn site(linked: bool) -> Sites {
+        let text = format!(
+            r#"{{"sites":[{{"site":"alpha","daemon":"d","host":"h","version":"1","linked":{linked},
+            "since":"2026-11-30T04:00:00Z","seen_at":"2026-11-30T04:00:00Z"}}],"queue":{{"queued":0}}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
     }
 
     #[test]
@@ -394,9 +406,10 @@ mod tests {
         heard.tell(brief("a", "running"), now);
         heard.tell(brief("b", "queued"), now);
         assert!(!heard.hears(now), "a site that is not linked may take it");
-        heard.linked = true;
+        heard.tell_of_sites(site(true));
         assert!(heard.hears(now));
-        heard.linked = false;
+        heard.tell_of_sites(site(false));
+        assert!(!heard.hears(now));
         heard.tell(brief("b", "held"), now);
         assert!(heard.hears(now));
         heard.tell(brief("b", "a newer word"), now);
@@ -407,7 +420,7 @@ mod tests {
         assert!(!heard.hears(now));
         let mut all = super::tests::heard(None);
         assert!(!all.hears(now));
-        all.linked = true;
+        all.tell_of_sites(site(true));
         assert!(all.hears(now));
     }
 

@@ -103,7 +103,7 @@ impl LogFollower {
                     }
                     Ok(Answer::UnknownJob) => return Ok(Answer::UnknownJob),
                     Ok(Answer::NoHub) => return Ok(Answer::NoHub),
-                    Err(error @ Error::Refused(_)) => return Err(error),
+                    Err(error @ (Error::Refused(_) | Error::NotThere(_))) => return Err(error),
                     Err(error) => self.trouble(error, true)?,
                 }
                 continue;

@@ -340,7 +340,7 @@ fn understand(
     match (status.as_u16(), code) {
         (404, Some("unknown_job")) => return Ok(Answer::UnknownJob),
         // An edge of an earlier version has nothing there, or takes only submissions.
-        (501 | 404 | 405, _) => return Ok(Answer::NoHub),
+        (501 | 405, _) | (404, None | Some("not_found")) => return Ok(Answer::NoHub),
         _ => {}
     }
     let what = match &problem {
@@ -350,6 +350,9 @@ fn understand(
     if problem.is_some() && matches!(status.as_u16(), 401 | 403) {
         let key = &edge.api_key_origin;
         return Err(Error::Refused(format!("{what}; check {key}: it must be the one that the edge was given")));
+    }
+    if status == StatusCode::NOT_FOUND {
+        return Err(Error::NotThere(what));
     }
     if edge::may_pass(status, problem.as_ref()) {
         Err(Error::Unavailable { what, after })
@@ -382,6 +385,7 @@ mod tests {
             Ok(Answer::UnknownJob) => "unknown job".to_owned(),
             Ok(Answer::NoHub) => "no hub".to_owned(),
             Err(Error::Refused(what)) => format!("refused: {what}"),
+            Err(Error::NotThere(what)) => format!("not there: {what}"),
             Err(Error::Unavailable { what, .. }) => format!("later: {what}"),
         };
         for (status, body, says) in [
@@ -392,6 +396,11 @@ mod tests {
             (404, r#"{"code":"not_found","detail":"there is nothing here"}"#, "no hub"),
             (405, r#"{"code":"method_not_allowed","detail":"this path takes POST"}"#, "no hub"),
             (404, "<html>nothing</html>", "no hub"),
+            (
+                404,
+                r#"{"code":"no_logs","detail":"nothing that it printed is here"}"#,
+                "not there: nothing that it printed",
+            ),
             (
                 401,
                 r#"{"code":"unauthorized","detail":"wrong"}"#,

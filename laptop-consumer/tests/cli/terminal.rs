@@ -1,0 +1,135 @@
+//! What a person at a terminal sees, and is asked.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use serde_json::{Value, json};
+
+use crate::hub_server::{Reply, Step, brief, sites, status};
+use crate::laptop::{Laptop, wait_until};
+
+/// A program at a terminal.
+struct AtTerminal {
+    child: Child,
+    keyboard: File,
+    seen: Arc<Mutex<Vec<u8>>>,
+}
+
+impl AtTerminal {
+    fn start(command: &mut Command) -> Self {
+        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("there are terminals");
+        grantpt(&controller).expect("it is ours");
+        unlockpt(&controller).expect("it is ours");
+        let name = ptsname(&controller, Vec::new()).expect("it has a name");
+        let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
+        let end = || OpenOptions::new().read(true).write(true).open(path).expect("it can be opened");
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("the program can be started");
+        let keyboard = File::from(controller);
+        let mut screen = keyboard.try_clone().expect("a descriptor can be had");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sees = Arc::clone(&seen);
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // It ends with an error when the program has ended.
+            while let Ok(count @ 1..) = screen.read(&mut bytes) {
+                sees.lock().expect("nobody panics with it").extend_from_slice(&bytes[..count]);
+            }
+        });
+        Self { child, keyboard, seen }
+    }
+
+    fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.seen.lock().expect("nobody panics with it")).into_owned()
+    }
+
+    fn wait_for(&self, text: &str) {
+        wait_until(&format!("{text:?} on the screen"), || self.screen().contains(text));
+    }
+
+    fn types(&mut self, text: &str) {
+        self.keyboard.write_all(text.as_bytes()).expect("a terminal takes keys");
+    }
+
+    fn end(&mut self) -> Option<i32> {
+        let mut code = None;
+        wait_until("the end of the program", || {
+            code = self.child.try_wait().expect("a child can be waited for").map(|status| status.code());
+            code.is_some()
+        });
+        code.flatten()
+    }
+}
+
+impl Drop for AtTerminal {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_person_is_asked_before_many_jobs_are_canceled() {
+    for (answer, cancels) in [("y\n", true), ("\n", false), ("no\n", false)] {
+        let laptop = Laptop::new();
+        laptop.server.set_hub(|request| {
+            let body: Value = serde_json::from_str(&request.body).expect("it is JSON");
+            let jobs = if body["dry_run"] == true { 12 } else { 11 };
+            Reply::json(&json!({"jobs": jobs, "more": false}))
+        });
+        let mut person = AtTerminal::start(&mut laptop.command(&["cancel", "--task", "x"]));
+        person.wait_for("cancel 12 jobs? [y/N]");
+        assert_eq!(laptop.server.asked().len(), 1, "nothing is done before the answer");
+        person.types(answer);
+        assert_eq!(person.end(), Some(0));
+        person.wait_for(if cancels { "11 jobs are to be canceled" } else { "nothing was canceled" });
+        assert_eq!(laptop.server.asked().len(), if cancels { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn what_a_job_prints_cannot_drive_the_terminal() {
+    let laptop = Laptop::new();
+    laptop.server.set_hub(|_| {
+        let text = ["a\u{1b}[2Jb\r", "\nc\u{202e}d\r", "e\n"];
+        let mut offset = 0;
+        let pieces = text.map(|piece| {
+            offset += piece.len();
+            Step::printed(1, offset - piece.len(), piece)
+        });
+        Reply::Stream(pieces.into_iter().chain([Step::end()]).collect())
+    });
+    let mut person = AtTerminal::start(&mut laptop.command(&["logs", "j1", "-f"]));
+    assert_eq!(person.end(), Some(0));
+    person.wait_for("e\r\n");
+    assert_eq!(person.screen(), "a\\u{1b}[2Jb\r\nc\\u{202e}d\r\ne\r\n", "as the lines of a terminal");
+}
+
+#[test]
+fn who_waits_at_a_terminal_sees_how_far_the_job_is() {
+    let laptop = Laptop::new();
+    laptop.server.set_hub(|request| match request.asked.as_str() {
+        "GET /events" => {
+            let mut parked = brief("j1", "parked\u{1b}[2J");
+            parked["site"] = json!("beta");
+            let [running, parked] = [brief("j1", "running"), parked].map(|brief| Step::event("job", "", &brief));
+            Reply::Stream(vec![running, parked, Step::Hold])
+        }
+        "GET /jobs/j1" => Reply::json(&status("j1", "held")),
+        "GET /sites" => Reply::json(&sites()),
+        _ => Reply::problem(404, "unknown_job"),
+    });
+    let mut person = AtTerminal::start(&mut laptop.command(&["wait", "j1"]));
+    person.wait_for("parked\\u{1b}[2J at beta for ");
+    laptop.server.push(r#"{"job_id":"j1","status":"completed","result_pointer":"file://n/x"}"#);
+    laptop.run(&["pull"]);
+    assert_eq!(person.end(), Some(0));
+    person.wait_for("completed");
+    assert!(!person.screen().contains("\u{1b}[2J"), "{:?}", person.screen());
+}
