@@ -222,6 +222,9 @@ fn announce(settings: &Settings, place: &Place) {
         Place::Socket(path) => (place.to_string(), format!("--unix-socket {} http://localhost/jobs", shell_path(path))),
     };
     eprintln!("local-edge listens on {shown}, its data is in {data_dir}");
+    if matches!(place, Place::Address(_)) {
+        eprintln!("look at jobs: {shown}/ in a browser, with the API_KEY");
+    }
     match &settings.env_file {
         Some(path) => {
             let file = shell_path(path);

@@ -148,7 +148,7 @@ fn cases() -> Vec<Case> {
         jobs("an empty key", ECHO).header("x-api-key", Some("")).refused(401, "unauthorized", None),
         batch("no key for a batch", r#"{"jobs":[]}"#).header("x-api-key", None).refused(401, "unauthorized", None),
         // Where, and how
-        Case::post("the root", "/", ECHO).refused(404, "not_found", None),
+        Case::post("the root", "/", ECHO).refused(405, "method_not_allowed", None),
         Case::post("a slash too many", "/jobs/", ECHO).refused(404, "not_found", None),
         Case::post("an unknown path", "/jobs/7/x", ECHO).refused(404, "not_found", None),
         jobs("DELETE", "").method(Method::DELETE).refused(405, "method_not_allowed", None),

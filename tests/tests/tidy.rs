@@ -12,8 +12,14 @@ use testkit::{command, parts};
 const PURE: [&str; 7] = ["protocol", "edge", "leased-queue", "lifecycle", "page", "scaling", "site"];
 
 /// Crates that stand on others than `protocol`, and on which.
-const BUILT_ON: [(&str, &str); 5] =
-    [("client", "queues"), ("client", "files"), ("lifecycle", "site"), ("program", "files"), ("store", "files")];
+const BUILT_ON: [(&str, &str); 6] = [
+    ("client", "queues"),
+    ("client", "files"),
+    ("edge", "page"),
+    ("lifecycle", "site"),
+    ("program", "files"),
+    ("store", "files"),
+];
 
 fn metadata() -> Metadata {
     let manifest = parts::workspace().join("Cargo.toml");

@@ -99,6 +99,18 @@ pub fn route(head: &Head<'_>, config: &Config) -> Route {
     try_route(head, config).unwrap_or_else(|problem| Route::Answer(problem.response()))
 }
 
+/// The page of the hub. It holds nothing of anybody, so it needs no key: whoever looks at it gives theirs to it.
+fn page_to_look_at() -> Response {
+    let headers = [
+        ("content-type", page::CONTENT_TYPE),
+        ("content-security-policy", page::CSP),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+    ];
+    let headers = headers.map(|(name, value)| (name, value.to_owned())).to_vec();
+    Response { status: 200, headers, body: page::HTML.to_owned() }
+}
+
 /// What a browser asks before a page of another origin may send its request. It names no key, and learns nothing of it.
 fn preflight() -> Response {
     let headers = [
@@ -119,6 +131,8 @@ fn try_route(head: &Head<'_>, config: &Config) -> Result<Route, Problem> {
         ("/health", _) => Err(Problem::MethodNotAllowed { allow: "GET" }),
         ("/openapi.json", "GET" | "HEAD") => Ok(Route::Answer(Response::json(200, DESCRIPTION.to_owned()))),
         ("/openapi.json", _) => Err(Problem::MethodNotAllowed { allow: "GET" }),
+        ("/", "GET" | "HEAD") => Ok(Route::Answer(page_to_look_at())),
+        ("/", _) => Err(Problem::MethodNotAllowed { allow: "GET" }),
         ("/jobs", "POST") => admission(Form::One, head, config).map(Route::ReadBody),
         ("/jobs/batch", "POST") => admission(Form::Batch, head, config).map(Route::ReadBody),
         (noetl::PATH, "POST") => admission(Form::Noetl, head, config).map(Route::ReadBody),

@@ -122,7 +122,7 @@ fn health_needs_no_key_and_reads_no_body() {
 
 #[test]
 fn unknown_paths_and_methods_are_told_apart() {
-    for path in ["/", "/job", "/jobs/", "/jobs/batch/x", "/Jobs", "/health/", ""] {
+    for path in ["//", "/job", "/jobs/", "/jobs/batch/x", "/Jobs", "/health/", ""] {
         assert_problem(&answer(&head("POST", path)), 404, "not_found", None);
     }
     for (method, path, allow) in [
@@ -135,6 +135,7 @@ fn unknown_paths_and_methods_are_told_apart() {
         ("GET", "/jobs/j/cancel", "POST"),
         ("POST", "/link", "GET"),
         ("POST", "/health", "GET"),
+        ("POST", "/", "GET"),
     ] {
         let response = answer(&head(method, path));
         assert_problem(&response, 405, "method_not_allowed", None);
