@@ -14,6 +14,8 @@ mod callback;
 pub mod duration;
 mod failure;
 mod fields;
+mod file;
+pub mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod hold;
@@ -43,6 +45,7 @@ mod word;
 
 pub use callback::{Callback, CallbackFormat};
 pub use failure::FailureClass;
+pub use file::{Content, Digest, InvalidDigest, InvalidWorkPath, JobFile, WorkPath};
 pub use id::{InvalidJobId, JobId};
 pub use isolation::{Isolation, MemoryLimit, Namespaces, Network, Reach, Seccomp, SessionKeyring, Sys};
 pub use json::Json;

@@ -49,6 +49,18 @@ pub const RETRIES_MAX: u32 = 100;
 /// The longest idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
+/// The longest path of a file below a job's directory.
+pub const WORK_PATH_BYTES_MAX: usize = 1_024;
+
+/// How many files one job brings, and how many contents one request to the edge is about, at the most.
+pub const FILES_COUNT_MAX: usize = 500;
+
+/// How many patterns of outputs a job has, at the most.
+pub const OUTPUT_PATTERNS_MAX: usize = 100;
+
+/// The largest file that travels.
+pub const FILE_BYTES_MAX: u64 = 5_000_000_000_000;
+
 /// The longest address that is told of a job.
 pub const CALLBACK_URL_BYTES_MAX: usize = 2_000;
 
