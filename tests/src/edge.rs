@@ -79,6 +79,16 @@ impl Edge {
         self.process = process;
     }
 
+    /// Takes away all that its hub knows. It must not run.
+    pub fn forget_hub(&self) {
+        for file in ["hub.sqlite", "hub.sqlite-wal", "hub.sqlite-shm"] {
+            match fs::remove_file(self.home.path().join("data").join(file)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{file}: {error}"),
+                _ => {}
+            }
+        }
+    }
+
     /// Kills it and starts the one in this directory on its data and address.
     pub fn restart_from(&mut self, programs: &Path) {
         programs.clone_into(&mut self.programs);
