@@ -210,7 +210,10 @@ async fn learn(store: &Store, jobs: Vec<JobId>) -> HashMap<JobId, Option<Called>
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+pub(crate) use self::tests::settings as settings_of_test;
+
+#[cfg(test)]
+mod tests {
     use std::path::Path;
 
     use lifecycle::{Entry, Fact, Failures, Lease, Stage, Terms};

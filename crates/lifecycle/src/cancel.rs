@@ -18,8 +18,8 @@ use crate::{Attempt, Effect, EndReason, Ending, Run};
 pub(crate) struct Cancellations {
     /// Since when we know, whether we hold the job or not: its message may come later.
     known: BTreeMap<JobId, Duration>,
-    /// Of those of jobs that we hold and that have no final record yet, those whose run the executor was told to end since it told
-    /// last what goes on.
+    /// Those of jobs that we hold and that have no final record yet, whose run the executor was told to end since it
+    /// told last what goes on.
     told: BTreeSet<JobId>,
     /// When to look next for those that no message can need any more. There may be very many.
     forget_at: Duration,

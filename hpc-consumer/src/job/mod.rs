@@ -277,7 +277,10 @@ fn now() -> Timestamp {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+pub(crate) use self::tests::node as node_of_test;
+
+#[cfg(test)]
+mod tests {
     use std::path::Path;
 
     use lifecycle::{Finished, RunEnd};

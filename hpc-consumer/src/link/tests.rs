@@ -162,7 +162,7 @@ fn side(hub: &Hub, folder: &Path, timing: Timing, jobs: &[&str]) -> Side {
     let (state, results) = (folder.join("state"), folder.join("results"));
     std::fs::create_dir_all(&state).unwrap();
     std::fs::create_dir_all(&results).unwrap();
-    let files = crate::job::tests::node(&results, "us");
+    let files = crate::job::node_of_test(&results, "us");
     let opened = Store::open(&state).unwrap();
     let desk = begin_with(target, state, files, opened.store.clone(), timing).unwrap();
     let entry = |id: &&str| Entry {
@@ -178,7 +178,7 @@ fn side(hub: &Hub, folder: &Path, timing: Timing, jobs: &[&str]) -> Side {
     };
     let clock = Clock::start();
     let entries = jobs.iter().map(entry).collect();
-    let lifecycle = Lifecycle::restore(crate::viewer::tests::settings(), entries, clock.now());
+    let lifecycle = Lifecycle::restore(crate::viewer::settings_of_test(), entries, clock.now());
     Side { desk, lifecycle, clock, _store: opened }
 }
 

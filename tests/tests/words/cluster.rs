@@ -233,6 +233,7 @@ fn a_daemon_is_shown_with_its_jobs() {
     let consumer = Consumer::bare(&edge, SCRIPT)
         .set("STATE_DIR", shell.path("state"))
         .set("RESULTS_DIR", shell.path("results"))
+        .set("SITE_NAME", "alpha")
         .set("MAX_PARALLEL_JOBS", "1");
     let text = "if test -e once; then exec sleep 300; fi; touch once; echo why >&2; exit 3";
     edge.producer().submit(&json!({"task": "simulate", "name": "draft 3", "input": text, "retries": 2}));
@@ -242,6 +243,7 @@ fn a_daemon_is_shown_with_its_jobs() {
         view.contains(what)
     };
     wait_until("the second attempt to be shown", PATIENCE, || shown(r#""running":1,"#) && shown("attempt 2 follows"));
+    wait_until("the link to be shown", PATIENCE, || shown(r#""state":"linked""#));
     shell.run("STATE_DIR=state hpc-consumer status");
     shell.run("STATE_DIR=state hpc-consumer jobs");
     shell.run("STATE_DIR=state hpc-consumer jobs --state running");
@@ -251,7 +253,7 @@ fn a_daemon_is_shown_with_its_jobs() {
     shell.run("STATE_DIR=state hpc-consumer logs none");
     fs::copy(edge.env_file(), shell.path("edge.env")).expect("local-edge has written it");
     let run =
-        "STATE_DIR=state RESULTS_DIR=results RUNTIME=bare CONTAINER_CMD=true MAX_PARALLEL_JOBS=1 hpc-consumer run";
+        "STATE_DIR=state RESULTS_DIR=results RUNTIME=bare CONTAINER_CMD=true MAX_PARALLEL_JOBS=1 SITE_NAME=alpha hpc-consumer run";
     shell.run(&format!("{run} --env-file edge.env"));
     daemon.kill();
     shell.run("STATE_DIR=state hpc-consumer status");

@@ -102,7 +102,7 @@ pub(super) fn status_text(report: &Report, now: Timestamp) -> String {
     row("node", trouble(&report.node_problem, "can run jobs"));
     row("queue", trouble(&report.queue_trouble, "no trouble"));
     if let Some(link) = &report.link {
-        row("hub", hub_text(link, now));
+        row("hub", hub_text(link));
     }
     row("slots", report.slots.map_or_else(|| "not known".to_owned(), |slots| slots.to_string()));
     row("jobs", format!("{running} running, {waiting} waiting, {ending} ending"));
@@ -111,14 +111,14 @@ pub(super) fn status_text(report: &Report, now: Timestamp) -> String {
 }
 
 /// Whether the daemon is linked to the hub, and what is wrong if it is not.
-fn hub_text(link: &LinkView, now: Timestamp) -> String {
+fn hub_text(link: &LinkView) -> String {
     let how = match link.state {
         LinkState::Linked => "linked to",
         LinkState::Reporting => "tells from time to time, because no WebSocket gets through,",
         LinkState::Unlinked | LinkState::Unknown => "not linked to",
     };
-    let (since, ago) = (seconds(link.since), age(link.since, now));
-    let text = format!("{how} {} as site {}, since {since} ({ago})", one_line(&link.url), one_line(&link.site));
+    let since = seconds(link.since);
+    let text = format!("{how} {} as site {}, since {since}", one_line(&link.url), one_line(&link.site));
     match &link.trouble {
         Some(trouble) => format!("{text}: {}", one_line(trouble)),
         None => text,
