@@ -86,7 +86,7 @@ function Shown({ job }: { job: JobStatus }): JSX.Element {
       </div>
       <p class="lead" role="status">
         <State state={job.state} />
-        {job.reason && <span> {plain(job.reason)}</span>}
+        {job.reason && job.reason !== job.state && <span> {plain(job.reason)}</span>}
         <span class="faint"> since <When at={job.updated_at} /></span>
       </p>
       {message && <p class="why">{plain(message)}</p>}

@@ -14,7 +14,9 @@ import { hasEnded, type JobBrief, STATES } from './types';
 import { useWindow } from './window';
 
 export function Jobs({ filters }: { filters: Filters }): JSX.Element {
-  const list = useMemo(() => new JobList(filters), []);
+  // The view stays when the filters change, and with it the focus; only the list is another one.
+  const address = href({ view: 'jobs', filters });
+  const list = useMemo(() => new JobList(filters), [address]);
   const selected = useSignal<ReadonlySet<string>>(new Set());
   useEffect(() => {
     lastFilters.value = filters;
@@ -23,8 +25,9 @@ export function Jobs({ filters }: { filters: Filters }): JSX.Element {
     return () => {
       offs.forEach((off) => off());
       list.close();
+      selected.value = new Set();
     };
-  }, []);
+  }, [list]);
   const jobs = list.jobs.value;
   // What has ended meanwhile, or is not shown any more, is not selected any more either.
   const chosen = jobs.filter((job) => selected.value.has(job.job_id) && !hasEnded(job.state));

@@ -44,6 +44,19 @@ function flush(): void {
   batch(() => listeners.forEach((listener) => listener(now)));
 }
 
+/** How many wait in the queue is told of with sites only; jobs that move mean that it has changed. */
+const COUNT_EVERY = 5_000;
+let counting: ReturnType<typeof setTimeout> | undefined;
+
+function recount(): void {
+  clearTimeout(counting);
+  counting = undefined;
+  if (watched.peek() && link.peek().state === 'live') void loadSites();
+}
+
+/** A site that has no link, and only reports now and then, goes away without a word. */
+setInterval(recount, 60_000);
+
 function took(event: string, data: string): void {
   let value: unknown;
   try {
@@ -57,6 +70,7 @@ function took(event: string, data: string): void {
     changed.delete(job.job_id);
     changed.set(job.job_id, job);
     timer ??= setTimeout(flush, SHOW_EVERY);
+    counting ??= setTimeout(recount, COUNT_EVERY);
   } else if (event === 'pools') {
     const told = (value as { pools?: Pool[] }).pools;
     if (Array.isArray(told) && pools.value) pools.value = merged(pools.value, withHistory(told), host);

@@ -78,7 +78,7 @@ export function Log({ job }: { job: JobStatus }): JSX.Element {
           <button type="button" aria-pressed={paused} onClick={() => setPaused(!paused)}>Pause</button>
         )}
         <button type="button" onClick={toEnd} disabled={atEnd || empty}>To the end</button>
-        <p class="faint" role="status">{status}</p>
+        <p class="faint" role="status">{paused ? `Paused; ${size(pane.behind)} characters wait.` : status}</p>
       </div>
       {pane.dropped && <p class="faint">Only the end is kept here.</p>}
       <div

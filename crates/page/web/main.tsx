@@ -84,7 +84,7 @@ function View(): JSX.Element {
   const at = route.value;
   switch (at.view) {
     case 'jobs':
-      return <Jobs key={href(at)} filters={at.filters} />;
+      return <Jobs filters={at.filters} />;
     case 'job':
       return <Job key={at.id} id={at.id} />;
     case 'pools':

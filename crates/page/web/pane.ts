@@ -10,7 +10,7 @@ const BLOCK_MAX = 16_000;
 
 export class Pane {
   readonly element = document.createElement('div');
-  /** Called when something was drawn. */
+  /** Called when something was drawn, or waits. */
   onDraw: () => void = () => {};
   /** How many characters have come. */
   came = 0;
@@ -31,6 +31,11 @@ export class Pane {
     this.open.className = 'open';
     this.open.append(this.openText);
     this.element.append(this.open);
+  }
+
+  /** How many characters have come and are not shown yet. */
+  get behind(): number {
+    return this.waitingSize;
   }
 
   push(text: string): void {
@@ -75,7 +80,11 @@ export class Pane {
   }
 
   private draw(now: boolean): void {
-    if ((this.stopped && !now) || this.waiting.length === 0) return;
+    if (this.waiting.length === 0) return;
+    if (this.stopped && !now) {
+      this.onDraw();
+      return;
+    }
     const text = this.waiting.join('');
     this.waiting = [];
     this.waitingSize = 0;

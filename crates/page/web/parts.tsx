@@ -40,7 +40,7 @@ export function Flag({ good, children }: { good: boolean; children: ComponentChi
   return (
     <span class={good ? 'flag good' : 'flag bad'}>
       <span class="shape" aria-hidden="true">{good ? '●' : '▲'}</span>
-      {children}
+      <span>{children}</span>
     </span>
   );
 }
