@@ -83,7 +83,8 @@ pub(crate) fn hello<D: Database>(db: &mut D, hello: &Hello, socket: Option<&str>
 
 /// A daemon has no link any more.
 pub(crate) fn unlink<D: Database>(db: &mut D, daemon: &str, now: i64) -> Result<(), D::Error> {
-    let sql = "UPDATE daemon SET socket = NULL, since = ?2, seen = ?2 WHERE daemon = ?1";
+    // After whatever was heard of it, so that only what it reports later means that it is there.
+    let sql = "UPDATE daemon SET socket = NULL, since = max(?2, seen + 1) WHERE daemon = ?1";
     db.run(sql, &[daemon.into(), now.into()])?;
     Ok(())
 }
@@ -123,7 +124,8 @@ pub(crate) fn report<D: Database>(
 /// Is a daemon there: it has a link, or has just reported without one?
 fn is_there(row: &[Value], now: i64) -> bool {
     let patience = i64::try_from(REPORT_PATIENCE.as_millis()).unwrap_or(i64::MAX);
-    row.get(2).and_then(Value::as_text).is_some() || now - integer_at(row, 6) < patience
+    let (since, seen) = (integer_at(row, 5), integer_at(row, 6));
+    row.get(2).and_then(Value::as_text).is_some() || (seen >= since && now - seen < patience)
 }
 
 fn site_status(row: &[Value], now: i64) -> Option<SiteStatus> {
