@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use client::Inbox;
 use client::hub::{Answer, Hub, states_text};
 use program::{Exit, Failure, Printer};
@@ -150,7 +151,9 @@ async fn by_id(
                 let state = JobState::of(&arrived.result).into();
                 Answer::Known(CancelAnswer { job_id: job_id.clone(), state, cancel: "ended".to_owned() })
             }
-            (None, Some(hub)) => hub.cancel(job_id).await?,
+            (None, Some(hub)) => hub.cancel(job_id).await.with_context(|| {
+                format!("the job {job_id} is not canceled; on the cluster: hpc-consumer cancel {job_id}")
+            })?,
             (None, None) => Answer::NoHub,
         };
         match answer {

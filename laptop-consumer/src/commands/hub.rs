@@ -22,7 +22,7 @@ pub(super) fn said<T>(answer: Result<Answer<T>, Error>) -> Option<T> {
     match answer {
         Ok(answer) => answer.known(),
         Err(error) => {
-            tracing::warn!("{error}; this is only what is known here");
+            tracing::warn!("this is only what is known here: {error}");
             None
         }
     }

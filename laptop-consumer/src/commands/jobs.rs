@@ -30,7 +30,7 @@ pub(super) async fn named(name: &JobId, inbox: &Inbox, hub: Option<&Hub>) -> any
             Ok(Some(job_id)) => job_id,
             Ok(None) => here.map_err(usage)?,
             Err(names::Error::Hub(error)) => {
-                tracing::warn!("{error}; this is only what is known here");
+                tracing::warn!("only the ids that are known here can be shortened: {error}");
                 here.map_err(usage)?
             }
             Err(error) => return Err(usage(error)),

@@ -97,7 +97,7 @@ async fn of_hub(hub: &Hub, filter: &JobFilter) -> Vec<JobBrief> {
         }
         Ok(Answer::UnknownJob | Answer::NoHub) => Vec::new(),
         Err(error) => {
-            tracing::warn!("{error}; these are only the jobs that were submitted here or whose results are here");
+            tracing::warn!("these are only the jobs that were submitted here or whose results are here: {error}");
             Vec::new()
         }
     }

@@ -53,7 +53,9 @@ pub(super) async fn run(common: &CommonArgs, args: &LogsArgs) -> anyhow::Result<
             );
             Err(Failure::with(Exit::NotFound, message))
         }
-        (Err(error), _) => Err(error),
+        (Err(error), _) => Err(error.context(format!(
+            "what the job {job_id} prints cannot be had from here now; on the cluster: hpc-consumer logs {job_id}"
+        ))),
     }
 }
 

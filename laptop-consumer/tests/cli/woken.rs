@@ -155,7 +155,7 @@ fn a_hub_that_goes_away_or_does_not_know_the_job_is_done_without() {
     laptop.server.push(result("j1", "completed"));
     let spoken = waiting.end();
     assert_came(&spoken, &["j1"]);
-    assert!(spoken.stderr.contains("going on without it"), "{}", spoken.stderr);
+    assert!(spoken.stderr.contains("going on without the hub"), "{}", spoken.stderr);
 
     let waiting = start(&laptop, &["wait", "j2"]);
     wait_until_asked(&laptop, "GET /jobs/j2");

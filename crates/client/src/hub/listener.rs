@@ -263,14 +263,14 @@ async fn listen(hub: Hub, shared: Arc<Shared>) {
                 return;
             }
             Round::Trouble(error @ Error::Refused(_)) => {
-                tracing::warn!("{error}; going on without it");
+                tracing::warn!("going on without the hub: {error}");
                 shared.heard().ear = Ear::Closed;
                 return;
             }
             Round::Trouble(error) => {
                 shared.heard().ear = Ear::Closed;
                 if !std::mem::replace(&mut is_told, true) {
-                    tracing::warn!("{error}; going on without it");
+                    tracing::warn!("going on without the hub: {error}");
                 }
                 match error {
                     Error::Unavailable { after: Some(after), .. } => after.min(PAUSE_MAX),

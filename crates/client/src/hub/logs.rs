@@ -19,6 +19,9 @@ use super::{Answer, Hub, sse};
 /// For so long there may be nothing but trouble.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// The same before the hub has ever said anything of the job.
+const PATIENCE_FIRST: Duration = Duration::from_secs(5);
+
 /// The pauses between connections.
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
@@ -170,7 +173,8 @@ impl LogFollower {
     fn trouble(&mut self, error: Error, is_told: bool) -> Result<(), Error> {
         let now = Instant::now();
         let since = *self.trouble_since.get_or_insert(now);
-        if now.duration_since(since) >= PATIENCE {
+        let patience = if self.was_known { PATIENCE } else { PATIENCE_FIRST };
+        if now.duration_since(since) >= patience {
             return Err(error);
         }
         let pause = match &error {
@@ -178,7 +182,7 @@ impl LogFollower {
             _ => self.backoff.pause(),
         };
         if is_told && !std::mem::replace(&mut self.is_told, true) {
-            tracing::warn!("{error}; trying again");
+            tracing::warn!("trying again: {error}");
         }
         self.not_before = Some(now + pause);
         Ok(())
