@@ -362,6 +362,19 @@ pub(crate) struct CancelArgs {
     /// Cancel these jobs: ids, unique beginnings of ids, or `last` for the one that was submitted last with this inbox
     #[arg(value_name = "JOB")]
     pub(crate) jobs: Vec<JobId>,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) which: CancelFilter,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
+}
+
+/// Which jobs `cancel` means that are not named.
+#[derive(Args)]
+#[command(next_help_heading = "Which jobs, where they are not named")]
+pub(crate) struct CancelFilter {
     /// Cancel the jobs in this state, or in one of several with commas between them: queued, held or running
     #[arg(long = "state", value_name = "STATE", value_delimiter = ',')]
     pub(crate) states: Vec<JobState>,
@@ -377,11 +390,6 @@ pub(crate) struct CancelArgs {
     /// Cancel all jobs that have not ended, whoever submitted them
     #[arg(long)]
     pub(crate) all: bool,
-    /// Do not ask
-    #[arg(long)]
-    pub(crate) yes: bool,
-    #[command(flatten)]
-    pub(crate) edge: EdgeArgs,
 }
 
 fn name(text: &str) -> Result<String, String> {

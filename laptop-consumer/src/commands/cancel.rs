@@ -12,7 +12,7 @@ use protocol::{JobId, JobState};
 use serde_json::json;
 
 use super::{hub, jobs, note};
-use crate::cli::CancelArgs;
+use crate::cli::{CancelArgs, CancelFilter};
 use crate::config::CommonArgs;
 
 /// What has not ended.
@@ -40,9 +40,9 @@ pub(super) async fn run(common: &CommonArgs, args: &CancelArgs, printer: &mut Pr
 /// Which jobs, where they are not named. One way of naming them is enough, and both would be a mistake.
 fn which(args: &CancelArgs) -> anyhow::Result<Option<CancelMany>> {
     let usage = |message: &str| Failure::with(Exit::Usage, message);
-    let CancelArgs { jobs, states, task, pool, name, all, .. } = args;
+    let CancelFilter { states, task, pool, name, all } = &args.which;
     let is_filter = !states.is_empty() || task.is_some() || pool.is_some() || name.is_some();
-    if !jobs.is_empty() {
+    if !args.jobs.is_empty() {
         let alone = !is_filter && !*all;
         return if alone {
             Ok(None)
