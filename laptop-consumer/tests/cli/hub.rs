@@ -103,6 +103,16 @@ fn many_jobs_are_asked_for_by_pages() {
 }
 
 #[test]
+fn a_page_that_leads_to_itself_is_read_twice_and_no_more() {
+    let laptop = Laptop::new();
+    laptop.server.set_hub(|_| Reply::json(&json!({"jobs": [brief(ID, "held")], "after": "7"})));
+    let spoken = laptop.run(&["jobs"]);
+    assert_eq!((spoken.job_ids(), laptop.server.asked().len()), (vec![ID.to_owned()], 2), "{spoken:?}");
+    let spoken = laptop.run(&["status", "abcd"]);
+    assert_eq!((said(&spoken), laptop.server.asked().len()), ((Some(0), "unknown\n"), 5), "{spoken:?}");
+}
+
+#[test]
 fn the_jobs_of_the_hub_are_listed_with_those_that_are_known_here() {
     let laptop = Laptop::new();
     let submitted = laptop.run(&["submit", "--id", "--task", "simulate", "--name", "draft"]).stdout.trim().to_owned();
