@@ -75,8 +75,8 @@ pub(crate) enum Command {
     /// printed. Ends with 0 when all jobs completed, 3 when one failed, 75 when the time is over. Ctrl-C ends the
     /// waiting, with 130, and no job.
     ///
-    /// Where there is a hub, it tells when a job has ended, and the queue is looked at then. A result that the queue does
-    /// not give within ten seconds of that, because another laptop has fetched it, is taken from the hub.
+    /// Where there is a hub, it tells when a job has ended, and the queue is looked at then. A result that the queue
+    /// does not give within ten seconds of that, because another laptop has fetched it, is taken from the hub.
     ///
     /// Any number of `wait` and `tail` may run with one inbox: one of them looks at the queue, for all.
     #[command(after_help = "Examples:\n  laptop-consumer wait last --timeout 3600\n  laptop-consumer wait --all\n  \
@@ -85,10 +85,10 @@ pub(crate) enum Command {
     /// Print how far jobs are, a word for each; without jobs, whether anybody works
     ///
     /// The words are: unknown, queued, held, running, completed, failed, cancelled. Of one job, its word is all that is
-    /// printed; of several, each has a line: its id, a tab, its word. A result in the inbox is the last word on its job;
-    /// of others the hub of the edge tells. Where there is no hub, a job is `queued` from its submission here until its
-    /// result is here, and a job that was not submitted here is `unknown`; `hpc-consumer status` on the cluster knows
-    /// more.
+    /// printed; of several, each has a line: its id, a tab, its word. A result in the inbox is the last word on its
+    /// job; of others the hub of the edge tells. Where there is no hub, a job is `queued` from its submission here
+    /// until its result is here, and a job that was not submitted here is `unknown`; `hpc-consumer status` on the
+    /// cluster knows more.
     ///
     /// Without jobs it needs a hub: it prints which sites are linked and what they do, what waits in the queue, and
     /// which pools are not ready, and why.
@@ -99,9 +99,9 @@ pub(crate) enum Command {
     /// List the jobs that were submitted here, those whose results are here, and those of the hub
     ///
     /// A result in the inbox is the last word on its job; of others the hub of the edge tells, also of jobs that were
-    /// submitted elsewhere: of the newest 1,000 that fit, or of as many as --limit says. Where there is no hub, a job is
-    /// `queued` from its submission here until its result is here. On the cluster `hpc-consumer jobs` lists what is held
-    /// and runs there.
+    /// submitted elsewhere: of the newest 1,000 that fit, or of as many as --limit says. Where there is no hub, a job
+    /// is `queued` from its submission here until its result is here. On the cluster `hpc-consumer jobs` lists what is
+    /// held and runs there.
     #[command(
         visible_alias = "list",
         after_help = "Examples:\n  laptop-consumer jobs --state queued\n  laptop-consumer jobs --since 1d --limit 20"
@@ -129,8 +129,8 @@ pub(crate) enum Command {
     ///
     /// A job that waits has its result at once, one that runs is ended, and one that is still in the queue is not run.
     /// Their results say `cancelled`. Of each job that had ended this is said. What --state, --task, --pool and --name
-    /// say must all be so. Jobs that are not named by their ids are counted first, and a person at the terminal is asked;
-    /// elsewhere it takes --yes.
+    /// say must all be so. Jobs that are not named by their ids are counted first, and a person at the terminal is
+    /// asked; elsewhere it takes --yes.
     ///
     /// Ends with 0 when all are to be canceled, or had ended; with 4 where there is no hub: then it says which command
     /// does it on the cluster; with 75 when the hub does not answer.
@@ -292,8 +292,8 @@ pub(crate) struct TailArgs {
 pub(crate) struct WaitArgs {
     /// Wait for these jobs: ids, unique beginnings of ids, `last`, or @FILE for a list
     ///
-    /// `last` is the job that was submitted last with this inbox, or, when none was, the newest one of the hub. A list has one job a line: its id, or the JSON that
-    /// `submit` and the edge print.
+    /// `last` is the job that was submitted last with this inbox, or, when none was, the newest one of the hub. A list
+    /// has one job a line: its id, or the JSON that `submit` and the edge print.
     #[arg(value_name = "JOB|@FILE", value_parser = job_or_list)]
     pub(crate) jobs: Vec<String>,
     /// Wait for every job that was submitted with this inbox and has no result in it

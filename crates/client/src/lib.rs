@@ -1,5 +1,5 @@
-//! What every program of a user does: submit jobs, pull their results, keep them in an inbox, wait for them, and ask the
-//! hub about them.
+//! What every program of a user does: submit jobs, pull their results, keep them in an inbox, wait for them, and ask
+//! the hub about them.
 //!
 //! ```text
 //! submit ──POST──► edge            queue hpc-results ──pull──► inbox (on disk, synced) ──ack──► the program

@@ -1,4 +1,5 @@
-//! The jobs that names mean ([`protocol::names`]) where an inbox says which are known, and a hub which others there are.
+//! The jobs that names mean ([`protocol::names`]) where an inbox says which are known, and a hub which others there
+//! are.
 
 use protocol::JobId;
 use protocol::names::{self, AmbiguousName, LAST};

@@ -16,8 +16,8 @@ use super::note;
 /// A larger file is no list of jobs.
 const FILE_BYTES_MAX: u64 = 64_000_000;
 
-/// The job that a name means: one that is known here or, where none is, to the hub. Says which one it is, where the name
-/// does not.
+/// The job that a name means: one that is known here or, where none is, to the hub. Says which one it is, where the
+/// name does not.
 pub(super) async fn named(name: &JobId, inbox: &Inbox, hub: Option<&Hub>) -> anyhow::Result<JobId> {
     let usage = |error: names::Error| match error {
         names::Error::Inbox(error) => error.into(),

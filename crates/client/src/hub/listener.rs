@@ -1,10 +1,10 @@
-//! The bell: hears from the hub, in the background, that jobs have ended, so that nobody needs to look for their results
-//! all the time.
+//! The bell: hears from the hub, in the background, that jobs have ended, so that nobody needs to look for their
+//! results all the time.
 //!
 //! It holds one request open: for one job the one that waits for its end, otherwise the stream of events.
 //!
-//! Out of scope: results. They come through the queue ([`crate::Follower`]), and [`crate::Waiting`] asks the hub for one
-//! that does not.
+//! Out of scope: results. They come through the queue ([`crate::Follower`]), and [`crate::Waiting`] asks the hub for
+//! one that does not.
 //!
 //! Invariant: what is heard has somebody look, and decides nothing else. A listener that hears nothing, or cannot be
 //! sure that it would, says so, and then looks are as if there were no hub.
