@@ -148,6 +148,7 @@ pub fn run(plan: &Plan) -> Report {
             thread::sleep(Duration::from_millis(50));
         }
         victims.settle(plan.lease);
+        victims.check_hub();
         victims.end();
     });
     Report::count(plan, &ledger, &victims, &traffic.seen(), began.elapsed())

@@ -102,6 +102,11 @@ impl Report {
             report.failures.push("no run was cut off: the death of keepers was no chaos for the jobs".to_owned());
         }
         report.row("drains of daemons", victims.drains());
+        report.row("times that the hub was wiped", victims.wipes());
+        report.row("jobs that the hub knew at the end", victims.known_to_hub());
+        if victims.wipes() == 0 || victims.known_to_hub() == 0 {
+            report.failures.push("the hub was never wiped, or knew nothing: this was no chaos for it".to_owned());
+        }
         let kinds: Vec<String> = victims
             .injected()
             .iter()

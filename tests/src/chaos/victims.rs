@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::deaths::Deaths;
 use super::{Plan, Runtime, millis, random};
+use crate::http::{client, send};
 use crate::{Consumer, Edge, Ledger, Process, Queue, is_alive, signal};
 
 /// For how long a daemon drains.
@@ -28,6 +29,9 @@ const KEEPER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a keeper without a run is spared.
 const RUN_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long the hub may be behind, once nothing goes wrong any more: a link that was lost comes back within a minute.
+const HUB_PATIENCE: Duration = Duration::from_secs(90);
 
 /// How many lines of the log of a daemon are shown that ended as it should not.
 const LAST_LINES: usize = 10;
@@ -55,10 +59,13 @@ pub(super) struct Victims {
     kills: BTreeMap<&'static str, u64>,
     struck: usize,
     drains: u64,
+    /// How often the hub was made to forget.
+    wipes: u64,
     deaths: Deaths,
     injected: BTreeMap<String, u64>,
     problems: Vec<String>,
     left_in_queue: u64,
+    known_to_hub: usize,
 }
 
 #[derive(Debug)]
@@ -82,6 +89,8 @@ enum Deed {
     /// While the next daemon reaches for it, or finds out what it has.
     KillKeeperOfNextDaemon(usize),
     KillEdge,
+    /// Kills it, and its hub knows nothing any more.
+    WipeHub,
 }
 
 /// Of who ends a daemon.
@@ -92,19 +101,21 @@ enum Patience {
 }
 
 /// Even a short chaos does each of these; then the dice decide.
-const OPENING: [Deed; 6] = [
+const OPENING: [Deed; 7] = [
     Deed::KillKeeper(0),
     Deed::KillDaemonAndKeeper(1),
     Deed::KillKeeperOfNextDaemon(0),
     Deed::KillDaemon(1),
     Deed::KillEdge,
     Deed::KillKeeper(1),
+    Deed::WipeHub,
 ];
 
 impl Deed {
     fn draw(random: &mut Rng) -> Self {
         let (victim, dice) = (random.usize(..3), random.u32(..100));
         match dice {
+            _ if victim == 2 && dice < 25 => Self::WipeHub,
             _ if victim == 2 => Self::KillEdge,
             // A job that takes long must come to its end, so these are seldom.
             0..6 => Self::KillKeeper(victim),
@@ -146,10 +157,12 @@ impl Victims {
             kills: kills.into(),
             struck: 0,
             drains: 0,
+            wipes: 0,
             deaths: Deaths::default(),
             injected: BTreeMap::new(),
             problems: Vec::new(),
             left_in_queue: 0,
+            known_to_hub: 0,
         };
         victims.set_faults();
         victims
@@ -174,6 +187,54 @@ impl Victims {
 
     pub(super) fn drains(&self) -> u64 {
         self.drains
+    }
+
+    /// How often the hub was made to forget.
+    pub(super) fn wipes(&self) -> u64 {
+        self.wipes
+    }
+
+    /// Waits until the hub has heard of the end of all that it knows, and tells of what it shows that is not so.
+    pub(super) fn check_hub(&mut self) {
+        let open = || self.hub_jobs("state=unknown,queued,held,running");
+        let end = Instant::now() + HUB_PATIENCE;
+        while !open().is_empty() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(200));
+        }
+        let all = self.hub_jobs("");
+        let wrong: Vec<String> = all.iter().filter_map(|job| self.is_wrong(job)).collect();
+        self.known_to_hub = all.len();
+        if let Some(first) = wrong.first() {
+            self.problems.push(format!("the hub shows {} of {} jobs as they are not: {first}", wrong.len(), all.len()));
+        }
+    }
+
+    /// How many jobs the hub knew at the end.
+    pub(super) fn known_to_hub(&self) -> usize {
+        self.known_to_hub
+    }
+
+    /// Does the hub show a job in another way than its record tells it?
+    fn is_wrong(&self, job: &Value) -> Option<String> {
+        let (id, state) = (job["job_id"].as_str()?, job["state"].as_str()?);
+        let record = fs::read_to_string(self.results.path().join(format!("{id}.json"))).ok()?;
+        let told = protocol::JobResult::parse(&record).map(|result| protocol::JobState::of(&result)).ok()?;
+        (told.as_str() != state).then(|| format!("{id} is {told}, and not {state}"))
+    }
+
+    /// All jobs that the hub lists.
+    fn hub_jobs(&self, filter: &str) -> Vec<Value> {
+        let producer = self.edge.producer();
+        let (mut jobs, mut after) = (Vec::new(), String::new());
+        loop {
+            let url = format!("{}/jobs?limit=500&{filter}&after={after}", producer.url);
+            let page = send(client().get(url).header("x-api-key", &producer.api_key)).json();
+            jobs.extend(page["jobs"].as_array().cloned().unwrap_or_default());
+            match page["after"].as_str() {
+                Some(next) => next.clone_into(&mut after),
+                None => return jobs,
+            }
+        }
     }
 
     /// When keepers died.
@@ -215,6 +276,10 @@ impl Victims {
         self.struck += 1;
         match deed {
             Deed::KillEdge => self.kill_edge(down),
+            Deed::WipeHub => {
+                self.wipes += 1;
+                self.kill_edge_and(down, Edge::forget_hub);
+            }
             Deed::KillKeeper(node) => self.kill_keeper(node, self.find_keeper(node)),
             Deed::KillDaemon(node) => self.replace_daemon(node, down, Self::kill_daemon),
             Deed::DrainDaemon(node, patience) => {
@@ -281,8 +346,13 @@ impl Victims {
     }
 
     fn kill_edge(&mut self, down: Duration) {
+        self.kill_edge_and(down, |_| {});
+    }
+
+    fn kill_edge_and(&mut self, down: Duration, then: impl FnOnce(&Edge)) {
         self.count_injected();
         self.edge.kill();
+        then(&self.edge);
         self.count_kill(EDGE);
         thread::sleep(down);
         self.edge.restart();

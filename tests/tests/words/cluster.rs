@@ -252,8 +252,7 @@ fn a_daemon_is_shown_with_its_jobs() {
     shell.run("STATE_DIR=state hpc-consumer logs last");
     shell.run("STATE_DIR=state hpc-consumer logs none");
     fs::copy(edge.env_file(), shell.path("edge.env")).expect("local-edge has written it");
-    let run =
-        "STATE_DIR=state RESULTS_DIR=results RUNTIME=bare CONTAINER_CMD=true MAX_PARALLEL_JOBS=1 SITE_NAME=alpha hpc-consumer run";
+    let run = "STATE_DIR=state RESULTS_DIR=results RUNTIME=bare CONTAINER_CMD=true MAX_PARALLEL_JOBS=1 SITE_NAME=alpha hpc-consumer run";
     shell.run(&format!("{run} --env-file edge.env"));
     daemon.kill();
     shell.run("STATE_DIR=state hpc-consumer status");
