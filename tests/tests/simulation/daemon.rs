@@ -8,8 +8,9 @@ use protocol::JobId;
 
 use crate::effects::Errand;
 use crate::files::Sign;
+use crate::hub::Link;
 use crate::keeper::Keeper;
-use crate::plan::{HOUR, SECOND, Time, duration, time};
+use crate::plan::{DAY, HOUR, MINUTE, SECOND, Time, duration, time};
 use crate::queues::Pull;
 use crate::report::{kind_of, kind_of_effect};
 use crate::sabotage::Sabotage;
@@ -61,6 +62,13 @@ pub(crate) struct Life {
     phases: BTreeMap<JobId, Phase>,
     /// When what a run left behind was dealt with.
     pub(crate) ended: Vec<Time>,
+    pub(crate) link: Link,
+}
+
+impl Life {
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
 }
 
 impl Node {
@@ -85,8 +93,13 @@ impl Node {
         }
     }
 
+    /// This process, if it is there and can do anything.
+    pub(crate) fn life_of(&mut self, number: u64) -> Option<&mut Life> {
+        self.life.as_mut().filter(|life| life.number == number && !life.driver.lifecycle().is_over())
+    }
+
     /// Its own time.
-    fn clock_at(&self, now: Time) -> Duration {
+    pub(crate) fn clock_at(&self, now: Time) -> Duration {
         duration(now + self.clock)
     }
 
@@ -111,7 +124,8 @@ impl World {
     /// The daemon is started, with what is on its disk.
     pub(crate) fn restart(&mut self, n: usize) -> Checked {
         let exit_when_idle = !self.calm && self.rng.u8(0..6) == 0;
-        let settings = self.plan.settings(exit_when_idle, self.nodes[n].without_side);
+        let polls = if self.sabotage == Some(Sabotage::ForgetSafetyNet) { 1_000 * DAY } else { 10 * MINUTE };
+        let settings = self.plan.settings(exit_when_idle, self.nodes[n].without_side, polls);
         let node = &mut self.nodes[n];
         if node.life.is_some() {
             return Ok(());
@@ -122,7 +136,8 @@ impl World {
         let mut entries = node.book.entries.clone();
         // No fact tells it.
         entries.iter_mut().for_each(|entry| entry.since = clock);
-        let lifecycle = Lifecycle::restore(settings, entries, clock);
+        let mut lifecycle = Lifecycle::restore(settings, entries, clock);
+        lifecycle.take_changes();
         let phases: BTreeMap<JobId, Phase> = lifecycle.jobs().map(|held| (held.0.clone(), held.1)).collect();
         self.report.transitions.extend(phases.values().map(|phase| (None, "restart", Some(*phase))));
         node.life = Some(Life {
@@ -136,10 +151,12 @@ impl World {
             trouble: None,
             phases,
             ended: Vec::new(),
+            link: Link::default(),
         });
         self.note(format_args!("daemon {n} starts"));
         self.step(n, Event::Tick)?;
         self.tell_of_cancellations(n);
+        self.will_link(n);
         Ok(())
     }
 
@@ -184,7 +201,7 @@ impl World {
         }
     }
 
-    fn step(&mut self, n: usize, event: Event) -> Checked {
+    pub(crate) fn step(&mut self, n: usize, event: Event) -> Checked {
         self.note(format_args!("daemon {n} <- {event:?}"));
         let kind = kind_of(&event);
         let now = self.nodes[n].clock_at(self.now);
@@ -216,6 +233,7 @@ impl World {
         }
         self.may_begin(n, &followed.effects)?;
         self.set_alarm(n, wake);
+        self.has_happened(n);
         if takes_nothing {
             self.give_up_pull(n);
         }
@@ -254,8 +272,11 @@ impl World {
                 Some(Sabotage::StartBeforeLaunch) => facts.iter().filter_map(launched).collect(),
                 _ => Vec::new(),
             };
-            life.committing = Some(facts);
             let life = life.number;
+            self.reporter_hears(n, &facts);
+            if let Some(life) = &mut self.nodes[n].life {
+                life.committing = Some(facts);
+            }
             for run in hasty {
                 self.dispatch(n, Effect::Start(run))?;
             }

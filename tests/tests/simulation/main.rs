@@ -4,7 +4,8 @@
 //! that fail halfway, jobs that cannot be claimed on one node, results that the queue refuses for a time or for ever;
 //! jobs that are cancelled, before they come and in whatever they do; in a third of the histories of minutes and hours
 //! the queue holds pulls until something comes. In a quarter of all the site has several pools (`sites.rs`): one breaks
-//! alone, one is small, holds little, and is taken out of the site's file and put back, and one is nobody's.
+//! alone, one is small, holds little, and is taken out of the site's file and put back, and one is nobody's. In a third of all there is a hub (`hub.rs`), which
+//! loses, repeats and delays what it says and hears.
 //!
 //! After every step the lifecycle and the queue check themselves, each effect is checked against what is on disk, and
 //! the world checks the promises from outside, in books of its own (`promises.rs`). A seed gives the same history each
@@ -24,6 +25,7 @@ mod daemon;
 mod effects;
 mod faults;
 mod files;
+mod hub;
 mod keeper;
 mod plan;
 mod promises;
@@ -107,6 +109,9 @@ fn every_history_keeps_the_promises() {
         assert!(total.cancelled > SEEDS / 4, "hardly any job was cancelled: {total}");
         assert!(total.held > SEEDS, "hardly any pull was held: {total}");
         assert!(total.held_for_nobody > 0, "no pull was held for a daemon that was gone: {total}");
+        assert!(total.links > SEEDS, "hardly any daemon was linked: {total}");
+        assert!(total.reports > 10 * SEEDS, "hardly anything was reported: {total}");
+        assert!(total.wakes > SEEDS / 4 && total.asks > 0, "nobody was woken or asked: {total}");
         assert!(total.refusals > 0, "no result was refused: {total}");
         assert!(total.unfit > 0, "no result was given up: {total}");
         assert!(total.many_leases > 0, "no run was longer than several of the longest leases: {total}");

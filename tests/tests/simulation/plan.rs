@@ -132,6 +132,9 @@ pub(crate) struct Plan {
     pub(crate) refusal: Option<(Time, Time)>,
     /// Does the queue hold a pull open for which it has nothing?
     pub(crate) holds: bool,
+    /// Is there a hub?
+    pub(crate) linked: bool,
+    pub(crate) seed: u64,
     poll_max: Time,
     retry_delay: Time,
 }
@@ -267,6 +270,8 @@ impl Plan {
             stumbles: [0, 0, 10][rng.usize(..3)],
             // In those of days there would be hundreds of thousands of them.
             holds: seed.is_multiple_of(3) && scale.span < DAY,
+            linked: seed % 3 == 1,
+            seed,
             poll_max: scale.poll_max,
             retry_delay: [SECOND, 20 * SECOND, 5 * MINUTE][rng.usize(..3)],
         }
@@ -283,6 +288,7 @@ impl Plan {
             lease,
             calm: START,
             several: false,
+            linked: false,
             ..self
         }
     }
@@ -319,14 +325,14 @@ impl Plan {
     }
 
     /// The settings of every daemon.
-    pub(crate) fn settings(&self, exit_when_idle: bool, without_side: bool) -> Settings {
+    pub(crate) fn settings(&self, exit_when_idle: bool, without_side: bool, linked_poll: Time) -> Settings {
         Settings {
             site: self.site(without_side),
             batch_size: self.batch_size,
             lease: duration(self.lease),
             poll_interval: duration(SECOND),
             poll_interval_max: duration(self.poll_max),
-            linked_poll_interval: duration(10 * MINUTE),
+            linked_poll_interval: duration(linked_poll),
             retry_delay: duration(self.retry_delay),
             claim_patience: duration(self.stale / 2),
             drain_timeout: duration(self.drain_timeout),

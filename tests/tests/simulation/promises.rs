@@ -384,7 +384,7 @@ impl World {
                 return Some(format!("the keeper of node {n} still remembers {:?}", node.keeper.runs));
             }
         }
-        None
+        self.hub_is_wrong()
     }
 
     /// A job that is not done although its time is over. The one that cannot be claimed somewhere may take longer.

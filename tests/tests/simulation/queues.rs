@@ -185,6 +185,7 @@ impl World {
     pub(crate) fn send(&mut self, job_id: Option<JobId>, body: String) -> Checked {
         self.queues.send(self.now, job_id, body)?;
         self.ring();
+        self.hub_rings();
         Ok(())
     }
 

@@ -36,6 +36,11 @@ pub(crate) struct Report {
     /// Pulls that were held, and how many of them brought something when nobody waited for it any more.
     pub(crate) held: u64,
     pub(crate) held_for_nobody: u64,
+    /// Links that came about, reports, wakes, and wishes of the hub to hear of jobs.
+    pub(crate) links: u64,
+    pub(crate) reports: u64,
+    pub(crate) wakes: u64,
+    pub(crate) asks: u64,
     /// Deliveries that were acknowledged while their jobs went on.
     pub(crate) early_acks: u64,
     /// Pushes of results that the queue refused, and results that were given up for that.
@@ -66,6 +71,10 @@ impl Report {
         self.disks_filled += other.disks_filled;
         self.cancelled += other.cancelled;
         self.held += other.held;
+        self.links += other.links;
+        self.reports += other.reports;
+        self.wakes += other.wakes;
+        self.asks += other.asks;
         self.held_for_nobody += other.held_for_nobody;
         self.early_acks += other.early_acks;
         self.refusals += other.refusals;
@@ -83,6 +92,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { steps, runs, crashes, taken_over, cut_off, half_claims, given_up, early_acks, .. } = self;
         let Self { disks_filled, cancelled, held, held_for_nobody, refusals, unfit, .. } = self;
+        let Self { links, reports, wakes, asks, .. } = self;
         let Self { many_leases, long_outages, died_around, transitions, in_pools, rejected, .. } = self;
         let seen = transitions.len();
         write!(
@@ -90,6 +100,7 @@ impl fmt::Display for Report {
             "{steps} steps, {runs} runs, {in_pools} in one of several pools, {rejected} jobs rejected, {crashes} ends of daemons, {taken_over} claims taken over, \
              {cut_off} runs cut off, {half_claims} claims that failed and stood, {given_up} jobs given up, \
              {disks_filled} that filled disks, {cancelled} cancelled, {held} pulls held, {held_for_nobody} for nobody, \
+             {links} links with {reports} reports, {wakes} wakes and {asks} asks, \
              {early_acks} early acknowledgements, {refusals} refusals of results, {unfit} results given up, \
              {many_leases} runs of many leases, {long_outages} long runs in long outages, {seen} transitions; \
              ends around effects: {died_around:?}"

@@ -30,6 +30,10 @@ pub(crate) enum Sabotage {
     LoseEarlyAcks,
     /// A daemon that starts is not told which jobs are cancelled.
     ForgetCancellations,
+    /// Nobody looks at the queue but who is woken.
+    ForgetSafetyNet,
+    /// The hub is not told how jobs have ended.
+    ForgetEnds,
     /// The queue says that a pull was held for longer than it was: its leases seem to begin later than they do.
     HeldForLonger,
 }
@@ -139,6 +143,16 @@ fn early_acknowledgements_that_are_lost_are_noticed() {
 #[test]
 fn a_lease_that_is_counted_on_for_too_long_is_noticed() {
     is_noticed(Sabotage::HeldForLonger);
+}
+
+#[test]
+fn a_queue_at_which_nobody_looks_unless_woken_is_noticed() {
+    is_noticed(Sabotage::ForgetSafetyNet);
+}
+
+#[test]
+fn ends_that_the_hub_is_not_told_of_are_noticed() {
+    is_noticed(Sabotage::ForgetEnds);
 }
 
 #[test]

@@ -6,10 +6,12 @@ use std::fmt;
 use fastrand::Rng;
 use lifecycle::{Event, Run};
 use protocol::JobId;
+use protocol::link;
 
 use crate::daemon::Node;
 use crate::effects::Errand;
 use crate::files::Files;
+use crate::hub::Hub;
 use crate::plan::{DAY, Fault, Plan, SECOND, START, Time};
 use crate::promises::Known;
 use crate::queues::Queues;
@@ -69,6 +71,39 @@ pub(crate) enum Happening {
         node: usize,
         run: Run,
     },
+    LinkUp {
+        node: usize,
+        life: u64,
+    },
+    LinkDown {
+        node: usize,
+        life: u64,
+        connection: u64,
+    },
+    /// A process may have something to tell to the hub.
+    Tell {
+        node: usize,
+        life: u64,
+    },
+    /// A report comes to the hub, its word that it is stored to the process, and its wish to hear of jobs.
+    HubHears {
+        node: usize,
+        life: u64,
+        connection: u64,
+        report: link::Report,
+    },
+    Stored {
+        node: usize,
+        life: u64,
+        connection: u64,
+        number: u64,
+    },
+    HubAsks {
+        node: usize,
+        life: u64,
+        connection: u64,
+        jobs: Vec<JobId>,
+    },
     Thaw(usize),
 }
 
@@ -81,6 +116,7 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) files: Files,
     pub(crate) queues: Queues,
+    pub(crate) hub: Hub,
     /// What was submitted.
     pub(crate) jobs: BTreeMap<JobId, Known>,
     /// Do faults lie behind us?
@@ -125,6 +161,7 @@ impl World {
             nodes: (0..plan.daemons).map(|_| Node::new()).collect(),
             files: Files::default(),
             queues: Queues::new(),
+            hub: Hub::new(plan.seed),
             jobs: plan.jobs.iter().map(|job| (job.job_id.clone(), Known::new(job))).collect(),
             calm: false,
             crashes_left: plan.crashes,
@@ -224,6 +261,21 @@ impl World {
                 self.thaw(n);
                 Ok(())
             }
+            Happening::LinkUp { node, life } => self.link_up(node, life),
+            Happening::LinkDown { node, life, connection } => self.link_down(node, life, connection),
+            Happening::Tell { node, life } => self.tell_hub(node, life),
+            Happening::HubHears { node, life, connection, report } => {
+                self.hub_hears(node, life, connection, &report);
+                Ok(())
+            }
+            Happening::Stored { node, life, connection, number } => {
+                self.is_stored(node, life, connection, number);
+                Ok(())
+            }
+            Happening::HubAsks { node, life, connection, jobs } => {
+                self.hub_asks(node, life, connection, jobs);
+                Ok(())
+            }
         }
     }
 
@@ -234,6 +286,11 @@ impl World {
             Happening::Perform { node, .. }
             | Happening::Arrive { node, .. }
             | Happening::Committed { node, .. }
+            | Happening::LinkUp { node, .. }
+            | Happening::LinkDown { node, .. }
+            | Happening::Tell { node, .. }
+            | Happening::Stored { node, .. }
+            | Happening::HubAsks { node, .. }
             | Happening::Wake { node, .. } => self.nodes[*node].asleep_until,
             Happening::Restart(node) => self.nodes[*node].frozen_until,
             _ => return None,
