@@ -371,3 +371,171 @@ fn read_chunk(file: &File, offset: u64, position: u64, asked: Option<i64>, first
     bytes.truncate(read);
     Ok(Chunk { more: read == LOG_BYTES_MAX, bytes, offset: base + position, position })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+    use std::path::Path;
+
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    struct Looked {
+        tails: Tails,
+        pieces: mpsc::Receiver<Up>,
+        said: mpsc::Receiver<Said>,
+        job_id: JobId,
+        folder: tempfile::TempDir,
+    }
+
+    /// Somebody looks at this stream of a job; up to so many pieces are on their way.
+    async fn looked(room: usize) -> Looked {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("j1")).unwrap();
+        let (send_pieces, pieces) = mpsc::channel(room);
+        let (say, said) = mpsc::channel(100);
+        let results = ResultsDir::new(folder.path().to_owned());
+        let tails = Tails::new(results, Followed::default(), say, send_pieces);
+        Looked { tails, pieces, said, job_id: "j1".parse().unwrap(), folder }
+    }
+
+    impl Looked {
+        async fn open(&mut self, from: i64) {
+            self.tails.open(self.job_id.clone(), Stream::Stdout, from).await;
+        }
+
+        fn is(&self, at: At) {
+            lock(&self.tails.followed.0).insert(self.job_id.clone(), at);
+        }
+
+        fn log(&self) -> std::path::PathBuf {
+            self.folder.path().join("j1/stdout.log")
+        }
+
+        fn print(&self, text: &str) {
+            let file = fs::File::options().create(true).append(true).open(self.log());
+            file.unwrap().write_all(text.as_bytes()).unwrap();
+        }
+
+        async fn piece(&mut self) -> (u32, u64, String, bool) {
+            let piece = timeout(LONG, self.pieces.recv()).await.expect("a piece comes").unwrap();
+            let Up::Log(piece) = piece else { panic!("{piece:?}") };
+            let bytes = STANDARD.decode(piece.data).unwrap();
+            (piece.attempt, piece.offset, String::from_utf8(bytes).unwrap(), piece.end)
+        }
+
+        async fn is_over(&self) -> bool {
+            let over = async {
+                while !lock(&self.tails.streams).is_empty() || !lock(&self.tails.followed.0).is_empty() {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(LONG, over).await.is_ok()
+        }
+    }
+
+    fn record(folder: &Path, attempt: u32) {
+        let text = format!(r#"{{"v":1,"job_id":"j1","status":"completed","attempt":{attempt}}}"#);
+        fs::write(folder.join("j1.json"), text).unwrap();
+    }
+
+    #[tokio::test]
+    async fn each_attempt_is_sent_whole_and_from_its_beginning() {
+        let mut looked = looked(4).await;
+        looked.open(0).await;
+        assert!(matches!(looked.said.recv().await, Some(Said::Followed)), "the loop is to say how far it is");
+        // It waits, and what an earlier life of the job has left is none of it.
+        looked.print("of another life");
+        looked.is(At::Held(Phase::Waiting, 0));
+        sleep(2 * PAUSE).await;
+        assert!(looked.pieces.try_recv().is_err());
+        fs::remove_file(looked.log()).unwrap();
+        looked.print("one\n");
+        looked.is(At::Held(Phase::Running, 1));
+        assert_eq!(looked.piece().await, (1, 0, "one\n".to_owned(), false));
+        looked.print("two\n");
+        assert_eq!(looked.piece().await, (1, 4, "two\n".to_owned(), false));
+        // The next attempt is claimed, and takes the name: what was printed last is not lost.
+        looked.print("three\n");
+        fs::rename(looked.log(), looked.folder.path().join("j1/stdout.attempt-1.log")).unwrap();
+        looked.is(At::Held(Phase::Ready, 1));
+        assert_eq!(looked.piece().await, (1, 8, "three\n".to_owned(), false));
+        assert_eq!(looked.piece().await, (1, 14, String::new(), true));
+        looked.is(At::Held(Phase::Running, 2));
+        looked.print("again\n");
+        assert_eq!(looked.piece().await, (2, 0, "again\n".to_owned(), false));
+        looked.print("end\n");
+        record(looked.folder.path(), 2);
+        looked.is(At::NotHeld);
+        assert_eq!(looked.piece().await, (2, 6, "end\n".to_owned(), false));
+        assert_eq!(looked.piece().await, (2, 10, String::new(), true));
+        assert!(looked.is_over().await);
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_is_sent_from_where_it_is_wanted() {
+        for (from, offset, text) in [(0, 0, "0123456789"), (-4, 6, "6789"), (-100, 0, "0123456789"), (8, 8, "89")] {
+            let mut looked = looked(4).await;
+            looked.print("0123456789");
+            record(looked.folder.path(), 3);
+            looked.open(from).await;
+            looked.is(At::NotHeld);
+            assert_eq!(looked.piece().await, (3, offset, text.to_owned(), false));
+            assert_eq!(looked.piece().await, (3, 10, String::new(), true));
+            assert!(looked.is_over().await);
+        }
+        let mut printed_nothing = looked(4).await;
+        record(printed_nothing.folder.path(), 1);
+        printed_nothing.open(70).await;
+        printed_nothing.is(At::NotHeld);
+        assert_eq!(printed_nothing.piece().await, (1, 0, String::new(), true));
+    }
+
+    #[tokio::test]
+    async fn who_asks_again_has_it_go_back_and_never_on() {
+        let mut looked = looked(4).await;
+        looked.print("0123456789");
+        looked.open(-2).await;
+        looked.is(At::Held(Phase::Running, 1));
+        assert_eq!(looked.piece().await, (1, 8, "89".to_owned(), false));
+        looked.open(5).await;
+        assert_eq!(looked.piece().await, (1, 5, "56789".to_owned(), false));
+        looked.open(1_000).await;
+        looked.print("ab");
+        assert_eq!(looked.piece().await, (1, 10, "ab".to_owned(), false));
+        // A job that empties its log goes on where it was.
+        fs::write(looked.log(), "").unwrap();
+        sleep(2 * PAUSE).await;
+        looked.print("anew");
+        assert_eq!(looked.piece().await, (1, 12, "anew".to_owned(), false));
+        looked.tails.close(looked.job_id.clone(), Stream::Stdout);
+        assert!(looked.is_over().await);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_than_is_taken_and_nobody_looks_for_ever() {
+        let mut looked = looked(1).await;
+        looked.print(&"x".repeat(10 * LOG_BYTES_MAX));
+        looked.open(0).await;
+        looked.is(At::Held(Phase::Running, 1));
+        sleep(2 * PAUSE).await;
+        let Some(reading) = lock(&looked.tails.streams).len().checked_sub(1) else { panic!("it is read") };
+        assert_eq!((reading, looked.pieces.len()), (0, 1), "the next one waits");
+        let mut offset = 0;
+        while offset < 10 * LOG_BYTES_MAX as u64 {
+            let (_, at, text, _) = looked.piece().await;
+            assert_eq!((at, text.len()), (offset, LOG_BYTES_MAX));
+            offset += text.len() as u64;
+        }
+        lock(&looked.tails.streams).values_mut().for_each(|wanted| wanted.until = Instant::now());
+        assert!(looked.is_over().await);
+        for no in 0..2 * TAILS_MAX {
+            looked.tails.open(format!("k{no}").parse().unwrap(), Stream::Stderr, 0).await;
+        }
+        assert_eq!(lock(&looked.tails.streams).len(), TAILS_MAX);
+    }
+}
