@@ -62,6 +62,16 @@ pub fn node_tools() -> PathBuf {
     part("NODE_TOOLS", "Cloudflare's SDK for TypeScript")
 }
 
+/// A directory whose `node_modules` has what looks at the page: Playwright and axe.
+pub fn page_tools() -> PathBuf {
+    part("PAGE_TOOLS", "what the page is tested with")
+}
+
+/// The program `chromium`, or one like it.
+pub fn chromium() -> PathBuf {
+    part("CHROMIUM", "Chromium")
+}
+
 /// A Python that has Snakemake, with its executor for any cluster.
 pub fn snakemake() -> PathBuf {
     part("SNAKEMAKE", "Python with Snakemake")
