@@ -120,7 +120,8 @@ pub(crate) fn page<D: Database>(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let top = db.run("SELECT max(number) FROM job", &[])?;
     let top = top.first().map_or(0, |row| integer_at(row, 0));
-    let before = after.unwrap_or(i64::MAX).min(top.saturating_add(1));
+    // Numbers begin with 1, and whoever asks may have made this one up.
+    let before = after.unwrap_or(i64::MAX).clamp(0, top.saturating_add(1));
     let bottom = if filter.has_index() { 0 } else { (before - LOOKED_AT_MAX).max(0) };
     let mut values = vec![before.into(), bottom.into(), limit.into()];
     let conditions = filter.conditions(&mut values);

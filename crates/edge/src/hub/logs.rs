@@ -15,7 +15,7 @@ use protocol::JobId;
 use protocol::hub::LogEvent;
 use protocol::link::{LogPiece, Stream};
 
-use super::request::From;
+use super::request::{From, OFFSET_MAX};
 
 /// How much of a stream is kept, in bytes.
 const KEPT_BYTES_MAX: usize = 256 * 1024;
@@ -226,6 +226,9 @@ fn partial_len(bytes: &[u8]) -> usize {
 
 /// The bytes of a piece; none where it is not what it should be.
 pub(super) fn decode(piece: &LogPiece) -> Option<Vec<u8>> {
+    if piece.offset > OFFSET_MAX {
+        return None;
+    }
     STANDARD.decode(&piece.data).ok()
 }
 

@@ -16,6 +16,9 @@ use crate::Problem;
 /// How much of what a job has printed is shown when nobody says from where, in bytes.
 const LOG_TAIL: i64 = 16_384;
 
+/// The last place in a stream that anybody means: what comes after it can be counted, too.
+pub(crate) const OFFSET_MAX: u64 = i64::MAX as u64;
+
 /// The largest body of a request that is not a report.
 const BODY_BYTES_MAX: usize = 10_000;
 
@@ -191,7 +194,7 @@ fn states(text: &str) -> Result<Vec<u8>, Problem> {
     let state = |word: &str| {
         word.parse::<JobState>().map(|state| rank(Some(state))).map_err(|error| invalid("state", &error.to_string()))
     };
-    text.split(',').map(|word| state(word.trim())).collect()
+    text.split(',').map(state).collect()
 }
 
 fn invalid(field: &str, what: &str) -> Problem {
@@ -269,7 +272,9 @@ impl<'a> Path<'a> {
                 after: query.number("after", "it is the `after` of an earlier answer")?,
                 limit: query
                     .number("limit", "it is how many jobs to list, from 1 to 500")?
-                    .map_or(PAGE_DEFAULT, |limit: usize| limit.clamp(1, PAGE_MAX)),
+                    .map_or(PAGE_DEFAULT, |limit: u64| {
+                        usize::try_from(limit).map_or(PAGE_MAX, |limit| limit.clamp(1, PAGE_MAX))
+                    }),
             },
             Self::Job(id) => {
                 let wait: Option<f64> = query.number("wait", "it is a number of seconds, up to 60")?;
@@ -299,6 +304,9 @@ impl From {
     fn of_event_id(id: &str) -> Option<Self> {
         let mut numbers = id.split('.').map(str::parse::<u64>);
         let (attempt, out, err) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+        if out.max(err) > OFFSET_MAX {
+            return None;
+        }
         Some(Self::Resumed { attempt: u32::try_from(attempt).ok()?, next: [out, err] })
     }
 }
@@ -396,6 +404,11 @@ mod tests {
             panic!("it is a list")
         };
         assert_eq!((filter.name.as_deref(), after, limit), (Some("a'b c"), Some(7), 500));
+        let limit = |query| match request("/jobs", query) {
+            Ok(Request::List { limit, .. }) => limit,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([limit("limit=0"), limit("limit=18446744073709551615")], [1, 500]);
         for (path, query, field) in [
             ("/jobs", "after=made-up", Some("after")),
             ("/jobs", "state=canceled", Some("state")),
@@ -414,7 +427,7 @@ mod tests {
     #[test]
     fn an_event_id_leads_back_to_where_an_answer_ended() {
         assert_eq!(From::of_event_id("2.10.0"), Some(From::Resumed { attempt: 2, next: [10, 0] }));
-        for id in ["", "2", "2.1", "a.b.c", "-1.0.0"] {
+        for id in ["", "2", "2.1", "a.b.c", "-1.0.0", "1.18446744073709551615.0"] {
             assert_eq!(From::of_event_id(id), None, "{id}");
         }
     }

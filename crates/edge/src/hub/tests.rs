@@ -74,8 +74,8 @@ impl World {
 
     fn ask_with(&mut self, method: &str, target: &str, body: &str, last_event_id: Option<&str>) -> Follower {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let (api_key, site_key) = (Some("key"), Some("site"));
-        let head = Head { method, path, query, api_key, site_key, last_event_id, ..Head::default() };
+        let (api_key, site_key, content_type) = (Some("key"), Some("site"), Some("application/json"));
+        let head = Head { method, path, query, content_type, api_key, site_key, last_event_id, ..Head::default() };
         let key = |text| Secret::new(text);
         let config = Config { api_key: key("key"), site_key: key("site"), hub: true, ..Config::default() };
         self.followers += 1;
@@ -238,7 +238,9 @@ fn lists_have_filters_and_a_cursor() {
     assert_eq!(ids(&world.get("/jobs?name=x%27+OR+1%3D1+--").1), Vec::<String>::new());
     assert_eq!(world.get("/jobs?after=made-up").1["code"], "invalid_request");
     assert_eq!(ids(&world.get("/jobs?after=99999999").1).len(), 50);
-    assert_eq!(ids(&world.get("/jobs?after=-3").1), Vec::<String>::new());
+    for after in ["-3", "-9223372036854775808", "0"] {
+        assert_eq!(world.get(&format!("/jobs?task=third&after={after}")), (200, json!({"jobs": []})), "{after}");
+    }
 }
 
 #[test]
