@@ -224,7 +224,7 @@ impl Problem {
             Self::Unauthorized { given: true } => {
                 "the key in the header `x-api-key` is not the API_KEY of this edge".to_owned()
             }
-            Self::UnsupportedMediaType => "send the job with `content-type: application/json`".to_owned(),
+            Self::UnsupportedMediaType => "the body is JSON: send it with `content-type: application/json`".to_owned(),
             Self::MalformedJson { detail } | Self::NotConfigured { detail } => detail.clone(),
             Self::InvalidField { detail, .. }
             | Self::InvalidRequest { detail, .. }

@@ -165,6 +165,9 @@ fn hub(head: &Head<'_>, config: &Config) -> Result<Route, Problem> {
         return Err(Problem::NoHub);
     }
     match path.opening(head.query, head.last_event_id)? {
+        Some(opening) if opening.body_limit() > 0 && !head.content_type.is_some_and(is_json) => {
+            Err(Problem::UnsupportedMediaType)
+        }
         Some(opening) => Ok(Route::Hub(opening)),
         None if head.upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket")) => Ok(Route::Link),
         None => Err(Problem::UpgradeRequired),
@@ -197,7 +200,7 @@ fn admission(form: Form, head: &Head<'_>, config: &Config) -> Result<Admission, 
         return Err(Problem::request_too_large(Some(size)));
     }
     if let Some(key) = head.idempotency_key
-        && let Err(problem) = protocol::check_idempotency_key(key)
+        && let Err(problem) = check_header_key(key)
     {
         let field = "Idempotency-Key";
         return Err(Problem::InvalidField { field: Some(field.to_owned()), detail: format!("`{field}` {problem}") });
@@ -205,6 +208,14 @@ fn admission(form: Form, head: &Head<'_>, config: &Config) -> Result<Admission, 
     let callbacks = config.callbacks.clone();
     let callbacks = if config.hub && callbacks.secret.is_some() { Some(callbacks) } else { None };
     Ok(Admission::new(form, head.idempotency_key.map(str::to_owned), callbacks))
+}
+
+/// A header that is not UTF-8 comes with U+FFFD for what is not: different keys would be one.
+fn check_header_key(key: &str) -> Result<(), String> {
+    if key.contains(char::REPLACEMENT_CHARACTER) {
+        return Err("must be UTF-8".to_owned());
+    }
+    protocol::check_idempotency_key(key)
 }
 
 fn is_json(content_type: &str) -> bool {

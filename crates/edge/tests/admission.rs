@@ -175,7 +175,9 @@ fn without_a_key_of_its_own_the_edge_lets_nobody_in() {
 fn the_hub_has_a_key_for_people_and_one_for_sites() {
     let sites = Config { site_key: Secret::new("the-site"), hub: true, ..config() };
     let ask = |method, path, api_key, site_key, config: &Config| {
-        let head = Head { method, path, api_key, site_key, upgrade: Some("WebSocket"), ..Head::default() };
+        let content_type = Some("application/json");
+        let head =
+            Head { method, path, api_key, site_key, content_type, upgrade: Some("WebSocket"), ..Head::default() };
         route(&head, config)
     };
     let status = |answered: Route| match answered {
@@ -203,6 +205,13 @@ fn only_json_is_read() {
     for content_type in [None, Some(""), Some("text/plain"), Some("application/jsonp"), Some("text/json")] {
         let response = answer(&Head { content_type, ..head("POST", "/jobs") });
         assert_problem(&response, 415, "unsupported_media_type", None);
+        let with_hub = Config { hub: true, ..config() };
+        match route(&Head { content_type, ..head("POST", "/jobs/cancel") }, &with_hub) {
+            Route::Answer(response) => assert_problem(&response, 415, "unsupported_media_type", None),
+            _ => panic!("a body of {content_type:?} is read"),
+        }
+        // There is none to read.
+        assert!(matches!(route(&Head { content_type, ..head("POST", "/jobs/j/cancel") }, &with_hub), Route::Hub(_)));
     }
     for content_type in ["application/json", "application/json; charset=utf-8", "Application/JSON;x=y"] {
         admission(&Head { content_type: Some(content_type), ..head("POST", "/jobs") });
@@ -295,7 +304,7 @@ fn the_same_key_gives_the_same_job_id() {
 
 #[test]
 fn malformed_idempotency_keys_are_refused_before_the_body_is_read() {
-    for key in ["", "a\tb", "a\u{0}b", &"k".repeat(256)] {
+    for key in ["", "a\tb", "a\u{0}b", "a\u{fffd}", &"k".repeat(256)] {
         let response = answer(&Head { idempotency_key: Some(key), ..head("POST", "/jobs") });
         assert_problem(&response, 422, "invalid_job", Some("Idempotency-Key"));
     }
