@@ -27,15 +27,15 @@ const EXECUTION_ID_CHARS_MAX: usize = 256;
 
 /// What the broker sends. It may send more, which changes nothing.
 #[derive(Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "NoetlCall"))]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "NoetlCall", extend("required" = ["task"])))]
 pub(crate) struct Call<'a> {
     /// What to run.
     #[serde(borrow)]
-    #[cfg_attr(test, schemars(required))]
+    #[cfg_attr(test, schemars(with = "Task<'_>"))]
     task: Option<Task<'a>>,
     /// Nothing can be installed.
     #[serde(borrow, default)]
-    #[cfg_attr(test, schemars(with = "Option<[String; 0]>"))]
+    #[cfg_attr(test, schemars(with = "Json", extend("enum" = [null, [], {}, "", false])))]
     requirements: Option<&'a RawValue>,
     /// Nothing can be installed.
     #[serde(default)]
@@ -50,6 +50,7 @@ pub(crate) struct Call<'a> {
     execution_id: Option<&'a RawValue>,
     /// The pool.
     #[serde(default)]
+    #[cfg_attr(test, schemars(regex(pattern = "^([A-Za-z0-9][A-Za-z0-9-]{0,63})?$")))]
     runtime: Option<String>,
     /// Kept with the job, if it is an object.
     #[serde(borrow, default)]
@@ -59,11 +60,11 @@ pub(crate) struct Call<'a> {
 
 /// A task of NoETL.
 #[derive(Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "NoetlTask"))]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "NoetlTask", extend("required" = ["type", "code"])))]
 struct Task<'a> {
     /// Other types are not run here.
     #[serde(default)]
-    #[cfg_attr(test, schemars(required, extend("const" = "python")))]
+    #[cfg_attr(test, schemars(with = "String", extend("const" = "python")))]
     r#type: Option<String>,
     /// What the job is called.
     #[serde(default)]
@@ -73,7 +74,7 @@ struct Task<'a> {
     name: Option<String>,
     /// It defines a function `main`.
     #[serde(default)]
-    #[cfg_attr(test, schemars(required, length(min = 1)))]
+    #[cfg_attr(test, schemars(with = "String", length(min = 1)))]
     code: Option<String>,
     /// The keyword arguments of `main`.
     #[serde(borrow, default, rename = "with")]
@@ -81,10 +82,11 @@ struct Task<'a> {
     arguments: Option<&'a RawValue>,
     /// No template is filled in.
     #[serde(borrow, default)]
-    #[cfg_attr(test, schemars(with = "Option<[String; 0]>"))]
+    #[cfg_attr(test, schemars(with = "Json", extend("enum" = [null, [], {}, "", false])))]
     r#return: Option<&'a RawValue>,
     /// The pool, if the call names none.
     #[serde(default)]
+    #[cfg_attr(test, schemars(regex(pattern = "^([A-Za-z0-9][A-Za-z0-9-]{0,63})?$")))]
     runtime: Option<String>,
 }
 

@@ -79,14 +79,18 @@ fn query(name: &str, schema: Value, description: &str) -> Value {
     json!({"in": "query", "name": name, "schema": schema, "description": description})
 }
 
-fn filters(shapes: &mut Shapes) -> Vec<Value> {
-    let states = json!({"type": "array", "items": shapes.coming::<JobState>(), "minItems": 1});
-    let mut state = query("state", states, "Only jobs that are so far; several states with commas.");
-    state["style"] = "form".into();
-    state["explode"] = false.into();
+/// One or more states, with commas.
+fn states() -> String {
+    let states = JobState::ALL.map(JobState::as_str).join("|");
+    format!("({states})(,({states}))*")
+}
+
+fn filters() -> Vec<Value> {
+    let states = states();
+    let states = json!({"type": "string", "pattern": format!("^({states})?$")});
     let text = |name, description| query(name, json!({"type": "string"}), description);
     vec![
-        state,
+        query("state", states, "Only jobs that are so far; several states with commas."),
         text("task", "Only jobs of this task."),
         text("name", "Only jobs of this name."),
         text("pool", "Only jobs in this pool."),
@@ -98,8 +102,9 @@ fn whole_number() -> Value {
     json!({"type": "integer", "format": "int64", "minimum": i64::MIN, "maximum": i64::MAX})
 }
 
+/// An empty parameter is one that was not given, as in forms.
 fn flag() -> Value {
-    json!({"type": "string", "enum": ["0", "1", "false", "true"]})
+    json!({"type": "string", "enum": ["", "0", "1", "false", "true"]})
 }
 
 fn job_id(shapes: &mut Shapes) -> Value {
@@ -111,9 +116,9 @@ fn operations(shapes: &mut Shapes) -> Vec<Operation> {
     let malformed = || Problem::MalformedJson { detail: String::new() };
     let submission = || {
         let key = json!({"type": "string", "minLength": 1, "maxLength": limits::IDEMPOTENCY_KEY_BYTES_MAX,
-                         "pattern": "^[!-~]*$"});
+                         "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"});
         vec![json!({"in": "header", "name": "idempotency-key", "schema": key,
-                    "description": "The same key gives the same job ids, so that a request that is sent again is one."})]
+                    "description": "The same key gives the same job ids, so that a request that is sent again is one; UTF-8, without control characters."})]
     };
     let not_taken = |too_large: Vec<Problem>| {
         let mut problems = vec![
@@ -130,7 +135,7 @@ fn operations(shapes: &mut Shapes) -> Vec<Operation> {
         problems
     };
     let batch_limit = |code| Problem::TooLarge { code, what: "", limit: 0, size: None, unit: "" };
-    let stream = json!({"type": "string", "enum": ["stdout", "stderr"]});
+    let stream = json!({"type": "string", "enum": ["", "stdout", "stderr"]});
     let log_event = shapes.going::<LogEvent>();
     let events = |of: &str, data: Value| {
         let schema =
@@ -147,7 +152,7 @@ fn operations(shapes: &mut Shapes) -> Vec<Operation> {
         "additionalProperties": false,
         "properties": {
             "jobs": {"type": "array", "minItems": 1, "maxItems": limits::BATCH_COUNT_MAX,
-                     "items": {"description": "A job as `POST /jobs` takes it; each is taken or refused by itself."}},
+                     "items": shapes.coming::<JobSpec>(), "description": "Each is taken or refused by itself."},
         },
     });
     let operation = |method, path, id, summary, who| Operation {
@@ -210,7 +215,7 @@ fn operations(shapes: &mut Shapes) -> Vec<Operation> {
         },
         Operation {
             parameters: [
-                filters(shapes),
+                filters(),
                 vec![
                     query("after", whole_number(), "Where the page begins: `after` of the answer before."),
                     query(
@@ -489,6 +494,10 @@ fn document() -> Value {
     let mut runtime = spec["pool"].clone();
     runtime["description"] = "Another name of `pool`; give one of them.".into();
     spec.insert("runtime".to_owned(), runtime);
+    definitions["JobSpec"]["not"] = json!({"required": ["pool", "runtime"]});
+    definitions["CancelMany"]["properties"]["state"]["pattern"] = format!("^{}$", states()).into();
+    let given = |field: &str| json!({"required": [field], "properties": {field: {"type": "string"}}});
+    definitions["CancelMany"]["anyOf"] = ["state", "task", "pool", "name"].map(given).to_vec().into();
     document["components"]["schemas"] = definitions.into();
     plainly(&mut document);
     document
@@ -560,6 +569,9 @@ fn rename(value: &mut Value, from: &str, to: &str) {
 fn plainly(value: &mut Value) {
     match value {
         Value::Object(fields) => {
+            if fields.get("default") == Some(&Value::Null) {
+                fields.remove("default");
+            }
             if let Some(Value::String(text)) = fields.get_mut("description") {
                 for (name, number) in [
                     ("limits::RETRIES_MAX", limits::RETRIES_MAX.to_string()),
