@@ -41,7 +41,7 @@ const JOBS: [Job; 3] = [
     Job {
         title: "a simulation with a known answer: the mean squared distance must be near the number of steps; in the \
                 pool for large jobs",
-        body: r#"{"task":"simulate","pool":"large","input":{"walkers":10000,"steps":500,"dimensions":2,"seed":7}}"#,
+        body: r#"{"task":"simulate","pool":"large","input":{"walkers":20000,"steps":5000,"dimensions":2,"seed":7}}"#,
         status: "completed",
         pool: "large",
     },
@@ -52,6 +52,9 @@ const JOBS: [Job; 3] = [
         pool: "small",
     },
 ];
+
+/// The one that takes a moment, and tells how far it is.
+const SIMULATION: usize = 1;
 
 /// Runs the demo.
 pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<ExitCode> {
@@ -78,6 +81,10 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<Ex
         "It listens at {}; its settings for the others are in {}",
         edge.settings.get("PRODUCER_URL")?,
         shown(&edge.env_file)
+    ));
+    report.note(format!(
+        "Look at jobs, pools and sites in a browser while it runs: {}/ with the API_KEY of that file",
+        edge.settings.get("PRODUCER_URL")?
     ));
 
     let mut settings = edge.settings.clone();
@@ -119,9 +126,14 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<Ex
     env_file::write_private(&header, &format!("x-api-key: {key}\n"))?;
     let ids = submit(&report, settings.get("PRODUCER_URL")?, key, &header)?;
 
-    report.step("Fetch the results, as on the laptop");
     let laptop = Laptop { workspace, env_file: &env_file, folder: &folder };
     let mut problems = Vec::new();
+    report.step("Follow the simulation while it runs, from the laptop");
+    if let Err(error) = laptop.follow(&report, &ids[SIMULATION]) {
+        problems.push(format!("following a job: {error:#}"));
+    }
+
+    report.step("Fetch the results, as on the laptop");
     for (job, id) in JOBS.iter().zip(&ids) {
         if let Err(error) = laptop.show(&report, job, id) {
             problems.push(format!("{}: {error:#}", job.title));
@@ -249,15 +261,29 @@ struct Laptop<'a> {
 }
 
 impl Laptop<'_> {
-    fn wait(&self, id: &str) -> Command {
+    fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(self.workspace.program(Profile::Dev, "laptop-consumer"));
+        command.arg("--env-file").arg(self.env_file).arg("--data-dir").arg(self.folder.join("laptop")).args(words);
         command
-            .arg("--env-file")
-            .arg(self.env_file)
-            .arg("--data-dir")
-            .arg(self.folder.join("laptop"))
-            .args(["wait", id]);
-        command
+    }
+
+    fn wait(&self, id: &str) -> Command {
+        self.command(&["wait", id])
+    }
+
+    /// Shows what a job prints, until it has ended.
+    fn follow(&self, report: &Report, id: &str) -> anyhow::Result<()> {
+        let mut follow = self.command(&["logs", "--follow", id]);
+        report.command(command::line(&follow));
+        clear_settings(&mut follow);
+        let mut following = Process::start("laptop-consumer-logs", &mut follow, self.folder)?;
+        following.wait(PATIENCE)?;
+        let printed = following.log();
+        report.note(printed.trim_end());
+        if !printed.contains("mean squared distance") {
+            bail!("nothing was seen of what it prints");
+        }
+        Ok(())
     }
 
     /// Waits for a result, shows it, and checks it.

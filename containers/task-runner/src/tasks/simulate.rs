@@ -96,7 +96,13 @@ fn simulate(parameters: Parameters) -> Measurement {
     let mut random = SplitMix64(seed);
     let mut sum_of_squares: u128 = 0;
     let mut sum_of_fourth_powers: u128 = 0;
-    for _ in 0..walkers {
+    // Who follows the job sees how far it is; ten lines, also of a run that takes hours.
+    let step = walkers.div_ceil(10);
+    for walker in 0..walkers {
+        if walker > 0 && walker % step == 0 {
+            let mean = sum_of_squares as f64 / walker as f64;
+            println!("{walker} of {walkers} walkers: mean squared distance {mean:.1} after {steps} steps");
+        }
         let square = squared_distance(steps, dimensions, &mut random);
         sum_of_squares += u128::from(square);
         sum_of_fourth_powers += u128::from(square) * u128::from(square);
