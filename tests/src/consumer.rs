@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -70,6 +71,18 @@ impl Consumer {
     #[must_use]
     pub fn set(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.settings.insert(name.to_owned(), value.as_ref().to_owned());
+        self
+    }
+
+    /// Without the key of a site, so that no hub tells it when there is something in the queue.
+    #[must_use]
+    pub fn unlinked(mut self) -> Self {
+        let text = fs::read_to_string(&self.env_file).expect("local-edge has written it");
+        let lines = text.lines().filter(|line| !line.starts_with("SITE_KEY="));
+        let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+        self.env_file = self.home.path().join("unlinked.env");
+        fs::write(&self.env_file, text).expect("a file can be written");
+        fs::set_permissions(&self.env_file, fs::Permissions::from_mode(0o600)).expect("a file can be closed");
         self
     }
 

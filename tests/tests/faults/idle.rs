@@ -19,6 +19,7 @@ fn idle_daemons_of_one_results_directory_ask_together_as_often_as_one() {
     let poll = POLL.as_secs_f64().to_string();
     let consumer = || {
         Consumer::bare(&edge, SCRIPT)
+            .unlinked()
             .set("CF_API_BASE_URL", format!("http://{}/client/v4", front.address()))
             .set("POLL_INTERVAL_SECONDS", &poll)
             .set("POLL_INTERVAL_MAX_SECONDS", &poll)
