@@ -243,13 +243,19 @@ export async function a_site_goes_away_and_the_edge_too({ edge, open, axe, submi
   await page.getByRole('navigation', { name: 'Views' }).getByRole('link', { name: 'Jobs' }).click();
   await row(page, 'waits').waitFor();
   await page.getByRole('link', { name: 'no site linked' }).waitFor();
-  // Whoever runs this takes the edge away and brings it back.
+  // Whoever runs this takes the edge away and brings it back. What happens before the page hears again is not missed.
+  await page.route(/\/events$/, (route) => route.abort());
   console.log('RESTART');
   await page.getByText('Connecting…').waitFor({ state: 'attached' });
   await axe(page, 'the edge is away');
+  const end = Date.now() + 20_000;
+  while (!(await fetch(`${edge.url}/health`).catch(() => null))?.ok) assert(Date.now() < end, 'the edge does not come back');
+  await submit({ task: 'relax', name: 'meanwhile' });
+  await page.unroute(/\/events$/);
   await page.getByText('Live', { exact: true }).waitFor({ state: 'attached' });
   await submit({ task: 'relax', name: 'after all' });
   await row(page, 'after all').waitFor();
+  await row(page, 'meanwhile').waitFor();
   await row(page, 'waits').waitFor();
 }
 
@@ -258,6 +264,7 @@ export async function the_keyboard_alone_will_do({ edge, open, axe, submit }) {
   const site = await Site.link(edge, 'alpha', [POOL]);
   const id = await submit({ task: 'relax', name: 'by key' });
   const page = await open({ key: null });
+  await until(page, () => document.activeElement.id === 'key');
   await page.keyboard.type(edge.api_key);
   await page.keyboard.press('Enter');
   await row(page, 'by key').waitFor();
