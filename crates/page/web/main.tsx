@@ -1,7 +1,7 @@
 // The page: what stands around every view, and which view is shown.
 
 import { render, type JSX } from 'preact';
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useLayoutEffect, useRef, useState } from 'preact/hooks';
 
 import { key, setKey, trouble } from './api';
 import { Job } from './job';
@@ -98,7 +98,7 @@ function AskKey(): JSX.Element {
   const [value, setValue] = useState('');
   const input = useRef<HTMLInputElement>(null);
   const wrong = trouble.value === 'wrong_key';
-  useEffect(() => {
+  useLayoutEffect(() => {
     document.title = 'Key · hpc-queue';
     input.current?.focus();
   }, [wrong]);
