@@ -6,8 +6,9 @@ const KEEPERS: [&str; 4] =
     ["tests/compat/keeper/v1", "tests/compat/keeper/v2", "tests/compat/keeper/v3", "tests/compat/keeper/v4"];
 
 /// Each target, and the folders of what it begins with.
-pub(crate) const TARGETS: [(&str, &[&str]); 9] = [
+pub(crate) const TARGETS: [(&str, &[&str]); 10] = [
     ("edge_request", &["fuzz/seeds/edge_request"]),
+    ("hub_events", &["fuzz/seeds/hub_events"]),
     ("inbox", &["tests/compat/wire/result"]),
     ("keeper_journal", &KEEPERS),
     ("keeper_lines", &KEEPERS),

@@ -1,4 +1,4 @@
-//! What must hold of whatever lies in an inbox, for the fuzzer and the property tests.
+//! What must hold of whatever lies in an inbox, or comes from a hub, for the fuzzer and the property tests.
 
 #[cfg(test)]
 #[path = "../../../fuzz/targets.rs"]
@@ -7,6 +7,7 @@ mod targets;
 use protocol::JobResult;
 
 use crate::Arrived;
+use crate::hub::sse::Parser;
 
 /// Reads bytes as a file in an inbox.
 pub fn inbox(bytes: &[u8]) {
@@ -16,6 +17,23 @@ pub fn inbox(bytes: &[u8]) {
     let line = arrived.line();
     assert!(!line.contains('\n'), "it is one line: {line}");
     assert_eq!(JobResult::parse(&line).expect("the line is the same result"), arrived.result);
+}
+
+/// Reads bytes as what the hub sends: server-sent events.
+pub fn hub_events(bytes: &[u8]) {
+    let whole = Parser::default().push(bytes);
+    let mut parser = Parser::default();
+    let mut events = Vec::new();
+    for piece in bytes.chunks(1 + bytes.len() / 7) {
+        match parser.push(piece) {
+            Ok(more) => events.extend(more),
+            Err(too_long) => return assert_eq!(whole, Err(too_long), "it is as long in pieces"),
+        }
+    }
+    let length: usize = events.iter().map(|event| event.data.len() + event.name.len()).sum();
+    // What is no UTF-8 takes three bytes for each.
+    assert!(length <= 3 * bytes.len() + "message".len() * events.len(), "nothing is made up");
+    assert_eq!(whole, Ok(events), "pieces make no difference");
 }
 
 #[cfg(test)]
@@ -29,7 +47,17 @@ mod tests {
         targets::replay("inbox", inbox);
     }
 
+    #[test]
+    fn what_the_fuzzer_begins_with_holds_of_events() {
+        targets::replay("hub_events", hub_events);
+    }
+
     proptest! {
+        #[test]
+        fn whatever_a_hub_sends_holds(bytes in "(data|event|id|:|\n|\r|[ xé]){0,80}") {
+            hub_events(bytes.as_bytes());
+        }
+
         #[test]
         fn whatever_lies_there_holds(bytes in any::<Vec<u8>>()) {
             inbox(&bytes);

@@ -228,6 +228,7 @@ fn jobs_are_canceled_by_their_ids_and_what_has_ended_is_said() {
             r#"{"job_id":"j1","state":"running","cancel":"requested"}"#.to_owned(),
         ),
         "POST /jobs/j2/cancel" => Reply::json(&json!({"job_id": "j2", "state": "completed", "cancel": "ended"})),
+        "GET /jobs?limit=1" => Reply::json(&json!({"jobs": [brief("j2", "running")]})),
         asked => panic!("{asked}"),
     });
     let spoken = laptop.run(&["cancel", "j1", "j2", "j3", "--output", "text"]);

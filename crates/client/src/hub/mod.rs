@@ -47,6 +47,9 @@ const ANSWER_BYTES_MAX: usize = 8_000_000;
 /// So many jobs are asked for one by one; of more, pages are read.
 const SINGLE_MAX: usize = 8;
 
+/// So many of those that no page had are asked for one by one.
+const REST_MAX: usize = 100;
+
 /// So many pages of the most jobs are read in search of some.
 const SEARCH_PAGES_MAX: usize = 10;
 
@@ -172,24 +175,26 @@ impl Hub {
     /// How far these jobs are, as far as the hub knows.
     pub async fn briefs(&self, wanted: &[JobId]) -> Result<Answer<HashMap<JobId, JobBrief>>, Error> {
         let mut found = HashMap::new();
-        if wanted.len() > SINGLE_MAX {
-            let mut after: Option<String> = None;
-            let mut missing: HashSet<&JobId> = wanted.iter().collect();
-            for _ in 0..SEARCH_PAGES_MAX + 2 * wanted.len().div_ceil(PAGE_MAX) {
-                let page = match self.jobs(&Filter::default(), after.as_deref(), PAGE_MAX).await? {
-                    Answer::Known(page) => page,
-                    Answer::UnknownJob | Answer::NoHub => return Ok(Answer::NoHub),
-                };
-                found.extend(page.jobs.into_iter().filter(|job| missing.remove(&job.job_id)).map(by_id));
-                let again = page.after == after;
-                after = page.after;
-                if missing.is_empty() || after.is_none() || again {
-                    break;
-                }
+        let mut missing: HashSet<&JobId> = wanted.iter().collect();
+        let mut after: Option<String> = None;
+        let pages = if wanted.len() > SINGLE_MAX { SEARCH_PAGES_MAX + 2 * wanted.len().div_ceil(PAGE_MAX) } else { 0 };
+        for _ in 0..pages {
+            let page = match self.jobs(&Filter::default(), after.as_deref(), PAGE_MAX).await? {
+                Answer::Known(page) => page,
+                Answer::UnknownJob | Answer::NoHub => return Ok(Answer::NoHub),
+            };
+            found.extend(page.jobs.into_iter().filter(|job| missing.remove(&job.job_id)).map(by_id));
+            let again = page.after == after;
+            after = page.after;
+            if after.is_none() {
+                // These are all that it knows.
+                return Ok(Answer::Known(found));
             }
-            return Ok(Answer::Known(found));
+            if missing.is_empty() || again {
+                break;
+            }
         }
-        for job_id in wanted {
+        for job_id in wanted.iter().filter(|job_id| missing.contains(job_id)).take(REST_MAX) {
             match self.job(job_id, None).await? {
                 Answer::Known(status) => found.extend([by_id(status.brief)]),
                 Answer::UnknownJob => {}
