@@ -73,6 +73,15 @@ impl Hub {
         Ok(())
     }
 
+    /// A site has given a job back to the queue: others may want it.
+    pub(super) fn ring_later<D: Database>(&mut self, step: &mut Step<'_, D>) -> Result<(), D::Error> {
+        if linked(step.db)?.len() > 1 {
+            let patience = i64::try_from(PATIENCE.as_millis()).unwrap_or(i64::MAX);
+            self.bell.again_at.get_or_insert(step.millis() + patience);
+        }
+        Ok(())
+    }
+
     /// Rings for all, if jobs still wait that should not.
     pub(super) fn ring_again<D: Database>(&mut self, step: &mut Step<'_, D>) -> Result<(), D::Error> {
         if self.bell.again_at.is_none_or(|at| at > step.millis()) {

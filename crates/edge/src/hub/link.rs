@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use protocol::link::{Down, Hello, JOBS_MAX, MESSAGE_BYTES_MAX, Report, Up, Upload, VERSION};
 
+use protocol::JobState;
+
 use super::database::Database;
 use super::sites::Daemon;
 use super::view::View;
@@ -15,6 +17,9 @@ pub(crate) const REPORT_PATIENCE: Duration = Duration::from_secs(90);
 
 /// How many jobs a site may tell of before all of them are told: more than any holds.
 const TOLD_MAX: usize = 200_000;
+
+/// A site that links is asked for jobs that have been in the queue for so long, in milliseconds.
+const QUEUED_FOR_LONG: i64 = 10 * 60 * 1_000;
 
 /// How many messages of cancelled jobs follow a `hello` at the most.
 const CANCEL_MESSAGES_MAX: usize = 100;
@@ -155,7 +160,14 @@ impl Hub {
                 told.insert(job.job_id.clone());
             }
             let said = View::reported(job, &site, &daemon.daemon, step.now);
+            // Who knows nothing of a job says nothing of it to those who know something.
+            if job.state == JobState::Unknown && !jobs::is_held_by(step.db, &job.job_id, &daemon.daemon)? {
+                continue;
+            }
             self.learn(step, &job.job_id, said, None)?;
+            if job.state == JobState::Queued {
+                self.ring_later(step)?;
+            }
         }
         if report.site.is_some() || report.pools.is_some() {
             let (site, pools) = (report.site.as_ref(), report.pools.as_deref());
@@ -172,6 +184,11 @@ impl Hub {
                 .map(|(job_id, _)| job_id)
                 .collect();
             downs.extend(untold.chunks(JOBS_MAX).map(|jobs| Down::Ask { jobs: jobs.to_vec() }));
+            // They may have ended here while there was no link to say so.
+            let queued = jobs::queued_before(step.db, step.millis() - QUEUED_FOR_LONG, JOBS_MAX)?;
+            if !queued.is_empty() {
+                downs.push(Down::Ask { jobs: queued });
+            }
         }
         Ok(Ok(downs))
     }

@@ -302,6 +302,18 @@ fn a_hub_that_was_wiped_is_told_again_and_asks_after_what_it_believes() {
     // Jobs that another daemon of the site holds are not this one's to tell.
     world.hello("u", "alpha", "e");
     assert_eq!(world.says("u", json!({"type":"report","number":1,"complete":true})).len(), 1);
+    // One that came, ran and ended while there was no link, and one that is in the queue in truth.
+    world.submit("e", "t");
+    world.submit("q", "t");
+    world.now += 11 * 60_000;
+    world.hello("v", "alpha", "d");
+    let down = world.says("v", json!({"type":"report","number":1,"jobs":[job("b", "running", 1)],"complete":true}));
+    assert_eq!(down[1], json!({"type":"ask","jobs":["e","q"]}));
+    let unknown = |id: &str| json!({"job_id":id,"state":"unknown","at":"1970-01-01T00:00:09Z"});
+    world.report("v", &[ended("e"), unknown("q"), unknown("never-heard-of")]);
+    assert_eq!(world.get("/jobs/e").1["state"], "completed");
+    assert_eq!(world.get("/jobs/q").1["state"], "queued");
+    assert_eq!(world.get("/jobs?state=unknown").1["jobs"].as_array().unwrap().len(), 1, "c");
     let mut wiped = World::new();
     wiped.hello("s", "alpha", "d");
     wiped.report("s", &[job("b", "running", 1)]);
@@ -410,6 +422,12 @@ fn one_site_is_woken_first_and_all_when_jobs_still_wait() {
     world.now += 3_000;
     world.handle(Event::Alarm);
     assert_eq!(woken(&world), [0, 0, 0]);
+    // What one gives back is for the others.
+    world.now += 1;
+    world.report("t", &[json!({"job_id": "d", "state": "queued", "at": "1970-01-01T00:10:00Z"})]);
+    world.now += 3_000;
+    world.handle(Event::Alarm);
+    assert_eq!(woken(&world), [1, 1, 1]);
 }
 
 #[test]
