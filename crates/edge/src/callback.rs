@@ -6,8 +6,8 @@
 //!
 //! Signatures are those of Standard Webhooks (<https://www.standardwebhooks.com>): HMAC-SHA256 of id, time and body.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -105,8 +105,8 @@ impl PartialEq for Target {
 }
 
 impl Target {
-    /// Reads a URL. Only what every reader of URLs reads in the same way is taken: of one that two read differently, one
-    /// is allowed and the other one is called.
+    /// Reads a URL. Only what every reader of URLs reads in the same way is taken: of one that two read differently, one is
+    /// allowed and the other one is called.
     fn parse(url: &str) -> Result<Self, String> {
         let malformed =
             || "must be a URL such as https://example.org/path, without user, fragment or escapes in the host";

@@ -269,6 +269,7 @@ impl Hub {
         };
         // Where in the stream that was is not known: it is for who has seen nothing else.
         let unseen = |stream: &Stream| log.reader.attempt == 0 || log.reader.place(*stream).next.is_none();
+        let is_told = log.reader.streams.iter().any(|stream| tail(*stream).is_some());
         let tails = log.reader.streams.iter().filter(|stream| unseen(stream)).filter_map(|stream| {
             let text = tail(*stream).filter(|text| !text.is_empty())?;
             let next = text.len() as u64;
@@ -281,7 +282,7 @@ impl Hub {
             return self.end_log(step, follower, view.state());
         }
         let text = log.text.clone() + &tails.map(|tail| tail.text).collect::<String>();
-        if text.is_empty() && !view.has_ended() {
+        if text.is_empty() && !is_told {
             self.forget(step, follower)?;
             step.refuse(follower, Problem::NoLogs { state: view.state().to_owned() });
             return Ok(());
