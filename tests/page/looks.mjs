@@ -16,6 +16,11 @@ const POOLS = [
   },
 ];
 
+const CALLBACKS = [
+  { event: 'running', state: 'delivered', tries: 1, at: ago(7_200_000), outcome: '204 No Content' },
+  { event: 'ended', state: 'waiting', tries: 0, at: ago(-60_000) },
+];
+
 /** A laboratory on an ordinary morning. */
 async function fill({ edge, submit }) {
   const alpha = await Site.link(edge, 'alpha', POOLS, { held: 48, running: 19 });
@@ -94,7 +99,7 @@ export async function every_view_is_well_to_look_at_dark_and_light_wide_and_narr
       await change(/\/jobs\/[^/]+$/, (job) => {
         const [first] = job.timeline;
         const moved = (moment) => (moment.event === 'queued' ? { ...moment, at: earlier({ submitted_at: moment.at, updated_at: first.at }).submitted_at } : moment);
-        return { ...earlier(job), timeline: job.timeline.map(moved).sort((a, b) => a.at.localeCompare(b.at)) };
+        return { ...earlier(job), callbacks: CALLBACKS, timeline: job.timeline.map(moved).sort((a, b) => a.at.localeCompare(b.at)) };
       });
       await page.reload();
       for (const [view, at] of Object.entries(views)) {

@@ -34,7 +34,8 @@ try {
   console.error(error);
   console.error('Faults of the page:', faults);
   for (const page of browser.contexts().flatMap((context) => context.pages())) {
-    console.error(await page.locator('body').innerText({ timeout: 1_000 }).catch(() => ''));
+    const text = await page.locator('body').innerText({ timeout: 1_000 }).catch(() => '');
+    console.error(text.slice(0, 2_000));
     await shot(page, `failed-${name}`).catch(() => {});
   }
   process.exitCode = 1;

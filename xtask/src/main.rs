@@ -1,7 +1,8 @@
 //! `cargo xtask …`: what a person or the CI runs in this repository.
 //!
-//! In scope: getting the tools, building the page, the Worker and the runtime image, the demo, the tests with real parts, the
-//! chaos, the measures. Out of scope: anything that a user of the programs needs; nothing in here is deployed.
+//! In scope: getting the tools, building the page, the Worker and the runtime image, the demo, the tests with real
+//! parts, the chaos, the measures. Out of scope: anything that a user of the programs needs; nothing in here is
+//! deployed.
 //!
 //! Invariants: the system is left as it was (tools go into the user's cache, everything else into `target/`), every
 //! process that is started is stopped, and whatever cannot be had is named together with the way to get it.

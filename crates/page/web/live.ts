@@ -7,8 +7,8 @@ import { get, key, sentence, trouble } from './api';
 import { follow, type Link } from './events';
 import type { JobBrief, Pool, Sites } from './types';
 
-/** How long a tab may be hidden before its stream is closed. */
-const HIDDEN_MAX = 60_000;
+/** How long a tab may be hidden before its streams are closed. Of these, a browser has only six for all tabs. */
+const HIDDEN_MAX = 20_000;
 
 /** How often changes are shown at the most: a burst of a thousand events is one change. */
 const SHOW_EVERY = 150;
