@@ -77,6 +77,16 @@ pub fn snakemake() -> PathBuf {
     part("SNAKEMAKE", "Python with Snakemake")
 }
 
+/// A Python that has Schemathesis.
+pub fn schemathesis() -> PathBuf {
+    part("SCHEMATHESIS", "Python with Schemathesis")
+}
+
+/// A Python that has the library of Standard Webhooks.
+pub fn standard_webhooks() -> PathBuf {
+    part("STANDARD_WEBHOOKS", "Python with Standard Webhooks")
+}
+
 /// The directory of the package `@hyperflow/hyperflow`.
 pub fn hyperflow() -> PathBuf {
     part("HYPERFLOW", "HyperFlow")

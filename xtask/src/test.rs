@@ -89,6 +89,8 @@ fn build_parts(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Vec<Part>
         Part { name: "PYTHON", found: path(Kind::Python) },
         Part { name: "NODE_TOOLS", found: packages },
         Part { name: "SNAKEMAKE", found: path(Kind::Snakemake) },
+        Part { name: "SCHEMATHESIS", found: path(Kind::Schemathesis) },
+        Part { name: "STANDARD_WEBHOOKS", found: path(Kind::StandardWebhooks) },
         Part { name: "HYPERFLOW", found: path(Kind::HyperFlow) },
         Part { name: "REDIS", found: path(Kind::Redis) },
         Part { name: "MONTAGE", found: path(Kind::Montage) },

@@ -50,6 +50,10 @@ pub(crate) enum Kind {
     Apptainer,
     /// A Python with Snakemake, a workflow engine.
     Snakemake,
+    /// A Python with Schemathesis, which tests an API by its description.
+    Schemathesis,
+    /// A Python with the library by which those who are called check who calls.
+    StandardWebhooks,
     /// The folder of HyperFlow, a workflow engine.
     HyperFlow,
     /// The program `redis-server`, which HyperFlow needs.
@@ -70,7 +74,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every tool, in an order in which each finds what it needs itself.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -79,6 +83,8 @@ impl Kind {
         Self::Python,
         Self::Apptainer,
         Self::Snakemake,
+        Self::Schemathesis,
+        Self::StandardWebhooks,
         Self::HyperFlow,
         Self::Redis,
         Self::PythonImage,
@@ -92,7 +98,7 @@ impl Kind {
     ];
 
     /// What the tests need.
-    pub(crate) const TEST: [Self; 15] = [
+    pub(crate) const TEST: [Self; 17] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -101,6 +107,8 @@ impl Kind {
         Self::Python,
         Self::Apptainer,
         Self::Snakemake,
+        Self::Schemathesis,
+        Self::StandardWebhooks,
         Self::HyperFlow,
         Self::Redis,
         Self::PythonImage,
@@ -135,6 +143,8 @@ impl Kind {
             Self::Python => "Python with Cloudflare's client",
             Self::Apptainer => "Apptainer",
             Self::Snakemake => "Python with Snakemake",
+            Self::Schemathesis => "Python with Schemathesis",
+            Self::StandardWebhooks => "Python with Standard Webhooks",
             Self::HyperFlow => "HyperFlow",
             Self::Redis => "Redis, for HyperFlow",
             Self::PythonImage => "image with Python",
@@ -159,6 +169,8 @@ impl Kind {
             Self::Python => Ok(python::CLOUDFLARE.find(place)),
             Self::Apptainer => apptainer::find(place),
             Self::Snakemake => Ok(python::SNAKEMAKE.find(place)),
+            Self::Schemathesis => Ok(python::SCHEMATHESIS.find(place)),
+            Self::StandardWebhooks => Ok(python::STANDARD_WEBHOOKS.find(place)),
             Self::HyperFlow => hyperflow::find(place),
             Self::Redis => Ok(hyperflow::find_redis(place)),
             Self::PythonImage => Ok(python_image::find(place)),
@@ -182,6 +194,8 @@ impl Kind {
             Self::Python => python::CLOUDFLARE.install(session),
             Self::Apptainer => apptainer::install(place, session),
             Self::Snakemake => python::SNAKEMAKE.install(session),
+            Self::Schemathesis => python::SCHEMATHESIS.install(session),
+            Self::StandardWebhooks => python::STANDARD_WEBHOOKS.install(session),
             Self::HyperFlow => hyperflow::install(session),
             Self::Redis => hyperflow::install_redis(session),
             Self::PythonImage => python_image::install(session),

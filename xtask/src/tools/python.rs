@@ -1,4 +1,5 @@
-//! Python environments for tests of what nobody here wrote: Cloudflare's Python client, and Snakemake.
+//! Python environments for tests by what nobody here wrote: Cloudflare's Python client, Snakemake, Schemathesis and the
+//! library of Standard Webhooks.
 //!
 //! An environment is made elsewhere and renamed, so its programs' first lines lead nowhere: they are started as
 //! `bin/python -m PROGRAM`.
@@ -42,6 +43,24 @@ pub(super) const SNAKEMAKE: Environment = Environment {
     module: "snakemake, snakemake_executor_plugin_cluster_generic",
     python: "3.11",
     locked: Some(include_str!("../../tools/python/snakemake.txt")),
+};
+
+pub(super) const SCHEMATHESIS: Environment = Environment {
+    what: "Schemathesis",
+    package: "schemathesis",
+    version: "4.32.5",
+    module: "schemathesis.cli",
+    python: "3.10",
+    locked: Some(include_str!("../../tools/python/schemathesis.txt")),
+};
+
+pub(super) const STANDARD_WEBHOOKS: Environment = Environment {
+    what: "Python with the library of Standard Webhooks",
+    package: "standardwebhooks",
+    version: "1.1.0",
+    module: "standardwebhooks",
+    python: "3.10",
+    locked: Some(include_str!("../../tools/python/standardwebhooks.txt")),
 };
 
 impl Environment {
@@ -100,9 +119,13 @@ mod tests {
 
     #[test]
     fn what_is_locked_has_the_version_that_is_named_and_a_hash_for_each_package() {
-        let locked = SNAKEMAKE.locked.unwrap();
-        assert!(locked.contains(&format!("\nsnakemake=={} ", SNAKEMAKE.version)), "snakemake.txt has another version");
-        for text in [locked, BUILD] {
+        let locked = [SNAKEMAKE, SCHEMATHESIS, STANDARD_WEBHOOKS].map(|environment| {
+            let Environment { package, version, locked, .. } = environment;
+            let locked = locked.unwrap();
+            assert!(locked.contains(&format!("\n{package}=={version} ")), "{package}.txt has another version");
+            locked
+        });
+        for text in locked.into_iter().chain([BUILD]) {
             let mut lines = text.lines().filter(|line| !line.starts_with('#')).peekable();
             while let Some(line) = lines.next() {
                 let named = line.starts_with(|start: char| start.is_ascii_alphanumeric());
