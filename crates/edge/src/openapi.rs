@@ -117,8 +117,8 @@ fn operations(shapes: &mut Shapes) -> Vec<Operation> {
     let submission = || {
         let key = json!({"type": "string", "minLength": 1, "maxLength": limits::IDEMPOTENCY_KEY_BYTES_MAX,
                          "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"});
-        vec![json!({"in": "header", "name": "idempotency-key", "schema": key,
-                    "description": "The same key gives the same job ids, so that a request that is sent again is one; UTF-8, without control characters."})]
+        let description = "The same key gives the same job ids, so that a request that is sent again is one.";
+        vec![json!({"in": "header", "name": "idempotency-key", "schema": key, "description": description})]
     };
     let not_taken = |too_large: Vec<Problem>| {
         let mut problems = vec![
@@ -286,7 +286,11 @@ fn operations(shapes: &mut Shapes) -> Vec<Operation> {
         Operation {
             parameters: vec![
                 job_id(shapes),
-                query("stream", stream, "Where it was printed; both when it is not said."),
+                query(
+                    "stream",
+                    stream,
+                    "Where it was printed; when it is not said, both with `follow`, and else `stdout`.",
+                ),
                 query("follow", flag(), "Go on while the job prints."),
                 query("from", whole_number(), "Begin at this byte, or, below 0, so far from the end."),
                 json!({"in": "header", "name": "last-event-id", "schema": {"type": "string"},
@@ -449,7 +453,15 @@ fn document() -> Value {
             path.as_object_mut().unwrap().insert(operation.method.to_owned(), operation.to_json(&mut refusals));
         assert!(before.is_none(), "{} {} is there twice", operation.method, operation.path);
     }
-    let header = |name: &str, description: &str| json!({"in": "header", "name": name, "required": true, "schema": {"type": "string"}, "description": description});
+    let header = |name: &str, description: &str| {
+        let mut header = query(name, json!({"type": "string"}), description);
+        (header["in"], header["required"]) = ("header".into(), true.into());
+        header
+    };
+    let key = |header: &str, setting: &str| {
+        let description = format!("The {setting} of the edge.");
+        json!({"type": "apiKey", "in": "header", "name": header, "description": description})
+    };
     paths["/jobs"]["post"]["callbacks"] = json!({"job": {"{$request.body#/callback/url}": {"post": {
         "summary": "The job is so far; called at least once for each state that `callback.events` names",
         "description": "Signed as Standard Webhooks say (https://www.standardwebhooks.com).",
@@ -476,10 +488,7 @@ fn document() -> Value {
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {
-            "securitySchemes": {
-                "api_key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The API_KEY of the edge."},
-                "site_key": {"type": "apiKey", "in": "header", "name": "x-site-key", "description": "The SITE_KEY of the edge."},
-            },
+            "securitySchemes": {"api_key": key("x-api-key", "API_KEY"), "site_key": key("x-site-key", "SITE_KEY")},
             "responses": refusals,
         },
     });
@@ -714,4 +723,41 @@ fn openapi_has_every_path_that_is_routed_and_no_other() {
     let described: std::collections::BTreeSet<String> =
         document["paths"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(found, described, "the paths of the code are not all found by its texts");
+}
+
+const PAGE: &str = include_str!("../../../docs/hub.md");
+
+#[test]
+fn docs_have_every_path_that_is_described() {
+    let document = document();
+    for path in document["paths"].as_object().unwrap().keys().filter(|path| *path != "/health") {
+        let path = path.replace("{job_id}", "ID");
+        let is_named = PAGE.split('`').skip(1).step_by(2).any(|code| {
+            let target = code.split(' ').nth(1).unwrap_or_default();
+            target.split('?').next() == Some(&path)
+        });
+        assert!(is_named || ["/jobs/batch", "/link", "/report"].contains(&path.as_str()), "docs/hub.md has no {path}");
+    }
+    let (_, table) = PAGE.split_once("| request | what it does |\n").unwrap();
+    let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+    let requests = rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2));
+    for request in requests.filter(|request| request.starts_with(['G', 'P'])) {
+        let (method, target) = request.split_once(' ').unwrap();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let operation = &document["paths"][path.replace("ID", "{job_id}")][method.to_lowercase()];
+        assert!(PAGES.contains(&path) || operation.is_object(), "{request} is not described");
+        for name in query.split('&').filter_map(|field| field.split('=').next()).filter(|name| !name.is_empty()) {
+            let described = operation["parameters"].as_array().unwrap().iter().any(|given| given["name"] == name);
+            assert!(described, "{name} of {request} is not described");
+        }
+    }
+}
+
+#[test]
+fn docs_show_a_job_with_a_callback_that_is_taken() {
+    let (_, example) = PAGE.split_once("```json\n").unwrap();
+    let spec = JobSpec::parse(example.split("```").next().unwrap()).unwrap();
+    let callback = spec.callback.unwrap();
+    assert!(crate::Callbacks::default().check(&callback.url).is_ok());
+    assert!(callback.is_told(JobState::Running) && !callback.is_told(JobState::Cancelled));
 }
