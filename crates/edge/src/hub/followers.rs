@@ -269,7 +269,6 @@ impl Hub {
         };
         // Where in the stream that was is not known: it is for who has seen nothing else.
         let unseen = |stream: &Stream| log.reader.attempt == 0 || log.reader.place(*stream).next.is_none();
-        let is_told = log.reader.streams.iter().any(|stream| tail(*stream).is_some());
         let tails = log.reader.streams.iter().filter(|stream| unseen(stream)).filter_map(|stream| {
             let text = tail(*stream).filter(|text| !text.is_empty())?;
             let next = text.len() as u64;
@@ -282,7 +281,9 @@ impl Hub {
             return self.end_log(step, follower, view.state());
         }
         let text = log.text.clone() + &tails.map(|tail| tail.text).collect::<String>();
-        if text.is_empty() && !is_told {
+        // A result without an end of this stream says nothing of it.
+        let is_told = log.reader.streams.iter().any(|stream| tail(*stream).is_some());
+        if text.is_empty() && !is_told && log.reader.attempt == 0 {
             self.forget(step, follower)?;
             step.refuse(follower, Problem::NoLogs { state: view.state().to_owned() });
             return Ok(());

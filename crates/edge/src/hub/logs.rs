@@ -147,9 +147,7 @@ impl Reader {
         let streams = stream.map_or_else(|| Stream::ALL.to_vec(), |stream| vec![stream]);
         let (attempt, places) = match from {
             From::Offset(from) => (0, [Place::new(from), Place::new(from)]),
-            From::Resumed { attempt, next } => {
-                (attempt, next.map(|next| Place { next: Some(next), ..Place::default() }))
-            }
+            From::Resumed { attempt, next } => (attempt, next.map(Place::new)),
         };
         Self { streams, attempt, places }
     }
@@ -200,10 +198,14 @@ impl Reader {
         (!text.is_empty()).then_some(LogEvent { attempt, stream, offset, next: end, text })
     }
 
-    /// The id of an event: where to go on after it ([`From::Resumed`]).
+    /// The id of an event: where to go on after it ([`From::Resumed`]). A stream of which nothing has come begins where
+    /// it was to begin.
     pub(super) fn event_id(&self) -> String {
-        let next = self.places.each_ref().map(|place| place.next.unwrap_or(0) - place.partial.len() as u64);
-        format!("{}.{}.{}", self.attempt, next[0], next[1])
+        let [out, err] = Stream::ALL.map(|stream| match self.place(stream) {
+            _ if !self.streams.contains(&stream) => 0,
+            place => place.wanted() - place.partial.len() as i64,
+        });
+        format!("{}.{out}.{err}", self.attempt)
     }
 }
 
@@ -287,6 +289,9 @@ mod tests {
         let event = reader.take(Stream::Stderr, bytes(1, 0, b"a\xff\x80\xc3")).unwrap();
         assert_eq!((event.text.as_str(), event.next), ("a\u{fffd}\u{fffd}", 3));
         assert_eq!(reader.event_id(), "1.0.3");
+        let mut end = Reader::new(None, From::Offset(-10));
+        end.take(Stream::Stderr, bytes(1, 90, b"abc")).unwrap();
+        assert_eq!(end.event_id(), "1.-10.93", "what was not seen is not begun anew");
         let event = reader.take(Stream::Stderr, bytes(1, 4, b"x")).unwrap();
         assert_eq!((event.text.as_str(), event.offset, event.next), ("\u{fffd}x", 3, 5));
     }

@@ -82,12 +82,13 @@ pub enum Request {
 pub enum From {
     /// So many bytes from the beginning, or, below 0, from the end.
     Offset(i64),
-    /// Where an earlier answer has ended: an attempt, and the next byte of each stream.
+    /// Where an earlier answer has ended: an attempt, and for each stream its next byte, or, below 0, so many bytes from
+    /// its end where nothing of it has come.
     Resumed {
         /// Which attempt.
         attempt: u32,
         /// Of standard output, and of standard error.
-        next: [u64; 2],
+        next: [i64; 2],
     },
 }
 
@@ -302,9 +303,9 @@ impl<'a> Path<'a> {
 impl From {
     /// As [`super::logs`] writes it.
     fn of_event_id(id: &str) -> Option<Self> {
-        let mut numbers = id.split('.').map(str::parse::<u64>);
+        let mut numbers = id.split('.').map(str::parse::<i64>);
         let (attempt, out, err) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
-        if out.max(err) > OFFSET_MAX {
+        if out.unsigned_abs().max(err.unsigned_abs()) > OFFSET_MAX {
             return None;
         }
         Some(Self::Resumed { attempt: u32::try_from(attempt).ok()?, next: [out, err] })
@@ -427,6 +428,7 @@ mod tests {
     #[test]
     fn an_event_id_leads_back_to_where_an_answer_ended() {
         assert_eq!(From::of_event_id("2.10.0"), Some(From::Resumed { attempt: 2, next: [10, 0] }));
+        assert_eq!(From::of_event_id("2.10.-9"), Some(From::Resumed { attempt: 2, next: [10, -9] }));
         for id in ["", "2", "2.1", "a.b.c", "-1.0.0", "1.18446744073709551615.0"] {
             assert_eq!(From::of_event_id(id), None, "{id}");
         }

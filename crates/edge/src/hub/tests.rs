@@ -481,6 +481,7 @@ fn what_was_printed_is_asked_of_the_site_and_else_comes_with_the_result() {
     let follows = world.ask("GET", "/jobs/j/logs?follow=1");
     assert!(world.pieces(follows).contains("bye") && world.effects.contains(&Effect::End(follows)));
     assert_eq!(world.get("/jobs/k/logs").1["code"], "no_logs");
+    assert_eq!(world.get("/jobs/j/logs?stream=stderr").1["code"], "no_logs", "the result says nothing of it");
     assert_eq!(world.get("/jobs/x/logs").1["code"], "unknown_job");
     // A site that comes back is asked by itself.
     let follows = world.ask("GET", "/jobs/k/logs?follow=1&stream=stdout");
