@@ -2,7 +2,7 @@
 //! hub.
 
 use client::Inbox;
-use client::hub::{Answer, Hub, LogNews, LogsOf};
+use client::hub::{Answer, Error, Hub, LogNews, LogsOf};
 use program::{Exit, Failure, Stream};
 use protocol::{JobId, JobResult, JobState, link};
 
@@ -31,7 +31,9 @@ pub(super) async fn run(common: &CommonArgs, args: &LogsArgs) -> anyhow::Result<
     let of_hub = match of_hub {
         // There is more than that to say.
         Err(error) if result.is_some() => {
-            tracing::warn!("{error:#}");
+            if !matches!(error.downcast_ref(), Some(Error::NotThere(_))) {
+                tracing::warn!("{error:#}");
+            }
             Ok(None)
         }
         of_hub => of_hub,
@@ -86,11 +88,20 @@ fn of_result(job_id: &JobId, result: &JobResult, stream: Option<Stream>) -> anyh
 
 /// Prints the end of what a job has printed, as the hub has it. Nothing: it does not know the job.
 async fn past(hub: &Hub, job_id: &JobId, stream: Option<Stream>, out: &mut Out) -> anyhow::Result<Option<Exit>> {
+    let (mut is_there, mut missing) = (false, None);
     for stream in Stream::asked(stream) {
-        match hub.log(job_id, on_the_wire(stream)).await? {
-            Answer::Known(text) => out.print(stream, text)?,
-            Answer::UnknownJob | Answer::NoHub => return Ok(None),
+        match hub.log(job_id, on_the_wire(stream)).await {
+            Ok(Answer::Known(text)) => {
+                out.print(stream, text)?;
+                is_there = true;
+            }
+            Ok(Answer::UnknownJob | Answer::NoHub) => return Ok(None),
+            Err(error @ Error::NotThere(_)) => missing = Some(error),
+            Err(error) => return Err(error.into()),
         }
+    }
+    if let Some(error) = missing.filter(|_| !is_there) {
+        return Err(error.into());
     }
     out.end()?;
     Ok(Some(Exit::Ok))

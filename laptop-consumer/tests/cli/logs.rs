@@ -25,6 +25,9 @@ fn the_end_of_what_a_job_has_printed_comes_from_the_hub_where_no_result_has_it()
         "GET /jobs/j1/logs?stream=stdout" => Reply::Whole(200, "text/plain; charset=utf-8", "out\n".to_owned()),
         "GET /jobs/j1/logs?stream=stderr" => Reply::Whole(200, "text/plain; charset=utf-8", "err\n".to_owned()),
         "GET /jobs/j2/logs?stream=stdout" => Reply::problem(404, "no_logs"),
+        "GET /jobs/j2/logs?stream=stderr" => Reply::problem(404, "no_logs"),
+        "GET /jobs/j4/logs?stream=stdout" => Reply::problem(404, "no_logs"),
+        "GET /jobs/j4/logs?stream=stderr" => Reply::Whole(200, "text/plain", "err\n".to_owned()),
         _ => Reply::problem(404, "unknown_job"),
     });
     let spoken = laptop.run(&["logs", "j1"]);
@@ -33,6 +36,8 @@ fn the_end_of_what_a_job_has_printed_comes_from_the_hub_where_no_result_has_it()
     assert_eq!((spoken.code, spoken.stdout.as_str(), spoken.stderr.as_str()), (Some(0), "", "err\n"));
     let spoken = laptop.run(&["logs", "j2"]);
     assert!(spoken.code == Some(4) && spoken.stderr.contains("as ordered"), "{spoken:?}");
+    let spoken = laptop.run(&["logs", "j4"]);
+    assert_eq!((spoken.code, spoken.stdout.as_str(), spoken.stderr.as_str()), (Some(0), "", "err\n"));
     for words in [&["logs", "j3"][..], &["logs", "j3", "-f"]] {
         let spoken = laptop.run(words);
         assert!(spoken.code == Some(4) && spoken.stderr.contains("hpc-consumer logs j3"), "{spoken:?}");

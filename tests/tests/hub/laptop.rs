@@ -1,10 +1,11 @@
 //! `laptop-consumer` with the hub of `local-edge`.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use protocol::link::{Down, Stream};
 use serde_json::{Value, json};
-use testkit::{Edge, Laptop, PATIENCE, Process, Queue, Spoken, signal, wait_until};
+use testkit::{Consumer, Edge, Laptop, PATIENCE, Process, Queue, SCRIPT, Spoken, signal, wait_until};
 
 use crate::site::{Site, ended, job};
 
@@ -193,4 +194,38 @@ fn a_result_that_another_laptop_has_fetched_comes_from_the_hub() {
     for laptop in [&here, &elsewhere] {
         assert_eq!(said(&laptop.run(&["show", &id])), (Some(0), line.as_str()));
     }
+}
+
+#[test]
+fn jobs_on_a_real_site_are_seen_followed_canceled_and_waited_for() {
+    let edge = Edge::start();
+    let (here, elsewhere) = (Laptop::new(&edge), Laptop::new(&edge));
+    let consumer = Consumer::bare(&edge, SCRIPT).set("SITE_NAME", "alpha");
+    let _daemon = consumer.start();
+    let gate = here.path("gate");
+    let script =
+        format!("echo begun; until test -e {}; do sleep 0.05; done; echo done; echo 1 > output.json", gate.display());
+    let submit = || {
+        let submitted = here.run(&["submit", "--task", "script", "--input", &json!(script).to_string(), "--id"]);
+        submitted.output.trim().to_owned()
+    };
+    let [first, second] = [(); 2].map(|()| submit());
+    let mut logs: Process = elsewhere.start(&["logs", &first, "-f"]);
+    let mut waiting: Process = here.start(&["wait", &first, &second]);
+    wait_until("both to run", PATIENCE, || elsewhere.run(&["jobs", "--state", "running"]).results().len() == 2);
+    let of_sites = elsewhere.run(&["status", "--output", "text"]).output;
+    assert!(of_sites.starts_with("site alpha  linked, 2 running, 0 held\nhpc-jobs    holds nothing\n"), "{of_sites}");
+    wait_until("the first line", PATIENCE, || logs.output() == "begun\n");
+    assert_eq!(said(&elsewhere.run(&["logs", &second, "--stream", "stdout"])), (Some(0), "begun\n"));
+
+    let canceled = elsewhere.run(&["cancel", &second]).results();
+    assert_eq!(canceled, [json!({"job_id": second, "state": "running", "cancel": "requested"})]);
+    wait_until("it to be canceled", PATIENCE, || {
+        said(&elsewhere.run(&["status", &second, "--output", "text"])) == (Some(0), "cancelled\n")
+    });
+    fs::write(gate, "").unwrap();
+    assert_eq!((logs.wait(PATIENCE).code(), logs.output().as_str()), (Some(0), "begun\ndone\n"), "{}", logs.log());
+    assert_eq!(waiting.wait(PATIENCE).code(), Some(3), "one was canceled: {}", waiting.log());
+    assert_eq!(waiting.output().lines().count(), 2);
+    assert_eq!(elsewhere.run(&["cancel", &second]).results()[0]["cancel"], "ended");
 }
