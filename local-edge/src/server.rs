@@ -64,9 +64,11 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
     credentials.api_token = settings.api_token.clone().unwrap_or(credentials.api_token);
     credentials.site_key = settings.site_key.clone().unwrap_or(credentials.site_key);
     let token = edge::Secret::new(&credentials.api_token).context("credentials.json holds an empty api_token")?;
-    let secret = settings.callback_secret.as_ref().unwrap_or(&credentials.callback_secret);
+    credentials.callback_secret = settings.callback_secret.clone().unwrap_or(credentials.callback_secret);
     let callbacks = edge::Callbacks {
-        secret: Some(edge::SigningSecret::parse(secret).context("CALLBACK_SECRET cannot be used")?),
+        secret: Some(
+            edge::SigningSecret::parse(&credentials.callback_secret).context("CALLBACK_SECRET cannot be used")?,
+        ),
         allowed: settings.callback_allow.clone(),
     };
     let caller = Caller::new(callbacks.clone())?;
@@ -175,7 +177,7 @@ fn settings_for_others(
     registry: &Registry,
     credentials: &Credentials,
     place: &Place,
-) -> anyhow::Result<[(&'static str, String); 8]> {
+) -> anyhow::Result<[(&'static str, String); 9]> {
     let id_of = |name: &str| {
         let queue = registry.queue(&QueueRef::Name(name.to_owned()));
         queue.map(|queue| queue.id).with_context(|| {
@@ -196,6 +198,7 @@ fn settings_for_others(
         ("CF_QUEUES_API_TOKEN", credentials.api_token.clone()),
         ("API_KEY", credentials.api_key.clone()),
         ("SITE_KEY", credentials.site_key.clone()),
+        ("CALLBACK_SECRET", credentials.callback_secret.clone()),
         ("CF_API_BASE_URL", format!("{url}{api}")),
         ("PRODUCER_URL", url),
     ])
