@@ -82,8 +82,8 @@ pub enum Request {
 pub enum From {
     /// So many bytes from the beginning, or, below 0, from the end.
     Offset(i64),
-    /// Where an earlier answer has ended: an attempt, and for each stream its next byte, or, below 0, so many bytes from
-    /// its end where nothing of it has come.
+    /// Where an earlier answer has ended: an attempt, and for each stream its next byte, or, below 0, so many bytes
+    /// from its end where nothing of it has come.
     Resumed {
         /// Which attempt.
         attempt: u32,
