@@ -1,7 +1,7 @@
 //! Files that travel with a job: named by what is in them, placed by a path below the job's directory.
 //!
-//! In scope: names, and what may stand in them, on any system that a laptop or a cluster runs. Out of scope: where files
-//! are kept and how they come there (`edge`, `client`, the daemon).
+//! In scope: names, and what may stand in them, on any system that a laptop or a cluster runs. Out of scope: where
+//! files are kept and how they come there (`edge`, `client`, the daemon).
 //!
 //! Invariant: no path leads out of a job's directory, on any system.
 

@@ -1,8 +1,8 @@
 //! The hub and the links to it, in a third of the histories: reports, wakes and commands that are lost, repeated and
 //! late, and links that come and go.
 //!
-//! What a daemon tells is the real `lifecycle::Reporter`'s. What the hub makes of it is as `edge::hub` has it: an end is
-//! for good, a later attempt outdoes an earlier one, and within an attempt the later word counts.
+//! What a daemon tells is the real `lifecycle::Reporter`'s. What the hub makes of it is as `edge::hub` has it: an end
+//! is for good, a later attempt outdoes an earlier one, and within an attempt the later word counts.
 //!
 //! All of it has dice of its own, so that the other histories stay as they are.
 

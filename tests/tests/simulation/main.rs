@@ -4,8 +4,8 @@
 //! that fail halfway, jobs that cannot be claimed on one node, results that the queue refuses for a time or for ever;
 //! jobs that are cancelled, before they come and in whatever they do; in a third of the histories of minutes and hours
 //! the queue holds pulls until something comes. In a quarter of all the site has several pools (`sites.rs`): one breaks
-//! alone, one is small, holds little, and is taken out of the site's file and put back, and one is nobody's. In a third of all there is a hub (`hub.rs`), which
-//! loses, repeats and delays what it says and hears.
+//! alone, one is small, holds little, and is taken out of the site's file and put back, and one is nobody's. In a third
+//! of all there is a hub (`hub.rs`), which loses, repeats and delays what it says and hears.
 //!
 //! After every step the lifecycle and the queue check themselves, each effect is checked against what is on disk, and
 //! the world checks the promises from outside, in books of its own (`promises.rs`). A seed gives the same history each
