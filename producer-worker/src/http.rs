@@ -10,21 +10,32 @@ use worker::wasm_bindgen::JsCast as _;
 use worker::wasm_bindgen_futures::JsFuture;
 use worker::{ByteStream, Result, web_sys};
 
+/// The status of an answer with a WebSocket.
+const SWITCHING_PROTOCOLS: u16 = 101;
+
 /// Has the head of a request looked at.
 pub(crate) fn route(request: &web_sys::Request, config: &Config) -> Result<Route> {
     let headers = request.headers();
     let content_type = headers.get("content-type")?;
     let api_key = headers.get("x-api-key")?;
     let idempotency_key = headers.get("idempotency-key")?;
+    let site_key = headers.get("x-site-key")?;
+    let upgrade = headers.get("upgrade")?;
+    let last_event_id = headers.get("last-event-id")?;
+    let origin = headers.get("origin")?;
     let url = request.url();
     let head = Head {
         method: &request.method(),
         path: path(&url),
+        query: query(&url),
         content_type: content_type.as_deref(),
         content_length: content_length(request)?,
         api_key: api_key.as_deref(),
         idempotency_key: idempotency_key.as_deref(),
-        ..Head::default()
+        site_key: site_key.as_deref(),
+        last_event_id: last_event_id.as_deref(),
+        upgrade: upgrade.as_deref(),
+        origin: origin.as_deref(),
     };
     Ok(edge::route(&head, config))
 }
@@ -50,9 +61,35 @@ pub(crate) async fn read_body(request: &web_sys::Request, limit: usize) -> Resul
     Ok(body)
 }
 
+/// An answer with what a browser asks for of one to a page of another origin.
+pub(crate) fn for_other_origins(
+    request: &web_sys::Request,
+    config: &Config,
+    answer: web_sys::Response,
+) -> Result<web_sys::Response> {
+    if config.cors_origins.is_empty() || answer.status() == SWITCHING_PROTOCOLS {
+        return Ok(answer);
+    }
+    let origin = request.headers().get("origin")?;
+    let more = config.cors_headers(origin.as_deref());
+    if more.is_empty() {
+        return Ok(answer);
+    }
+    // The headers of one that the hub gave cannot be changed.
+    let headers = web_sys::Headers::new_with_headers(&answer.headers())?;
+    for (name, value) in more {
+        headers.set(name, &value)?;
+    }
+    let init = web_sys::ResponseInit::new();
+    init.set_status(answer.status());
+    init.set_headers(headers.unchecked_ref());
+    Ok(web_sys::Response::new_with_opt_readable_stream_and_init(answer.body().as_ref(), &init)?)
+}
+
 /// Makes the answer that the runtime sends.
 pub(crate) fn response(answer: &Response) -> Result<web_sys::Response> {
     let headers = web_sys::Headers::new()?;
+    headers.set("cache-control", "no-store")?;
     for (name, value) in &answer.headers {
         headers.set(name, value)?;
     }
@@ -66,9 +103,20 @@ fn content_length(request: &web_sys::Request) -> Result<Option<u64>> {
     Ok(request.headers().get("content-length")?.and_then(|length| length.parse().ok()))
 }
 
-/// The path within a URL as the runtime writes it: scheme, `://`, host, and always a path.
-fn path(url: &str) -> &str {
+/// The path and query of a URL as the runtime writes it: scheme, `://`, host, and always a path.
+pub(crate) fn target(url: &str) -> &str {
+    let url = url.split_once('#').map_or(url, |(url, _)| url);
     let after_scheme = url.find("://").map_or(0, |at| at + 3);
-    let path = url[after_scheme..].find('/').map_or("/", |at| &url[after_scheme + at..]);
-    &path[..path.find(['?', '#']).unwrap_or(path.len())]
+    url[after_scheme..].find('/').map_or("/", |at| &url[after_scheme + at..])
+}
+
+/// The path of a URL.
+pub(crate) fn path(url: &str) -> &str {
+    let target = target(url);
+    target.split_once('?').map_or(target, |(path, _)| path)
+}
+
+/// The query of a URL, without its question mark; empty where there is none.
+pub(crate) fn query(url: &str) -> &str {
+    target(url).split_once('?').map_or("", |(_, query)| query)
 }

@@ -11,6 +11,9 @@ use anyhow::{Context as _, bail};
 use crate::env_file::EnvFile;
 use crate::processes::Process;
 
+/// The folder of the hub's tables, within that of workerd.
+const HUB_DIR: &str = "hub";
+
 /// workerd, up and listening. Dropping it stops it.
 pub(crate) struct Workerd {
     _process: Process,
@@ -32,9 +35,12 @@ impl Workerd {
             let name = module.file_name().with_context(|| format!("{} is no module", module.display()))?;
             fs::copy(module, folder.join(name)).with_context(|| format!("cannot copy {}", module.display()))?;
         }
+        let hub = folder.join(HUB_DIR);
+        fs::create_dir_all(&hub).with_context(|| format!("cannot create {}", hub.display()))?;
         let config = folder.join("workerd.capnp");
         let sockets = template.matches("@LISTEN@").count();
-        fs::write(&config, filled_in(template, edge)?).with_context(|| format!("cannot write {}", config.display()))?;
+        fs::write(&config, filled_in(template, edge, &hub)?)
+            .with_context(|| format!("cannot write {}", config.display()))?;
         let mut command = Command::new(program);
         command.args(["serve", "--control-fd=1"]).arg(&config);
         let mut process = Process::start("workerd", &mut command, folder)?;
@@ -52,8 +58,8 @@ impl Workerd {
     }
 }
 
-/// The configuration, with free ports, and with the settings of the local edge.
-fn filled_in(template: &str, edge: &EnvFile) -> anyhow::Result<String> {
+/// The configuration, with free ports, with the settings of the local edge, and with the folder of the hub.
+fn filled_in(template: &str, edge: &EnvFile, hub: &Path) -> anyhow::Result<String> {
     let url = edge.get("CF_API_BASE_URL")?;
     let address = url
         .strip_prefix("http://")
@@ -64,6 +70,9 @@ fn filled_in(template: &str, edge: &EnvFile) -> anyhow::Result<String> {
         ("@EDGE_ADDRESS@", address),
         ("@TOKEN@", edge.get("CF_QUEUES_API_TOKEN")?),
         ("@API_KEY@", edge.get("API_KEY")?),
+        ("@SITE_KEY@", edge.get("SITE_KEY")?),
+        ("@CALLBACK_SECRET@", edge.get("CALLBACK_SECRET")?),
+        ("@HUB_DIR@", hub.to_str().with_context(|| format!("{} is not UTF-8", hub.display()))?),
     ] {
         if value.contains(['"', '\\', '@']) {
             bail!("the value for {word} holds a character that does not fit into workerd's configuration");
@@ -92,16 +101,18 @@ mod tests {
         edge.set("CF_API_BASE_URL", "http://127.0.0.1:8787/client/v4");
         edge.set("CF_QUEUES_API_TOKEN", "secret");
         edge.set("API_KEY", "key");
+        edge.set("SITE_KEY", "site");
+        edge.set("CALLBACK_SECRET", "whsec_secret");
         for template in
             [include_str!("../../producer-worker/workerd.capnp.in"), include_str!("../bench/workerd.capnp.in")]
         {
-            let text = filled_in(template, &edge).unwrap();
+            let text = filled_in(template, &edge, Path::new("/tmp/hub")).unwrap();
             assert!(text.contains("address = \"127.0.0.1:8787\"") && text.contains("Bearer secret"), "{text}");
             assert!(text.contains("text = \"key\"") && text.contains("embed \"./index.js\""), "{text}");
             assert!(!text.contains('@'), "{text}");
         }
         edge.set("API_KEY", "a\"b");
-        assert!(filled_in("", &edge).is_err());
+        assert!(filled_in("", &edge, Path::new("/tmp/hub")).is_err());
     }
 
     #[test]

@@ -1,0 +1,118 @@
+//! What passes between the Worker and the object of the hub: requests that the Worker has let through, links, and what
+//! the queue has taken.
+
+use edge::hub::{Opening, Request};
+use edge::{Problem, Waiting};
+use worker::js_sys::Uint8Array;
+use worker::wasm_bindgen::JsCast as _;
+use worker::wasm_bindgen_futures::JsFuture;
+use worker::{Env, Error, Result, Stub, console_error, web_sys};
+
+use crate::http;
+
+/// The binding of the object, as in `wrangler.toml`.
+const BINDING: &str = "HUB";
+
+/// There is one object, and this is its name.
+const OBJECT: &str = "hub";
+
+/// Where the object is asked what people and sites ask the Worker.
+const ASKED: &str = "https://asked";
+
+/// Where it is told what the queue has taken.
+const SUBMITTED: &str = "https://submitted/";
+
+/// What the Worker says to the object.
+pub(crate) enum Message {
+    Submitted { messages: Vec<String> },
+    Asked(std::result::Result<Request, Problem>),
+    Linked,
+}
+
+/// The object, if this Worker has one.
+pub(crate) fn object(env: &Env) -> Option<Stub> {
+    env.durable_object(BINDING).and_then(|namespace| namespace.get_by_name(OBJECT)).ok()
+}
+
+/// Tells the object what the queue has taken. Whether it hears it is nothing to whoever has submitted it.
+pub(crate) async fn tell(object: Stub, messages: Vec<String>) {
+    let told = async {
+        let init = web_sys::RequestInit::new();
+        init.set_method("POST");
+        init.set_body(&serde_json::to_string(&messages)?.into());
+        let request = web_sys::Request::new_with_str_and_init(SUBMITTED, &init)?;
+        object.fetch_with_request(request.into()).await
+    };
+    if let Err(error) = told.await {
+        console_error!("the hub was not told of {} job(s): {error}", messages.len());
+    }
+}
+
+/// Has the object say how far a job is, for who waits for its end.
+pub(crate) async fn wait(env: &Env, waiting: Waiting) -> Result<edge::Response> {
+    let (Some(object), Request::Status { job_id, wait }) = (object(env), &waiting.request) else {
+        return Ok(Problem::NoHub.response());
+    };
+    let url = format!("{ASKED}/jobs/{job_id}?wait={}", wait.as_secs());
+    let answer = match object.fetch_with_str(&url).await {
+        Ok(mut answer) if answer.status_code() == 200 => {
+            edge::Response { status: 200, headers: Vec::new(), body: answer.text().await? }
+        }
+        Ok(_) => Problem::UnknownJob.response(),
+        Err(error) => unavailable(&error),
+    };
+    Ok(waiting.answer(answer))
+}
+
+fn unavailable(error: &Error) -> edge::Response {
+    console_error!("the hub does not answer: {error}");
+    Problem::HubUnavailable.response()
+}
+
+/// Has the object answer a request.
+pub(crate) async fn ask(object: &Stub, request: &web_sys::Request, body: &[u8]) -> Result<web_sys::Response> {
+    let init = web_sys::RequestInit::new();
+    init.set_method(&request.method());
+    if !body.is_empty() {
+        // A copy: the runtime reads it later, from where it is.
+        init.set_body(&Uint8Array::from(body));
+    }
+    let headers = web_sys::Headers::new()?;
+    for name in ["last-event-id", "upgrade"] {
+        if let Some(value) = request.headers().get(name)? {
+            headers.set(name, &value)?;
+        }
+    }
+    init.set_headers(headers.unchecked_ref());
+    let url = request.url();
+    let request = web_sys::Request::new_with_str_and_init(&format!("{ASKED}{}", http::target(&url)), &init)?;
+    match object.fetch_with_request(request.into()).await {
+        // As it is: a WebSocket may come with it.
+        Ok(response) => Ok(response.into()),
+        Err(error) => http::response(&unavailable(&error)),
+    }
+}
+
+/// What the Worker has said, at the object.
+pub(crate) async fn read(request: &web_sys::Request) -> Result<Message> {
+    let url = request.url();
+    if url.starts_with(SUBMITTED) {
+        let text = JsFuture::from(request.text()?).await?.as_string().unwrap_or_default();
+        return Ok(Message::Submitted { messages: serde_json::from_str(&text)? });
+    }
+    let last_event_id = request.headers().get("last-event-id")?;
+    let opening = match Opening::of(http::path(&url), http::query(&url), last_event_id.as_deref()) {
+        Ok(Some(opening)) => opening,
+        Ok(None) => return Ok(Message::Linked),
+        Err(problem) => return Ok(Message::Asked(Err(problem))),
+    };
+    let body = http::read_body(request, opening.body_limit()).await?;
+    Ok(Message::Asked(opening.with_body(&body)))
+}
+
+/// A name for a link that no other one has.
+pub(crate) fn random_name() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("a Worker has crypto.getRandomValues");
+    format!("{:032x}", u128::from_be_bytes(bytes))
+}
