@@ -219,6 +219,11 @@ impl Edge {
 }
 
 impl Producer {
+    /// A request of a person, with the key in place.
+    pub fn get(&self, path: &str) -> reqwest::RequestBuilder {
+        client().get(format!("{}{path}", self.url)).header("x-api-key", &self.api_key)
+    }
+
     /// A request to submit, with the key and the content type in place.
     pub fn post(&self, path: &str) -> reqwest::RequestBuilder {
         let request = client().post(format!("{}{path}", self.url));

@@ -1,7 +1,11 @@
-//! The hub on real programs: what people see, follow and cancel, from anywhere.
+//! The hub on real programs: every answer of both edges, `local-edge` and the compiled Worker in a real workerd; and
+//! what people see, follow and cancel, from anywhere.
 
 mod api;
+mod both;
 mod callbacks;
+mod contract;
 mod laptop;
+mod link;
 mod report;
 mod site;
