@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
@@ -81,12 +81,17 @@ impl BuiltWorker {
             let path = self.folder.join(name);
             fs::metadata(&path).map(|file| file.len()).with_context(|| format!("cannot read {}", path.display()))
         };
-        // Node.js is at hand, and its gzip is the one with which Cloudflare's own tool reports the size.
-        let script = "console.log(require('zlib').gzipSync(require('fs').readFileSync(process.argv[1])).length)";
-        let gzip = command::capture(Command::new("node").args(["-e", script]).arg(self.folder.join("index_bg.wasm")))?;
-        let wasm_gzip = gzip.trim().parse().with_context(|| format!("node printed no number: {gzip}"))?;
+        let wasm_gzip = gzip_bytes(&self.folder.join("index_bg.wasm"))?;
         Ok(Size { wasm: bytes("index_bg.wasm")?, wasm_gzip, script: bytes("index.js")? })
     }
+}
+
+/// How large a file is after gzip.
+pub(crate) fn gzip_bytes(path: &Path) -> anyhow::Result<u64> {
+    // Node.js is at hand, and its gzip is the one with which Cloudflare's own tool reports the size.
+    let script = "console.log(require('zlib').gzipSync(require('fs').readFileSync(process.argv[1])).length)";
+    let gzip = command::capture(Command::new("node").args(["-e", script]).arg(path))?;
+    gzip.trim().parse().with_context(|| format!("node printed no number: {gzip}"))
 }
 
 impl Size {

@@ -16,7 +16,7 @@ const HUB_DIR: &str = "hub";
 
 /// workerd, up and listening. Dropping it stops it.
 pub(crate) struct Workerd {
-    _process: Process,
+    process: Process,
     /// The port of each socket, by its name in the configuration.
     ports: BTreeMap<String, u16>,
 }
@@ -48,7 +48,12 @@ impl Workerd {
             let ports = ports_in(&process.log());
             (ports.len() >= sockets).then_some(ports)
         })?;
-        Ok(Self { _process: process, ports })
+        Ok(Self { process, ports })
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// The address of a socket, as a URL.
@@ -103,9 +108,11 @@ mod tests {
         edge.set("API_KEY", "key");
         edge.set("SITE_KEY", "site");
         edge.set("CALLBACK_SECRET", "whsec_secret");
-        for template in
-            [include_str!("../../producer-worker/workerd.capnp.in"), include_str!("../bench/workerd.capnp.in")]
-        {
+        for template in [
+            include_str!("../../producer-worker/workerd.capnp.in"),
+            include_str!("../bench/workerd.capnp.in"),
+            include_str!("../bench/hub.capnp.in"),
+        ] {
             let text = filled_in(template, &edge, Path::new("/tmp/hub")).unwrap();
             assert!(text.contains("address = \"127.0.0.1:8787\"") && text.contains("Bearer secret"), "{text}");
             assert!(text.contains("text = \"key\"") && text.contains("embed \"./index.js\""), "{text}");

@@ -137,7 +137,7 @@ impl<'a> User<'a> {
 }
 
 /// The smallest value that so many percent of the values do not exceed.
-fn percentile(values: &[f64], percent: usize) -> f64 {
+pub(super) fn percentile(values: &[f64], percent: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (values.len() * percent).div_ceil(100);

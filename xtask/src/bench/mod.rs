@@ -4,7 +4,9 @@
 mod access_log;
 mod consumer;
 mod containment;
+mod costs;
 mod edge;
+mod hub;
 mod latency;
 mod load;
 mod machine;
@@ -36,6 +38,10 @@ pub(crate) enum Part {
     Worker,
     /// Messages per second through the queues of local-edge
     Edge,
+    /// What the hub adds to a submission, and how fast it stores and lists
+    Hub,
+    /// What the hub costs for a job and for a day, counted; it prints what stands in docs/costs.md
+    Costs,
     /// What the daemon adds to the time of a container
     Overhead,
     /// What its containment adds to the start of a container
@@ -66,6 +72,8 @@ pub(crate) fn run(workspace: &Workspace, parts: &[Part]) -> anyhow::Result<ExitC
         let measured = match part {
             Part::Worker => worker::measure(workspace, folder.path()),
             Part::Edge => edge::measure(workspace, folder.path()),
+            Part::Hub => hub::measure(workspace, folder.path()),
+            Part::Costs => costs::measure(workspace, folder.path()),
             Part::Overhead => overhead::measure(workspace, folder.path()),
             Part::Containment => containment::measure(workspace, folder.path()),
             Part::Throughput => throughput::measure(workspace, folder.path()),
