@@ -21,8 +21,6 @@ pub(crate) struct Bell {
     pub(super) again_at: Option<i64>,
     /// The site that was woken last, so that they take turns.
     last: Option<Socket>,
-    /// How many jobs the hub has met since it began.
-    pub(super) new_jobs: i64,
 }
 
 struct Linked {

@@ -200,14 +200,20 @@ pub(crate) fn any_queued_since<D: Database>(db: &mut D, at: i64) -> Result<bool,
     Ok(!db.run(&sql, &[at.into()])?.is_empty())
 }
 
+/// The number of the job that the hub heard of last.
+pub(crate) fn newest<D: Database>(db: &mut D) -> Result<i64, D::Error> {
+    let rows = db.run("SELECT max(number) FROM job", &[])?;
+    Ok(rows.first().map_or(0, |row| integer_at(row, 0)))
+}
+
 /// Forgets jobs: the oldest, as many as are too many, and those of which nothing was heard for long. A bounded number
 /// at once; returns whether there may be more.
 pub(crate) fn prune<D: Database>(db: &mut D, keep: i64, heard_since: i64, at_once: i64) -> Result<bool, D::Error> {
-    let top = db.run("SELECT max(number) FROM job", &[])?.first().map_or(0, |row| integer_at(row, 0));
-    // The oldest only: who looks at all jobs pays for all.
+    let top = newest(db)?;
+    // Of the oldest only: who looks at all jobs pays for all.
     let sql = "DELETE FROM job WHERE number IN
-               (SELECT number FROM job WHERE number <= ?1 OR updated_at < ?2 ORDER BY number LIMIT ?3)
-               AND number < (SELECT min(number) + ?4 FROM job) RETURNING number";
+               (SELECT number FROM job WHERE number < (SELECT min(number) + ?4 FROM job)
+                AND (number <= ?1 OR updated_at < ?2) ORDER BY number LIMIT ?3) RETURNING number";
     let gone = db.run(sql, &[(top - keep).into(), heard_since.into(), at_once.into(), (at_once * 4).into()])?;
     Ok(i64::try_from(gone.len()).is_ok_and(|gone| gone >= at_once))
 }

@@ -509,8 +509,13 @@ fn who_listens_hears_of_jobs_sites_and_pools() {
 
 #[test]
 fn what_is_old_makes_room() {
-    let mut world = World::with(Settings { keep_jobs: 500, keep_for: Duration::from_hours(1), ..Settings::default() });
+    let settings = Settings { keep_jobs: 500, keep_for: Duration::from_hours(1), ..Settings::default() };
+    let mut world = World::with(settings.clone());
     for number in 0..2_000 {
+        if number % 50 == 0 {
+            // As between two jobs that come alone.
+            world.hub = Hub::new(settings.clone());
+        }
         world.submit(&format!("j{number}"), "t");
     }
     let count = |world: &mut World| match world.tables.run("SELECT count(*) FROM job", &[]).unwrap()[0][0] {
