@@ -168,7 +168,10 @@ fn hub(head: &Head<'_>, config: &Config) -> Result<Route, Problem> {
         Some(opening) if opening.body_limit() > 0 && !head.content_type.is_some_and(is_json) => {
             Err(Problem::UnsupportedMediaType)
         }
-        Some(opening) => Ok(Route::Hub(opening)),
+        Some(opening) => {
+            opening.check_announced(head.content_length)?;
+            Ok(Route::Hub(opening))
+        }
         None if head.upgrade.is_some_and(|upgrade| upgrade.eq_ignore_ascii_case("websocket")) => Ok(Route::Link),
         None => Err(Problem::UpgradeRequired),
     }

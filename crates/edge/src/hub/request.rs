@@ -160,17 +160,22 @@ impl Opening {
         }
     }
 
+    /// Refuses a body that is too long by what was announced of it, before any of it is read.
+    pub(crate) fn check_announced(&self, length: Option<u64>) -> Result<(), Problem> {
+        self.check_length(length.unwrap_or(0), length)
+    }
+
+    fn check_length(&self, length: u64, size: Option<u64>) -> Result<(), Problem> {
+        let limit = self.body_limit() as u64;
+        if matches!(self.0, Kind::Whole(_)) || length <= limit {
+            return Ok(());
+        }
+        Err(Problem::TooLarge { code: "request_too_large", what: "the request body", limit, size, unit: "bytes" })
+    }
+
     /// The whole request.
     pub fn with_body(self, body: &[u8]) -> Result<Request, Problem> {
-        if !matches!(self.0, Kind::Whole(_)) && body.len() > self.body_limit() {
-            return Err(Problem::TooLarge {
-                code: "request_too_large",
-                what: "the request body",
-                limit: self.body_limit() as u64,
-                size: None,
-                unit: "bytes",
-            });
-        }
+        self.check_length(body.len() as u64, None)?;
         match self.0 {
             Kind::Whole(request) => Ok(request),
             Kind::CancelMany => cancel_many(body),
