@@ -1,14 +1,18 @@
 //! What passes between the Worker and the object of the hub: requests that the Worker has let through, links, and what
 //! the queue has taken.
 
+use std::cell::RefCell;
+use std::time::Duration;
+
 use edge::hub::{Opening, Request};
 use edge::{Problem, Waiting};
 use worker::js_sys::Uint8Array;
 use worker::wasm_bindgen::JsCast as _;
 use worker::wasm_bindgen_futures::JsFuture;
-use worker::{Env, Error, Result, Stub, console_error, web_sys};
+use worker::{Delay, Env, Error, Result, Stub, console_error, web_sys};
 
 use crate::http;
+use crate::telling::Telling;
 
 /// The binding of the object, as in `wrangler.toml`.
 const BINDING: &str = "HUB";
@@ -34,18 +38,39 @@ pub(crate) fn object(env: &Env) -> Option<Stub> {
     env.durable_object(BINDING).and_then(|namespace| namespace.get_by_name(OBJECT)).ok()
 }
 
+/// How long somebody who tells waits for more to tell of.
+const PAUSE: Duration = Duration::from_millis(50);
+
+thread_local! {
+    /// Of all requests that are at work in this Worker.
+    static TELLING: RefCell<Telling> = RefCell::default();
+}
+
 /// Tells the object what the queue has taken. Whether it hears it is nothing to whoever has submitted it.
 pub(crate) async fn tell(object: Stub, messages: Vec<String>) {
-    let told = async {
-        let init = web_sys::RequestInit::new();
-        init.set_method("POST");
-        init.set_body(&serde_json::to_string(&messages)?.into());
-        let request = web_sys::Request::new_with_str_and_init(SUBMITTED, &init)?;
-        object.fetch_with_request(request.into()).await
-    };
-    if let Err(error) = told.await {
-        console_error!("the hub was not told of {} job(s): {error}", messages.len());
+    let now = || crate::now().as_millisecond();
+    if !TELLING.with_borrow_mut(|telling| telling.leave(&messages, now())) {
+        return;
     }
+    loop {
+        let messages = TELLING.with_borrow_mut(|telling| telling.take(now()));
+        if messages.is_empty() {
+            return;
+        }
+        if let Err(error) = submitted(&object, &messages).await {
+            console_error!("the hub was not told of {} job(s): {error}", messages.len());
+        }
+        // Who comes alone was told of at once; of a burst more comes in a moment.
+        Delay::from(PAUSE).await;
+    }
+}
+
+async fn submitted(object: &Stub, messages: &[String]) -> Result<()> {
+    let init = web_sys::RequestInit::new();
+    init.set_method("POST");
+    init.set_body(&serde_json::to_string(messages)?.into());
+    let request = web_sys::Request::new_with_str_and_init(SUBMITTED, &init)?;
+    object.fetch_with_request(request.into()).await.map(|_| ())
 }
 
 /// Has the object say how far a job is, for who waits for its end.

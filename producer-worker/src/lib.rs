@@ -10,6 +10,7 @@
 //! | `http` | requests and responses of the runtime, read and made with few crossings into JavaScript |
 //! | `queue` | sending, and what the queue says when it does not take a message |
 //! | `hub` | what passes between the Worker and the object of the hub |
+//! | `telling` | what the object is still to be told of |
 //! | `object` | that object: a shell around `edge::hub` |
 //! | `call` | its calls to addresses that submissions have named |
 //! | `storage` | its tables |
@@ -23,6 +24,7 @@ mod hub;
 mod object;
 mod queue;
 mod storage;
+mod telling;
 
 use edge::{Admission, Config, Decision, Next, Pending, Problem, Route, Sent};
 use protocol::Timestamp;
