@@ -45,6 +45,7 @@ async fn answer(app: &App, request: Request) -> Response {
     let (api_key, idempotency_key) = (header("x-api-key"), header("idempotency-key"));
     let (site_key, last_event_id, upgrade) = (header("x-site-key"), header("last-event-id"), header("upgrade"));
     let origin = header("origin");
+    let (host, forwarded_proto) = (header("host"), header("x-forwarded-proto"));
     let edge_head = edge::Head {
         method: head.method.as_str(),
         path: head.uri.path(),
@@ -57,6 +58,8 @@ async fn answer(app: &App, request: Request) -> Response {
         last_event_id: last_event_id.as_deref(),
         upgrade: upgrade.as_deref(),
         origin: origin.as_deref(),
+        host: host.as_deref(),
+        forwarded_proto: forwarded_proto.as_deref(),
     };
     let admission = match edge::route(&edge_head, &app.edge) {
         Route::Answer(answer) => return to_response(answer),

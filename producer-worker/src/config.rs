@@ -22,6 +22,7 @@ fn read(env: &Env) -> Config {
         api_key: setting(env, "API_KEY").and_then(|key| Secret::new(&key)),
         site_key: setting(env, "SITE_KEY").and_then(|key| Secret::new(&key)),
         hub: hub::object(env).is_some(),
+        files: false,
         callbacks: callbacks(env),
         cors_origins: origins(env, "CORS_ORIGINS"),
     }

@@ -36,6 +36,7 @@ pub(crate) fn route(request: &web_sys::Request, config: &Config) -> Result<Route
         last_event_id: last_event_id.as_deref(),
         upgrade: upgrade.as_deref(),
         origin: origin.as_deref(),
+        ..Head::default()
     };
     Ok(edge::route(&head, config))
 }

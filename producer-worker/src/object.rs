@@ -243,6 +243,8 @@ impl Shell {
                     shell.handle(called);
                 });
             }
+            // There is no store yet, so nothing is asked of it.
+            Effect::Store(_) => {}
             Effect::Alarm(at) => {
                 let state = Rc::clone(&self.state);
                 self.state.wait_until(async move {

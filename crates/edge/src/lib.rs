@@ -19,6 +19,7 @@
 mod admission;
 mod auth;
 mod callback;
+pub mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod hub;

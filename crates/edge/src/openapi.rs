@@ -1,10 +1,11 @@
 //! The description of the API as OpenAPI 3.1, made from the types that serve it. No program makes it: a test does, and
 //! holds `openapi.json`, which is served, to it. `SNAPSHOTS=overwrite cargo test -p edge openapi` writes it anew.
 
+use protocol::files::{Complete, JobFiles, Offer, Offered, Place};
 use protocol::hub::{CancelAnswer, CancelMany, CancelManyAnswer, JobBrief, JobPage, JobStatus, LogEvent, Pools, Sites};
 use protocol::hub::{PAGE_DEFAULT, PAGE_MAX};
 use protocol::link::{Download, Upload};
-use protocol::{JobId, JobSpec, JobState, limits};
+use protocol::{Digest, JobId, JobSpec, JobState, limits};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -29,6 +30,7 @@ enum Who {
     Anybody,
     People,
     Sites,
+    Both,
 }
 
 /// A body: its content type, and its shape.
@@ -340,7 +342,64 @@ fn operations(shapes: &mut Shapes) -> Vec<Operation> {
             ],
             ..operation("post", "/report", "report", "What a site says that has no link", Who::Sites)
         },
+        Operation {
+            body: Some(shapes.coming::<Offer>()),
+            answers: vec![(200, "For each content, in the same order.", shapes.json::<Offered>())],
+            problems: of_files(vec![
+                asked_for(),
+                malformed(),
+                Problem::UnsupportedMediaType,
+                Problem::request_too_large(None),
+                batch_limit("too_many_files"),
+                batch_limit("file_too_large"),
+                Problem::UploadRefused { detail: String::new() },
+                Problem::FilesFull { limit: 0, total: 0, size: 0 },
+                Problem::HubBusy,
+            ]),
+            ..operation(
+                "post",
+                "/files",
+                "offerFiles",
+                "Put contents into the store: what is missing, and where",
+                Who::Both,
+            )
+        },
+        Operation {
+            parameters: vec![digest(shapes)],
+            answers: vec![(302, "It is there, for a while.", Vec::new())],
+            problems: of_files(vec![asked_for(), Problem::UnknownFile]),
+            ..operation("get", "/files/{sha256}", "getFile", "A content", Who::Both)
+        },
+        Operation {
+            parameters: vec![digest(shapes)],
+            body: Some(shapes.coming::<Complete>()),
+            answers: vec![(200, "It is there.", shapes.json::<Place>())],
+            problems: of_files(vec![
+                asked_for(),
+                malformed(),
+                Problem::request_too_large(None),
+                Problem::UnknownFile,
+                Problem::UploadRefused { detail: String::new() },
+            ]),
+            ..operation("post", "/files/{sha256}/complete", "completeFile", "A content was put", Who::Both)
+        },
+        Operation {
+            parameters: vec![job_id(shapes)],
+            answers: vec![(200, "Those that its result lists.", shapes.json::<JobFiles>())],
+            problems: of_files(vec![asked_for(), Problem::UnknownJob]),
+            ..operation("get", "/jobs/{job_id}/files", "listFiles", "The files that a job has left", Who::People)
+        },
     ]
+}
+
+fn digest(shapes: &mut Shapes) -> Value {
+    json!({"in": "path", "name": "sha256", "required": true, "schema": shapes.going::<Digest>()})
+}
+
+/// Those of every question about files, and these.
+fn of_files(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.extend([Problem::NoFiles, Problem::StoreUnavailable { detail: String::new() }]);
+    problems
 }
 
 fn refused_site(code: &'static str) -> Problem {
@@ -354,6 +413,8 @@ impl Operation {
         let key = match self.who {
             Who::Anybody => return Vec::new(),
             Who::People => Problem::Unauthorized { given: false },
+            // Both refusals say the same.
+            Who::Both => Problem::Unauthorized { given: false },
             Who::Sites => Problem::UnauthorizedSite { given: false },
         };
         let mut problems = vec![key, Problem::NotConfigured { detail }];
@@ -396,6 +457,7 @@ impl Operation {
             Who::Anybody => json!([]),
             Who::People => json!([{"api_key": []}]),
             Who::Sites => json!([{"site_key": []}]),
+            Who::Both => json!([{"api_key": []}, {"site_key": []}]),
         };
         let mut operation = json!({
             "operationId": self.id, "summary": self.summary, "security": security, "responses": responses,
@@ -588,6 +650,7 @@ fn plainly(value: &mut Value) {
                     ("LOG_BYTES_MAX", protocol::link::LOG_BYTES_MAX.to_string()),
                     ("TAIL_SECONDS", format!("{} seconds", protocol::link::TAIL_SECONDS)),
                     ("crate::Reason::Lost", "`lost`".to_owned()),
+                    ("crate::limits::FILES_COUNT_MAX", limits::FILES_COUNT_MAX.to_string()),
                 ] {
                     *text = text.replace(&format!("[`{name}`]"), &number);
                 }
@@ -653,7 +716,7 @@ fn openapi_refers_to_all_that_it_has() {
 /// What a request without a query leads to: nothing, or else another method, or something.
 fn routed(method: &str, path: &str) -> Result<(), Option<String>> {
     let key = || Secret::new("k");
-    let config = Config { api_key: key(), site_key: key(), hub: true, ..Config::default() };
+    let config = Config { api_key: key(), site_key: key(), hub: true, files: true, ..Config::default() };
     let content_type = Some("application/json");
     let (api_key, site_key) = (Some("k"), Some("k"));
     match route(&Head { method, path, content_type, api_key, site_key, ..Head::default() }, &config) {
@@ -670,7 +733,12 @@ const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 
 /// Every path that the code could know, by the texts that occur in it.
 fn paths_of_the_code() -> Vec<String> {
-    let code = concat!(include_str!("route.rs"), include_str!("hub/request.rs"), include_str!("noetl.rs"));
+    let code = concat!(
+        include_str!("route.rs"),
+        include_str!("hub/request.rs"),
+        include_str!("files/request.rs"),
+        include_str!("noetl.rs")
+    );
     let code = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let texts: std::collections::BTreeSet<&str> = code.split('"').collect();
     let plain = |text: &&&str| {
@@ -693,7 +761,7 @@ fn openapi_has_every_path_that_is_routed_and_no_other() {
     let document = document();
     let described = |method: &str, path: &str| !document["paths"][path][method.to_lowercase()].is_null();
     for (path, methods) in document["paths"].as_object().unwrap() {
-        let real = path.replace("{job_id}", "some-job");
+        let real = path.replace("{job_id}", "some-job").replace("{sha256}", &"0".repeat(64));
         for method in METHODS {
             assert_eq!(routed(method, &real).is_ok(), methods.get(method.to_lowercase()).is_some(), "{method} {path}");
         }
@@ -712,6 +780,9 @@ fn openapi_has_every_path_that_is_routed_and_no_other() {
         if parts.get(1) == Some(&"jobs") && parts.len() > 2 && document["paths"][&path].is_null() {
             parts[2] = "{job_id}";
         }
+        if parts.get(1) == Some(&"files") && parts.len() > 2 {
+            parts[2] = "{sha256}";
+        }
         let path = parts.join("/");
         assert!(!document["paths"][&path].is_null(), "{path} is routed and not described");
         found.insert(path);
@@ -727,7 +798,7 @@ const PAGE: &str = include_str!("../../../docs/hub.md");
 fn docs_have_every_path_that_is_described() {
     let document = document();
     for path in document["paths"].as_object().unwrap().keys().filter(|path| *path != "/health") {
-        let path = path.replace("{job_id}", "ID");
+        let path = path.replace("{job_id}", "ID").replace("{sha256}", "SHA256");
         let is_named = PAGE.split('`').skip(1).step_by(2).any(|code| {
             let target = code.split(' ').nth(1).unwrap_or_default();
             target.split('?').next() == Some(&path)
@@ -740,7 +811,8 @@ fn docs_have_every_path_that_is_described() {
     for request in requests.filter(|request| request.starts_with(['G', 'P'])) {
         let (method, target) = request.split_once(' ').unwrap();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let operation = &document["paths"][path.replace("ID", "{job_id}")][method.to_lowercase()];
+        let operation =
+            &document["paths"][path.replace("ID", "{job_id}").replace("SHA256", "{sha256}")][method.to_lowercase()];
         assert!(PAGES.contains(&path) || operation.is_object(), "{request} is not described");
         for name in query.split('&').filter_map(|field| field.split('=').next()).filter(|name| !name.is_empty()) {
             let described = operation["parameters"].as_array().unwrap().iter().any(|given| given["name"] == name);

@@ -114,6 +114,29 @@ pub enum Problem {
     UpgradeRequired,
     /// 501: this edge has no hub.
     NoHub,
+    /// 501: this edge does not know where files are.
+    NoFiles,
+    /// 404: a content is not there.
+    UnknownFile,
+    /// 409: a content was not put there, or not as it was offered.
+    UploadRefused {
+        /// What is wrong, and what to do.
+        detail: String,
+    },
+    /// 507: those who have this key have put there as much as they may.
+    FilesFull {
+        /// How much they may, in bytes.
+        limit: u64,
+        /// How much they have.
+        total: u64,
+        /// How much more this would be.
+        size: u64,
+    },
+    /// 503: the store of files does not do what it is asked.
+    StoreUnavailable {
+        /// What it says.
+        detail: String,
+    },
     /// 503: too many wait or listen.
     HubBusy,
     /// 503: the hub cannot read or write its tables.
@@ -208,6 +231,11 @@ impl Problem {
             Self::SiteRefused { code, .. } => (409, code, "Site refused"),
             Self::UpgradeRequired => (426, "upgrade_required", "Upgrade required"),
             Self::NoHub => (501, "no_hub", "No hub"),
+            Self::NoFiles => (501, "no_files", "No store of files"),
+            Self::UnknownFile => (404, "unknown_file", "Unknown file"),
+            Self::UploadRefused { .. } => (409, "upload_refused", "Upload refused"),
+            Self::FilesFull { .. } => (507, "files_full", "No room for files"),
+            Self::StoreUnavailable { .. } => (503, "store_unavailable", "Store unavailable"),
             Self::HubBusy => (503, "hub_busy", "Hub busy"),
             Self::HubUnavailable => (503, "hub_unavailable", "Hub unavailable"),
             Self::Internal => (500, "internal", "Internal error"),
@@ -228,7 +256,8 @@ impl Problem {
             Self::MalformedJson { detail } | Self::NotConfigured { detail } => detail.clone(),
             Self::InvalidField { detail, .. }
             | Self::InvalidRequest { detail, .. }
-            | Self::SiteRefused { detail, .. } => detail.clone(),
+            | Self::SiteRefused { detail, .. }
+            | Self::UploadRefused { detail } => detail.clone(),
             Self::UnauthorizedSite { given: false } => {
                 "the header `x-site-key` is missing; it holds the SITE_KEY of this edge".to_owned()
             }
@@ -245,6 +274,18 @@ impl Problem {
             Self::NoHub => {
                 "this edge has no hub: jobs can be submitted, and results come through the queue".to_owned()
             }
+            Self::NoFiles => {
+                "this edge has no store of files; its operator names one with FILES_ENDPOINT, FILES_BUCKET, FILES_ACCESS_KEY_ID and FILES_SECRET_ACCESS_KEY".to_owned()
+            }
+            Self::UnknownFile => {
+                "there is no such content: it was never put there, or it has expired; offer it with POST /files".to_owned()
+            }
+            Self::FilesFull { limit, total, size } => {
+                format!(
+                    "{total} bytes are there already, and with these {size} there would be more than the {limit} that FILES_BYTES_MAX allows; older ones go by themselves after FILES_KEEP_DAYS"
+                )
+            }
+            Self::StoreUnavailable { detail } => format!("the store of files cannot be used now: {detail}"),
             Self::HubBusy => "too many requests wait at the hub; ask again in a few seconds".to_owned(),
             Self::HubUnavailable => {
                 "the hub cannot read or write what it knows, and the edge's log says why; jobs and results are not touched by it".to_owned()
@@ -289,7 +330,7 @@ impl Problem {
             | Self::AllowanceUsedUp { retry_after_seconds, .. }
             | Self::QueueDisabled { retry_after_seconds }
             | Self::QueueUnavailable { retry_after_seconds } => Some(*retry_after_seconds),
-            Self::HubBusy | Self::HubUnavailable => Some(RETRY_AFTER_HUB_SECONDS),
+            Self::HubBusy | Self::HubUnavailable | Self::StoreUnavailable { .. } => Some(RETRY_AFTER_HUB_SECONDS),
             _ => None,
         }
     }
@@ -298,6 +339,7 @@ impl Problem {
         let (status, code, title) = self.row();
         let (limit, size) = match self {
             Self::TooLarge { limit, size, .. } => (Some(*limit), *size),
+            Self::FilesFull { limit, size, .. } => (Some(*limit), Some(*size)),
             _ => (None, None),
         };
         let field = match self {

@@ -5,6 +5,7 @@ use protocol::limits;
 use serde::Serialize;
 
 use crate::admission::{Admission, Form};
+use crate::files::Asker;
 use crate::hub::{Opening, Path};
 use crate::{Callbacks, Problem, Secret, noetl};
 
@@ -20,6 +21,8 @@ pub struct Config {
     pub site_key: Option<Secret>,
     /// Has this edge a hub?
     pub hub: bool,
+    /// Does it know where files are?
+    pub files: bool,
     /// Who may be called when a job is so far.
     pub callbacks: Callbacks,
     /// The origins whose pages may ask in a browser, as browsers write them; only pages of this edge when there are
@@ -52,6 +55,21 @@ pub struct Head<'a> {
     pub upgrade: Option<&'a str>,
     /// The header `origin`.
     pub origin: Option<&'a str>,
+    /// The header `host`.
+    pub host: Option<&'a str>,
+    /// The header `x-forwarded-proto`.
+    pub forwarded_proto: Option<&'a str>,
+}
+
+impl Head<'_> {
+    /// By which scheme and host the edge was reached: what lies beside it is reached in the same way.
+    fn reached_at(&self) -> String {
+        let scheme = if self.forwarded_proto == Some("https") { "https" } else { "http" };
+        let well = |host: &&str| {
+            host.len() <= 255 && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b))
+        };
+        format!("{scheme}://{}", self.host.filter(well).unwrap_or("localhost"))
+    }
 }
 
 impl Config {
@@ -149,7 +167,8 @@ fn hub(head: &Head<'_>, config: &Config) -> Result<Route, Problem> {
         let allow = if head.path == "/jobs" { "GET, POST" } else { path.method() };
         return Err(Problem::MethodNotAllowed { allow });
     }
-    if path.is_for_sites() {
+    let is_site = path.is_for_sites() || path.is_for_sites_too() && head.api_key.is_none() && head.site_key.is_some();
+    if is_site {
         let Some(site_key) = &config.site_key else {
             let detail = "this edge has no SITE_KEY yet, so no site may link; set it (`wrangler secret put SITE_KEY`)"
                 .to_owned();
@@ -164,8 +183,12 @@ fn hub(head: &Head<'_>, config: &Config) -> Result<Route, Problem> {
     if !config.hub {
         return Err(Problem::NoHub);
     }
-    match path.opening(head.query, head.last_event_id)? {
-        Some(opening) if opening.body_limit() > 0 && !head.content_type.is_some_and(is_json) => {
+    if path.is_about_files() && !config.files {
+        return Err(Problem::NoFiles);
+    }
+    let asker = Asker { is_site, origin: head.reached_at() };
+    match path.opening(head.query, head.last_event_id, asker)? {
+        Some(opening) if opening.needs_json() && !head.content_type.is_some_and(is_json) => {
             Err(Problem::UnsupportedMediaType)
         }
         Some(opening) => {

@@ -143,6 +143,7 @@ impl fmt::Display for WorkPath {
 
 /// A content, and how long it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Content {
     /// What it is called.
     pub sha256: Digest,
@@ -152,6 +153,7 @@ pub struct Content {
 
 /// A file that a job finds in its directory, or has left there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobFile {
     /// Where.
     pub path: WorkPath,

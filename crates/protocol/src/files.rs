@@ -15,6 +15,7 @@ use crate::{Content, Digest, JobFile, Timestamp};
 
 /// The body of `POST /files`: contents that somebody wants to put there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Offer {
     /// Which; [`crate::limits::FILES_COUNT_MAX`] at the most.
@@ -23,6 +24,7 @@ pub struct Offer {
 
 /// The answer to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Offered {
     /// For each content, in the same order.
     pub files: Vec<Place>,
@@ -33,6 +35,7 @@ pub struct Offered {
 
 /// What is to be done with a content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Place {
     /// It is there.
@@ -58,7 +61,7 @@ pub enum Place {
         upload: String,
         /// The length of each part but the last one.
         part_bytes: u64,
-        /// Those that are missing.
+        /// Those that are missing: the first ones, if there are very many. Whoever has put them asks again.
         parts: Vec<Part>,
         /// Those that are there.
         #[serde(default)]
@@ -68,6 +71,7 @@ pub enum Place {
 
 /// A part that is missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Part {
     /// Which, counted from 1.
     pub number: u32,
@@ -77,6 +81,7 @@ pub struct Part {
 
 /// A part that is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DonePart {
     /// Which, counted from 1.
     pub number: u32,
@@ -86,6 +91,7 @@ pub struct DonePart {
 
 /// The body of `POST /files/SHA256/complete`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Complete {
     /// The upload, where it was put in parts.
@@ -98,6 +104,7 @@ pub struct Complete {
 
 /// The answer of `GET /jobs/ID/files`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobFiles {
     /// What the job has left.
     pub files: Vec<JobFileLink>,
@@ -105,6 +112,7 @@ pub struct JobFiles {
 
 /// A file that a job has left, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobFileLink {
     /// The file.
     #[serde(flatten)]

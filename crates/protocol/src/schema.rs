@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::{JobId, Json, Memory, PoolName, SiteName, Word};
+use crate::{Digest, JobId, Json, Memory, PoolName, SiteName, Word, WorkPath};
 
 macro_rules! shape {
     ($type:ty, $name:literal, $schema:expr) => {
@@ -36,6 +36,19 @@ shape! {
 shape! {
     SiteName, "SiteName", json_schema!({
         "description": "The name of a site.", "type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$",
+    })
+}
+
+shape! {
+    Digest, "Digest", json_schema!({
+        "description": "The SHA-256 of a content, which is its name.", "type": "string", "pattern": "^[0-9a-f]{64}$",
+    })
+}
+
+shape! {
+    WorkPath, "WorkPath", json_schema!({
+        "description": "A path below a job's directory, with `/` between its parts.",
+        "type": "string", "minLength": 1, "maxLength": crate::limits::WORK_PATH_BYTES_MAX,
     })
 }
 

@@ -239,6 +239,8 @@ impl Task {
                 let (caller, inputs) = (self.caller.clone(), self.inputs.clone());
                 tokio::spawn(async move { inputs.send(Input::Event(caller.call(call).await)).await });
             }
+            // There is no store yet, so nothing is asked of it.
+            Effect::Store(_) => {}
             Effect::Alarm(at) => {
                 let millis = u64::try_from(at.as_millisecond() - now()).unwrap_or(0);
                 self.alarm = Some(Instant::now() + Duration::from_millis(millis));

@@ -75,6 +75,7 @@ impl Hub {
                 step.answer(follower, Response::of(200, &sites));
             }
             Request::Report(upload) => self.uploaded(step, follower, upload)?,
+            Request::Files(request) => self.files.asked(step, follower, request)?,
         }
         Ok(())
     }

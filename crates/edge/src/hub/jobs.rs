@@ -33,6 +33,12 @@ pub(crate) fn find<D: Database>(db: &mut D, job_id: &JobId) -> Result<Option<Row
     }))
 }
 
+/// The result of a job, as it was sent: none where it has none yet; and nothing where nobody has heard of the job.
+pub(crate) fn result<D: Database>(db: &mut D, job_id: &JobId) -> Result<Option<Option<String>>, D::Error> {
+    let rows = db.run("SELECT result FROM job WHERE job_id = ?1", &[job_id.as_str().into()])?;
+    Ok(rows.first().map(|row| row.first().and_then(Value::as_text).map(str::to_owned)))
+}
+
 /// Joins what was said to what is known, and returns the job before and after, if that made a difference.
 pub(crate) fn join<D: Database>(
     db: &mut D,

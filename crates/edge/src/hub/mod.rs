@@ -48,10 +48,15 @@ use protocol::{JobId, JobMessage, Timestamp};
 #[cfg(test)]
 pub(crate) use self::callbacks::Told;
 pub use self::database::{Database, Value};
+pub(crate) use self::database::{integer_at, text_at};
+pub(crate) use self::jobs::result as job_result;
 pub(crate) use self::request::Path;
 pub use self::request::{Filter, From, Opening, Request};
 pub use self::schema::SCHEMA;
+#[cfg(test)]
+pub(crate) use self::tests::World;
 use self::view::View;
+use crate::files::{self, Files, StoreAnswer, StoreCall};
 use crate::{Callbacks, Problem, Response};
 
 /// Who waits for an answer, as the shell calls it.
@@ -72,11 +77,14 @@ pub struct Settings {
     pub keep_for: Duration,
     /// Who may be called.
     pub callbacks: Callbacks,
+    /// Where files are; there are none without.
+    pub files: Option<files::Settings>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { keep_jobs: 100_000, keep_for: Duration::from_hours(30 * 24), callbacks: Callbacks::default() }
+        let keep_for = Duration::from_hours(30 * 24);
+        Self { keep_jobs: 100_000, keep_for, callbacks: Callbacks::default(), files: None }
     }
 }
 
@@ -121,6 +129,13 @@ pub enum Event {
         /// The status of the answer, or why there is none, in a sentence for a person.
         outcome: Result<u16, String>,
     },
+    /// An [`Effect::Store`] was carried out.
+    Stored {
+        /// Which.
+        call: StoreCall,
+        /// What the store has answered, or why it has not, in a sentence for a person.
+        outcome: Result<StoreAnswer, String>,
+    },
 }
 
 /// A call to an address that a submission has named: `POST`, without following redirects, and without waiting for long.
@@ -161,6 +176,8 @@ pub enum Effect {
     Alarm(Timestamp),
     /// Make a call, and say [`Event::Called`].
     Call(Call),
+    /// Ask the store of files, and say [`Event::Stored`].
+    Store(StoreCall),
 }
 
 /// The hub: what it has in memory.
@@ -174,27 +191,28 @@ pub struct Hub {
     bell: bell::Bell,
     /// May calls wait to be made? After a start nobody knows.
     calls_wait: bool,
+    files: Files,
     /// The alarm that is set.
     alarm: Option<i64>,
 }
 
 /// One event being handled.
-struct Step<'a, D> {
-    db: &'a mut D,
-    now: Timestamp,
-    effects: Vec<Effect>,
+pub(crate) struct Step<'a, D> {
+    pub(crate) db: &'a mut D,
+    pub(crate) now: Timestamp,
+    pub(crate) effects: Vec<Effect>,
 }
 
 impl<D: Database> Step<'_, D> {
-    fn answer(&mut self, follower: Follower, answer: Response) {
+    pub(crate) fn answer(&mut self, follower: Follower, answer: Response) {
         self.effects.push(Effect::Answer(follower, answer));
     }
 
-    fn refuse(&mut self, follower: Follower, problem: Problem) {
+    pub(crate) fn refuse(&mut self, follower: Follower, problem: Problem) {
         self.answer(follower, problem.response());
     }
 
-    fn millis(&self) -> i64 {
+    pub(crate) fn millis(&self) -> i64 {
         self.now.as_millisecond()
     }
 }
@@ -202,7 +220,8 @@ impl<D: Database> Step<'_, D> {
 impl Hub {
     /// A hub that remembers nothing but its tables.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, calls_wait: true, ..Self::default() }
+        let files = Files::new(settings.files.clone());
+        Self { settings, calls_wait: true, files, ..Self::default() }
     }
 
     /// Handles an event. All that is done to the tables is one transaction; the effects are carried out after it.
@@ -216,7 +235,10 @@ impl Hub {
             Event::Submitted { messages } => self.submitted(&mut step, &messages)?,
             Event::Request { follower, request } => self.asked(&mut step, follower, request)?,
             Event::TimedOut(follower) => self.timed_out(&mut step, follower)?,
-            Event::Gone(follower) => self.forget(&mut step, follower)?,
+            Event::Gone(follower) => {
+                self.files.gone(follower);
+                self.forget(&mut step, follower)?;
+            }
             Event::LinkOpened(_) => {}
             Event::LinkMessage(socket, text) => self.heard(&mut step, &socket, &text)?,
             Event::LinkClosed(socket) => self.unlinked(&mut step, &socket)?,
@@ -225,8 +247,10 @@ impl Hub {
                 self.alarm = None;
                 self.ring_again(&mut step)?;
                 self.make_calls(&mut step)?;
+                self.files.sweep(&mut step)?;
             }
             Event::Called { job_id, event, outcome } => self.called(&mut step, &job_id, &event, &outcome)?,
+            Event::Stored { call, outcome } => self.files.stored(&mut step, call, outcome)?,
         }
         self.set_alarm(&mut step)?;
         Ok(step.effects)
@@ -240,6 +264,7 @@ impl Hub {
             pools.push(message.spec.pool.clone());
             let input = Some(message.spec.input.as_str()).filter(|input| *input != "null");
             self.learn(step, &message.job_id, View::submitted(&message, step.now), input)?;
+            self.files.submitted(step, &message)?;
         }
         self.ring(step, &pools)
     }
@@ -255,6 +280,9 @@ impl Hub {
         let Some((before, after)) = jobs::join(step.db, job_id, said, input)? else { return Ok(()) };
         if before == View::default() {
             self.make_room(step)?;
+        }
+        if after.has_ended() && !before.has_ended() {
+            self.files.ended(step, job_id)?;
         }
         self.tell(step, job_id, &before, &after)?;
         self.call_for(step, job_id, &before, &after)
@@ -276,7 +304,7 @@ impl Hub {
     }
 
     fn set_alarm<D: Database>(&mut self, step: &mut Step<'_, D>) -> Result<(), D::Error> {
-        let due = self.bell.again_at.into_iter().chain(self.next_call(step)?).min();
+        let due = self.bell.again_at.into_iter().chain(self.next_call(step)?).chain(self.files.next_sweep(step)?).min();
         if due != self.alarm
             && let Some(at) = due
         {

@@ -12,6 +12,7 @@ use protocol::{JobId, JobState};
 use super::database::Value;
 use super::view::rank;
 use crate::Problem;
+use crate::files::{self, Asker};
 
 /// How much of what a job has printed is shown when nobody says from where, in bytes.
 const LOG_TAIL: i64 = 16_384;
@@ -75,6 +76,8 @@ pub enum Request {
     Sites,
     /// A site that has no link tells, and asks.
     Report(Upload),
+    /// Something about files.
+    Files(files::Request),
 }
 
 /// Where in what a job prints to begin.
@@ -143,20 +146,38 @@ enum Kind {
     Whole(Request),
     CancelMany,
     Report,
+    Files(Asker, files::Kind),
 }
 
 impl Opening {
     /// The request of a path and a query, of which [`crate::route`] has said that it may be asked. `None`: it is a link.
     pub fn of(path: &str, query: &str, last_event_id: Option<&str>) -> Result<Option<Self>, Problem> {
-        Path::of(path).ok_or(Problem::NotFound)?.opening(query, last_event_id)
+        Path::of(path).ok_or(Problem::NotFound)?.opening(query, last_event_id, Asker::default())
+    }
+
+    /// Says who asks, where that makes a difference: [`Opening::of`] takes it for somebody with the key of people.
+    pub fn asked_by(self, asker: Asker) -> Self {
+        match self.0 {
+            Kind::Files(_, kind) => Self(Kind::Files(asker, kind)),
+            _ => self,
+        }
     }
 
     /// How much of the body is read: nothing where it means nothing. A body that is longer is refused.
     pub fn body_limit(&self) -> usize {
-        match self.0 {
+        match &self.0 {
             Kind::Whole(_) => 0,
             Kind::CancelMany => BODY_BYTES_MAX,
             Kind::Report => MESSAGE_BYTES_MAX,
+            Kind::Files(_, kind) => kind.body_limit(),
+        }
+    }
+
+    /// Is it nothing without a body?
+    pub(crate) fn needs_json(&self) -> bool {
+        match &self.0 {
+            Kind::Files(_, kind) => kind.needs_json(),
+            _ => self.body_limit() > 0,
         }
     }
 
@@ -179,6 +200,7 @@ impl Opening {
         match self.0 {
             Kind::Whole(request) => Ok(request),
             Kind::CancelMany => cancel_many(body),
+            Kind::Files(asker, kind) => kind.with_body(asker, body).map(Request::Files),
             Kind::Report => serde_json::from_slice(body)
                 .map(Request::Report)
                 .map_err(|error| malformed(&format!("it is no report: {error}"))),
@@ -224,6 +246,7 @@ pub(crate) enum Path<'a> {
     Sites,
     Link,
     Report,
+    Files(files::Path<'a>),
 }
 
 impl<'a> Path<'a> {
@@ -243,7 +266,7 @@ impl<'a> Path<'a> {
             ["sites"] => Self::Sites,
             ["link"] => Self::Link,
             ["report"] => Self::Report,
-            _ => return None,
+            parts => Self::Files(files::Path::of(parts)?),
         })
     }
 
@@ -251,6 +274,7 @@ impl<'a> Path<'a> {
     pub(crate) fn method(&self) -> &'static str {
         match self {
             Self::Cancel(_) | Self::CancelMany | Self::Report => "POST",
+            Self::Files(path) => path.method(),
             _ => "GET",
         }
     }
@@ -260,17 +284,33 @@ impl<'a> Path<'a> {
         matches!(self, Self::Link | Self::Report)
     }
 
+    /// Is it for both?
+    pub(crate) fn is_for_sites_too(&self) -> bool {
+        matches!(self, Self::Files(path) if path.is_for_sites_too())
+    }
+
+    /// Is it about files?
+    pub(crate) fn is_about_files(&self) -> bool {
+        matches!(self, Self::Files(_))
+    }
+
     /// Is it answered at once, and as a whole?
     pub(crate) fn is_one_answer(&self) -> bool {
         matches!(self, Self::Jobs | Self::Job(_) | Self::Pools | Self::Sites)
     }
 
     /// The request, as far as its head says it. `None`: it is a link.
-    pub(crate) fn opening(&self, query: &str, last_event_id: Option<&str>) -> Result<Option<Opening>, Problem> {
+    pub(crate) fn opening(
+        &self,
+        query: &str,
+        last_event_id: Option<&str>,
+        asker: Asker,
+    ) -> Result<Option<Opening>, Problem> {
         let mut query = Query::parse(query)?;
         let request = match self {
             Self::Link => return Ok(None),
             Self::Report => return query.none_left(Opening(Kind::Report)).map(Some),
+            Self::Files(path) => return query.none_left(Opening(Kind::Files(asker, path.kind()?))).map(Some),
             Self::CancelMany => return query.none_left(Opening(Kind::CancelMany)).map(Some),
             Self::Jobs => Request::List {
                 filter: Filter {
@@ -396,7 +436,7 @@ mod tests {
     use super::*;
 
     fn request(path: &str, query: &str) -> Result<Request, Problem> {
-        let opening = Path::of(path).unwrap().opening(query, None)?.unwrap();
+        let opening = Path::of(path).unwrap().opening(query, None, Asker::default())?.unwrap();
         opening.with_body(b"")
     }
 
@@ -447,7 +487,12 @@ mod tests {
     #[test]
     fn who_cancels_many_says_which() {
         let cancel = |body: &str| {
-            Path::of("/jobs/cancel").unwrap().opening("", None).unwrap().unwrap().with_body(body.as_bytes())
+            Path::of("/jobs/cancel")
+                .unwrap()
+                .opening("", None, Asker::default())
+                .unwrap()
+                .unwrap()
+                .with_body(body.as_bytes())
         };
         assert!(matches!(cancel(r#"{"task":"x","dry_run":true}"#), Ok(Request::CancelMany { dry_run: true, .. })));
         assert!(matches!(cancel("{}"), Err(Problem::InvalidRequest { .. })));

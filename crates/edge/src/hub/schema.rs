@@ -4,7 +4,7 @@
 
 /// The first step makes the tables of version 1, each further one brings them to the next version. None is ever
 /// changed: files that went through it are out there. The shell knows how far a file is.
-pub const SCHEMA: &[&str] = &[V1];
+pub const SCHEMA: &[&str] = &[V1, V2];
 
 const V1: &str = "
 CREATE TABLE job (
@@ -64,4 +64,34 @@ CREATE TABLE callback (
     PRIMARY KEY (job_id, event)
 ) WITHOUT ROWID;
 CREATE INDEX callback_waiting ON callback (at) WHERE state = 'waiting';
+";
+
+const V2: &str = "
+-- Contents in the store of files: there, on their way there, or on their way out.
+CREATE TABLE file (
+    sha256 TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    -- offered, uploading, here, going
+    state TEXT NOT NULL,
+    -- The store's name of its upload in parts.
+    upload TEXT,
+    -- people, sites: who have the same key
+    owner TEXT NOT NULL,
+    -- When it was offered last, or asked to go.
+    at INTEGER NOT NULL,
+    PRIMARY KEY (sha256, size)
+) WITHOUT ROWID;
+CREATE INDEX file_at ON file (at);
+CREATE TABLE file_total (
+    owner TEXT PRIMARY KEY,
+    files INTEGER NOT NULL,
+    bytes INTEGER NOT NULL
+) WITHOUT ROWID;
+-- Which contents a job needs that has no result yet.
+CREATE TABLE job_file (
+    job_id TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    PRIMARY KEY (job_id, sha256)
+) WITHOUT ROWID;
+CREATE INDEX job_file_sha256 ON job_file (sha256);
 ";

@@ -10,7 +10,7 @@ use serde_json::{Value as Any, json};
 use super::*;
 use crate::{Config, Head, Route, Secret, route};
 
-struct Tables(Connection);
+pub(crate) struct Tables(Connection);
 
 impl Database for Tables {
     type Error = rusqlite::Error;
@@ -40,12 +40,13 @@ impl Database for Tables {
 }
 
 /// A hub with tables, a clock, and what came of it.
-struct World {
+pub(crate) struct World {
     hub: Hub,
-    tables: Tables,
-    now: i64,
+    pub(crate) tables: Tables,
+    pub(crate) now: i64,
     followers: Follower,
-    effects: Vec<Effect>,
+    pub(crate) effects: Vec<Effect>,
+    files: bool,
 }
 
 impl World {
@@ -53,13 +54,17 @@ impl World {
         Self::with(Settings::default())
     }
 
-    fn with(settings: Settings) -> Self {
-        let tables = Tables(Connection::open_in_memory().unwrap());
-        SCHEMA.iter().for_each(|step| tables.0.execute_batch(step).unwrap());
-        Self { hub: Hub::new(settings), tables, now: 1_000_000, followers: 0, effects: Vec::new() }
+    pub(crate) fn without_files() -> Self {
+        Self { files: false, ..Self::new() }
     }
 
-    fn handle(&mut self, event: Event) -> &[Effect] {
+    pub(crate) fn with(settings: Settings) -> Self {
+        let tables = Tables(Connection::open_in_memory().unwrap());
+        SCHEMA.iter().for_each(|step| tables.0.execute_batch(step).unwrap());
+        Self { hub: Hub::new(settings), tables, now: 1_000_000, followers: 0, effects: Vec::new(), files: true }
+    }
+
+    pub(crate) fn handle(&mut self, event: Event) -> &[Effect] {
         self.now += 1;
         self.effects = self.hub.handle(&mut self.tables, event, timestamp_from_millis(self.now)).unwrap();
         &self.effects
@@ -72,12 +77,13 @@ impl World {
         self.handle(Event::Restarted { sockets });
     }
 
-    fn ask_with(&mut self, method: &str, target: &str, body: &str, last_event_id: Option<&str>) -> Follower {
+    pub(crate) fn ask_with(&mut self, method: &str, target: &str, body: &str, last_event_id: Option<&str>) -> Follower {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let (api_key, site_key, content_type) = (Some("key"), Some("site"), Some("application/json"));
         let head = Head { method, path, query, content_type, api_key, site_key, last_event_id, ..Head::default() };
         let key = |text| Secret::new(text);
-        let config = Config { api_key: key("key"), site_key: key("site"), hub: true, ..Config::default() };
+        let config =
+            Config { api_key: key("key"), site_key: key("site"), hub: true, files: self.files, ..Config::default() };
         self.followers += 1;
         let follower = self.followers;
         match route(&head, &config) {
@@ -96,7 +102,7 @@ impl World {
     }
 
     /// The answer to a follower among what came last.
-    fn answer(&self, follower: Follower) -> Option<(u16, Any)> {
+    pub(crate) fn answer(&self, follower: Follower) -> Option<(u16, Any)> {
         self.effects.iter().find_map(|effect| match effect {
             Effect::Answer(to, answer) if *to == follower => {
                 let body = serde_json::from_str(&answer.body).unwrap_or_else(|_| json!(answer.body));
@@ -116,7 +122,7 @@ impl World {
         self.answer(follower).unwrap()
     }
 
-    fn submit(&mut self, id: &str, task: &str) {
+    pub(crate) fn submit(&mut self, id: &str, task: &str) {
         let message = json!({"v": 1, "job_id": id, "task": task, "input": {"n": 1}}).to_string();
         self.handle(Event::Submitted { messages: vec![message] });
     }

@@ -1,0 +1,89 @@
+//! Contents on their way out.
+
+use protocol::files::{JobFileLink, JobFiles};
+use protocol::{Digest, JobFile, JobId};
+use serde::Deserialize;
+
+use super::tables::{self, State};
+use super::{Asker, Files, redirect};
+use crate::hub::{Database, Follower, Step, job_result};
+use crate::{Problem, Response};
+
+/// As which types files are shown by the ends of their names. Whatever may hold a program is text.
+const TYPES: [(&str, &str); 12] = [
+    ("png", "image/png"),
+    ("jpg", "image/jpeg"),
+    ("jpeg", "image/jpeg"),
+    ("gif", "image/gif"),
+    ("webp", "image/webp"),
+    ("svg", "image/svg+xml"),
+    ("pdf", "application/pdf"),
+    ("json", "application/json"),
+    ("csv", "text/csv"),
+    ("txt", "text/plain; charset=utf-8"),
+    ("log", "text/plain; charset=utf-8"),
+    ("md", "text/plain; charset=utf-8"),
+];
+
+/// As much of a result as is needed here.
+#[derive(Deserialize)]
+struct Left {
+    #[serde(default)]
+    files: Vec<JobFile>,
+}
+
+impl Files {
+    pub(super) fn get<D: Database>(
+        &mut self,
+        step: &mut Step<'_, D>,
+        follower: Follower,
+        asker: &Asker,
+        digest: &Digest,
+    ) -> Result<(), D::Error> {
+        let Some(settings) = &self.settings else { return Ok(()) };
+        if tables::of(step.db, digest)?.iter().any(|row| row.state == State::Here) {
+            let url = settings.store.get(digest, &[], &asker.origin, step.now);
+            step.answer(follower, redirect(url));
+        } else {
+            step.refuse(follower, Problem::UnknownFile);
+        }
+        Ok(())
+    }
+
+    pub(super) fn of_job<D: Database>(
+        &mut self,
+        step: &mut Step<'_, D>,
+        follower: Follower,
+        asker: &Asker,
+        job_id: &JobId,
+    ) -> Result<(), D::Error> {
+        let Some(settings) = &self.settings else { return Ok(()) };
+        let Some(result) = job_result(step.db, job_id)? else {
+            step.refuse(follower, Problem::UnknownJob);
+            return Ok(());
+        };
+        // A result without files, or none yet, is one that lists none.
+        let left = result.and_then(|result| serde_json::from_str::<Left>(&result).ok());
+        let link = |file: JobFile| {
+            let shown_as = shown_as(&file);
+            let shown_as: Vec<(&str, &str)> = shown_as.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let url = settings.store.get(&file.sha256, &shown_as, &asker.origin, step.now);
+            JobFileLink { file, url }
+        };
+        let files = left.map_or_else(Vec::new, |left| left.files).into_iter().map(link).collect();
+        step.answer(follower, Response::of(200, &JobFiles { files }));
+        Ok(())
+    }
+}
+
+/// What the store is to say of a file: its type, and its name to whoever saves it.
+fn shown_as(file: &JobFile) -> [(&'static str, String); 2] {
+    let name = file.path.as_str().rsplit('/').next().unwrap_or_default();
+    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase()).unwrap_or_default();
+    let found = TYPES.iter().find(|(known, _)| *known == ending);
+    let content_type = found.map_or("application/octet-stream", |(_, content_type)| content_type);
+    // Both forms of RFC 6266: some readers know only the first one.
+    let plain: String = name.chars().map(|c| if c.is_ascii_graphic() && c != '"' { c } else { '_' }).collect();
+    let disposition = format!("inline; filename=\"{plain}\"; filename*=UTF-8''{}", super::sigv4::encode(name));
+    [("response-content-type", content_type.to_owned()), ("response-content-disposition", disposition)]
+}
