@@ -4,8 +4,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use program::{Bare, Files, LogArgs, Origins, Shared, Sources, TrustArgs, TrustedGroup};
@@ -119,6 +120,33 @@ pub(crate) struct ServeArgs {
     /// The page of this server itself needs none.
     #[arg(long, env = "CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',')]
     cors_origins: Vec<String>,
+    /// Keep the files of jobs in this S3 store instead of the data directory: https://HOST
+    ///
+    /// It goes with FILES_BUCKET, FILES_ACCESS_KEY_ID and FILES_SECRET_ACCESS_KEY. Cloudflare R2, AWS, MinIO, Ceph,
+    /// Garage: whatever speaks S3. Laptops and clusters must reach it.
+    #[arg(long, env = "FILES_ENDPOINT", value_name = "URL")]
+    files_endpoint: Option<String>,
+    /// The bucket in it
+    #[arg(long, env = "FILES_BUCKET", value_name = "NAME")]
+    files_bucket: Option<String>,
+    /// The name of the key for it
+    #[arg(long, env = "FILES_ACCESS_KEY_ID", hide_env_values = true, value_name = "ID")]
+    files_access_key_id: Option<String>,
+    /// The key for it
+    ///
+    /// Prefer the environment: other users of the machine can see flags.
+    #[arg(long, env = "FILES_SECRET_ACCESS_KEY", hide_env_values = true, value_name = "KEY")]
+    files_secret_access_key: Option<String>,
+    /// The region that it is in, if it has regions
+    #[arg(long, env = "FILES_REGION", default_value = "auto", value_name = "NAME")]
+    files_region: String,
+    /// Keep a file for so many days after it was last sent, unless a job needs it that has not ended
+    #[arg(long, env = "FILES_KEEP_DAYS", default_value_t = 30, value_name = "DAYS",
+          value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    files_keep_days: u32,
+    /// Take no more files from those who have one key once they have so much there, for example 500GB
+    #[arg(long, env = "FILES_BYTES_MAX", value_name = "SIZE", value_parser = bytes)]
+    files_bytes_max: Option<u64>,
     /// Offer faults on demand at /faults, for tests of other programs; never with real work
     ///
     /// Nothing goes wrong before a plan is set there, with the API token. See docs/local-edge.md.
@@ -140,6 +168,10 @@ pub(crate) struct Settings {
     pub(crate) callback_secret: Option<String>,
     pub(crate) callback_allow: Vec<String>,
     pub(crate) cors_origins: Vec<String>,
+    /// The store of somebody else, if one is named.
+    pub(crate) files_store: Option<edge::files::Store>,
+    pub(crate) files_keep_for: Duration,
+    pub(crate) files_bytes_max: u64,
     pub(crate) faults: bool,
     pub(crate) trust: TrustedGroup,
 }
@@ -157,6 +189,11 @@ impl ServeArgs {
             }
             None => Place::Address(self.listen),
         };
+        let files_store = files_store(
+            [self.files_endpoint, self.files_bucket, self.files_access_key_id, self.files_secret_access_key],
+            &self.files_region,
+            origins,
+        )?;
         Ok(Settings {
             listen,
             data_dir,
@@ -168,10 +205,38 @@ impl ServeArgs {
             callback_secret: self.callback_secret.filter(|text| !text.is_empty()),
             callback_allow: origins_given(self.callback_allow),
             cors_origins: origins_given(self.cors_origins),
+            files_store,
+            files_keep_for: Duration::from_hours(24) * self.files_keep_days,
+            files_bytes_max: self.files_bytes_max.unwrap_or(edge::files::Settings::BYTES_MAX),
             faults: self.faults,
             trust: self.trust.resolve()?,
         })
     }
+}
+
+/// The four settings are given together, or none of them.
+fn files_store(
+    given: [Option<String>; 4],
+    region: &str,
+    origins: &Origins,
+) -> anyhow::Result<Option<edge::files::Store>> {
+    const NAMES: [&str; 4] = ["FILES_ENDPOINT", "FILES_BUCKET", "FILES_ACCESS_KEY_ID", "FILES_SECRET_ACCESS_KEY"];
+    let given = given.map(|text| text.filter(|text| !text.is_empty()));
+    if given.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    if let Some(at) = given.iter().position(Option::is_none) {
+        bail!("{} is not set; the store of files is named by {} together", NAMES[at], NAMES.join(", "));
+    }
+    let [endpoint, bucket, access_key_id, secret_access_key] = given.map(Option::unwrap_or_default);
+    let keys = edge::files::Keys { access_key_id, secret_access_key };
+    let store = edge::files::Store::at(&endpoint, &bucket, region, keys);
+    Ok(Some(store.map_err(|error| anyhow!("{} {}", origins.named(error.setting), error.problem))?))
+}
+
+/// An amount of bytes, for example `500GB`.
+fn bytes(text: &str) -> Result<u64, String> {
+    protocol::size::parse(text).ok_or_else(|| "it is a number of bytes, or a text with a unit such as 500GB".to_owned())
 }
 
 /// Between commas there may be spaces, and nothing.

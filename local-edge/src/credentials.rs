@@ -13,7 +13,7 @@ use crate::random;
 const BYTES_MAX: u64 = 100_000;
 
 /// Who may do what here.
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Credentials {
     /// The id of the only account, 32 hexadecimal digits.
     pub(crate) account_id: String,
@@ -27,6 +27,12 @@ pub(crate) struct Credentials {
     /// What callbacks are signed with.
     #[serde(default)]
     pub(crate) callback_secret: String,
+    /// The name of the key of our own store of files.
+    #[serde(default)]
+    pub(crate) files_access_key_id: String,
+    /// That key.
+    #[serde(default)]
+    pub(crate) files_secret_access_key: String,
 }
 
 impl Credentials {
@@ -36,22 +42,43 @@ impl Credentials {
         match files::read_own_text(&path, BYTES_MAX) {
             Ok(text) => {
                 let mut known: Self = serde_json::from_str(&text).with_context(|| damaged(&path))?;
-                if known.site_key.is_empty() || known.callback_secret.is_empty() {
-                    known.site_key = random::hex();
-                    known.callback_secret = random::signing_secret();
+                if known.complete() {
                     known.write(&path)?;
                 }
                 Ok(known)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let [account_id, api_token, api_key, site_key] = [(); 4].map(|()| random::hex());
-                let callback_secret = random::signing_secret();
-                let made = Self { account_id, api_token, api_key, site_key, callback_secret };
+                let [account_id, api_token, api_key] = [(); 3].map(|()| random::hex());
+                let mut made = Self { account_id, api_token, api_key, ..Self::default() };
+                made.complete();
                 made.write(&path)?;
                 Ok(made)
             }
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
+    }
+
+    /// Those of our own store of files.
+    pub(crate) fn files_keys(&self) -> edge::files::Keys {
+        edge::files::Keys {
+            access_key_id: self.files_access_key_id.clone(),
+            secret_access_key: self.files_secret_access_key.clone(),
+        }
+    }
+
+    /// Makes what an earlier version has not written. Was there any?
+    fn complete(&mut self) -> bool {
+        let keys = [&mut self.site_key, &mut self.files_access_key_id, &mut self.files_secret_access_key];
+        let mut missing = false;
+        for key in keys.into_iter().filter(|key| key.is_empty()) {
+            *key = random::hex();
+            missing = true;
+        }
+        if self.callback_secret.is_empty() {
+            self.callback_secret = random::signing_secret();
+            missing = true;
+        }
+        missing
     }
 
     fn write(&self, path: &Path) -> anyhow::Result<()> {

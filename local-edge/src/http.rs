@@ -17,6 +17,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of a refused body is read.
 const DISCARD_BYTES_MAX: usize = 8_000_000;
 
+/// The same of a file: a part of one.
+const DISCARD_FILE_BYTES_MAX: usize = 80_000_000;
+
 /// How long a refused body is read.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -80,6 +83,19 @@ pub(crate) async fn discard_rest(mut body: SharedBody) {
     };
     // Whether it came to its end or not, the answer goes out.
     let _ = tokio::time::timeout(DISCARD_TIMEOUT, rest).await;
+}
+
+/// The same of a file, which may be large: a client that sends it may look for an answer only after that.
+pub(crate) async fn discard_rest_of_file(mut body: SharedBody) {
+    let rest = async {
+        let mut size = 0;
+        while size < DISCARD_FILE_BYTES_MAX
+            && let Some(Ok(piece)) = body.next().await
+        {
+            size += piece.len();
+        }
+    };
+    let _ = tokio::time::timeout(BODY_TIMEOUT, rest).await;
 }
 
 /// A header as text. What is not UTF-8 becomes a text that is surely no valid value.

@@ -11,6 +11,7 @@
 //! | `binding` | `/message`, `/batch`, `/metrics`: what workerd speaks for a queue binding |
 //! | `jobs` | everything else: `POST /jobs`, `GET /health`, as crate `edge` decides |
 //! | `hub` | what is known of jobs and sites, and the links of sites |
+//! | `files` | `/s3`: a store of files; asking the store that the hub works with |
 //! | `faults` | faults on demand, for tests of the other programs; only with `--faults` |
 //! | `http` | reading bodies and writing answers |
 //! | `store` | one thread that owns all queues; what it answers is on disk |
@@ -26,6 +27,7 @@ mod credentials;
 mod data_dir;
 mod env_file;
 mod faults;
+mod files;
 mod http;
 mod hub;
 mod jobs;

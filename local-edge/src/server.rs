@@ -28,7 +28,7 @@ use crate::http::{self, SharedBody};
 use crate::hub::{Caller, Hub, Tables};
 use crate::listener::{Listener, Place};
 use crate::store::{QueueRef, Registry, Store};
-use crate::{api, binding, env_file, jobs, store};
+use crate::{api, binding, env_file, files, jobs, store};
 
 /// How long requests that have begun may take to end after a signal to stop.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -40,6 +40,8 @@ pub(crate) struct App {
     pub(crate) token: edge::Secret,
     pub(crate) edge: edge::Config,
     pub(crate) hub: Hub,
+    /// The store of files that this server holds itself.
+    pub(crate) files: Option<Arc<files::Own>>,
     pub(crate) json_bodies: JsonBodies,
     /// Only with `--faults`.
     pub(crate) faults: Option<Arc<Faults>>,
@@ -72,7 +74,20 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
         allowed: settings.callback_allow.clone(),
     };
     let caller = Caller::new(callbacks.clone())?;
-    let of_hub = edge::hub::Settings { callbacks: callbacks.clone(), ..edge::hub::Settings::default() };
+    let own_files = match &settings.files_store {
+        Some(_) => None,
+        None => Some(files::Opened::open(&data_dir, credentials.files_keys(), store::now())?),
+    };
+    let store_of_files = settings.files_store.clone().unwrap_or_else(|| {
+        edge::files::Store::own(files::BASE, files::BUCKET, files::REGION, credentials.files_keys())
+    });
+    let of_files = edge::files::Settings {
+        store: store_of_files,
+        keep_for: settings.files_keep_for,
+        bytes_max: settings.files_bytes_max,
+    };
+    let of_hub =
+        edge::hub::Settings { callbacks: callbacks.clone(), files: Some(of_files), ..edge::hub::Settings::default() };
     let tables = Tables::open(&data_dir, of_hub)?;
     let mut registry = Registry::open(data_dir, store::now())?;
     let faults = settings.faults.then(|| Arc::new(Faults::new()));
@@ -91,10 +106,18 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
     let (store, owner, gone) = Store::start(registry)?;
     let (tables, of_tables) = ::store::Store::start(tables, ::store::Options::default())
         .context("cannot start the thread of the hub's tables")?;
+    let (own_files, of_own_files) = match own_files {
+        Some(opened) => {
+            let (own, thread) = opened.start()?;
+            (Some(Arc::new(own)), Some(thread))
+        }
+        None => (None, None),
+    };
+    let asking = files::Store::new(own_files.clone())?;
     let (stop, stopping) = watch::channel(false);
     let hub = {
         let _within = runtime.enter();
-        Hub::start(tables, caller, stopping.clone())
+        Hub::start(tables, caller, asking, stopping.clone())
     };
     let app = App {
         store,
@@ -104,10 +127,12 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
             api_key: edge::Secret::new(&credentials.api_key),
             site_key: edge::Secret::new(&credentials.site_key),
             hub: true,
+            files: true,
             callbacks,
             cors_origins: settings.cors_origins.clone(),
         },
         hub,
+        files: own_files,
         json_bodies: settings.json_bodies,
         faults,
         stopping,
@@ -118,6 +143,10 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
     drop(runtime);
     owner.join()?;
     of_tables.handle.join().map_err(|_| anyhow!("the thread of the hub's tables has panicked; see the log above"))?;
+    if let Some(thread) = of_own_files {
+        let joined = thread.handle.join();
+        joined.map_err(|_| anyhow!("the thread of the index of files has panicked; see the log above"))?;
+    }
     served
 }
 
@@ -152,7 +181,8 @@ async fn run(
 fn router(app: Arc<App>) -> Router {
     let parts = [api::router(&app), binding::router(&app), jobs::router(&app), faults::router(&app)];
     let all = parts.into_iter().fold(Router::new(), Router::merge);
-    all.fallback(jobs::handle).layer(from_fn(around_all)).with_state(app)
+    // Files have rules of their own for how long and how large a body may be.
+    all.fallback(jobs::handle).layer(from_fn(around_all)).merge(files::router()).with_state(app)
 }
 
 /// What is done with every request.

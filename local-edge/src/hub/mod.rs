@@ -31,6 +31,7 @@ pub(crate) use self::ask::{answer, ask};
 pub(crate) use self::call::Caller;
 pub(crate) use self::link::link;
 pub(crate) use self::tables::Tables;
+use crate::files;
 use crate::store::now;
 
 /// How much waits to be handled at most. Links wait then, and submissions are not told.
@@ -73,11 +74,17 @@ enum ToSite {
 
 impl Hub {
     /// Starts the task, within a runtime. It ends when told to stop, and with it every stream and link.
-    pub(crate) fn start(tables: store::Store<Tables>, caller: Caller, stopping: watch::Receiver<bool>) -> Self {
+    pub(crate) fn start(
+        tables: store::Store<Tables>,
+        caller: Caller,
+        files: files::Store,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
         let task = Task {
             tables,
             caller,
+            files,
             // Its own way back: the end of all others is not the end of this one, which stops when told to.
             inputs: sender.clone(),
             waiting: HashMap::new(),
@@ -103,6 +110,7 @@ impl Hub {
 struct Task {
     tables: store::Store<Tables>,
     caller: Caller,
+    files: files::Store,
     inputs: mpsc::Sender<Input>,
     waiting: HashMap<Follower, oneshot::Sender<Reply>>,
     streams: HashMap<Follower, mpsc::Sender<Arc<str>>>,
@@ -239,8 +247,13 @@ impl Task {
                 let (caller, inputs) = (self.caller.clone(), self.inputs.clone());
                 tokio::spawn(async move { inputs.send(Input::Event(caller.call(call).await)).await });
             }
-            // There is no store yet, so nothing is asked of it.
-            Effect::Store(_) => {}
+            Effect::Store(call) => {
+                let (files, inputs) = (self.files.clone(), self.inputs.clone());
+                tokio::spawn(async move {
+                    let outcome = files.ask(&call).await;
+                    inputs.send(Input::Event(Event::Stored { call, outcome })).await
+                });
+            }
             Effect::Alarm(at) => {
                 let millis = u64::try_from(at.as_millisecond() - now()).unwrap_or(0);
                 self.alarm = Some(Instant::now() + Duration::from_millis(millis));
