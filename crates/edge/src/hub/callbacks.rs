@@ -81,7 +81,9 @@ impl Hub {
             let sql = "UPDATE callback SET tries = tries + 1, at = ?3 WHERE job_id = ?1 AND event = ?2";
             step.db.run(sql, &[job_id.as_str().into(), event.as_str().into(), at])?;
             let Some(callback) = jobs::find(step.db, &job_id)?.and_then(|row| row.view.callback) else { continue };
-            let Some(status) = self.status(step, &job_id)? else { continue };
+            let Some(mut status) = self.status(step, &job_id)? else { continue };
+            // What has come of earlier tries is no part of what is told: each try tells the same.
+            status.callbacks.clear();
             let timestamp = format!("{:.3}", timestamp_from_millis(integer_at(&row, 3)));
             let body = if is_noetl(&callback) {
                 noetl::told(&event, &status, callback.reference.as_deref(), &timestamp)
