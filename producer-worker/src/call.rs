@@ -1,7 +1,7 @@
 //! Calls to addresses that submissions have named.
 //!
-//! Whether an address may be called is `edge::Callbacks`' to say. The network of Workers leads to public addresses only,
-//! whatever a name resolves to.
+//! Whether an address may be called is `edge::Callbacks`' to say. The network of Workers leads to public addresses
+//! only, whatever a name resolves to.
 
 use std::pin::pin;
 use std::time::Duration;

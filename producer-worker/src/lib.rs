@@ -1,8 +1,8 @@
 //! The edge as a Cloudflare Worker: a thin shell around the crate `edge`.
 //!
-//! It reads requests, asks `edge`, sends to the queue `hpc-jobs` (binding `HPC_QUEUE`) and answers. What is asked of the
-//! hub it has the hub's object answer (binding `HUB`). No decision stands here, so that `local-edge`, the other shell,
-//! answers the same.
+//! It reads requests, asks `edge`, sends to the queue `hpc-jobs` (binding `HPC_QUEUE`) and answers. What is asked of
+//! the hub it has the hub's object answer (binding `HUB`). No decision stands here, so that `local-edge`, the other
+//! shell, answers the same.
 //!
 //! | module | what it holds |
 //! | --- | --- |

@@ -150,7 +150,8 @@ enum Kind {
 }
 
 impl Opening {
-    /// The request of a path and a query, of which [`crate::route`] has said that it may be asked. `None`: it is a link.
+    /// The request of a path and a query, of which [`crate::route`] has said that it may be asked. `None`: it is a
+    /// link.
     pub fn of(path: &str, query: &str, last_event_id: Option<&str>) -> Result<Option<Self>, Problem> {
         Path::of(path).ok_or(Problem::NotFound)?.opening(query, last_event_id, Asker::default())
     }
