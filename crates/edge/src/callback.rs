@@ -105,8 +105,8 @@ impl PartialEq for Target {
 }
 
 impl Target {
-    /// Reads a URL. Only what every reader of URLs reads in the same way is taken: of one that two read differently, one
-    /// could be allowed and the other one called.
+    /// Reads a URL. Only what every reader of URLs reads in the same way is taken: of one that two read differently,
+    /// one could be allowed and the other one called.
     fn parse(url: &str) -> Result<Self, String> {
         let malformed =
             || "must be a URL such as https://example.org/path, without user, fragment or escapes in the host";

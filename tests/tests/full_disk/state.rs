@@ -103,8 +103,8 @@ const ROUNDS_MAX: usize = 4;
 
 #[test]
 fn a_start_finds_no_room_at_each_write_in_turn_and_a_later_one_goes_on() {
-    let mut cases: Vec<Left> = (0..10).map(Left::Files).collect();
-    cases.extend((0..27).step_by(2).map(Left::Pages));
+    let mut cases: Vec<Left> = (0..13).map(Left::Files).collect();
+    cases.extend((0..35).step_by(2).map(Left::Pages));
     let words = [
         "/lock: No space",
         "cannot use the state in",
