@@ -1,8 +1,8 @@
 //! A store of files of its own, as S3 has it, below `/s3`; and asking the store that the hub works with.
 //!
 //! The protocol is written here, on what the server is made of already. The crate `s3s`, which is made for it, cannot
-//! stand below a path: what is signed is the whole path, and it takes the first part for the bucket. It brings a hundred
-//! other crates, and asks for a newer compiler than this project does.
+//! stand below a path: what is signed is the whole path, and it takes the first part for the bucket. It brings a
+//! hundred other crates, and asks for a newer compiler than this project does.
 //!
 //! | module | what it holds |
 //! | --- | --- |

@@ -82,7 +82,8 @@ fn put(place: &Value, bytes: &[u8]) -> RequestBuilder {
         .fold(request, |request, header| request.header(header[0].as_str().unwrap(), header[1].as_str().unwrap()))
 }
 
-/// Puts a whole content there, in one piece or in parts, as far as it is not there; returns how many requests that took.
+/// Puts a whole content there, in one piece or in parts, as far as it is not there; returns how many requests that
+/// took.
 fn put_all(edge: &Edge, content: &Content) -> usize {
     let place = place(edge, content);
     match text(&place, "state") {

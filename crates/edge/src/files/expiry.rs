@@ -1,7 +1,7 @@
 //! Contents that go: those that are old and needed by no job, and those that were begun and given up.
 //!
-//! A content that goes is marked so before the store is asked to remove it, so that nobody is told that it is here while
-//! it is removed; only once the store has done so it is forgotten, and can be put again.
+//! A content that goes is marked so before the store is asked to remove it, so that nobody is told that it is here
+//! while it is removed; only once the store has done so it is forgotten, and can be put again.
 
 use protocol::{Content, Digest, JobId, JobMessage};
 use serde::Deserialize;

@@ -162,8 +162,8 @@ impl Store {
         format!("{origin}{}?{query}X-Amz-Signature={signature}", sigv4::encode_path(&path))
     }
 
-    /// Where a content is put as a whole, and the headers that have to be sent: a store that knows the checksum takes no
-    /// other bytes.
+    /// Where a content is put as a whole, and the headers that have to be sent: a store that knows the checksum takes
+    /// no other bytes.
     pub(crate) fn put(&self, content: &Digest, from: &str, now: Timestamp) -> (String, Vec<(String, String)>) {
         use base64::Engine as _;
         let checksum = base64::engine::general_purpose::STANDARD.encode(content.bytes());

@@ -1,7 +1,8 @@
 //! Contents on their way in.
 //!
 //! What is small is put as a whole, and known to the store only once it is there. What is large is put in parts: its
-//! upload is begun once, whoever offers it, and is the same until it is complete, so that what was put is not put again.
+//! upload is begun once, whoever offers it, and is the same until it is complete, so that what was put is not put
+//! again.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
 //! What stands in the answers of a store: as much of XML as they use.
 //!
-//! A store of somebody else wrote it. Nothing is built of it but the names of uploads and of their parts, which are sent
-//! back to the same store; what cannot be read is not there.
+//! A store of somebody else wrote it. Nothing is built of it but the names of uploads and of their parts, which are
+//! sent back to the same store; what cannot be read is not there.
 
 use std::borrow::Cow;
 
