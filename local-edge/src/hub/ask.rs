@@ -1,7 +1,6 @@
 //! A request that the hub answers, now, later, or with a stream.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
@@ -9,9 +8,9 @@ use axum::response::Response;
 use edge::Problem;
 use edge::hub::{Opening, Request};
 use futures_util::Stream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use super::{Hub, Input, Listening, Reply};
+use super::{Hub, Input, Listening, Reply, stream};
 use crate::connections::Place;
 use crate::http::{read_body, response};
 use crate::jobs::to_response;
@@ -67,7 +66,7 @@ async fn answer_or_stream(hub: &Hub, request: Request, place: Option<Place>) -> 
 
 /// The body of a stream. The connection is at work until it ends, and the hub hears when it does.
 struct Pieces {
-    pieces: mpsc::Receiver<Arc<str>>,
+    pieces: stream::Receiver,
     place: Option<Place>,
     _listening: Listening,
 }
@@ -76,7 +75,7 @@ impl Stream for Pieces {
     type Item = Result<Bytes, std::convert::Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Bytes::copy_from_slice(piece.as_bytes()))))
+        self.pieces.poll_next(context).map(|piece| piece.map(|piece| Ok(Bytes::copy_from_slice(piece.as_bytes()))))
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | `stream` | a stream on its way to somebody who listens |
 //! | `tables` | the file `hub.sqlite`, and the hub over it |
 //! | `link` | the WebSocket of a site |
 //! | `call` | calls to addresses that submissions have named |
@@ -15,6 +16,7 @@
 mod ask;
 mod call;
 mod link;
+mod stream;
 mod tables;
 
 use std::collections::{BTreeSet, HashMap};
@@ -40,9 +42,6 @@ const INPUTS_MAX: usize = 4_096;
 /// How much is handled within one transaction.
 const BATCH_MAX: usize = 256;
 
-/// How many pieces of a stream wait for somebody who does not read. It is cut off then, and can go on where it was.
-const PIECES_MAX: usize = 1_024;
-
 /// How many messages wait for a site that does not read. Its link is closed then, and it is told all again.
 const MESSAGES_MAX: usize = 4_096;
 
@@ -63,7 +62,7 @@ enum Input {
 /// The answer to a request.
 pub(crate) enum Reply {
     Answer(edge::Response),
-    Stream(mpsc::Receiver<Arc<str>>),
+    Stream(stream::Receiver),
 }
 
 /// What leaves over a link.
@@ -89,6 +88,7 @@ impl Hub {
             inputs: sender.clone(),
             waiting: HashMap::new(),
             streams: HashMap::new(),
+            streaming: stream::Waiting::default(),
             sockets: HashMap::new(),
             timers: BTreeSet::new(),
             timer_of: HashMap::new(),
@@ -113,7 +113,9 @@ struct Task {
     files: files::Store,
     inputs: mpsc::Sender<Input>,
     waiting: HashMap<Follower, oneshot::Sender<Reply>>,
-    streams: HashMap<Follower, mpsc::Sender<Arc<str>>>,
+    streams: HashMap<Follower, stream::Sender>,
+    /// What waits of all of them.
+    streaming: stream::Waiting,
     sockets: HashMap<Socket, mpsc::Sender<ToSite>>,
     timers: BTreeSet<(Instant, Follower)>,
     timer_of: HashMap<Follower, Instant>,
@@ -213,13 +215,13 @@ impl Task {
                 self.reply(follower, Reply::Answer(answer));
             }
             Effect::Stream(follower) => {
-                let (sender, pieces) = mpsc::channel(PIECES_MAX);
+                let (sender, pieces) = stream::stream(&self.streaming);
                 self.streams.insert(follower, sender);
                 self.reply(follower, Reply::Stream(pieces));
             }
             Effect::Piece(follower, piece) => {
-                let sent = self.streams.get(&follower).map(|stream| stream.try_send(piece));
-                if sent.is_some_and(|sent| sent.is_err()) {
+                // A follower that does not read is cut off, and can go on where it was.
+                if self.streams.get(&follower).is_some_and(|stream| !stream.send(piece)) {
                     self.streams.remove(&follower);
                     self.forget_timer(follower);
                     self.more.push(Event::Gone(follower));
