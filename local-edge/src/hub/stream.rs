@@ -36,7 +36,9 @@ struct Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.counts.iter().for_each(|Waiting(count)| drop(count.fetch_sub(self.piece.len(), Ordering::Relaxed)));
+        for Waiting(count) in &self.counts {
+            count.fetch_sub(self.piece.len(), Ordering::Relaxed);
+        }
     }
 }
 

@@ -66,8 +66,8 @@ impl Settings {
     pub const BYTES_MAX: u64 = 1_000_000_000_000_000;
 }
 
-/// A request to the store: the shell makes it, without following redirects, and says [`Event::Stored`] with the same
-/// call. It may wait for half a minute.
+/// A request to the store: the shell makes it, without following redirects, and says [`crate::hub::Event::Stored`] with
+/// the same call. It may wait for half a minute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreCall {
     /// The method.
