@@ -61,14 +61,16 @@ pub(crate) fn join<D: Database>(
     Ok(Some((before, after)))
 }
 
-fn insert<D: Database>(db: &mut D, job_id: &JobId, view: &View, input: Option<&str>) -> Result<(), D::Error> {
+/// Puts in a job that is not known yet. False: it is, and nothing was changed.
+fn insert<D: Database>(db: &mut D, job_id: &JobId, view: &View, input: Option<&str>) -> Result<bool, D::Error> {
     let sql = "INSERT INTO job (job_id, state, task, name, pool, site, updated_at, cancelling, view, input, result)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+               ON CONFLICT (job_id) DO NOTHING RETURNING number";
     let [state, task, name, pool, site, updated_at, cancelling, text] = columns(view);
     let result = result_of(view);
     let job_id = job_id.as_str().into();
-    db.run(sql, &[job_id, state, task, name, pool, site, updated_at, cancelling, text, input.into(), result])?;
-    Ok(())
+    let values = [job_id, state, task, name, pool, site, updated_at, cancelling, text, input.into(), result];
+    Ok(!db.run(sql, &values)?.is_empty())
 }
 
 fn update<D: Database>(
