@@ -136,6 +136,6 @@ mod tests {
         let of = |wasm_gzip| Size { wasm: 400_000, wasm_gzip, script: 12_000 };
         of(GZIP_BYTES_MAX).check().unwrap();
         let error = of(GZIP_BYTES_MAX + 100).check().unwrap_err().to_string();
-        assert!(error.contains("500.1 KB after gzip") && error.contains("the limit is 500 KB"), "{error}");
+        assert!(error.contains("540.1 KB after gzip") && error.contains("the limit is 540 KB"), "{error}");
     }
 }
