@@ -240,14 +240,15 @@ fn every_file_of_local_edge_is_its_owners_only_whatever_it_was() {
         files.push(env_file.clone());
         assert!(files.iter().any(|file| file.ends_with("queues.sqlite")), "{files:?}");
         for file in &files {
-            assert_eq!(mode(file), 0o600, "{} in round {round}", file.display());
+            let own = if file.is_dir() { 0o700 } else { 0o600 };
+            assert_eq!(mode(file), own, "{} in round {round}", file.display());
         }
         assert_eq!(mode(&data), 0o700);
         let read = machine.shell(ATTACKER, &format!("cat {}", data.join("queues.sqlite").display()));
         assert!(!read.status.success(), "{read:?}");
         edge.kill();
         // As an earlier version left them, and a careless hand.
-        files.iter().for_each(|file| chmod(file, 0o644));
+        files.iter().for_each(|file| chmod(file, if file.is_dir() { 0o755 } else { 0o644 }));
         chmod(&data, 0o755);
         fs::remove_file(&env_file).unwrap();
     }
