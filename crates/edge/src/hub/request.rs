@@ -339,9 +339,10 @@ impl<'a> Path<'a> {
                 job_id: job_id(id)?,
                 stream: query.take("stream").map(|text| stream(&text)).transpose()?,
                 follow: query.flag("follow")?,
-                from: match last_event_id.and_then(From::of_event_id) {
-                    Some(from) => from,
-                    None => From::Offset(query.number("from", "it is an offset in bytes")?.unwrap_or(-LOG_TAIL)),
+                from: {
+                    // Who comes back says both: where it began, and where it was.
+                    let from = query.number("from", "it is an offset in bytes")?.unwrap_or(-LOG_TAIL);
+                    last_event_id.and_then(From::of_event_id).unwrap_or(From::Offset(from))
                 },
             },
             Self::Events => Request::Events,
@@ -484,6 +485,14 @@ mod tests {
         for id in ["", "2", "2.1", "a.b.c", "-1.0.0", "1.18446744073709551615.0"] {
             assert_eq!(From::of_event_id(id), None, "{id}");
         }
+    }
+
+    #[test]
+    fn who_comes_back_goes_on_where_it_was_wherever_it_began() {
+        let path = Path::of("/jobs/j/logs").unwrap();
+        let opening = path.opening("follow=1&from=7", Some("2.10.0"), Asker::default()).unwrap().unwrap();
+        let Ok(Request::Logs { from, .. }) = opening.with_body(b"") else { panic!("it asks for a log") };
+        assert_eq!(from, From::Resumed { attempt: 2, next: [10, 0] });
     }
 
     #[test]
