@@ -1,6 +1,7 @@
 //! Reading request bodies and writing answers.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -123,4 +124,16 @@ pub(crate) fn response<'a>(
         }
     }
     response
+}
+
+/// Why another server could not be asked, without its address: that may be signed, or hold what others need not know.
+pub(crate) fn without_address(error: &reqwest::Error, patience: Duration) -> String {
+    if error.is_timeout() {
+        return format!("no answer within {} s", patience.as_secs());
+    }
+    let mut cause: &dyn Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }

@@ -248,7 +248,7 @@ pub struct LogPiece {
     pub attempt: u32,
     /// Where it was printed.
     pub stream: Stream,
-    /// Where the piece begins, in bytes from the beginning of the stream.
+    /// Where the piece begins, in bytes from the beginning of what is kept of the stream.
     pub offset: u64,
     /// The bytes, base64-encoded; [`LOG_BYTES_MAX`] at the most.
     #[serde(default)]

@@ -1,6 +1,5 @@
 //! Questions of the hub to the store of files: over the network to one of somebody else, or straight to our own.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use edge::files::{StoreAnswer, StoreCall};
 use reqwest::{Client, Method, redirect};
 
 use super::Own;
-use crate::http::read_body;
+use crate::http::{read_body, without_address};
 use crate::store::now;
 
 /// How long the store may take to answer.
@@ -35,7 +34,7 @@ impl Store {
     pub(crate) async fn ask(&self, call: &StoreCall) -> Result<StoreAnswer, String> {
         match &self.own {
             Some(own) => Self::here(own, call).await,
-            None => self.over_the_network(call).await.map_err(|error| words(&error)),
+            None => self.over_the_network(call).await.map_err(|error| without_address(&error, PATIENCE)),
         }
     }
 
@@ -67,16 +66,4 @@ impl Store {
         }
         Ok(StoreAnswer { status, length, body: String::from_utf8_lossy(&body).into_owned() })
     }
-}
-
-/// What went wrong, without the address, which is signed.
-fn words(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return format!("no answer within {} s", PATIENCE.as_secs());
-    }
-    let mut cause: &dyn Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

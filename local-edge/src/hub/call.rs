@@ -4,7 +4,6 @@
 //! `edge::Callbacks`' to say; where its name leads to is looked at here, and the one address that was looked at is
 //! connected to.
 
-use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -13,6 +12,8 @@ use edge::hub::{Call, Event};
 use edge::{Callbacks, is_public};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, redirect};
+
+use crate::http::without_address;
 
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -52,24 +53,12 @@ impl Caller {
                 let headers =
                     headers.into_iter().fold(client.post(url), |request, (name, value)| request.header(name, value));
                 let answered = headers.body(body).send().await;
-                answered.map(|answer| answer.status().as_u16()).map_err(|error| innermost(&error))
+                answered.map(|answer| answer.status().as_u16()).map_err(|error| without_address(&error, PATIENCE))
             }
         };
         tracing::debug!(%job_id, event, ?outcome, "called");
         Event::Called { job_id, event, outcome }
     }
-}
-
-/// What went wrong, without the address, which may hold what others need not know.
-fn innermost(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return format!("no answer within {} s", PATIENCE.as_secs());
-    }
-    let mut cause: &dyn Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 /// Resolves names to public addresses only.
@@ -130,7 +119,7 @@ mod tests {
         assert!(outcome(&strict, &format!("{url}/ok")).await.is_err_and(|problem| problem.contains("https://")));
         // A name that passes for one of the Internet, and leads to this machine.
         let resolved = strict.to_public.post("https://localhost:1/").send().await.unwrap_err();
-        assert!(innermost(&resolved).contains("no public address"), "{resolved:?}");
+        assert!(without_address(&resolved, PATIENCE).contains("no public address"), "{resolved:?}");
         let allowing = Caller::new(Callbacks { allowed: vec![url.clone()], ..Callbacks::default() }).unwrap();
         assert_eq!(outcome(&allowing, &format!("{url}/ok")).await, Ok(200));
         assert_eq!(outcome(&allowing, &format!("{url}/moved")).await, Ok(307));

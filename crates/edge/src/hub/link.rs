@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use protocol::link::{Down, Hello, JOBS_MAX, MESSAGE_BYTES_MAX, Report, Up, Upload, VERSION};
-
 use protocol::JobState;
+use protocol::link::{Down, Hello, JOBS_MAX, MESSAGE_BYTES_MAX, Report, Up, Upload, VERSION};
 
 use super::database::Database;
 use super::sites::Daemon;
