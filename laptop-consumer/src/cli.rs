@@ -237,6 +237,9 @@ impl JobArgs {
             // The request carries it, for this job is all of it.
             idempotency_key: None,
             callback: None,
+            files: Vec::new(),
+            outputs: None,
+            input_file: None,
         }
     }
 }

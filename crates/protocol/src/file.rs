@@ -5,12 +5,15 @@
 //!
 //! Invariant: no path leads out of a job's directory, on any system.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use crate::limits;
+use crate::fields::{Fields, Unknown};
+use crate::{InvalidJob, Word, limits};
 
 /// The SHA-256 of a content, which is its name: 64 hexadecimal digits in lower case.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -148,6 +151,7 @@ pub struct Content {
     /// What it is called.
     pub sha256: Digest,
     /// In bytes.
+    #[serde(deserialize_with = "rules::any_bytes")]
     pub size: u64,
 }
 
@@ -158,12 +162,15 @@ pub struct JobFile {
     /// Where.
     pub path: WorkPath,
     /// In bytes.
+    #[serde(deserialize_with = "rules::bytes")]
+    #[cfg_attr(feature = "schema", schemars(range(max = limits::FILE_BYTES_MAX)))]
     pub size: u64,
     /// What is in it.
     pub sha256: Digest,
-    /// It is an archive (tar), and the path is the directory that is made of it.
+    /// It is a pack, which is an archive (tar) of many files: each has its own path below the job's directory in it, and
+    /// is found there. The path of the pack is only what the pack is called.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unpack: bool,
+    pub pack: bool,
 }
 
 impl JobFile {
@@ -173,9 +180,154 @@ impl JobFile {
     }
 }
 
+/// What a job leaves that its user wants to have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Outputs {
+    /// Which files, as paths below the job's directory: `*` and `?` stand for anything but `/`, `**` for any number of
+    /// directories. A directory stands for all that is in it.
+    #[serde(deserialize_with = "rules::patterns")]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = limits::OUTPUT_PATTERNS_MAX)))]
+    pub patterns: Vec<WorkPath>,
+    /// After which ends; after a success when this is absent.
+    #[serde(default, deserialize_with = "rules::when", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<OutputsWhen>"))]
+    pub when: Option<Word<OutputsWhen>>,
+}
+
+/// After which ends of a job its files are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum OutputsWhen {
+    /// When its task has ended well.
+    Success,
+    /// However it ended.
+    Always,
+}
+
+impl Outputs {
+    /// Are the files wanted of a job whose task failed?
+    pub fn are_always_wanted(&self) -> bool {
+        self.when.as_ref().is_some_and(|when| *when == OutputsWhen::Always)
+    }
+
+    /// Reads an object. The error is the end of a sentence about the field that it is the value of.
+    pub(crate) fn read(text: &str, strict: bool) -> Result<Self, String> {
+        let fields = Fields::find(text)
+            .map_err(|_| r#"must be an object such as {"patterns": ["plots/*.png"], "when": "always"}"#.to_owned())?;
+        let unknown = if strict { Unknown::RefusedIn("outputs") } else { Unknown::Passed };
+        let outputs: Self = fields.read(unknown).map_err(of_field)?;
+        if strict && outputs.when.as_ref().is_some_and(|when| when.known().is_none()) {
+            return Err("has `when`, which must be success or always".to_owned());
+        }
+        Ok(outputs)
+    }
+}
+
+/// What is wrong with a field of an object that is a field itself.
+fn of_field(error: InvalidJob) -> String {
+    match error {
+        InvalidJob::Field { field, problem } => format!("has `{field}`, which {problem}"),
+        other => other.to_string(),
+    }
+}
+
+/// Reads the files of a job. The error is the end of a sentence about the field that they are the value of.
+pub(crate) fn read_files(text: &str, strict: bool) -> Result<Vec<JobFile>, String> {
+    let example = r#"must be a list of files such as {"path": "data/big.dat", "size": 7, "sha256": "…"}"#;
+    let given: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| example.to_owned())?;
+    if given.len() > limits::FILES_COUNT_MAX {
+        return Err(format!(
+            "has {} files, and may have {} at the most; send many as a pack",
+            given.len(),
+            limits::FILES_COUNT_MAX
+        ));
+    }
+    let unknown = || if strict { Unknown::RefusedIn("a file") } else { Unknown::Passed };
+    let file = |file: &&RawValue| {
+        let fields = Fields::find(file.get()).map_err(|_| example.to_owned())?;
+        fields.read(unknown()).map_err(of_field)
+    };
+    let files: Vec<JobFile> = given.iter().map(file).collect::<Result<_, String>>()?;
+    match meets(files.iter().filter(|file| !file.pack).map(|file| &file.path)) {
+        Some((one, other)) if one == other => Err(format!("has `{one}` twice")),
+        Some((one, other)) => {
+            Err(format!("has `{one}` and `{other}`, which cannot be beside each other on every system"))
+        }
+        None => Ok(files),
+    }
+}
+
+/// Two paths that are one file on a system that does not tell the case of letters apart, or of which one would be a
+/// directory and a file.
+pub fn meets<'a>(paths: impl Iterator<Item = &'a WorkPath>) -> Option<(&'a WorkPath, &'a WorkPath)> {
+    let mut seen: BTreeMap<String, &WorkPath> = BTreeMap::new();
+    for path in paths {
+        if let Some(other) = seen.insert(format!("{}/", path.as_str().to_lowercase()), path) {
+            return Some((other, path));
+        }
+    }
+    // What follows a path in this order and begins with it lies within it.
+    seen.iter()
+        .zip(seen.iter().skip(1))
+        .find(|((one, _), (other, _))| other.starts_with(*one))
+        .map(|(one, other)| (*one.1, *other.1))
+}
+
+/// What is right in a field. What a rule says follows the field's name.
+mod rules {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer};
+
+    use super::{InvalidWorkPath, OutputsWhen, WorkPath};
+    use crate::{Word, limits};
+
+    pub(super) fn patterns<'de, D: Deserializer<'de>>(given: D) -> Result<Vec<WorkPath>, D::Error> {
+        let max = limits::OUTPUT_PATTERNS_MAX;
+        let must = || D::Error::custom(format!("must be a list of 1 to {max} patterns such as \"plots/*.png\""));
+        let given = Vec::<String>::deserialize(given).map_err(|_| must())?;
+        if given.is_empty() || given.len() > max {
+            return Err(must());
+        }
+        // A directory may be written as such.
+        let pattern = |text: &String| text.strip_suffix('/').unwrap_or(text).parse();
+        let patterns: Result<_, InvalidWorkPath> = given.iter().map(pattern).collect();
+        patterns.map_err(|_| D::Error::custom(format!("has a pattern that {InvalidWorkPath}")))
+    }
+
+    pub(super) fn bytes<'de, D: Deserializer<'de>>(given: D) -> Result<u64, D::Error> {
+        match u64::deserialize(given) {
+            Ok(size) if size <= limits::FILE_BYTES_MAX => Ok(size),
+            _ => Err(D::Error::custom(format!("must be a number of bytes from 0 to {}", limits::FILE_BYTES_MAX))),
+        }
+    }
+
+    /// Who reads it says how large it may be.
+    pub(super) fn any_bytes<'de, D: Deserializer<'de>>(given: D) -> Result<u64, D::Error> {
+        u64::deserialize(given).map_err(|_| D::Error::custom("must be a number of bytes"))
+    }
+
+    pub(super) fn when<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Word<OutputsWhen>>, D::Error> {
+        Word::deserialize(given).map(Some).map_err(|_| D::Error::custom("must be success or always"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_cannot_be_beside_each_other_are_found() {
+        let met = |paths: &[&str]| {
+            let paths: Vec<WorkPath> = paths.iter().map(|path| path.parse().unwrap()).collect();
+            meets(paths.iter()).map(|(one, other)| format!("{one} {other}"))
+        };
+        assert_eq!(met(&["a", "b", "a.b", "ab/c", "c/d", "c/e"]), None);
+        assert_eq!(met(&["a", "b", "a"]).as_deref(), Some("a a"));
+        assert_eq!(met(&["É/x", "é/X"]).as_deref(), Some("É/x é/X"));
+        assert_eq!(met(&["a/b/c", "a-b", "a", "a.b"]).as_deref(), Some("a a/b/c"));
+    }
 
     #[test]
     fn no_path_leads_out_of_the_directory() {

@@ -45,7 +45,7 @@ mod word;
 
 pub use callback::{Callback, CallbackFormat};
 pub use failure::FailureClass;
-pub use file::{Content, Digest, InvalidDigest, InvalidWorkPath, JobFile, WorkPath};
+pub use file::{Content, Digest, InvalidDigest, InvalidWorkPath, JobFile, Outputs, OutputsWhen, WorkPath, meets};
 pub use id::{InvalidJobId, JobId};
 pub use isolation::{Isolation, MemoryLimit, Namespaces, Network, Reach, Seccomp, SessionKeyring, Sys};
 pub use json::Json;

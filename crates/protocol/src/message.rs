@@ -10,6 +10,9 @@ use crate::fields::{Fields, NoFields, Unknown};
 use crate::kind::Kind;
 use crate::{InvalidJob, JobId, JobSpec, Json, Timestamp, VERSION};
 
+/// The version of messages of jobs with files: an older reader refuses them.
+const VERSION_WITH_FILES: u64 = 2;
+
 /// A job in the queue `hpc-jobs`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobMessage {
@@ -38,7 +41,9 @@ impl JobMessage {
     pub fn new(job_id: JobId, mut spec: JobSpec, created_at: Timestamp) -> Self {
         // The id follows from the key; the key itself is of no use to anybody on the way.
         spec.idempotency_key = None;
-        let written = Written { v: VERSION, job_id: &job_id, created_at, spec: &spec };
+        // Who does not know of files would run the job without them.
+        let v = if spec.has_files() { VERSION_WITH_FILES } else { VERSION };
+        let written = Written { v, job_id: &job_id, created_at, spec: &spec };
         let text = serde_json::to_string(&written).expect("a job message holds only strings, numbers and JSON");
         Self { text, job_id, created_at: Some(created_at), spec }
     }
@@ -53,11 +58,11 @@ impl JobMessage {
         self.text
     }
 
-    /// All of it but what may be large, for as long as the job is at work: its input is in a file by then, and its text
+    /// All of it but what may be large, for as long as the job is at work: its input and its files are in place by then, and its text
     /// in the store.
     #[must_use]
     pub fn without_input(&self) -> Self {
-        let spec = JobSpec { input: Json::null(), metadata: None, ..self.spec.clone() };
+        let spec = JobSpec { input: Json::null(), metadata: None, files: Vec::new(), ..self.spec.clone() };
         Self { text: String::new(), job_id: self.job_id.clone(), created_at: self.created_at, spec }
     }
 
@@ -84,11 +89,11 @@ impl JobMessage {
             .map_err(|_| nobodys(format!("its `job_id` is invalid: {}", crate::InvalidJobId)))?;
         let unreadable = |problem| UnreadableJob { job_id: Some(job_id.clone()), problem, is_result: false };
         if let Some(v) = fields.get("v").map(RawValue::get)
-            && v != "1"
+            && !matches!(v, "1" | "2")
         {
             let v: String = v.chars().take(32).collect();
             return Err(unreadable(format!(
-                "it is of version {v}, and this program reads version {VERSION}; a newer one may"
+                "it is of version {v}, and this program reads versions up to {VERSION_WITH_FILES}; a newer one may"
             )));
         }
         let created_at = fields.get("created_at").and_then(|value| serde_json::from_str(value.get()).ok());
@@ -131,6 +136,10 @@ mod tests {
         JobMessage::new(JobId::from_random([1; 16]), spec, crate::timestamp_from_millis(1_795_223_727_123))
     }
 
+    fn with_digest(text: &str) -> String {
+        text.replace("HEX", &"0".repeat(64))
+    }
+
     #[test]
     fn job_message_format_unchanged() {
         // Daemons of older versions read what a newer edge writes: fields may be added, nothing else. How messages of
@@ -145,13 +154,18 @@ mod tests {
                 r#"{"v":1,"job_id":"01010101-0101-4101-8101-010101010101","created_at":"2026-11-21T01:15:27.123Z","task":"simulate","input":null,"retries":3,"rerunnable":false}"#,
             ),
             (
+                r#"{"task": "a", "outputs": {"patterns": ["plots/"]}, "files": [{"path": "a.dat", "size": 7, "sha256": "HEX"}]}"#,
+                r#"{"v":2,"job_id":"01010101-0101-4101-8101-010101010101","created_at":"2026-11-21T01:15:27.123Z","task":"a","input":null,"files":[{"path":"a.dat","size":7,"sha256":"HEX"}],"outputs":{"patterns":["plots"]}}"#,
+            ),
+            (
                 r#"{"task": "a", "resources": {"nodes": 2, "gpus": 1, "memory": "8 GiB", "cpus": 4}, "runtime": "gpu-a", "name": "first try"}"#,
                 r#"{"v":1,"job_id":"01010101-0101-4101-8101-010101010101","created_at":"2026-11-21T01:15:27.123Z","task":"a","input":null,"name":"first try","pool":"gpu-a","resources":{"cpus":4,"memory":8589934592,"gpus":1,"nodes":2}}"#,
             ),
         ] {
-            let message = message(spec);
+            let (spec, json) = (with_digest(spec), with_digest(json));
+            let message = message(&spec);
             assert_eq!(message.text(), json);
-            assert_eq!(JobMessage::parse(json).unwrap(), message);
+            assert_eq!(JobMessage::parse(&json).unwrap(), message);
         }
     }
 
@@ -192,7 +206,7 @@ mod tests {
             (r#"{"job_id":"j1","task":"echo","retries":101}"#, Some("j1"), "`retries` must be"),
             (r#"{"job_id":"j1","task":"echo","rerunnable":0}"#, Some("j1"), "`rerunnable` must be"),
             (r#"{"job_id":"j1","task":"echo","pool":"A"}"#, Some("j1"), "`pool` must be"),
-            (r#"{"v":2,"job_id":"j1","task":"echo"}"#, Some("j1"), "version 2"),
+            (r#"{"v":3,"job_id":"j1","task":"echo"}"#, Some("j1"), "version 3"),
         ] {
             let error = JobMessage::parse(text).unwrap_err();
             assert_eq!(error.job_id.as_ref().map(JobId::as_str), id, "{text}");

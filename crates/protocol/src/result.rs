@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::fields::Fields;
 use crate::kind::Kind;
-use crate::{Isolation, JobId, Json, PoolName, Timestamp, VERSION, Word};
+use crate::{Content, Isolation, JobFile, JobId, Json, PoolName, Timestamp, VERSION, Word};
 
 /// Did the job do what it was meant to do?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +111,9 @@ pub struct JobResult {
     /// What kept the task from the rest of its node, as far as it was seen.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+    /// What Slurm calls the allocation that the task ran in, where it ran in one.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub slurm_job_id: Option<String>,
     /// The host name of the node.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -144,6 +147,15 @@ pub struct JobResult {
     /// The size of `output.json` in bytes, where there is one.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub output_bytes: Option<u64>,
+    /// The content of `output.json` in the store of files, when it is too large to travel.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub output_file: Option<Content>,
+    /// What the job has left that its user wanted to have, and is in the store of files.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<JobFile>,
+    /// What is to be said of them, in a sentence: that nothing matched a pattern, or that files were packed.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub files_note: Option<String>,
     /// The end of what the task printed, when the job failed, or when it completed and no output travels.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub stdout_tail: Option<String>,
@@ -253,7 +265,7 @@ mod tests {
     #[test]
     fn job_result_format_unchanged() {
         // Laptops of older versions read what a newer daemon writes, and records outlive both.
-        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","pool":"cpu","image":"ghcr.io/a/b@sha256:0","command":["task-runner"],"attempt":1,"runtime":"apptainer","isolated":true,"isolation":{"network":"none"},"host":"node1","created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28.000Z","finished_at":"2026-11-21T01:15:29.500Z","output":{"pi":3.14},"output_bytes":11,"stdout_tail":"step 2\n","stderr_tail":"boom\n"}"#;
+        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","pool":"cpu","image":"ghcr.io/a/b@sha256:0","command":["task-runner"],"attempt":1,"runtime":"apptainer","isolated":true,"isolation":{"network":"none"},"slurm_job_id":"4711","host":"node1","created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28.000Z","finished_at":"2026-11-21T01:15:29.500Z","output":{"pi":3.14},"output_bytes":11,"output_file":{"sha256":"0000000000000000000000000000000000000000000000000000000000000000","size":7},"files":[{"path":"a.png","size":7,"sha256":"0000000000000000000000000000000000000000000000000000000000000000"}],"files_note":"n","stdout_tail":"step 2\n","stderr_tail":"boom\n"}"#;
         let result = JobResult {
             v: 1,
             job_id: "j1".parse().unwrap(),
@@ -271,12 +283,21 @@ mod tests {
             runtime: Some(RuntimeKind::Apptainer.into()),
             isolated: Some(true),
             isolation: Some(Isolation { network: Some(crate::Network::None.into()), ..Isolation::default() }),
+            slurm_job_id: Some("4711".to_owned()),
             host: Some("node1".to_owned()),
             created_at: Some(crate::timestamp_from_millis(1_795_223_727_123)),
             started_at: Some(crate::timestamp_from_millis(1_795_223_728_000)),
             finished_at: Some(crate::timestamp_from_millis(1_795_223_729_500)),
             output: Some(Json::parse("{\"pi\":3.14}").unwrap()),
             output_bytes: Some(11),
+            output_file: Some(Content { sha256: "0".repeat(64).parse().unwrap(), size: 7 }),
+            files: vec![JobFile {
+                path: "a.png".parse().unwrap(),
+                size: 7,
+                sha256: "0".repeat(64).parse().unwrap(),
+                pack: false,
+            }],
+            files_note: Some("n".to_owned()),
             stdout_tail: Some("step 2\n".to_owned()),
             stderr_tail: Some("boom\n".to_owned()),
         };

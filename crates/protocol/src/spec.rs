@@ -11,6 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::fields::{Fields, NoFields, Unknown};
+use crate::file::{self, Content, JobFile, Outputs};
 use crate::{Callback, Json, PoolName, ResourceRequest, limits};
 
 /// What a user says of a job.
@@ -59,6 +60,18 @@ pub struct JobSpec {
     /// Whom the edge tells of the job, where it has a hub.
     #[serde(default, deserialize_with = "rules::callback", skip_serializing_if = "Option::is_none")]
     pub callback: Option<Callback>,
+    /// Files that the job finds in its directory; they are in the store before the job is submitted. Of several with
+    /// one content each has its own path.
+    #[serde(default, deserialize_with = "rules::files", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(length(max = limits::FILES_COUNT_MAX)))]
+    pub files: Vec<JobFile>,
+    /// Files that the job leaves and its user wants to have.
+    #[serde(default, deserialize_with = "rules::outputs", skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Outputs>,
+    /// The input as a file in the store, where it is too large to travel in the message. The task finds it where it
+    /// finds every input; `input` is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_file: Option<Content>,
 }
 
 /// Why a submission is no job.
@@ -110,7 +123,8 @@ impl JobSpec {
     pub fn parse(text: &str) -> Result<Self, InvalidJob> {
         let fields = Fields::find(text)?;
         let (resources, callback) = (fields.get("resources"), fields.get("callback"));
-        let spec = fields.read(Unknown::RefusedIn("a job"))?;
+        let (files, outputs) = (fields.get("files"), fields.get("outputs"));
+        let spec: Self = fields.read(Unknown::RefusedIn("a job"))?;
         // The rules of these fields are also those of readers of messages, who pass over what they do not know.
         let strictly = |field: &str, read: Option<String>| match read {
             Some(problem) => Err(InvalidJob::Field { field: field.to_owned(), problem }),
@@ -118,7 +132,21 @@ impl JobSpec {
         };
         strictly("resources", resources.and_then(|given| ResourceRequest::read(given.get(), true).err()))?;
         strictly("callback", callback.and_then(|given| Callback::read(given.get(), true).err()))?;
+        strictly("files", files.and_then(|given| file::read_files(given.get(), true).err()))?;
+        strictly("outputs", outputs.and_then(|given| Outputs::read(given.get(), true).err()))?;
+        let two_inputs = spec.input_file.is_some() && spec.input != Json::null();
+        strictly("input_file", two_inputs.then(|| "is given besides `input`; give one of them".to_owned()))?;
         Ok(spec)
+    }
+
+    /// Has the job anything to do with the store of files?
+    pub fn has_files(&self) -> bool {
+        self.needs_files() || self.outputs.is_some()
+    }
+
+    /// Are there files that have to be there before it can begin?
+    pub fn needs_files(&self) -> bool {
+        !self.files.is_empty() || self.input_file.is_some()
     }
 }
 
@@ -147,6 +175,7 @@ mod rules {
 
     use serde_json::value::RawValue;
 
+    use crate::file::{self, JobFile, Outputs};
     use crate::{Callback, Json, PoolName, ResourceRequest, limits};
 
     pub(super) fn task<'de, D: Deserializer<'de>>(given: D) -> Result<String, D::Error> {
@@ -181,6 +210,16 @@ mod rules {
     pub(super) fn callback<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Callback>, D::Error> {
         let given = Box::<RawValue>::deserialize(given)?;
         Callback::read(given.get(), false).map(Some).map_err(D::Error::custom)
+    }
+
+    pub(super) fn files<'de, D: Deserializer<'de>>(given: D) -> Result<Vec<JobFile>, D::Error> {
+        let given = Box::<RawValue>::deserialize(given)?;
+        file::read_files(given.get(), false).map_err(D::Error::custom)
+    }
+
+    pub(super) fn outputs<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Outputs>, D::Error> {
+        let given = Box::<RawValue>::deserialize(given)?;
+        Outputs::read(given.get(), false).map(Some).map_err(D::Error::custom)
     }
 
     pub(super) fn seconds<'de, D: Deserializer<'de>>(given: D) -> Result<Option<u64>, D::Error> {
@@ -266,7 +305,38 @@ mod tests {
             (r#"{"task":"a","callback":"https://a.example"}"#, "`callback` must be an object such as"),
             (r#"{"task":"a","callback":{"url":"x","to":1}}"#, "`callback` has `to`, which is no field of callback"),
             (r#"{"task":"a","inputs":{}}"#, "`inputs` is no field of a job"),
+            (r#"{"task":"a","files":{}}"#, "`files` must be a list of files such as"),
+            (
+                r#"{"task":"a","files":[{"path":"../a","size":1,"sha256":"HEX"}]}"#,
+                "`files` has `path`, which must be a path",
+            ),
+            (
+                r#"{"task":"a","files":[{"path":"a","size":1,"sha256":"x"}]}"#,
+                "`files` has `sha256`, which must be a SHA-256",
+            ),
+            (
+                r#"{"task":"a","files":[{"path":"a","size":1,"sha256":"HEX","mode":1}]}"#,
+                "`files` has `mode`, which is no field of a file",
+            ),
+            (r#"{"task":"a","files":[{"path":"a","size":-1,"sha256":"HEX"}]}"#, "`files` has `size`"),
+            (
+                r#"{"task":"a","files":[{"path":"a","size":1,"sha256":"HEX"},{"path":"A","size":1,"sha256":"HEX"}]}"#,
+                "`files` has `a` and `A`, which cannot be beside each other",
+            ),
+            (r#"{"task":"a","outputs":["*"]}"#, "`outputs` must be an object such as"),
+            (r#"{"task":"a","outputs":{}}"#, "`outputs` has `patterns`, which is missing"),
+            (r#"{"task":"a","outputs":{"patterns":[]}}"#, "`patterns`, which must be a list of 1 to 100 patterns"),
+            (
+                r#"{"task":"a","outputs":{"patterns":["/etc/*"]}}"#,
+                "`patterns`, which has a pattern that must be a path",
+            ),
+            (r#"{"task":"a","outputs":{"patterns":["*"],"when":"never"}}"#, "`when`, which must be success or always"),
+            (
+                r#"{"task":"a","input":1,"input_file":{"size":1,"sha256":"HEX"}}"#,
+                "`input_file` is given besides `input`",
+            ),
         ] {
+            let text = &text.replace("HEX", &"0".repeat(64));
             let error = JobSpec::parse(text).unwrap_err().to_string();
             assert!(error.contains(problem), "{text}: {error}");
             assert!(text.len() < 2 || !error.contains("column") || !error.contains('`'), "{text}: {error}");
@@ -293,9 +363,12 @@ mod tests {
                 format: None,
                 reference: None,
             }),
+            files: Vec::new(),
+            outputs: None,
+            input_file: None,
         };
         assert_eq!(JobSpec::parse(given).unwrap(), spec);
-        let nothing = r#"{"task":"a","input":null,"metadata":null,"name":null,"pool":null,"runtime":null,"resources":null,"time_limit_seconds":null,"retries":null,"rerunnable":null,"idempotency_key":null,"callback":null}"#;
+        let nothing = r#"{"task":"a","input":null,"metadata":null,"name":null,"pool":null,"runtime":null,"resources":null,"time_limit_seconds":null,"retries":null,"rerunnable":null,"idempotency_key":null,"callback":null,"outputs":null,"input_file":null,"files":null}"#;
         let bare = JobSpec::parse(r#"{"task":"a"}"#).unwrap();
         assert_eq!(JobSpec::parse(nothing).unwrap(), bare);
         assert_eq!(serde_json::to_string(&bare).unwrap(), r#"{"task":"a","input":null}"#);
@@ -308,7 +381,7 @@ mod tests {
             error(r#"{"zzz":1,"retries":-1}"#).starts_with("`zzz` is no field of a job; the fields are task, input")
         );
         assert!(error(r#"{"retries":-1,"metadata":1,"task":"a"}"#).starts_with("`metadata`"));
-        assert!(error(&format!("{{\"{}\":1}}", "x".repeat(500))).len() < 250);
+        assert!(error(&format!("{{\"{}\":1}}", "x".repeat(500))).len() < 280);
     }
 
     /// A field of [`JobSpec`] is a row of the table that users read, in the same order, and nothing else is.
