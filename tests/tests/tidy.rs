@@ -12,13 +12,16 @@ use testkit::{command, parts};
 const PURE: [&str; 7] = ["protocol", "edge", "leased-queue", "lifecycle", "page", "scaling", "site"];
 
 /// Crates that stand on others than `protocol`, and on which.
-const BUILT_ON: [(&str, &str); 6] = [
+const BUILT_ON: [(&str, &str); 9] = [
     ("client", "queues"),
     ("client", "files"),
+    ("client", "transfer"),
     ("edge", "page"),
     ("lifecycle", "site"),
     ("program", "files"),
     ("store", "files"),
+    ("transfer", "files"),
+    ("transfer", "queues"),
 ];
 
 fn metadata() -> Metadata {
@@ -108,7 +111,7 @@ fn dependencies_point_one_way() {
 fn runtimes_stay_where_they_are_needed() {
     let metadata = metadata();
     let allowed: [(&str, &[&str]); 6] = [
-        ("reqwest", &["queues", "client", "local-edge", "hpc-consumer", "laptop-consumer", "hpc-queue-tests"]),
+        ("reqwest", &["queues", "client", "transfer", "local-edge", "hpc-consumer", "laptop-consumer", "hpc-queue-tests"]),
         ("axum", &["local-edge", "hpc-queue-tests"]),
         ("rusqlite", &["store", "local-edge", "hpc-consumer", "xtask"]),
         ("worker", &["producer-worker"]),

@@ -1,0 +1,84 @@
+//! Why a content is not where it was to be.
+
+use std::fmt::Display;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// What can be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Edge or store do not answer, or cannot do it now: it passes.
+    Away,
+    /// They refuse it, and would again: the key is wrong, there is no room for whoever has it.
+    Refused,
+    /// The edge has no store of files, or is none.
+    NoStore,
+    /// The content is not there any more, or never was.
+    Gone,
+    /// The bytes are not those of the name.
+    Wrong,
+    /// Something of this machine: a file cannot be read or written, a disk is full, another file has the name.
+    Local,
+    /// A file changed while it was read or sent.
+    Changed,
+}
+
+/// Why a content is not where it was to be, as a sentence for a person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct Error {
+    class: Class,
+    what: String,
+    after: Option<Duration>,
+}
+
+impl Error {
+    /// What can be done about it.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// When the edge wants to be asked again, if it has said so.
+    pub fn after(&self) -> Option<Duration> {
+        self.after
+    }
+
+    pub(crate) fn new(class: Class, what: impl Into<String>) -> Self {
+        Self { class, what: what.into(), after: None }
+    }
+
+    pub(crate) fn away(what: impl Into<String>) -> Self {
+        Self::new(Class::Away, what)
+    }
+
+    pub(crate) fn local(what: impl Into<String>) -> Self {
+        Self::new(Class::Local, what)
+    }
+
+    pub(crate) fn changed(path: &Path) -> Self {
+        Self::new(Class::Changed, format!("{} changed while it was read", path.display()))
+    }
+
+    /// Of a file of this machine.
+    pub(crate) fn io(doing: &str, path: &Path, error: impl Display) -> Self {
+        Self::local(format!("cannot {doing} {}: {error}", path.display()))
+    }
+
+    pub(crate) fn wanting(mut self, after: Option<Duration>) -> Self {
+        self.after = after;
+        self
+    }
+
+    /// What was asked of a thread that is no more.
+    pub(crate) fn of_thread() -> Self {
+        Self::local("a thread that reads or writes files has ended too early")
+    }
+}
+
+/// The same for what ends as an error of reading or writing.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::other(error)
+    }
+}
