@@ -142,6 +142,9 @@ pub(crate) enum Command {
     /// The process that holds the runs; the daemon starts it
     #[command(hide = true)]
     Keeper(KeeperSettings),
+    /// The process that holds the runs of an allocation; Slurm starts it
+    #[command(hide = true)]
+    Allocation(AllocationSettings),
 }
 
 /// What to do with the file of a site.
@@ -406,6 +409,14 @@ pub(crate) struct KeeperSettings {
     /// STATE_DIR of the daemon
     #[arg(long)]
     pub(crate) state_dir: PathBuf,
+}
+
+/// What Slurm is told to start.
+#[derive(Debug, Args)]
+pub(crate) struct AllocationSettings {
+    /// The folder of the allocation, in STATE_DIR of the daemon
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
 }
 
 #[cfg(test)]

@@ -89,6 +89,8 @@ fn heard(said: Said) -> Event {
             let cut_off = cut_off.into_iter().map(|(run, what)| (run, Sighting::CutOff(what)));
             Event::Observed(Observation { runs: alive.chain(ended).chain(cut_off).collect(), complete })
         }
+        // Only keepers in allocations say so.
+        Said::NotBegun(run, _) => Event::RunCutOff(run, "its keeper has not begun it".to_owned()),
         Said::Gone => Event::ExecutorGone(None),
     }
 }

@@ -93,6 +93,7 @@ enum Resolved {
     Cancel(PathBuf, Vec<JobId>),
     Site(site::Asked),
     Keeper(KeeperSettings),
+    Allocation(PathBuf),
 }
 
 /// Handles files away from the reactor's thread.
@@ -184,6 +185,7 @@ fn settings() -> anyhow::Result<Resolved> {
         Command::Site(asked) => Resolved::Site(asked.resolve(&origins)?),
         Command::Service => Resolved::Show(include_str!("../../systemd/hpc-consumer.service").trim_end().to_owned()),
         Command::Keeper(settings) => Resolved::Keeper(settings),
+        Command::Allocation(settings) => Resolved::Allocation(settings.folder),
     })
 }
 
@@ -225,6 +227,13 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
             inherited::normalize();
             let reactor = reactor()?;
             let served = reactor.block_on(keeper::serve(settings));
+            reactor.shutdown_background();
+            served.map(|()| Exit::Ok)
+        }
+        Resolved::Allocation(folder) => {
+            inherited::normalize();
+            let reactor = reactor()?;
+            let served = reactor.block_on(keeper::serve_allocation(&folder));
             reactor.shutdown_background();
             served.map(|()| Exit::Ok)
         }

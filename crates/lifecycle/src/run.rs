@@ -152,6 +152,8 @@ pub enum EndReason {
     TakenOver,
     /// The executor was told to end, with all its runs.
     ExecutorEnds,
+    /// The allocation that it ran in ends: its time is over, or Slurm was told to end it.
+    AllocationEnds,
     /// A person does not want the job any more.
     Cancelled,
     /// It was not said, or not in words that are known here.
@@ -164,6 +166,7 @@ impl fmt::Display for EndReason {
             Self::NotHeld => "it was ended because the job is not held here any more",
             Self::TakenOver => "it was ended because another daemon has taken the job over",
             Self::ExecutorEnds => "it was ended with its keeper, which was told to end all runs",
+            Self::AllocationEnds => "it was ended with the Slurm job that it ran in",
             Self::Cancelled => "it was ended because the job was cancelled",
             Self::Unsaid => "its keeper ended it, and did not say why",
         })

@@ -21,7 +21,7 @@ use super::dialect::{CONFINES, KEEPS_SECRETS, OURS, Versions, agree};
 use super::finished::Why;
 use super::folder::{Folder, Origin};
 use super::link::{self, Inbox, Outbox};
-use super::messages::{FromKeeper, Hello, Settings, Start, ToKeeper};
+use super::messages::{FromKeeper, Hello, NotBegun, Settings, Start, ToKeeper};
 use crate::inherited;
 use crate::job::StartLine;
 use crate::run::{Finished, Service, start_service};
@@ -53,6 +53,8 @@ pub(crate) enum Said {
         /// Is this all? If not, a run that is missing here may have been begun all the same.
         complete: bool,
     },
+    /// A run was not begun, and can be begun elsewhere: the keeper in an allocation has no room, or no time.
+    NotBegun(Run, NotBegun),
     /// The keeper has gone, and says no more.
     Gone,
 }
@@ -63,9 +65,18 @@ pub(crate) struct Keeper(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    state_dir: PathBuf,
+    post: Post,
     settings: Settings,
     line: Mutex<Line>,
+}
+
+/// Where a keeper is.
+#[derive(Debug)]
+enum Post {
+    /// On this node, for a `STATE_DIR`.
+    Here(PathBuf),
+    /// In an allocation, which has this folder.
+    Allocation(PathBuf),
 }
 
 /// The connection.
@@ -83,7 +94,16 @@ impl Keeper {
     /// `beat`; `grace` is how long runs may take to end when the keeper is told to end.
     pub(crate) fn new(state_dir: PathBuf, heart: PathBuf, beat: Duration, grace: Duration) -> Self {
         let settings = Settings { heart, beat, grace, umask: inherited::mask() };
-        Self(Arc::new(Shared { state_dir, settings, line: Mutex::new(Line::Gone) }))
+        Self::at(Post::Here(state_dir), settings)
+    }
+
+    /// The keeper in the allocation with this folder. It is not started where there is none: Slurm does that.
+    pub(crate) fn of_allocation(folder: PathBuf, settings: Settings) -> Self {
+        Self::at(Post::Allocation(folder), settings)
+    }
+
+    fn at(post: Post, settings: Settings) -> Self {
+        Self(Arc::new(Shared { post, settings, line: Mutex::new(Line::Gone) }))
     }
 
     /// Asks for all runs; [`Said::Runs`] is the answer. Reaches the keeper first if there is no connection, and then
@@ -92,7 +112,11 @@ impl Keeper {
         if !self.is_to_be_reached() {
             return Ok(());
         }
-        let reached = match reach(&self.0.state_dir, &self.0.settings).await {
+        let reached = match &self.0.post {
+            Post::Here(state_dir) => reach(state_dir, &self.0.settings).await,
+            Post::Allocation(_) => Err(anyhow::anyhow!("not yet")),
+        };
+        let reached = match reached {
             Ok(reached) => reached,
             Err(error) => {
                 *self.line() = Line::Gone;
@@ -106,8 +130,11 @@ impl Keeper {
         let refuse = (version < KEEPS_SECRETS).then_some(refuse);
         *self.line() = Line::Reached(outbox, refuse);
         loop {
-            if version < OURS.newest && messages.iter().any(FromKeeper::tells_of_no_run) {
-                self.replace(inbox).await;
+            if let Post::Here(state_dir) = &self.0.post
+                && version < OURS.newest
+                && messages.iter().any(FromKeeper::tells_of_no_run)
+            {
+                self.replace(state_dir, inbox).await;
                 break;
             }
             messages.into_iter().filter_map(Said::of).for_each(&mut said);
@@ -136,27 +163,25 @@ impl Keeper {
 
     /// Parts from a keeper of an older version that holds nothing, and has it end. Should it begin a run in this moment
     /// after all, it ends with that, and is spoken to until then.
-    async fn replace(&self, inbox: Inbox<FromKeeper>) {
+    async fn replace(&self, state_dir: &Path, inbox: Inbox<FromKeeper>) {
         *self.line() = Line::Reaching;
         drop(inbox);
         tracing::info!("the keeper of the runs is of an older version and holds none; it is replaced");
         let newest = Versions { oldest: OURS.newest, newest: OURS.newest };
-        let folder = Folder::of(&self.0.state_dir);
+        let folder = Folder::of(state_dir);
         // It is told that no version is common, and says so. Whether it heard that is seen at the next try.
         let _ = connect(&folder, &self.0.settings, newest, None).await;
     }
 
     /// Has a run begun. A run that was begun before is not begun again.
     pub(crate) fn start(&self, line: StartLine) {
-        let StartLine { run, command, marks, limits, logs, record, wrapping } = line;
-        if !wrapping.secrets.is_empty()
+        if !line.wrapping.secrets.is_empty()
             && let Line::Reached(_, Some(refuse)) = &*self.line()
         {
-            let _ = refuse.send(run);
+            let _ = refuse.send(line.run);
             return;
         }
-        let run = run.to_string();
-        self.tell(ToKeeper::Start(Start { run, command, marks, logs, limits, record, wrapping }));
+        self.tell(ToKeeper::Start(Start::from(line)));
     }
 
     /// Has a run ended, within its grace.
@@ -173,6 +198,11 @@ impl Keeper {
     /// every later list says that it may not be, to a later daemon as well.
     pub(crate) fn reconciled(&self) {
         self.tell(ToKeeper::Reconciled);
+    }
+
+    /// Has a keeper in an allocation end as soon as nothing runs. Nothing that it has not begun by then is begun.
+    pub(crate) fn stop(&self) {
+        self.tell(ToKeeper::Stop);
     }
 
     fn tell(&self, message: ToKeeper) {
@@ -205,6 +235,7 @@ impl Said {
         match message {
             FromKeeper::Hello { .. } => None,
             FromKeeper::Ended { run, finished } => Some(Self::Ended(named(&run)?, finished)),
+            FromKeeper::NotBegun { run, why } => Some(Self::NotBegun(named(&run)?, why)),
             FromKeeper::Runs(runs) => Some(Self::Runs {
                 alive: runs.alive.iter().filter_map(|run| named(run)).collect(),
                 ended: runs.ended.into_iter().filter_map(|(run, end)| Some((named(&run)?, end))).collect(),
@@ -364,7 +395,9 @@ mod tests {
         let file = (v >= 3).then_some(SocketFile::Socket);
         let [daemon_token, keeper_token] = ["d", "k"].map(str::to_owned);
         let (pid, started, origin) = (std::process::id(), 0, Origin::here());
-        let card = Card { v, oldest, pid, started, origin, socket, file, daemon_token, keeper_token };
+        let (network, capacity) = (None, None);
+        let card =
+            Card { v, oldest, pid, started, origin, socket, file, daemon_token, keeper_token, network, capacity };
         folder.write_card(&card).unwrap();
         let socket = folder.socket_of(&card).unwrap();
         let listener = std::os::unix::net::UnixListener::bind_addr(socket.address()).unwrap();

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::SocketAddr;
@@ -12,6 +13,7 @@ use files::Durability;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use super::allocation::Capacity;
 use super::dialect::Versions;
 use crate::run::FirstProcess;
 
@@ -26,7 +28,11 @@ const SOCKET: &str = "socket";
 
 /// The directory of the keeper.
 #[derive(Debug, Clone)]
-pub(super) struct Folder(PathBuf);
+pub(super) struct Folder {
+    path: PathBuf,
+    /// What the file is called that tells who the keeper is.
+    card: &'static str,
+}
 
 /// One start of a machine. What was written during another one tells nothing of processes that run now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +65,22 @@ pub(super) struct Card {
     /// or the keeper.
     pub(super) daemon_token: String,
     pub(super) keeper_token: String,
+    /// Where it listens for a daemon on another machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) network: Option<Network>,
+    /// What the allocation has that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) capacity: Option<Capacity>,
+}
+
+/// Where a keeper listens for a daemon on another machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Network {
+    pub(super) port: u16,
+    /// Of the node, but for those that only it has.
+    pub(super) addresses: Vec<IpAddr>,
+    /// The public key that proves who listens there, as DER in Base64.
+    pub(super) key: String,
 }
 
 /// The one name that a socket has there: no path is built from what stands in a file.
@@ -109,31 +131,36 @@ impl Card {
 
 impl Folder {
     pub(super) fn of(state_dir: &Path) -> Self {
-        Self(state_dir.join("keeper"))
+        Self { path: state_dir.join("keeper"), card: "keeper.json" }
+    }
+
+    /// The folder of an allocation.
+    pub(super) fn of_allocation(folder: &Path) -> Self {
+        Self { path: folder.to_owned(), card: "card.json" }
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     pub(super) fn journal(&self) -> PathBuf {
-        self.0.join("journal")
+        self.path.join("journal")
     }
 
     pub(super) fn log(&self) -> PathBuf {
-        self.0.join("keeper.log")
+        self.path.join("keeper.log")
     }
 
     /// What runs print may be anybody's secret, and who reaches the socket may speak to the keeper.
     pub(super) fn make(&self) -> anyhow::Result<()> {
-        files::own_dir(&self.0)
-            .with_context(|| format!("the directory of the keeper {} cannot be made", self.0.display()))
+        files::own_dir(&self.path)
+            .with_context(|| format!("the directory of the keeper {} cannot be made", self.path.display()))
     }
 
     /// Where a keeper of this build listens: nobody else gets through this directory.
     pub(super) fn socket(&self) -> io::Result<SocketPath> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(&self.0, flags, Mode::empty())?;
+        let directory = rustix::fs::open(&self.path, flags, Mode::empty())?;
         let address = SocketAddr::from_pathname(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))?;
         Ok(SocketPath { address, _directory: Some(directory) })
     }
@@ -148,7 +175,7 @@ impl Folder {
 
     /// A socket that a keeper before us has left keeps its name, and nobody can listen there. Called with the lock.
     pub(super) fn remove_socket(&self) -> io::Result<()> {
-        match fs::remove_file(self.0.join(SOCKET)) {
+        match fs::remove_file(self.path.join(SOCKET)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -156,7 +183,7 @@ impl Folder {
 
     /// The lock, if no keeper has it.
     pub(super) fn lock(&self) -> anyhow::Result<Option<File>> {
-        let path = self.0.join("lock");
+        let path = self.path.join("lock");
         let cannot = || format!("the lock of the keeper {} cannot be taken", path.display());
         let file = files::open_lock(&path).with_context(cannot)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -194,6 +221,15 @@ impl Folder {
         let text = files::read_own_text(&path, CARD_BYTES_MAX)
             .with_context(|| format!("{} cannot be read", path.display()))?;
         serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    /// The same, where there may be none.
+    pub(super) fn card_if_any(&self) -> io::Result<Option<Card>> {
+        match files::read_own(&self.card_path(), CARD_BYTES_MAX) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn write_card(&self, card: &Card) -> anyhow::Result<()> {
@@ -240,7 +276,7 @@ impl Folder {
     }
 
     fn card_path(&self) -> PathBuf {
-        self.0.join("keeper.json")
+        self.path.join(self.card)
     }
 }
 
@@ -266,7 +302,9 @@ mod tests {
         {
             let (socket, origin) = (socket.to_owned(), origin.clone());
             let [daemon_token, keeper_token] = [daemon_token.clone(), keeper_token.clone()];
-            let card = Card { v, oldest, pid, started, origin, socket, file, daemon_token, keeper_token };
+            let (network, capacity) = (None, None);
+            let card =
+                Card { v, oldest, pid, started, origin, socket, file, daemon_token, keeper_token, network, capacity };
             folder.write_card(&card).unwrap();
             let text = fs::read_to_string(temp.path().join("keeper/keeper.json")).unwrap();
             assert_eq!(

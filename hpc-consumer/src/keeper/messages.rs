@@ -18,6 +18,7 @@ use site::Secret;
 
 use super::dialect::Versions;
 use super::finished::{self, Why};
+use crate::job::StartLine;
 use crate::run::{CommandLine, Confinement, Finished, Limits, Warning, Wrapping};
 
 /// What the daemon says.
@@ -41,6 +42,8 @@ pub(super) enum ToKeeper {
     List,
     /// What followed from the last list is stored: whatever may be missing in it is dealt with.
     Reconciled,
+    /// Begin no further run, and end with the last one. Only keepers in allocations are told this.
+    Stop,
     /// Never said: what stands for a [`Self::Start`] that cannot be read.
     #[serde(skip)]
     Unread { run: String, why: String },
@@ -100,15 +103,15 @@ impl Hello {
 /// What a keeper does for a daemon besides its runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "SettingsText", into = "SettingsText")]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     /// The file that shows other daemons that this one is alive.
-    pub(super) heart: PathBuf,
+    pub(crate) heart: PathBuf,
     /// How often it is written.
-    pub(super) beat: Duration,
+    pub(crate) beat: Duration,
     /// How long runs may take to end when the keeper is told to end.
-    pub(super) grace: Duration,
+    pub(crate) grace: Duration,
     /// The mask of new files; that of the keeper itself where a daemon does not say it.
-    pub(super) umask: Option<u32>,
+    pub(crate) umask: Option<u32>,
 }
 
 /// The same as it is written.
@@ -150,6 +153,22 @@ pub(super) enum FromKeeper {
     },
     /// All runs that are not forgotten.
     Runs(Runs),
+    /// A run was not begun, and nothing of it was written down: it can be begun elsewhere. Only keepers in allocations
+    /// say this.
+    NotBegun { run: String, why: NotBegun },
+}
+
+/// Why a keeper in an allocation does not begin a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum NotBegun {
+    /// It has as many as it was ordered to have.
+    NoRoom,
+    /// Its allocation is about to end, or was told to.
+    EndsSoon,
+    /// Another reason, which only a newer keeper knows.
+    #[serde(other)]
+    Other,
 }
 
 impl FromKeeper {
@@ -187,6 +206,13 @@ pub(super) struct Start {
     pub(super) record: PathBuf,
     /// What wraps the command.
     pub(super) wrapping: Wrapping,
+}
+
+impl From<StartLine> for Start {
+    fn from(line: StartLine) -> Self {
+        let StartLine { run, command, marks, limits, logs, record, wrapping } = line;
+        Self { run: run.to_string(), command, marks, logs, limits, record, wrapping }
+    }
 }
 
 /// The same as it is written.
@@ -254,7 +280,7 @@ impl WarningText {
 /// A text of the system: nearly always Unicode, which is short and can be read, else bytes.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
-enum Word {
+pub(super) enum Word {
     Text(String),
     Bytes(Vec<u8>),
 }
@@ -340,6 +366,6 @@ impl From<StartText> for Start {
     }
 }
 
-fn to_ms(duration: Duration) -> u64 {
+pub(super) fn to_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

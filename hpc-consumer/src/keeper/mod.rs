@@ -26,6 +26,8 @@
 //! Invariants: there is one keeper for each `STATE_DIR`. A run is begun at most once under its name until it is
 //! forgotten. It is in the journal before it is begun. How it ended is kept until the daemon says to forget it.
 
+#[allow(dead_code, reason = "the executor in Slurm comes to use all of it")]
+mod allocation;
 mod client;
 #[cfg(test)]
 mod compat;
@@ -42,5 +44,9 @@ mod roster;
 mod runs;
 mod server;
 
+#[allow(unused_imports, reason = "the executor in Slurm comes to use all of it")]
+pub(crate) use allocation::{Beat, Capacity, Claim, CleanEnd, Look, Order, Work, end_run, left, look, stop};
 pub(crate) use client::{Keeper, Said};
-pub(crate) use server::serve;
+#[allow(unused_imports, reason = "the executor in Slurm comes to use all of it")]
+pub(crate) use messages::{NotBegun, Settings};
+pub(crate) use server::{serve, serve_allocation};

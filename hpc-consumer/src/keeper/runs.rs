@@ -106,6 +106,8 @@ impl Runs {
             ToKeeper::Forget { runs } => self.forget(runs),
             ToKeeper::List => self.told.push(FromKeeper::Runs(self.journal.roster().runs())),
             ToKeeper::Reconciled if self.journal.roster().is_complete() => {}
+            // Heard by the loop, where it says something.
+            ToKeeper::Stop => {}
             ToKeeper::Reconciled => self.journal.note(JournalLine::Complete { complete: true }),
         }
     }

@@ -154,6 +154,11 @@ pub(crate) async fn serve(settings: KeeperSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The same in an allocation, as its folder orders it.
+pub(crate) async fn serve_allocation(folder: &Path) -> anyhow::Result<()> {
+    bail!("{}: not yet", folder.display())
+}
+
 async fn sleep_until(end: Option<Instant>) {
     match end {
         Some(end) => tokio::time::sleep_until(end).await,
@@ -214,7 +219,8 @@ fn listen(folder: &Folder, origin: Origin) -> anyhow::Result<(UnixListener, Arc<
     let started = run::started_at(i32::try_from(pid).unwrap_or_default());
     let (daemon_token, keeper_token) = (token()?, token()?);
     let (v, oldest) = (OURS.newest, Some(OURS.oldest));
-    let card = Card { v, oldest, pid, started, origin, socket, file, daemon_token, keeper_token };
+    let (network, capacity) = (None, None);
+    let card = Card { v, oldest, pid, started, origin, socket, file, daemon_token, keeper_token, network, capacity };
     folder.write_card(&card)?;
     Ok((listener, Arc::new(card)))
 }

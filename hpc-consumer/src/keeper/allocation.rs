@@ -1,0 +1,306 @@
+//! The folder of an allocation: what the daemon orders, and what the keeper in the allocation tells of itself.
+//!
+//! ```text
+//! order.json       what is to be done there; written by the daemon before the allocation is asked for
+//! claim            which keeper does it: made once, by the first of however many come
+//! card.json        who that is and where it listens
+//! journal          which runs were begun, and how they ended
+//! beat             that it lives, and how much it does
+//! end              that it has ended by itself, and all is in its journal
+//! stop             made by the daemon: to end as soon as nothing runs
+//! end-JOB.ATTEMPT  made by the daemon: to end this run
+//! closed           made by the daemon: nothing that still happens there counts, so that all is to be ended
+//! keeper.log       what it has to tell a person
+//! ```
+//!
+//! Daemon and keeper are on different machines. All of this is read by names that were not there before, or that are
+//! put in place whole; the clocks of the two are never compared.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use files::Durability;
+use lifecycle::Run;
+use protocol::{PoolName, Timestamp};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::client::Said;
+use super::finished::Why;
+use super::folder::{Folder, Origin};
+use super::messages::{Settings, Start, Word, to_ms};
+use crate::job::StartLine;
+
+/// The version of `order.json`.
+const ORDER_VERSION: u32 = 1;
+
+/// No file here is larger.
+const BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// How long before the end of the allocation the last run begins.
+const MARGIN: Duration = Duration::from_secs(120);
+
+/// How long runs may take to end when the allocation is ended. Slurm leaves half a minute, unless a site says otherwise.
+const LEAVE: Duration = Duration::from_secs(20);
+
+const ORDER: &str = "order.json";
+const CLAIM: &str = "claim";
+const BEAT: &str = "beat";
+const END: &str = "end";
+const STOP: &str = "stop";
+const CLOSED: &str = "closed";
+const END_RUN: &str = "end-";
+
+/// What is to be done in an allocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "OrderText", into = "OrderText")]
+pub(crate) struct Order {
+    /// The name of the allocation, as Slurm has it.
+    pub(crate) name: String,
+    pub(crate) pool: PoolName,
+    pub(crate) work: Work,
+    pub(crate) settings: Settings,
+    /// The program to ask for the time that is left where the allocation does not tell.
+    pub(crate) squeue: Option<PathBuf>,
+    /// How long before the end of the allocation the last run begins.
+    pub(crate) margin: Duration,
+    /// How long runs may take to end when the allocation is ended.
+    pub(crate) leave: Duration,
+    /// Where the daemon is that wrote this.
+    pub(super) daemon: Origin,
+}
+
+/// What the keeper of an allocation has runs from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// The daemon, over a connection: at most so many at a time, until there was none for so long.
+    Worker { slots: u32, idle: Duration },
+    /// This order: one run, and no connection.
+    Once(Box<Once>),
+}
+
+/// The run of an allocation that is for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Once(pub(super) Start);
+
+/// An order as it is written.
+#[derive(Serialize, Deserialize)]
+struct OrderText {
+    v: u32,
+    name: String,
+    pool: PoolName,
+    #[serde(flatten)]
+    work: WorkText,
+    settings: Settings,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    squeue: Option<Word>,
+    margin_ms: u64,
+    leave_ms: u64,
+    daemon: Origin,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WorkText {
+    Worker { slots: u32, idle_ms: u64 },
+    Once(Box<Start>),
+}
+
+/// Which keeper does what is ordered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Claim {
+    /// Its job in Slurm. An id may come a second time.
+    pub(crate) slurm_job_id: Option<String>,
+    /// The node that it is on; the first one, if there are several.
+    pub(crate) node: String,
+    pub(crate) boot_id: String,
+    pub(crate) pid: u32,
+    /// By the clock of the node.
+    pub(crate) since: Timestamp,
+}
+
+/// What the keeper of an allocation tells again and again. That it changes tells that the keeper lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Beat {
+    /// By the clock of the node.
+    pub(crate) at_ms: i64,
+    /// How many runs go on.
+    pub(crate) running: usize,
+    /// Does it take no further run?
+    pub(crate) stopping: bool,
+    /// When the allocation ends, by the clock of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ends_at_ms: Option<i64>,
+}
+
+/// That a keeper has ended by itself: its journal has all of its runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CleanEnd {
+    pub(crate) at_ms: i64,
+    /// In words for a person.
+    pub(crate) why: String,
+}
+
+/// What an allocation has, as it says itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Capacity {
+    pub(crate) cpus: Option<u32>,
+    pub(crate) memory_bytes: Option<u64>,
+    /// Its GPUs as programs there call them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) gpus: Vec<String>,
+}
+
+/// What the files say of an allocation. What cannot be read is an error, and tells nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// Which keeper has begun, if one has.
+    pub(crate) claim: Option<Claim>,
+    /// Does it say where it listens?
+    pub(crate) listens: bool,
+    pub(crate) capacity: Option<Capacity>,
+    pub(crate) beat: Option<Beat>,
+    /// Has it ended by itself?
+    pub(crate) end: Option<CleanEnd>,
+    /// Was all that is left of it taken over ([`left`])?
+    pub(crate) closed: bool,
+}
+
+impl Beat {
+    /// How much time the allocation had left at this beat, where that is known.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let ms = self.ends_at_ms?.saturating_sub(self.at_ms);
+        Some(Duration::from_millis(u64::try_from(ms).unwrap_or_default()))
+    }
+}
+
+impl Order {
+    /// For a worker, which ends when it had nothing to do for as long as `idle`.
+    pub(crate) fn worker(name: String, pool: PoolName, slots: u32, idle: Duration, settings: Settings) -> Self {
+        Self::new(name, pool, Work::Worker { slots, idle }, settings)
+    }
+
+    /// For an allocation that is for this run alone.
+    pub(crate) fn once(name: String, pool: PoolName, line: StartLine, settings: Settings) -> Self {
+        Self::new(name, pool, Work::Once(Box::new(Once(Start::from(line)))), settings)
+    }
+
+    fn new(name: String, pool: PoolName, work: Work, settings: Settings) -> Self {
+        let daemon = Origin::here();
+        Self { name, pool, work, settings, squeue: None, margin: MARGIN, leave: LEAVE, daemon }
+    }
+
+    /// Writes it into the folder, which is made if need be. When this returns, it is there for good.
+    pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        files::own_dir(folder)
+            .and_then(|()| put(folder, ORDER, self, Durability::Named))
+            .with_context(|| format!("{} cannot be written", folder.join(ORDER).display()))
+    }
+
+    /// Reads it.
+    pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u32,
+        }
+        let path = folder.join(ORDER);
+        let text =
+            files::read_own_text(&path, BYTES_MAX).with_context(|| format!("{} cannot be read", path.display()))?;
+        let damaged = || format!("{} is damaged", path.display());
+        let Version { v } = serde_json::from_str(&text).with_context(damaged)?;
+        if v > ORDER_VERSION {
+            bail!(
+                "{} is of version {v}, and this hpc-consumer {} knows versions up to {ORDER_VERSION}: a newer daemon has \
+                 written it; have the program of the daemon be the one that its allocations run",
+                path.display(),
+                env!("CARGO_PKG_VERSION")
+            );
+        }
+        serde_json::from_str(&text).with_context(damaged)
+    }
+}
+
+impl From<Order> for OrderText {
+    fn from(order: Order) -> Self {
+        let Order { name, pool, work, settings, squeue, margin, leave, daemon } = order;
+        let work = match work {
+            Work::Worker { slots, idle } => WorkText::Worker { slots, idle_ms: to_ms(idle) },
+            Work::Once(once) => WorkText::Once(Box::new(once.0)),
+        };
+        let squeue = squeue.map(|path| path.into_os_string().into());
+        let (margin_ms, leave_ms) = (to_ms(margin), to_ms(leave));
+        Self { v: ORDER_VERSION, name, pool, work, settings, squeue, margin_ms, leave_ms, daemon }
+    }
+}
+
+impl From<OrderText> for Order {
+    fn from(text: OrderText) -> Self {
+        let OrderText { v: _, name, pool, work, settings, squeue, margin_ms, leave_ms, daemon } = text;
+        let work = match work {
+            WorkText::Worker { slots, idle_ms } => Work::Worker { slots, idle: Duration::from_millis(idle_ms) },
+            WorkText::Once(start) => Work::Once(Box::new(Once(*start))),
+        };
+        let squeue = squeue.map(|path| std::ffi::OsString::from(path).into());
+        let (margin, leave) = (Duration::from_millis(margin_ms), Duration::from_millis(leave_ms));
+        Self { name, pool, work, settings, squeue, margin, leave, daemon }
+    }
+}
+
+/// What the files say.
+pub(crate) fn look(folder: &Path) -> io::Result<Look> {
+    let folder = Folder::of_allocation(folder);
+    let card = folder.card_if_any()?;
+    Ok(Look {
+        claim: get(folder.path(), CLAIM)?,
+        listens: card.as_ref().is_some_and(|card| card.network.is_some()),
+        capacity: card.and_then(|card| card.capacity),
+        beat: get(folder.path(), BEAT)?,
+        end: get(folder.path(), END)?,
+        closed: exists(folder.path(), CLOSED)?,
+    })
+}
+
+/// All runs of an allocation whose keeper is gone, as Slurm says it; those that have not ended are cut off, and `what`
+/// says by what. From then on no keeper begins anything there, and one that lives after all ends what it has.
+///
+/// An error where a keeper still has the lock: then nothing is known.
+pub(crate) fn left(folder: &Path, what: &str) -> anyhow::Result<Said> {
+    let _ = (folder, what);
+    bail!("not yet")
+}
+
+/// Has the keeper there end as soon as nothing runs.
+pub(crate) fn stop(folder: &Path) -> io::Result<()> {
+    put(folder, STOP, &(), Durability::Cached)
+}
+
+/// Has the keeper there end a run.
+pub(crate) fn end_run(folder: &Path, run: &Run, why: lifecycle::EndReason) -> io::Result<()> {
+    put(folder, &format!("{END_RUN}{run}"), &Why(why), Durability::Cached)
+}
+
+/// Puts a value in place of another.
+fn put<T: Serialize>(folder: &Path, name: &str, value: &T, durability: Durability) -> io::Result<()> {
+    let mut text = serde_json::to_vec(value).expect("it holds only strings, numbers and lists, and memory takes it");
+    text.push(b'\n');
+    files::replace(&folder.join(name), &text, durability).map(drop)
+}
+
+/// Reads a value, if there is one.
+fn get<T: DeserializeOwned>(folder: &Path, name: &str) -> io::Result<Option<T>> {
+    match files::read_own(&folder.join(name), BYTES_MAX) {
+        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn exists(folder: &Path, name: &str) -> io::Result<bool> {
+    match folder.join(name).symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
