@@ -9,16 +9,17 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use testkit::{command, parts};
 
 /// Crates that decide and perform nothing: time, ids and randomness are their arguments.
-const PURE: [&str; 7] = ["protocol", "edge", "leased-queue", "lifecycle", "page", "scaling", "site"];
+const PURE: &[&str] = &["protocol", "edge", "leased-queue", "lifecycle", "page", "scaling", "site", "slurm"];
 
 /// Crates that stand on others than `protocol`, and on which.
-const BUILT_ON: [(&str, &str); 9] = [
+const BUILT_ON: &[(&str, &str)] = &[
     ("client", "queues"),
     ("client", "files"),
     ("client", "transfer"),
     ("edge", "page"),
     ("lifecycle", "site"),
     ("program", "files"),
+    ("slurm", "site"),
     ("store", "files"),
     ("transfer", "files"),
     ("transfer", "queues"),
