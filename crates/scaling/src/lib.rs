@@ -20,6 +20,7 @@
 //! | `snapshot` | what a decision is made of |
 //! | `decide` | the rule |
 //! | `why` | its reasons, in words |
+//! | `log` | decisions with what they were made of, to be made again |
 //! | `place` | which worker a job goes to |
 //! | `trace` | a workflow as WfCommons write it |
 //! | `simulate` | the rule played against a trace, in virtual time |
@@ -30,6 +31,7 @@
 //! stopped; a pool never wants more than its maximum or than its backlog fills, but for its minimum.
 
 mod decide;
+mod log;
 mod place;
 mod simulate;
 mod snapshot;
@@ -37,6 +39,7 @@ mod trace;
 mod why;
 
 pub use decide::{Decision, PoolDecision, decide};
+pub use log::{Difference, Logged};
 pub use place::{Room, place};
 pub use simulate::{Outcome, PoolShape, Simulation};
 pub use snapshot::{Amount, History, PoolState, Quota, Snapshot, Worker};
