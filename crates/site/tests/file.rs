@@ -189,6 +189,20 @@ const WRONG: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "[pool.a]\nimage = \"/x.sif\"\nwhere = \"slurm\"\nworkers = { max = 1 }\n[pool.a.slurm]\nextra = [\n\"--constraint=a100\",\n\"--nodelist=n1\",\n\"--mem-per-gpu=4G\",\n\"--wrap=x\",\n\"--wra=x\",\n\"-C\",\n\"a100\",\n\"--comment=a\\nb\",\n\"--time=4\",\n\"--requeue\",\n\"--\",\n\"--hold\"]",
+        &[
+            "10:1: an item of `pool.a.slurm.extra` cannot be --wrap",
+            "11:1: an item of `pool.a.slurm.extra` cannot be --wrap",
+            "12:1: an item of `pool.a.slurm.extra` must be one option of sbatch in its long form",
+            "13:1: an item of `pool.a.slurm.extra` must be one option of sbatch in its long form",
+            "14:1: an item of `pool.a.slurm.extra` has a control character",
+            "15:1: an item of `pool.a.slurm.extra` cannot be --time; for that there is the key `time`",
+            "16:1: an item of `pool.a.slurm.extra` cannot be --requeue: allocations would not do",
+            "17:1: an item of `pool.a.slurm.extra` must be one option of sbatch in its long form",
+            "18:1: an item of `pool.a.slurm.extra` cannot be --hold",
+        ],
+    ),
+    (
         "[pool.a]\nimage = \"/x.sif\"\ndefault = true\ncapacity = { cpus = 2 }\n[pool.b]\nimage = \"/x.sif\"\ndefault = true\ncapacity = { memory = \"1GiB\" }",
         &[
             "7:1: `pool.b.default`: the pool a is the default already; there is one",

@@ -166,10 +166,71 @@ fn slurm(mut table: Table<'_>, found: &mut Found<'_>) -> Slurm {
         account: table.read("account", found, text),
         qos: table.read("qos", found, text),
         time: table.read("time", found, time(Duration::from_mins(1)..=TIME_MAX)),
-        extra: table.list("extra", found, text).unwrap_or_default(),
+        extra: table.list("extra", found, extra).unwrap_or_default(),
     };
     table.finish(found);
     slurm
+}
+
+/// Options of `sbatch` that are said elsewhere in the file, and where.
+const SAID_ELSEWHERE: [(&str, &str); 13] = [
+    ("partition", "the key `partition`"),
+    ("account", "the key `account`"),
+    ("qos", "the key `qos`"),
+    ("time", "the key `time`"),
+    ("nodes", "`slot`, or `resources` of the job"),
+    ("ntasks", "`slot`, or `resources` of the job"),
+    ("ntasks-per-node", "`slot`, or `resources` of the job"),
+    ("cpus-per-task", "`slot`, or `resources` of the job"),
+    ("mem", "`slot`, or `resources` of the job"),
+    ("array", "`workers`"),
+    ("job-name", "nothing: allocations are found again by their names"),
+    ("output", "nothing: it is beside the other things of an allocation, and `jobs` tells of it"),
+    ("error", "nothing: it is beside the other things of an allocation, and `jobs` tells of it"),
+];
+
+/// Options of `sbatch` with which an allocation would not be one, or not be found again.
+const NOT_OURS: [&str; 19] = [
+    "chdir",
+    "clusters",
+    "export",
+    "export-file",
+    "get-user-env",
+    "gid",
+    "help",
+    "hold",
+    "no-requeue",
+    "open-mode",
+    "parsable",
+    "quiet",
+    "requeue",
+    "signal",
+    "test-only",
+    "uid",
+    "usage",
+    "version",
+    "wait",
+];
+
+/// One more argument of `sbatch`, after all of ours: of two that are the same, Slurm takes the last.
+fn extra(value: &DeValue<'_>) -> Result<String, String> {
+    let given = text(value)?;
+    let option = given.strip_prefix("--").filter(|option| !option.is_empty());
+    let option = option.and_then(|option| option.split('=').next()).ok_or_else(|| {
+        "must be one option of sbatch in its long form, with its value behind a =, as \"--constraint=a100\"".to_owned()
+    })?;
+    // Slurm takes the beginning of an option for all of it.
+    let means = |name: &str| name.starts_with(option);
+    if means("wrap") {
+        return Err("cannot be --wrap: what an allocation runs is not the site's to say".to_owned());
+    }
+    if let Some((name, place)) = SAID_ELSEWHERE.iter().find(|(name, _)| means(name)) {
+        return Err(format!("cannot be --{name}; for that there is {place}"));
+    }
+    if let Some(name) = NOT_OURS.iter().find(|name| means(name)) {
+        return Err(format!("cannot be --{name}: allocations would not do what they are for, or not be found again"));
+    }
+    Ok(given)
 }
 
 fn workers(mut table: Table<'_>, found: &mut Found<'_>) -> Workers {
