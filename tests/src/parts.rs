@@ -102,6 +102,11 @@ pub fn montage() -> PathBuf {
     part("MONTAGE", "the image with Montage")
 }
 
+/// A directory with a Slurm of this version, as `22.05`: its programs, and those of its accounting.
+pub fn slurm(version: &str) -> PathBuf {
+    part(&format!("SLURM_{}", version.replace('.', "_")), &format!("Slurm {version}"))
+}
+
 /// The directory of the workspace.
 pub fn workspace() -> PathBuf {
     let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR"));

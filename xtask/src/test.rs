@@ -93,6 +93,8 @@ fn build_parts(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Vec<Part>
         Part { name: "STANDARD_WEBHOOKS", found: path(Kind::StandardWebhooks) },
         Part { name: "HYPERFLOW", found: path(Kind::HyperFlow) },
         Part { name: "REDIS", found: path(Kind::Redis) },
+        Part { name: "SLURM_22_05", found: path(Kind::Slurm22) },
+        Part { name: "SLURM_24_11", found: path(Kind::Slurm24) },
         Part { name: "MONTAGE", found: path(Kind::Montage) },
         Part { name: "BIN_DIR", found: Ok(workspace.target.join(Profile::Dev.folder())) },
     ])

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use super::debian::{self, Apt, Processor, processor};
 use super::store::{Session, Store, remove_if_there};
@@ -78,7 +78,6 @@ pub(super) fn install(session: &Session) -> anyhow::Result<PathBuf> {
 /// Makes the unpacked programs run from where they are.
 fn relocate(root: &Path, processor: &Processor) -> anyhow::Result<()> {
     let libraries = root.join("usr/lib").join(processor.libraries);
-    let loader = libraries.join(processor.loader);
     let starter = format!("usr/lib/{}/apptainer/bin/starter", processor.libraries);
     let programs = [
         "usr/bin/apptainer",
@@ -89,25 +88,7 @@ fn relocate(root: &Path, processor: &Processor) -> anyhow::Result<()> {
         "usr/bin/unsquashfs",
     ];
     for name in programs {
-        let program = root.join(name);
-        // patchelf itself is of the new suite, so it is started through the new loader. The forced DT_RPATH, unlike
-        // the modern DT_RUNPATH, holds for the libraries of libraries as well.
-        command::capture(
-            Command::new(&loader)
-                .arg("--library-path")
-                .arg(&libraries)
-                .arg(root.join("usr/bin/patchelf"))
-                .arg("--set-interpreter")
-                .arg(&loader)
-                .arg("--force-rpath")
-                .arg("--set-rpath")
-                .arg(&libraries)
-                .arg(&program),
-        )?;
-        let listed = command::capture(Command::new(&loader).arg("--list").arg(&program))?;
-        if let Some(stranger) = library_from_elsewhere(&listed, root) {
-            bail!("{name} needs a library that was not fetched: {stranger}");
-        }
+        debian::relocate(root, name, std::slice::from_ref(&libraries))?;
     }
 
     // Apptainer derives the paths of its configuration and state from where its program is.
@@ -123,14 +104,6 @@ fn relocate(root: &Path, processor: &Processor) -> anyhow::Result<()> {
     let text = with_binary_path(&text, &root.join("usr/bin"))
         .with_context(|| format!("{} has no line `binary path`", path.display()))?;
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// The first line of `ld.so --list` that names a library outside of the folder, or none at all.
-fn library_from_elsewhere<'a>(listed: &'a str, root: &Path) -> Option<&'a str> {
-    listed
-        .lines()
-        .map(str::trim)
-        .find(|line| line.split_once("=> ").is_some_and(|(_, path)| !Path::new(path).starts_with(root)))
 }
 
 /// The configuration with our folder as the first that Apptainer looks into for its helpers.
@@ -158,15 +131,5 @@ mod tests {
         assert!(changed.contains("\nbinary path = /c/usr/bin:$PATH:/usr/local/sbin"), "{changed}");
         assert!(changed.starts_with("# BINARY PATH") && changed.ends_with("mount proc = yes\n"), "{changed}");
         assert_eq!(with_binary_path("mount proc = yes\n", Path::new("/c")), None);
-    }
-
-    #[test]
-    fn a_library_of_the_system_is_noticed() {
-        let listed = "\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /c/root/usr/lib/libc.so.6 (0x2)\n";
-        assert_eq!(library_from_elsewhere(listed, Path::new("/c/root")), None);
-        let stranger = format!("{listed}\tlibxxhash.so.0 => /lib/libxxhash.so.0 (0x3)\n");
-        assert!(library_from_elsewhere(&stranger, Path::new("/c/root")).unwrap().starts_with("libxxhash"));
-        let absent = "libz.so.1 => not found\n";
-        assert_eq!(library_from_elsewhere(absent, Path::new("/c/root")), Some("libz.so.1 => not found"));
     }
 }

@@ -97,11 +97,63 @@ impl Apt {
     pub(super) fn download<'a>(&self, packages: impl IntoIterator<Item = &'a str>) -> anyhow::Result<Vec<PathBuf>> {
         let arguments: Vec<&str> = ["download"].into_iter().chain(packages).collect();
         self.run(&arguments)?;
-        let entries = fs::read_dir(self.folder.path().join("packages"))?;
-        let mut packages = entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>()?;
-        packages.sort();
-        Ok(packages)
+        files_in(&self.folder.path().join("packages"))
     }
+}
+
+impl Apt {
+    /// Fetches packages with all that they need, as for a system that has nothing yet; returns their files.
+    pub(super) fn download_with_all(&self, packages: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
+        let status = self.folder.path().join("status");
+        fs::write(&status, "")?;
+        let status = format!("Dir::State::status={}", status.display());
+        let options = ["-o", &status, "-o", "Debug::NoLocking=1", "-o", "APT::Install-Recommends=false"];
+        let arguments: Vec<&str> = ["install", "--download-only", "--yes"].into_iter().chain(options).collect();
+        self.run(&arguments.into_iter().chain(packages.iter().copied()).collect::<Vec<_>>())?;
+        files_in(&self.folder.path().join("cache/archives"))
+    }
+}
+
+/// The packages in a folder, in order.
+fn files_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?;
+    let mut files = entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>()?;
+    files.retain(|file| file.extension().is_some_and(|end| end == "deb"));
+    files.sort();
+    Ok(files)
+}
+
+/// Makes an unpacked program use the loader and the libraries of `root`, with its own patchelf.
+pub(super) fn relocate(root: &Path, program: &str, libraries: &[PathBuf]) -> anyhow::Result<()> {
+    let loader = processor()?.loader;
+    let loader = libraries.iter().map(|folder| folder.join(loader)).find(|loader| loader.exists());
+    let loader = loader.with_context(|| format!("no loader was unpacked into {}", root.display()))?;
+    let libraries = libraries.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(":");
+    let program = root.join(program);
+    // patchelf itself needs the loader that was unpacked. The forced DT_RPATH, unlike the modern DT_RUNPATH, holds for
+    // the libraries of libraries as well.
+    command::capture(
+        Command::new(&loader)
+            .args(["--library-path", &libraries])
+            .arg(root.join("usr/bin/patchelf"))
+            .arg("--set-interpreter")
+            .arg(&loader)
+            .args(["--force-rpath", "--set-rpath", &libraries])
+            .arg(&program),
+    )?;
+    let listed = command::capture(Command::new(&loader).arg("--list").arg(&program))?;
+    match library_from_elsewhere(&listed, root) {
+        Some(stranger) => bail!("{} needs a library that was not fetched: {stranger}", program.display()),
+        None => Ok(()),
+    }
+}
+
+/// The first line of `ld.so --list` that names a library outside of the folder, or none at all.
+fn library_from_elsewhere<'a>(listed: &'a str, root: &Path) -> Option<&'a str> {
+    listed
+        .lines()
+        .map(str::trim)
+        .find(|line| line.split_once("=> ").is_some_and(|(_, path)| !Path::new(path).starts_with(root)))
 }
 
 /// The file of the package of that name.
@@ -182,6 +234,16 @@ mod tests {
         let new = "Types: deb\n# http://snapshot.example/debian\nURIs: http://mirror.example/debian\nSuites: trixie\n";
         assert_eq!(mirror_in(new).as_deref(), Some("http://mirror.example/debian"));
         assert_eq!(mirror_in("deb http://archive.example/ubuntu noble main\n"), None);
+    }
+
+    #[test]
+    fn a_library_of_the_system_is_noticed() {
+        let listed = "\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /c/root/usr/lib/libc.so.6 (0x2)\n";
+        assert_eq!(library_from_elsewhere(listed, Path::new("/c/root")), None);
+        let stranger = format!("{listed}\tlibxxhash.so.0 => /lib/libxxhash.so.0 (0x3)\n");
+        assert!(library_from_elsewhere(&stranger, Path::new("/c/root")).unwrap().starts_with("libxxhash"));
+        let absent = "libz.so.1 => not found\n";
+        assert_eq!(library_from_elsewhere(absent, Path::new("/c/root")), Some("libz.so.1 => not found"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod page;
 mod python;
 mod python_image;
 mod rust_targets;
+mod slurm;
 mod store;
 
 use std::fmt;
@@ -58,6 +59,10 @@ pub(crate) enum Kind {
     HyperFlow,
     /// The program `redis-server`, which HyperFlow needs.
     Redis,
+    /// The folder of Slurm 22.05.
+    Slurm22,
+    /// The folder of Slurm 24.11.
+    Slurm24,
     /// A folder with an unpacked image that holds Debian's Python.
     PythonImage,
     /// A folder with an unpacked image that holds Montage.
@@ -74,7 +79,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every tool, in an order in which each finds what it needs itself.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -87,6 +92,8 @@ impl Kind {
         Self::StandardWebhooks,
         Self::HyperFlow,
         Self::Redis,
+        Self::Slurm22,
+        Self::Slurm24,
         Self::PythonImage,
         Self::Montage,
         Self::WasmBindgen,
@@ -98,7 +105,7 @@ impl Kind {
     ];
 
     /// What the tests need.
-    pub(crate) const TEST: [Self; 17] = [
+    pub(crate) const TEST: [Self; 19] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -111,6 +118,8 @@ impl Kind {
         Self::StandardWebhooks,
         Self::HyperFlow,
         Self::Redis,
+        Self::Slurm22,
+        Self::Slurm24,
         Self::PythonImage,
         Self::Montage,
         Self::WasmBindgen,
@@ -147,6 +156,8 @@ impl Kind {
             Self::StandardWebhooks => "Python with Standard Webhooks",
             Self::HyperFlow => "HyperFlow",
             Self::Redis => "Redis, for HyperFlow",
+            Self::Slurm22 => "Slurm 22.05, with MariaDB",
+            Self::Slurm24 => "Slurm 24.11, with MariaDB",
             Self::PythonImage => "image with Python",
             Self::Montage => "image with Montage",
             Self::Nextest => "cargo-nextest",
@@ -173,6 +184,8 @@ impl Kind {
             Self::StandardWebhooks => Ok(python::STANDARD_WEBHOOKS.find(place)),
             Self::HyperFlow => hyperflow::find(place),
             Self::Redis => Ok(hyperflow::find_redis(place)),
+            Self::Slurm22 => Ok(slurm::SLURM_22_05.find(place)),
+            Self::Slurm24 => Ok(slurm::SLURM_24_11.find(place)),
             Self::PythonImage => Ok(python_image::find(place)),
             Self::Montage => Ok(montage::find(place)),
             Self::Nextest => cargo_tools::NEXTEST.find(place),
@@ -198,6 +211,8 @@ impl Kind {
             Self::StandardWebhooks => python::STANDARD_WEBHOOKS.install(session),
             Self::HyperFlow => hyperflow::install(session),
             Self::Redis => hyperflow::install_redis(session),
+            Self::Slurm22 => slurm::SLURM_22_05.install(session),
+            Self::Slurm24 => slurm::SLURM_24_11.install(session),
             Self::PythonImage => python_image::install(session),
             Self::Montage => montage::install(session),
             Self::Nextest => cargo_tools::NEXTEST.install(place, session),
