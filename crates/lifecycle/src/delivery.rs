@@ -165,6 +165,11 @@ impl Lifecycle {
                     .sum::<usize>();
             return usize::from(early + self.being_dealt_with(no) == 0);
         }
+        if lane.room_elsewhere().is_some() {
+            // What waits here is what allocations are asked for.
+            let waiting = lane.count(Phase::Waiting) + lane.count(Phase::Asked);
+            return pool.hold().saturating_sub(waiting).min(self.settings.batch_size);
+        }
         let ahead = pool.ahead(self.now);
         let (free, wanted) = (lane.room(0), lane.room(ahead));
         // A slot is never left empty for the sake of a larger batch.

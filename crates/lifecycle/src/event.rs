@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{FailureClass, JobId, PoolName};
+use site::Held;
 
 use crate::{Attempt, Finished, Observation, Run, Share};
 
@@ -26,6 +27,12 @@ pub enum Event {
     Unclaimed(Run, Result<(), Problem>),
     /// What the executor knows of runs: all of them.
     Observed(Observation),
+    /// What a pool has that lives in a batch system.
+    Room(PoolName, Room),
+    /// A run that the executor has taken waits there for this, or waits no more. The text is for people.
+    RunWaits(Run, Option<String>),
+    /// Nothing more can begin in a pool for this reason; a look tells when it can again.
+    PoolBroken(PoolName, Problem),
     /// The executor has gone, or cannot be reached for this reason.
     ExecutorGone(Option<Problem>),
     /// The processes of a run are gone, and it is written down how it ended.
@@ -64,6 +71,21 @@ pub enum Event {
     HandOver,
     /// Exit now. What runs goes on, and is taken up again by the next daemon.
     Stop,
+}
+
+/// What a pool has that lives in a batch system, as its executor tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Room {
+    /// For how many slots' worth of runs there is place, in what is there or may come.
+    pub slots: usize,
+    /// What its allocations take of what all pools share.
+    pub held: Held,
+    /// How many allocations it has, those that wait as well.
+    pub allocations: usize,
+    /// How many it should have.
+    pub want: usize,
+    /// Why so many, in a sentence for a person.
+    pub why: String,
 }
 
 /// What a pull brought.

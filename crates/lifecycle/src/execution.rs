@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use protocol::JobId;
-use site::Held;
+use protocol::{JobId, PoolName};
 
-use crate::lane::Lane;
 use crate::lifecycle::{Lifecycle, Step};
 use crate::phases::Phase;
 use crate::pool::Pool;
@@ -14,7 +12,7 @@ use crate::pools::PoolNo;
 use crate::table::{Job, State};
 use crate::trouble::pause_of_its_own;
 use crate::{
-    Attempt, Claimed, Concluded, Effect, EndReason, Ending, Fact, Finished, Notice, Observation, Run, RunEnd, Sighting,
+    Attempt, Claimed, Concluded, Effect, EndReason, Ending, Fact, Finished, Notice, Observation, Room, Run, RunEnd, Sighting,
 };
 
 /// How many jobs are claimed besides those that fill the free slots, or as many as there are slots. After a power cut
@@ -56,7 +54,7 @@ impl Lifecycle {
             && let Some(job_id) = self.jobs.lane(no).first_ready().cloned()
             && let Some(job) = self.jobs.get(&job_id)
             && self.jobs.lane(no).can_start(job)
-            && (job.grant.is_some() || self.is_within_quota(self.jobs.lanes().map(|lane| lane.in_use().held()), job))
+            && (job.grant.is_some() || self.is_within_quota(no, false, job))
             && let Some(run) = self.run_of(&job_id)
         {
             self.jobs.set(&job_id, State::Running(Some(self.now)));
@@ -75,7 +73,7 @@ impl Lifecycle {
             if !has_room {
                 return true;
             }
-            if !self.is_within_quota(self.jobs.lanes().map(Lane::taken), job) {
+            if !self.is_within_quota(no, true, job) {
                 return false;
             }
             let (last_attempt, rerunnable) = (job.launched, job.terms.rerunnable);
@@ -85,10 +83,27 @@ impl Lifecycle {
         }
     }
 
-    /// May a job have what it is to get, when all pools together have taken this?
-    fn is_within_quota(&self, taken: impl Iterator<Item = Held>, job: &Job) -> bool {
+    /// May a job of this pool have what it is to get, beside what all pools together have taken? In a batch system the
+    /// allocations are within the quota, and what runs in them is theirs.
+    fn is_within_quota(&self, no: PoolNo, with_claimed: bool, job: &Job) -> bool {
         let quota = &self.settings.site.quota;
-        quota.is_unlimited() || quota.allows(taken.sum(), &job.resources)
+        let taken = || self.jobs.lanes().map(|lane| lane.shared(with_claimed)).sum();
+        quota.is_unlimited() || self.jobs.lane(no).room_elsewhere().is_some() || quota.allows(taken(), &job.resources)
+    }
+
+    /// The executor says what a pool has that lives in a batch system.
+    pub(crate) fn room(&mut self, pool: &PoolName, room: Room) {
+        let no = self.pools.of_name(Some(pool));
+        if self.jobs.lane(no).room_elsewhere() != Some(&room) {
+            self.jobs.lane_mut(no).set_room(room);
+        }
+    }
+
+    /// The executor says what a run waits for that it has not begun yet, or that it waits no more.
+    pub(crate) fn run_waits(&mut self, run: &Run, why: Option<String>) {
+        if self.jobs.is(run, Phase::Running) {
+            self.jobs.set_waits(&run.job_id, why);
+        }
     }
 
     /// How many runs of a pool go on, or are on their way to a record.
@@ -154,7 +169,9 @@ impl Lifecycle {
                 // It was told to the executor after the list was asked for.
                 None if told_since() => {}
                 // Nothing is begun before it is in the list.
-                None if observation.complete => self.jobs.set(&run.job_id, State::Ready),
+                None if observation.complete || self.is_elsewhere(&run.job_id) => {
+                    self.jobs.set(&run.job_id, State::Ready);
+                }
                 None => {
                     let what = "it was to be started when the machine went down, and nothing tells whether it was";
                     self.cut_off(&run, what.to_owned(), step);
@@ -175,6 +192,11 @@ impl Lifecycle {
         let undecided = |job: &Job| matches!(job.state, State::Ending { ending: Ending::CutOff(_), .. });
         let told = self.executor.reconcile(|| !self.jobs.iter().any(|(_, job)| undecided(job)));
         step.effects.extend(told.then_some(Effect::Reconciled));
+    }
+
+    /// Does it run in a batch system? What was handed over for that is on disk before it is, or in the list.
+    fn is_elsewhere(&self, job_id: &JobId) -> bool {
+        self.jobs.get(job_id).is_some_and(|job| self.jobs.lane(job.lane).room_elsewhere().is_some())
     }
 
     /// A run that is not recorded as running.

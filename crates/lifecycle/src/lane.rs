@@ -1,11 +1,13 @@
 //! The jobs of one pool: in which order their turn comes, how many are in which phase, and what they use of the pool.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use protocol::JobId;
 use site::{Capacity, Grant, Held, InUse, Resources};
 
+use crate::Room;
 use crate::phases::Phase;
 use crate::table::{Job, State};
 
@@ -17,6 +19,8 @@ type Turn = (Duration, u64);
 pub(crate) struct Lane {
     /// What a job gets unless it asks for something else.
     slot: Resources,
+    /// What its allocations are, where it lives in a batch system. Then what is counted of each job is slots.
+    elsewhere: Option<Elsewhere>,
     /// How many such jobs the whole pool has room for.
     slots: usize,
     counts: [usize; Phase::COUNT],
@@ -37,12 +41,49 @@ pub(crate) struct Lane {
     found: Held,
 }
 
+/// What is known of the allocations of a pool that lives in a batch system.
+#[derive(Debug)]
+struct Elsewhere {
+    /// What a job gets unless it asks for something else.
+    slot: Resources,
+    /// Is an allocation for one job, whatever that takes?
+    once: bool,
+    room: Room,
+}
+
+impl Elsewhere {
+    /// How many slots a job takes of an allocation.
+    fn slots(&self, asked: &Resources) -> u32 {
+        if self.once {
+            return 1;
+        }
+        let of = |asked: u64, slot: u64| asked.div_ceil(slot.max(1));
+        let bytes = |resources: &Resources| resources.memory.map_or(0, protocol::Memory::bytes);
+        let cpus = of(u64::from(asked.cpus), u64::from(self.slot.cpus));
+        let memory = if self.slot.memory.is_some() { of(bytes(asked), bytes(&self.slot)) } else { 0 };
+        let gpus = if self.slot.gpus > 0 { of(u64::from(asked.gpus), u64::from(self.slot.gpus)) } else { 0 };
+        u32::try_from(cpus.max(memory).max(gpus).max(1)).unwrap_or(u32::MAX)
+    }
+}
+
+/// So many slots of an allocation.
+fn slots(count: u32) -> Resources {
+    Resources { cpus: count, memory: None, gpus: 0, nodes: 1 }
+}
+
 impl Lane {
+    /// The jobs of a pool that lives in a batch system, of which nothing is there yet.
+    pub(crate) fn elsewhere(slot: Resources, once: bool) -> Self {
+        let elsewhere = Elsewhere { slot, once, room: Room::default() };
+        Self { elsewhere: Some(elsewhere), ..Self::new(slots(1), Capacity::none()) }
+    }
+
     pub(crate) fn new(slot: Resources, capacity: Capacity) -> Self {
         let in_use = InUse::none_of(capacity);
         Self {
             slots: in_use.room(Held::default(), 0, &slot),
             slot,
+            elsewhere: None,
             counts: [0; Phase::COUNT],
             due: BTreeMap::new(),
             later: BTreeMap::new(),
@@ -69,6 +110,50 @@ impl Lane {
         &self.in_use
     }
 
+    /// What its runs have; in a batch system by the slots that they take, for people.
+    pub(crate) fn held_by_runs(&self) -> Held {
+        let held = self.in_use.held();
+        let slots = usize::try_from(held.cpus).unwrap_or(usize::MAX);
+        self.elsewhere.as_ref().map_or(held, |elsewhere| elsewhere.slot.held() * slots)
+    }
+
+    /// What its executor says of its allocations, where it lives in a batch system.
+    pub(crate) fn room_elsewhere(&self) -> Option<&Room> {
+        self.elsewhere.as_ref().map(|elsewhere| &elsewhere.room)
+    }
+
+    /// The executor says what there is by now. What is in use stays so, also where that is more.
+    pub(crate) fn set_room(&mut self, room: Room) {
+        let Some(elsewhere) = &mut self.elsewhere else { return };
+        self.slots = room.slots;
+        let cpus = u32::try_from(room.slots).unwrap_or(u32::MAX);
+        elsewhere.room = room;
+        self.in_use.set_capacity(Capacity { cpus, ..Capacity::none() });
+        self.note_found();
+    }
+
+    /// What counts of a job in this pool.
+    fn takes<'r>(&self, asked: &'r Resources) -> Cow<'r, Resources> {
+        match &self.elsewhere {
+            None => Cow::Borrowed(asked),
+            Some(elsewhere) => Cow::Owned(slots(elsewhere.slots(asked))),
+        }
+    }
+
+    /// How much of what counts in this pool a job takes.
+    fn held(&self, job: &Job) -> Held {
+        self.takes(&job.resources).held()
+    }
+
+    /// What its jobs and its allocations have of what all pools share, with claimed jobs or without.
+    pub(crate) fn shared(&self, with_claimed: bool) -> Held {
+        match &self.elsewhere {
+            Some(elsewhere) => elsewhere.room.held,
+            None if with_claimed => self.taken(),
+            None => self.in_use.held(),
+        }
+    }
+
     /// What runs and claimed jobs take together.
     pub(crate) fn taken(&self) -> Held {
         self.in_use.held() + self.claimed
@@ -76,14 +161,14 @@ impl Lane {
 
     /// Can this job, the next that is ready, begin now?
     pub(crate) fn can_start(&self, job: &Job) -> bool {
-        job.grant.is_some() || self.in_use.fits(&job.resources)
+        job.grant.is_some() || self.in_use.fits(&self.takes(&job.resources))
     }
 
     /// Can this job, the next that is due, be claimed, if so many of the usual size may be claimed ahead?
     pub(crate) fn can_claim(&self, job: &Job, ahead: usize) -> bool {
         // A GPU is given with the claim, so that it stands in what is recorded of the launch.
         let ahead = if job.resources.gpus > 0 { 0 } else { ahead };
-        self.in_use.has_room(self.claimed, &job.resources, ahead, &self.slot)
+        self.in_use.has_room(self.claimed, &self.takes(&job.resources), ahead, &self.slot)
     }
 
     /// How many more jobs of the usual size there is room for, with so many ahead, besides all that are known.
@@ -145,18 +230,18 @@ impl Lane {
 
     /// A job that waited for its time waits for room now.
     pub(crate) fn is_due(&mut self, job: &Job) {
-        self.expected = self.expected + job.resources.held();
+        self.expected = self.expected + self.held(job);
     }
 
     /// A job leaves its state. What it was granted it keeps until it is in its next state.
     pub(crate) fn leave(&mut self, job_id: &JobId, job: &Job) {
         self.counts[job.state.phase() as usize] -= 1;
         match &job.state {
-            State::Asked => self.expected = self.expected - job.resources.held(),
+            State::Asked => self.expected = self.expected - self.held(job),
             State::Waiting(not_before) => {
                 let turn = (*not_before, job.no);
                 if self.due.remove(&turn).is_some() {
-                    self.expected = self.expected - job.resources.held();
+                    self.expected = self.expected - self.held(job);
                 } else {
                     self.later.remove(&turn);
                 }
@@ -173,7 +258,7 @@ impl Lane {
 
     fn unclaim(&mut self, job: &Job) {
         if job.grant.is_none() {
-            self.claimed = self.claimed - job.resources.held();
+            self.claimed = self.claimed - self.held(job);
         }
     }
 
@@ -186,10 +271,10 @@ impl Lane {
             job.grant = Some(Box::new(self.grant(&job.resources)));
         }
         match &job.state {
-            State::Asked => self.expected = self.expected + job.resources.held(),
+            State::Asked => self.expected = self.expected + self.held(job),
             State::Waiting(not_before) if *not_before <= now => {
                 self.due.insert((*not_before, job.no), job_id.clone());
-                self.expected = self.expected + job.resources.held();
+                self.expected = self.expected + self.held(job);
             }
             State::Waiting(not_before) => drop(self.later.insert((*not_before, job.no), job_id.clone())),
             State::Claiming => self.claim(job),
@@ -205,24 +290,38 @@ impl Lane {
     /// What a job had for itself is free again.
     pub(crate) fn take_back(&mut self, job: &mut Job) {
         if let Some(grant) = job.grant.take() {
-            self.in_use.release(&grant);
+            self.in_use.release(&self.counted(&job.resources, &grant));
         }
     }
 
     fn claim(&mut self, job: &Job) {
         if job.grant.is_none() {
-            self.claimed = self.claimed + job.resources.held();
+            self.claimed = self.claimed + self.held(job);
         }
     }
 
     /// A run that an earlier daemon has begun has this.
-    pub(crate) fn count_found(&mut self, grant: &Grant) {
-        self.in_use.count(grant);
+    pub(crate) fn count_found(&mut self, asked: &Resources, grant: &Grant) {
+        self.in_use.count(&self.counted(asked, grant));
         self.note_found();
+    }
+
+    /// What is counted of what a job was given.
+    fn counted<'g>(&self, asked: &Resources, grant: &'g Grant) -> Cow<'g, Grant> {
+        match &self.elsewhere {
+            None => Cow::Borrowed(grant),
+            Some(_) => Cow::Owned(Grant::without_gpus(&self.takes(asked))),
+        }
     }
 
     /// Takes it, also where it does not fit: it is used already.
     fn grant(&mut self, asked: &Resources) -> Grant {
+        if self.elsewhere.is_some() {
+            // Which GPUs these are the executor says, when it knows in which allocation.
+            let grant = Grant::without_gpus(asked);
+            self.count_found(asked, &grant);
+            return grant;
+        }
         if let Some(grant) = self.in_use.take(asked) {
             return grant;
         }
@@ -259,15 +358,15 @@ impl Lane {
                 return Err(format!("job {job_id} has the grant {:?} and is {:?}", job.grant, job.state));
             }
             match &job.state {
-                State::Asked => expected = expected + job.resources.held(),
+                State::Asked => expected = expected + self.held(job),
                 State::Waiting(at) if self.due.contains_key(&(*at, job.no)) => {
-                    expected = expected + job.resources.held();
+                    expected = expected + self.held(job);
                 }
-                State::Claiming | State::Ready if job.grant.is_none() => claimed = claimed + job.resources.held(),
+                State::Claiming | State::Ready if job.grant.is_none() => claimed = claimed + self.held(job),
                 _ => {}
             }
             if let Some(grant) = &job.grant {
-                cpus += u64::from(grant.cpus);
+                cpus += u64::from(self.counted(&job.resources, grant).cpus);
                 grant.gpus.iter().for_each(|gpu| *gpus.entry(*gpu).or_default() += 1);
             }
         }

@@ -91,7 +91,7 @@ pub use blame::{Blame, Evidence, blame};
 pub use disk::Share;
 pub use driver::{Driver, Output};
 pub use effect::{Effect, Fatal, Notice};
-pub use event::{Claimed, Concluded, Delivery, Ending, Event, Failure, FilledDisk, Problem, Pulled, Recalled};
+pub use event::{Claimed, Concluded, Delivery, Ending, Event, Failure, FilledDisk, Problem, Pulled, Recalled, Room};
 pub use fact::{Book, Entry, Fact, Failures, Launched, Lease, Stage, Terms};
 pub use lifecycle::{Lifecycle, PoolState, Settings, Step};
 pub use phases::{Phase, TRANSITIONS, diagram};

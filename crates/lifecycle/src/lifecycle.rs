@@ -16,7 +16,7 @@ use crate::refusal::Refusals;
 use crate::settler::Settler;
 use crate::shutdown::Shutdown;
 use crate::table::{Jobs, NewJob, State};
-use crate::{Attempt, Changes, Effect, Entry, Event, Fact, Launched, Notice, Problem, Run, Stage};
+use crate::{Attempt, Changes, Effect, Entry, Event, Fact, Launched, Notice, Problem, Room, Run, Stage};
 
 /// What the life of a job depends on.
 #[derive(Debug, Clone)]
@@ -71,6 +71,10 @@ pub struct PoolState<'a> {
     pub capacity: &'a Capacity,
     /// How many jobs may wait in it.
     pub hold: usize,
+    /// Since when the first of its jobs waits that may begin.
+    pub waiting_since: Option<Duration>,
+    /// What it has in its batch system, where it lives in one.
+    pub room: Option<&'a Room>,
 }
 
 /// When a message was sent, where that is known, since the Unix epoch.
@@ -182,6 +186,9 @@ impl Lifecycle {
             Event::Claimed(job_id, claimed) => self.claimed(&job_id, claimed, &mut step),
             Event::Unclaimed(run, outcome) => self.unclaimed(&run, outcome, &mut step),
             Event::Observed(observation) => self.observed(observation, &mut step),
+            Event::Room(pool, room) => self.room(&pool, room),
+            Event::RunWaits(run, why) => self.run_waits(&run, why),
+            Event::PoolBroken(pool, problem) => self.pool_broken(&pool, problem, &mut step),
             Event::ExecutorGone(why) => {
                 let news = self.executor.is_gone(why, self.now);
                 step.effects.extend(news.map(|problem| Effect::Say(Notice::ExecutorTrouble(problem))));
@@ -249,14 +256,19 @@ impl Lifecycle {
         self.jobs.iter().map(|(job_id, job)| (job_id, job.state.phase(), job.attempt, job.since))
     }
 
-    /// What else there is to say of a job: that it is being cancelled, or how the last attempt ended in the life of
-    /// this daemon, where another one follows; for people.
+    /// What else there is to say of a job: that it is being cancelled, what its run waits for, or how the last attempt
+    /// ended in the life of this daemon, where another one follows; for people.
     pub fn remark(&self, job_id: &JobId) -> Option<&str> {
         let job = self.jobs.get(job_id)?;
         if self.is_cancelled(job_id) && job.state.phase() != Phase::Recorded {
             return Some("it was cancelled, and is being ended");
         }
-        job.last_attempt.as_deref()
+        job.waits.as_deref().or(job.last_attempt.as_deref())
+    }
+
+    /// Does the executor have its run, and has not begun it?
+    pub fn waits(&self, job_id: &JobId) -> bool {
+        self.jobs.get(job_id).is_some_and(|job| job.waits.is_some())
     }
 
     /// The phase of a job that is held.
@@ -296,9 +308,11 @@ impl Lifecycle {
                 problem: pool.problem(),
                 waiting: lane.count(Phase::Waiting) + lane.count(Phase::Claiming) + lane.count(Phase::Ready),
                 running: lane.count(Phase::Running),
-                held: lane.in_use().held(),
+                held: lane.held_by_runs(),
                 capacity: lane.in_use().capacity(),
                 hold: pool.hold(),
+                waiting_since: lane.first_due().map(|((since, _), _)| since),
+                room: lane.room_elsewhere(),
             })
         })
     }

@@ -4,7 +4,7 @@
 //! of the site's file while they waited or ran, and those that are about to be rejected. Nothing begins there.
 
 use protocol::{JobSpec, PoolName};
-use site::{Capacity, Refusal, Resources, Site};
+use site::{Capacity, Refusal, Resources, Site, Where};
 
 use crate::lane::Lane;
 use crate::pool::Pool;
@@ -38,7 +38,9 @@ impl Pools {
         let only = site.pools.len() == 1;
         let pool = |(name, pool): (&PoolName, &site::Pool)| {
             let hold = pool.hold.map(|hold| usize::try_from(hold).unwrap_or(usize::MAX));
-            let hold = hold.unwrap_or(if only { usize::MAX } else { HOLD });
+            // One that lives in a batch system takes what it may hold, to know how much it needs.
+            let unbounded = only && matches!(pool.place, Where::Here(_));
+            let hold = hold.unwrap_or(if unbounded { usize::MAX } else { HOLD });
             Pool::new(name.clone(), hold, ahead_max)
         };
         Self { pools: site.pools.iter().map(pool).chain([Pool::nowhere()]).collect() }
@@ -46,7 +48,10 @@ impl Pools {
 
     /// A lane for each.
     pub(crate) fn lanes(site: &Site) -> Vec<Lane> {
-        let lane = |pool: &site::Pool| Lane::new(Resources::of(&pool.slot), pool.capacity());
+        let lane = |pool: &site::Pool| match &pool.place {
+            Where::Here(_) => Lane::new(Resources::of(&pool.slot), pool.capacity()),
+            Where::Slurm { workers, .. } => Lane::elsewhere(Resources::of(&pool.slot), workers.once),
+        };
         let nowhere = Lane::new(Resources::of(&site::Slot::default()), Capacity::none());
         site.pools.values().map(lane).chain([nowhere]).collect()
     }

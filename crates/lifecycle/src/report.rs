@@ -7,6 +7,7 @@ use std::time::Duration;
 use protocol::link::{Amount, JobReport, PoolReport, SiteReport};
 use protocol::{JobId, JobState, Memory, Timestamp, timestamp_from_millis};
 
+use crate::Room;
 use crate::lifecycle::{Lifecycle, PoolState};
 use crate::phases::Phase;
 
@@ -28,6 +29,8 @@ impl Lifecycle {
     pub(crate) fn job_report(&self, job_id: &JobId) -> Option<JobReport> {
         let job = self.jobs.get(job_id)?;
         let state = job.state.phase().state().filter(|state| *state != JobState::Unknown)?;
+        // Whoever is to run it has it, and has no place for it yet.
+        let state = if job.waits.is_some() { JobState::Held } else { state };
         let spec = self.jobs.brief(job_id).map(|message| &message.spec);
         Some(JobReport {
             job_id: job_id.clone(),
@@ -60,6 +63,17 @@ impl PoolState<'_> {
     /// How the pool is.
     pub fn report(&self) -> PoolReport {
         let counts_memory = self.capacity.memory.is_some();
+        // In a batch system slots are counted; what a pool has is what its allocations have.
+        let capacity = match self.room {
+            None => Amount {
+                cpus: u64::from(self.capacity.cpus),
+                memory: self.capacity.memory.map(Memory::bytes),
+                gpus: count(self.capacity.gpus.len()),
+            },
+            Some(Room { held, .. }) => {
+                Amount { cpus: held.cpus, memory: Some(held.memory).filter(|memory| *memory > 0), gpus: held.gpus }
+            }
+        };
         PoolReport {
             pool: self.name.clone(),
             ready: self.is_ready,
@@ -67,19 +81,15 @@ impl PoolState<'_> {
             held: count(self.waiting),
             running: count(self.running),
             hold: Some(self.hold).filter(|hold| *hold < usize::MAX).map(count),
-            capacity: Amount {
-                cpus: u64::from(self.capacity.cpus),
-                memory: self.capacity.memory.map(Memory::bytes),
-                gpus: count(self.capacity.gpus.len()),
-            },
+            capacity,
             in_use: Amount {
                 cpus: self.held.cpus,
                 memory: Some(self.held.memory).filter(|_| counts_memory),
                 gpus: self.held.gpus,
             },
-            allocations: None,
-            want: None,
-            why: None,
+            allocations: self.room.map(|room| count(room.allocations)),
+            want: self.room.map(|room| count(room.want)),
+            why: self.room.map(|room| room.why.clone()).filter(|why| !why.is_empty()),
         }
     }
 }

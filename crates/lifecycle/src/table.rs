@@ -55,6 +55,8 @@ pub(crate) struct Job {
     pub(crate) last_attempt: Option<Box<str>>,
     /// In how many attempts in a row it filled the disk, in this life of the daemon.
     pub(crate) disks_filled: u32,
+    /// Why its run, which the executor has, has not begun yet; for people.
+    pub(crate) waits: Option<Box<str>>,
 }
 
 impl Job {
@@ -171,6 +173,10 @@ impl Jobs {
         &self.lanes[no.0]
     }
 
+    pub(crate) fn lane_mut(&mut self, no: PoolNo) -> &mut Lane {
+        &mut self.lanes[no.0]
+    }
+
     pub(crate) fn lanes(&self) -> impl Iterator<Item = &Lane> {
         self.lanes.iter()
     }
@@ -238,9 +244,10 @@ impl Jobs {
             elsewhere: false,
             last_attempt: None,
             disks_filled: 0,
+            waits: None,
         };
         if let Some(grant) = &job.grant {
-            self.lanes[job.lane.0].count_found(grant);
+            self.lanes[job.lane.0].count_found(&job.resources, grant);
         }
         self.map.insert(job_id.clone(), Box::new(job));
         self.enter(&job_id);
@@ -259,8 +266,24 @@ impl Jobs {
             }
             job.state = state;
             job.since = self.now;
+            job.waits = None;
         }
         self.enter(job_id);
+    }
+
+    /// What its run waits for, if it does.
+    pub(crate) fn set_waits(&mut self, job_id: &JobId, why: Option<String>) {
+        let phase = self.map.get(job_id).map(|job| job.state.phase());
+        let why = why.map(String::into_boxed_str);
+        if let Some(job) = self.map.get_mut(job_id).filter(|job| job.waits != why) {
+            job.waits = why;
+            if self.followed.contains(job_id) {
+                self.moved.insert(job_id.clone());
+            }
+            if let Some(changes) = self.changes.as_mut().filter(|_| phase.is_some()) {
+                changes.insert(job_id.clone(), Change::Held);
+            }
+        }
     }
 
     /// Takes a job out, and its leases with it.

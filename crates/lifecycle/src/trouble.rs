@@ -132,6 +132,14 @@ impl Lifecycle {
         }
     }
 
+    /// Whoever holds the runs of a pool says that nothing more can begin in it.
+    pub(crate) fn pool_broken(&mut self, pool: &PoolName, problem: Problem, step: &mut Step) {
+        let (no, now) = (self.pools.of_name(Some(pool)), self.now);
+        if no != self.pools.nowhere() && self.pools.get_mut(no).broke(problem.clone(), now) {
+            self.is_broken(no, problem, step);
+        }
+    }
+
     /// The node has failed in what all pools need.
     pub(crate) fn all_broken(&mut self, problem: &Problem, step: &mut Step) {
         let mut news = false;
