@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lifecycle::{
     Attempt, Claimed, Delivery, Driver, Effect, Ending, Event, Failure, Fatal, Lifecycle, Output, Phase, Pulled,
-    Recalled, Run,
+    Recalled, Run, Staged, Uploaded,
 };
 use program::Exit;
 use protocol::{JobId, JobMessage};
@@ -254,6 +254,15 @@ impl Daemon {
                     Ok(Event::Recalled(answers))
                 });
             }
+            Effect::Stage(job_id) => {
+                let away = Staged::Away("this daemon cannot fetch files yet".into());
+                self.spawn(async move { Event::Staged(job_id, away) });
+            }
+            Effect::Upload(run) => {
+                let away = Uploaded::Away("this daemon cannot send files yet".into());
+                self.spawn(async move { Event::Uploaded(run, away) });
+            }
+            Effect::Unstage(_) | Effect::StopUpload(_) => {}
             Effect::Unclaim(run) => {
                 let files = self.jobs.clone();
                 self.spawn(async move {
@@ -403,7 +412,7 @@ fn pulled(pulled: queues::Pulled) -> Pulled {
 
 /// How many runs the keeper still knows.
 fn at_work(lifecycle: &Lifecycle) -> usize {
-    lifecycle.jobs().filter(|(_, phase, ..)| matches!(phase, Phase::Running | Phase::Ending)).count()
+    lifecycle.jobs().filter(|(_, phase, ..)| matches!(phase, Phase::Running | Phase::Ending | Phase::Uploading)).count()
 }
 
 /// The first time the daemon drains, the second time it stops.

@@ -101,6 +101,10 @@ impl Node {
             Effect::Forget(runs) => self.executor.forget(&runs),
             // These do not concern the node.
             Effect::Pull(_)
+            | Effect::Stage(_)
+            | Effect::Unstage(_)
+            | Effect::Upload(_)
+            | Effect::StopUpload(_)
             | Effect::Recall(_)
             | Effect::Publish(_)
             | Effect::Settle { .. }

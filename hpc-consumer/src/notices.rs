@@ -34,6 +34,14 @@ pub(crate) fn say(notice: &Notice) {
             let seconds = next_try.as_secs_f64();
             tracing::warn!(%job_id, "this job cannot go on here, while others can: {problem}; next try in {seconds:.1} s");
         }
+        Notice::FilesTrouble { job_id, problem, next_try } => {
+            let seconds = next_try.as_secs_f64();
+            tracing::warn!(
+                %job_id,
+                "the store of files is away for this job, which waits for it, and perhaps others: {problem}; next try in {seconds:.1} s"
+            );
+        }
+        Notice::FilesBack => tracing::info!("no job waits for the store of files any more"),
         Notice::TakenUp { running } => tracing::info!("runs of an earlier daemon go on and are watched: {running}"),
         Notice::CutOff { run, what, again } => {
             let (job_id, attempt) = (&run.job_id, run.attempt.get());
@@ -76,6 +84,7 @@ pub(crate) fn say_how_it_ended(run: &Run, concluded: &Concluded) {
             let attempt = run.attempt.get();
             tracing::warn!(%job_id, attempt, "the node failed attempt {attempt}, which does not count: {problem}");
         }
+        Concluded::ToUpload => tracing::info!(%job_id, "the job has ended; its outputs are being sent"),
         Concluded::NodeBroken(problem) => {
             tracing::warn!(%job_id, "the job has ended; its result waits for the node: {problem}")
         }

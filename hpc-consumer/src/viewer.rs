@@ -151,9 +151,11 @@ impl Viewer {
         for (job_id, phase, attempt, since) in lifecycle.jobs() {
             match phase {
                 Phase::Asked => continue,
-                Phase::Waiting | Phase::Claiming | Phase::Ready | Phase::Returning => counts.waiting += 1,
+                Phase::Waiting | Phase::Staging | Phase::Claiming | Phase::Ready | Phase::Returning => {
+                    counts.waiting += 1;
+                }
                 Phase::Running => counts.running += 1,
-                Phase::Ending => counts.ending += 1,
+                Phase::Ending | Phase::Uploading => counts.ending += 1,
                 Phase::Recorded => {
                     counts.owed += 1;
                     owed_since = Some(owed_since.map_or(since, |earliest| earliest.min(since)));

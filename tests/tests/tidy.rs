@@ -112,7 +112,10 @@ fn dependencies_point_one_way() {
 fn runtimes_stay_where_they_are_needed() {
     let metadata = metadata();
     let allowed: [(&str, &[&str]); 6] = [
-        ("reqwest", &["queues", "client", "transfer", "local-edge", "hpc-consumer", "laptop-consumer", "hpc-queue-tests"]),
+        (
+            "reqwest",
+            &["queues", "client", "transfer", "local-edge", "hpc-consumer", "laptop-consumer", "hpc-queue-tests"],
+        ),
         ("axum", &["local-edge", "hpc-queue-tests"]),
         ("rusqlite", &["store", "local-edge", "hpc-consumer", "xtask"]),
         ("worker", &["producer-worker"]),

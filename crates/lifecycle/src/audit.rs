@@ -10,6 +10,20 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
             Some(entry) if entry.stage == Stage::Accepted => Ok(()),
             other => Err(format!("job {job_id} is claimed and not accepted: {other:?}")),
         },
+        Effect::Stage(job_id) => match book.entry(job_id) {
+            Some(entry) if entry.stage == Stage::Accepted => Ok(()),
+            other => Err(format!("the files of job {job_id} are fetched and it is not accepted: {other:?}")),
+        },
+        Effect::Unstage(job_id) => match book.entry(job_id) {
+            Some(entry) if entry.stage == Stage::Launching => {
+                Err(format!("the files of job {job_id} are removed and its run is intended: {entry:?}"))
+            }
+            _ => Ok(()),
+        },
+        Effect::Upload(run) => match entry(run) {
+            Some(entry) if entry.stage == Stage::Launching => Ok(()),
+            other => Err(format!("the outputs of {run} are sent and its launch is not recorded: {other:?}")),
+        },
         Effect::Start(run) => match entry(run) {
             Some(entry) if entry.stage == Stage::Launching => Ok(()),
             other => Err(format!("run {run} is started and its launch is not recorded: {other:?}")),
@@ -43,6 +57,7 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
         | Effect::Reconciled
         | Effect::Pull(_)
         | Effect::Recall(_)
+        | Effect::StopUpload(_)
         | Effect::End(..)
         | Effect::PutAway { .. }
         | Effect::Say(_)

@@ -69,7 +69,8 @@ impl Lifecycle {
             return None;
         }
         let (place, resources, retries) = self.pools.route(&self.settings.site, &message.spec);
-        let terms = Terms { retries, rerunnable: message.spec.rerunnable.unwrap_or(true) };
+        let (rerunnable, needs_files) = (message.spec.rerunnable.unwrap_or(true), message.spec.needs_files());
+        let terms = Terms { retries, rerunnable, needs_files };
         let (deliveries, sent, message) = (Some(delivery.deliveries), sent(&message), Some(Arc::new(message)));
         let fits = matches!(place, Place::In(no) if self.wants_for(no) > 0);
         let job = NewJob { deliveries, message, sent, ..NewJob::new(State::Asked, place, resources, terms) };
@@ -159,6 +160,7 @@ impl Lifecycle {
         }
         if !pool.is_trusted() {
             let early = lane.due_count()
+                + self.lacking(no)
                 + [Phase::Asked, Phase::Claiming, Phase::Ready, Phase::Running]
                     .iter()
                     .map(|phase| lane.count(*phase))
@@ -167,11 +169,11 @@ impl Lifecycle {
         }
         if lane.room_elsewhere().is_some() {
             // What waits here is what allocations are asked for.
-            let waiting = lane.count(Phase::Waiting) + lane.count(Phase::Asked);
+            let waiting = [Phase::Asked, Phase::Waiting, Phase::Staging].iter().map(|phase| lane.count(*phase)).sum();
             return pool.hold().saturating_sub(waiting).min(self.settings.batch_size);
         }
         let ahead = pool.ahead(self.now);
-        let (free, wanted) = (lane.room(0), lane.room(ahead));
+        let (free, wanted) = (self.room(no, 0), self.room(no, ahead));
         // A slot is never left empty for the sake of a larger batch.
         if free > 0 || wanted * 2 > ahead { wanted.min(self.settings.batch_size) } else { 0 }
     }

@@ -20,7 +20,12 @@ pub enum Effect {
     Pull(usize),
     /// Look up which of these jobs have ended before, and their final records.
     Recall(Vec<JobId>),
-    /// Claim the directory of a job for its next attempt.
+    /// Have the files of a job ready for its claim, and begin anew where that was begun before.
+    Stage(JobId),
+    /// The files of a job are not needed here: stop fetching them, and remove what is there. Once this is performed,
+    /// nothing is heard any more of what was told before it.
+    Unstage(JobId),
+    /// Claim the directory of a job for its next attempt. Its files, if it has any, are ready and move into it.
     Claim {
         /// Which job.
         job_id: JobId,
@@ -42,6 +47,10 @@ pub enum Effect {
         /// May the job be tried again if its task failed?
         may_retry: bool,
     },
+    /// Send the outputs of a run that is over to the store of files, and go on where that was begun before.
+    Upload(Run),
+    /// The outputs of a run are not wanted any more: stop sending them. Once this is performed, nothing is heard of it.
+    StopUpload(Run),
     /// Have the executor end a run.
     End(Run, EndReason),
     /// Have the executor forget runs that have ended and are dealt with.
@@ -132,6 +141,18 @@ pub enum Notice {
         /// When it is tried again.
         next_try: Duration,
     },
+    /// The store of files cannot be reached, or fails: this job is the first that waits for it. What waits is tried
+    /// again for as long as it takes.
+    FilesTrouble {
+        /// Which job.
+        job_id: JobId,
+        /// What is wrong.
+        problem: Problem,
+        /// When it is tried again.
+        next_try: Duration,
+    },
+    /// No job waits for that any more.
+    FilesBack,
     /// Runs of an earlier daemon go on, and are watched again.
     TakenUp {
         /// How many.

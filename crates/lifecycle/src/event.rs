@@ -21,6 +21,8 @@ pub enum Event {
     Pulled(Result<Pulled, Failure>),
     /// What is remembered of the jobs that were asked after.
     Recalled(Vec<(JobId, Recalled)>),
+    /// The files of a job are ready, or not.
+    Staged(JobId, Staged),
     /// The job directory was claimed, or not.
     Claimed(JobId, Claimed),
     /// A claim for a run that was never begun was given up, or could not be.
@@ -41,6 +43,8 @@ pub enum Event {
     RunCutOff(Run, String),
     /// What a run left behind was dealt with.
     Concluded(Run, Concluded),
+    /// The outputs of a run are in the store of files, or not.
+    Uploaded(Run, Uploaded),
     /// A message that is no job was put away; with the final record where it has one that is owed to its user.
     PutAway {
         /// The lease of the message.
@@ -173,6 +177,27 @@ impl PartialEq for Problem {
 
 impl Eq for Problem {}
 
+/// What became of the files that a job needs before it can begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Staged {
+    /// They are all here.
+    Ready,
+    /// They will never be, by no fault of this node or the store: one is gone, or is not what the job says. The text
+    /// says why.
+    Refused(String),
+    /// The store, or the way to it, or the disk here, does not do it now; the job is not to blame.
+    Away(Problem),
+}
+
+/// What became of the outputs of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Uploaded {
+    /// They are all in the store, and what is there is written down beside the job.
+    Done,
+    /// The store, or the way to it, or the disk here, does not do it now.
+    Away(Problem),
+}
+
 /// What became of the claim for a job directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
@@ -195,7 +220,8 @@ pub enum Ending {
     CutOff(String),
     /// The node failed it too often: the outcome is `infrastructure`.
     GivenUp(Problem),
-    /// No pool takes it, and nothing of it runs: the outcome is `rejected`. The text says why.
+    /// No pool takes it, or its files cannot be had, and nothing of it runs: the outcome is `rejected`. The text says
+    /// why.
     Rejected(String),
     /// It was cancelled while nothing of it ran, after this attempt or before the first: the outcome is `cancelled`.
     Cancelled(Option<Attempt>),
@@ -233,4 +259,7 @@ pub enum Concluded {
     NodeBroken(Problem),
     /// Another daemon has taken the job over: what this run did does not count.
     TakenOver,
+    /// There will be a record once the outputs of the run are in the store of files: they are not there yet. Nobody
+    /// wants those of a job that was cancelled or rejected.
+    ToUpload,
 }

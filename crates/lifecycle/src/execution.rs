@@ -10,9 +10,11 @@ use crate::phases::Phase;
 use crate::pool::Pool;
 use crate::pools::PoolNo;
 use crate::table::{Job, State};
+use crate::transfers::Transfer;
 use crate::trouble::pause_of_its_own;
 use crate::{
-    Attempt, Claimed, Concluded, Effect, EndReason, Ending, Fact, Finished, Notice, Observation, Room, Run, RunEnd, Sighting,
+    Attempt, Claimed, Concluded, Effect, EndReason, Ending, Fact, Finished, Notice, Observation, Room, Run, RunEnd,
+    Sighting,
 };
 
 /// How many jobs are claimed besides those that fill the free slots, or as many as there are slots. After a power cut
@@ -92,7 +94,7 @@ impl Lifecycle {
     }
 
     /// The executor says what a pool has that lives in a batch system.
-    pub(crate) fn room(&mut self, pool: &PoolName, room: Room) {
+    pub(crate) fn room_is(&mut self, pool: &PoolName, room: Room) {
         let no = self.pools.of_name(Some(pool));
         if self.jobs.lane(no).room_elsewhere() != Some(&room) {
             self.jobs.lane_mut(no).set_room(room);
@@ -122,13 +124,18 @@ impl Lifecycle {
                     job.launched = Some(attempt);
                     job.claims_failed = 0;
                     job.elsewhere = false;
+                    // They are in its directory now, and a further attempt needs them anew.
+                    job.transfer = Transfer::default();
                 }
                 self.pool_of_mut(job_id).job_claimed();
                 self.jobs.drop_input(job_id);
                 self.jobs.set(job_id, State::Ready);
                 step.facts.extend(self.launched(job_id).map(|at| Fact::Launching(job_id.clone(), attempt, at)));
             }
-            Claimed::Finished(record) => self.recorded(job_id, record, step),
+            Claimed::Finished(record) => {
+                self.unstage(job_id, step);
+                self.recorded(job_id, record, step);
+            }
             Claimed::Elsewhere => {
                 step.effects.push(Effect::Say(Notice::Elsewhere(job_id.clone())));
                 if let Some(job) = self.jobs.get_mut(job_id) {
@@ -136,7 +143,13 @@ impl Lifecycle {
                 }
                 self.jobs.set(job_id, State::Waiting(self.now + self.settings.claim_patience));
             }
-            Claimed::NodeBroken(problem) => self.claim_failed(job_id, problem, step),
+            Claimed::NodeBroken(problem) => {
+                // Some of them may be in its directory already.
+                if let Some(job) = self.jobs.get_mut(job_id) {
+                    job.transfer.staged = false;
+                }
+                self.claim_failed(job_id, problem, step);
+            }
         }
     }
 
@@ -189,7 +202,10 @@ impl Lifecycle {
     /// Once all that was missing in the list has its consequences on disk, the list is as good as complete. A job that
     /// is lost is not there yet while its record is being written.
     pub(crate) fn reconcile_done(&mut self, step: &mut Step) {
-        let undecided = |job: &Job| matches!(job.state, State::Ending { ending: Ending::CutOff(_), .. });
+        let undecided = |job: &Job| {
+            let (State::Ending { ending, .. } | State::Uploading { ending, .. }) = &job.state else { return false };
+            matches!(ending, Ending::CutOff(_))
+        };
         let told = self.executor.reconcile(|| !self.jobs.iter().any(|(_, job)| undecided(job)));
         step.effects.extend(told.then_some(Effect::Reconciled));
     }
@@ -209,7 +225,7 @@ impl Lifecycle {
                 Sighting::Ended(finished) => self.run_ended(&run, finished, step),
                 Sighting::CutOff(what) => self.cut_off(&run, what, step),
             }
-        } else if self.jobs.is(&run, Phase::Ending) {
+        } else if self.has_ended(&run) {
             // It is being dealt with, and forgotten after that.
         } else if matches!(sighting, Sighting::Alive | Sighting::Queued) {
             step.effects.push(Effect::End(run, EndReason::NotHeld));
@@ -245,12 +261,18 @@ impl Lifecycle {
 
     /// A run is over that is not recorded as running.
     fn forget_unless_needed(&self, run: &Run, step: &mut Step) {
-        if !self.jobs.is(run, Phase::Ending) && !self.jobs.is(run, Phase::Ready) {
+        if !self.has_ended(run) && !self.jobs.is(run, Phase::Ready) {
             step.effects.push(Effect::Forget(vec![run.clone()]));
         }
     }
 
+    /// Is this run over and its job has no record yet? It is forgotten when that has.
+    fn has_ended(&self, run: &Run) -> bool {
+        self.jobs.is(run, Phase::Ending) || self.jobs.is(run, Phase::Uploading)
+    }
+
     pub(crate) fn conclude(&mut self, run: &Run, ending: Ending, step: &mut Step) {
+        self.unstage(&run.job_id, step);
         let Some(job) = self.jobs.get(&run.job_id) else { return };
         let may_retry = job.failures.task < job.terms.retries && !self.is_cancelled(&run.job_id);
         let held_up = match job.state {
@@ -291,15 +313,13 @@ impl Lifecycle {
         let job_id = &run.job_id;
         match concluded {
             Concluded::Recorded(record) => {
-                // Only a run that went to its end tells that the node is well.
-                if matches!(
-                    self.jobs.get(job_id).map(|job| &job.state),
-                    Some(State::Ending { ending: Ending::Finished(_), .. })
-                ) {
-                    self.job_ended(job_id);
-                }
+                self.ended_by_itself(job_id);
                 self.recorded(job_id, record, step);
                 step.effects.push(Effect::Forget(vec![run.clone()]));
+            }
+            Concluded::ToUpload => {
+                self.ended_by_itself(job_id);
+                self.to_upload(run);
             }
             Concluded::TaskFailed(why) => {
                 self.job_ended(job_id);
@@ -332,6 +352,16 @@ impl Lifecycle {
                 step.facts.push(Fact::Released(job_id.clone()));
                 step.effects.push(Effect::Forget(vec![run.clone()]));
             }
+        }
+    }
+
+    /// There will be a record. Only a run that went to its end tells that the node is well, and it does so once.
+    fn ended_by_itself(&mut self, job_id: &JobId) {
+        if let Some(job) = self.jobs.get(job_id)
+            && job.transfer.to_upload == 0
+            && matches!(job.state, State::Ending { ending: Ending::Finished(_), .. })
+        {
+            self.job_ended(job_id);
         }
     }
 

@@ -58,6 +58,8 @@ pub struct Terms {
     pub retries: u32,
     /// May it be started again after an attempt was cut off?
     pub rerunnable: bool,
+    /// Are there files that have to be here before it can begin? No store keeps it: its message says it.
+    pub needs_files: bool,
 }
 
 /// A delivery of the queue.

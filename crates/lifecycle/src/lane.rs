@@ -10,6 +10,7 @@ use site::{Capacity, Grant, Held, InUse, Resources};
 use crate::Room;
 use crate::phases::Phase;
 use crate::table::{Job, State};
+use crate::transfers::STAGED_AHEAD;
 
 /// A turn among jobs that wait: the time from which they may be claimed, then the order of acceptance.
 type Turn = (Duration, u64);
@@ -26,6 +27,11 @@ pub(crate) struct Lane {
     counts: [usize; Phase::COUNT],
     /// Jobs that wait and may be claimed. There may be very many.
     due: BTreeMap<Turn, JobId>,
+    /// Jobs that wait and whose files may be fetched; and those whose files are being fetched.
+    lacking: BTreeMap<Turn, JobId>,
+    staging: BTreeMap<u64, JobId>,
+    /// How many jobs that may be claimed have files, which are here.
+    staged: usize,
     /// Jobs that wait and may not be claimed yet.
     later: BTreeMap<Turn, JobId>,
     ready: BTreeMap<u64, JobId>,
@@ -37,6 +43,8 @@ pub(crate) struct Lane {
     claimed: Held,
     /// What jobs will use that are on their way in, or due.
     expected: Held,
+    /// What jobs will use that wait for their files.
+    expected_later: Held,
     /// How much was in use at once that nobody could refuse: runs of an earlier daemon.
     found: Held,
 }
@@ -86,12 +94,16 @@ impl Lane {
             elsewhere: None,
             counts: [0; Phase::COUNT],
             due: BTreeMap::new(),
+            lacking: BTreeMap::new(),
+            staging: BTreeMap::new(),
+            staged: 0,
             later: BTreeMap::new(),
             ready: BTreeMap::new(),
             undone: BTreeSet::new(),
             in_use,
             claimed: Held::default(),
             expected: Held::default(),
+            expected_later: Held::default(),
             found: Held::default(),
         }
     }
@@ -171,11 +183,13 @@ impl Lane {
         self.in_use.has_room(self.claimed, &self.takes(&job.resources), ahead, &self.slot)
     }
 
-    /// How many more jobs of the usual size there is room for, with so many ahead, besides all that are known.
-    pub(crate) fn room(&self, ahead: usize) -> usize {
-        let known = self.claimed + self.expected;
+    /// How many more jobs of the usual size there is room for, with so many ahead, besides all that are known; with
+    /// those or without those that wait for their files.
+    pub(crate) fn room(&self, ahead: usize, with_lacking: bool) -> usize {
+        let expected = if with_lacking { self.expected + self.expected_later } else { self.expected };
+        let known = self.claimed + expected;
         // Too little for a job of the usual size may be enough for a smaller one.
-        let crumbs = self.in_use.is_left(known) && self.expected == Held::default();
+        let crumbs = self.in_use.is_left(known) && expected == Held::default();
         self.in_use.room(known, ahead, &self.slot).max(usize::from(crumbs))
     }
 
@@ -186,6 +200,23 @@ impl Lane {
 
     pub(crate) fn due_count(&self) -> usize {
         self.due.len()
+    }
+
+    /// The first job whose files may be fetched, unless those of enough jobs are here or on their way.
+    pub(crate) fn next_to_stage(&self) -> Option<(Turn, &JobId)> {
+        let ahead = self.staged + self.count(Phase::Staging);
+        let (turn, job_id) = self.lacking.first_key_value().filter(|_| ahead < self.slots.max(STAGED_AHEAD))?;
+        Some((*turn, job_id))
+    }
+
+    /// How many jobs wait for their files.
+    pub(crate) fn lacking(&self) -> usize {
+        self.lacking.len() + self.staging.len()
+    }
+
+    /// The same, with those that wait for their time.
+    pub(crate) fn not_due(&self) -> usize {
+        self.lacking() + self.later.len()
     }
 
     /// When the next job that is not due yet will be.
@@ -199,7 +230,11 @@ impl Lane {
     }
 
     pub(crate) fn waiting(&self) -> impl Iterator<Item = &JobId> {
-        self.due.values().chain(self.later.values())
+        self.due.values().chain(self.lacking.values()).chain(self.later.values())
+    }
+
+    pub(crate) fn staging(&self) -> impl Iterator<Item = &JobId> {
+        self.staging.values()
     }
 
     pub(crate) fn ready(&self) -> impl Iterator<Item = &JobId> {
@@ -221,16 +256,21 @@ impl Lane {
     }
 
     /// Jobs whose time has come; returns them, to be told to [`Self::is_due`].
-    pub(crate) fn take_due(&mut self, now: Duration) -> Option<JobId> {
+    pub(crate) fn take_due(&mut self, now: Duration) -> Option<(Turn, JobId)> {
         let first = self.later.first_entry().filter(|first| first.key().0 <= now)?;
-        let (turn, job_id) = first.remove_entry();
-        self.due.insert(turn, job_id.clone());
-        Some(job_id)
+        Some(first.remove_entry())
     }
 
-    /// A job that waited for its time waits for room now.
-    pub(crate) fn is_due(&mut self, job: &Job) {
-        self.expected = self.expected + self.held(job);
+    /// A job that waits has had to wait for its time until now: it waits for its files, or for room.
+    pub(crate) fn is_due(&mut self, turn: Turn, job_id: JobId, job: &Job) {
+        if job.lacks_files() {
+            self.lacking.insert(turn, job_id);
+            self.expected_later = self.expected_later + self.held(job);
+        } else {
+            self.due.insert(turn, job_id);
+            self.staged += usize::from(job.terms.needs_files);
+            self.expected = self.expected + self.held(job);
+        }
     }
 
     /// A job leaves its state. What it was granted it keeps until it is in its next state.
@@ -241,10 +281,17 @@ impl Lane {
             State::Waiting(not_before) => {
                 let turn = (*not_before, job.no);
                 if self.due.remove(&turn).is_some() {
+                    self.staged -= usize::from(job.terms.needs_files);
                     self.expected = self.expected - self.held(job);
+                } else if self.lacking.remove(&turn).is_some() {
+                    self.expected_later = self.expected_later - self.held(job);
                 } else {
                     self.later.remove(&turn);
                 }
+            }
+            State::Staging => {
+                self.staging.remove(&job.no);
+                self.expected_later = self.expected_later - self.held(job);
             }
             State::Claiming => self.unclaim(job),
             State::Ready => {
@@ -252,7 +299,11 @@ impl Lane {
                 self.unclaim(job);
             }
             State::Ending { again_at: Some(again_at), .. } => drop(self.undone.remove(&(*again_at, job_id.clone()))),
-            State::Ending { again_at: None, .. } | State::Running(_) | State::Returning(_) | State::Recorded(_) => {}
+            State::Ending { again_at: None, .. }
+            | State::Running(_)
+            | State::Uploading { .. }
+            | State::Returning(_)
+            | State::Recorded(_) => {}
         }
     }
 
@@ -273,17 +324,24 @@ impl Lane {
         match &job.state {
             State::Asked => self.expected = self.expected + self.held(job),
             State::Waiting(not_before) if *not_before <= now => {
-                self.due.insert((*not_before, job.no), job_id.clone());
-                self.expected = self.expected + self.held(job);
+                self.is_due((*not_before, job.no), job_id.clone(), job);
             }
             State::Waiting(not_before) => drop(self.later.insert((*not_before, job.no), job_id.clone())),
+            State::Staging => {
+                self.staging.insert(job.no, job_id.clone());
+                self.expected_later = self.expected_later + self.held(job);
+            }
             State::Claiming => self.claim(job),
             State::Ready => {
                 self.ready.insert(job.no, job_id.clone());
                 self.claim(job);
             }
             State::Ending { again_at: Some(again_at), .. } => drop(self.undone.insert((*again_at, job_id.clone()))),
-            State::Ending { again_at: None, .. } | State::Running(_) | State::Returning(_) | State::Recorded(_) => {}
+            State::Ending { again_at: None, .. }
+            | State::Running(_)
+            | State::Uploading { .. }
+            | State::Returning(_)
+            | State::Recorded(_) => {}
         }
     }
 
@@ -350,7 +408,8 @@ impl Lane {
             return Err(format!("{held:?} is in use of {capacity:?}"));
         }
         let (mut counts, mut cpus) = ([0; Phase::COUNT], 0);
-        let (mut claimed, mut expected) = (Held::default(), Held::default());
+        let (mut claimed, mut expected, mut expected_later) = (Held::default(), Held::default(), Held::default());
+        let mut staged = 0;
         let mut gpus = BTreeMap::<u32, u32>::new();
         for (job_id, job) in jobs {
             counts[job.state.phase() as usize] += 1;
@@ -360,8 +419,16 @@ impl Lane {
             match &job.state {
                 State::Asked => expected = expected + self.held(job),
                 State::Waiting(at) if self.due.contains_key(&(*at, job.no)) => {
+                    if job.lacks_files() {
+                        return Err(format!("job {job_id} may be claimed, and its files are not here"));
+                    }
                     expected = expected + self.held(job);
+                    staged += usize::from(job.terms.needs_files);
                 }
+                State::Waiting(at) if self.lacking.contains_key(&(*at, job.no)) => {
+                    expected_later = expected_later + self.held(job);
+                }
+                State::Staging => expected_later = expected_later + self.held(job),
                 State::Claiming | State::Ready if job.grant.is_none() => claimed = claimed + self.held(job),
                 _ => {}
             }
@@ -373,11 +440,15 @@ impl Lane {
         if self.found.gpus == 0 && gpus.values().any(|runs| *runs > 1) {
             return Err(format!("two runs have the same GPU: {gpus:?}"));
         }
-        if (counts, claimed, expected, cpus) != (self.counts, self.claimed, self.expected, held.cpus) {
+        if (counts, claimed, expected, cpus) != (self.counts, self.claimed, self.expected, held.cpus)
+            || (expected_later, staged) != (self.expected_later, self.staged)
+        {
             return Err(format!("what is counted of a pool is not what its jobs have: {self:?}"));
         }
-        let waiting = self.due.len() + self.later.len();
-        if (waiting, self.ready.len()) != (self.count(Phase::Waiting), self.count(Phase::Ready)) {
+        let waiting = self.due.len() + self.lacking.len() + self.later.len();
+        if (waiting, self.ready.len()) != (self.count(Phase::Waiting), self.count(Phase::Ready))
+            || self.staging.len() != self.count(Phase::Staging)
+        {
             return Err(format!("{waiting} jobs are in the order of those that wait: {self:?}"));
         }
         Ok(())
@@ -390,6 +461,12 @@ fn holds_grant(job: &Job) -> bool {
         Phase::Running => true,
         // A GPU is given with the claim.
         Phase::Claiming | Phase::Ready => job.resources.gpus > 0,
-        Phase::Asked | Phase::Waiting | Phase::Ending | Phase::Returning | Phase::Recorded => false,
+        Phase::Asked
+        | Phase::Waiting
+        | Phase::Staging
+        | Phase::Ending
+        | Phase::Uploading
+        | Phase::Returning
+        | Phase::Recorded => false,
     }
 }

@@ -27,7 +27,8 @@ impl Lifecycle {
         }
         let owes_results = !self.jobs.outbox().is_empty() && !self.shutdown.are_settings_wrong();
         let handed_over = !owes_results && self.settler.is_done();
-        let at_work = self.running() + self.jobs.count(Phase::Ending) > 0;
+        // Outputs that wait for a store that is away may do so for weeks, and the next daemon goes on with them.
+        let at_work = self.running() + self.jobs.count(Phase::Ending) + self.uploading() > 0;
         let drained = !under_way && handed_over && !at_work;
         // With a token that is refused nothing can be handed over; what runs needs no daemon to go on.
         let tried = |requests: &Requests, nothing_owed: bool| nothing_owed || requests.was_tried();

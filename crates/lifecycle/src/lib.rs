@@ -45,6 +45,7 @@
 //! | `requests` | requests of one kind, and how long to wait before the next try |
 //! | `delivery`, `results` | what comes from the queue, and what goes to it |
 //! | `execution`, `trouble`, `returning`, `leaving` | runs; what the node fails; jobs that go back; the ways out |
+//! | `transfers` | files that a job needs before it can begin, and outputs that its end waits for |
 //! | `report`, `reporter` | what there is to say of jobs and pools; what of it the hub was told, and what is to be |
 //! | `cancel` | jobs that a person does not want any more |
 //! | `blame` | whose the end of a run was: the task's, or the node's |
@@ -84,6 +85,7 @@ mod settler;
 mod shutdown;
 mod suspects;
 mod table;
+mod transfers;
 mod trouble;
 
 pub use audit::permitted;
@@ -91,7 +93,9 @@ pub use blame::{Blame, Evidence, blame};
 pub use disk::Share;
 pub use driver::{Driver, Output};
 pub use effect::{Effect, Fatal, Notice};
-pub use event::{Claimed, Concluded, Delivery, Ending, Event, Failure, FilledDisk, Problem, Pulled, Recalled, Room};
+pub use event::{
+    Claimed, Concluded, Delivery, Ending, Event, Failure, FilledDisk, Problem, Pulled, Recalled, Room, Staged, Uploaded,
+};
 pub use fact::{Book, Entry, Fact, Failures, Launched, Lease, Stage, Terms};
 pub use lifecycle::{Lifecycle, PoolState, Settings, Step};
 pub use phases::{Phase, TRANSITIONS, diagram};

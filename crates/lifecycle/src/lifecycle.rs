@@ -1,5 +1,6 @@
 //! One step, and all that is possible after it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::refusal::Refusals;
 use crate::settler::Settler;
 use crate::shutdown::Shutdown;
 use crate::table::{Jobs, NewJob, State};
+use crate::transfers::FileStore;
 use crate::{Attempt, Changes, Effect, Entry, Event, Fact, Launched, Notice, Problem, Room, Run, Stage};
 
 /// What the life of a job depends on.
@@ -98,6 +100,7 @@ pub struct Lifecycle {
     pub(crate) executor: ExecutorView,
     pub(crate) shutdown: Shutdown,
     pub(crate) cancellations: Cancellations,
+    pub(crate) file_store: FileStore,
     /// What was said of the queue: it does not answer, and not yet that it does again.
     pub(crate) queue_trouble: Option<String>,
 }
@@ -159,6 +162,7 @@ impl Lifecycle {
             executor: ExecutorView::default(),
             shutdown: Shutdown::default(),
             cancellations: Cancellations::default(),
+            file_store: FileStore::default(),
             queue_trouble: None,
         }
     }
@@ -183,10 +187,12 @@ impl Lifecycle {
             Event::Pulled(Ok(pulled)) => self.pulled(pulled, &mut step),
             Event::Pulled(Err(failure)) => self.request_failed(|state| &mut state.intake.pulls, &failure, &mut step),
             Event::Recalled(answers) => self.recalled(answers, &mut step),
+            Event::Staged(job_id, staged) => self.staged(&job_id, staged, &mut step),
+            Event::Uploaded(run, uploaded) => self.uploaded(&run, uploaded, &mut step),
             Event::Claimed(job_id, claimed) => self.claimed(&job_id, claimed, &mut step),
             Event::Unclaimed(run, outcome) => self.unclaimed(&run, outcome, &mut step),
             Event::Observed(observation) => self.observed(observation, &mut step),
-            Event::Room(pool, room) => self.room(&pool, room),
+            Event::Room(pool, room) => self.room_is(&pool, room),
             Event::RunWaits(run, why) => self.run_waits(&run, why),
             Event::PoolBroken(pool, problem) => self.pool_broken(&pool, problem, &mut step),
             Event::ExecutorGone(why) => {
@@ -218,7 +224,7 @@ impl Lifecycle {
         let pull = if self.wants_pull() > 0 { self.intake.pulls.next() } else { None };
         let publish = self.publisher.next(self.jobs.outbox(), quiet);
         let settle = self.settler.next(quiet);
-        let times = [self.executor.ask_at(), pull, publish, settle, self.jobs.next_lapse()];
+        let times = [self.executor.ask_at(), pull, publish, settle, self.jobs.next_lapse(), self.jobs.next_upload()];
         let of_pools = self.pools.all().flat_map(|no| self.wake_at_of(no));
         // What is not done although its time has come waits for an event and not for the time.
         times.into_iter().chain(of_pools).chain(self.shutdown.ends()).flatten().filter(|at| *at > self.now).min()
@@ -256,14 +262,15 @@ impl Lifecycle {
         self.jobs.iter().map(|(job_id, job)| (job_id, job.state.phase(), job.attempt, job.since))
     }
 
-    /// What else there is to say of a job: that it is being cancelled, what its run waits for, or how the last attempt
-    /// ended in the life of this daemon, where another one follows; for people.
-    pub fn remark(&self, job_id: &JobId) -> Option<&str> {
+    /// What else there is to say of a job: that it is being cancelled, what becomes of its files and outputs, what its run
+    /// waits for, or how the last attempt ended in the life of this daemon, where another one follows; for people.
+    pub fn remark(&self, job_id: &JobId) -> Option<Cow<'_, str>> {
         let job = self.jobs.get(job_id)?;
         if self.is_cancelled(job_id) && job.state.phase() != Phase::Recorded {
-            return Some("it was cancelled, and is being ended");
+            return Some("it was cancelled, and is being ended".into());
         }
-        job.waits.as_deref().or(job.last_attempt.as_deref())
+        let waits = || job.waits.as_deref().or(job.last_attempt.as_deref());
+        job.says_of_files().map(Cow::from).or_else(|| waits().map(Cow::from))
     }
 
     /// Does the executor have its run, and has not begun it?
@@ -306,7 +313,10 @@ impl Lifecycle {
                 name: pool.name()?,
                 is_ready: pool.is_ready(),
                 problem: pool.problem(),
-                waiting: lane.count(Phase::Waiting) + lane.count(Phase::Claiming) + lane.count(Phase::Ready),
+                waiting: [Phase::Waiting, Phase::Staging, Phase::Claiming, Phase::Ready]
+                    .into_iter()
+                    .map(|phase| lane.count(phase))
+                    .sum(),
                 running: lane.count(Phase::Running),
                 held: lane.held_by_runs(),
                 capacity: lane.in_use().capacity(),
@@ -401,6 +411,9 @@ impl Lifecycle {
         self.conclude_undone(step);
         self.reconcile_done(step);
         self.begin_runs(step);
+        self.begin_staging(step);
+        self.begin_uploads(step);
+        self.say_files_are_back(step);
         self.publish_due(step);
         step.effects.extend(self.settler.begin(self.is_quiet(), self.now));
         let count = self.wants_pull();

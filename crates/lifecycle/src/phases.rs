@@ -10,6 +10,8 @@ pub enum Phase {
     Asked,
     /// It is accepted, and waits for a slot.
     Waiting,
+    /// Its files are on their way to the cluster. It has no slot.
+    Staging,
     /// Its directory is being claimed.
     Claiming,
     /// It is claimed, and the launch is intended.
@@ -18,13 +20,15 @@ pub enum Phase {
     Running,
     /// Its run is over, and what that left behind is being dealt with.
     Ending,
+    /// Its run has ended, and its outputs are on their way to the store. It has no slot.
+    Uploading,
     /// It is going back to the queue.
     Returning,
     /// It has its final record, which is owed to the queue.
     Recorded,
 }
 
-use Phase::{Asked, Claiming, Ending, Ready, Recorded, Returning, Running, Waiting};
+use Phase::{Asked, Claiming, Ending, Ready, Recorded, Returning, Running, Staging, Uploading, Waiting};
 
 /// Every change: from, to, why. `None` is a job that we do not hold.
 pub const TRANSITIONS: &[(Option<Phase>, Option<Phase>, &str)] = &[
@@ -35,10 +39,15 @@ pub const TRANSITIONS: &[(Option<Phase>, Option<Phase>, &str)] = &[
     (Some(Asked), Some(Waiting), "new, accepted"),
     (Some(Asked), Some(Recorded), "has ended before, asked for again"),
     (Some(Asked), None, "has ended before, or cannot be taken"),
+    (Some(Waiting), Some(Staging), "files to fetch"),
     (Some(Waiting), Some(Claiming), "a slot"),
     (Some(Waiting), Some(Ending), "cancelled or rejected"),
     (Some(Waiting), None, "given back"),
     (Some(Waiting), Some(Returning), "given back after a restart"),
+    (Some(Staging), Some(Waiting), "files are here, or store away"),
+    (Some(Staging), Some(Ending), "cancelled, or files refused"),
+    (Some(Staging), None, "given back"),
+    (Some(Staging), Some(Returning), "given back after a restart"),
     (Some(Claiming), Some(Ready), "claimed, launch intended"),
     (Some(Claiming), Some(Recorded), "has its record already"),
     (Some(Claiming), Some(Waiting), "held elsewhere, or node broken"),
@@ -51,30 +60,36 @@ pub const TRANSITIONS: &[(Option<Phase>, Option<Phase>, &str)] = &[
     (Some(Running), Some(Ending), "ended"),
     (Some(Running), Some(Waiting), "cut off, again"),
     (Some(Ending), Some(Ending), "node broken, later again"),
+    (Some(Ending), Some(Uploading), "outputs to send"),
     (Some(Ending), Some(Recorded), "record written"),
     (Some(Ending), Some(Waiting), "failed, again"),
     (Some(Ending), Some(Returning), "node failed it"),
     (Some(Ending), None, "taken over elsewhere"),
+    (Some(Uploading), Some(Uploading), "store away, later again"),
+    (Some(Uploading), Some(Ending), "outputs are there, or cancelled"),
     (Some(Returning), Some(Waiting), "cannot go back"),
     (Some(Returning), None, "given back"),
     (Some(Recorded), None, "published"),
 ];
 
 impl Phase {
-    pub(crate) const COUNT: usize = 8;
+    pub(crate) const COUNT: usize = 10;
 
     /// All phases, in the order in which a job goes through them.
-    pub const ALL: [Self; Self::COUNT] = [Asked, Waiting, Claiming, Ready, Running, Ending, Returning, Recorded];
+    pub const ALL: [Self; Self::COUNT] =
+        [Asked, Waiting, Staging, Claiming, Ready, Running, Ending, Uploading, Returning, Recorded];
 
     /// Its name for people and files.
     pub fn name(self) -> &'static str {
         match self {
             Asked => "asked",
             Waiting => "waiting",
+            Staging => "staging",
             Claiming => "claiming",
             Ready => "ready",
             Running => "running",
             Ending => "ending",
+            Uploading => "uploading",
             Returning => "returning",
             Recorded => "recorded",
         }
@@ -84,8 +99,8 @@ impl Phase {
     pub fn state(self) -> Option<JobState> {
         match self {
             Asked => Some(JobState::Unknown),
-            Waiting | Claiming | Ready => Some(JobState::Held),
-            Running | Ending => Some(JobState::Running),
+            Waiting | Staging | Claiming | Ready => Some(JobState::Held),
+            Running | Ending | Uploading => Some(JobState::Running),
             Returning => Some(JobState::Queued),
             Recorded => None,
         }

@@ -68,9 +68,9 @@ impl Lifecycle {
             // Its result is known, and needs no place.
             _ if self.is_cancelled(job_id) && pool.problem().is_none() => None,
             Place::In(_) if is_last => None,
-            Place::In(_) if pool.problem().is_some() => Some(pause),
+            Place::In(_) if pool.problem().is_some() || self.is_stranded(job) => Some(pause),
             Place::In(_) => {
-                let (waiting, hold) = (self.jobs.lane(no).count(Phase::Waiting), pool.hold());
+                let (waiting, hold) = (self.waiting_in(no), pool.hold());
                 if waiting < hold {
                     if waiting <= hold / 2 {
                         self.refusals.full.remove(&no);
@@ -104,6 +104,12 @@ impl Lifecycle {
         }
     }
 
+    /// How many jobs wait in a pool for their files or for a slot.
+    fn waiting_in(&self, no: PoolNo) -> usize {
+        let lane = self.jobs.lane(no);
+        lane.count(Phase::Waiting) + lane.count(Phase::Staging)
+    }
+
     /// The pause before a message that has been delivered so often comes again.
     fn pause_of_delivery(&self, deliveries: u64) -> Duration {
         let doublings = u32::try_from(deliveries.saturating_sub(1)).unwrap_or(u32::MAX).min(12);
@@ -123,18 +129,18 @@ impl Lifecycle {
         }
         while let Some((_, job_id)) = self.jobs.lane(nowhere).first_due() {
             let job_id = job_id.clone();
-            self.reject(&job_id, step);
+            let why = match self.jobs.get(&job_id).map(|job| &job.place) {
+                Some(Place::Nowhere(why)) => why.to_string(),
+                Some(Place::Elsewhere(refusal)) => nobody_has(refusal),
+                Some(Place::In(_)) | None => "no pool takes it".to_owned(),
+            };
+            self.reject(&job_id, why, step);
         }
     }
 
     /// Nothing of it runs.
-    fn reject(&mut self, job_id: &JobId, step: &mut Step) {
+    pub(crate) fn reject(&mut self, job_id: &JobId, why: String, step: &mut Step) {
         let Some(job) = self.jobs.get_mut(job_id) else { return };
-        let why = match &job.place {
-            Place::Nowhere(why) => why.to_string(),
-            Place::Elsewhere(refusal) => nobody_has(refusal),
-            Place::In(_) => "no pool takes it".to_owned(),
-        };
         let attempt = *job.attempt.get_or_insert(Attempt::FIRST);
         self.conclude(&Run { job_id: job_id.clone(), attempt }, Ending::Rejected(why), step);
     }

@@ -47,11 +47,12 @@ impl Lifecycle {
 
     /// How the daemon is as a whole.
     pub(crate) fn site_report(&self) -> SiteReport {
-        let waiting = [Phase::Waiting, Phase::Claiming, Phase::Ready, Phase::Returning];
+        let waiting = [Phase::Waiting, Phase::Staging, Phase::Claiming, Phase::Ready, Phase::Returning];
+        let running = [Phase::Running, Phase::Ending, Phase::Uploading];
         let problem = self.node_problem().or(self.executor_problem()).map(ToString::to_string);
         SiteReport {
             held: count(waiting.iter().map(|phase| self.jobs.count(*phase)).sum()),
-            running: count(self.jobs.count(Phase::Running) + self.jobs.count(Phase::Ending)),
+            running: count(running.iter().map(|phase| self.jobs.count(*phase)).sum()),
             owed: count(self.owed()),
             draining: self.draining(),
             trouble: problem.or_else(|| self.queue_problem().map(str::to_owned)),

@@ -37,7 +37,7 @@ impl Lifecycle {
     /// Gives back all of a pool that was not started, as far as that is possible; the rest waits here.
     pub(crate) fn give_unstarted_back(&mut self, no: PoolNo, delay: Duration, step: &mut Step) {
         let lane = self.jobs.lane(no);
-        for job_id in lane.waiting().chain(lane.ready()).cloned().collect::<Vec<_>>() {
+        for job_id in lane.waiting().chain(lane.staging()).chain(lane.ready()).cloned().collect::<Vec<_>>() {
             self.give_back(&job_id, delay, step);
         }
     }
@@ -48,16 +48,16 @@ impl Lifecycle {
         }
         match (self.phase_of(job_id), self.run_of(job_id)) {
             // An earlier attempt here has left its claim on disk, and no other daemon could take the job.
-            (Some(Phase::Waiting), Some(_)) => {}
+            (Some(Phase::Waiting | Phase::Staging), Some(_)) => {}
             // A claim of an earlier daemon may stand that was not recorded yet.
-            (Some(Phase::Waiting), None) if self.jobs.get(job_id).is_some_and(|job| job.restored) => {
+            (Some(Phase::Waiting | Phase::Staging), None) if self.jobs.get(job_id).is_some_and(|job| job.restored) => {
                 if let Some(job) = self.jobs.get_mut(job_id) {
                     job.attempt = Some(Attempt::FIRST);
                 }
                 self.jobs.set(job_id, State::Returning(delay));
                 step.effects.push(Effect::Unclaim(Run { job_id: job_id.clone(), attempt: Attempt::FIRST }));
             }
-            (Some(Phase::Waiting), None) => self.release(job_id, delay, step),
+            (Some(Phase::Waiting | Phase::Staging), None) => self.release(job_id, delay, step),
             (Some(Phase::Ready), Some(run)) => {
                 // From here on a restart claims anew: the claim may be gone already.
                 let failures = self.jobs.get(job_id).map(|job| job.failures).unwrap_or_default();
@@ -70,6 +70,7 @@ impl Lifecycle {
     }
 
     pub(crate) fn release(&mut self, job_id: &JobId, delay: Duration, step: &mut Step) {
+        self.unstage(job_id, step);
         let leases = self.jobs.remove(job_id);
         step.facts.push(Fact::Released(job_id.clone()));
         self.give_back_leases(leases.into_iter().map(|lease| lease.id), delay);

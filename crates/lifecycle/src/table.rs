@@ -10,6 +10,7 @@ use site::{Grant, Resources};
 use crate::lane::Lane;
 use crate::phases::Phase;
 use crate::pools::{Place, PoolNo};
+use crate::transfers::Transfer;
 use crate::{Attempt, Ending, Failures, Lease, Run, Terms};
 
 /// How many bytes of messages are kept in memory at most. What is beyond is read back from the store when its turn
@@ -53,6 +54,8 @@ pub(crate) struct Job {
     pub(crate) elsewhere: bool,
     /// How the last attempt ended that was not its end, in words. It is for people, and not remembered.
     pub(crate) last_attempt: Option<Box<str>>,
+    /// Its files, and its outputs.
+    pub(crate) transfer: Transfer,
     /// In how many attempts in a row it filled the disk, in this life of the daemon.
     pub(crate) disks_filled: u32,
     /// Why its run, which the executor has, has not begun yet; for people.
@@ -101,8 +104,10 @@ enum Kept {
 pub(crate) enum State {
     /// The store is asked whether it has ended before.
     Asked,
-    /// It waits for a slot, not before this time.
+    /// It waits for its files or for a slot, not before this time.
     Waiting(Duration),
+    /// Its files are being fetched.
+    Staging,
     Claiming,
     /// Claimed and launch intended: it can be started at once.
     Ready,
@@ -116,6 +121,12 @@ pub(crate) enum State {
         /// Not dealt with again before this time; none while it is being dealt with.
         again_at: Option<Duration>,
     },
+    /// The run is over, and its outputs are being sent.
+    Uploading {
+        ending: Ending,
+        /// Not before this time; none while they are being sent.
+        at: Option<Duration>,
+    },
     /// Its claim is being given up, and then its message goes back with this delay.
     Returning(Duration),
     /// It has its final record of so many bytes.
@@ -127,10 +138,12 @@ impl State {
         match self {
             Self::Asked => Phase::Asked,
             Self::Waiting(_) => Phase::Waiting,
+            Self::Staging => Phase::Staging,
             Self::Claiming => Phase::Claiming,
             Self::Ready => Phase::Ready,
             Self::Running(_) => Phase::Running,
             Self::Ending { .. } => Phase::Ending,
+            Self::Uploading { .. } => Phase::Uploading,
             Self::Returning(_) => Phase::Returning,
             Self::Recorded(_) => Phase::Recorded,
         }
@@ -148,6 +161,10 @@ pub(crate) struct Jobs {
     next_no: u64,
     /// Jobs whose record is to be published, in order.
     outbox: VecDeque<JobId>,
+    /// Runs that are over and whose outputs are to be sent, by the time from which they may be.
+    uploads: BTreeMap<(Duration, u64), JobId>,
+    /// Jobs for which the store of files was away when it was asked last.
+    away: BTreeSet<JobId>,
     /// When each lease is to be acknowledged at the latest.
     lapses: BTreeSet<(Duration, JobId)>,
     /// How long before its end a lease is acknowledged.
@@ -185,9 +202,9 @@ impl Jobs {
     pub(crate) fn pass_time(&mut self, now: Duration) {
         self.now = now;
         for lane in &mut self.lanes {
-            while let Some(job_id) = lane.take_due(now) {
+            while let Some((turn, job_id)) = lane.take_due(now) {
                 if let Some(job) = self.map.get(&job_id) {
-                    lane.is_due(job);
+                    lane.is_due(turn, job_id, job);
                 }
             }
         }
@@ -222,6 +239,8 @@ impl Jobs {
         let NewJob { state, place, lane, resources, found, since, attempt, terms, failures, deliveries, message, sent } =
             job;
         let message = message.map_or(Kept::Nothing, Kept::Whole);
+        // An earlier daemon may have fetched files.
+        let to_unstage = since.is_some() && terms.needs_files && matches!(state, State::Waiting(_));
         self.messages_bytes += message.bytes();
         let job = Job {
             no,
@@ -243,6 +262,7 @@ impl Jobs {
             claims_failed: 0,
             elsewhere: false,
             last_attempt: None,
+            transfer: Transfer { to_unstage, ..Transfer::default() },
             disks_filled: 0,
             waits: None,
         };
@@ -263,6 +283,10 @@ impl Jobs {
                 *at = job.place.is_due_from(*at, self.now);
                 self.lanes[job.lane.0].take_back(job);
                 job.lane = job.place.lane(nowhere);
+            }
+            if !matches!(state, State::Waiting(_) | State::Staging | State::Uploading { .. }) {
+                job.transfer.away = None;
+                self.away.remove(job_id);
             }
             job.state = state;
             job.since = self.now;
@@ -292,6 +316,7 @@ impl Jobs {
         let from = self.leave(job_id);
         self.note(job_id, from, None);
         self.keep(job_id, Kept::Nothing);
+        self.away.remove(job_id);
         if let Some(mut job) = self.map.remove(job_id) {
             self.lanes[job.lane.0].take_back(&mut job);
         }
@@ -337,6 +362,9 @@ impl Jobs {
     fn leave(&mut self, job_id: &JobId) -> Option<Phase> {
         let job = self.map.get(job_id)?;
         self.lanes[job.lane.0].leave(job_id, job);
+        if let State::Uploading { at: Some(at), .. } = job.state {
+            self.uploads.remove(&(at, job.no));
+        }
         if matches!(job.state, State::Recorded(_)) {
             match self.outbox.front() {
                 Some(first) if first == job_id => drop(self.outbox.pop_front()),
@@ -351,6 +379,9 @@ impl Jobs {
         if matches!(job.state, State::Recorded(_)) {
             self.outbox.push_back(job_id.clone());
         }
+        if let State::Uploading { at: Some(at), .. } = job.state {
+            self.uploads.insert((at, job.no), job_id.clone());
+        }
         self.lanes[job.lane.0].enter(job_id, job, self.now);
     }
 
@@ -363,13 +394,66 @@ impl Jobs {
         }
         if self.changes.is_some() {
             let change = match (from, to) {
-                (Some(Phase::Waiting | Phase::Returning), None) => {
+                (Some(Phase::Waiting | Phase::Staging | Phase::Returning), None) => {
                     Change::GivenBack { attempt: self.map.get(job_id).map_or(0, |job| job.begun()), at: self.now }
                 }
                 (_, None) => Change::Gone,
                 (_, Some(_)) => Change::Held,
             };
             self.changes.get_or_insert_default().insert(job_id.clone(), change);
+        }
+    }
+
+    /// The first run whose outputs may be sent.
+    pub(crate) fn first_upload(&self, now: Duration) -> Option<&JobId> {
+        self.uploads.first_key_value().filter(|((at, _), _)| *at <= now).map(|(_, job_id)| job_id)
+    }
+
+    /// When the next one may be.
+    pub(crate) fn next_upload(&self) -> Option<Duration> {
+        self.uploads.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// How many runs wait for their outputs to be sent.
+    pub(crate) fn uploads_waiting(&self) -> usize {
+        self.uploads.len()
+    }
+
+    /// How many of them do so because the store is away.
+    pub(crate) fn uploads_away(&self) -> usize {
+        self.uploads.values().filter(|job_id| self.away.contains(*job_id)).count()
+    }
+
+    /// The store of files is away for this job; returns how often in a row.
+    pub(crate) fn store_is_away(&mut self, job_id: &JobId, why: String) -> u32 {
+        self.away.insert(job_id.clone());
+        self.map.get_mut(job_id).map_or(1, |job| job.transfer.is_away(why))
+    }
+
+    /// It is not. Was it?
+    pub(crate) fn store_is_back(&mut self, job_id: &JobId) -> bool {
+        if let Some(job) = self.map.get_mut(job_id) {
+            job.transfer.away = None;
+        }
+        self.away.remove(job_id)
+    }
+
+    /// Does no job wait for a store that is away?
+    pub(crate) fn none_is_away(&self) -> bool {
+        self.away.is_empty()
+    }
+
+    /// What waits for the store need not wait any longer.
+    pub(crate) fn try_store_at_once(&mut self) {
+        for job_id in self.away.clone() {
+            self.leave(&job_id);
+            if let Some(job) = self.map.get_mut(&job_id) {
+                match &mut job.state {
+                    State::Waiting(at) | State::Uploading { at: Some(at), .. } => *at = self.now.min(*at),
+                    _ => {}
+                }
+            }
+            self.enter(&job_id);
         }
     }
 
@@ -464,6 +548,14 @@ impl Jobs {
                     return Err(format!("the end of lease {} of job {job_id} is not watched", lease.id));
                 }
             }
+        }
+        let uploads = self.map.values().filter(|job| matches!(job.state, State::Uploading { at: Some(_), .. }));
+        if uploads.count() != self.uploads.len() {
+            return Err(format!("{} runs are in the order of those whose outputs are to be sent", self.uploads.len()));
+        }
+        let away = self.map.iter().filter(|(_, job)| job.transfer.away.is_some()).map(|(job_id, _)| job_id);
+        if !away.eq(&self.away) {
+            return Err(format!("these wait for the store of files, and others as well, or not: {:?}", self.away));
         }
         let kept = self.map.values().map(|job| job.message.bytes()).sum::<usize>();
         if kept != self.messages_bytes {

@@ -521,7 +521,7 @@ mod tests {
                 told = Some((run.to_string(), finished.ended));
                 refused.notify_one();
             }
-            Said::Gone => {}
+            Said::NotBegun(..) | Said::Gone => {}
         };
         let (observed, ()) = tokio::join!(keeper.observe(said), there);
         observed.unwrap();

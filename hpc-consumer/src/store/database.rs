@@ -152,14 +152,15 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let lease = lease_id.map(until).transpose()?;
     // One at a time: there may be thousands, of up to 128 KB each. What is there was read once, by us.
     let message: Option<String> = row.get(15)?;
-    let message = message.and_then(|text| JobMessage::parse(&text).ok()).map(|job| Arc::new(job.without_input()));
+    let message = message.and_then(|text| JobMessage::parse(&text).ok());
+    let needs_files = message.as_ref().is_some_and(|job| job.spec.needs_files());
     Ok(Entry {
         job_id: job_id(row, 0)?,
         stage,
         attempt: Attempt::new(row.get(2)?),
         launched: if stage == Stage::Launching { launched(row)? } else { None },
-        message,
-        terms: Terms { retries: row.get(3)?, rerunnable: row.get(4)? },
+        message: message.map(|job| Arc::new(job.without_input())),
+        terms: Terms { retries: row.get(3)?, rerunnable: row.get(4)?, needs_files },
         failures: Failures { task: row.get(5)?, node: row.get(6)?, cut_off: row.get(7)? },
         lease,
         since: duration(row.get(11)?),

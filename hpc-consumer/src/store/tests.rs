@@ -88,7 +88,7 @@ fn random_fact(random: &mut fastrand::Rng) -> Fact {
             } else {
                 "é".repeat(random.usize(0..3))
             },
-            terms: Terms { retries: random.u32(0..101), rerunnable: random.bool() },
+            terms: Terms { retries: random.u32(0..101), rerunnable: random.bool(), needs_files: false },
             lease,
         },
         2 => Fact::Leased(job_id, lease),
@@ -323,7 +323,7 @@ fn a_state_of_every_version_is_opened_and_holds_what_it_held() {
         assert_eq!((held[0].stage, held[0].attempt, held[0].lease.is_some()), (Stage::Accepted, None, true));
         let failures = Failures { task: 1, node: 0, cut_off: 1 };
         assert_eq!((held[1].stage, held[1].attempt, held[1].failures), (Stage::Launching, Attempt::new(3), failures));
-        assert_eq!(held[1].terms, Terms { retries: 2, rerunnable: false });
+        assert_eq!(held[1].terms, Terms { retries: 2, rerunnable: false, needs_files: false });
         let deliveries = |entry: &Entry| entry.lease.as_ref().and_then(|lease| lease.deliveries);
         let known = (version > 1).then(|| (launched(), 1));
         assert_eq!(held[1].launched.clone().zip(deliveries(&held[0])), known, "version {version}");

@@ -214,10 +214,12 @@ mod tests {
         for (phase, word) in [
             (Phase::Asked, Some(Unknown)),
             (Phase::Waiting, Some(Held)),
+            (Phase::Staging, Some(Held)),
             (Phase::Claiming, Some(Held)),
             (Phase::Ready, Some(Held)),
             (Phase::Running, Some(Running)),
             (Phase::Ending, Some(Running)),
+            (Phase::Uploading, Some(Running)),
             (Phase::Returning, Some(Queued)),
             (Phase::Recorded, None),
         ] {

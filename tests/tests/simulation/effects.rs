@@ -1,6 +1,6 @@
 //! Effects are carried out: as their documentation says, each in one moment.
 
-use lifecycle::{Concluded, Effect, EndReason, Ending, Event, Problem, Recalled, Run, Share};
+use lifecycle::{Concluded, Effect, EndReason, Ending, Event, Problem, Recalled, Run, Share, Staged, Uploaded};
 use protocol::{JobId, PoolName};
 
 use crate::keeper::Outcome;
@@ -72,6 +72,9 @@ impl World {
                 };
                 Event::Recalled(jobs.into_iter().map(recalled).collect())
             }
+            Effect::Stage(job_id) => Event::Staged(job_id, Staged::Ready),
+            Effect::Upload(run) => Event::Uploaded(run, Uploaded::Done),
+            Effect::Unstage(_) | Effect::StopUpload(_) => return Ok(None),
             Effect::Claim { job_id, last_attempt, rerunnable } => {
                 let claimed = self.claim(n, &job_id, last_attempt, rerunnable);
                 Event::Claimed(job_id, claimed)

@@ -48,7 +48,7 @@ impl Job {
     /// The body of its messages.
     pub(crate) fn body(&self) -> String {
         let Self { job_id, retries, rerunnable, readable, asks, .. } = self;
-        let (v, sent) = (if *readable { 1 } else { 2 }, timestamp_from_millis(self.sent[0]));
+        let (v, sent) = (if *readable { 1 } else { 99 }, timestamp_from_millis(self.sent[0]));
         let terms = format!(r#""retries":{retries},"rerunnable":{rerunnable}"#);
         let asks = asks.fields();
         format!(r#"{{"v":{v},"job_id":"{job_id}","task":"t","created_at":"{sent}",{terms}{asks}}}"#)

@@ -402,8 +402,8 @@ impl World {
 fn tells(entry: &Entry, phase: Phase, attempt: Option<Attempt>) -> bool {
     let so_far = match phase {
         Phase::Asked => false,
-        Phase::Waiting | Phase::Claiming | Phase::Returning => entry.stage == Stage::Accepted,
-        Phase::Ready | Phase::Running => entry.stage == Stage::Launching,
+        Phase::Waiting | Phase::Staging | Phase::Claiming | Phase::Returning => entry.stage == Stage::Accepted,
+        Phase::Ready | Phase::Running | Phase::Uploading => entry.stage == Stage::Launching,
         // It may have been given up, or cancelled, without a run.
         Phase::Ending => matches!(entry.stage, Stage::Accepted | Stage::Launching),
         Phase::Recorded => matches!(entry.stage, Stage::Recorded(_)),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use lifecycle::{Claimed, Concluded, Effect, Event, Phase};
+use lifecycle::{Claimed, Concluded, Effect, Event, Phase, Staged, Uploaded};
 
 /// A change of a job's phase that was seen from outside: from, by which event, to. `None` is a job that is not held.
 pub(crate) type Transition = (Option<Phase>, &'static str, Option<Phase>);
@@ -137,6 +137,10 @@ pub(crate) fn kind_of_effect(effect: &Effect) -> &'static str {
         Effect::Reconciled => "reconciled",
         Effect::Pull(_) => "pull",
         Effect::Recall(_) => "recall",
+        Effect::Stage(_) => "stage",
+        Effect::Unstage(_) => "unstage",
+        Effect::Upload(_) => "upload",
+        Effect::StopUpload(_) => "stop upload",
         Effect::Claim { .. } => "claim",
         Effect::Unclaim(_) => "unclaim",
         Effect::Start(_) => "start",
@@ -160,6 +164,11 @@ pub(crate) fn kind_of(event: &Event) -> &'static str {
         Event::Pulled(Ok(_)) => "pulled",
         Event::Pulled(Err(_)) => "pull failed",
         Event::Recalled(_) => "recalled",
+        Event::Staged(_, Staged::Ready) => "staged: ready",
+        Event::Staged(_, Staged::Refused(_)) => "staged: refused",
+        Event::Staged(_, Staged::Away(_)) => "staged: away",
+        Event::Uploaded(_, Uploaded::Done) => "uploaded",
+        Event::Uploaded(_, Uploaded::Away(_)) => "uploaded: away",
         Event::Claimed(_, Claimed::Ours(_)) => "claimed: ours",
         Event::Claimed(_, Claimed::Finished(_)) => "claimed: finished",
         Event::Claimed(_, Claimed::Elsewhere) => "claimed: elsewhere",
@@ -167,6 +176,9 @@ pub(crate) fn kind_of(event: &Event) -> &'static str {
         Event::Unclaimed(_, Ok(())) => "unclaimed",
         Event::Unclaimed(_, Err(_)) => "unclaim failed",
         Event::Observed(_) => "observed",
+        Event::Room(..) => "room",
+        Event::RunWaits(..) => "run waits",
+        Event::PoolBroken(..) => "pool broken",
         Event::ExecutorGone(_) => "keeper gone",
         Event::RunEnded(..) => "run ended",
         Event::RunCutOff(..) => "run cut off",
@@ -175,6 +187,7 @@ pub(crate) fn kind_of(event: &Event) -> &'static str {
         Event::Concluded(_, Concluded::NodeFailed(_)) => "concluded: node failed",
         Event::Concluded(_, Concluded::DiskFull(..)) => "concluded: disk full",
         Event::Concluded(_, Concluded::NodeBroken(_)) => "concluded: node broken",
+        Event::Concluded(_, Concluded::ToUpload) => "concluded: to upload",
         Event::Concluded(_, Concluded::TakenOver) => "concluded: taken over",
         Event::PutAway { .. } => "put away",
         Event::PutAwayFailed { .. } => "put away failed",

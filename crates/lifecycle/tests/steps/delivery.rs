@@ -10,7 +10,7 @@ fn a_job_is_accepted_with_its_terms_and_its_lease_before_it_is_claimed() {
     let [Fact::Accepted { job_id, message, terms, lease: held }] = step.facts.as_slice() else {
         panic!("it is accepted: {step:?}");
     };
-    assert_eq!((job_id, *terms), (&id("a"), Terms { retries: 2, rerunnable: false }));
+    assert_eq!((job_id, *terms), (&id("a"), Terms { retries: 2, rerunnable: false, needs_files: false }));
     assert!(message.contains(r#""task":"echo""#), "{message}");
     assert_eq!(*held, lease("L1"), "a lease counts from the time at which the pull was sent");
     assert_eq!(step.effects, [Effect::Claim { job_id: id("a"), last_attempt: None, rerunnable: false }]);
@@ -207,7 +207,7 @@ fn messages_that_are_no_jobs_are_put_away_and_settled() {
 #[test]
 fn a_stray_message_does_not_take_the_place_of_a_job_of_the_same_pull() {
     let mut daemon = Daemon::pulling(settings());
-    let stray = Delivery { body: r#"{"v":2,"job_id":"a","task":"echo"}"#.to_owned(), ..job("a", "L1") };
+    let stray = Delivery { body: r#"{"v":99,"job_id":"a","task":"echo"}"#.to_owned(), ..job("a", "L1") };
     let effects = daemon.step(pulled(&[stray, job("a", "L2")])).effects;
     assert_eq!(effects[0], Effect::Recall(ids(&["a"])));
     assert!(matches!(&effects[1..], [Effect::PutAway { job_id: None, .. }]), "{effects:?}");

@@ -76,7 +76,7 @@ fn a_task_that_fails_is_tried_as_often_as_its_user_allows() {
                 "attempt {attempt} failed: exit code 3; attempt {} follows (retry {attempt} of 2)",
                 attempt + 1
             );
-            assert_eq!(daemon.state.remark(&id("a")), Some(what.as_str()));
+            assert_eq!(daemon.state.remark(&id("a")).as_deref(), Some(what.as_str()));
             let said = Effect::Say(Notice::TriedAgain { run: run("a", attempt), what });
             assert_eq!(step.effects, [said, forget("a", attempt), claim("a", attempt)]);
             daemon.step(claimed("a", attempt + 1));

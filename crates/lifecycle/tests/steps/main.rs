@@ -124,17 +124,20 @@ impl Daemon {
             held += 1;
             let entry = self.book.entry(job_id).expect("a job that is ours is remembered");
             let agrees = match phase {
-                Phase::Asked | Phase::Waiting | Phase::Claiming | Phase::Returning => entry.stage == Stage::Accepted,
+                Phase::Asked | Phase::Waiting | Phase::Staging | Phase::Claiming | Phase::Returning => {
+                    entry.stage == Stage::Accepted
+                }
                 // A job that could not even be claimed was not launched when it is given up.
                 // What is cancelled while it waits, or rejected, likewise.
                 Phase::Ending
                     if entry.failures.node == 30
+                        || entry.terms.needs_files
                         || self.state.is_cancelled(job_id)
                         || self.state.pool_of(job_id).is_none() =>
                 {
                     !matches!(entry.stage, Stage::Recorded(_))
                 }
-                Phase::Ready | Phase::Running | Phase::Ending => entry.stage == Stage::Launching,
+                Phase::Ready | Phase::Running | Phase::Ending | Phase::Uploading => entry.stage == Stage::Launching,
                 Phase::Recorded => matches!(entry.stage, Stage::Recorded(_)),
             };
             // A claim that failed counts as an attempt, and is not on disk: a restart claims anew whatever stands.
@@ -305,7 +308,7 @@ fn accepted(job_id: &str, with_lease: &str) -> Fact {
 }
 
 fn accepted_with(job_id: &str, lease: Lease) -> Fact {
-    let terms = Terms { retries: 0, rerunnable: true };
+    let terms = Terms { retries: 0, rerunnable: true, needs_files: false };
     Fact::Accepted { job_id: id(job_id), message: body(job_id), terms, lease }
 }
 

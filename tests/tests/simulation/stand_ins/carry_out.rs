@@ -251,7 +251,7 @@ impl Pair<'_> {
         if self.world.nodes[n].book.entry(&job_id).is_none() {
             let lease = Lease { id: "l".to_owned(), until: Duration::ZERO, deliveries: Some(1) };
             let message = self.world.plan.jobs[no].body();
-            let terms = Terms { retries, rerunnable };
+            let terms = Terms { retries, rerunnable, needs_files: false };
             self.is_fact(n, Fact::Accepted { job_id: job_id.clone(), message, terms, lease });
         }
         let last_attempt = self.world.nodes[n].book.entry(&job_id).and_then(|entry| entry.attempt);
@@ -327,6 +327,7 @@ impl Pair<'_> {
                 }
             }
             Concluded::NodeBroken(_) => return Ok(()),
+            Concluded::ToUpload => return Err(format!("{run} has no outputs to send")),
             Concluded::DiskFull(problem, _) => return Err(format!("no disk is full here: {problem}")),
             Concluded::TakenOver => self.is_fact(n, Fact::Released(run.job_id.clone())),
         }

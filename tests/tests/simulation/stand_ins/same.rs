@@ -125,6 +125,7 @@ fn plain(event: &Event) -> String {
             Concluded::NodeFailed(_) => format!("{run} was failed by the node"),
             Concluded::NodeBroken(_) => format!("{run} cannot be concluded"),
             Concluded::DiskFull(..) => format!("{run} filled the disk"),
+            Concluded::ToUpload => format!("{run} has outputs to send"),
             Concluded::TakenOver => format!("{run} was taken over"),
         },
         Event::PutAway { record, .. } => {
