@@ -211,12 +211,12 @@ impl EdgeArgs {
         let key = required(self.api_key.as_deref(), ("API_KEY", "--api-key-file"), what)?;
         let address = Edge::address(&url, common.plain_http());
         let address = address.map_err(|error| unusable(common, "PRODUCER_URL", &error))?;
-        let api_key_origin = common.origins.named("API_KEY");
-        let mut api_key = HeaderValue::from_str(&key).map_err(|_| {
-            Failure::with(Exit::Usage, format!("{api_key_origin} holds a character that no HTTP header can carry"))
+        let key_origin = common.origins.named("API_KEY");
+        let mut key = HeaderValue::from_str(&key).map_err(|_| {
+            Failure::with(Exit::Usage, format!("{key_origin} holds a character that no HTTP header can carry"))
         })?;
-        api_key.set_sensitive(true);
-        Ok(Edge { address, api_key, api_key_origin })
+        key.set_sensitive(true);
+        Ok(Edge { address, key_header: "x-api-key", key, key_origin, setting: "PRODUCER_URL" })
     }
 
     /// The hub of the edge, should it have one; nothing where it is not said which edge, or with which key.

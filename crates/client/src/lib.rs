@@ -11,7 +11,6 @@
 //! Invariants: a message is acknowledged only after it is on disk ([`Receiver`], [`Inbox`]); nothing here prints or
 //! reads the environment; every wait has a bound or can be ended between two steps.
 
-mod edge;
 mod error;
 mod follow;
 #[cfg(any(test, fuzzing))]
@@ -27,12 +26,12 @@ mod turn;
 mod waiting;
 mod watch;
 
-pub use edge::Edge;
 pub use error::{Error, Remedy};
 pub use follow::Follower;
 pub use inbox::{Arrived, Inbox};
 pub use poll::{Patience, Troubles};
 pub use receive::{Received, Receiver, ResultsQueue};
 pub use submit::{Queued, submit};
+pub use transfer::Edge;
 pub use waiting::{Came, Waiting, take_arrived};
 pub use watch::Watch;

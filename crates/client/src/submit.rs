@@ -10,7 +10,9 @@ use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 
-use crate::edge::{Edge, Problem, answered_by_another, is_it_right, may_pass, read, retry_after, shown};
+use transfer::Edge;
+use transfer::edge::{Problem, may_pass, read, retry_after, shown};
+
 use crate::error::Remedy;
 
 /// How often a submission is sent.
@@ -102,13 +104,13 @@ pub async fn submit(
 async fn send(http: &reqwest::Client, edge: &Edge, body: &str, idempotency_key: &str) -> Try {
     match edge.address.check() {
         Ok(()) => {}
-        Err(nobody @ Unsent::Nobody { .. }) => return Try::Later(is_it_right(&nobody.to_string()), None),
+        Err(nobody @ Unsent::Nobody { .. }) => return Try::Later(edge.is_it_right(&nobody.to_string()), None),
         Err(error) => return Try::Refused(error.to_string()),
     }
     let request = http
         .post(edge.below(["jobs"]).url().clone())
         .header(CONTENT_TYPE, "application/json")
-        .header("x-api-key", edge.api_key.clone())
+        .header(edge.key_header, edge.key.clone())
         .header("idempotency-key", idempotency_key)
         .body(body.to_owned());
     let mut response = match request.send().await {
@@ -145,7 +147,7 @@ fn understand(edge: &Edge, status: StatusCode, after: Option<Duration>, answer: 
     let problem = Problem::read(&text);
     let what = match &problem {
         Some(problem) => refusal(edge, status, problem),
-        None => answered_by_another(status, &text),
+        None => edge.answered_by_another(status, &text),
     };
     if may_pass(status, problem.as_ref()) { Try::Later(what, after) } else { Try::Refused(what) }
 }
@@ -155,7 +157,7 @@ fn refusal(edge: &Edge, status: StatusCode, problem: &Problem) -> String {
     let text = format!("the edge refused the job: {}", problem.said(status));
     let hint = match (status.as_u16(), problem.code.as_deref()) {
         (401 | 403, _) => {
-            let key = &edge.api_key_origin;
+            let key = &edge.key_origin;
             return format!("{text}; check {key}: it must be the one that the edge was given");
         }
         (404 | 405, _) => "check PRODUCER_URL: it is the address of the edge, without /jobs",
@@ -176,8 +178,10 @@ mod tests {
     fn understood(status: u16, answer: &str) -> (&'static str, String) {
         let edge = Edge {
             address: Edge::address("https://edge.test", PlainHttp::default()).unwrap(),
-            api_key: HeaderValue::from_static("key"),
-            api_key_origin: "API_KEY from .env line 3".to_owned(),
+            key_header: "x-api-key",
+            key: HeaderValue::from_static("key"),
+            key_origin: "API_KEY from .env line 3".to_owned(),
+            setting: "PRODUCER_URL",
         };
         match understand(&edge, StatusCode::from_u16(status).unwrap(), None, answer.as_bytes()) {
             Try::Queued(queued) => ("queued", queued.job_id.to_string()),

@@ -96,7 +96,7 @@ pub fn may_pass(status: StatusCode, problem: Option<&Problem>) -> bool {
 }
 
 /// The answer, up to the largest that is read; a larger one is cut, and then is not understood.
-pub(crate) async fn read(response: &mut Response, bytes_max: usize) -> Result<Vec<u8>, reqwest::Error> {
+pub async fn read(response: &mut Response, bytes_max: usize) -> Result<Vec<u8>, reqwest::Error> {
     let mut answer = Vec::new();
     while answer.len() < bytes_max
         && let Some(chunk) = response.chunk().await?

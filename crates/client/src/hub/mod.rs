@@ -24,8 +24,8 @@ use queues::Unsent;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
-
-use crate::edge::{self, Edge, Problem};
+use transfer::Edge;
+use transfer::edge::{self, Problem};
 
 pub use self::error::Error;
 pub use self::events::{Event, Events};
@@ -250,7 +250,7 @@ impl Hub {
 
     fn request(&self, method: Method, url: Url) -> RequestBuilder {
         // Bounds of time are set here: the client's own would end what is held open.
-        self.http.request(method, url).header("x-api-key", self.edge.api_key.clone()).timeout(ENDLESS)
+        self.http.request(method, url).header(self.edge.key_header, self.edge.key.clone()).timeout(ENDLESS)
     }
 
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder, patience: Duration) -> Result<Answer<T>, Error> {
@@ -298,7 +298,7 @@ impl Hub {
         match self.edge.address.check() {
             Ok(()) => {}
             Err(nobody @ Unsent::Nobody { .. }) => {
-                return Err(Error::unavailable(edge::is_it_right(&nobody.to_string())));
+                return Err(Error::unavailable(self.edge.is_it_right(&nobody.to_string())));
             }
             Err(error) => return Err(Error::Refused(error.to_string())),
         }
@@ -350,10 +350,10 @@ fn understand(
     }
     let what = match &problem {
         Some(problem) => problem.said(status),
-        None => edge::answered_by_another(status, &text),
+        None => edge.answered_by_another(status, &text),
     };
     if problem.is_some() && matches!(status.as_u16(), 401 | 403) {
-        let key = &edge.api_key_origin;
+        let key = &edge.key_origin;
         return Err(Error::Refused(format!("{what}; check {key}: it must be the one that the edge was given")));
     }
     if status == StatusCode::NOT_FOUND {
@@ -377,8 +377,10 @@ mod tests {
     fn that_there_is_no_hub_is_an_answer_and_a_wrong_key_is_none() {
         let edge = Edge {
             address: Edge::address("https://edge.test", PlainHttp::default()).unwrap(),
-            api_key: HeaderValue::from_static("key"),
-            api_key_origin: "API_KEY from .env line 3".to_owned(),
+            key_header: "x-api-key",
+            key: HeaderValue::from_static("key"),
+            key_origin: "API_KEY from .env line 3".to_owned(),
+            setting: "PRODUCER_URL",
         };
         let understood = |status: u16, body: &str| match understand(
             &edge,

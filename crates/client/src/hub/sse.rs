@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use reqwest::Response;
+use transfer::Edge;
 
 use super::error::Error;
-use crate::edge::Edge;
 
 /// What such an answer says that it is.
 pub(super) const CONTENT_TYPE: &str = "text/event-stream";
