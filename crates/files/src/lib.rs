@@ -5,7 +5,7 @@
 //! | put a file in place of another | [`replace`] |
 //! | make a file, never over an earlier one | [`Creator`] |
 //! | claim a name, and write the file later | [`create_new`] |
-//! | give what was made aside its name | [`put`] |
+//! | give what was made aside its name | [`put`], [`put_new`] |
 //! | make a small file when the disk is full | [`Spares`] |
 //! | remove what a stranger's program made | [`remove`], [`discard`] |
 //! | know how much it takes | [`measure`] |
@@ -41,5 +41,5 @@ pub use remove::{Leftover, discard, remove, remove_at};
 pub use spare::{Spares, is_no_room};
 pub use tree::{Remains, Stuck};
 pub use write::{
-    DIR_MODE, Durability, FILE_MODE, create_new, make_dir, put, replace, replace_through, sync_dir, write_new,
+    DIR_MODE, Durability, FILE_MODE, create_new, make_dir, put, put_new, replace, replace_through, sync_dir, write_new,
 };

@@ -89,6 +89,45 @@ pub fn put(aside: &Path, path: &Path, durability: Durability) -> io::Result<()> 
     durability.after_naming(path)
 }
 
+/// Gives a file that was made aside on the same file system its name, if nothing has it; `false` if something has, and
+/// then the file stays aside.
+pub fn put_new(aside: &Path, path: &Path, durability: Durability) -> io::Result<bool> {
+    if durability != Durability::Cached {
+        durability.before_naming(&File::open(aside)?)?;
+    }
+    let named = rename_new(aside, path).or_else(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Err(error),
+        // A file system, or a system, that cannot do so at once. It may have links.
+        _ => fs::hard_link(aside, path).and_then(|()| fs::remove_file(aside)),
+    });
+    let named = named.or_else(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound => Err(error),
+        // It has none either: the name is claimed, and then ours to replace.
+        _ => create_new(path).and_then(|_| {
+            fs::rename(aside, path).inspect_err(|_| {
+                let _ = fs::remove_file(path);
+            })
+        }),
+    });
+    match named {
+        Ok(()) => durability.after_naming(path).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn rename_new(aside: &Path, path: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags};
+
+    Ok(rustix::fs::renameat_with(CWD, aside, CWD, path, RenameFlags::NOREPLACE)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn rename_new(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// A tree has no end to sync: its whole file system is.
 fn sync_all_around(directory: &File) -> io::Result<()> {
     #[cfg(target_os = "linux")]
@@ -163,6 +202,25 @@ mod tests {
             assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o7777, FILE_MODE);
             assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
             assert_eq!(names(temp.path()), ["file", "victim"]);
+        }
+    }
+
+    #[test]
+    fn what_was_made_aside_takes_the_place_of_nothing() {
+        for durability in [Durability::Cached, Durability::Content, Durability::Named] {
+            let temp = tempfile::tempdir().unwrap();
+            let (aside, path) = (temp.path().join("aside"), temp.path().join("file"));
+            fs::write(&aside, "new").unwrap();
+            assert!(put_new(&aside, &path, durability).unwrap());
+            assert_eq!((fs::read_to_string(&path).unwrap().as_str(), names(temp.path()).len()), ("new", 1));
+            fs::write(&aside, "newer").unwrap();
+            assert!(!put_new(&aside, &path, durability).unwrap());
+            assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+            assert_eq!(fs::read_to_string(&aside).unwrap(), "newer");
+            symlink("nowhere", temp.path().join("link")).unwrap();
+            assert!(!put_new(&aside, &temp.path().join("link"), durability).unwrap());
+            assert!(put_new(&temp.path().join("none"), &temp.path().join("other"), durability).is_err());
+            assert_eq!(names(temp.path()), ["aside", "file", "link"]);
         }
     }
 
