@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use reqwest::Url;
 use rustix::io::Errno;
 
-use crate::plain_http::{PlainHttp, Unsent, is_own};
+use crate::plain_http::{PlainHttp, Unsent, is_here, is_own};
 
 /// What stands before the path of a socket.
 const SOCKET_SCHEME: &str = "unix:";
@@ -40,6 +40,9 @@ pub enum UnusableUrl {
          loopback address; where the way is safe, set ALLOW_PLAIN_HTTP=1"
     )]
     PlainHttp(String),
+    /// It is named by a server that is on another machine.
+    #[error("{0} is an address of this machine, and the server that names it is not on this machine")]
+    Here(String),
     /// What follows is no path that a socket can have.
     #[error("{0} names no Unix socket: it takes a path from the root, as in unix:/run/user/1000/edge/socket")]
     NotSocket(String),
@@ -71,6 +74,25 @@ impl Address {
     pub fn below<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
         self.url.path_segments_mut().expect("an http or https URL has a path").pop_if_empty().extend(names);
         self
+    }
+
+    /// Where this server says that something is, by the rules of this address: on the server itself, wherever that is,
+    /// or on another one, which is on this machine only if the server is.
+    pub fn elsewhere(&self, url: &str) -> Result<Self, UnusableUrl> {
+        // Its query may be a secret.
+        let shown = || UnusableUrl::NotHttp(url.split('?').next().unwrap_or_default().chars().take(200).collect());
+        let url = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(shown)?;
+        if has_credentials(&url) {
+            return Err(UnusableUrl::Credentials);
+        }
+        if url.origin() == self.url.origin() {
+            return Ok(Self { url, ..self.clone() });
+        }
+        self.plain_http.permits(&url)?;
+        if is_here(&url) && self.socket.is_none() && !is_here(&self.url) {
+            return Err(UnusableUrl::Here(url.origin().ascii_serialization()));
+        }
+        Ok(Self { url, socket: None, plain_http: self.plain_http })
     }
 
     /// What a request is for. Where it goes is the client's matter; see [`crate::http_client`].
