@@ -44,7 +44,8 @@ impl Error {
         self.after
     }
 
-    pub(crate) fn new(class: Class, what: impl Into<String>) -> Self {
+    /// An error, for tests and for those who hand one on.
+    pub fn new(class: Class, what: impl Into<String>) -> Self {
         Self { class, what: what.into(), after: None }
     }
 
@@ -56,12 +57,13 @@ impl Error {
         Self::new(Class::Local, what)
     }
 
-    pub(crate) fn changed(path: &Path) -> Self {
+    /// A file is not what it was when it was looked at.
+    pub fn changed(path: &Path) -> Self {
         Self::new(Class::Changed, format!("{} changed while it was read", path.display()))
     }
 
-    /// Of a file of this machine.
-    pub(crate) fn io(doing: &str, path: &Path, error: impl Display) -> Self {
+    /// Of a file of this machine; for whoever opens files by itself.
+    pub fn io(doing: &str, path: &Path, error: impl Display) -> Self {
         Self::local(format!("cannot {doing} {}: {error}", path.display()))
     }
 

@@ -1,11 +1,42 @@
 //! Contents on their way from the store.
+//!
+//! Ranges are had several at a time, and written in their order: so what is in the partial file is always a beginning
+//! of the content, and its length says where to go on, whatever has died. The SHA-256 is that of what was written.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
-use protocol::Content;
+use bytes::Bytes;
+use files::Durability;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
+use protocol::{Content, Digest};
+use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::{Method, StatusCode};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::error::Error;
-use crate::{Listener, Store};
+use crate::error::{Class, Error};
+use crate::going::{Going, backoff};
+use crate::local;
+use crate::put::class_of;
+use crate::store::{STALLED_AFTER, Target, words};
+use crate::{Listener, Step, Store};
+
+/// So many ranges are had at a time,
+const PARALLEL: usize = 4;
+
+/// each of so many bytes. All of them together are in memory while the first of them is not whole.
+const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// So many pieces wait for the disk.
+const WRITES_MAX: usize = 64;
+
+/// How often the edge is asked anew where a content is while none of it comes.
+const VAIN_MAX: u32 = 5;
 
 /// What became of a file that was to be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,14 +50,347 @@ pub enum Kept {
 impl Store {
     /// Has a content in a partial file, and goes on with what is in it. When it returns, the file is whole, verified and
     /// synced, and still has its name. One program at a time can do so with one file; another one hears
-    /// [`crate::Class::Away`].
-    pub async fn get(&self, _content: &Content, _partial: &Path, _listener: &Listener) -> Result<(), Error> {
-        Err(Error::away("not yet"))
+    /// [`Class::Away`].
+    pub async fn get(&self, content: &Content, partial: &Path, listener: &Listener) -> Result<(), Error> {
+        let going = Going::new(self, listener, Step::Get, content.size);
+        let (mut writing, have) = Writing::begin(partial, *content).await?;
+        going.done(have);
+        let having = Having { going, content: *content, source: Mutex::default() };
+        let (mut ranges, mut at) = (FuturesOrdered::new(), have);
+        loop {
+            while ranges.len() < PARALLEL && at < content.size {
+                let end = (at + SEGMENT_BYTES).min(content.size);
+                ranges.push_back(having.range(at..end));
+                at = end;
+            }
+            let Some(pieces) = ranges.next().await else { break };
+            for piece in pieces? {
+                writing.write(piece).await?;
+            }
+        }
+        writing.finish().await
     }
 
     /// Has a content as this file: whole or not at all, and never over a file that is another. What was begun is in a
     /// hidden file beside it, and is gone on with.
-    pub async fn get_file(&self, _content: &Content, _path: &Path, _listener: &Listener) -> Result<Kept, Error> {
-        Err(Error::away("not yet"))
+    pub async fn get_file(&self, content: &Content, path: &Path, listener: &Listener) -> Result<Kept, Error> {
+        if is_there(path, *content).await? {
+            return Ok(Kept::Already);
+        }
+        let partial = partial_of(path, content);
+        self.get(content, &partial, listener).await?;
+        let (from, to) = (partial.clone(), path.to_owned());
+        let put = spawn_blocking(move || files::put_new(&from, &to, Durability::Named)).await;
+        match put.map_err(|_| Error::of_thread())? {
+            Ok(true) => Ok(Kept::New),
+            // Somebody was faster.
+            Ok(false) => {
+                is_there(path, *content).await?;
+                let _ = std::fs::remove_file(&partial);
+                Ok(Kept::Already)
+            }
+            Err(error) => Err(Error::io("make", path, error)),
+        }
     }
+}
+
+/// Where what was begun of a file is.
+fn partial_of(path: &Path, content: &Content) -> PathBuf {
+    let name = content.sha256.to_string();
+    path.with_file_name(format!(".hpc-queue-{}.part", &name[..32]))
+}
+
+/// Is this file there, with this content? It is an error if it is another one.
+async fn is_there(path: &Path, content: Content) -> Result<bool, Error> {
+    let path = path.to_owned();
+    spawn_blocking(move || match std::fs::symlink_metadata(&path) {
+        Ok(_) => is_same(&path, &content).and_then(|same| if same { Ok(true) } else { Err(is_another(&path)) }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io("look at", &path, error)),
+    })
+    .await
+    .map_err(|_| Error::of_thread())?
+}
+
+/// Something of the name is there that is not what was to come there.
+pub(crate) fn is_another(path: &Path) -> Error {
+    Error::local(format!(
+        "{} is there already, and is another file: it stays as it is; move it away, or name another directory",
+        path.display()
+    ))
+}
+
+/// Is this a file with this content? No link is followed. It blocks.
+pub(crate) fn is_same(path: &Path, content: &Content) -> Result<bool, Error> {
+    use rustix::fs::{Mode, OFlags};
+
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::LOOP) => return Ok(false),
+        Err(error) => return Err(Error::io("open", path, io::Error::from(error))),
+    };
+    let metadata = file.metadata().map_err(|error| Error::io("look at", path, error))?;
+    Ok(metadata.is_file() && metadata.len() == content.size && local::digest(&mut file, path)? == *content)
+}
+
+/// A content on its way.
+struct Having<'a> {
+    going: Going<'a>,
+    content: Content,
+    /// Where it can be had, and how often that was asked for.
+    source: Mutex<(u32, Option<Target>)>,
+}
+
+impl Having<'_> {
+    /// A range of it, in pieces.
+    async fn range(&self, range: Range<u64>) -> Result<Vec<Bytes>, Error> {
+        let (mut pieces, mut at) = (Vec::new(), range.start);
+        let (mut backoff, mut vain) = (backoff(), 0);
+        while at < range.end {
+            let before = at;
+            let (asked, had) = self.pieces(&mut at, range.end, &mut pieces).await;
+            let Err(error) = had else { continue };
+            if at > before {
+                backoff.reset();
+                vain = 0;
+            } else {
+                vain += 1;
+            }
+            // Also an address of the best store expires.
+            self.forget(asked).await;
+            match error.class() {
+                Class::Gone | Class::Wrong if asked > 0 && vain < VAIN_MAX => tokio::time::sleep(backoff.pause()).await,
+                _ => self.going.pause(&mut backoff, error).await?,
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// The next bytes of a range, as far as they come. Also says by which address.
+    async fn pieces(&self, at: &mut u64, end: u64, pieces: &mut Vec<Bytes>) -> (u32, Result<(), Error>) {
+        let (asked, request, address) = match self.request().await {
+            (asked, Ok((request, address))) => (asked, request, address),
+            (asked, Err(error)) => return (asked, Err(error)),
+        };
+        (asked, self.read(request.header(RANGE, format!("bytes={at}-{}", end - 1)), &address, at, end, pieces).await)
+    }
+
+    async fn read(
+        &self,
+        request: reqwest::RequestBuilder,
+        address: &queues::Address,
+        at: &mut u64,
+        end: u64,
+        pieces: &mut Vec<Bytes>,
+    ) -> Result<(), Error> {
+        let no_answer = |error: reqwest::Error| Error::away(queues::transport_text(address, &error));
+        let stalled = || Error::away(format!("{address} has given nothing for {} s", STALLED_AFTER.as_secs()));
+        let sent = tokio::time::timeout(STALLED_AFTER, request.send()).await.map_err(|_| stalled())?;
+        let mut response = sent.map_err(no_answer)?;
+        let status = response.status();
+        match status {
+            StatusCode::PARTIAL_CONTENT => self.check_range(&response, *at, address)?,
+            // Whoever is asked for all of it may give it so.
+            StatusCode::OK if *at == 0 && response.content_length() == Some(self.content.size) => {}
+            StatusCode::OK => {
+                let what = format!("{address} gives no ranges of a file; does a proxy stand in its place?");
+                return Err(Error::new(Class::Refused, what));
+            }
+            _ => {
+                let class = if status == StatusCode::NOT_FOUND { Class::Gone } else { class_of(status) };
+                let said = words(&mut response).await;
+                let what = format!("the store at {address} does not give the content {}: {said}", self.content.sha256);
+                return Err(Error::new(class, what));
+            }
+        }
+        while *at < end {
+            let chunk = tokio::time::timeout(STALLED_AFTER, response.chunk()).await.map_err(|_| stalled())?;
+            let Some(mut chunk) = chunk.map_err(no_answer)? else {
+                return Err(Error::away(format!("the answer of {address} broke off")));
+            };
+            chunk.truncate(usize::try_from(end - *at).unwrap_or(usize::MAX));
+            *at += chunk.len() as u64;
+            self.going.moved();
+            self.going.done(chunk.len() as u64);
+            pieces.push(chunk);
+        }
+        Ok(())
+    }
+
+    /// Is it the range that was asked for, of a content of this length?
+    fn check_range(&self, response: &reqwest::Response, at: u64, address: &queues::Address) -> Result<(), Error> {
+        let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok()).unwrap_or_default();
+        let numbers = range.strip_prefix("bytes ").and_then(|range| {
+            let (range, total) = range.split_once('/')?;
+            Some((range.split_once('-')?.0.parse::<u64>().ok()?, total))
+        });
+        let size = self.content.size;
+        match numbers {
+            Some((begin, total)) if begin == at && (total == "*" || total.parse() == Ok(size)) => Ok(()),
+            Some((begin, total)) if begin == at => Err(Error::new(
+                Class::Wrong,
+                format!("the store at {address} has {total} bytes under {}, and not {size}", self.content.sha256),
+            )),
+            _ => Err(Error::away(format!("{address} gives another range than it was asked for ({})", range.len()))),
+        }
+    }
+
+    /// A request for it; the edge is asked where it is, unless that is known. Also says by the how manyth answer of the
+    /// edge; 0, if that is where the error is.
+    async fn request(&self) -> (u32, Result<(reqwest::RequestBuilder, queues::Address), Error>) {
+        let mut source = self.source.lock().await;
+        if source.1.is_none() {
+            source.0 += 1;
+            match self.going.store.where_is(&self.content.sha256.to_string()).await {
+                Ok(target) => source.1 = Some(target),
+                Err(error) => return (0, Err(error)),
+            }
+        }
+        let asked = source.0;
+        let target = source.1.as_ref().expect("it is known now");
+        (asked, target.checked().map(|()| (target.request(Method::GET), target.address.clone())))
+    }
+
+    /// What the edge has answered that time is of no use any more.
+    async fn forget(&self, asked: u32) {
+        let mut source = self.source.lock().await;
+        if source.0 == asked {
+            source.1 = None;
+        }
+    }
+}
+
+/// The partial file, and the thread that writes it.
+struct Writing {
+    pieces: mpsc::Sender<Bytes>,
+    thread: JoinHandle<Result<(), Error>>,
+}
+
+/// A partial file that is open.
+struct Partial {
+    file: File,
+    path: PathBuf,
+    content: Content,
+    sha256: Sha256,
+    length: u64,
+}
+
+impl Writing {
+    /// Opens the file; also says how much of the content is in it.
+    async fn begin(path: &Path, content: Content) -> Result<(Self, u64), Error> {
+        let path = path.to_owned();
+        let opened = spawn_blocking(move || Partial::open(path, content)).await;
+        let partial = opened.map_err(|_| Error::of_thread())??;
+        let (length, (pieces, mut given)) = (partial.length, mpsc::channel(WRITES_MAX));
+        let thread = spawn_blocking(move || partial.write(&mut given));
+        Ok((Self { pieces, thread }, length))
+    }
+
+    async fn write(&mut self, piece: Bytes) -> Result<(), Error> {
+        if self.pieces.send(piece).await.is_ok() {
+            return Ok(());
+        }
+        // The thread has ended, and says why.
+        (&mut self.thread).await.map_err(|_| Error::of_thread())?.and(Err(Error::of_thread()))
+    }
+
+    async fn finish(self) -> Result<(), Error> {
+        drop(self.pieces);
+        self.thread.await.map_err(|_| Error::of_thread())?
+    }
+}
+
+impl Partial {
+    fn open(path: PathBuf, content: Content) -> Result<Self, Error> {
+        let file = files::open_append(&path).map_err(|error| Error::io("write", &path, error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(Error::away(format!("another program is just writing {}", path.display())));
+            }
+            // As of a file system without locks.
+            Err(std::fs::TryLockError::Error(_)) => {}
+        }
+        let reading = |error| Error::io("read", &path, error);
+        let mut length = file.metadata().map_err(reading)?.len();
+        if length > content.size {
+            file.set_len(0).map_err(|error| Error::io("write", &path, error))?;
+            length = 0;
+        }
+        let sha256 = if length > 0 { begun(&path, length)? } else { Sha256::new() };
+        let free = room(&file);
+        if free.is_some_and(|free| free < content.size - length) {
+            return Err(no_room(&path, &content, length, free));
+        }
+        Ok(Self { file, path, content, sha256, length })
+    }
+
+    fn write(mut self, given: &mut mpsc::Receiver<Bytes>) -> Result<(), Error> {
+        while let Some(piece) = given.blocking_recv() {
+            if let Err(error) = self.file.write_all(&piece) {
+                return Err(self.of_disk(error));
+            }
+            self.sha256.update(&piece);
+            self.length += piece.len() as u64;
+        }
+        if self.length < self.content.size {
+            // It was given up; what is there is gone on with.
+            return Ok(());
+        }
+        self.file.sync_all().map_err(|error| self.of_disk(error))?;
+        let found = Digest::new(self.sha256.finalize().into());
+        if found == self.content.sha256 {
+            return Ok(());
+        }
+        // Nothing of it is to be gone on with.
+        let _ = self.file.set_len(0);
+        Err(Error::new(
+            Class::Wrong,
+            format!(
+                "what came is not the content {} of {} bytes: its SHA-256 is {found}",
+                self.content.sha256, self.content.size
+            ),
+        ))
+    }
+
+    fn of_disk(&self, error: io::Error) -> Error {
+        if files::is_no_room(&error) {
+            let length = self.file.metadata().map_or(self.length, |metadata| metadata.len());
+            return no_room(&self.path, &self.content, length, room(&self.file));
+        }
+        Error::io("write", &self.path, error)
+    }
+}
+
+/// The SHA-256 of the beginning of a file, to be gone on with.
+fn begun(path: &Path, length: u64) -> Result<Sha256, Error> {
+    use std::io::Read as _;
+
+    let reading = |error| Error::io("read", path, error);
+    let mut file = files::open_own(path).map_err(reading)?.take(length);
+    let (mut sha256, mut block) = (Sha256::new(), vec![0; 256 * 1024]);
+    loop {
+        match file.read(&mut block).map_err(reading)? {
+            0 => return Ok(sha256),
+            read => sha256.update(&block[..read]),
+        }
+    }
+}
+
+/// How much room there is for this user, where the file system says.
+fn room(file: &File) -> Option<u64> {
+    let found = rustix::fs::fstatvfs(file).ok()?;
+    (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+fn no_room(path: &Path, content: &Content, length: u64, free: Option<u64>) -> Error {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let free = free.map(|free| format!(", and {free} are free")).unwrap_or_default();
+    Error::local(format!(
+        "there is no room in {}: {} more bytes are to come, of {}{free}",
+        directory.display(),
+        content.size - length.min(content.size),
+        content.size
+    ))
 }

@@ -27,9 +27,11 @@
 //! Invariants: a content is had as a whole and verified, or not at all; what is put was read just as it was hashed, or
 //! nothing is said to be complete; memory has a bound that no length of a file changes; the key goes to the edge alone.
 
+mod body;
 pub mod edge;
 mod error;
 mod get;
+mod going;
 mod local;
 mod pack;
 mod put;
@@ -39,8 +41,8 @@ mod unpack;
 pub use self::edge::Edge;
 pub use self::error::{Class, Error};
 pub use self::get::Kept;
-pub use self::local::Local;
-pub use self::pack::{Member, pack};
+pub use self::local::{Local, open};
+pub use self::pack::{Member, PACK_MEMBERS_MAX, pack};
 pub use self::store::Store;
 pub use self::unpack::{Bounds, place, unpack};
 
