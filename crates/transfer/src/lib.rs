@@ -7,7 +7,7 @@
 //! ```text
 //! Local::file ──hash──► Store::put ──offer──► have it │ put the whole │ put its parts ──complete──► there
 //! Store::get ──where?──► ranges, several at a time ──in order──► the partial file ──SHA-256──► whole
-//! pack ──► one archive of many small files        unpack ──► its members, each looked at
+//! Packer ──► one archive of many small files      unpack ──► its members, each looked at
 //! ```
 //!
 //! How a program uses it, here the daemon:
@@ -33,7 +33,7 @@ mod error;
 mod get;
 mod going;
 mod local;
-mod pack;
+mod packer;
 mod put;
 mod store;
 mod unpack;
@@ -42,7 +42,7 @@ pub use self::edge::Edge;
 pub use self::error::{Class, Error};
 pub use self::get::Kept;
 pub use self::local::{Local, open};
-pub use self::pack::{Member, PACK_MEMBERS_MAX, pack};
+pub use self::packer::{PACK_MEMBERS_MAX, Packer};
 pub use self::store::Store;
 pub use self::unpack::{Bounds, place, unpack};
 
