@@ -5,9 +5,6 @@
 use std::path::Path;
 use std::{env, fs};
 
-/// What the page's own `meta` element cannot say.
-const ONLY_IN_HEADER: &str = "; frame-ancestors 'none'";
-
 fn main() {
     // The directory is always there; the file is not, and a path without a file would mean to build again every time.
     println!("cargo::rerun-if-changed=dist");
@@ -19,7 +16,7 @@ fn main() {
     let policy = policy(&html).unwrap_or_else(|| panic!("{} states no policy", page.display()));
     let out = env::var_os("OUT_DIR").expect("cargo sets it");
     let out = Path::new(&out);
-    fs::write(out.join("policy.txt"), format!("{policy}{ONLY_IN_HEADER}")).expect("OUT_DIR can be written to");
+    fs::write(out.join("policy.txt"), policy).expect("OUT_DIR can be written to");
     fs::write(out.join("index.html"), html).expect("OUT_DIR can be written to");
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use program::{Bare, Files, LogArgs, Origins, Shared, Sources, TrustArgs, TrustedGroup};
@@ -189,11 +189,9 @@ impl ServeArgs {
             }
             None => Place::Address(self.listen),
         };
-        let files_store = files_store(
-            [self.files_endpoint, self.files_bucket, self.files_access_key_id, self.files_secret_access_key],
-            &self.files_region,
-            origins,
-        )?;
+        let given = [self.files_endpoint, self.files_bucket, self.files_access_key_id, self.files_secret_access_key];
+        let files_store = edge::files::Store::named(given, &self.files_region)
+            .map_err(|error| anyhow!("{} {}", origins.named(error.setting), error.problem))?;
         Ok(Settings {
             listen,
             data_dir,
@@ -212,26 +210,6 @@ impl ServeArgs {
             trust: self.trust.resolve()?,
         })
     }
-}
-
-/// The four settings are given together, or none of them.
-fn files_store(
-    given: [Option<String>; 4],
-    region: &str,
-    origins: &Origins,
-) -> anyhow::Result<Option<edge::files::Store>> {
-    const NAMES: [&str; 4] = ["FILES_ENDPOINT", "FILES_BUCKET", "FILES_ACCESS_KEY_ID", "FILES_SECRET_ACCESS_KEY"];
-    let given = given.map(|text| text.filter(|text| !text.is_empty()));
-    if given.iter().all(Option::is_none) {
-        return Ok(None);
-    }
-    if let Some(at) = given.iter().position(Option::is_none) {
-        bail!("{} is not set; the store of files is named by {} together", NAMES[at], NAMES.join(", "));
-    }
-    let [endpoint, bucket, access_key_id, secret_access_key] = given.map(Option::unwrap_or_default);
-    let keys = edge::files::Keys { access_key_id, secret_access_key };
-    let store = edge::files::Store::at(&endpoint, &bucket, region, keys);
-    Ok(Some(store.map_err(|error| anyhow!("{} {}", origins.named(error.setting), error.problem))?))
 }
 
 /// An amount of bytes, for example `500GB`.

@@ -82,7 +82,7 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
         edge::files::Store::own(files::BASE, files::BUCKET, files::REGION, credentials.files_keys())
     });
     let of_files = edge::files::Settings {
-        store: store_of_files,
+        store: store_of_files.clone(),
         keep_for: settings.files_keep_for,
         bytes_max: settings.files_bytes_max,
     };
@@ -127,7 +127,7 @@ pub(crate) fn serve(settings: Settings) -> anyhow::Result<()> {
             api_key: edge::Secret::new(&credentials.api_key),
             site_key: edge::Secret::new(&credentials.site_key),
             hub: true,
-            files: true,
+            files: Some(store_of_files),
             callbacks,
             cors_origins: settings.cors_origins.clone(),
         },

@@ -35,6 +35,8 @@ pub struct Admission {
     idempotency_key: Option<String>,
     /// Who may be called; none where nobody can be.
     callbacks: Option<Callbacks>,
+    /// Does this edge know where files are?
+    files: bool,
 }
 
 /// What to do with a submission.
@@ -141,8 +143,8 @@ impl JobAnswer {
 }
 
 impl Admission {
-    pub(crate) fn new(form: Form, idempotency_key: Option<String>, callbacks: Option<Callbacks>) -> Self {
-        Self { form, idempotency_key, callbacks }
+    pub(crate) fn new(form: Form, idempotency_key: Option<String>, callbacks: Option<Callbacks>, files: bool) -> Self {
+        Self { form, idempotency_key, callbacks, files }
     }
 
     /// How much of the body to read at most. A shell that meets more hands over one byte more than this.
@@ -213,6 +215,9 @@ impl Admission {
                 detail: format!("`callback`: {problem}"),
             })?;
         }
+        if spec.has_files() && !self.files {
+            return Err(without_files(&spec));
+        }
         // A key within the job is the job's own; the header's key is the whole request's, so places tell jobs apart.
         let job_id = match (&spec.idempotency_key, &self.idempotency_key) {
             (Some(key), _) => JobId::from_idempotency_key(key, None),
@@ -249,6 +254,19 @@ impl Admission {
         }
         pending
     }
+}
+
+/// The job needs a store of files, and this edge has none: it would wait for its files forever.
+fn without_files(spec: &JobSpec) -> Problem {
+    let field = if !spec.files.is_empty() {
+        "files"
+    } else if spec.outputs.is_some() {
+        "outputs"
+    } else {
+        "input_file"
+    };
+    let detail = format!("`{field}`: {}", Problem::NoFiles.detail());
+    Problem::InvalidField { field: Some(field.to_owned()), detail }
 }
 
 /// The jobs of `{"jobs": […]}`, each still unread.

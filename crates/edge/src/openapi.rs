@@ -716,7 +716,9 @@ fn openapi_refers_to_all_that_it_has() {
 /// What a request without a query leads to: nothing, or else another method, or something.
 fn routed(method: &str, path: &str) -> Result<(), Option<String>> {
     let key = || Secret::new("k");
-    let config = Config { api_key: key(), site_key: key(), hub: true, files: true, ..Config::default() };
+    let keys = crate::files::Keys { access_key_id: "k".to_owned(), secret_access_key: "k".to_owned() };
+    let files = Some(crate::files::Store::own("/s3", "files", "auto", keys));
+    let config = Config { api_key: key(), site_key: key(), hub: true, files, ..Config::default() };
     let content_type = Some("application/json");
     let (api_key, site_key) = (Some("k"), Some("k"));
     match route(&Head { method, path, content_type, api_key, site_key, ..Head::default() }, &config) {

@@ -242,7 +242,7 @@ impl Problem {
         }
     }
 
-    fn detail(&self) -> String {
+    pub(crate) fn detail(&self) -> String {
         match self {
             Self::NotFound => "there is nothing here; jobs go to POST /jobs or POST /jobs/batch, and GET /jobs lists them".to_owned(),
             Self::MethodNotAllowed { allow } => format!("this path takes {allow}"),

@@ -5,7 +5,7 @@ use protocol::limits;
 use serde::Serialize;
 
 use crate::admission::{Admission, Form};
-use crate::files::Asker;
+use crate::files::{Asker, Store};
 use crate::hub::{Opening, Path};
 use crate::{Callbacks, Problem, Secret, noetl};
 
@@ -21,8 +21,8 @@ pub struct Config {
     pub site_key: Option<Secret>,
     /// Has this edge a hub?
     pub hub: bool,
-    /// Does it know where files are?
-    pub files: bool,
+    /// Where files are, if anywhere.
+    pub files: Option<Store>,
     /// Who may be called when a job is so far.
     pub callbacks: Callbacks,
     /// The origins whose pages may ask in a browser, as browsers write them; only pages of this edge when there are
@@ -118,15 +118,19 @@ pub fn route(head: &Head<'_>, config: &Config) -> Route {
 }
 
 /// The page of the hub. It holds nothing of anybody, so it needs no key: whoever looks at it gives theirs to it.
-fn page_to_look_at() -> Response {
+fn page_to_look_at(config: &Config) -> Response {
+    let files = match &config.files {
+        None => page::Files::Nowhere,
+        Some(store) => store.origin().map_or(page::Files::Here, page::Files::At),
+    };
     let headers = [
         ("content-type", page::CONTENT_TYPE),
-        ("content-security-policy", page::CSP),
+        ("content-security-policy", &page::policy(files)),
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
     ];
     let headers = headers.map(|(name, value)| (name, value.to_owned())).to_vec();
-    Response { status: 200, headers, body: page::HTML.to_owned() }
+    Response { status: 200, headers, body: page::html(files) }
 }
 
 /// What a browser asks before a page of another origin may send its request. It names no key, and learns nothing of it.
@@ -149,7 +153,7 @@ fn try_route(head: &Head<'_>, config: &Config) -> Result<Route, Problem> {
         ("/health", _) => Err(Problem::MethodNotAllowed { allow: "GET" }),
         ("/openapi.json", "GET" | "HEAD") => Ok(Route::Answer(Response::json(200, DESCRIPTION.to_owned()))),
         ("/openapi.json", _) => Err(Problem::MethodNotAllowed { allow: "GET" }),
-        ("/", "GET" | "HEAD") => Ok(Route::Answer(page_to_look_at())),
+        ("/", "GET" | "HEAD") => Ok(Route::Answer(page_to_look_at(config))),
         ("/", _) => Err(Problem::MethodNotAllowed { allow: "GET" }),
         ("/jobs", "POST") => admission(Form::One, head, config).map(Route::ReadBody),
         ("/jobs/batch", "POST") => admission(Form::Batch, head, config).map(Route::ReadBody),
@@ -183,7 +187,7 @@ fn hub(head: &Head<'_>, config: &Config) -> Result<Route, Problem> {
     if !config.hub {
         return Err(Problem::NoHub);
     }
-    if path.is_about_files() && !config.files {
+    if path.is_about_files() && config.files.is_none() {
         return Err(Problem::NoFiles);
     }
     let asker = Asker { is_site, origin: head.reached_at() };
@@ -233,7 +237,8 @@ fn admission(form: Form, head: &Head<'_>, config: &Config) -> Result<Admission, 
     }
     let callbacks = config.callbacks.clone();
     let callbacks = if config.hub && callbacks.secret.is_some() { Some(callbacks) } else { None };
-    Ok(Admission::new(form, head.idempotency_key.map(str::to_owned), callbacks))
+    let files = config.hub && config.files.is_some();
+    Ok(Admission::new(form, head.idempotency_key.map(str::to_owned), callbacks, files))
 }
 
 /// A header that is not UTF-8 comes with U+FFFD for what is not: different keys would be one.

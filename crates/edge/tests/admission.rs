@@ -449,3 +449,30 @@ fn pages_of_other_origins_may_ask_only_where_the_operator_says_so() {
     let wild = Config { cors_origins: vec!["*".to_owned()], ..open };
     assert_eq!(ask("OPTIONS", Some(other), &wild), (405, 0), "each is named");
 }
+
+#[test]
+fn a_job_with_files_needs_an_edge_that_has_a_store_of_them() {
+    let content = json!({"size": 1, "sha256": "0".repeat(64)});
+    let file = json!({"path": "a", "size": 1, "sha256": "0".repeat(64)});
+    let keys = edge::files::Keys { access_key_id: "id".to_owned(), secret_access_key: "secret".to_owned() };
+    let store = edge::files::Store::own("/s3", "files", "auto", keys);
+    let head = head("POST", "/jobs");
+    for (hub, files) in [(true, None), (false, Some(store.clone())), (true, Some(store))] {
+        let knows = hub && files.is_some();
+        let config = Config { hub, files, ..config() };
+        for (field, value) in
+            [("files", json!([file])), ("outputs", json!({"patterns": ["*.png"]})), ("input_file", content.clone())]
+        {
+            let job = json!({"task": "a", field: value}).to_string();
+            let Route::ReadBody(admission) = route(&head, &config) else { panic!("the head was refused") };
+            match admission.admit(job.as_bytes(), protocol::timestamp_from_millis(NOW_MILLIS), &mut || [0; 16]) {
+                Decision::Enqueue(_) => assert!(knows, "{field}: it would wait for files that nobody can give"),
+                Decision::Answer(refused) => {
+                    assert!(!knows, "{field}: {refused:?}");
+                    assert_problem(&refused, 422, "invalid_job", Some(field));
+                    assert!(refused.body.contains("names one with FILES_ENDPOINT, FILES_BUCKET"), "{refused:?}");
+                }
+            }
+        }
+    }
+}

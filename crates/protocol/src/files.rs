@@ -106,8 +106,11 @@ pub struct Complete {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JobFiles {
-    /// What the job has left.
+    /// What the job has left, and its output where that is a file.
     pub files: Vec<JobFileLink>,
+    /// Those of them that are in the store no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<JobFile>,
 }
 
 /// A file that a job has left, and where it is.
@@ -137,5 +140,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&serde_json::from_str::<Offered>(&text).unwrap()).unwrap(), text);
         let link = format!(r#"{{"files":[{{"path":"a","size":0,"sha256":"{name}","url":"u"}}]}}"#);
         assert_eq!(serde_json::to_string(&serde_json::from_str::<JobFiles>(&link).unwrap()).unwrap(), link);
+        let gone = format!(r#"{{"files":[],"gone":[{{"path":"a","size":0,"sha256":"{name}"}}]}}"#);
+        assert_eq!(serde_json::to_string(&serde_json::from_str::<JobFiles>(&gone).unwrap()).unwrap(), gone);
     }
 }

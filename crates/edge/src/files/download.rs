@@ -1,7 +1,9 @@
 //! Contents on their way out.
 
+use std::collections::HashSet;
+
 use protocol::files::{JobFileLink, JobFiles};
-use protocol::{Digest, JobFile, JobId};
+use protocol::{Content, Digest, JobFile, JobId};
 use serde::Deserialize;
 
 use super::tables::{self, State};
@@ -30,6 +32,22 @@ const TYPES: [(&str, &str); 12] = [
 struct Left {
     #[serde(default)]
     files: Vec<JobFile>,
+    output_file: Option<Content>,
+}
+
+impl Left {
+    /// All of it. The output is called what the task has called it.
+    fn files(self) -> Vec<JobFile> {
+        const OUTPUT: &str = "output.json";
+        let mut files = self.files;
+        if let Some(Content { sha256, size }) = self.output_file
+            && let Ok(path) = OUTPUT.parse()
+            && !files.iter().any(|file| file.path.as_str() == OUTPUT)
+        {
+            files.push(JobFile { path, size, sha256, pack: false });
+        }
+        files
+    }
 }
 
 impl Files {
@@ -64,14 +82,18 @@ impl Files {
         };
         // A result without files, or none yet, is one that lists none.
         let left = result.and_then(|result| serde_json::from_str::<Left>(&result).ok());
+        let left = left.map_or_else(Vec::new, Left::files);
+        let digests: Vec<Digest> = left.iter().map(|file| file.sha256).collect();
+        let here = if digests.is_empty() { HashSet::new() } else { tables::here(step.db, &digests)? };
+        let (left, gone): (Vec<JobFile>, Vec<JobFile>) = left.into_iter().partition(|file| here.contains(&file.sha256));
         let link = |file: JobFile| {
             let shown_as = shown_as(&file);
             let shown_as: Vec<(&str, &str)> = shown_as.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let url = settings.store.get(&file.sha256, &shown_as, &asker.origin, step.now);
             JobFileLink { file, url }
         };
-        let files = left.map_or_else(Vec::new, |left| left.files).into_iter().map(link).collect();
-        step.answer(follower, Response::of(200, &JobFiles { files }));
+        let files = left.into_iter().map(link).collect();
+        step.answer(follower, Response::of(200, &JobFiles { files, gone }));
         Ok(())
     }
 }

@@ -4,7 +4,6 @@
 //! while it is removed; only once the store has done so it is forgotten, and can be put again.
 
 use protocol::{Content, Digest, JobId, JobMessage};
-use serde::Deserialize;
 
 use super::store::Question;
 use super::tables::{self, State};
@@ -24,19 +23,6 @@ const LOST_AFTER: i64 = 5 * MINUTE;
 /// How many contents go at once.
 const AT_ONCE: i64 = 50;
 
-/// As much of a job as is needed here.
-#[derive(Deserialize)]
-struct Needs {
-    #[serde(default)]
-    files: Vec<Needed>,
-    input_file: Option<Needed>,
-}
-
-#[derive(Deserialize)]
-struct Needed {
-    sha256: Digest,
-}
-
 impl Files {
     /// A job was submitted: what it needs stays.
     pub(crate) fn submitted<D: Database>(
@@ -44,18 +30,23 @@ impl Files {
         step: &mut Step<'_, D>,
         message: &JobMessage,
     ) -> Result<(), D::Error> {
-        // Most jobs need none, and need not be read twice.
-        if self.settings.is_none() || !message.text().contains("\"sha256\"") {
+        let spec = &message.spec;
+        if self.settings.is_none() || !spec.needs_files() {
             return Ok(());
         }
-        let Ok(needs) = serde_json::from_str::<Needs>(message.text()) else { return Ok(()) };
-        let digests: Vec<Digest> = needs.files.iter().chain(&needs.input_file).map(|needed| needed.sha256).collect();
+        let files = spec.files.iter().map(|file| file.sha256);
+        let digests: Vec<Digest> = files.chain(spec.input_file.map(|content| content.sha256)).collect();
         tables::need(step.db, &message.job_id, &digests)
     }
 
     /// A job has a result: what it needed may go.
     pub(crate) fn ended<D: Database>(&mut self, step: &mut Step<'_, D>, job_id: &JobId) -> Result<(), D::Error> {
         if self.settings.is_some() { tables::need_none(step.db, job_id) } else { Ok(()) }
+    }
+
+    /// Jobs are forgotten, and what they needed with them.
+    pub(crate) fn forgotten<D: Database>(&self, step: &mut Step<'_, D>, jobs: Vec<String>) -> Result<(), D::Error> {
+        if jobs.is_empty() { Ok(()) } else { tables::forget_jobs(step.db, jobs) }
     }
 
     /// When to look again, if there is anything to look for.
@@ -78,7 +69,6 @@ impl Files {
         };
         let keep_for = i64::try_from(settings.keep_for.as_millis()).unwrap_or(i64::MAX);
         let before = [now.saturating_sub(keep_for), now - GIVEN_UP_AFTER, now - LOST_AFTER];
-        tables::forget_jobs(step.db)?;
         let rows = tables::to_go(step.db, before, AT_ONCE)?;
         let all = i64::try_from(rows.len()).is_ok_and(|found| found < AT_ONCE);
         for row in rows {

@@ -66,13 +66,33 @@ pub struct InvalidStore {
 }
 
 impl Store {
+    /// The store that the operator names: by all of the four settings `FILES_ENDPOINT`, `FILES_BUCKET`,
+    /// `FILES_ACCESS_KEY_ID` and `FILES_SECRET_ACCESS_KEY`, in this order, or by none of them.
+    pub fn named(given: [Option<String>; 4], region: &str) -> Result<Option<Self>, InvalidStore> {
+        const NAMES: [&str; 4] = ["FILES_ENDPOINT", "FILES_BUCKET", "FILES_ACCESS_KEY_ID", "FILES_SECRET_ACCESS_KEY"];
+        let given = given.map(|text| text.filter(|text| !text.is_empty()));
+        if given.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        if let Some(at) = given.iter().position(Option::is_none) {
+            let problem = "is not set; the store of files is named by FILES_ENDPOINT, FILES_BUCKET, \
+                           FILES_ACCESS_KEY_ID and FILES_SECRET_ACCESS_KEY together";
+            return Err(InvalidStore { setting: NAMES[at], problem });
+        }
+        let [endpoint, bucket, access_key_id, secret_access_key] = given.map(Option::unwrap_or_default);
+        Self::at(&endpoint, &bucket, region, Keys { access_key_id, secret_access_key }).map(Some)
+    }
+
     /// A store at this address, for example `https://ACCOUNT.r2.cloudflarestorage.com`.
     pub fn at(endpoint: &str, bucket: &str, region: &str, keys: Keys) -> Result<Self, InvalidStore> {
         let invalid = |setting, problem| InvalidStore { setting, problem };
         let rest = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
         let well = |rest: &&str| {
             let host = rest.split('/').next().unwrap_or_default();
+            // It stands in a policy for browsers, too.
+            let of_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
             !host.is_empty()
+                && host.bytes().all(of_host)
                 && endpoint.len() <= ENDPOINT_BYTES_MAX
                 && rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@\\%\"<>".contains(&byte))
         };
@@ -119,6 +139,11 @@ impl Store {
             access_key_id: keys.access_key_id,
             secret_access_key: keys.secret_access_key,
         }
+    }
+
+    /// The scheme and host that it is at, if it is not the edge itself.
+    pub fn origin(&self) -> Option<&str> {
+        self.origin.as_deref()
     }
 
     /// Where who has reached the edge at this origin reaches the store.
@@ -267,11 +292,25 @@ mod tests {
         };
         assert_eq!(named("https://A.example:443/", "b", keys()).unwrap(), "Store(https://a.example/b)");
         assert_eq!(named("http://127.0.0.1:9000/s3/", "b", keys()).unwrap(), "Store(http://127.0.0.1:9000/s3/b)");
-        for endpoint in
-            ["", "a.example", "ftp://a", "https://", "https://a?b", "https://u@a", "https://a b", "https:///b"]
-        {
+        for endpoint in [
+            "",
+            "a.example",
+            "ftp://a",
+            "https://",
+            "https://a?b",
+            "https://u@a",
+            "https://a b",
+            "https:///b",
+            "https://a;b",
+        ] {
             assert_eq!(named(endpoint, "b", keys()), Err("FILES_ENDPOINT"), "{endpoint}");
         }
+        let some = |given: [&str; 4]| Store::named(given.map(|text| Some(text.to_owned())), "auto");
+        assert!(some(["", "", "", ""]).unwrap().is_none(), "an empty setting is none");
+        assert_eq!(some(["https://a", "b", "id", "secret"]).unwrap().unwrap().origin(), Some("https://a"));
+        let missing = some(["https://a", "b", "id", ""]).unwrap_err();
+        assert_eq!(missing.setting, "FILES_SECRET_ACCESS_KEY");
+        assert!(missing.to_string().contains("is named by FILES_ENDPOINT, FILES_BUCKET"), "{missing}");
         for bucket in ["", "a/b", ".."] {
             assert_eq!(named("https://a", bucket, keys()), Err("FILES_BUCKET"), "{bucket}");
         }

@@ -1,5 +1,7 @@
 //! The tables of contents, and of the jobs that need them.
 
+use std::collections::HashSet;
+
 use protocol::{Content, Digest, JobId};
 
 use crate::hub::{Database, Value, integer_at, text_at};
@@ -142,12 +144,26 @@ pub(super) fn to_go<D: Database>(
     Ok(db.run(&sql, &values)?.iter().filter_map(|columns| row(columns)).collect())
 }
 
-/// A job needs these until it has a result.
+/// Those of these contents that are there.
+pub(super) fn here<D: Database>(db: &mut D, digests: &[Digest]) -> Result<HashSet<Digest>, D::Error> {
+    let sql = "SELECT DISTINCT sha256 FROM file WHERE state = 'here' AND sha256 IN (SELECT value FROM json_each(?1))";
+    let rows = db.run(sql, &[list(digests.iter().map(ToString::to_string))])?;
+    Ok(rows.iter().filter_map(|row| text_at(row, 0).parse().ok()).collect())
+}
+
+/// Many values as one, for `json_each`: a statement for each would cost more.
+fn list(values: impl Iterator<Item = String>) -> Value {
+    let values: Vec<String> = values.collect();
+    serde_json::to_string(&values).expect("a list of texts is JSON").into()
+}
+
+/// A job needs these until it has a result: those that somebody has offered, so that there are no more of them than of
+/// contents.
 pub(super) fn need<D: Database>(db: &mut D, job_id: &JobId, digests: &[Digest]) -> Result<(), D::Error> {
-    for digest in digests {
-        let sql = "INSERT INTO job_file (job_id, sha256) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
-        db.run(sql, &[job_id.as_str().into(), digest.to_string().into()])?;
-    }
+    let sql = "INSERT INTO job_file (job_id, sha256)
+               SELECT DISTINCT ?1, sha256 FROM file WHERE sha256 IN (SELECT value FROM json_each(?2))
+               ON CONFLICT DO NOTHING";
+    db.run(sql, &[job_id.as_str().into(), list(digests.iter().map(ToString::to_string))])?;
     Ok(())
 }
 
@@ -158,7 +174,8 @@ pub(super) fn need_none<D: Database>(db: &mut D, job_id: &JobId) -> Result<(), D
 }
 
 /// Nor do jobs that are forgotten.
-pub(super) fn forget_jobs<D: Database>(db: &mut D) -> Result<(), D::Error> {
-    db.run("DELETE FROM job_file WHERE job_id NOT IN (SELECT job_id FROM job)", &[])?;
+pub(super) fn forget_jobs<D: Database>(db: &mut D, jobs: Vec<String>) -> Result<(), D::Error> {
+    let sql = "DELETE FROM job_file WHERE job_id IN (SELECT value FROM json_each(?1))";
+    db.run(sql, &[list(jobs.into_iter())])?;
     Ok(())
 }

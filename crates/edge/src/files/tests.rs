@@ -158,6 +158,17 @@ impl Files {
         assert_eq!(self.complete(content, &json!({})).0, 200);
     }
 
+    /// A job has this result.
+    fn ends(&mut self, job_id: &str, mut result: Any) {
+        for (name, value) in [("job_id", json!(job_id)), ("status", json!("completed")), ("attempt", json!(1))] {
+            result[name] = value;
+        }
+        let at = "1970-01-01T00:00:02Z";
+        let ended = json!({"job_id": job_id, "state": "completed", "attempt": 1, "at": at, "result": result});
+        self.world.hello("s", "alpha", "d");
+        self.world.report("s", &[ended]);
+    }
+
     fn time_passes(&mut self, millis: i64) {
         self.world.now += millis;
         self.world.handle(crate::hub::Event::Alarm);
@@ -351,6 +362,63 @@ fn what_a_job_has_left_is_listed_with_links() {
     assert_eq!(code(&files.ask("GET", "/jobs/j/files", &json!(null))), (404, "unknown_job"));
     files.world.submit("j", "t");
     assert_eq!(files.ask("GET", "/jobs/j/files", &json!(null)), (200, json!({"files": []})));
+    let [plot, old, output] = [content(1, 5), content(2, 6), content(3, 7)];
+    files.put(plot);
+    files.put(output);
+    let file = |path: &str, content: Content| json!({"path": path, "size": content.size, "sha256": content.sha256});
+    let left = [file("plots/a b.svg", plot), file("old.png", old)];
+    files.ends("j", json!({"files": left, "output_file": output}));
+    let (status, listed) = files.ask("GET", "/jobs/j/files", &json!(null));
+    assert_eq!((status, &listed["gone"]), (200, &json!([file("old.png", old)])), "what has expired has no address");
+    let [plot, output] = [0, 1].map(|at| listed["files"][at].clone());
+    assert_eq!((&plot["path"], &output["path"]), (&json!("plots/a b.svg"), &json!("output.json")));
+    let url = plot["url"].as_str().unwrap();
+    for part in ["/files/sha256/0101", "response-content-type=image%2Fsvg%2Bxml", "a%2520b.svg"] {
+        assert!(url.contains(part), "{part} in {url}");
+    }
+    // Whoever wants the output as a file of the directory has it once.
+    let named = [file("output.json", content(3, 7))];
+    files.world.submit("k", "t");
+    files.ends("k", json!({"files": named, "output_file": content(3, 7)}));
+    assert_eq!(files.ask("GET", "/jobs/k/files", &json!(null)).1["files"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn what_a_job_needs_is_registered_from_its_message_and_goes_with_it() {
+    let mut files = Files::new();
+    let [data, input, never_offered] = [content(1, 5), content(2, 6), content(3, 7)];
+    files.put(data);
+    files.put(input);
+    let file = |path: &str, content: Content| json!({"path": path, "size": content.size, "sha256": content.sha256});
+    let submit = |files: &mut Files, id: &str| {
+        let needed = [file("a", data), file("b", data), file("c", never_offered)];
+        let job = json!({"v": 2, "job_id": id, "task": "t", "files": needed, "input_file": input});
+        files.world.handle(crate::hub::Event::Submitted { messages: vec![job.to_string()] });
+    };
+    let needed = |files: &mut Files| {
+        let rows = files.world.tables.run("SELECT job_id, sha256 FROM job_file ORDER BY 1, 2", &[]).unwrap();
+        rows.iter()
+            .map(|row| format!("{} {}", crate::hub::text_at(row, 0), &crate::hub::text_at(row, 1)[..2]))
+            .collect()
+    };
+    submit(&mut files, "j");
+    submit(&mut files, "k");
+    let all: Vec<String> = needed(&mut files);
+    assert_eq!(all, ["j 01", "j 02", "k 01", "k 02"], "each once, and nothing that nobody has offered");
+    files.time_passes(40 * DAY);
+    assert_eq!(files.shelf.objects.len(), 2, "jobs that have no result need them");
+    files.ends("j", json!({}));
+    let left: Vec<String> = needed(&mut files);
+    assert_eq!(left, ["k 01", "k 02"]);
+    // The hub forgets the job: more came after it.
+    for number in 0..1_000 {
+        files.world.submit(&format!("n{number}"), "t");
+    }
+    assert_eq!(code(&files.ask("GET", "/jobs/k/files", &json!(null))), (404, "unknown_job"));
+    let left: Vec<String> = needed(&mut files);
+    assert_eq!(left, [] as [String; 0]);
+    files.time_passes(2 * DAY);
+    assert_eq!(files.shelf.objects.len(), 0);
 }
 
 #[test]

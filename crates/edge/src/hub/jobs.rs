@@ -219,15 +219,20 @@ pub(crate) fn newest<D: Database>(db: &mut D) -> Result<i64, D::Error> {
 }
 
 /// Forgets jobs: the oldest, as many as are too many, and those of which nothing was heard for long. A bounded number
-/// at once; returns whether there may be more.
-pub(crate) fn prune<D: Database>(db: &mut D, keep: i64, heard_since: i64, at_once: i64) -> Result<bool, D::Error> {
+/// at once; returns their ids.
+pub(crate) fn prune<D: Database>(
+    db: &mut D,
+    keep: i64,
+    heard_since: i64,
+    at_once: i64,
+) -> Result<Vec<String>, D::Error> {
     let top = newest(db)?;
     // Of the oldest only: who looks at all jobs pays for all.
     let sql = "DELETE FROM job WHERE number IN
                (SELECT number FROM job WHERE number < (SELECT min(number) + ?4 FROM job)
-                AND (number <= ?1 OR updated_at < ?2) ORDER BY number LIMIT ?3) RETURNING number";
+                AND (number <= ?1 OR updated_at < ?2) ORDER BY number LIMIT ?3) RETURNING job_id";
     let gone = db.run(sql, &[(top - keep).into(), heard_since.into(), at_once.into(), (at_once * 4).into()])?;
-    Ok(i64::try_from(gone.len()).is_ok_and(|gone| gone >= at_once))
+    Ok(gone.iter().map(|row| text_at(row, 0).to_owned()).collect())
 }
 
 fn id_at(row: &[Value], column: usize) -> Option<JobId> {

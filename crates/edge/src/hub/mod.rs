@@ -296,7 +296,8 @@ impl Hub {
             let keep_for = i64::try_from(self.settings.keep_for.as_millis()).unwrap_or(i64::MAX);
             let heard_since = step.millis().saturating_sub(keep_for);
             // Twice as many as came since the last time.
-            jobs::prune(step.db, self.settings.keep_jobs.into(), heard_since, 2 * AT_ONCE)?;
+            let gone = jobs::prune(step.db, self.settings.keep_jobs.into(), heard_since, 2 * AT_ONCE)?;
+            self.files.forgotten(step, gone)?;
             sites::prune(step.db, heard_since)?;
             callbacks::prune(step.db, heard_since)?;
         }

@@ -164,6 +164,11 @@ impl Opening {
         }
     }
 
+    /// Does somebody ask with the key of sites, where that makes a difference?
+    pub fn is_asked_by_a_site(&self) -> bool {
+        matches!(&self.0, Kind::Files(asker, _) if asker.is_site)
+    }
+
     /// How much of the body is read: nothing where it means nothing. A body that is longer is refused.
     pub fn body_limit(&self) -> usize {
         match &self.0 {

@@ -8,6 +8,7 @@ use rusqlite::{Connection, params_from_iter};
 use serde_json::{Value as Any, json};
 
 use super::*;
+use crate::files::{Keys, Store};
 use crate::{Config, Head, Route, Secret, route};
 
 pub(crate) struct Tables(Connection);
@@ -64,6 +65,11 @@ impl World {
         Self { hub: Hub::new(settings), tables, now: 1_000_000, followers: 0, effects: Vec::new(), files: true }
     }
 
+    fn store(&self) -> Option<Store> {
+        let keys = Keys { access_key_id: "id".to_owned(), secret_access_key: "secret".to_owned() };
+        self.files.then(|| Store::own("/s3", "files", "auto", keys))
+    }
+
     pub(crate) fn handle(&mut self, event: Event) -> &[Effect] {
         self.now += 1;
         self.effects = self.hub.handle(&mut self.tables, event, timestamp_from_millis(self.now)).unwrap();
@@ -83,7 +89,7 @@ impl World {
         let head = Head { method, path, query, content_type, api_key, site_key, last_event_id, ..Head::default() };
         let key = |text| Secret::new(text);
         let config =
-            Config { api_key: key("key"), site_key: key("site"), hub: true, files: self.files, ..Config::default() };
+            Config { api_key: key("key"), site_key: key("site"), hub: true, files: self.store(), ..Config::default() };
         self.followers += 1;
         let follower = self.followers;
         match route(&head, &config) {
@@ -140,13 +146,13 @@ impl World {
         sent.collect()
     }
 
-    fn hello(&mut self, socket: &str, site: &str, daemon: &str) -> Vec<Any> {
+    pub(crate) fn hello(&mut self, socket: &str, site: &str, daemon: &str) -> Vec<Any> {
         self.handle(Event::LinkOpened(socket.to_owned()));
         let results = format!("results of {site}");
         self.says(socket, json!({"type":"hello","v":1,"site":site,"daemon":daemon,"results":results,"host":"h"}))
     }
 
-    fn report(&mut self, socket: &str, jobs: &[Any]) -> Vec<Any> {
+    pub(crate) fn report(&mut self, socket: &str, jobs: &[Any]) -> Vec<Any> {
         self.says(socket, json!({"type":"report","number":7,"jobs":jobs}))
     }
 
