@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
+use edge::files::Asker;
 use edge::hub::{Opening, Request};
 use edge::{Problem, Waiting};
 use worker::js_sys::Uint8Array;
@@ -25,6 +26,9 @@ const ASKED: &str = "https://asked";
 
 /// Where it is told what the queue has taken.
 const SUBMITTED: &str = "https://submitted/";
+
+/// The header by which the Worker tells the object that a site asks. It passes none on from outside.
+const ASKED_BY_A_SITE: &str = "x-asked-by-a-site";
 
 /// What the Worker says to the object.
 pub(crate) enum Message {
@@ -94,8 +98,22 @@ fn unavailable(error: &Error) -> edge::Response {
     Problem::HubUnavailable.response()
 }
 
+/// Has the object take a link.
+pub(crate) async fn link(object: &Stub, request: &web_sys::Request) -> Result<web_sys::Response> {
+    pass(object, request, &[], false).await
+}
+
 /// Has the object answer a request.
-pub(crate) async fn ask(object: &Stub, request: &web_sys::Request, body: &[u8]) -> Result<web_sys::Response> {
+pub(crate) async fn ask(
+    object: &Stub,
+    request: &web_sys::Request,
+    opening: &Opening,
+    body: &[u8],
+) -> Result<web_sys::Response> {
+    pass(object, request, body, opening.is_asked_by_a_site()).await
+}
+
+async fn pass(object: &Stub, request: &web_sys::Request, body: &[u8], is_site: bool) -> Result<web_sys::Response> {
     let init = web_sys::RequestInit::new();
     init.set_method(&request.method());
     if !body.is_empty() {
@@ -107,6 +125,9 @@ pub(crate) async fn ask(object: &Stub, request: &web_sys::Request, body: &[u8]) 
         if let Some(value) = request.headers().get(name)? {
             headers.set(name, &value)?;
         }
+    }
+    if is_site {
+        headers.set(ASKED_BY_A_SITE, "1")?;
     }
     init.set_headers(headers.unchecked_ref());
     let url = request.url();
@@ -131,6 +152,9 @@ pub(crate) async fn read(request: &web_sys::Request) -> Result<Message> {
         Ok(None) => return Ok(Message::Linked),
         Err(problem) => return Ok(Message::Asked(Err(problem))),
     };
+    // A store that the Worker holds itself there is none, so nobody needs to know where the Worker was reached.
+    let is_site = request.headers().has(ASKED_BY_A_SITE)?;
+    let opening = opening.asked_by(Asker { is_site, ..Asker::default() });
     let body = http::read_body(request, opening.body_limit()).await?;
     Ok(Message::Asked(opening.with_body(&body)))
 }

@@ -13,6 +13,7 @@
 //! | `telling` | what the object is still to be told of |
 //! | `object` | that object: a shell around `edge::hub` |
 //! | `call` | its calls to addresses that submissions have named |
+//! | `store` | its questions to the store of files |
 //! | `storage` | its tables |
 //! | `follower` | one who waits for an answer of it, or reads a stream |
 
@@ -24,6 +25,7 @@ mod hub;
 mod object;
 mod queue;
 mod storage;
+mod store;
 mod telling;
 
 use edge::{Admission, Config, Decision, Next, Pending, Problem, Route, Sent};
@@ -74,9 +76,9 @@ async fn answer(
         }
         (Route::Hub(opening), Some(hub)) => {
             let body = http::read_body(request, opening.body_limit()).await?;
-            return hub::ask(&hub, request, &body).await;
+            return hub::ask(&hub, request, &opening, &body).await;
         }
-        (Route::Link, Some(hub)) => return hub::ask(&hub, request, &[]).await,
+        (Route::Link, Some(hub)) => return hub::link(&hub, request).await,
         (Route::Hub(_) | Route::Link, None) => Problem::NoHub.response(),
     };
     http::response(&answer)

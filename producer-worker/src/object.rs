@@ -8,8 +8,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use edge::Problem;
 use edge::hub::{Effect, Event, Follower, Hub as Decisions, Request as Asked, Settings, Socket};
-use edge::{Callbacks, Problem};
 use protocol::link::{PING, PONG};
 use worker::wasm_bindgen;
 use worker::{
@@ -19,7 +19,7 @@ use worker::{
 
 use crate::follower::{Next, Outlet, Reply};
 use crate::storage::{self, Tables};
-use crate::{call, config, http, hub};
+use crate::{call, config, http, hub, store};
 
 /// The class, as in `wrangler.toml`.
 #[durable_object]
@@ -33,7 +33,7 @@ struct Shell {
     decisions: Rc<RefCell<Option<Decisions>>>,
     followers: RefCell<BTreeMap<Follower, Outlet>>,
     next_follower: Cell<Follower>,
-    callbacks: Callbacks,
+    settings: Settings,
     /// How much waits for all of them, in bytes.
     waiting: Rc<Cell<usize>>,
 }
@@ -49,7 +49,7 @@ impl DurableObject for Hub {
             decisions: Rc::default(),
             followers: RefCell::default(),
             next_follower: Cell::default(),
-            callbacks: config::callbacks(&env),
+            settings: config::of_hub(&env),
             waiting: Rc::default(),
         };
         Self { shell: Rc::new(shell) }
@@ -178,7 +178,7 @@ impl Shell {
         if self.decisions.borrow().is_some() {
             return Ok(());
         }
-        let settings = Settings { callbacks: self.callbacks.clone(), ..Settings::default() };
+        let settings = self.settings.clone();
         let sockets = self.state.get_websockets().iter().map(|socket| self.name(socket)).collect();
         let state = Rc::clone(&self.state);
         let (decisions, effects) = storage::transaction(&self.state, move || {
@@ -239,12 +239,17 @@ impl Shell {
             Effect::Call(call) => {
                 let shell = Rc::clone(self);
                 self.state.wait_until(async move {
-                    let called = call::call(&shell.callbacks, call).await;
+                    let called = call::call(&shell.settings.callbacks, call).await;
                     shell.handle(called);
                 });
             }
-            // There is no store yet, so nothing is asked of it.
-            Effect::Store(_) => {}
+            Effect::Store(call) => {
+                let shell = Rc::clone(self);
+                self.state.wait_until(async move {
+                    let stored = store::ask(call).await;
+                    shell.handle(stored);
+                });
+            }
             Effect::Alarm(at) => {
                 let state = Rc::clone(&self.state);
                 self.state.wait_until(async move {
