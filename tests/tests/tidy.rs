@@ -19,6 +19,8 @@ const BUILT_ON: &[(&str, &str)] = &[
     ("edge", "page"),
     ("lifecycle", "site"),
     ("program", "files"),
+    ("slurm", "lifecycle"),
+    ("slurm", "scaling"),
     ("slurm", "site"),
     ("store", "files"),
     ("transfer", "files"),

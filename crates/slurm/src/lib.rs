@@ -2,7 +2,8 @@
 //!
 //! In scope: the arguments and the script of a submission, and what its answer means; which columns are asked for, and
 //! their rows; how an allocation ended, and what that says of the runs that were cut off in it.
-//! Out of scope: starting `sbatch`, `squeue`, `sacct` and `scancel`, clocks, and which allocations there should be.
+//! And all allocations of a daemon with the runs in them, as a state machine.
+//! Out of scope: starting `sbatch`, `squeue`, `sacct` and `scancel`, clocks, and how many allocations there should be.
 //!
 //! | module | what it holds |
 //! | --- | --- |
@@ -13,6 +14,7 @@
 //! | `state` | the states of a job, and its exit code |
 //! | `reason` | why a job waits, in words |
 //! | `blame` | how an allocation ended |
+//! | [`fleet`] | all allocations and the runs in them |
 //!
 //! Invariants: text columns with formats of our own, never the default columns nor JSON, whose form differs from
 //! version to version. What cannot be read is kept as it is, and nothing is concluded from it: an unknown state is that
@@ -21,6 +23,7 @@
 mod answer;
 mod blame;
 mod command;
+pub mod fleet;
 mod listing;
 mod reason;
 mod request;
