@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::JobId;
-use protocol::files::{JobFileLink, JobFiles};
+use protocol::files::JobFiles;
 use queues::{Address, Unsent};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
@@ -100,11 +100,11 @@ impl Store {
         self
     }
 
-    /// The files that a job has left; none while it has no result. For the key of people alone.
-    pub async fn job_files(&self, job_id: &JobId) -> Result<Vec<JobFileLink>, Error> {
+    /// The files that a job has left, and those of them that the store keeps no more; none while it has no result. For
+    /// the key of people alone.
+    pub async fn job_files(&self, job_id: &JobId) -> Result<JobFiles, Error> {
         let (_, answer) = self.ask(Method::GET, &["jobs", job_id.as_str(), "files"], None).await?;
-        let JobFiles { files } = self.understood(&answer)?;
-        Ok(files)
+        self.understood(&answer)
     }
 
     /// Where a content can be had for a while; [`Class::Gone`] if it is not there.
