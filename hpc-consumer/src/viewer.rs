@@ -162,7 +162,7 @@ impl Viewer {
                 }
             }
             // Results that are owed may be many, and jobs that wait: they must not hide what runs.
-            let may_be_many = matches!(phase, Phase::Recorded | Phase::Waiting);
+            let may_be_many = matches!(phase, Phase::Recorded | Phase::Uploading | Phase::Waiting);
             if jobs.len() < if may_be_many { JOBS_MAX / 2 } else { JOBS_MAX } {
                 let (job_id, phase) = (job_id.clone(), phase.name().to_owned());
                 let attempt = attempt.map_or(0, Attempt::get);

@@ -11,7 +11,7 @@ use crate::pools::{Place, PoolNo};
 use crate::table::{NewJob, State};
 use crate::{Delivery, Effect, Fact, Fatal, Lease, Pulled, Recalled, Terms};
 
-/// How many results may be owed before no more jobs are taken.
+/// How many results may be owed, and outputs to their store, before no more jobs are taken.
 const OWED_MAX: usize = 10_000;
 
 /// What a result among the jobs proves.
@@ -144,7 +144,7 @@ impl Lifecycle {
         let may = self.executor.is_known()
             && !self.takes_nothing_new()
             && !self.intake.is_putting_away()
-            && self.jobs.outbox().len() < OWED_MAX;
+            && self.jobs.outbox().len() + self.jobs.count(Phase::Uploading) < OWED_MAX;
         if !may {
             return 0;
         }

@@ -319,7 +319,7 @@ impl Lifecycle {
             }
             Concluded::ToUpload => {
                 self.ended_by_itself(job_id);
-                self.to_upload(run);
+                self.has_outputs_to_send(run);
             }
             Concluded::TaskFailed(why) => {
                 self.job_ended(job_id);

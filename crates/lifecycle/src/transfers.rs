@@ -141,7 +141,7 @@ impl Lifecycle {
     }
 
     /// The outputs of a run are not in the store yet.
-    pub(crate) fn to_upload(&mut self, run: &Run) {
+    pub(crate) fn has_outputs_to_send(&mut self, run: &Run) {
         let now = self.now;
         let Some(job) = self.jobs.get_mut(&run.job_id) else { return };
         let State::Ending { ending, .. } = &job.state else { return };

@@ -13,7 +13,7 @@ use std::time::Duration;
 use lifecycle::{
     Attempt, Book, Claimed, Concluded, Delivery, Effect, EndReason, Ending, Event, Fact, Failure, Failures, Fatal,
     FilledDisk, Finished, Launched, Lease, Lifecycle, Notice, Observation, Phase, Problem, Pulled, Recalled, Run,
-    RunEnd, Settings, Share, Sighting, Stage, Step, Terms, permitted,
+    RunEnd, Settings, Share, Sighting, Stage, Staged, Step, Terms, Uploaded, permitted,
 };
 use protocol::{FailureClass, JobId, PoolName};
 use site::{Defaults, Grant, Runtime, Site, SiteFile, Where};
@@ -28,6 +28,7 @@ mod pools;
 mod report;
 mod restart;
 mod results;
+mod transfers;
 mod wake;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
