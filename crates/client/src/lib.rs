@@ -11,6 +11,7 @@
 //! Invariants: a message is acknowledged only after it is on disk ([`Receiver`], [`Inbox`]); nothing here prints or
 //! reads the environment; every wait has a bound or can be ended between two steps.
 
+pub mod download;
 mod error;
 mod follow;
 #[cfg(any(test, fuzzing))]
@@ -23,6 +24,7 @@ pub mod poll;
 pub mod receive;
 pub mod submit;
 mod turn;
+pub mod upload;
 mod waiting;
 mod watch;
 

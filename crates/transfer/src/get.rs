@@ -51,7 +51,7 @@ impl Store {
     /// Has a content in a partial file, and goes on with what is in it. When it returns, the file is whole, verified and
     /// synced, and still has its name. One program at a time can do so with one file; another one hears
     /// [`Class::Away`].
-    pub async fn get(&self, content: &Content, partial: &Path, listener: &Listener) -> Result<(), Error> {
+    pub async fn get(&self, content: &Content, partial: &Path, listener: &Listener<'_>) -> Result<(), Error> {
         let going = Going::new(self, listener, Step::Get, content.size);
         let (mut writing, have) = Writing::begin(partial, *content).await?;
         going.done(have);
@@ -73,7 +73,7 @@ impl Store {
 
     /// Has a content as this file: whole or not at all, and never over a file that is another. What was begun is in a
     /// hidden file beside it, and is gone on with.
-    pub async fn get_file(&self, content: &Content, path: &Path, listener: &Listener) -> Result<Kept, Error> {
+    pub async fn get_file(&self, content: &Content, path: &Path, listener: &Listener<'_>) -> Result<Kept, Error> {
         if is_there(path, *content).await? {
             return Ok(Kept::Already);
         }

@@ -19,7 +19,7 @@ const AFTER_MAX: Duration = Duration::from_secs(60);
 /// A call.
 pub(crate) struct Going<'a> {
     pub(crate) store: &'a Store,
-    listener: &'a Listener,
+    listener: &'a Listener<'a>,
     step: Step,
     total: u64,
     done: AtomicU64,
@@ -28,7 +28,7 @@ pub(crate) struct Going<'a> {
 }
 
 impl<'a> Going<'a> {
-    pub(crate) fn new(store: &'a Store, listener: &'a Listener, step: Step, total: u64) -> Self {
+    pub(crate) fn new(store: &'a Store, listener: &'a Listener<'a>, step: Step, total: u64) -> Self {
         Self { store, listener, step, total, done: AtomicU64::new(0), moved: Mutex::new(Instant::now()) }
     }
 

@@ -74,7 +74,7 @@ pub enum Step {
 }
 
 /// Hears what happens meanwhile; it is called often, and from several threads.
-pub type Listener = dyn Fn(News) + Send + Sync;
+pub type Listener<'a> = dyn Fn(News) + Send + Sync + 'a;
 
 /// Hears nothing.
 pub fn nobody(_: News) {}

@@ -120,7 +120,7 @@ fn check(file: &File, path: &Path) -> Result<(), Error> {
 
 impl Local {
     /// Reads and hashes a file that somebody has named; a link is followed.
-    pub async fn file(path: &Path, listener: &Listener) -> Result<Self, Error> {
+    pub async fn file(path: &Path, listener: &Listener<'_>) -> Result<Self, Error> {
         let opening = path.to_owned();
         let file = spawn_blocking(move || open(&opening)).await.map_err(|_| Error::of_thread())??;
         Self::opened(file, path, listener).await
@@ -128,7 +128,7 @@ impl Local {
 
     /// The same of a file that is open already, as whoever does not trust its path has opened it. When it is read again
     /// it is opened by this path, and must be the same file.
-    pub async fn opened(file: File, path: &Path, listener: &Listener) -> Result<Self, Error> {
+    pub async fn opened(file: File, path: &Path, listener: &Listener<'_>) -> Result<Self, Error> {
         let (say, mut heard) = watch::channel((0, 0));
         let path = path.to_owned();
         let hashing = spawn_blocking(move || hash(&file, path, &say));

@@ -55,7 +55,7 @@ enum Far {
 
 impl Store {
     /// Puts contents there, several parts at a time. What is there already costs its line in one request.
-    pub async fn put(&self, contents: &[Local], listener: &Listener) -> Result<(), Error> {
+    pub async fn put(&self, contents: &[Local], listener: &Listener<'_>) -> Result<(), Error> {
         let mut seen = BTreeSet::new();
         let contents: Vec<&Local> = contents.iter().filter(|local| seen.insert(local.content())).collect();
         let total = contents.iter().map(|local| local.content().size).sum();
