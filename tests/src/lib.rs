@@ -2,7 +2,7 @@
 //!
 //! A test starts an [`Edge`] (`local-edge`), a [`Consumer`] (`hpc-consumer`) and a [`Laptop`] (`laptop-consumer`), each
 //! in a directory of its own, on free ports and with a clean environment, and then looks at files, queues and answers.
-//! What is not ours (Apptainer, workerd, the official clients) comes from [`parts`].
+//! What is not ours (Apptainer, workerd, the official clients) comes from [`parts`]; a real cluster is in [`slurm`].
 //!
 //! A [`Ledger`] counts the runs of jobs from outside, and [`chaos`] kills programs at random and counts at the end.
 //!
@@ -21,6 +21,7 @@ mod laptop;
 mod ledger;
 pub mod parts;
 mod process;
+pub mod slurm;
 mod wait;
 mod worker;
 

@@ -71,6 +71,12 @@ impl Release {
         let root = folder.join("root");
         debian::unpack(&packages, &root)?;
         relocate(&root)?;
+        for name in DAEMONS {
+            // They look at their own names.
+            if let Some(plain) = name.strip_suffix("-wlm") {
+                symlink(name, root.join("usr/sbin").join(plain))?;
+            }
+        }
         // The other programs of usr/bin would find the wrong C library.
         let clients = folder.join("clients");
         fs::create_dir(&clients)?;
