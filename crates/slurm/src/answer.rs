@@ -38,7 +38,7 @@ const UNHEARD: [&str; 9] = [
 ];
 
 /// Words of a controller that may take the same at another time.
-const NOT_NOW: [&str; 16] = [
+const NOT_NOW: [&str; 17] = [
     "Job violates accounting/QOS policy",
     "AssocMaxSubmitJobLimit",
     "AssocGrpSubmitJobsLimit",
@@ -55,10 +55,19 @@ const NOT_NOW: [&str; 16] = [
     "authentication",
     "Unable to open authentication",
     "Munge",
+    // Its configuration cannot be read; it has not asked.
+    "sbatch: fatal:",
 ];
 
-/// A controller that has answered, and not with an id.
-const FAILED: [&str; 2] = ["Batch job submission failed", "allocation failure"];
+/// A controller that has answered, and not with an id; or what `sbatch` itself finds wrong before it asks.
+const FAILED: [&str; 6] = [
+    "Batch job submission failed",
+    "allocation failure",
+    "Invalid generic resource",
+    "Invalid argument",
+    "does not look like a batch script",
+    "DOS line breaks",
+];
 
 /// What `sbatch` ends with when its arguments are none; it has not asked then.
 const USAGE: i32 = 255;
@@ -142,6 +151,12 @@ mod tests {
         ] {
             assert!(matches!(read(1, "", &failed(why)), Answer::Refused(said) if said.contains(why)), "{why}");
         }
+        assert!(matches!(
+            read(1, "", "sbatch: error: Invalid generic resource (gres) specification\n"),
+            Answer::Refused(_)
+        ));
+        let none = "sbatch: fatal: Could not establish a configuration source\n";
+        assert!(matches!(read(1, "", none), Answer::NotNow(_)));
         let partition = "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: Invalid \
                          partition name specified\n";
         assert!(matches!(read(1, "", partition), Answer::Refused(_)));
