@@ -3,9 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
-use program::{JobFilter, Stream, whole};
-use protocol::{InvalidJobId, JobId, JobSpec, JobState, Json, Memory, PoolName, ResourceRequest, limits};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use client::upload::Given;
+use program::{Failure, JobFilter, Stream, whole};
+use protocol::{
+    InvalidJobId, JobId, JobSpec, JobState, Json, Memory, Outputs, OutputsWhen, PoolName, ResourceRequest, WorkPath,
+    limits,
+};
 
 use crate::config::{CommonArgs, EdgeArgs, QueueArgs, length_of_time, time_limit};
 
@@ -43,12 +47,19 @@ pub(crate) enum Command {
     /// Prints the job's id. With --wait it prints the result in place of the id, once it is there, and ends with 0
     /// when the job completed and 3 when it failed. A submission that is not answered is sent again, a few times; it
     /// stays one job, because each try carries the same idempotency key.
-    #[command(after_help = "Example:\n  laptop-consumer submit --task simulate --input @params.json --wait")]
+    ///
+    /// Files go with the job, of any size, through the store of files behind the edge: what is there already is not
+    /// sent again, and what was interrupted is gone on with by the same command. An input that is too large for the
+    /// queue goes as a file by itself; the task does not notice.
+    #[command(after_help = "Examples:\n  laptop-consumer submit --task simulate --input @params.json --wait\n  \
+                      laptop-consumer submit --task fit --file in.melt --file big.dat:data/big.dat \\\n    \
+                      --output 'plots/*.png' --wait --fetch=results")]
     Submit(Box<SubmitArgs>),
     /// Run a command on the cluster, print what it prints, and end as it does
     ///
     /// It is a job of the task `command`, which the site's file must have. The command runs in the job directory, with
-    /// the files that were named beside it. What it prints comes when it has ended.
+    /// the files that were named beside it. What it prints comes when it has ended; what it leaves comes with --output
+    /// and --fetch.
     ///
     /// Ends with the exit code of the command when that ran and its output came along, with 128 and the number of the
     /// signal that ended it; with 3, and a word on standard error, when the job failed before or around it, or when it
@@ -122,9 +133,22 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Print the stored result of a job
     ///
-    /// Looks only into the inbox. Ends with 0 when the job completed, 3 when it failed, 4 when its result is not here.
+    /// Looks only into the inbox; but an output that was too large to come with the result comes from the store of
+    /// files behind the edge, up to 16 MB of it. Ends with 0 when the job completed, 3 when it failed, 4 when its result is not here.
     #[command(after_help = "Example:\n  laptop-consumer show 67995bdb-e88f-84f3-982a-a41723a075bc --output json")]
     Show(ShowArgs),
+    /// Fetch the files that jobs have left, from the store of files behind the edge
+    ///
+    /// With several jobs, each has a directory of its name. Words with `*`, `?`, `/` or a dot in them are patterns of
+    /// files (plots/ is a directory), all others are jobs; without a pattern, all files come. A large output.json comes
+    /// as a file as well. What is here already does not come again, what was interrupted is gone on with by the same
+    /// command, all is verified, and no file that is another is written over. Prints a line for each file.
+    ///
+    /// Ends with 0 when all is here, with 4 when a job has no result or a file is not there any more, with 75 when edge
+    /// or store do not answer, with 130 by Ctrl-C.
+    #[command(after_help = "Examples:\n  laptop-consumer fetch last\n  \
+                            laptop-consumer fetch 67995bdb 'plots/*.png' -o results")]
+    Fetch(FetchArgs),
     /// Cancel jobs, by the hub of the edge: those that are named, or all that fit
     ///
     /// A job that waits has its result at once, one that runs is ended, and one that is still in the queue is not run.
@@ -163,6 +187,12 @@ pub(crate) struct SubmitArgs {
     /// Wait for the result and print it
     #[arg(long)]
     pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) files: FilesArgs,
+    /// With --wait, fetch the files that the job leaves into DIR; without DIR, to here
+    #[arg(long, value_name = "DIR", requires = "wait", num_args = 0..=1, require_equals = true,
+          default_missing_value = ".")]
+    pub(crate) fetch: Option<PathBuf>,
     /// With --wait, end with 75 when the result is not there after this long
     #[arg(long, value_name = "DURATION", requires = "wait", value_parser = length_of_time)]
     pub(crate) timeout: Option<Duration>,
@@ -244,15 +274,62 @@ impl JobArgs {
     }
 }
 
+/// The files of a job.
+#[derive(Args)]
+#[command(next_help_heading = "Files")]
+pub(crate) struct FilesArgs {
+    /// Put this file or directory into the job directory, at this path; may be given several times
+    ///
+    /// Without NAME it is there at its path from here, or, where that does not lead down from here, under its own name.
+    /// A link is followed, but not those within a directory. The files of a directory with more than 32 of them travel
+    /// as a pack. The small text files of `run` travel with the job, as long as there is room for all; everything else
+    /// needs the store of files behind the edge.
+    #[arg(long = "file", value_name = "PATH[:NAME]", value_parser = Given::parse)]
+    pub(crate) files: Vec<Given>,
+    /// Have the files that fit --output PATTERN after a success, or however the job ends; without it, after a success
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) outputs_when: Option<When>,
+}
+
+/// After which ends of a job its files are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    /// When its task has ended well
+    Success,
+    /// However it ended
+    Always,
+}
+
+impl FilesArgs {
+    /// What the job is to leave.
+    pub(crate) fn outputs(&self, patterns: Vec<WorkPath>) -> anyhow::Result<Option<Outputs>> {
+        let when = self.outputs_when.map(|when| match when {
+            When::Success => OutputsWhen::Success,
+            When::Always => OutputsWhen::Always,
+        });
+        if patterns.is_empty() {
+            return match when {
+                Some(_) => Err(Failure::usage("--outputs-when says when --output PATTERN is wanted; give a pattern")),
+                None => Ok(None),
+            };
+        }
+        let max = limits::OUTPUT_PATTERNS_MAX;
+        if patterns.len() > max {
+            return Err(Failure::usage(format!("--output: a job has {max} patterns at the most")));
+        }
+        Ok(Some(Outputs { patterns, when: when.map(Into::into) }))
+    }
+}
+
 /// The arguments of `run`.
 #[derive(Args)]
 pub(crate) struct RunArgs {
-    /// Put this file into the job directory; may be given several times
-    ///
-    /// Its name there is its path from here, or, where that does not lead down from here, its own name.
-    /// Only text (UTF-8) travels with a job, and all of it together has up to 127,700 bytes as JSON.
-    #[arg(long = "file", value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) files: FilesArgs,
+    /// Fetch the files that the command leaves into DIR; without DIR, to here
+    #[arg(long, value_name = "DIR", conflicts_with = "no_wait", num_args = 0..=1, require_equals = true,
+          default_missing_value = ".")]
+    pub(crate) fetch: Option<PathBuf>,
     /// Give the command this file, or - for standard input, as its standard input; without it, that is empty
     #[arg(long, value_name = "FILE|-")]
     pub(crate) stdin: Option<PathBuf>,
@@ -284,6 +361,9 @@ pub(crate) struct TailArgs {
     /// then left.
     #[arg(long)]
     pub(crate) until_idle: bool,
+    /// Fetch the files that jobs leave as well, each job's into a directory of its name in DIR; without DIR, here
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = ".")]
+    pub(crate) fetch: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) edge: EdgeArgs,
     #[command(flatten)]
@@ -357,6 +437,21 @@ pub(crate) struct ShowArgs {
     /// Show this job: its id, a unique beginning of it, or `last` for the one that was submitted last
     #[arg(value_name = "JOB")]
     pub(crate) job: JobId,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
+}
+
+/// The arguments of `fetch`.
+#[derive(Args)]
+pub(crate) struct FetchArgs {
+    /// Fetch from these jobs (ids, unique beginnings of ids, `last`, or @FILE for a list) what fits these patterns
+    #[arg(value_name = "JOB|PATTERN", required = true)]
+    pub(crate) words: Vec<String>,
+    /// Put the files into DIR; without it, here
+    #[arg(long = "into", short = 'o', value_name = "DIR", default_value = ".", hide_default_value = true)]
+    pub(crate) into: PathBuf,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
 }
 
 /// The arguments of `cancel`.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum as _};
 use client::hub::Hub;
 use client::{Edge, Inbox, ResultsQueue};
 use files::Access;
@@ -18,9 +18,10 @@ use program::{
     Bare, Exit, Failure, FileArgs, Files, Origins, OutputFormat, Shared, Sources, TrustArgs, UserDirectory, told_of,
     user_directory, whole,
 };
-use protocol::limits;
+use protocol::{WorkPath, limits};
 use queues::{Address, PlainHttp, UnusableUrl};
 use reqwest::header::HeaderValue;
+use transfer::Store;
 
 /// Where the settings come from. An `API_KEY` that merely lies in the environment is somebody's key for another
 /// service.
@@ -39,9 +40,13 @@ const VISIBILITY_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// What every command takes.
 #[derive(Args)]
 pub(crate) struct CommonArgs {
-    /// Print results in this form; without it, text on a terminal and json elsewhere
-    #[arg(long, global = true, value_name = "FORMAT")]
-    pub(crate) output: Option<OutputFormat>,
+    /// Print results as text or json; without it, text on a terminal and json elsewhere
+    ///
+    /// With `submit` and `run`, any other word is a pattern of files that the job leaves and that you want to have, as
+    /// 'plots/*.png': `*` and `?` stand for anything but `/`, `**` for any number of directories, a directory for all
+    /// that is in it. It may be given several times. A file that is called json is ./json.
+    #[arg(long, global = true, value_name = "FORMAT|PATTERN", value_parser = OutputWord::parse)]
+    output: Vec<OutputWord>,
     #[command(flatten)]
     files: FileArgs,
     /// Keep results in DIR; without it, in $XDG_DATA_HOME/hpc-queue or ~/.local/share/hpc-queue
@@ -62,6 +67,26 @@ pub(crate) struct CommonArgs {
     /// Where the settings come from.
     #[arg(skip)]
     pub(crate) origins: Origins,
+}
+
+/// What `--output` takes: how results are printed, or which files of a job are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OutputWord {
+    /// How.
+    Format(OutputFormat),
+    /// Which.
+    Pattern(WorkPath),
+}
+
+impl OutputWord {
+    fn parse(text: &str) -> Result<Self, String> {
+        if let Ok(format) = OutputFormat::from_str(text, false) {
+            return Ok(Self::Format(format));
+        }
+        let path = text.strip_prefix("./").unwrap_or(text);
+        let path = path.strip_suffix('/').unwrap_or(path).parse();
+        path.map(Self::Pattern).map_err(|error| format!("it is text, json, or a pattern of files, which {error}"))
+    }
 }
 
 /// Where jobs are submitted, followed and canceled.
@@ -146,6 +171,34 @@ pub(crate) struct QueueArgs {
 }
 
 impl CommonArgs {
+    /// How results are printed, if that was said.
+    pub(crate) fn format(&self) -> Option<OutputFormat> {
+        self.output.iter().rev().find_map(|word| match word {
+            OutputWord::Format(format) => Some(*format),
+            OutputWord::Pattern(_) => None,
+        })
+    }
+
+    /// Which files of a job are wanted.
+    pub(crate) fn patterns(&self) -> Vec<WorkPath> {
+        let pattern = |word: &OutputWord| match word {
+            OutputWord::Format(_) => None,
+            OutputWord::Pattern(pattern) => Some(pattern.clone()),
+        };
+        self.output.iter().filter_map(pattern).collect()
+    }
+
+    /// The same for commands that submit nothing.
+    pub(crate) fn no_patterns(&self) -> anyhow::Result<()> {
+        match self.patterns().first() {
+            None => Ok(()),
+            Some(pattern) => Err(Failure::usage(format!(
+                "--output {pattern}: results are printed as text or json; patterns of files are for `submit` and `run`, \
+                 and `fetch` takes them without --output"
+            ))),
+        }
+    }
+
     fn plain_http(&self) -> PlainHttp {
         PlainHttp::allowed_anywhere(self.allow_plain_http)
     }
@@ -197,6 +250,11 @@ pub(crate) fn hub_of(edge: &Edge) -> anyhow::Result<Hub> {
     Ok(Hub::new(http_client(&edge.address)?, edge.clone()))
 }
 
+/// The store of files behind an edge, should it have one.
+pub(crate) fn store_of(edge: &Edge) -> anyhow::Result<Store> {
+    Ok(Store::new(http_client(&edge.address)?, edge.clone()))
+}
+
 /// A client for this address.
 pub(crate) fn http_client(address: &Address) -> anyhow::Result<reqwest::Client> {
     queues::http_client(address).context("cannot set up HTTPS: are the system's root certificates installed?")
@@ -217,6 +275,11 @@ impl EdgeArgs {
         })?;
         key.set_sensitive(true);
         Ok(Edge { address, key_header: "x-api-key", key, key_origin, setting: "PRODUCER_URL" })
+    }
+
+    /// The store of files behind the edge, should it have one.
+    pub(crate) fn store(&self, common: &CommonArgs) -> anyhow::Result<Store> {
+        store_of(&self.complete(common)?)
     }
 
     /// The hub of the edge, should it have one; nothing where it is not said which edge, or with which key.

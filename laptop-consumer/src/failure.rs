@@ -3,6 +3,7 @@
 use client::poll::GaveUp;
 use client::{Remedy, hub, receive, submit};
 use program::{Exit, Failure};
+use transfer::Class;
 
 /// The error with its exit code.
 pub(crate) fn with_exit(error: anyhow::Error) -> anyhow::Error {
@@ -21,5 +22,15 @@ fn remedy(error: &anyhow::Error) -> Option<Remedy> {
     let receive = || error.downcast_ref().map(receive::Error::remedy);
     let hub = || error.downcast_ref().map(hub::Error::remedy);
     let submit = || error.downcast_ref().map(submit::Error::remedy);
-    whole.or_else(queue).or_else(receive).or_else(submit).or_else(hub)
+    let files = || error.downcast_ref().map(of_files);
+    whole.or_else(queue).or_else(receive).or_else(submit).or_else(hub).or_else(files)
+}
+
+/// What the store of files says.
+fn of_files(error: &transfer::Error) -> Remedy {
+    match error.class() {
+        Class::Away | Class::Changed => Remedy::TryLater,
+        Class::NoStore | Class::Gone => Remedy::Nothing,
+        Class::Refused | Class::Wrong | Class::Local => Remedy::Unexpected,
+    }
 }

@@ -179,6 +179,11 @@ impl Gathered {
         self.packs.is_empty().then_some(self.files.as_slice())
     }
 
+    /// What the job has a line for: files, and packs of files.
+    pub fn paths(&self) -> impl Iterator<Item = &WorkPath> {
+        self.files.iter().map(|found| &found.path).chain(self.packs.iter().map(|pack| &pack.path))
+    }
+
     /// How many there are, and how many bytes in all.
     pub fn count(&self) -> (usize, u64) {
         let all = || self.all();

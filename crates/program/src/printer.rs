@@ -138,12 +138,28 @@ fn human(result: &JobResult, paint: Paint, in_full: &str) -> String {
         let shown = &all[all.len().saturating_sub(TAIL_LINES_MAX)..];
         lines.extend(shown.iter().map(|line| format!("    {}", escaped(line))));
     }
+    let files = result.files.len();
+    if files > 0 || result.output_file.is_some() {
+        let bytes: u64 =
+            result.files.iter().map(|file| file.size).chain(result.output_file.map(|file| file.size)).sum();
+        let what = match (files, result.output_file.is_some() && result.output.is_none()) {
+            (0, _) => "the output".to_owned(),
+            (files, true) => format!("the output and {}", counted(files)),
+            (files, false) => counted(files),
+        };
+        lines.push(format!("  {what} of {bytes} bytes: `laptop-consumer fetch {}`", result.job_id));
+    }
+    lines.extend(result.files_note.as_deref().map(|note| format!("  {}", escaped(note))));
     if !whole {
         let size = result.output_bytes.map(|bytes| format!(" ({bytes} bytes of output)")).unwrap_or_default();
         lines.push(format!("  {}{size}", escaped(&result.result_pointer)));
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+fn counted(files: usize) -> String {
+    if files == 1 { "1 file".to_owned() } else { format!("{files} files") }
 }
 
 fn status(result: &JobResult) -> String {
@@ -200,6 +216,32 @@ mod tests {
             r#"{"v":1,"job_id":"j1","status":"completed","result_pointer":"p","task":"simulate","attempt":3,"host":"node1","output":1}"#,
         );
         assert_eq!(text, "j1  completed  simulate  attempt 3  on node1\n  1\n");
+    }
+
+    #[test]
+    fn files_that_a_job_has_left_are_told_with_what_fetches_them() {
+        let digest = "0".repeat(64);
+        let file = format!(r#"{{"path":"a.png","size":7,"sha256":"{digest}"}}"#);
+        let result = |fields: &str| {
+            shown(&format!(r#"{{"v":1,"job_id":"j1","status":"completed","result_pointer":"p",{fields}}}"#))
+        };
+        for (fields, says) in [
+            (format!(r#""files":[{file}],"output":1"#), "  1 file of 7 bytes: `laptop-consumer fetch j1`\n"),
+            (
+                format!(r#""files":[{file},{file}],"files_note":"too\u001bmany""#),
+                "  2 files of 14 bytes: `laptop-consumer fetch j1`\n  too\\u{1b}many\n",
+            ),
+            (
+                format!(r#""output_file":{{"sha256":"{digest}","size":90}}"#),
+                "  the output of 90 bytes: `laptop-consumer fetch j1`\n",
+            ),
+            (
+                format!(r#""files":[{file}],"output_file":{{"sha256":"{digest}","size":90}}"#),
+                "  the output and 1 file of 97 bytes: ",
+            ),
+        ] {
+            assert!(result(&fields).contains(says), "{}", result(&fields));
+        }
     }
 
     #[test]

@@ -67,12 +67,16 @@ impl Store {
         for batch in contents.chunks(limits::FILES_COUNT_MAX) {
             let places = sending.offer(batch).await?;
             let mut sends = FuturesUnordered::new();
+            let mut all_there = 0;
             for (local, place) in batch.iter().zip(places) {
-                match place {
-                    Place::Have { .. } => sending.going.done(local.content().size),
-                    place => sends.push(sending.send(local, place)),
+                let there = there(&local.content(), &place);
+                all_there += there;
+                if !matches!(place, Place::Have { .. }) {
+                    sends.push(sending.send(local, place, there));
                 }
             }
+            // Told at once: all that is told after it has moved.
+            sending.going.done(all_there);
             while let Some(sent) = sends.next().await {
                 sent?;
             }
@@ -101,12 +105,10 @@ impl Sending<'_> {
         }
     }
 
-    /// Puts one content there.
-    async fn send(&self, local: &Local, first: Place) -> Result<(), Error> {
+    /// Puts one content there, of which so much is there.
+    async fn send(&self, local: &Local, first: Place, mut there: u64) -> Result<(), Error> {
         let _begun = self.begun.acquire().await.expect("nobody closes it");
         let (mut next, mut backoff, mut vain) = (Some(first), backoff(), 0);
-        // What of it is there, or is taken to be.
-        let mut there = 0;
         loop {
             let place = match next.take() {
                 Some(place) => place,
@@ -164,7 +166,7 @@ impl Sending<'_> {
                     let range = range(number);
                     range.end - range.start
                 };
-                self.set(there, done.iter().map(|part| length(part.number)).sum());
+                self.set(there, done_bytes(&content, part_bytes, &done));
                 let mut all = done;
                 let (mut puts, stop) = (FuturesUnordered::new(), &AtomicBool::new(false));
                 for part in &parts {
@@ -323,6 +325,21 @@ impl Drop for Shown<'_> {
     fn drop(&mut self) {
         self.going.undone(self.bytes);
     }
+}
+
+/// How much of a content is there.
+fn there(content: &Content, place: &Place) -> u64 {
+    match place {
+        Place::Have { .. } => content.size,
+        Place::Put { .. } => 0,
+        Place::Parts { part_bytes, done, .. } => done_bytes(content, *part_bytes, done),
+    }
+}
+
+fn done_bytes(content: &Content, part_bytes: u64, done: &[DonePart]) -> u64 {
+    let begin = |number: u32| part_bytes.saturating_mul(u64::from(number).saturating_sub(1)).min(content.size);
+    let length = |part: &DonePart| begin(part.number.saturating_add(1)) - begin(part.number);
+    done.iter().map(length).sum::<u64>().min(content.size)
 }
 
 /// Does the edge answer for these contents?

@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 mod cancel;
+mod fetch;
 mod hub;
 mod jobs;
 mod list;
@@ -15,6 +16,7 @@ mod wait;
 
 use client::{Arrived, Follower, Patience, Received, Receiver, ResultsQueue};
 use program::{Exit, Failure, Printer};
+use protocol::JobResult;
 use queues::UnusableUrl;
 
 use crate::cli::{Cli, Command};
@@ -22,7 +24,10 @@ use crate::config::{CommonArgs, QueueArgs, http_client};
 
 /// Runs the command that was given.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
-    let mut printer = Printer::new(cli.common.output, "laptop-consumer show");
+    let mut printer = Printer::new(cli.common.format(), "laptop-consumer show");
+    if !matches!(cli.command, Command::Submit(_) | Command::Run(_)) {
+        cli.common.no_patterns()?;
+    }
     match cli.command {
         Command::Submit(args) => submit::run(&cli.common, *args, &mut printer).await,
         Command::Run(args) => run::run(&cli.common, *args, &mut printer).await,
@@ -33,6 +38,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Jobs(args) => list::run(&cli.common, &args, &mut printer).await,
         Command::Logs(args) => logs::run(&cli.common, &args).await,
         Command::Show(args) => show::run(&cli.common, &args, &mut printer).await,
+        Command::Fetch(args) => fetch::run(&cli.common, &args, &mut printer).await,
         Command::Cancel(args) => cancel::run(&cli.common, &args, &mut printer).await,
     }
 }
@@ -50,11 +56,12 @@ fn follower(common: &CommonArgs, queue: &QueueArgs, patience: Patience) -> anyho
 }
 
 /// Prints what is new, and ends the program when something could not be stored.
-fn print_new(received: Received, printer: &mut Printer) -> anyhow::Result<()> {
+fn print_new(received: Received, printer: &mut Printer) -> anyhow::Result<Vec<JobResult>> {
     for arrived in &received.new {
         printer.result(&arrived.result, &arrived.line())?;
     }
-    received.failure.map_or(Ok(()), |error| Err(error.into()))
+    let results = received.new.into_iter().map(|arrived| arrived.result).collect();
+    received.failure.map_or(Ok(results), |error| Err(error.into()))
 }
 
 /// Prints the result of the one job that was asked for; the exit code says how it ended.

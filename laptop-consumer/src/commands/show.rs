@@ -3,6 +3,7 @@
 use client::Inbox;
 use program::{Exit, Failure, Printer};
 
+use super::fetch::whole;
 use super::{jobs, note, print_one};
 use crate::cli::ShowArgs;
 use crate::config::CommonArgs;
@@ -19,6 +20,7 @@ pub(super) async fn run(common: &CommonArgs, args: &ShowArgs, printer: &mut Prin
                     path.display()
                 ));
             }
+            let arrived = whole(common, args.edge.store(common), arrived).await;
             print_one(&arrived, printer)
         }
         None => {

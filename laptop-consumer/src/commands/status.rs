@@ -15,7 +15,7 @@ use crate::config::CommonArgs;
 
 pub(super) async fn run(common: &CommonArgs, args: &StatusArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
     // The words are for scripts as they are: only who asks for JSON gets it.
-    let format = common.output.unwrap_or(OutputFormat::Text);
+    let format = common.format().unwrap_or(OutputFormat::Text);
     if args.jobs.is_empty() {
         return of_sites(args.edge.hub(common)?.as_ref(), format, printer).await;
     }

@@ -1,32 +1,54 @@
 //! `submit`: one job, and with `--wait` its result.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use client::upload::{self, Gathered, Input};
 use client::{Arrived, Edge, Patience, Queued, Waiting, submit};
 use program::{Exit, Failure, Printer};
 use protocol::{JobSpec, Json, limits};
+use serde::de::IgnoredAny;
 
-use super::wait::{Print, Results, until_here};
+use super::fetch::{Fetches, needs_store, whole};
+use super::wait::{Results, until_here};
 use super::{follower, hub, note, print_one};
-use crate::cli::SubmitArgs;
-use crate::config::{CommonArgs, http_client, hub_of};
+use crate::cli::{FilesArgs, SubmitArgs};
+use crate::config::{CommonArgs, http_client, hub_of, store_of};
+use crate::meter::Meter;
 use crate::stop::Stop;
 
 /// The most that is read of a file. White space in JSON does not travel, so this is more generous than the edge.
 const FILE_BYTES_MAX: u64 = 16_000_000;
 
+/// The largest job that surely fits into a message.
+pub(super) const JOB_BYTES_MAX: usize = limits::MESSAGE_BODY_BYTES_MAX - MESSAGE_FIELDS_BYTES;
+
+/// What the edge adds to a job when it makes a message of it: id, time, version.
+const MESSAGE_FIELDS_BYTES: usize = 200;
+
+/// As much a file has in a message besides its path: its size, its SHA-256, and the names of these.
+const FILE_FIELDS_BYTES: usize = 150;
+
 pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
     // All settings are checked before anything is sent: a job whose result cannot be fetched would be a surprise.
     let edge = args.edge.complete(common)?;
-    let input = args.input.as_deref().map(|value| json("--input", value, io::stdin())).transpose()?;
+    let input = args.input.as_deref().map(|value| input("--input", value, io::stdin())).transpose()?;
     let metadata = args.metadata.as_deref().map(|value| json("--metadata", value, io::stdin())).transpose()?;
-    let job = args.job.spec(args.task, input.unwrap_or_default(), metadata);
+    let (input, input_file) = match input.unwrap_or_default() {
+        GivenInput::Here(input) => (input, None),
+        GivenInput::File(path) => (Json::null(), Some(Input::File(path))),
+    };
+    let mut job = args.job.spec(args.task, input, metadata);
+    job.outputs = args.files.outputs(common.patterns())?;
+    let gathered = gathered(&args.files)?;
     let follower = if args.wait { Some(follower(common, &args.queue, Patience::OF_A_WAIT)?) } else { None };
 
+    if send(common, &edge, &mut job, &gathered, input_file).await? == Exit::Interrupted {
+        return Ok(Exit::Interrupted);
+    }
     let queued = submitted(common, &edge, &job, args.job.idempotency_key).await?;
     let Some(mut follower) = follower else {
         if args.id {
@@ -37,8 +59,72 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
         return Ok(Exit::Ok);
     };
     hub::listen(&mut follower, Some(hub_of(&edge)?), std::slice::from_ref(&queued.job_id));
-    let mut print = |arrived: &Arrived| print_one(arrived, printer);
-    until_result(Waiting::new(follower, vec![queued.job_id]), args.timeout, &mut print).await
+    let (exit, came) = until_result(Waiting::new(follower, vec![queued.job_id]), args.timeout).await?;
+    let Some(arrived) = came else { return Ok(exit) };
+    let arrived = whole(common, store_of(&edge), arrived).await;
+    let exit = print_one(&arrived, printer)?;
+    match &args.fetch {
+        Some(into) => fetched(&edge, &arrived, into, exit).await,
+        None => Ok(exit),
+    }
+}
+
+/// The files that were named, looked at.
+pub(super) fn gathered(files: &FilesArgs) -> anyhow::Result<Gathered> {
+    let gathered = Gathered::of(&files.files).map_err(|error| Failure::usage(format!("--file: {error}")))?;
+    gathered.notes.iter().for_each(|text| note(text));
+    Ok(gathered)
+}
+
+/// Sends the files of a job, and its input where that is too large for the queue, and has the job name them.
+pub(super) async fn send(
+    common: &CommonArgs,
+    edge: &Edge,
+    job: &mut JobSpec,
+    gathered: &Gathered,
+    mut input: Option<Input>,
+) -> anyhow::Result<Exit> {
+    let listed: usize = gathered.paths().map(|path| path.as_str().len() + FILE_FIELDS_BYTES).sum();
+    if bytes_of(job) + listed > JOB_BYTES_MAX && input.is_none() && job.input != Json::null() {
+        input = Some(Input::Bytes(std::mem::take(&mut job.input).as_str().as_bytes().to_vec()));
+    }
+    let bytes = bytes_of(job) + listed;
+    if bytes > JOB_BYTES_MAX {
+        return Err(Failure::usage(format!(
+            "the job has {bytes} bytes as JSON besides its input, and no more than {JOB_BYTES_MAX} travel: name fewer \
+             files, or put them into one directory and name that; and see --metadata"
+        )));
+    }
+    if gathered.is_empty() && input.is_none() {
+        return Ok(Exit::Ok);
+    }
+    let aside = common.inbox().and(common.data_dir())?.join("packs");
+    let what = if gathered.is_empty() { "the input is too large for the queue, and goes as a file" } else { "--file" };
+    let (meter, mut stop, store) = (Meter::new(), Stop::listen()?, store_of(edge)?);
+    let listener = |news| meter.hear(news);
+    let sent = tokio::select! {
+        sent = upload::send(&store, gathered, input.as_ref(), &aside, &listener) => sent,
+        () = stop.asked() => {
+            meter.clear();
+            note("no job was submitted; what was sent stays there, and the same command goes on");
+            return Ok(Exit::Interrupted);
+        }
+    };
+    meter.clear();
+    let sent = sent.map_err(|error| needs_store(error, what))?;
+    meter.end("sent");
+    (job.files, job.input_file) = (sent.files, sent.input);
+    Ok(Exit::Ok)
+}
+
+pub(super) fn bytes_of(job: &JobSpec) -> usize {
+    serde_json::to_string(job).expect("a job holds only strings, numbers and JSON").len()
+}
+
+/// Fetches the files of a job that has ended; the exit code stays that of the job, unless a signal ends the fetching.
+pub(super) async fn fetched(edge: &Edge, arrived: &Arrived, into: &Path, exit: Exit) -> anyhow::Result<Exit> {
+    let is_done = Fetches::begin(store_of(edge)?)?.fetch_of(&arrived.result, into).await?;
+    Ok(if is_done { exit } else { Exit::Interrupted })
 }
 
 /// Submits a job, and notes that it was.
@@ -58,14 +144,19 @@ pub(super) async fn submitted(
 pub(super) async fn until_result(
     waiting: Waiting,
     timeout: Option<Duration>,
-    print: &mut Print<'_>,
-) -> anyhow::Result<Exit> {
+) -> anyhow::Result<(Exit, Option<Arrived>)> {
     // From here on a signal ends the waiting and not the job, which is to be said.
     let stop = Stop::listen()?;
     if let [job_id] = waiting.pending() {
         note(&format!("{job_id}  queued; waiting for its result"));
     }
-    until_here(waiting, timeout, stop, Results::new(1, print)).await
+    let mut came = None;
+    let mut keep = |arrived: &Arrived| {
+        came = Some(arrived.clone());
+        Ok(Exit::of(&arrived.result))
+    };
+    let exit = until_here(waiting, timeout, stop, Results::new(1, &mut keep)).await?;
+    Ok((exit, came))
 }
 
 /// The job is in the queue, whether or not this machine can remember it.
@@ -77,6 +168,33 @@ fn note_submitted(common: &CommonArgs, queued: &Queued, job: &JobSpec) {
             queued.job_id
         );
     }
+}
+
+/// The input of a job.
+#[derive(Debug, PartialEq, Eq)]
+enum GivenInput {
+    Here(Json),
+    /// It is JSON, and too large to be in memory.
+    File(PathBuf),
+}
+
+impl Default for GivenInput {
+    fn default() -> Self {
+        Self::Here(Json::null())
+    }
+}
+
+/// An input as an argument names it. What is large is looked at where it is, and sent as it is.
+fn input(flag: &str, value: &str, stdin: impl Read) -> anyhow::Result<GivenInput> {
+    let large = value
+        .strip_prefix('@')
+        .filter(|path| std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > FILE_BYTES_MAX));
+    let Some(path) = large else { return json(flag, value, stdin).map(GivenInput::Here) };
+    let usage = |message: String| Failure::with(Exit::Usage, message);
+    let file = File::open(path).map_err(|error| usage(format!("{flag}: cannot read {path}: {error}")))?;
+    let read: Result<IgnoredAny, _> = serde_json::from_reader(BufReader::with_capacity(1 << 20, file));
+    read.map_err(|error| usage(format!("{flag}: {path} is not JSON: {error}")))?;
+    Ok(GivenInput::File(path.into()))
 }
 
 /// The JSON of an argument: itself, or in the file after `@`, or on standard input for `-`.
@@ -92,8 +210,8 @@ fn json(flag: &str, value: &str, stdin: impl Read) -> anyhow::Result<Json> {
     };
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(usage(format!(
-            "{flag}: {source} is larger than {FILE_BYTES_MAX} bytes; put it where the cluster can read it, and submit \
-             its path"
+            "{flag}: {source} is larger than {FILE_BYTES_MAX} bytes; put it into a file and name that as @FILE, which \
+             `--input` takes of any size"
         )));
     }
     let text = std::str::from_utf8(&text).map_err(|error| usage(format!("{flag}: {source} is not UTF-8: {error}")))?;
@@ -165,6 +283,21 @@ mod tests {
         let message = error(&format!("@{path}"), b"");
         assert!(message.contains(&path) && message.contains("line 1 column 1"), "{message}");
         assert!(error(&path, b"").contains(&format!("write --input @{path}")));
+    }
+
+    #[test]
+    fn an_input_that_is_too_large_for_memory_is_looked_at_and_stays_in_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("in.json");
+        let value = format!("@{}", path.display());
+        let mut text = format!("[{}1", "1,\n".repeat(6_000_000));
+        std::fs::write(&path, &text).unwrap();
+        let error = input("--input", &value, io::empty()).unwrap_err().to_string();
+        assert!(error.contains("in.json is not JSON") && error.contains("line 6000001"), "{error}");
+        text.push(']');
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(input("--input", &value, io::empty()).unwrap(), GivenInput::File(path));
+        assert_eq!(input("--input", "[1]", io::empty()).unwrap(), GivenInput::Here(Json::parse("[1]").unwrap()));
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! `tail`: results as they come, for ever or until the queue holds nothing more.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use client::hub::{Interest, Listener};
 use client::{Follower, Patience, Received, Receiver, Troubles, Watch};
 use program::{Exit, Printer};
+use protocol::JobResult;
 
+use super::fetch::Fetches;
 use super::{follower, hub, note, print_new, receiver};
 use crate::cli::TailArgs;
 use crate::config::CommonArgs;
@@ -13,27 +16,71 @@ use crate::stop::Stop;
 
 pub(super) async fn run(common: &CommonArgs, args: &TailArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
     let stop = Stop::listen()?;
+    let mut files = match &args.fetch {
+        Some(into) => Some(Files { fetches: Fetches::begin(args.edge.store(common)?)?, into }),
+        None => None,
+    };
     if args.until_idle {
         let receiver = receiver(common, args.queue.complete(common)?)?;
-        until_idle(&receiver, args.queue.poll_interval(), stop, printer).await
+        until_idle(&receiver, args.queue.poll_interval(), stop, printer, files.as_mut()).await
     } else {
         let mut follower = follower(common, &args.queue, Patience::FOR_EVER)?;
         if let Some(hub) = hub::if_any(common, &args.edge) {
             follower.listen(Listener::new(hub, Interest::All));
         }
-        follow(follower, stop, printer).await
+        follow(follower, stop, printer, files.as_mut()).await
+    }
+}
+
+/// The files of jobs, each job's in a directory of its name.
+struct Files<'a> {
+    fetches: Fetches,
+    into: &'a Path,
+}
+
+impl Files<'_> {
+    /// What is wrong with the files of one job is told, and those of the next are fetched.
+    async fn fetch(&mut self, results: Vec<JobResult>) -> anyhow::Result<()> {
+        for result in results {
+            let into = self.into.join(result.job_id.as_str());
+            match self.fetches.fetch_of(&result, &into).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) if error.is::<transfer::Error>() => {
+                    let job_id = &result.job_id;
+                    let into = into.display();
+                    tracing::warn!("{error}; `laptop-consumer fetch {job_id} -o {into}` fetches the files of the job");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fetches the files of what was printed, where that is wanted.
+async fn fetch(files: Option<&mut Files<'_>>, results: Vec<JobResult>) -> anyhow::Result<()> {
+    match files {
+        Some(files) => files.fetch(results).await,
+        None => Ok(()),
     }
 }
 
 /// Prints what comes into the inbox, whichever program puts it there.
-async fn follow(mut follower: Follower, mut stop: Stop, printer: &mut Printer) -> anyhow::Result<Exit> {
+async fn follow(
+    mut follower: Follower,
+    mut stop: Stop,
+    printer: &mut Printer,
+    mut files: Option<&mut Files<'_>>,
+) -> anyhow::Result<Exit> {
     let mut watch = Watch::new(follower.inbox())?;
     loop {
         let received = tokio::select! {
             received = follower.step() => received?,
             () = stop.asked() => break,
         };
-        print_arrivals(received, &mut watch, printer)?;
+        let results = print_arrivals(received, &mut watch, printer)?;
+        fetch(files.as_deref_mut(), results).await?;
     }
     // What has been leased is stored and acknowledged before the end.
     print_arrivals(follower.finish().await, &mut watch, printer)?;
@@ -41,16 +88,22 @@ async fn follow(mut follower: Follower, mut stop: Stop, printer: &mut Printer) -
 }
 
 /// Prints what a look of this program has brought, in the order of the queue, and then what others have stored.
-fn print_arrivals(received: Option<Received>, watch: &mut Watch, printer: &mut Printer) -> anyhow::Result<()> {
+fn print_arrivals(
+    received: Option<Received>,
+    watch: &mut Watch,
+    printer: &mut Printer,
+) -> anyhow::Result<Vec<JobResult>> {
+    let mut results = Vec::new();
     if let Some(mut received) = received {
         // The inbox may have shown it while the look was still acknowledging.
         received.new.retain(|arrived| watch.saw(&arrived.result.job_id));
-        print_new(received, printer)?;
+        results.extend(print_new(received, printer)?);
     }
     for arrived in watch.new_results()? {
         printer.result(&arrived.result, &arrived.line())?;
+        results.push(arrived.result);
     }
-    Ok(())
+    Ok(results)
 }
 
 /// Prints what the queue gives until it holds nothing more. It looks in any case, whoever else does: it was asked what
@@ -60,6 +113,7 @@ async fn until_idle(
     interval: Duration,
     mut stop: Stop,
     printer: &mut Printer,
+    mut files: Option<&mut Files<'_>>,
 ) -> anyhow::Result<Exit> {
     let mut troubles = Troubles::new(Patience::UNTIL_IDLE);
     let mut idle = Idle::new(receiver.queue().visibility_timeout + interval);
@@ -70,7 +124,8 @@ async fn until_idle(
             Ok(received) => {
                 troubles.over();
                 let messages = received.messages;
-                print_new(received, printer)?;
+                let results = print_new(received, printer)?;
+                fetch(files.as_deref_mut(), results).await?;
                 nothing_came &= messages == 0;
                 if messages > 0 {
                     idle.reset();
