@@ -108,6 +108,7 @@ mod tests {
             image_lost: false,
             isolation: None,
             launched: None,
+            ran: None,
         }
     }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use protocol::{Isolation, JobId, Launched, RuntimeKind};
+use protocol::{Isolation, JobId, Launched, Ran, RuntimeKind};
 
 /// The number of an execution of a job, from 1. It fences what the execution writes: a later one never takes the
 /// traces of an earlier one for its own.
@@ -112,6 +112,8 @@ pub struct Finished {
     pub isolation: Option<Box<Isolation>>,
     /// What it was begun as, where a site's file says it.
     pub launched: Option<Box<Launched>>,
+    /// Where it was, if that is not where its daemon is.
+    pub ran: Option<Box<Ran>>,
 }
 
 impl Finished {

@@ -33,6 +33,7 @@ mod not_json;
 mod pattern;
 mod pool;
 mod portable;
+mod ran;
 mod resources;
 mod result;
 #[cfg(feature = "schema")]
@@ -57,6 +58,7 @@ pub use not_json::NotANumber;
 pub use pattern::{Fit, Patterns};
 pub use pool::{InvalidPoolName, InvalidSiteName, PoolName, SiteName};
 pub use portable::{NotPortable, Portability};
+pub use ran::Ran;
 pub use resources::ResourceRequest;
 pub use result::{JobResult, Reason, ResultMessage, RuntimeKind, Status, UnreadableResult};
 pub use size::{InvalidMemory, Memory};

@@ -196,6 +196,9 @@ impl JobFiles {
             let Launched { pool, image, command, .. } = *launched;
             (result.pool, result.image, result.command) = (Some(pool), image, Some(command));
         }
+        if let Some(ran) = finished.ran {
+            (result.host, result.slurm_job_id) = (Some(ran.node), ran.slurm_job_id);
+        }
         self.add_output(&mut result, dir, output_max)?;
         // What a task has printed may be all that there is of it.
         let does = result.status == Status::Failed || result.output.is_none();

@@ -345,6 +345,7 @@ mod tests {
             image_lost: false,
             isolation: None,
             launched: None,
+            ran: None,
         }
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::run::{Ended, Finished};
-use protocol::{Isolation, Launched, RuntimeKind, Word as OpenWord};
+use protocol::{Isolation, Launched, Ran, RuntimeKind, Word as OpenWord};
 
 #[derive(Serialize, Deserialize)]
 struct FinishedText {
@@ -43,6 +43,9 @@ struct FinishedText {
     /// What it was begun as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     launched: Option<Box<Launched>>,
+    /// Where it was, if that is not where its daemon is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ran: Option<Box<Ran>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -98,6 +101,7 @@ impl From<&Finished> for FinishedText {
             image_lost: finished.image_lost,
             isolation: finished.isolation.clone(),
             launched: finished.launched.clone(),
+            ran: finished.ran.clone(),
         }
     }
 }
@@ -125,6 +129,7 @@ impl From<FinishedText> for Finished {
             image_lost,
             isolation,
             launched,
+            ran,
             ..
         } = text;
         let runtime = text.runtime.and_then(|runtime| runtime.known());
@@ -139,6 +144,7 @@ impl From<FinishedText> for Finished {
             image_lost,
             isolation,
             launched,
+            ran,
         }
     }
 }

@@ -262,6 +262,7 @@ mod tests {
             image_lost: false,
             isolation: None,
             launched: None,
+            ran: None,
         };
         assert_eq!(roster.get("j2.1"), Some(&RunState::Ended(finished)));
         assert_eq!(roster.get("j3.1"), Some(&RunState::CutOff("why".to_owned())));

@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
 use lifecycle::EndReason;
-use protocol::{Isolation, Launched, RuntimeKind};
+use protocol::{Isolation, Launched, Ran, RuntimeKind};
 
 use super::memory;
 use super::process::now_ms;
@@ -83,6 +83,8 @@ pub(crate) struct Finished {
     pub(crate) isolation: Option<Box<Isolation>>,
     /// What it was begun as, where a site's file says it.
     pub(crate) launched: Option<Box<Launched>>,
+    /// Where it was, if that is not where its daemon is.
+    pub(crate) ran: Option<Box<Ran>>,
 }
 
 impl Finished {
@@ -100,7 +102,7 @@ impl Finished {
         let now = now_ms();
         let (stdout_tail, stderr_tail) = (String::new(), String::new());
         let (runtime, began, image_lost, isolation, launched) = (None, None, false, None, None);
-        let (started_at_ms, finished_at_ms) = (now, now);
+        let (started_at_ms, finished_at_ms, ran) = (now, now, None);
         Self {
             ended,
             stdout_tail,
@@ -112,6 +114,7 @@ impl Finished {
             image_lost,
             isolation,
             launched,
+            ran,
         }
     }
 }

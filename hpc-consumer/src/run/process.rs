@@ -146,6 +146,7 @@ pub(crate) async fn run(
         image_lost,
         isolation,
         launched,
+        ran: None,
     }
 }
 

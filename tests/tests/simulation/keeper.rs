@@ -70,6 +70,7 @@ impl Kept {
             image_lost: false,
             isolation: None,
             launched: None,
+            ran: None,
         })
     }
 }

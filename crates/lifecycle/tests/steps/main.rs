@@ -273,6 +273,7 @@ fn finished() -> Box<Finished> {
         image_lost: false,
         isolation: None,
         launched: None,
+        ran: None,
     })
 }
 
