@@ -505,6 +505,11 @@ pub(crate) fn invocation() -> Invocation {
     Invocation::new(std::env::args_os().skip(1).collect(), std::env::vars_os().collect())
 }
 
+/// All variables that this program was started with.
+pub(crate) fn environment() -> Vec<(OsString, OsString)> {
+    std::env::vars_os().collect()
+}
+
 fn from_environment(names: &[&str]) -> Vec<(OsString, OsString)> {
     let value = |name: &str| {
         let value = std::env::var_os(name)?;

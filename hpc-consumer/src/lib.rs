@@ -233,7 +233,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         Resolved::Allocation(folder) => {
             inherited::normalize();
             let reactor = reactor()?;
-            let served = reactor.block_on(keeper::serve_allocation(&folder));
+            let served = reactor.block_on(keeper::serve_allocation(&folder, config::environment()));
             reactor.shutdown_background();
             served.map(|()| Exit::Ok)
         }

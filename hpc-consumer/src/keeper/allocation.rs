@@ -21,17 +21,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use files::Durability;
-use lifecycle::Run;
+use files::{Creator, Durability};
+use lifecycle::{EndReason, Run};
 use protocol::{PoolName, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::client::Said;
+use super::client::{Said, named};
 use super::finished::Why;
 use super::folder::{Folder, Origin};
-use super::messages::{Settings, Start, Word, to_ms};
+use super::journal;
+use super::link::push_line;
+use super::messages::{Runs, Settings, Start, Word, to_ms};
 use crate::job::StartLine;
+use crate::run::{self, FirstProcess, Leftover};
 
 /// The version of `order.json`.
 const ORDER_VERSION: u32 = 1;
@@ -253,7 +256,7 @@ pub(crate) fn look(folder: &Path) -> io::Result<Look> {
     let folder = Folder::of_allocation(folder);
     let card = folder.card_if_any()?;
     Ok(Look {
-        claim: get(folder.path(), CLAIM)?,
+        claim: claimed_by(folder.path())?,
         listens: card.as_ref().is_some_and(|card| card.network.is_some()),
         capacity: card.and_then(|card| card.capacity),
         beat: get(folder.path(), BEAT)?,
@@ -266,9 +269,101 @@ pub(crate) fn look(folder: &Path) -> io::Result<Look> {
 /// says by what. From then on no keeper begins anything there, and one that lives after all ends what it has.
 ///
 /// An error where a keeper still has the lock: then nothing is known.
-pub(crate) fn left(folder: &Path, what: &str) -> anyhow::Result<Said> {
-    let _ = (folder, what);
-    bail!("not yet")
+pub(crate) async fn left(folder: &Path, what: &str) -> anyhow::Result<Said> {
+    let (folder, what) = (Folder::of_allocation(folder), what.to_owned());
+    let Left { runs, leftovers, dead } = crate::blocking(move || Left::take(&folder, &what)).await?;
+    // Slurm ends what is left of an allocation, if it can find it. On this machine we can as well.
+    run::kill_leftovers(&leftovers, dead).await;
+    Ok(Said::Runs {
+        alive: Vec::new(),
+        ended: runs.ended.into_iter().filter_map(|(run, end)| Some((named(&run)?, end))).collect(),
+        cut_off: runs.cut_off.into_iter().filter_map(|(run, what)| Some((named(&run)?, what))).collect(),
+        complete: runs.complete,
+    })
+}
+
+/// What is left of an allocation.
+struct Left {
+    runs: Runs,
+    leftovers: Vec<Leftover>,
+    dead: Option<FirstProcess>,
+}
+
+impl Left {
+    fn take(folder: &Folder, what: &str) -> anyhow::Result<Self> {
+        let path = folder.path();
+        // The lock of a keeper on another machine is not seen everywhere, which is what the mark is for.
+        let Some(_lock) = folder.lock()?.filter(|_| !folder.lives()) else {
+            bail!("the keeper of the allocation with the folder {} still lives", path.display());
+        };
+        put(path, CLOSED, &(), Durability::Named)
+            .and_then(|()| claim(path, None))
+            .with_context(|| format!("the folder {} of an allocation that is over cannot be closed", path.display()))?;
+        let here = Origin::here();
+        let claim = claimed_by(path)?;
+        let (was_clean, order) = (exists(path, END)?, Order::read(path).ok());
+        let was_here = claim.as_ref().is_some_and(|claim| claim.boot_id == here.boot_id && !claim.boot_id.is_empty());
+        // Nothing is missing in what was written by a process of this boot, or was synced.
+        let lasts = |order: &Order| claim.as_ref().is_none_or(|claim| order.daemon.boot_id != claim.boot_id);
+        let whole = was_clean || was_here || order.as_ref().is_some_and(lasts);
+        let mut roster = journal::read(&folder.journal())?;
+        let leftovers = roster.cut_off(what, was_here);
+        let mut runs = roster.runs();
+        runs.complete &= whole;
+        let (leftovers, dead) = if was_here { (leftovers, folder.dead_keeper(&here)) } else { (Vec::new(), None) };
+        Ok(Self { runs, leftovers, dead })
+    }
+}
+
+/// Claims the folder, for this keeper or for none; `false` if it is claimed already.
+pub(super) fn claim(folder: &Path, by: Option<&Claim>) -> io::Result<bool> {
+    let text = to_text(&by);
+    Creator::new(folder.to_owned()).create(&folder.join(CLAIM), &text, Durability::Named)
+}
+
+/// Who has claimed it.
+pub(super) fn claimed_by(folder: &Path) -> io::Result<Option<Claim>> {
+    Ok(get::<Option<Claim>>(folder, CLAIM)?.flatten())
+}
+
+/// Was all that is left of it taken over?
+pub(super) fn is_closed(folder: &Path) -> io::Result<bool> {
+    exists(folder, CLOSED)
+}
+
+pub(super) fn write_beat(folder: &Path, beat: &Beat) -> io::Result<()> {
+    put(folder, BEAT, beat, Durability::Cached)
+}
+
+/// Writes that the keeper ends by itself, for this reason, and that its journal has all that there is to know.
+pub(super) fn write_end(folder: &Path, why: &str) -> io::Result<()> {
+    let end = CleanEnd { at_ms: Timestamp::now().as_millisecond(), why: why.to_owned() };
+    put(folder, END, &end, Durability::Named)
+}
+
+/// What a keeper is told by a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Noticed {
+    /// To end as soon as nothing runs.
+    Stop,
+    /// That nothing that still happens counts.
+    Closed,
+    /// To end a run.
+    End(String, EndReason),
+}
+
+/// What the file of this name tells, if it tells anything.
+pub(super) fn noticed(folder: &Path, name: &str) -> Option<Noticed> {
+    match name {
+        STOP => Some(Noticed::Stop),
+        CLOSED => Some(Noticed::Closed),
+        _ => {
+            let run = name.strip_prefix(END_RUN)?;
+            // It is put in place whole.
+            let why: Why = get(folder, name).ok().flatten().unwrap_or_default();
+            Some(Noticed::End(run.to_owned(), why.0))
+        }
+    }
 }
 
 /// Has the keeper there end as soon as nothing runs.
@@ -277,15 +372,19 @@ pub(crate) fn stop(folder: &Path) -> io::Result<()> {
 }
 
 /// Has the keeper there end a run.
-pub(crate) fn end_run(folder: &Path, run: &Run, why: lifecycle::EndReason) -> io::Result<()> {
+pub(crate) fn end_run(folder: &Path, run: &Run, why: EndReason) -> io::Result<()> {
     put(folder, &format!("{END_RUN}{run}"), &Why(why), Durability::Cached)
 }
 
 /// Puts a value in place of another.
 fn put<T: Serialize>(folder: &Path, name: &str, value: &T, durability: Durability) -> io::Result<()> {
-    let mut text = serde_json::to_vec(value).expect("it holds only strings, numbers and lists, and memory takes it");
-    text.push(b'\n');
-    files::replace(&folder.join(name), &text, durability).map(drop)
+    files::replace(&folder.join(name), &to_text(value), durability).map(drop)
+}
+
+fn to_text<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut text = Vec::new();
+    push_line(&mut text, value);
+    text
 }
 
 /// Reads a value, if there is one.

@@ -6,6 +6,7 @@
 //! A keeper that speaks only an older version is gone on with for as long as it holds runs, and then replaced.
 
 use std::ffi::OsString;
+use std::fmt::Debug;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,14 +15,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use lifecycle::{EndReason, Run};
 use rustix::fs::{Mode, OFlags};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use super::dialect::{CONFINES, KEEPS_SECRETS, OURS, Versions, agree};
 use super::finished::Why;
-use super::folder::{Folder, Origin};
+use super::folder::{Card, Folder, Origin};
 use super::link::{self, Inbox, Outbox};
 use super::messages::{FromKeeper, Hello, NotBegun, Settings, Start, ToKeeper};
+use super::network;
 use crate::inherited;
 use crate::job::StartLine;
 use crate::run::{Finished, Service, start_service};
@@ -114,7 +117,7 @@ impl Keeper {
         }
         let reached = match &self.0.post {
             Post::Here(state_dir) => reach(state_dir, &self.0.settings).await,
-            Post::Allocation(_) => Err(anyhow::anyhow!("not yet")),
+            Post::Allocation(folder) => reach_allocation(folder, &self.0.settings).await,
         };
         let reached = match reached {
             Ok(reached) => reached,
@@ -247,7 +250,7 @@ impl Said {
 }
 
 /// A run by its name, as [`Run`] writes it.
-fn named(name: &str) -> Option<Run> {
+pub(super) fn named(name: &str) -> Option<Run> {
     let run = Run::parse(name);
     if run.is_none() {
         tracing::warn!("the keeper names a run that is none of ours: {name}");
@@ -327,6 +330,30 @@ async fn connect(folder: &Folder, settings: &Settings, ours: Versions, pid: Opti
     if !link::is_ours(&stream) {
         bail!("a process of another user listens in place of the keeper, process {}", card.pid);
     }
+    greet(stream, folder, &card, settings, ours).await
+}
+
+/// Connects to the keeper in an allocation.
+async fn reach_allocation(folder: &Path, settings: &Settings) -> anyhow::Result<Reached> {
+    let folder = Folder::of_allocation(folder);
+    let card = {
+        let folder = folder.clone();
+        crate::blocking(move || folder.card()).await.context("it has not begun, or it has ended")?
+    };
+    let network = card.network.as_ref().context("it takes no runs from a daemon")?;
+    let stream = network::connect(network, &card.origin).await?;
+    greet(stream, &folder, &card, settings, OURS).await
+}
+
+/// Shows the keeper who we are, and looks who it is.
+async fn greet(
+    stream: impl AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static,
+    folder: &Folder,
+    card: &Card,
+    settings: &Settings,
+    ours: Versions,
+) -> anyhow::Result<Reached> {
+    let who = || format!("the keeper, process {}, cannot be reached; see {}", card.pid, folder.log().display());
     let (outbox, mut inbox, _) = link::open::<ToKeeper, FromKeeper>(stream);
     let spoken = agree(ours, card.versions());
     let (v, oldest) = (spoken.unwrap_or(ours.newest), Some(ours.oldest));
@@ -384,7 +411,7 @@ mod tests {
     use tokio::net::UnixListener;
 
     use super::*;
-    use crate::keeper::folder::{Card, SocketFile};
+    use crate::keeper::folder::SocketFile;
     use crate::run::{CommandLine, Confinement, Ended, Limits, Wrapping};
 
     /// Something that listens as a keeper does which speaks these versions.

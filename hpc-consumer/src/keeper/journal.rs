@@ -1,7 +1,8 @@
 //! The journal: what the keeper knows of runs, as lines in a file.
 //!
 //! It must survive the death of the keeper, not that of the machine: the runs do not survive that either. So nothing is
-//! synced, and the file is not trusted to hold all after the machine was started anew ([`Roster::take_over`]).
+//! synced, and the file is not trusted to hold all after the machine was started anew ([`Roster::take_over`]). In an
+//! allocation the daemon, on another machine, goes on with the file when the node is gone: there it is synced.
 //!
 //! Invariant: what the disk does not take stays here, and is written as soon as it does. Nothing is lost while the
 //! keeper lives.
@@ -36,6 +37,8 @@ pub(super) struct Journal {
     /// How large the file was when it was last written anew.
     bytes_rewritten: u64,
     said: bool,
+    /// Is it to be read on another machine, and must outlast this one?
+    lasts: bool,
 }
 
 /// What an earlier keeper has written; nothing if there was none.
@@ -55,7 +58,21 @@ impl Journal {
         let file = put(&path, &lines, &roster)
             .with_context(|| format!("the journal of the keeper {} cannot be written", path.display()))?;
         let bytes = lines.len() as u64;
-        Ok(Self { path, file, roster, waiting: Vec::new(), bytes, bytes_rewritten: bytes, said: false })
+        let (waiting, said, lasts) = (Vec::new(), false, false);
+        Ok(Self { path, file, roster, waiting, bytes, bytes_rewritten: bytes, said, lasts })
+    }
+
+    /// From now on what is written is on the disk before anything follows from it.
+    pub(super) fn lasting(mut self) -> io::Result<Self> {
+        self.file.sync_all()?;
+        files::sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
+        self.lasts = true;
+        Ok(self)
+    }
+
+    /// Has all of it on the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
     }
 
     pub(super) fn roster(&self) -> &Roster {
@@ -114,6 +131,7 @@ impl Journal {
         };
         // A line of which only a part was written is continued with the next write.
         self.waiting.drain(..written);
+        let outcome = outcome.and_then(|()| if self.lasts { self.file.sync_data() } else { Ok(()) });
         self.waiting.shrink_to(EMPTY_BYTES as usize);
         self.bytes += written as u64;
         outcome

@@ -4,13 +4,13 @@
 //! waits. All messages that wait go out in one write, and all that have come are taken at once: more than a thousand
 //! short runs a second pass here.
 
+use std::fmt::Debug;
 use std::io;
 use std::marker::PhantomData;
 
 use serde::Serialize;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -36,7 +36,7 @@ pub(super) struct Outbox<T>(mpsc::UnboundedSender<T>);
 /// Where messages come in.
 #[derive(Debug)]
 pub(super) struct Inbox<T> {
-    stream: OwnedReadHalf,
+    stream: Box<dyn Incoming>,
     bytes: Vec<u8>,
     /// Did the other side show that it is the one that we want to speak to?
     trusted: bool,
@@ -45,19 +45,24 @@ pub(super) struct Inbox<T> {
     kind: PhantomData<fn() -> T>,
 }
 
+/// What bytes come from.
+trait Incoming: AsyncRead + Debug + Send + Unpin {}
+
+impl<T: AsyncRead + Debug + Send + Unpin> Incoming for T {}
+
 /// Makes a link of a connection. The task sends what goes out.
-pub(super) fn open<Out, In>(stream: UnixStream) -> (Outbox<Out>, Inbox<In>, JoinHandle<()>)
+pub(super) fn open<Out, In>(
+    stream: impl AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static,
+) -> (Outbox<Out>, Inbox<In>, JoinHandle<()>)
 where
     Out: Serialize + Send + 'static,
 {
-    let (incoming, outgoing) = stream.into_split();
+    let (incoming, outgoing) = tokio::io::split(stream);
     let (sender, queue) = mpsc::unbounded_channel();
     let task = tokio::spawn(send_all(queue, outgoing));
-    (
-        Outbox(sender),
-        Inbox { stream: incoming, bytes: Vec::new(), trusted: false, said: false, kind: PhantomData },
-        task,
-    )
+    let stream = Box::new(incoming);
+    let inbox = Inbox { stream, bytes: Vec::new(), trusted: false, said: false, kind: PhantomData };
+    (Outbox(sender), inbox, task)
 }
 
 /// Is the other side a process of this user? Anyone on the machine can connect to an abstract name, or take it, where
@@ -93,17 +98,19 @@ impl<T> Outbox<T> {
     }
 }
 
-async fn send_all<T: Serialize>(mut queue: mpsc::UnboundedReceiver<T>, mut stream: OwnedWriteHalf) {
+async fn send_all<T: Serialize>(mut queue: mpsc::UnboundedReceiver<T>, mut stream: impl AsyncWrite + Unpin) {
     let mut messages = Vec::new();
     while queue.recv_many(&mut messages, MESSAGES_MAX).await > 0 {
         let mut bytes = Vec::new();
         for message in messages.drain(..) {
             push_line(&mut bytes, &message);
         }
-        if stream.write_all(&bytes).await.is_err() {
+        if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
             return;
         }
     }
+    // The other half holds the connection as well.
+    let _ = stream.shutdown().await;
 }
 
 impl<T: Message> Inbox<T> {

@@ -28,6 +28,7 @@
 
 #[allow(dead_code, reason = "the executor in Slurm comes to use all of it")]
 mod allocation;
+#[allow(dead_code, reason = "the executor in Slurm comes to use all of it")]
 mod client;
 #[cfg(test)]
 mod compat;
@@ -40,9 +41,15 @@ mod heart;
 mod journal;
 mod link;
 mod messages;
+mod network;
 mod roster;
 mod runs;
 mod server;
+mod surroundings;
+mod tenure;
+#[cfg(test)]
+mod tests;
+mod watch;
 
 #[allow(unused_imports, reason = "the executor in Slurm comes to use all of it")]
 pub(crate) use allocation::{Beat, Capacity, Claim, CleanEnd, Look, Order, Work, end_run, left, look, stop};

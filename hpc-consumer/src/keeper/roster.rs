@@ -145,6 +145,11 @@ impl Roster {
         }
     }
 
+    /// Where there was no keeper before: nothing can be missing.
+    pub(super) fn first(origin: Origin) -> Self {
+        Self { origin: Some(origin), ..Self::default() }
+    }
+
     /// Takes over what an earlier keeper has written: its runs that have not ended are cut off. Returns what may be
     /// left of them.
     pub(super) fn take_over(&mut self, here: Origin) -> Vec<Leftover> {
@@ -160,10 +165,15 @@ impl Roster {
             None => "what its keeper has written is damaged".to_owned(),
         };
         self.origin = Some(here);
+        self.cut_off(&what, same_boot)
+    }
+
+    /// Runs that have not ended are cut off. Returns what may be left of them, if their processes were of this boot.
+    pub(super) fn cut_off(&mut self, what: &str, same_boot: bool) -> Vec<Leftover> {
         let mut leftovers = Vec::new();
         for state in self.runs.values_mut() {
             if matches!(state, RunState::Begun { .. })
-                && let RunState::Begun { marks, first } = std::mem::replace(state, RunState::CutOff(what.clone()))
+                && let RunState::Begun { marks, first } = std::mem::replace(state, RunState::CutOff(what.to_owned()))
             {
                 leftovers.push(Leftover { marks, first: first.filter(|_| same_boot) });
             }

@@ -10,12 +10,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use lifecycle::{EndReason, Run};
+use protocol::Ran;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::heart::Watched;
 use super::journal::Journal;
-use super::messages::{FromKeeper, Start, ToKeeper};
+use super::messages::{FromKeeper, NotBegun, Start, ToKeeper};
 use super::roster::{JournalLine, RunState};
 use crate::job::HeldDir;
 use crate::run::{self, Finished, FirstProcess, Place, Stop, Token, Told};
@@ -51,12 +52,22 @@ pub(super) struct Runs {
     owner: String,
     /// Since when it is told to end.
     stopping: Option<Instant>,
+    /// Where runs are, if that is to be told with their ends.
+    ran: Option<Ran>,
 }
 
 impl Runs {
     pub(super) fn new(journal: Journal, watched: Watched, news: mpsc::UnboundedSender<News>) -> Self {
         let (alive, owner) = (BTreeMap::new(), String::new());
-        Self { journal, alive, starts: Vec::new(), told: Vec::new(), watched, news, owner, stopping: None }
+        Self { journal, alive, starts: Vec::new(), told: Vec::new(), watched, news, owner, stopping: None, ran: None }
+    }
+
+    pub(super) fn are_at(&mut self, ran: Ran) {
+        self.ran = Some(ran);
+    }
+
+    pub(super) fn is_told_to_stop(&self) -> bool {
+        self.stopping.is_some()
     }
 
     pub(super) fn belong_to(&mut self, owner: String) {
@@ -89,11 +100,22 @@ impl Runs {
         self.journal.rewrite();
     }
 
-    pub(super) fn obey(&mut self, message: ToKeeper) {
+    /// How many go on.
+    pub(super) fn alive(&self) -> usize {
+        self.alive.len()
+    }
+
+    /// Has all that is known on the disk. `false` when it does not take it.
+    pub(super) fn close(&mut self) -> bool {
+        self.journal.flush() && self.journal.sync().is_ok()
+    }
+
+    /// `refusal` says why a run is not begun while so many go on.
+    pub(super) fn obey(&mut self, message: ToKeeper, refusal: impl Fn(usize) -> Option<NotBegun>) {
         match message {
             // Heard already.
             ToKeeper::Hello(_) => {}
-            ToKeeper::Start(start) => self.start(start),
+            ToKeeper::Start(start) => self.start(start, refusal),
             ToKeeper::Unread { run, why } if self.journal.roster().get(&run).is_none() => {
                 self.told.push(FromKeeper::Ended { run, finished: Finished::not_started(why) });
             }
@@ -112,11 +134,13 @@ impl Runs {
         }
     }
 
-    fn start(&mut self, start: Start) {
+    fn start(&mut self, start: Start, refusal: impl Fn(usize) -> Option<NotBegun>) {
         let run = start.run.clone();
+        let refused = refusal(self.alive.len());
         match self.journal.roster().get(&run) {
             Some(RunState::Ended(finished)) => self.told.push(FromKeeper::Ended { run, finished: finished.clone() }),
             Some(RunState::Begun { .. } | RunState::CutOff(_)) => {}
+            None if let Some(why) = refused => self.told.push(FromKeeper::NotBegun { run, why }),
             // Nobody is told: the daemon sees that this keeper goes, and the run begins under the next one.
             None if self.stopping.is_some() => tracing::warn!("run {run} is not begun, because the keeper ends"),
             None => {
@@ -145,7 +169,8 @@ impl Runs {
                 }
             }
             News::Began(run, first) => self.journal.note(JournalLine::Began { run, first }),
-            News::Ended(run, finished) => {
+            News::Ended(run, mut finished) => {
+                finished.ran = self.ran.clone().map(Box::new);
                 self.alive.remove(&run);
                 self.watched.forget(&run);
                 self.journal.note(JournalLine::End { run: run.clone(), finished: finished.clone() });
@@ -154,10 +179,10 @@ impl Runs {
         }
     }
 
-    pub(super) fn stop_all(&mut self, grace: Duration) {
+    pub(super) fn stop_all(&mut self, grace: Duration, why: EndReason) {
         tracing::warn!("the keeper is told to end, and ends all runs: {}", self.alive.len());
         self.stopping.get_or_insert_with(Instant::now);
-        self.alive.values().for_each(|alive| alive.stop(grace, EndReason::ExecutorEnds));
+        self.alive.values().for_each(|alive| alive.stop(grace, why));
     }
 
     /// Writes down what has happened, and begins what is to begin. Returns what the daemon is to be told.
@@ -313,7 +338,7 @@ mod tests {
     }
 
     fn runs(keeper: &mut Runs) -> messages::Runs {
-        keeper.obey(ToKeeper::List);
+        keeper.obey(ToKeeper::List, |_| None);
         match keeper.turn().pop() {
             Some(FromKeeper::Runs(runs)) => runs,
             other => panic!("{other:?}"),
@@ -326,19 +351,19 @@ mod tests {
         let journal = temp.path().join("journal");
         let (mut keeper, mut heard) = keeper(&journal);
         let begin = || start("j1.1", temp.path(), "echo once >> began; echo why >&2; exit 3");
-        keeper.obey(begin());
-        keeper.obey(begin());
+        keeper.obey(begin(), |_| None);
+        keeper.obey(begin(), |_| None);
         assert!(keeper.turn().is_empty());
         assert_eq!(journal::read(&journal).unwrap().runs().alive, ["j1.1"], "it is written before it begins");
         let finished = next_end(&mut keeper, &mut heard).await;
         assert_eq!((finished.ended.clone(), finished.stderr_tail.as_str()), (Ended::Exit(3), "why\n"));
         assert!(finished.finished_at_ms >= finished.started_at_ms);
 
-        keeper.obey(begin());
+        keeper.obey(begin(), |_| None);
         assert_eq!(keeper.turn(), [FromKeeper::Ended { run: "j1.1".to_owned(), finished: finished.clone() }]);
         assert_eq!(runs(&mut keeper).ended, [("j1.1".to_owned(), finished)]);
         assert_eq!(std::fs::read_to_string(temp.path().join("began")).unwrap(), "once\n");
-        keeper.obey(ToKeeper::Forget { runs: vec!["j1.1".to_owned(), "j0.1".to_owned()] });
+        keeper.obey(ToKeeper::Forget { runs: vec!["j1.1".to_owned(), "j0.1".to_owned()] }, |_| None);
         assert_eq!(runs(&mut keeper), messages::Runs::default());
     }
 
@@ -346,13 +371,13 @@ mod tests {
     async fn runs_are_ended_when_told_and_none_begins_when_the_keeper_ends() {
         let temp = tempfile::tempdir().unwrap();
         let (mut keeper, mut heard) = keeper(&temp.path().join("journal"));
-        keeper.obey(start("j1.1", temp.path(), "sleep 600"));
-        keeper.obey(ToKeeper::End { run: "j1.1".to_owned(), why: Why(EndReason::NotHeld) });
-        keeper.obey(ToKeeper::Forget { runs: vec!["j1.1".to_owned()] });
+        keeper.obey(start("j1.1", temp.path(), "sleep 600"), |_| None);
+        keeper.obey(ToKeeper::End { run: "j1.1".to_owned(), why: Why(EndReason::NotHeld) }, |_| None);
+        keeper.obey(ToKeeper::Forget { runs: vec!["j1.1".to_owned()] }, |_| None);
         assert_eq!(runs(&mut keeper).alive, ["j1.1"], "what goes on is not forgotten");
         assert_eq!(next_end(&mut keeper, &mut heard).await.ended, Ended::Stopped(EndReason::NotHeld));
-        keeper.stop_all(Duration::ZERO);
-        keeper.obey(start("j2.1", temp.path(), "true"));
+        keeper.stop_all(Duration::ZERO, EndReason::ExecutorEnds);
+        keeper.obey(start("j2.1", temp.path(), "true"), |_| None);
         assert!(runs(&mut keeper).alive.is_empty() && keeper.alive.is_empty());
     }
 
@@ -360,13 +385,13 @@ mod tests {
     async fn a_run_that_was_taken_over_is_not_begun_and_does_not_go_on() {
         let temp = tempfile::tempdir().unwrap();
         let (mut keeper, mut heard) = keeper(&temp.path().join("journal"));
-        keeper.obey(start("j1.1", temp.path(), "echo 1 > begun"));
+        keeper.obey(start("j1.1", temp.path(), "echo 1 > begun"), |_| None);
         claim("j1.2", temp.path(), "o2");
         keeper.turn();
         assert_eq!(next_end(&mut keeper, &mut heard).await.ended, Ended::Stopped(EndReason::TakenOver));
         assert!(!temp.path().join("begun").exists());
 
-        keeper.obey(start("j2.1", temp.path(), "sleep 600"));
+        keeper.obey(start("j2.1", temp.path(), "sleep 600"), |_| None);
         keeper.turn();
         keeper.note(heard.recv().await.unwrap());
         assert_eq!(keeper.watched.taken_over(), Vec::<String>::new());
@@ -381,7 +406,7 @@ mod tests {
     async fn what_cannot_be_started_says_why() {
         let temp = tempfile::tempdir().unwrap();
         let (mut keeper, mut heard) = keeper(&temp.path().join("journal"));
-        keeper.obey(start("j1.1", &temp.path().join("missing"), "true"));
+        keeper.obey(start("j1.1", &temp.path().join("missing"), "true"), |_| None);
         keeper.turn();
         let Ended::NotStarted(why) = next_end(&mut keeper, &mut heard).await.ended else { panic!() };
         assert!(why.contains("missing"), "{why}");

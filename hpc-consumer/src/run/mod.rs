@@ -8,11 +8,12 @@
 //! [`seccomp`], and [`isolation`] tells how far. [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`]
 //! and by the [`token`] that it carries, and [`children`] tells whether there is any such thing; [`leftovers`] finds
 //! what is left of runs that nobody watches any more; [`service`] starts the process in which all this happens, the
-//! keeper.
+//! keeper; [`answer`] asks another program something.
 //!
 //! Out of scope: what the result means (`job`), and which runs there are (`keeper`). Invariant: when [`process::run`]
 //! returns, no process of the run that can be found is alive.
 
+mod answer;
 mod apptainer;
 mod bare;
 mod begin;
@@ -53,6 +54,7 @@ use site::Secret;
 
 use crate::lock;
 
+pub(crate) use answer::answer;
 pub(crate) use apptainer::shared_overlay;
 pub(crate) use bare::Bare;
 pub(crate) use confine::Confinement;

@@ -1,0 +1,329 @@
+//! What an allocation tells to what runs in it: what it has, how long it lasts, and which of it is for a run.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::time::Duration;
+
+use protocol::{RuntimeKind, Timestamp};
+
+use super::allocation::Capacity;
+use super::messages::Start;
+use crate::run;
+
+/// How long Slurm may take to say how much time is left.
+const ASK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// So much later than its allocation may a keeper begin, and so far may the clocks of two machines differ, before the
+/// clock of this one is not believed.
+const LATE_MAX: i64 = 600;
+const CLOCKS_DIFFER: i64 = 5;
+
+/// Which GPUs there are for a program, in the words of which maker.
+const CUDA: &str = "CUDA_VISIBLE_DEVICES";
+const ROCM: &str = "ROCR_VISIBLE_DEVICES";
+
+/// Variables of a run that say which GPUs of the allocation it has, by their places in a list.
+const GPUS_OF_A_RUN: [&str; 3] = [CUDA, ROCM, "HPC_QUEUE_GPUS"];
+
+/// A variable that has this before its name is one in the container.
+const INTO_CONTAINER: &str = "APPTAINERENV_";
+
+/// With this who has it acts as the user, whatever it is.
+const TOKENS: [&str; 2] = ["SLURM_JWT", "SLURM_TOKEN"];
+
+/// What is needed to ask Slurm something.
+const TO_ASK: [&str; 4] = ["PATH", "HOME", "SLURM_CONF", "LD_LIBRARY_PATH"];
+
+/// An allocation as its variables tell of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Surroundings {
+    environment: Vec<(OsString, OsString)>,
+}
+
+/// How long an allocation lasts, as far as its variables tell.
+#[derive(Debug, PartialEq, Eq)]
+enum Left {
+    Known(Duration),
+    /// Slurm is to be asked. Where it says nothing, this is the best that is known.
+    ToAsk(Option<Duration>),
+}
+
+impl Surroundings {
+    pub(super) fn new(environment: Vec<(OsString, OsString)>) -> Self {
+        Self { environment }
+    }
+
+    /// The job in Slurm.
+    pub(super) fn slurm_job_id(&self) -> Option<String> {
+        self.text("SLURM_JOB_ID").map(str::to_owned)
+    }
+
+    /// What there is of the node.
+    pub(super) fn capacity(&self) -> Capacity {
+        let of_node = self.number("SLURM_CPUS_ON_NODE").and_then(|cpus| u32::try_from(cpus).ok());
+        let may_use = || std::thread::available_parallelism().ok().and_then(|cpus| u32::try_from(cpus.get()).ok());
+        let cpus = of_node.or_else(may_use);
+        let per_cpu = || Some(self.number("SLURM_MEM_PER_CPU")? * i64::from(cpus?));
+        let megabytes =
+            self.number("SLURM_MEM_PER_NODE").or_else(per_cpu).and_then(|number| u64::try_from(number).ok());
+        // 0 stands for all that the node has.
+        let memory_bytes = megabytes.filter(|number| *number > 0).map(|number| number << 20);
+        Capacity { cpus, memory_bytes, gpus: self.gpus(CUDA) }
+    }
+
+    /// How long the allocation lasts from now on, if it ends at all and anybody says so.
+    pub(super) async fn left(&self, squeue: Option<&Path>) -> Option<Duration> {
+        let seconds = |name| self.number(name);
+        let now = Timestamp::now().as_second();
+        let best = match left(now, seconds("SLURM_JOB_START_TIME"), seconds("SLURM_JOB_END_TIME")) {
+            Left::Known(left) => return Some(left),
+            Left::ToAsk(best) => best,
+        };
+        let (Some(squeue), Some(id)) = (squeue, self.text("SLURM_JOB_ID")) else { return best };
+        let words = [squeue.as_os_str(), "-h".as_ref(), "-j".as_ref(), id.as_ref(), "-o".as_ref(), "%L".as_ref()];
+        let is_needed = |name: &OsStr| TO_ASK.iter().any(|needed| name == *needed);
+        let environment = self.environment.iter().filter(|(name, _)| is_needed(name)).cloned().collect();
+        match run::answer(&words, environment, ASK_PATIENCE).await {
+            Ok(answer) => match time_left(&answer) {
+                Some(left) => left.or(best),
+                None => {
+                    tracing::warn!("Slurm says of the time that is left what nobody here understands: {answer:?}");
+                    best
+                }
+            },
+            Err(error) => {
+                tracing::warn!("how much time is left cannot be asked of Slurm: {error}");
+                best
+            }
+        }
+    }
+
+    /// Has a run see what of the allocation is for it. Everything else of it is not for a run to know, unless the whole
+    /// allocation is the run's: then its command may start programs on all of its nodes.
+    pub(super) fn fit(&self, start: &mut Start, all_of_it: bool) {
+        for (name, value) in &mut start.command.environment {
+            let Some(name) = name.to_str() else { continue };
+            let name = name.strip_prefix(INTO_CONTAINER).unwrap_or(name);
+            if GPUS_OF_A_RUN.contains(&name)
+                && let Some(devices) = value.to_str().and_then(|places| among(places, &self.gpus(name)))
+            {
+                *value = devices.into();
+            }
+        }
+        if all_of_it {
+            let known: BTreeSet<OsString> = start.command.environment.iter().map(|(name, _)| name.clone()).collect();
+            let in_container = start.wrapping.runtime == RuntimeKind::Apptainer;
+            for (name, value) in self.environment.iter().filter(|(name, _)| is_of_slurm(name)) {
+                let mut inside = OsString::from(INTO_CONTAINER);
+                inside.push(name);
+                for name in [Some(name.clone()), Some(inside).filter(|_| in_container)].into_iter().flatten() {
+                    if !known.contains(&name) {
+                        start.command.environment.push((name, value.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The GPUs of the allocation, as a variable of this name calls them.
+    fn gpus(&self, name: &str) -> Vec<String> {
+        let names = if name == ROCM { [ROCM, CUDA] } else { [CUDA, ROCM] };
+        let text = names.into_iter().chain(["SLURM_JOB_GPUS"]).find_map(|name| self.text(name)).unwrap_or_default();
+        // So Slurm says that there is nothing to be seen of them.
+        let is_one = |word: &&str| !word.is_empty() && *word != "NoDevFiles";
+        text.split(',').map(str::trim).filter(is_one).map(str::to_owned).collect()
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        let found = self.environment.iter().find(|(known, _)| known == name);
+        found.and_then(|(_, value)| value.to_str()).filter(|value| !value.is_empty())
+    }
+
+    fn number(&self, name: &str) -> Option<i64> {
+        self.text(name)?.parse().ok()
+    }
+}
+
+fn is_of_slurm(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with("SLURM") && !TOKENS.contains(&name))
+}
+
+/// What is at these places in a list; nothing where they are no places, or nothing is known of the list. A place that
+/// is not there has nothing.
+fn among(places: &str, list: &[String]) -> Option<String> {
+    if list.is_empty() || places.is_empty() {
+        return None;
+    }
+    let places: Option<Vec<usize>> = places.split(',').map(|place| place.parse().ok()).collect();
+    let devices: Vec<&str> = places?.into_iter().filter_map(|place| list.get(place)).map(String::as_str).collect();
+    Some(devices.join(","))
+}
+
+/// From the times of Slurm, in seconds since the Unix epoch, and what the clock here says.
+fn left(now: i64, start: Option<i64>, end: Option<i64>) -> Left {
+    let seconds = |seconds: i64| u64::try_from(seconds).ok().filter(|left| *left > 0).map(Duration::from_secs);
+    let Some(end) = end else { return Left::ToAsk(None) };
+    let by_clock = end - now;
+    // Where the clock here is an hour off, the length is right all the same.
+    let length = start.map_or(by_clock, |start| end - start);
+    match seconds(by_clock.min(length)) {
+        Some(left) if by_clock <= length + CLOCKS_DIFFER && by_clock >= length - LATE_MAX => Left::Known(left),
+        _ => Left::ToAsk(start.and_then(|_| seconds(length))),
+    }
+}
+
+/// What `squeue` prints as the time that is left: `1-02:03:04`, `02:03:04`, `03:04`, or that there is no end of it. None
+/// if it is something else.
+fn time_left(text: &str) -> Option<Option<Duration>> {
+    let text = text.lines().next().unwrap_or_default().trim();
+    if matches!(text, "UNLIMITED" | "NOT_SET" | "INVALID") {
+        return Some(None);
+    }
+    let (days, clock) = text.split_once('-').unwrap_or(("0", text));
+    let parts: Option<Vec<u64>> = clock.split(':').map(|part| part.parse().ok()).collect();
+    let seconds = match *parts?.as_slice() {
+        [hours, minutes, seconds] => {
+            hours.checked_mul(3_600)?.checked_add(minutes.checked_mul(60)?)?.checked_add(seconds)?
+        }
+        [minutes, seconds] => minutes.checked_mul(60)?.checked_add(seconds)?,
+        _ => return None,
+    };
+    let seconds = days.parse::<u64>().ok()?.checked_mul(86_400)?.checked_add(seconds)?;
+    Some(Some(Duration::from_secs(seconds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::run::{CommandLine, Confinement, Limits, Wrapping};
+
+    fn surroundings(variables: &[(&str, &str)]) -> Surroundings {
+        Surroundings::new(variables.iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+
+    fn start(runtime: RuntimeKind, variables: &[(&str, &str)]) -> Start {
+        let environment = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Start {
+            run: "j1.1".to_owned(),
+            command: CommandLine { words: vec!["true".into()], environment, directory: "/r/j1".into() },
+            marks: Vec::new(),
+            logs: "/r/j1".into(),
+            limits: Limits {
+                time: Duration::from_secs(1),
+                grace: Duration::ZERO,
+                warning: None,
+                log_bytes: 1,
+                memory: None,
+            },
+            record: "/r/j1.json".into(),
+            wrapping: Wrapping {
+                runtime,
+                image: None,
+                hook: false,
+                confinement: Confinement::default(),
+                isolation: None,
+                secrets: Default::default(),
+                launched: None,
+            },
+        }
+    }
+
+    fn seen(start: &Start) -> Vec<String> {
+        let environment = start.command.environment.iter();
+        environment.map(|(name, value)| format!("{}={}", name.to_str().unwrap(), value.to_str().unwrap())).collect()
+    }
+
+    #[test]
+    fn what_an_allocation_has_is_what_slurm_gave_and_not_what_the_node_has() {
+        let capacity = |variables| surroundings(variables).capacity();
+        let all = capacity(&[("SLURM_CPUS_ON_NODE", "3"), ("SLURM_MEM_PER_NODE", "2000"), (CUDA, "2,3")]);
+        let gpus = vec!["2".to_owned(), "3".to_owned()];
+        assert_eq!(all, Capacity { cpus: Some(3), memory_bytes: Some(2_000 << 20), gpus });
+        let by_cpu = capacity(&[("SLURM_CPUS_ON_NODE", "3"), ("SLURM_MEM_PER_CPU", "100")]);
+        assert_eq!(by_cpu.memory_bytes, Some(300 << 20));
+        let none = capacity(&[("SLURM_MEM_PER_NODE", "0"), (CUDA, "NoDevFiles")]);
+        assert!(none.cpus.is_some() && none.memory_bytes.is_none() && none.gpus.is_empty());
+    }
+
+    #[test]
+    fn a_run_sees_its_gpus_of_those_that_the_allocation_has() {
+        let own = [(CUDA, "1"), ("APPTAINERENV_ROCR_VISIBLE_DEVICES", "0,1"), ("HPC_QUEUE_GPUS", "1"), ("X", "1")];
+        let fitted = |allocation: &[(&str, &str)], own: &[(&str, &str)]| {
+            let mut start = start(RuntimeKind::Bare, own);
+            surroundings(allocation).fit(&mut start, false);
+            seen(&start).join(" ")
+        };
+        let all = fitted(&[(CUDA, "GPU-a,GPU-b"), ("SLURM_JOB_GPUS", "6,7")], &own);
+        let name = "APPTAINERENV_ROCR_VISIBLE_DEVICES";
+        assert_eq!(all, format!("{CUDA}=GPU-b {name}=GPU-a,GPU-b HPC_QUEUE_GPUS=GPU-b X=1"));
+        assert_eq!(fitted(&[("SLURM_JOB_GPUS", "6,7")], &[(CUDA, "1")]), format!("{CUDA}=7"));
+        assert_eq!(fitted(&[(CUDA, "6,7")], &[(CUDA, "1,2")]), format!("{CUDA}=7"), "one that is not there");
+        for kept in ["", "GPU-c"] {
+            assert_eq!(fitted(&[(CUDA, "6,7")], &[(CUDA, kept)]), format!("{CUDA}={kept}"));
+        }
+        assert_eq!(fitted(&[], &[(CUDA, "1")]), format!("{CUDA}=1"), "nothing is known of any");
+    }
+
+    #[test]
+    fn only_a_run_that_has_all_of_the_allocation_sees_that_it_is_in_one() {
+        let variables = [("SLURM_JOB_ID", "7"), ("SLURM_JWT", "secret"), ("PATH", "/bin"), ("SLURMD_NODENAME", "n1")];
+        let of = |runtime, all_of_it| {
+            let mut start = start(runtime, &[("SLURM_JOB_ID", "own")]);
+            surroundings(&variables).fit(&mut start, all_of_it);
+            seen(&start).join(" ")
+        };
+        assert_eq!(of(RuntimeKind::Bare, false), "SLURM_JOB_ID=own");
+        assert_eq!(of(RuntimeKind::Bare, true), "SLURM_JOB_ID=own SLURMD_NODENAME=n1");
+        let inside = of(RuntimeKind::Apptainer, true);
+        assert!(inside.contains("SLURMD_NODENAME=n1 APPTAINERENV_SLURMD_NODENAME=n1"), "{inside}");
+        assert!(!inside.contains("secret"));
+    }
+
+    #[test]
+    fn the_time_that_is_left_is_right_although_the_clock_is_not() {
+        let known = |left| Left::Known(Duration::from_secs(left));
+        let to_ask = |left| Left::ToAsk(Some(Duration::from_secs(left)));
+        assert_eq!(left(1_000, Some(1_000), Some(4_600)), known(3_600));
+        assert_eq!(left(1_090, Some(1_000), Some(4_600)), known(3_510), "a prolog took its time");
+        assert_eq!(left(998, Some(1_000), Some(4_600)), known(3_600));
+        for clock in [-2_600, 2_600, 4_600, 90_000] {
+            assert_eq!(left(clock, Some(1_000), Some(4_600)), to_ask(3_600), "{clock}");
+        }
+        assert_eq!(left(1_000, None, Some(4_600)), known(3_600));
+        assert_eq!(left(5_000, None, Some(4_600)), Left::ToAsk(None));
+        assert_eq!(left(1_000, Some(1_000), None), Left::ToAsk(None));
+    }
+
+    #[test]
+    fn what_squeue_says_of_the_time_is_understood_or_not_believed() {
+        for (text, seconds) in [("0:07\n", 7), ("59:59", 3_599), ("1:00:00", 3_600), ("2-00:00:01\n", 172_801)] {
+            assert_eq!(time_left(text), Some(Some(Duration::from_secs(seconds))), "{text}");
+        }
+        for text in ["UNLIMITED\n", "NOT_SET", "INVALID"] {
+            assert_eq!(time_left(text), Some(None), "{text}");
+        }
+        for text in ["", "7", "1:x", "1-2-3:4", "slurm_load_jobs error", "99999999999999999999:1", "1:2:3:4"] {
+            assert_eq!(time_left(text), None, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn slurm_is_asked_where_the_variables_do_not_tell() {
+        let temp = tempfile::tempdir().unwrap();
+        let asked = async |script: &str| {
+            let path = temp.path().join(format!("squeue-{}", script.len()));
+            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+            surroundings(&[("SLURM_JOB_ID", "7"), ("PATH", "/bin:/usr/bin")]).left(Some(&path)).await
+        };
+        let hour = Some(Duration::from_secs(3_600));
+        assert_eq!(asked("[ \"$*\" = '-h -j 7 -o %L' ] && echo 1:00:00").await, hour);
+        assert_eq!(asked("[ \"$(env | grep -c SLURM)\" = 0 ] && echo 1:00:00 # alone").await, hour);
+        assert_eq!(asked("echo 1:00:00; exit 1").await, None);
+        assert_eq!(asked("echo nonsense").await, None);
+        assert_eq!(surroundings(&[("SLURM_JOB_ID", "7")]).left(None).await, None);
+    }
+}
