@@ -9,6 +9,7 @@
 //! end              that it has ended by itself, and all is in its journal
 //! stop             made by the daemon: to end as soon as nothing runs
 //! end-JOB.ATTEMPT  made by the daemon: to end this run
+//! caller-KEY       made by the daemon for as long as it connects: that who has this key is the daemon
 //! closed           made by the daemon: nothing that still happens there counts, so that all is to be ended
 //! keeper.log       what it has to tell a person
 //! ```
@@ -26,6 +27,7 @@ use lifecycle::{EndReason, Run};
 use protocol::{PoolName, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::client::{Said, named};
 use super::finished::Why;
@@ -55,6 +57,7 @@ const END: &str = "end";
 const STOP: &str = "stop";
 const CLOSED: &str = "closed";
 const END_RUN: &str = "end-";
+const CALLER: &str = "caller-";
 
 /// What is to be done in an allocation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -374,6 +377,27 @@ pub(crate) fn stop(folder: &Path) -> io::Result<()> {
 /// Has the keeper there end a run.
 pub(crate) fn end_run(folder: &Path, run: &Run, why: EndReason) -> io::Result<()> {
     put(folder, &format!("{END_RUN}{run}"), &Why(why), Durability::Cached)
+}
+
+/// Makes it known that who has this public key is the daemon. Nobody else writes here; each key has a name of its own,
+/// because of one that was looked for before, a network file system may say for a while what was so then.
+pub(super) fn announce(folder: &Path, key: &[u8]) -> io::Result<()> {
+    put(folder, &caller(key), &(), Durability::Cached)
+}
+
+/// It has connected, or it has not.
+pub(super) fn retract(folder: &Path, key: &[u8]) {
+    // What stays is of no use to anybody: the private part of the key is gone.
+    let _ = std::fs::remove_file(folder.join(caller(key)));
+}
+
+/// Is who has this public key the daemon?
+pub(super) fn is_announced(folder: &Path, key: &[u8]) -> bool {
+    files::read_own(&folder.join(caller(key)), BYTES_MAX).is_ok()
+}
+
+fn caller(key: &[u8]) -> String {
+    format!("{CALLER}{}", protocol::Digest::new(Sha256::digest(key).into()))
 }
 
 /// Puts a value in place of another.

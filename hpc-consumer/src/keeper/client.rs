@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
+use super::allocation;
 use super::dialect::{CONFINES, KEEPS_SECRETS, OURS, Versions, agree};
 use super::finished::Why;
 use super::folder::{Card, Folder, Origin};
@@ -341,8 +342,17 @@ async fn reach_allocation(folder: &Path, settings: &Settings) -> anyhow::Result<
         crate::blocking(move || folder.card()).await.context("it has not begun, or it has ended")?
     };
     let network = card.network.as_ref().context("it takes no runs from a daemon")?;
-    let stream = network::connect(network, &card.origin).await?;
-    greet(stream, &folder, &card, settings, OURS).await
+    let own = network::Key::make()?;
+    let public = own.public.clone();
+    let path = folder.path().to_owned();
+    let announced = crate::blocking(move || allocation::announce(&path, &public)).await;
+    announced.with_context(|| format!("a file in {} cannot be made", folder.path().display()))?;
+    let reached = match network::connect(network, &card.origin, &own).await {
+        Ok(stream) => greet(stream, &folder, &card, settings, OURS).await,
+        Err(error) => Err(error),
+    };
+    crate::blocking(move || allocation::retract(folder.path(), &own.public)).await;
+    reached
 }
 
 /// Shows the keeper who we are, and looks who it is.

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -287,7 +287,8 @@ impl Keeping {
                     }
                     Ok(Knock::Here(stream)) => company.met_a_stranger(link::uid(&stream)),
                     Ok(Knock::Network(stream, tls)) => {
-                        callers.admit(Daemon::admit_from_afar(stream, tls, self.card.clone()));
+                        let folder = self.folder.path().to_owned();
+                        callers.admit(Daemon::admit_from_afar(stream, tls, self.card.clone(), folder));
                     }
                     Err(error) => {
                         tracing::warn!("a daemon cannot connect: {error}");
@@ -360,8 +361,9 @@ impl Keeping {
         let Some(post) = &mut self.post else { return self.runs.obey(message, |_| None) };
         let message = match message {
             ToKeeper::Start(mut start) => {
-                let all_of_it = post.tenure.is_for_one();
-                post.surroundings.fit(&mut start, all_of_it);
+                if post.tenure.is_for_one() {
+                    post.surroundings.lend(&mut start);
+                }
                 ToKeeper::Start(start)
             }
             ToKeeper::Stop => return post.tenure.stop("its daemon needs it no more"),
@@ -628,11 +630,12 @@ struct Daemon {
 
 impl Daemon {
     /// The same of a caller from anywhere in the network.
-    async fn admit_from_afar(stream: TcpStream, tls: TlsAcceptor, card: Arc<Card>) -> Caller {
-        match network::accept(tls, stream).await {
-            Ok(stream) => Self::admit(stream, card).await,
-            Err(_) => Caller::Stranger,
+    async fn admit_from_afar(stream: TcpStream, tls: TlsAcceptor, card: Arc<Card>, folder: PathBuf) -> Caller {
+        let Ok((stream, key)) = network::accept(tls, stream).await else { return Caller::Stranger };
+        if !crate::blocking(move || allocation::is_announced(&folder, &key)).await {
+            return Caller::Stranger;
         }
+        Self::admit(stream, card).await
     }
 
     /// Nothing is said to a caller that has not shown that it is the daemon.

@@ -1,4 +1,4 @@
-//! What an allocation tells to what runs in it: what it has, how long it lasts, and which of it is for a run.
+//! What an allocation tells to what runs in it: what it has, and how long it lasts.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -19,12 +19,11 @@ const ASK_PATIENCE: Duration = Duration::from_secs(60);
 const LATE_MAX: i64 = 600;
 const CLOCKS_DIFFER: i64 = 5;
 
-/// Which GPUs there are for a program, in the words of which maker.
-const CUDA: &str = "CUDA_VISIBLE_DEVICES";
-const ROCM: &str = "ROCR_VISIBLE_DEVICES";
+/// Which GPUs the allocation has, in the words of different makers.
+const GPUS_OF_ALL: [&str; 3] = ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "SLURM_JOB_GPUS"];
 
-/// Variables of a run that say which GPUs of the allocation it has, by their places in a list.
-const GPUS_OF_A_RUN: [&str; 3] = [CUDA, ROCM, "HPC_QUEUE_GPUS"];
+/// Variables of a run that say which GPUs it has.
+const GPUS_OF_A_RUN: [&str; 3] = ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HPC_QUEUE_GPUS"];
 
 /// A variable that has this before its name is one in the container.
 const INTO_CONTAINER: &str = "APPTAINERENV_";
@@ -69,7 +68,7 @@ impl Surroundings {
             self.number("SLURM_MEM_PER_NODE").or_else(per_cpu).and_then(|number| u64::try_from(number).ok());
         // 0 stands for all that the node has.
         let memory_bytes = megabytes.filter(|number| *number > 0).map(|number| number << 20);
-        Capacity { cpus, memory_bytes, gpus: self.gpus(CUDA) }
+        Capacity { cpus, memory_bytes, gpus: self.gpus() }
     }
 
     /// How long the allocation lasts from now on, if it ends at all and anybody says so.
@@ -99,37 +98,32 @@ impl Surroundings {
         }
     }
 
-    /// Has a run see what of the allocation is for it. Everything else of it is not for a run to know, unless the whole
-    /// allocation is the run's: then its command may start programs on all of its nodes.
-    pub(super) fn fit(&self, start: &mut Start, all_of_it: bool) {
+    /// Has a run see the allocation that is its alone: its command may start programs on all of its nodes, and has all of
+    /// its GPUs. What others have of an allocation is not for them to know; which GPUs, the daemon says.
+    pub(super) fn lend(&self, start: &mut Start) {
+        let gpus = self.gpus().join(",");
         for (name, value) in &mut start.command.environment {
-            let Some(name) = name.to_str() else { continue };
-            let name = name.strip_prefix(INTO_CONTAINER).unwrap_or(name);
-            if GPUS_OF_A_RUN.contains(&name)
-                && let Some(devices) = value.to_str().and_then(|places| among(places, &self.gpus(name)))
-            {
-                *value = devices.into();
+            let name = name.to_str().map(|name| name.strip_prefix(INTO_CONTAINER).unwrap_or(name));
+            if !gpus.is_empty() && name.is_some_and(|name| GPUS_OF_A_RUN.contains(&name)) {
+                *value = gpus.clone().into();
             }
         }
-        if all_of_it {
-            let known: BTreeSet<OsString> = start.command.environment.iter().map(|(name, _)| name.clone()).collect();
-            let in_container = start.wrapping.runtime == RuntimeKind::Apptainer;
-            for (name, value) in self.environment.iter().filter(|(name, _)| is_of_slurm(name)) {
-                let mut inside = OsString::from(INTO_CONTAINER);
-                inside.push(name);
-                for name in [Some(name.clone()), Some(inside).filter(|_| in_container)].into_iter().flatten() {
-                    if !known.contains(&name) {
-                        start.command.environment.push((name, value.clone()));
-                    }
+        let known: BTreeSet<OsString> = start.command.environment.iter().map(|(name, _)| name.clone()).collect();
+        let in_container = start.wrapping.runtime == RuntimeKind::Apptainer;
+        for (name, value) in self.environment.iter().filter(|(name, _)| is_of_slurm(name)) {
+            let mut inside = OsString::from(INTO_CONTAINER);
+            inside.push(name);
+            for name in [Some(name.clone()), Some(inside).filter(|_| in_container)].into_iter().flatten() {
+                if !known.contains(&name) {
+                    start.command.environment.push((name, value.clone()));
                 }
             }
         }
     }
 
-    /// The GPUs of the allocation, as a variable of this name calls them.
-    fn gpus(&self, name: &str) -> Vec<String> {
-        let names = if name == ROCM { [ROCM, CUDA] } else { [CUDA, ROCM] };
-        let text = names.into_iter().chain(["SLURM_JOB_GPUS"]).find_map(|name| self.text(name)).unwrap_or_default();
+    /// Its GPUs, as programs there call them.
+    fn gpus(&self) -> Vec<String> {
+        let text = GPUS_OF_ALL.into_iter().find_map(|name| self.text(name)).unwrap_or_default();
         // So Slurm says that there is nothing to be seen of them.
         let is_one = |word: &&str| !word.is_empty() && *word != "NoDevFiles";
         text.split(',').map(str::trim).filter(is_one).map(str::to_owned).collect()
@@ -147,17 +141,6 @@ impl Surroundings {
 
 fn is_of_slurm(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| name.starts_with("SLURM") && !TOKENS.contains(&name))
-}
-
-/// What is at these places in a list; nothing where they are no places, or nothing is known of the list. A place that
-/// is not there has nothing.
-fn among(places: &str, list: &[String]) -> Option<String> {
-    if list.is_empty() || places.is_empty() {
-        return None;
-    }
-    let places: Option<Vec<usize>> = places.split(',').map(|place| place.parse().ok()).collect();
-    let devices: Vec<&str> = places?.into_iter().filter_map(|place| list.get(place)).map(String::as_str).collect();
-    Some(devices.join(","))
 }
 
 /// From the times of Slurm, in seconds since the Unix epoch, and what the clock here says.
@@ -239,47 +222,39 @@ mod tests {
     #[test]
     fn what_an_allocation_has_is_what_slurm_gave_and_not_what_the_node_has() {
         let capacity = |variables| surroundings(variables).capacity();
-        let all = capacity(&[("SLURM_CPUS_ON_NODE", "3"), ("SLURM_MEM_PER_NODE", "2000"), (CUDA, "2,3")]);
+        let all = capacity(&[("SLURM_CPUS_ON_NODE", "3"), ("SLURM_MEM_PER_NODE", "2000"), ("SLURM_JOB_GPUS", "2,3")]);
         let gpus = vec!["2".to_owned(), "3".to_owned()];
         assert_eq!(all, Capacity { cpus: Some(3), memory_bytes: Some(2_000 << 20), gpus });
         let by_cpu = capacity(&[("SLURM_CPUS_ON_NODE", "3"), ("SLURM_MEM_PER_CPU", "100")]);
         assert_eq!(by_cpu.memory_bytes, Some(300 << 20));
-        let none = capacity(&[("SLURM_MEM_PER_NODE", "0"), (CUDA, "NoDevFiles")]);
+        let none = capacity(&[("SLURM_MEM_PER_NODE", "0"), ("CUDA_VISIBLE_DEVICES", "NoDevFiles")]);
         assert!(none.cpus.is_some() && none.memory_bytes.is_none() && none.gpus.is_empty());
     }
 
     #[test]
-    fn a_run_sees_its_gpus_of_those_that_the_allocation_has() {
-        let own = [(CUDA, "1"), ("APPTAINERENV_ROCR_VISIBLE_DEVICES", "0,1"), ("HPC_QUEUE_GPUS", "1"), ("X", "1")];
-        let fitted = |allocation: &[(&str, &str)], own: &[(&str, &str)]| {
-            let mut start = start(RuntimeKind::Bare, own);
-            surroundings(allocation).fit(&mut start, false);
+    fn a_run_that_has_all_of_the_allocation_sees_it_and_has_its_gpus() {
+        let variables = [
+            ("SLURM_JOB_ID", "7"),
+            ("SLURM_JWT", "secret"),
+            ("PATH", "/bin"),
+            ("SLURMD_NODENAME", "n1"),
+            ("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b"),
+        ];
+        let of = |runtime, own: &[(&str, &str)]| {
+            let mut start = start(runtime, own);
+            surroundings(&variables).lend(&mut start);
             seen(&start).join(" ")
         };
-        let all = fitted(&[(CUDA, "GPU-a,GPU-b"), ("SLURM_JOB_GPUS", "6,7")], &own);
-        let name = "APPTAINERENV_ROCR_VISIBLE_DEVICES";
-        assert_eq!(all, format!("{CUDA}=GPU-b {name}=GPU-a,GPU-b HPC_QUEUE_GPUS=GPU-b X=1"));
-        assert_eq!(fitted(&[("SLURM_JOB_GPUS", "6,7")], &[(CUDA, "1")]), format!("{CUDA}=7"));
-        assert_eq!(fitted(&[(CUDA, "6,7")], &[(CUDA, "1,2")]), format!("{CUDA}=7"), "one that is not there");
-        for kept in ["", "GPU-c"] {
-            assert_eq!(fitted(&[(CUDA, "6,7")], &[(CUDA, kept)]), format!("{CUDA}={kept}"));
-        }
-        assert_eq!(fitted(&[], &[(CUDA, "1")]), format!("{CUDA}=1"), "nothing is known of any");
-    }
-
-    #[test]
-    fn only_a_run_that_has_all_of_the_allocation_sees_that_it_is_in_one() {
-        let variables = [("SLURM_JOB_ID", "7"), ("SLURM_JWT", "secret"), ("PATH", "/bin"), ("SLURMD_NODENAME", "n1")];
-        let of = |runtime, all_of_it| {
-            let mut start = start(runtime, &[("SLURM_JOB_ID", "own")]);
-            surroundings(&variables).fit(&mut start, all_of_it);
-            seen(&start).join(" ")
-        };
-        assert_eq!(of(RuntimeKind::Bare, false), "SLURM_JOB_ID=own");
-        assert_eq!(of(RuntimeKind::Bare, true), "SLURM_JOB_ID=own SLURMD_NODENAME=n1");
-        let inside = of(RuntimeKind::Apptainer, true);
+        let own = [("SLURM_JOB_ID", "own"), ("HPC_QUEUE_GPUS", "0,1"), ("X", "0,1")];
+        let all = of(RuntimeKind::Bare, &own);
+        assert_eq!(all, "SLURM_JOB_ID=own HPC_QUEUE_GPUS=GPU-a,GPU-b X=0,1 SLURMD_NODENAME=n1");
+        let inside = of(RuntimeKind::Apptainer, &[("APPTAINERENV_ROCR_VISIBLE_DEVICES", "")]);
+        assert!(inside.starts_with("APPTAINERENV_ROCR_VISIBLE_DEVICES=GPU-a,GPU-b "), "{inside}");
         assert!(inside.contains("SLURMD_NODENAME=n1 APPTAINERENV_SLURMD_NODENAME=n1"), "{inside}");
         assert!(!inside.contains("secret"));
+        let mut none = start(RuntimeKind::Bare, &[("CUDA_VISIBLE_DEVICES", "0")]);
+        surroundings(&[("CUDA_VISIBLE_DEVICES", "NoDevFiles")]).lend(&mut none);
+        assert_eq!(seen(&none), ["CUDA_VISIBLE_DEVICES=0"], "nothing is known of any");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use clap::Parser as _;
 use lifecycle::{EndReason, Run};
 use protocol::{Ran, RuntimeKind};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -477,9 +478,8 @@ async fn only_who_can_read_the_card_is_the_daemon_and_only_who_wrote_it_the_keep
     let _process = site.begin_worker(1, PATIENCE).await;
     let card = Folder::of_allocation(&site.folder()).card().unwrap();
     let meets = async |card: &Card| {
-        let temp = tempfile::tempdir().unwrap();
-        Folder::of_allocation(temp.path()).write_card(card).unwrap();
-        let keeper = Keeper::of_allocation(temp.path().to_owned(), site.settings());
+        Folder::of_allocation(&site.folder()).write_card(card).unwrap();
+        let keeper = Keeper::of_allocation(site.folder(), site.settings());
         let mut said = Vec::new();
         let met = tokio::time::timeout(Duration::from_secs(3), keeper.observe(|what| said.push(what))).await;
         // Who is taken for the daemon is spoken with for ever.
@@ -498,6 +498,31 @@ async fn only_who_can_read_the_card_is_the_daemon_and_only_who_wrote_it_the_keep
     network.key.replace_range(at..at + 1, if network.key[at..].starts_with('A') { "B" } else { "A" });
     let no_key = meets(&other).await;
     assert!(no_key.contains("invalid peer certificate"), "{no_key}");
+}
+
+/// A job without a container can read all of the folder. It cannot write there.
+#[tokio::test]
+async fn who_knows_all_that_stands_in_the_folder_is_still_not_the_daemon() {
+    let site = Site::new();
+    let _process = site.begin_worker(1, PATIENCE).await;
+    let card = Folder::of_allocation(&site.folder()).card().unwrap();
+    let hello =
+        format!(r#"{{"hello":{{"v":5,"token":"{}","heart":"/h","beat_ms":1,"grace_ms":1}}}}"#, card.daemon_token);
+    let call = async |announces: bool| {
+        let own = network::Key::make().unwrap();
+        if announces {
+            allocation::announce(&site.folder(), &own.public).unwrap();
+        }
+        let mut stream = network::connect(card.network.as_ref().unwrap(), &card.origin, &own).await.unwrap();
+        stream.write_all(format!("{hello}\n").as_bytes()).await.unwrap();
+        let mut heard = [0; 9];
+        stream.read_exact(&mut heard).await.map(|_| String::from_utf8(heard.to_vec()).unwrap())
+    };
+    assert!(call(false).await.is_err(), "the keys of others do not count, whatever is said");
+    assert_eq!(call(true).await.unwrap(), r#"{"hello":"#);
+    Daemon::connect(&site).await;
+    let names = fs::read_dir(site.folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.starts_with("caller-")).count(), 1, "the daemon takes its own away");
 }
 
 #[tokio::test]
