@@ -47,7 +47,7 @@ const BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How long before the end of the allocation the last run begins.
 const MARGIN: Duration = Duration::from_secs(120);
 
-/// How long runs may take to end when the allocation is ended. Slurm leaves half a minute, unless a site says otherwise.
+/// How long runs may take to end when the allocation is ended. Slurm leaves half a minute, where a site says nothing.
 const LEAVE: Duration = Duration::from_secs(20);
 
 const ORDER: &str = "order.json";
@@ -90,6 +90,13 @@ pub(crate) enum Work {
 /// The run of an allocation that is for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Once(pub(super) Start);
+
+impl Once {
+    #[cfg(test)]
+    pub(super) fn run(&self) -> &str {
+        &self.0.run
+    }
+}
 
 /// An order as it is written.
 #[derive(Serialize, Deserialize)]

@@ -5,17 +5,19 @@
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lifecycle::EndReason;
 use protocol::{Isolation, Network};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::allocation::{Beat, Claim, CleanEnd, Order, Work};
 use super::dialect::OURS;
 use super::finished::Why;
 use super::folder::{Card, SocketFile};
-use super::heart::Beat;
-use super::messages::{FromKeeper, Hello, Runs, Settings, Start, ToKeeper};
+use super::heart;
+use super::messages::{FromKeeper, Hello, NotBegun, Runs, Settings, Start, ToKeeper};
 use super::roster::{JournalLine, Roster, RunState};
 use crate::run::{Ended, Finished, Wrapping};
 
@@ -173,6 +175,38 @@ fn what_came_within_a_version_format_unchanged() {
 }
 
 #[test]
+fn what_daemon_and_keeper_say_of_an_allocation_format_unchanged() {
+    let said: Vec<FromKeeper> = lines(5, "from_keeper-3.jsonl");
+    let refused = |said: &FromKeeper| match said {
+        FromKeeper::NotBegun { run, why } if run == "j1.1" => Some(*why),
+        _ => None,
+    };
+    assert_eq!([refused(&said[0]), refused(&said[1])], [Some(NotBegun::NoRoom), Some(NotBegun::EndsSoon)]);
+    let newer: FromKeeper = serde_json::from_str(r#"{"not_begun":{"run":"j1.1","why":"moonlight"}}"#).unwrap();
+    assert_eq!(refused(&newer), Some(NotBegun::Other));
+    let FromKeeper::Ended { finished, .. } = &said[2] else { panic!() };
+    let ran = finished.ran.as_ref().map(|ran| (ran.node.as_str(), ran.slurm_job_id.as_deref()));
+    assert_eq!((&finished.ended, ran), (&Ended::Stopped(EndReason::AllocationEnds), Some(("n1", Some("4711")))));
+    let said: Vec<ToKeeper> = lines(5, "to_keeper-3.jsonl");
+    assert_eq!(said[0], ToKeeper::Stop);
+    assert_eq!(said[1], ToKeeper::End { run: "j1.1".to_owned(), why: Why(EndReason::AllocationEnds) });
+
+    let orders: Vec<Order> = lines(5, "order.jsonl");
+    let (slots, idle) = (4, Duration::from_secs(120));
+    assert_eq!((&orders[0].work, orders[0].name.as_str()), (&Work::Worker { slots, idle }, "hpcq-a1b2c3-cpu-1"));
+    assert_eq!((orders[0].margin.as_secs(), orders[0].leave.as_secs()), (120, 20));
+    assert_eq!(orders[0].squeue.as_deref(), Some(Path::new("/usr/bin/squeue")));
+    assert!(matches!(&orders[1].work, Work::Once(once) if once.run() == "j1.1"));
+    let card: Vec<Card> = lines(5, "allocation-card.json");
+    let network = card[0].network.as_ref().unwrap();
+    assert_eq!((network.port, network.addresses.len(), network.key.as_str()), (4_711, 2, "AAAA"));
+    assert_eq!(card[0].capacity.as_ref().unwrap().gpus, ["0", "GPU-b"]);
+    assert_eq!(lines::<Claim>(5, "claim.json")[0].slurm_job_id.as_deref(), Some("4711"));
+    assert_eq!(lines::<Beat>(5, "beat.json")[0].left(), Some(Duration::from_secs(60)));
+    assert_eq!(lines::<CleanEnd>(5, "end.json")[0].why, "it had nothing to do");
+}
+
+#[test]
 fn the_files_of_keepers_of_every_version_format_unchanged() {
     for v in OURS.oldest..=OURS.newest {
         let kept_lines: Vec<JournalLine> = lines(v, "journal.jsonl");
@@ -187,5 +221,5 @@ fn the_files_of_keepers_of_every_version_format_unchanged() {
     }
     let card: Vec<Card> = lines(3, "keeper.json");
     assert_eq!((card[0].file, card[0].socket.as_str()), (Some(SocketFile::Socket), ""));
-    assert_eq!(lines::<Beat>(1, "heart.json")[0].beat, 3);
+    assert_eq!(lines::<heart::Beat>(1, "heart.json")[0].beat, 3);
 }

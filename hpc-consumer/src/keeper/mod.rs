@@ -15,16 +15,22 @@
 //! the keeper's process, [`runs`] what it does with its runs, [`roster`] what it knows of them, [`finished`] how an end
 //! is written, [`folder`] its files, [`heart`] its sign of life for other daemons.
 //!
+//! In an allocation of Slurm it is the same process, with a folder below `STATE_DIR/slurm` ([`allocation`]). It is
+//! reached over the [`network`], or by nobody where it is there for one run; it stays for as long as its [`tenure`]
+//! says, has what its [`surroundings`] give, and sees to its folder by a [`watch`].
+//!
 //! | what dies | what is known after it |
 //! | --- | --- |
 //! | the daemon | everything; the keeper goes on |
 //! | the keeper | what has ended, from the [`journal`]; the next keeper kills what still runs, and calls it cut off |
 //! | the machine | what the disk has kept of the journal, and that it may not be all |
+//! | an allocation, or its node | what its journal has, which is on the disk before a run begins; the rest is cut off |
 //!
 //! Out of scope: what a run is (`run`), what its end means (`job`), what follows from it (`lifecycle`).
 //!
-//! Invariants: there is one keeper for each `STATE_DIR`. A run is begun at most once under its name until it is
-//! forgotten. It is in the journal before it is begun. How it ended is kept until the daemon says to forget it.
+//! Invariants: there is one keeper for each `STATE_DIR`, and one for each allocation, whatever Slurm starts twice. A run
+//! is begun at most once under its name until it is forgotten. It is in the journal before it is begun. How it ended is
+//! kept until the daemon says to forget it.
 
 #[allow(dead_code, reason = "the executor in Slurm comes to use all of it")]
 mod allocation;
