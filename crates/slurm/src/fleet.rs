@@ -255,7 +255,8 @@ impl Fleet {
         let busy = !self.allocations.is_empty() || !self.waiting.is_empty();
         let soon = busy.then(|| self.now + LOOK_SOON);
         let decide = (busy || self.demand.is_any()).then_some(self.decide_at);
-        soon.into_iter().chain(decide).min()
+        let ask = self.poll.next().filter(|_| self.poll.trouble().is_some() && self.demand.is_any());
+        soon.into_iter().chain(decide).chain(ask).min()
     }
 
     /// Time has passed.
@@ -632,7 +633,7 @@ impl Fleet {
         if let Some(allocation) = self.allocations.get_mut(name) {
             allocation.runs.extend(kept);
         }
-        let failed = end.is_failure_of_pool(had_job) || !claimed && end == AllocationEnd::Completed;
+        let failed = end.is_failure_of_pool(had_job) || !claimed && !clean && end == AllocationEnd::Completed;
         let say_failure = failed || !matches!(end, AllocationEnd::Completed | AllocationEnd::Asked);
         if let Some(pool) = self.pools.get_mut(&pool) {
             if failed {
@@ -739,7 +740,9 @@ impl Fleet {
 
     fn list(&mut self) {
         let any = self.allocations.values().any(Allocation::may_be_in_slurm);
-        if !any || !self.poll.is_due(self.now) {
+        // While it does not answer nothing is submitted, so somebody has to ask whether it does again.
+        let waits = self.poll.trouble().is_some() && (self.demand.is_any() || !self.waiting.is_empty());
+        if !(any || waits) || !self.poll.is_due(self.now) {
             return;
         }
         self.poll.ask(self.now);

@@ -44,6 +44,10 @@ impl Poll {
         self.asked.is_none() && self.next <= now
     }
 
+    pub(crate) fn next(&self) -> Option<Duration> {
+        self.asked.is_none().then_some(self.next)
+    }
+
     pub(crate) fn ask(&mut self, now: Duration) {
         self.asked = Some(now);
     }

@@ -115,6 +115,16 @@ impl Fleet {
         }
     }
 
+    /// Is this what there is to do already?
+    pub fn is_demand(&self, demand: &Demand) -> bool {
+        self.demand == *demand
+    }
+
+    /// What Slurm calls an allocation, and where it is.
+    pub fn place_of(&self, name: &str) -> Option<(Option<Element>, String)> {
+        self.allocations.get(name).map(|one| (one.element, one.nodes.clone()))
+    }
+
     /// Why nothing can begin in a pool, while a person has to look.
     pub fn problem(&self, pool: &PoolName) -> Option<&str> {
         self.pools.get(pool)?.broken.as_deref()

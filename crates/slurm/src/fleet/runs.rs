@@ -191,6 +191,19 @@ impl Fleet {
         self.advance();
     }
 
+    /// A run of a worker is gone, and nobody saw how it ended.
+    pub fn run_cut_off(&mut self, name: &str, run: &Run, what: String, now: Duration) {
+        self.pass(now);
+        self.alive(name);
+        if let Some(placed) = self.allocations.get_mut(name).and_then(|one| one.runs.get_mut(run))
+            && !matches!(placed.progress, Progress::Ended | Progress::CutOff(_))
+        {
+            placed.progress = Progress::CutOff(what.clone());
+            self.run_is_over(run.clone(), Progress::CutOff(what));
+        }
+        self.advance();
+    }
+
     /// A worker has not begun a run, and nobody will there. `for_good`: it will begin no other one.
     pub fn not_begun(&mut self, name: &str, run: &Run, for_good: bool, now: Duration) {
         self.pass(now);
