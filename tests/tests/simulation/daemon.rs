@@ -1,9 +1,9 @@
 //! A daemon and its node: the loop of the real one with a commit before the effects, and its death at any point.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lifecycle::{Book, Driver, Effect, Event, Fact, Lifecycle, Output, Phase, Run, Step, permitted};
+use lifecycle::{Book, Concluded, Driver, Effect, Event, Fact, Lifecycle, Output, Phase, Run, Staged, Step, permitted};
 use protocol::JobId;
 
 use crate::effects::Errand;
@@ -62,6 +62,8 @@ pub(crate) struct Life {
     phases: BTreeMap<JobId, Phase>,
     /// When what a run left behind was dealt with.
     pub(crate) ended: Vec<Time>,
+    /// Jobs of which that was so, and whose outputs are on their way.
+    uploading: BTreeSet<JobId>,
     pub(crate) link: Link,
 }
 
@@ -151,9 +153,11 @@ impl World {
             trouble: None,
             phases,
             ended: Vec::new(),
+            uploading: BTreeSet::new(),
             link: Link::default(),
         });
         self.note(format_args!("daemon {n} starts"));
+        self.sweep(n);
         self.step(n, Event::Tick)?;
         self.tell_of_cancellations(n);
         self.will_link(n);
@@ -204,19 +208,28 @@ impl World {
     pub(crate) fn step(&mut self, n: usize, event: Event) -> Checked {
         self.note(format_args!("daemon {n} <- {event:?}"));
         let kind = kind_of(&event);
+        let to_upload = match &event {
+            Event::Concluded(run, Concluded::ToUpload) => Some(run.job_id.clone()),
+            _ => None,
+        };
         let now = self.nodes[n].clock_at(self.now);
         let Some(life) = &mut self.nodes[n].life else { return Ok(()) };
         let mut followed = Step::default();
         life.driver.handle_watched(event, now, |_, step| followed = step.clone());
         let lifecycle = life.driver.lifecycle();
         lifecycle.check().map_err(|problem| format!("daemon {n}: {problem}"))?;
+        if let Some(job_id) = to_upload
+            && life.uploading.insert(job_id)
+        {
+            life.ended.push(self.now);
+        }
         for job_id in self.jobs.keys() {
             let (from, to) = (life.phases.get(job_id).copied(), lifecycle.phase_of(job_id));
             if from == to {
                 continue;
             }
             self.report.transitions.insert((from, kind, to));
-            if from == Some(Phase::Ending) {
+            if from == Some(Phase::Ending) && to != Some(Phase::Uploading) && !life.uploading.remove(job_id) {
                 life.ended.push(self.now);
             }
             match to {
@@ -334,6 +347,7 @@ impl World {
     fn dispatch(&mut self, n: usize, effect: Effect) -> Checked {
         let Some(life) = self.nodes[n].number() else { return Ok(()) };
         let kind = kind_of_effect(&effect);
+        let is_transfer = matches!(effect, Effect::Stage(_) | Effect::Upload(_));
         if self.crash_around(kind, "before") {
             return self.crash(n);
         }
@@ -344,13 +358,19 @@ impl World {
         if matches!(effect, Effect::Exit | Effect::Fail(_)) {
             return self.crash(n);
         }
-        if let Some(errand) = self.errand(n, effect)? {
+        if let Some(errand) = self.errand(n, life, effect)? {
             let mut at = self.now + self.delay();
+            if is_transfer {
+                at += self.transfer_lasts();
+            }
             if errand.is_for_the_keeper() {
                 at = at.max(self.nodes[n].to_keeper);
                 self.nodes[n].to_keeper = at;
             }
             self.schedule(at, Happening::Perform { node: n, life, errand });
+            if is_transfer {
+                self.has_few_transfers(n, life)?;
+            }
         }
         if self.crash_around(kind, "after") {
             return self.crash(n);
@@ -380,6 +400,7 @@ impl World {
             return self.crash(n);
         }
         match event {
+            Some(Event::Staged(_, Staged::Away(_))) if self.sabotage == Some(Sabotage::ForgetAway) => {}
             Some(event @ (Event::Observed(_) | Event::ExecutorGone(_))) => self.say_as_keeper(n, life, event),
             Some(event) => {
                 let at = self.now + self.delay();
@@ -427,7 +448,7 @@ impl World {
             } else if self.sabotage == Some(Sabotage::EffectsBeforeCommit) {
                 life.driver.committed();
                 while let Some(Output::Perform(effect)) = life.driver.next_output() {
-                    if let Some(errand) = self.errand(n, effect)? {
+                    if let Some(errand) = self.errand(n, life.number, effect)? {
                         self.carry_out(n, errand)?;
                     }
                 }

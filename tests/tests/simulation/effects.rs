@@ -1,10 +1,11 @@
 //! Effects are carried out: as their documentation says, each in one moment.
 
-use lifecycle::{Concluded, Effect, EndReason, Ending, Event, Problem, Recalled, Run, Share, Staged, Uploaded};
+use lifecycle::{Concluded, Effect, EndReason, Ending, Event, Problem, Recalled, Run, Share};
 use protocol::{JobId, PoolName};
 
 use crate::keeper::Outcome;
 use crate::plan::{MINUTE, Time};
+use crate::sabotage::Sabotage;
 use crate::world::{Checked, World};
 
 /// A run that failed so near to a trouble of the node is not blamed.
@@ -33,9 +34,17 @@ impl Errand {
 }
 
 impl World {
-    /// What an effect takes along; nothing for one that only tells.
-    pub(crate) fn errand(&self, n: usize, effect: Effect) -> Checked<Option<Errand>> {
+    /// What an effect takes along; nothing for one that only tells, or is done at once.
+    pub(crate) fn errand(&mut self, n: usize, life: u64, effect: Effect) -> Checked<Option<Errand>> {
         let jobs = match effect {
+            Effect::Unstage(job_id) => {
+                self.unstage(n, life, &job_id);
+                return Ok(None);
+            }
+            Effect::StopUpload(run) => {
+                self.stop_upload(n, life, &run);
+                return Ok(None);
+            }
             Effect::Say(_) | Effect::Exit | Effect::Fail(_) => return Ok(None),
             Effect::Publish(jobs) => jobs,
             effect => return Ok(Some(Errand::Do(effect))),
@@ -72,9 +81,14 @@ impl World {
                 };
                 Event::Recalled(jobs.into_iter().map(recalled).collect())
             }
-            Effect::Stage(job_id) => Event::Staged(job_id, Staged::Ready),
-            Effect::Upload(run) => Event::Uploaded(run, Uploaded::Done),
-            Effect::Unstage(_) | Effect::StopUpload(_) => return Ok(None),
+            Effect::Stage(job_id) => {
+                let staged = self.stage(n, &job_id)?;
+                Event::Staged(job_id, staged)
+            }
+            Effect::Upload(run) => {
+                let uploaded = self.upload(n, &run)?;
+                Event::Uploaded(run, uploaded)
+            }
             Effect::Claim { job_id, last_attempt, rerunnable } => {
                 let claimed = self.claim(n, &job_id, last_attempt, rerunnable);
                 Event::Claimed(job_id, claimed)
@@ -96,7 +110,12 @@ impl World {
             }
             Effect::PutAway { lease_id, job_id, body, .. } => self.put_away(n, lease_id, job_id, body)?,
             Effect::Settle { acks, retries } => Event::Settled(self.settle(n, &acks, &retries)?),
-            Effect::Publish(_) | Effect::Say(_) | Effect::Exit | Effect::Fail(_) => return Ok(None),
+            Effect::Unstage(_)
+            | Effect::StopUpload(_)
+            | Effect::Publish(_)
+            | Effect::Say(_)
+            | Effect::Exit
+            | Effect::Fail(_) => return Ok(None),
         }))
     }
 
@@ -172,6 +191,9 @@ impl World {
                 return Err(format!("daemon {n} concludes {run} as if it had ended by itself: {outcome:?}"));
             }
         };
+        if self.owes_outputs(run, status) && self.sabotage != Some(Sabotage::RecordBeforeUpload) {
+            return Ok(Concluded::ToUpload);
+        }
         self.report.cancelled += u64::from(status == "cancelled");
         self.report.rejected += u64::from(status == "rejected");
         self.report.given_up += u64::from(matches!(ending, Ending::GivenUp(_)));

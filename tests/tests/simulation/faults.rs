@@ -10,7 +10,7 @@ use crate::world::{Checked, Happening, World};
 const LINGERS: Time = 5 * MINUTE;
 
 /// Of these effects there are so few that the dice would hardly ever have a daemon die before or after one.
-const RARE: [&str; 4] = ["unclaim", "put away", "reconciled", "end"];
+const RARE: [&str; 6] = ["unclaim", "put away", "reconciled", "end", "unstage", "stop upload"];
 
 impl World {
     /// A fault of the plan strikes.
@@ -45,6 +45,9 @@ impl World {
                 self.signal(n, Event::HandOver, MINUTE);
             }
             Fault::LoseResults(n, lasts) => self.lose_results(n, lasts),
+            Fault::StoreAway(lasts) => {
+                self.transfers.away_until = self.transfers.away_until.max(self.now + lasts);
+            }
             Fault::Outage(lasts, class) => {
                 self.queues.down_until = self.queues.down_until.max(self.now + lasts);
                 self.queues.answer = class;
@@ -129,7 +132,13 @@ impl World {
 
     /// The same, before or after an effect of this kind.
     pub(crate) fn crash_around(&mut self, kind: &'static str, when: &'static str) -> bool {
-        let dies = self.dies_one_in(if RARE.contains(&kind) { 4 } else { self.plan.crash_one_in });
+        let one_in = match kind {
+            _ if RARE.contains(&kind) => 4,
+            // Not all histories have them, and those have few.
+            "stage" | "upload" => 20.min(self.plan.crash_one_in),
+            _ => self.plan.crash_one_in,
+        };
+        let dies = self.dies_one_in(one_in);
         if dies {
             *self.report.died_around.entry((kind, when)).or_default() += 1;
         }
@@ -156,6 +165,7 @@ impl World {
         self.note(format_args!("calm"));
         self.calm = true;
         self.queues.down_until = self.now;
+        self.transfers.away_until = self.now;
         for n in 0..self.nodes.len() {
             self.nodes[n].broken_until = self.now;
             self.nodes[n].gpu_broken_until = self.now;

@@ -107,7 +107,9 @@ impl World {
         if self.sabotage == Some(Sabotage::SkipClaim) {
             let attempt = last_attempt + 1;
             self.files.claims.insert(job_id.clone(), Claim { owner: Some(n), attempt, used: false });
-            return ours(attempt);
+            let claimed = ours(attempt);
+            self.move_files(n, job_id, &claimed, false);
+            return claimed;
         }
         if let Some(record) = self.files.records.get(job_id) {
             return Claimed::Finished(record.clone());
@@ -117,7 +119,9 @@ impl World {
             return Claimed::NodeBroken("the job directory cannot be made".into());
         }
         let claimed = self.take(n, job_id, last_attempt, rerunnable);
-        if cursed || self.stumbles() {
+        let halfway = cursed || self.stumbles();
+        self.move_files(n, job_id, &claimed, halfway);
+        if halfway {
             // What was made stays as it is.
             self.report.half_claims += u64::from(matches!(claimed, Claimed::Ours(_)));
             return Claimed::NodeBroken("the job directory cannot be filled".into());
@@ -179,6 +183,7 @@ impl World {
             } else {
                 self.files.claims.remove(&run.job_id);
             }
+            self.lose_files(&run.job_id);
         }
         Ok(if self.stumbles() { Err("it is not known whether the claim is given up".to_owned()) } else { Ok(()) })
     }

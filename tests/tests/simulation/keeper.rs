@@ -186,6 +186,12 @@ impl World {
     /// A run has come to its end, unless it stood still in between.
     pub(crate) fn run_over(&mut self, n: usize, run: Run) {
         let (now, ours) = (self.now, self.files.holds(n, &run));
+        if self.sabotage == Some(Sabotage::KeepSlot)
+            && self.plan.wants(&run.job_id).has_outputs()
+            && self.transfers.away_until > now
+        {
+            return self.schedule(self.transfers.away_until, Happening::RunOver { node: n, run });
+        }
         let Some(kept) = self.nodes[n].keeper.runs.get_mut(&run) else { return };
         if kept.state != State::Alive {
             return;

@@ -5,7 +5,9 @@
 //! jobs that are cancelled, before they come and in whatever they do; in a third of the histories of minutes and hours
 //! the queue holds pulls until something comes. In a quarter of all the site has several pools (`sites.rs`): one breaks
 //! alone, one is small, holds little, and is taken out of the site's file and put back, and one is nobody's. In a third
-//! of all there is a hub (`hub.rs`), which loses, repeats and delays what it says and hears.
+//! of all there is a hub (`hub.rs`), which loses, repeats and delays what it says and hears. In two fifths jobs have
+//! files and outputs (`transfers.rs`), in a store that is away for seconds and days, loses answers, and does not have
+//! all that it had.
 //!
 //! After every step the lifecycle and the queue check themselves, each effect is checked against what is on disk, and
 //! the world checks the promises from outside, in books of its own (`promises.rs`). A seed gives the same history each
@@ -35,11 +37,12 @@ mod sabotage;
 mod seeds;
 mod sites;
 mod stand_ins;
+mod transfers;
 mod world;
 
 use report::Report;
 use sabotage::{Kind, Sabotage};
-use world::{history, quiet_history};
+use world::{history, quiet_history, stranded_history};
 
 /// How many histories are run as a rule. They are of minutes up to the 335th; then follow those of hours, days and
 /// weeks.
@@ -49,12 +52,16 @@ const SEEDS: u64 = 800;
 pub(crate) const SEEDS_OF_MANY_LEASES: [u64; 2] = [397, 398];
 
 /// The effects before and after which a daemon must have died in some history.
-const EFFECTS: [&str; 14] = [
+const EFFECTS: [&str; 18] = [
     "probe",
     "observe",
     "reconciled",
     "pull",
     "recall",
+    "stage",
+    "unstage",
+    "upload",
+    "stop upload",
     "claim",
     "unclaim",
     "start",
@@ -107,6 +114,9 @@ fn every_history_keeps_the_promises() {
         assert!(total.given_up > 0, "no job was given up: {total}");
         assert!(total.disks_filled > 0, "no job failed because it filled disks: {total}");
         assert!(total.cancelled > SEEDS / 4, "hardly any job was cancelled: {total}");
+        assert!(total.staged > SEEDS / 2 && total.sent > SEEDS / 4, "hardly anything was fetched or sent: {total}");
+        assert!(total.uploads_stopped > SEEDS / 100, "hardly anything was sent that is not wanted: {total}");
+        assert!(total.store_away > SEEDS / 2, "the store was hardly ever away: {total}");
         assert!(total.held > SEEDS, "hardly any pull was held: {total}");
         assert!(total.held_for_nobody > 0, "no pull was held for a daemon that was gone: {total}");
         assert!(total.links > SEEDS, "hardly any daemon was linked: {total}");
@@ -139,6 +149,21 @@ fn when_nothing_goes_wrong_each_message_is_delivered_once() {
     }
     assert!(total.early_acks > 0, "no job was longer than its lease: {total}");
     assert_eq!(total.crashes + total.taken_over + total.cut_off, 0, "something went wrong: {total}");
+}
+
+#[test]
+fn while_the_store_of_files_is_away_all_else_goes_on_and_all_ends_when_it_is_back() {
+    let mut total = Report::default();
+    for seed in 0..60 {
+        match stranded_history(seed, None, false) {
+            Ok(report) => total.add(report),
+            Err(untold) => {
+                let violation = stranded_history(seed, None, true).err().unwrap_or(untold);
+                panic!("where the store is away: {violation}");
+            }
+        }
+    }
+    assert!(total.store_away > 600 && total.staged > 60 && total.sent > 60, "hardly anything waited: {total}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use lifecycle::Settings;
 use protocol::{FailureClass, JobId, timestamp_from_millis};
 
 use crate::sites::Asks;
+use crate::transfers::{self, Wants, has_transfers};
 
 /// Milliseconds since the Unix epoch, or a number of milliseconds.
 pub(crate) type Time = i64;
@@ -40,6 +41,8 @@ pub(crate) struct Job {
     pub(crate) readable: bool,
     /// What it asks for, in histories with several pools.
     pub(crate) asks: Asks,
+    /// What it has to do with the store of files, in histories that have one.
+    pub(crate) wants: Wants,
     /// When it is sent: more than once for a producer that tried again.
     pub(crate) sent: Vec<Time>,
 }
@@ -47,10 +50,17 @@ pub(crate) struct Job {
 impl Job {
     /// The body of its messages.
     pub(crate) fn body(&self) -> String {
-        let Self { job_id, retries, rerunnable, readable, asks, .. } = self;
-        let (v, sent) = (if *readable { 1 } else { 99 }, timestamp_from_millis(self.sent[0]));
+        let Self { job_id, retries, rerunnable, readable, asks, wants, .. } = self;
+        let v = if !readable {
+            99
+        } else if *wants == Wants::NOTHING {
+            1
+        } else {
+            2
+        };
+        let sent = timestamp_from_millis(self.sent[0]);
         let terms = format!(r#""retries":{retries},"rerunnable":{rerunnable}"#);
-        let asks = asks.fields();
+        let asks = asks.fields() + &wants.fields();
         format!(r#"{{"v":{v},"job_id":"{job_id}","task":"t","created_at":"{sent}",{terms}{asks}}}"#)
     }
 }
@@ -78,6 +88,8 @@ pub(crate) enum Fault {
     BreakPool(usize, Time),
     /// A pool is taken out of the site's file, or put back, and the daemon reads it anew.
     ChangeSite(usize),
+    /// The store of files is away.
+    StoreAway(Time),
     /// What the nodes share is not there on this one.
     LoseResults(usize, Time),
     /// SIGTERM.
@@ -132,6 +144,8 @@ pub(crate) struct Plan {
     pub(crate) refusal: Option<(Time, Time)>,
     /// Does the queue hold a pull open for which it has nothing?
     pub(crate) holds: bool,
+    /// When the store of files is back, in a history in which nothing else is wrong.
+    pub(crate) store_back: Option<Time>,
     /// Is there a hub?
     pub(crate) linked: bool,
     pub(crate) seed: u64,
@@ -225,7 +239,8 @@ impl Plan {
         let scale = Scale::of(seed);
         let daemons = rng.usize(scale.daemons.0..=scale.daemons.1);
         let long_jobs = if scale.long > 0 { rng.usize(1..=2) } else { 0 };
-        let jobs: Vec<Job> = (0..rng.usize(3..=10)).map(|no| job(no, no < long_jobs, &scale, rng)).collect();
+        let jobs: Vec<Job> =
+            (0..rng.usize(3..=10)).map(|no| job(no, no < long_jobs, has_transfers(seed), &scale, rng)).collect();
         let nonsense = (0..rng.usize(0..=1)).map(|_| START + rng.i64(0..=scale.span / 4)).collect();
         let mut faults: Vec<(Time, Fault)> = (0..rng.usize(0..=8))
             .map(|_| (START + rng.i64(0..=scale.span * 9 / 10), fault(&scale, daemons, rng)))
@@ -236,6 +251,9 @@ impl Plan {
                 let lasts = rng.i64(SECOND..=scale.span / 8);
                 (at, if rng.bool() { Fault::BreakPool(node, lasts) } else { Fault::ChangeSite(node) })
             }));
+        }
+        if has_transfers(seed) {
+            faults.extend(transfers::aways(scale.span, rng));
         }
         faults.extend(outages(&scale, rng));
         if scale.cursed && scale.lease.is_some() {
@@ -270,6 +288,7 @@ impl Plan {
             stumbles: [0, 0, 10][rng.usize(..3)],
             // In those of days there would be hundreds of thousands of them.
             holds: seed.is_multiple_of(3) && scale.span < DAY,
+            store_back: None,
             linked: seed % 3 == 1,
             seed,
             poll_max: scale.poll_max,
@@ -341,7 +360,7 @@ impl Plan {
     }
 }
 
-fn job(no: usize, long: bool, scale: &Scale, rng: &mut Rng) -> Job {
+fn job(no: usize, long: bool, transfers: bool, scale: &Scale, rng: &mut Rng) -> Job {
     let lasts = if long {
         rng.i64(scale.long / 4..=scale.long)
     } else {
@@ -360,6 +379,7 @@ fn job(no: usize, long: bool, scale: &Scale, rng: &mut Rng) -> Job {
         rerunnable: rng.u8(0..4) != 0,
         readable: long || rng.u8(0..12) != 0,
         asks: Asks::draw(long, rng),
+        wants: if transfers { Wants::draw(rng) } else { Wants::NOTHING },
         sent,
     }
 }
@@ -372,6 +392,8 @@ fn cancels(jobs: &[Job], scale: &Scale, rng: &mut Rng) -> Vec<(Time, usize)> {
             0 => START,
             1 | 2 => job.sent[0] + rng.i64(0..=scale.span / 4),
             3 => job.sent[0] + rng.i64(0..=MINUTE),
+            // While its outputs are on their way.
+            4..=8 if job.wants.has_outputs() => job.sent[0] + job.lasts + rng.i64(0..=scale.span / 20),
             _ => continue,
         };
         cancels.push((at, no));

@@ -114,6 +114,7 @@ impl World {
         }
         job.begun = run.attempt.get();
         self.has_room(n, run)?;
+        self.has_its_files(run)?;
         let Some(job) = self.jobs.get(job_id) else { return Err(format!("nobody submitted {run}")) };
         self.report.runs += 1;
         self.report.in_pools += u64::from(self.plan.several);
@@ -197,6 +198,9 @@ impl World {
                 return Err(format!("daemon {n} cancels {run}, and nobody asked for that"));
             }
             Ending::Rejected(why) => {
+                if self.plan.wants(&run.job_id).are_gone() {
+                    return Ok(());
+                }
                 let asks = self.plan.jobs.iter().find(|job| job.job_id == run.job_id).map(|job| job.asks);
                 let sent = self.jobs.get(&run.job_id).map_or(self.now, |job| job.sent);
                 if asks.is_none_or(|asks| {
@@ -239,7 +243,7 @@ impl World {
             return Err(format!("daemon {n} publishes {record}, which is not the final record of {job_id}"));
         }
         job.published = Some(record);
-        Ok(())
+        self.is_held_up(job_id)
     }
 
     /// May a daemon begin what it is about to? Not while its node is broken or it drains, and no more is pulled than
@@ -248,7 +252,7 @@ impl World {
         let Some(life) = &self.nodes[n].life else { return Ok(()) };
         let state = life.driver.lifecycle();
         for effect in effects {
-            let begins = matches!(effect, Effect::Pull(_) | Effect::Claim { .. } | Effect::Start(_));
+            let begins = matches!(effect, Effect::Pull(_) | Effect::Stage(_) | Effect::Claim { .. } | Effect::Start(_));
             if begins && state.draining() {
                 return Err(format!("daemon {n}: {effect:?}, and it drains"));
             }
@@ -310,6 +314,7 @@ impl World {
             Fact::Recorded(job_id, record) if self.files.records.get(job_id) != Some(record) => {
                 Err(format!("daemon {n} records {record}, which is not the final record of {job_id}"))
             }
+            Fact::Recorded(job_id, record) => self.is_complete(n, job_id, record),
             Fact::Finished(job_id)
                 if self.jobs.get(job_id).is_none_or(|job| job.published.is_none()) && !self.plan.is_unfit(job_id) =>
             {
@@ -384,7 +389,7 @@ impl World {
                 return Some(format!("the keeper of node {n} still remembers {:?}", node.keeper.runs));
             }
         }
-        self.hub_is_wrong()
+        self.files_left().or_else(|| self.hub_is_wrong())
     }
 
     /// A job that is not done although its time is over. The one that cannot be claimed somewhere may take longer.

@@ -33,6 +33,13 @@ pub(crate) struct Report {
     pub(crate) disks_filled: u64,
     /// Jobs whose result is that they were cancelled.
     pub(crate) cancelled: u64,
+    /// Jobs whose files were fetched, those whose files were not needed any more, runs whose outputs were sent, uploads
+    /// that were stopped, and how often the store was away for one of these.
+    pub(crate) staged: u64,
+    pub(crate) unstaged: u64,
+    pub(crate) sent: u64,
+    pub(crate) uploads_stopped: u64,
+    pub(crate) store_away: u64,
     /// Pulls that were held, and how many of them brought something when nobody waited for it any more.
     pub(crate) held: u64,
     pub(crate) held_for_nobody: u64,
@@ -70,6 +77,11 @@ impl Report {
         self.given_up += other.given_up;
         self.disks_filled += other.disks_filled;
         self.cancelled += other.cancelled;
+        self.staged += other.staged;
+        self.unstaged += other.unstaged;
+        self.sent += other.sent;
+        self.uploads_stopped += other.uploads_stopped;
+        self.store_away += other.store_away;
         self.held += other.held;
         self.links += other.links;
         self.reports += other.reports;
@@ -93,13 +105,16 @@ impl fmt::Display for Report {
         let Self { steps, runs, crashes, taken_over, cut_off, half_claims, given_up, early_acks, .. } = self;
         let Self { disks_filled, cancelled, held, held_for_nobody, refusals, unfit, .. } = self;
         let Self { links, reports, wakes, asks, .. } = self;
+        let Self { staged, unstaged, sent, uploads_stopped, store_away, .. } = self;
         let Self { many_leases, long_outages, died_around, transitions, in_pools, rejected, .. } = self;
         let seen = transitions.len();
         write!(
             f,
             "{steps} steps, {runs} runs, {in_pools} in one of several pools, {rejected} jobs rejected, {crashes} ends of daemons, {taken_over} claims taken over, \
              {cut_off} runs cut off, {half_claims} claims that failed and stood, {given_up} jobs given up, \
-             {disks_filled} that filled disks, {cancelled} cancelled, {held} pulls held, {held_for_nobody} for nobody, \
+             {disks_filled} that filled disks, {cancelled} cancelled, \
+             {staged} with files and {unstaged} that did not need them, {sent} outputs and {uploads_stopped} not wanted, \
+             {store_away} times a store that was away, {held} pulls held, {held_for_nobody} for nobody, \
              {links} links with {reports} reports, {wakes} wakes and {asks} asks, \
              {early_acks} early acknowledgements, {refusals} refusals of results, {unfit} results given up, \
              {many_leases} runs of many leases, {long_outages} long runs in long outages, {seen} transitions; \

@@ -5,7 +5,7 @@
 
 use lifecycle::Fact;
 
-use crate::world::{history, quiet_history};
+use crate::world::{history, quiet_history, stranded_history};
 
 /// What is done wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,14 @@ pub(crate) enum Sabotage {
     ForgetSafetyNet,
     /// The hub is not told how jobs have ended.
     ForgetEnds,
+    /// Files are said to be here, and nothing was fetched.
+    StageNothing,
+    /// A record is written although the outputs are not in the store.
+    RecordBeforeUpload,
+    /// A run counts as going on until the store takes its outputs.
+    KeepSlot,
+    /// Nobody hears that files could not be fetched for now.
+    ForgetAway,
     /// The queue says that a pull was held for longer than it was: its leases seem to begin later than they do.
     HeldForLonger,
 }
@@ -138,6 +146,26 @@ fn early_acknowledgements_that_are_lost_are_noticed() {
         .into_iter()
         .find_map(|seed| quiet_history(seed, Some(Sabotage::LoseEarlyAcks), false).err());
     assert!(noticed.is_some_and(|violation| violation.what.contains("once more")), "they go unnoticed");
+}
+
+#[test]
+fn a_run_without_its_files_is_noticed() {
+    is_noticed(Sabotage::StageNothing);
+}
+
+#[test]
+fn a_record_before_its_outputs_is_noticed() {
+    is_noticed(Sabotage::RecordBeforeUpload);
+}
+
+/// Where the store is away for long, and nothing else is wrong.
+#[test]
+fn a_slot_that_is_kept_and_a_job_that_is_forgotten_while_the_store_is_away_are_noticed() {
+    for (sabotage, what) in [(Sabotage::KeepSlot, "held up"), (Sabotage::ForgetAway, "no final record")] {
+        let noticed = (0..20).find_map(|seed| stranded_history(seed, Some(sabotage), false).err());
+        let violation = noticed.unwrap_or_else(|| panic!("{sabotage:?} goes unnoticed"));
+        assert!(violation.what.contains(what), "{sabotage:?}: {}", violation.what);
+    }
 }
 
 #[test]

@@ -115,7 +115,9 @@ impl World {
     /// A daemon may begin a job only in a pool that is well, and pulls only while one is.
     pub(crate) fn may_begin_in_pool(&self, n: usize, state: &Lifecycle, effect: &Effect) -> Checked {
         let pool = match effect {
-            Effect::Start(Run { job_id, .. }) | Effect::Claim { job_id, .. } => state.pool_of(job_id),
+            Effect::Start(Run { job_id, .. }) | Effect::Claim { job_id, .. } | Effect::Stage(job_id) => {
+                state.pool_of(job_id)
+            }
             Effect::Pull(_) if state.node_problem().is_some() => {
                 return Err(format!("daemon {n}: {effect:?}, and no pool can run jobs"));
             }

@@ -17,6 +17,7 @@ use crate::promises::Known;
 use crate::queues::Queues;
 use crate::report::{Report, Violation};
 use crate::sabotage::Sabotage;
+use crate::transfers::Transfers;
 
 /// Fine, or the promise that was broken.
 pub(crate) type Checked<T = ()> = Result<T, String>;
@@ -115,6 +116,7 @@ pub(crate) struct World {
     next_moment: u64,
     pub(crate) nodes: Vec<Node>,
     pub(crate) files: Files,
+    pub(crate) transfers: Transfers,
     pub(crate) queues: Queues,
     pub(crate) hub: Hub,
     /// What was submitted.
@@ -143,6 +145,15 @@ pub(crate) fn quiet_history(seed: u64, sabotage: Option<Sabotage>, logged: bool)
     world.tell(seed)
 }
 
+/// One history in which nothing goes wrong but that the store of files is away for long.
+pub(crate) fn stranded_history(seed: u64, sabotage: Option<Sabotage>, logged: bool) -> Result<Report, Violation> {
+    let mut rng = Rng::with_seed(seed);
+    let plan = Plan::new(seed, &mut rng).stranded();
+    let mut world = World::new(plan, rng, sabotage, logged);
+    world.queues.orderly = true;
+    world.tell(seed)
+}
+
 impl World {
     /// A world in which nothing happens by itself.
     pub(crate) fn still(plan: Plan) -> Self {
@@ -160,6 +171,7 @@ impl World {
             next_moment: 0,
             nodes: (0..plan.daemons).map(|_| Node::new()).collect(),
             files: Files::default(),
+            transfers: Transfers::default(),
             queues: Queues::new(),
             hub: Hub::new(plan.seed),
             jobs: plan.jobs.iter().map(|job| (job.job_id.clone(), Known::new(job))).collect(),
@@ -316,6 +328,16 @@ impl World {
         let moments: Vec<Moment> =
             self.agenda.iter().filter(|(_, happening)| is_of(happening)).map(|(moment, _)| *moment).collect();
         moments.into_iter().filter_map(|moment| Some((moment, self.agenda.remove(&moment)?))).collect()
+    }
+
+    /// How many of these are to happen.
+    pub(crate) fn count(&self, wanted: impl Fn(&Happening) -> bool) -> usize {
+        self.agenda.values().filter(|happening| wanted(happening)).count()
+    }
+
+    /// These do not happen after all.
+    pub(crate) fn drop_happenings(&mut self, unwanted: impl Fn(&Happening) -> bool) {
+        self.agenda.retain(|_, happening| !unwanted(happening));
     }
 
     /// A request to the queue that arrives although its sender is dead; anything else does not.

@@ -268,6 +268,27 @@ fn when_a_pool_is_removed_its_runs_end_and_its_jobs_go_back() {
 }
 
 #[test]
+fn files_are_fetched_first_for_the_job_that_has_waited_longest_in_any_pool() {
+    let mut daemon = ready(&TWO.replace("hold = 3", "hold = 9"), &[]);
+    let file = format!(r#"{{"path":"in.dat","size":7,"sha256":"{}"}}"#, "0".repeat(64));
+    let mut begun = Vec::new();
+    for (number, pool) in ["cpu", "cpu", "gpu", "gpu", "gpu", "cpu", "gpu", "cpu"].iter().enumerate() {
+        let job_id = format!("j{number}");
+        let fields = format!(r#""v":2,"pool":"{pool}","files":[{file}]"#);
+        let body = format!(r#"{{{fields},"job_id":"{job_id}","task":"echo"}}"#);
+        daemon.now += MILLISECOND;
+        let effects = come(&mut daemon, Delivery { body, ..job(&job_id, &job_id) });
+        begun.extend(only(&effects, |effect| matches!(effect, Effect::Stage(_))));
+    }
+    for number in 0..4 {
+        let staged = Event::Staged(id(&format!("j{number}")), Staged::Ready);
+        begun.extend(only(&daemon.step(staged).effects, |effect| matches!(effect, Effect::Stage(_))));
+    }
+    let in_order: Vec<Effect> = (0..8).map(|number| Effect::Stage(id(&format!("j{number}")))).collect();
+    assert_eq!(begun, in_order);
+}
+
+#[test]
 fn a_quota_is_for_all_pools_together_and_goes_to_who_waits_longest() {
     let text = format!("[quota]\ncpus = 2\n{TWO}");
     let mut daemon = ready(&text, &[]);

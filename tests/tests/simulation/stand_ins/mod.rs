@@ -27,6 +27,7 @@ use self::draw::Operation;
 use self::real::RealNode;
 use crate::plan::{Job, Plan, SECOND, START};
 use crate::sites::Asks;
+use crate::transfers::Wants;
 use crate::world::World;
 
 /// How many histories there are, and how many operations in each.
@@ -107,7 +108,16 @@ struct Pair<'a> {
 fn job(no: usize) -> Job {
     let (retries, rerunnable, readable) = [(0, true, true), (2, false, true), (1, false, true), (0, true, false)][no];
     let job_id = format!("job{no}").parse().expect("it is a short word");
-    Job { job_id, lasts: SECOND, retries, rerunnable, readable, asks: Asks::NOTHING, sent: vec![START] }
+    Job {
+        job_id,
+        lasts: SECOND,
+        retries,
+        rerunnable,
+        readable,
+        asks: Asks::NOTHING,
+        wants: Wants::NOTHING,
+        sent: vec![START],
+    }
 }
 
 impl<'a> Pair<'a> {
