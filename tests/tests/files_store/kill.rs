@@ -28,7 +28,7 @@ fn send_some(edge: &Edge, url: &str, bytes: &[u8], stop_after: usize) -> Option<
 #[test]
 fn an_upload_survives_kills_at_random_bytes() {
     let mut edge = Edge::start();
-    let content = Content::of_size(200 * MIB + 11);
+    let content = Content::of_size(4 * PART + 11);
     let mut sent: BTreeMap<u64, usize> = BTreeMap::new();
     let mut uploads = std::collections::BTreeSet::new();
     let mut kills = 0;
@@ -38,8 +38,8 @@ fn an_upload_survives_kills_at_random_bytes() {
         uploads.insert(text_of(&place, "upload"));
         let Some(part) = parts.first() else { break };
         let number = part["number"].as_u64().unwrap();
-        let begin = 64 * MIB * usize::try_from(number - 1).unwrap();
-        let bytes = &content.bytes[begin..content.bytes.len().min(begin + 64 * MIB)];
+        let begin = PART * usize::try_from(number - 1).unwrap();
+        let bytes = &content.bytes[begin..content.bytes.len().min(begin + PART)];
         *sent.entry(number).or_default() += 1;
         // Each part meets one death, in its middle or before its answer is heard.
         let stop_after = if sent[&number] > 1 { bytes.len() } else { fastrand::usize(..=bytes.len()) };
@@ -54,13 +54,13 @@ fn an_upload_survives_kills_at_random_bytes() {
         }
         assert_eq!(offer(&edge, &content).json()["files"][0]["state"], "parts", "it is not there in full");
     }
-    assert_eq!((uploads.len(), kills), (1, 4));
+    assert_eq!((uploads.len(), kills), (1, 5));
     assert!(sent.values().all(|count| *count <= 2), "{sent:?}");
     assert_eq!(put_all(&edge, &content), 0);
     edge.restart();
     let (status, bytes) = get(&edge, &content, None);
     assert!(status == 200 && bytes == content.bytes, "it is what was put");
-    assert_eq!(pieces(&edge).len(), 4);
+    assert_eq!(pieces(&edge).len(), 5);
 }
 
 #[test]
@@ -93,6 +93,6 @@ fn who_stops_in_the_middle_leaves_nothing() {
     let edge = Edge::start();
     let content = Content::of_size(65 * MIB);
     let place = place(&edge, &content);
-    send_some(&edge, text(&place["parts"][0], "url"), &content.bytes[..64 * MIB], 10 * MIB);
+    send_some(&edge, text(&place["parts"][0], "url"), &content.bytes[..PART], 10 * MIB);
     testkit::wait_until("nothing is left", testkit::PATIENCE, || pieces(&edge).is_empty());
 }

@@ -20,6 +20,9 @@ use testkit::http::{Answer, block_on, client, send};
 
 const MIB: usize = 1024 * 1024;
 
+/// The length of a part.
+const PART: usize = 16 * MIB;
+
 /// A content that nobody else has.
 #[derive(Clone)]
 struct Content {

@@ -268,11 +268,15 @@ impl Store {
 pub(crate) fn part_bytes(content: &Content) -> u64 {
     const MIB: u64 = 1024 * 1024;
     let least = content.size.div_ceil(PARTS_MAX).div_ceil(MIB) * MIB;
-    least.max(WHOLE_BYTES_MAX)
+    least.max(PART_BYTES_MIN)
 }
 
 /// Contents up to this length are put as a whole, in bytes.
 pub(crate) const WHOLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// The shortest part but the last, in bytes. Whoever dies has to send again what was on its way, and several parts are at
+/// a time.
+const PART_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
 /// How many parts an upload has at the most.
 const PARTS_MAX: u64 = 10_000;
@@ -321,8 +325,8 @@ mod tests {
     #[test]
     fn no_content_has_more_parts_than_a_store_takes() {
         let content = |size| Content { sha256: Digest::new([0; 32]), size };
-        assert_eq!(part_bytes(&content(1)), WHOLE_BYTES_MAX);
-        for size in [WHOLE_BYTES_MAX * PARTS_MAX, WHOLE_BYTES_MAX * PARTS_MAX + 1, protocol::limits::FILE_BYTES_MAX] {
+        assert_eq!(part_bytes(&content(1)), PART_BYTES_MIN);
+        for size in [PART_BYTES_MIN * PARTS_MAX, PART_BYTES_MIN * PARTS_MAX + 1, protocol::limits::FILE_BYTES_MAX] {
             let part = part_bytes(&content(size));
             assert!(size.div_ceil(part) <= PARTS_MAX && part.is_multiple_of(1024 * 1024), "{size}");
         }

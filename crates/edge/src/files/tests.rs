@@ -216,12 +216,12 @@ fn a_small_content_is_put_as_a_whole_looked_at_and_had() {
 #[test]
 fn a_large_content_is_put_in_parts_and_its_upload_is_gone_on_with() {
     let mut files = Files::new();
-    let large = content(2, 5 * 64 * MIB - 7);
+    let large = content(2, 5 * 16 * MIB - 7);
     let first = files.place(large);
-    assert_eq!((&first["state"], &first["part_bytes"]), (&json!("parts"), &json!(64 * MIB)));
+    assert_eq!((&first["state"], &first["part_bytes"]), (&json!("parts"), &json!(16 * MIB)));
     assert_eq!(first["parts"].as_array().unwrap().len(), 5);
     // The third was put by somebody who counts otherwise.
-    let parts = [(1, 64 * MIB), (2, 64 * MIB), (3, 7), (5, 64 * MIB - 7)];
+    let parts = [(1, 16 * MIB), (2, 16 * MIB), (3, 7), (5, 16 * MIB - 7)];
     files.shelf.uploads.insert("u0".to_owned(), parts.to_vec());
     let again = files.place(large);
     assert_eq!(again["upload"], first["upload"]);
@@ -229,7 +229,7 @@ fn a_large_content_is_put_in_parts_and_its_upload_is_gone_on_with() {
     let (missing, done): (Vec<u64>, Vec<u64>) = (numbers(&again["parts"]), numbers(&again["done"]));
     assert_eq!((missing, done), (vec![3, 4], vec![1, 2, 5]));
     assert_eq!(files.shelf.asked, ["POST create", "GET u0", "GET u0"], "the upload is begun once, its list has pages");
-    files.shelf.uploads.insert("u0".to_owned(), (1..=4).map(|n| (n, 64 * MIB)).chain([(5, 64 * MIB - 7)]).collect());
+    files.shelf.uploads.insert("u0".to_owned(), (1..=4).map(|n| (n, 16 * MIB)).chain([(5, 16 * MIB - 7)]).collect());
     let named = |etag: &str, count: u32| {
         let parts: Vec<Any> = (1..=count).map(|number| json!({"number": number, "etag": etag})).collect();
         json!({"upload": "u0", "parts": parts})
@@ -250,12 +250,12 @@ fn a_large_content_is_put_in_parts_and_its_upload_is_gone_on_with() {
 #[test]
 fn who_has_not_heard_that_it_is_complete_says_it_again() {
     let mut files = Files::new();
-    let large = content(2, 2 * 64 * MIB);
+    let large = content(2, 65 * MIB);
     files.place(large);
     // The store has finished it, and nobody has heard of it.
     files.shelf.uploads.clear();
     files.shelf.objects.insert(format!("sha256/{}", large.sha256), large.size);
-    let parts = json!([{"number": 1, "etag": "a"}, {"number": 2, "etag": "b"}]);
+    let parts = json!((1..=5).map(|number| json!({"number": number, "etag": "a"})).collect::<Vec<_>>());
     assert_eq!(files.complete(large, &json!({"upload": "u0", "parts": parts})).0, 200);
 }
 
