@@ -6,7 +6,7 @@ const KEEPERS: [&str; 4] =
     ["tests/compat/keeper/v1", "tests/compat/keeper/v2", "tests/compat/keeper/v3", "tests/compat/keeper/v4"];
 
 /// Each target, and the folders of what it begins with.
-pub(crate) const TARGETS: [(&str, &[&str]); 10] = [
+pub(crate) const TARGETS: [(&str, &[&str]); 11] = [
     ("edge_request", &["fuzz/seeds/edge_request"]),
     ("hub_events", &["fuzz/seeds/hub_events"]),
     ("inbox", &["tests/compat/wire/result"]),
@@ -21,6 +21,7 @@ pub(crate) const TARGETS: [(&str, &[&str]); 10] = [
             "tests/compat/wire/submission",
         ],
     ),
+    ("pack", &["fuzz/seeds/pack"]),
     ("proc_files", &["fuzz/seeds/proc_files"]),
     ("queue_answer", &["fuzz/seeds/queue_answer"]),
     ("settings", &["fuzz/seeds/settings"]),

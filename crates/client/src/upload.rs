@@ -233,7 +233,7 @@ impl Gathered {
             }
         }
         let what = if packs.len() == 1 { "a pack".to_owned() } else { format!("{} packs", packs.len()) };
-        self.notes.push(format!("{count} files of {} travel as {what} of {bytes} bytes", shown_path(&given.from)));
+        self.notes.push(format!("{count} files of {} ({bytes} bytes) travel as {what}", shown_path(&given.from)));
         for members in packs {
             let path = self.pack_path(given.path.as_ref());
             self.packs.push(Pack { path, members });
@@ -529,7 +529,7 @@ mod tests {
         assert_eq!((many.packs.len(), many.packs[0].members.len()), (1, LISTED_MAX + 3));
         assert_eq!(many.packs[0].path.as_str(), "data.1.pack");
         assert!(
-            many.notes.iter().any(|note| note.contains("35 files of") && note.contains("a pack")),
+            many.notes.iter().any(|note| note.contains("35 files of") && note.ends_with("travel as a pack")),
             "{:?}",
             many.notes
         );

@@ -4,8 +4,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -14,16 +14,39 @@ use tokio::sync::mpsc;
 
 use crate::error::Error;
 
+/// Chunks on their way from the thread that reads to the connection that sends. A server that answers before it has read
+/// all may leave the connection as it is, with the body: so whoever has asked can end the chunks.
+#[derive(Clone)]
+pub(crate) struct Chunks(Arc<Mutex<Option<mpsc::Receiver<Result<Bytes, Error>>>>>);
+
+impl Chunks {
+    pub(crate) fn new(chunks: mpsc::Receiver<Result<Bytes, Error>>) -> Self {
+        Self(Arc::new(Mutex::new(Some(chunks))))
+    }
+
+    /// The thread that reads has nobody to read for any more.
+    pub(crate) fn end(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(chunks) => chunks.poll_recv(cx),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
 /// The body.
 pub(crate) struct FileBody {
-    chunks: mpsc::Receiver<Result<Bytes, Error>>,
+    chunks: Chunks,
     left: u64,
     sent: Arc<AtomicU64>,
 }
 
 impl FileBody {
     /// So many bytes, in these chunks. `sent` counts those that were taken.
-    pub(crate) fn new(chunks: mpsc::Receiver<Result<Bytes, Error>>, length: u64, sent: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(chunks: Chunks, length: u64, sent: Arc<AtomicU64>) -> Self {
         Self { chunks, left: length, sent }
     }
 }
@@ -36,7 +59,7 @@ impl Body for FileBody {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        Poll::Ready(Some(match ready!(self.chunks.poll_recv(cx)) {
+        Poll::Ready(Some(match ready!(self.chunks.poll(cx)) {
             Some(Ok(chunk)) => {
                 let length = chunk.len() as u64;
                 self.left = self.left.saturating_sub(length);

@@ -56,19 +56,10 @@ impl Store {
         let (mut writing, have) = Writing::begin(partial, *content).await?;
         going.done(have);
         let having = Having { going, content: *content, source: Mutex::default() };
-        let (mut ranges, mut at) = (FuturesOrdered::new(), have);
-        loop {
-            while ranges.len() < PARALLEL && at < content.size {
-                let end = (at + SEGMENT_BYTES).min(content.size);
-                ranges.push_back(having.range(at..end));
-                at = end;
-            }
-            let Some(pieces) = ranges.next().await else { break };
-            for piece in pieces? {
-                writing.write(piece).await?;
-            }
-        }
-        writing.finish().await
+        let had = having.all(have, &mut writing).await;
+        // The next call may come at once, and finds the file free.
+        let written = writing.finish().await;
+        written.and(had)
     }
 
     /// Has a content as this file: whole or not at all, and never over a file that is another. What was begun is in a
@@ -143,6 +134,25 @@ struct Having<'a> {
 }
 
 impl Having<'_> {
+    /// All of it from here on.
+    async fn all(&self, have: u64, writing: &mut Writing) -> Result<(), Error> {
+        let (mut ranges, mut at) = (FuturesOrdered::new(), have);
+        loop {
+            while ranges.len() < PARALLEL && at < self.content.size {
+                let end = (at + SEGMENT_BYTES).min(self.content.size);
+                ranges.push_back(self.range(at..end));
+                at = end;
+            }
+            let Some(pieces) = ranges.next().await else { return Ok(()) };
+            for piece in pieces? {
+                // A thread that has ended says why in the end.
+                if writing.pieces.send(piece).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
     /// A range of it, in pieces.
     async fn range(&self, range: Range<u64>) -> Result<Vec<Bytes>, Error> {
         let (mut pieces, mut at) = (Vec::new(), range.start);
@@ -285,14 +295,6 @@ impl Writing {
         let (length, (pieces, mut given)) = (partial.length, mpsc::channel(WRITES_MAX));
         let thread = spawn_blocking(move || partial.write(&mut given));
         Ok((Self { pieces, thread }, length))
-    }
-
-    async fn write(&mut self, piece: Bytes) -> Result<(), Error> {
-        if self.pieces.send(piece).await.is_ok() {
-            return Ok(());
-        }
-        // The thread has ended, and says why.
-        (&mut self.thread).await.map_err(|_| Error::of_thread())?.and(Err(Error::of_thread()))
     }
 
     async fn finish(self) -> Result<(), Error> {

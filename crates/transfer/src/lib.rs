@@ -30,6 +30,8 @@
 mod body;
 pub mod edge;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod get;
 mod going;
 mod local;

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::body::FileBody;
+use crate::body::{Chunks, FileBody};
 use crate::error::{Class, Error};
 use crate::{Listener, News, Step};
 
@@ -170,11 +170,12 @@ impl Local {
             Source::Bytes(bytes) => {
                 let at = |at: u64| usize::try_from(at).map_or(bytes.len(), |at| at.min(bytes.len()));
                 sent.store(range.end - range.start, Ordering::Relaxed);
-                (bytes.slice(at(range.start)..at(range.end)).into(), Reading(None))
+                (bytes.slice(at(range.start)..at(range.end)).into(), Reading::default())
             }
-            Source::File(_) if range.is_empty() => (Bytes::new().into(), Reading(None)),
+            Source::File(_) if range.is_empty() => (Bytes::new().into(), Reading::default()),
             Source::File(known) => {
                 let (say, heard) = mpsc::channel(1);
+                let chunks = Chunks::new(heard);
                 let (known, length) = (known.clone(), range.end - range.start);
                 let reading = spawn_blocking(move || {
                     let read = known.read(range, &say);
@@ -184,19 +185,37 @@ impl Local {
                     }
                     read
                 });
-                (reqwest::Body::wrap(FileBody::new(heard, length, sent)), Reading(Some(reading)))
+                let body = reqwest::Body::wrap(FileBody::new(chunks.clone(), length, sent));
+                (body, Reading { thread: Some(reading), chunks: Some(chunks) })
             }
         }
     }
 }
 
-/// The thread that reads a file for a request.
-pub(crate) struct Reading(Option<JoinHandle<Result<(), Error>>>);
+/// The thread that reads a file for a request; it ends with this value.
+#[derive(Default)]
+pub(crate) struct Reading {
+    thread: Option<JoinHandle<Result<(), Error>>>,
+    chunks: Option<Chunks>,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
 
 impl Reading {
-    /// What was wrong with the file, if that is what the request ended of. The request must be over.
-    pub(crate) async fn trouble(self) -> Option<Error> {
-        match self.0?.await {
+    fn end(&self) {
+        if let Some(chunks) = &self.chunks {
+            chunks.end();
+        }
+    }
+
+    /// The request is over: what was wrong with the file, if that is what it ended of.
+    pub(crate) async fn trouble(mut self) -> Option<Error> {
+        self.end();
+        match self.thread.take()?.await {
             Ok(read) => read.err(),
             Err(_) => Some(Error::of_thread()),
         }
@@ -290,4 +309,82 @@ pub(crate) fn digest(file: &mut File, path: &Path) -> Result<Content, Error> {
 /// Is what an upload ended of a matter of this machine?
 pub(crate) fn is_of_file(error: &Error) -> bool {
     matches!(error.class(), Class::Local | Class::Changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    fn read(local: &Local, range: Range<u64>) -> Result<Vec<u8>, Error> {
+        let Source::File(known) = &local.source else { panic!("it is a file") };
+        let (say, mut heard) = mpsc::channel(10_000);
+        known.read(range, &say)?;
+        drop(say);
+        let mut bytes = Vec::new();
+        while let Some(chunk) = heard.blocking_recv() {
+            bytes.extend_from_slice(&chunk?);
+        }
+        Ok(bytes)
+    }
+
+    fn hashed(path: &Path) -> Result<Local, Error> {
+        hash(&open(path)?, path.to_owned(), &watch::channel((0, 0)).0)
+    }
+
+    #[test]
+    fn ranges_of_a_file_are_read_as_it_was_hashed() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        let bytes: Vec<u8> = (0..BLOCK_BYTES * 2 + 77).map(|_| fastrand::u8(..)).collect();
+        fs::write(&path, &bytes).unwrap();
+        let (_listening, say) = {
+            let (say, heard) = watch::channel((0, 0));
+            (heard, say)
+        };
+        let local = hash(&open(&path).unwrap(), path.clone(), &say).unwrap();
+        assert_eq!(local.content().sha256.bytes()[..], Sha256::digest(&bytes)[..]);
+        let size = bytes.len() as u64;
+        for range in [0..size, 0..1, size - 1..size, BLOCK_BYTES - 1..BLOCK_BYTES + 1, 7..BLOCK_BYTES * 2, 5..5] {
+            let part = &bytes[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()];
+            assert!(read(&local, range.clone()).unwrap() == part, "{range:?}");
+        }
+        // Another byte, in the same length and with the same time.
+        let before = fs::metadata(&path).unwrap().modified().unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(&[!bytes[0]], 0).unwrap();
+        file.set_modified(before).unwrap();
+        assert_eq!(read(&local, 0..1).unwrap_err().class(), Class::Changed);
+        assert!(read(&local, BLOCK_BYTES..size).is_ok(), "the rest is as it was");
+        // The same bytes in another file.
+        fs::write(temp.path().join("other"), &bytes).unwrap();
+        fs::rename(temp.path().join("other"), &path).unwrap();
+        assert_eq!(read(&local, 0..size).unwrap_err().class(), Class::Changed);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(read(&local, 0..size).unwrap_err().class(), Class::Local);
+    }
+
+    #[test]
+    fn who_does_not_listen_any_more_ends_the_reading() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        fs::write(&path, "x").unwrap();
+        assert!(hashed(&path).unwrap_err().to_string().contains("not wanted any more"));
+    }
+
+    #[tokio::test]
+    async fn progress_is_told_and_bytes_have_the_same_name_as_a_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        fs::write(&path, "content").unwrap();
+        let heard = Mutex::new(Vec::new());
+        let local = Local::file(&path, &|news| heard.lock().unwrap().push(news)).await.unwrap();
+        assert_eq!(local.content(), Local::bytes(b"content".to_vec()).content());
+        let told = heard.into_inner().unwrap();
+        assert_eq!(told.last(), Some(&News::Progress { step: Step::Hash, done: 7, total: 7 }));
+        let error = Local::file(Path::new("/dev/null"), &crate::nobody).await.unwrap_err();
+        assert_eq!(error.to_string(), "/dev/null is a device, and only files travel");
+    }
 }

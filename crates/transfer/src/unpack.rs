@@ -8,8 +8,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Seek as _, SeekFrom};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use files::Durability;
@@ -42,10 +42,10 @@ pub struct Bounds {
 
 /// A file in a pack.
 #[derive(Debug)]
-struct Inside {
-    path: WorkPath,
-    offset: u64,
-    size: u64,
+pub(crate) struct Inside {
+    pub(crate) path: WorkPath,
+    pub(crate) offset: u64,
+    pub(crate) size: u64,
     is_program: bool,
 }
 
@@ -60,7 +60,8 @@ pub fn unpack(
 ) -> Result<Vec<WorkPath>, Error> {
     let reading = |error| Error::io("read", archive, error);
     let mut file = crate::open(archive)?;
-    let (members, directories) = members(&file, bounds).map_err(|problem| match problem {
+    let length = file.metadata().map_err(reading)?.len();
+    let (members, directories) = members(&file, length, bounds).map_err(|problem| match problem {
         Problem::Io(error) => reading(error),
         Problem::Wrong(what) => Error::new(Class::Wrong, format!("the pack {} {what}", archive.display())),
     })?;
@@ -97,8 +98,9 @@ pub fn place(directory: &Path, path: &WorkPath) -> Result<PathBuf, Error> {
     Ok(place)
 }
 
+/// Why a pack is not unpacked.
 #[derive(Debug)]
-enum Problem {
+pub(crate) enum Problem {
     Io(io::Error),
     /// The end of a sentence about the pack.
     Wrong(String),
@@ -119,11 +121,12 @@ fn shown(name: &str) -> String {
 }
 
 /// Looks at all that is in a pack: its files and its directories.
-fn members(file: &File, bounds: &Bounds) -> Result<(Vec<Inside>, Vec<WorkPath>), Problem> {
-    let length = file.metadata()?.size();
-    let mut reader = file;
-    reader.seek(SeekFrom::Start(0))?;
-    let mut archive = Archive::new(reader);
+pub(crate) fn members(
+    archive: impl Read + Seek,
+    length: u64,
+    bounds: &Bounds,
+) -> Result<(Vec<Inside>, Vec<WorkPath>), Problem> {
+    let mut archive = Archive::new(archive);
     let (mut members, mut directories) = (Vec::new(), BTreeSet::new());
     let (mut long_name, mut bytes) = (None, 0_u64);
     // The crate would read a name of any length.
@@ -276,6 +279,227 @@ fn is_same(mut one: impl Read, mut other: impl Read) -> io::Result<bool> {
             Ok(()) => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
             Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Packer;
+
+    const BOUNDS: Bounds = Bounds { count: 100, bytes: 1_000_000 };
+
+    fn all(_: &WorkPath) -> bool {
+        true
+    }
+
+    /// An entry as a header and its content, with any name and kind.
+    fn entry(name: &[u8], kind: EntryType, content: &[u8]) -> Vec<u8> {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name);
+        header.set_entry_type(kind);
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.extend(content);
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        bytes
+    }
+
+    fn pax(key: &str, value: &str) -> Vec<u8> {
+        let rest = format!(" {key}={value}\n");
+        let length = (1..).find(|length| format!("{length}{rest}").len() == *length).unwrap();
+        entry(b"pax", EntryType::XHeader, format!("{length}{rest}").as_bytes())
+    }
+
+    fn unpacked(entries: &[Vec<u8>], bounds: &Bounds) -> (tempfile::TempDir, Result<Vec<String>, Error>) {
+        let temp = tempfile::tempdir().unwrap();
+        let (archive, into) = (temp.path().join("archive"), temp.path().join("into"));
+        fs::create_dir(&into).unwrap();
+        fs::write(&archive, [entries.concat(), vec![0; 1024]].concat()).unwrap();
+        let found = unpack(&archive, &into, bounds, &all);
+        let found = found.map(|paths| paths.iter().map(ToString::to_string).collect());
+        (temp, found)
+    }
+
+    fn below(directory: &Path) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut directories = vec![directory.to_owned()];
+        while let Some(next) = directories.pop() {
+            for entry in fs::read_dir(next).unwrap() {
+                let path = entry.unwrap().path();
+                found.push(path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned());
+                if path.symlink_metadata().unwrap().is_dir() {
+                    directories.push(path);
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn what_was_packed_comes_out_as_it_was() {
+        let temp = tempfile::tempdir().unwrap();
+        let (archive, into) = (temp.path().join("archive"), temp.path().join("into"));
+        let mut packer = Packer::new(File::create(&archive).unwrap());
+        let long = format!("{}/{}.txt", "d".repeat(120), "f".repeat(200));
+        let files = [("a/b", "content", false), ("run", "#!/bin/sh", true), (&long, "long", false), ("é", "", false)];
+        for (path, content, runs) in files {
+            packer.add(&path.parse().unwrap(), content.len() as u64, runs, &mut content.as_bytes()).unwrap();
+        }
+        packer.finish().unwrap();
+        for _ in 0..2 {
+            fs::create_dir_all(&into).unwrap();
+            assert_eq!(unpack(&archive, &into, &BOUNDS, &all).unwrap().len(), 4, "a second time it is there");
+            for (path, content, runs) in files {
+                let path = into.join(path);
+                assert_eq!(fs::read_to_string(&path).unwrap(), content);
+                assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, if runs { 0o700 } else { 0o600 });
+            }
+        }
+        let some = temp.path().join("some");
+        fs::create_dir(&some).unwrap();
+        let wanted = |path: &WorkPath| path.as_str() == "a/b";
+        assert_eq!(unpack(&archive, &some, &BOUNDS, &wanted).unwrap().len(), 1);
+        assert_eq!(below(&some), ["a", "a/b"]);
+    }
+
+    #[test]
+    fn packs_of_other_programs_are_understood() {
+        let (temp, found) = unpacked(
+            &[
+                entry(b"./", EntryType::Directory, b""),
+                entry(b"./empty/", EntryType::Directory, b""),
+                entry(b"./a", EntryType::Regular, b"1"),
+                pax("mtime", "1.5"),
+                entry(b"b", EntryType::Regular, b"2"),
+                pax("path", "dir/\u{e9}"),
+                entry(b"short", EntryType::Regular, b"3"),
+                entry(b"././@LongLink", EntryType::GNULongName, b"of/gnu\0"),
+                entry(b"of", EntryType::Regular, b"4"),
+                entry(b"pax", EntryType::XGlobalHeader, b"13 comment=x\n"),
+            ],
+            &BOUNDS,
+        );
+        assert_eq!(found.unwrap(), ["a", "b", "dir/\u{e9}", "of/gnu"]);
+        assert_eq!(below(&temp.path().join("into")), ["a", "b", "dir", "dir/\u{e9}", "empty", "of", "of/gnu"]);
+    }
+
+    #[test]
+    fn a_pack_with_anything_wrong_in_it_leaves_nothing() {
+        let good = || entry(b"good", EntryType::Regular, b"1");
+        let file = |name: &[u8]| entry(name, EntryType::Regular, b"x");
+        let long = "x".repeat(4_000);
+        let huge = vec![b'x'; usize::try_from(NAME_BYTES_MAX).unwrap() + 1];
+        let cut = {
+            let mut cut = entry(b"cut", EntryType::Regular, &[7; 600]);
+            cut[124..136].copy_from_slice(b"00000077777\0");
+            let mut header = tar::Header::new_gnu();
+            header.as_mut_bytes().copy_from_slice(&cut[..512]);
+            header.set_cksum();
+            [&header.as_bytes()[..], &cut[512..]].concat()
+        };
+        for (entries, says) in [
+            (vec![file(b"../out")], "has a file `../out` in it"),
+            (vec![file(b"/etc/passwd")], "has a file `/etc/passwd`"),
+            (vec![file(b"a/../../out")], "a/../../out"),
+            (vec![file(b"a\nb")], "has a file `a\\nb`"),
+            (vec![file(b"a\xff")], "not UTF-8"),
+            (vec![file(b"c:\\x")], "c:\\x"),
+            (vec![pax("path", "../out"), file(b"a")], "../out"),
+            (vec![pax("path", &long), file(b"a")], "has a file `xxx"),
+            (vec![entry(b"l", EntryType::GNULongName, b"/abs\0"), file(b"a")], "/abs"),
+            (vec![entry(b"l", EntryType::GNULongName, &huge), file(b"a")], "a name of more than"),
+            (vec![entry(b"link", EntryType::Symlink, b"")], "no file and no directory: `link`"),
+            (vec![entry(b"hard", EntryType::Link, b"")], "no file and no directory"),
+            (vec![entry(b"dev", EntryType::Char, b"")], "no file and no directory"),
+            (vec![entry(b"fifo", EntryType::Fifo, b"")], "no file and no directory"),
+            (vec![entry(b"holes", EntryType::GNUSparse, b"")], "no file and no directory"),
+            (vec![pax("size", "99999999999"), file(b"a")], "too large for a pack"),
+            (vec![pax("GNU.sparse.major", "1"), file(b"a")], "holes"),
+            (vec![file(b"a"), file(b"A")], "cannot be beside each other"),
+            (vec![file(b"a"), file(b"a/b")], "cannot be beside each other"),
+            (vec![file(b"a"), entry(b"a/", EntryType::Directory, b"")], "as a file and as a directory"),
+            (vec![cut], "ends too early"),
+            ((0..=100).map(|number| file(number.to_string().as_bytes())).collect(), "more than the 100 files"),
+            (vec![entry(b"large", EntryType::Regular, &[0; 1_000_001])], "more than the 1000000 bytes"),
+        ] {
+            let (temp, found) = unpacked(&[vec![good()], entries].concat(), &BOUNDS);
+            let error = found.unwrap_err();
+            assert_eq!(error.class(), Class::Wrong, "{error}");
+            assert!(error.to_string().contains(says) && error.to_string().len() < 700, "{says}: {error}");
+            assert_eq!(below(&temp.path().join("into")), [""; 0], "{says}");
+            assert_eq!(below(temp.path()), ["archive", "into"], "{says}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link_or_over_another_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let (archive, into, outside) =
+            (temp.path().join("archive"), temp.path().join("into"), temp.path().join("outside"));
+        fs::create_dir(&outside).unwrap();
+        fs::write(&archive, [entry(b"dir/file", EntryType::Regular, b"new"), vec![0; 1024]].concat()).unwrap();
+        let refused = || unpack(&archive, &into, &BOUNDS, &all).unwrap_err();
+        let begin = || {
+            let _ = fs::remove_dir_all(&into);
+            fs::create_dir(&into).unwrap();
+        };
+        begin();
+        symlink(&outside, into.join("dir")).unwrap();
+        assert!(refused().to_string().contains("is no directory"), "{}", refused());
+        begin();
+        fs::create_dir(into.join("dir")).unwrap();
+        symlink(outside.join("victim"), into.join("dir/file")).unwrap();
+        assert_eq!(refused().class(), Class::Local);
+        assert_eq!(below(&outside), [""; 0]);
+        begin();
+        fs::create_dir(into.join("dir")).unwrap();
+        for other in ["old", "other"] {
+            fs::write(into.join("dir/file"), other).unwrap();
+            assert!(refused().to_string().contains("is another file"), "{}", refused());
+            assert_eq!(fs::read_to_string(into.join("dir/file")).unwrap(), other);
+        }
+        // What a program that died has left.
+        begin();
+        fs::write(into.join(ASIDE), "half of another one").unwrap();
+        unpack(&archive, &into, &BOUNDS, &all).unwrap();
+        assert_eq!(fs::read_to_string(into.join("dir/file")).unwrap(), "new");
+        assert_eq!(below(&into), ["dir", "dir/file"]);
+    }
+
+    proptest! {
+        /// Whatever an archive says, nothing comes out of it but files and directories in the directory.
+        #[test]
+        fn no_bytes_lead_out_of_the_directory(
+            names in proptest::collection::vec("[a./\\\\:]{0,12}", 0..6),
+            kinds in proptest::collection::vec(any::<u8>(), 6),
+            noise in proptest::collection::vec((0_usize..4096, any::<u8>()), 0..8),
+        ) {
+            let entries = names.iter().zip(kinds).map(|(name, kind)| {
+                let kinds = [b'0', b'5', b'L', b'x', b'2', b'1', b'g', 0];
+                entry(name.as_bytes(), EntryType::new(kinds[usize::from(kind) % kinds.len()]), name.as_bytes())
+            });
+            let mut bytes: Vec<u8> = entries.flatten().collect();
+            for (at, byte) in noise {
+                if let Some(here) = bytes.get_mut(at) {
+                    *here = byte;
+                }
+            }
+            let (temp, _) = unpacked(&[bytes], &BOUNDS);
+            let found = below(temp.path());
+            prop_assert!(found.iter().all(|path| path == "archive" || path.starts_with("into")), "{found:?}");
+            for path in below(&temp.path().join("into")) {
+                let kind = temp.path().join("into").join(&path).symlink_metadata().unwrap().file_type();
+                prop_assert!(kind.is_file() || kind.is_dir(), "{path}");
+            }
         }
     }
 }
