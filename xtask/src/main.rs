@@ -88,6 +88,9 @@ enum Command {
     Bench {
         /// Which parts; all of them when none is named
         parts: Vec<bench::Part>,
+        /// How large the file of the part `files` is
+        #[arg(long, value_name = "GIGABYTES", default_value_t = 1)]
+        size: u64,
         /// Instead, measure the throughput and the latency in pairs with the programs of an earlier commit
         #[arg(long, value_name = "COMMIT", conflicts_with = "parts")]
         against: Option<String>,
@@ -128,6 +131,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench { against: Some(commit), .. } => bench::against(&workspace, &commit),
-        Command::Bench { parts, against: None } => bench::run(&workspace, &parts),
+        Command::Bench { parts, against: None, size } => bench::run(&workspace, &parts, size),
     }
 }

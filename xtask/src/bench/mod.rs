@@ -6,6 +6,7 @@ mod consumer;
 mod containment;
 mod costs;
 mod edge;
+mod files;
 mod hub;
 mod latency;
 mod load;
@@ -42,6 +43,8 @@ pub(crate) enum Part {
     Hub,
     /// What the hub costs for a job and for a day, counted; it prints what stands in docs/costs.md
     Costs,
+    /// Files to the store and back, against curl and cp, and what the laptop has in memory meanwhile
+    Files,
     /// What the daemon adds to the time of a container
     Overhead,
     /// What its containment adds to the start of a container
@@ -59,7 +62,7 @@ pub(crate) enum Part {
 }
 
 /// Measures the parts, or all of them, prints the table and keeps it.
-pub(crate) fn run(workspace: &Workspace, parts: &[Part]) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(workspace: &Workspace, parts: &[Part], gigabytes: u64) -> anyhow::Result<ExitCode> {
     let parts = if parts.is_empty() { Part::value_variants() } else { parts };
     // Without its tools, an edge with the page of a few lines is measured.
     let _ = page::build_with(workspace, &Tools::set_up(workspace, &[Kind::PagePackages])?)?;
@@ -74,6 +77,7 @@ pub(crate) fn run(workspace: &Workspace, parts: &[Part]) -> anyhow::Result<ExitC
             Part::Edge => edge::measure(workspace, folder.path()),
             Part::Hub => hub::measure(workspace, folder.path()),
             Part::Costs => costs::measure(workspace, folder.path()),
+            Part::Files => files::measure(workspace, folder.path(), gigabytes),
             Part::Overhead => overhead::measure(workspace, folder.path()),
             Part::Containment => containment::measure(workspace, folder.path()),
             Part::Throughput => throughput::measure(workspace, folder.path()),
