@@ -19,7 +19,7 @@ use program::{
     Bare as BareName, Files, Origins, Shared, Sources, TrustArgs, TrustedGroup, UserDirectory, counted, user_directory,
     whole,
 };
-use protocol::{Memory, PoolName, SiteName, limits};
+use protocol::{Memory, PoolName, SiteName, limits, size};
 use reqwest::header::HeaderValue;
 
 pub(crate) use self::runtime::{NetworkSettings, RuntimeSettings};
@@ -207,6 +207,30 @@ pub(crate) struct LimitSettings {
     output_log_bytes_max: u64,
 }
 
+/// Files that travel with jobs, through the store of the edge.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Files")]
+pub(crate) struct FileArgs {
+    /// How much of the files that jobs have needed is kept in RESULTS_DIR for others; what was used longest ago goes
+    ///
+    /// It is more while more is in use, and less on a full disk. All daemons of one RESULTS_DIR should say the same.
+    #[arg(long, env = "FILES_CACHE_BYTES", default_value = "50GB", value_name = "SIZE", value_parser = bytes)]
+    files_cache_bytes: u64,
+    /// How much of what a job leaves may travel; a job whose outputs are more fails, and they stay in its directory
+    #[arg(long, env = "OUTPUT_FILES_BYTES_MAX", default_value = "100GB", value_name = "SIZE", value_parser = bytes)]
+    output_files_bytes_max: u64,
+}
+
+impl FileArgs {
+    pub(crate) fn cache_bytes(&self) -> u64 {
+        self.files_cache_bytes
+    }
+
+    pub(crate) fn output_bytes_max(&self) -> u64 {
+        self.output_files_bytes_max
+    }
+}
+
 /// Jobs and their limits.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Jobs")]
@@ -263,6 +287,8 @@ pub(crate) struct RunSettings {
     #[command(flatten)]
     runtime: RuntimeSettings,
     #[command(flatten)]
+    files: FileArgs,
+    #[command(flatten)]
     queue: QueueSettings,
     #[command(flatten)]
     link: LinkSettings,
@@ -285,6 +311,8 @@ pub(crate) struct Settings {
     pub(crate) require: Vec<Required>,
     /// How much memory all processes of a job together may use, where nothing else is said.
     pub(crate) memory: Option<u64>,
+    /// How much travels with jobs.
+    pub(crate) files: FileArgs,
     /// Where the hub is, if there is to be a link.
     pub(crate) link: Option<Target>,
     pub(crate) lifecycle: lifecycle::Settings,
@@ -334,8 +362,20 @@ impl RunSettings {
     }
 
     pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<Settings> {
-        let Self { exit_when_idle, check: _, take_over, allow_root: _, trust, state, site, jobs, runtime, queue, link } =
-            self;
+        let Self {
+            exit_when_idle,
+            check: _,
+            take_over,
+            allow_root: _,
+            trust,
+            state,
+            site,
+            jobs,
+            runtime,
+            files,
+            queue,
+            link,
+        } = self;
         let (mut needed, slots) = (Needed::default(), jobs.slots());
         let results_dir = needed.take(jobs.results_dir, "RESULTS_DIR", "the directory for job directories and records");
         let account_id = needed.take(queue.cf_account_id, "CF_ACCOUNT_ID", "the id of the Cloudflare account");
@@ -398,6 +438,7 @@ impl RunSettings {
             claim_stale: jobs.claim_stale_seconds,
             require: jobs.require,
             memory: jobs.limits.job_memory_limit.map(Memory::bytes),
+            files,
             link: link.target(plain_http, origins)?,
             lifecycle: lifecycle::Settings {
                 site,
@@ -545,4 +586,10 @@ impl Needed {
 /// A length of time in which a plain number counts seconds.
 fn seconds(text: &str, allowed: RangeInclusive<Duration>) -> Result<Duration, String> {
     duration::parse(text, Unit::Seconds, allowed)
+}
+
+/// An amount of bytes, with its unit or without.
+fn bytes(text: &str) -> Result<u64, String> {
+    let bytes = text.trim().parse().ok().or_else(|| size::parse(text));
+    bytes.ok_or_else(|| "it must be an amount of bytes such as 500GB".to_owned())
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lifecycle::{
     Attempt, Claimed, Delivery, Driver, Effect, Ending, Event, Failure, Fatal, Lifecycle, Output, Phase, Pulled,
-    Recalled, Run, Staged, Uploaded,
+    Recalled, Run,
 };
 use program::Exit;
 use protocol::{JobId, JobMessage};
@@ -31,6 +31,7 @@ use crate::process::{Asked, Clock, Signals};
 use crate::run::Invocation;
 use crate::startup::WrongSettings;
 use crate::store::{Problem, Store};
+use crate::transfers::Transfers;
 use crate::viewer::Viewer;
 
 /// How many events are stepped for one transaction at most.
@@ -57,6 +58,7 @@ pub(crate) struct Daemon {
     pub(crate) store: Store,
     pub(crate) executor: Arc<dyn Executor + Send + Sync>,
     pub(crate) events: Events,
+    pub(crate) transfers: Transfers,
     pub(crate) link: Link,
 }
 
@@ -163,6 +165,7 @@ impl Daemon {
                 next = link.next(&clock) => if let Some(desk) = &mut link.0 {
                     match next {
                         link::Next::Report => desk.report(lifecycle, &clock),
+                        link::Next::Progress => desk.tell_progress(&clock),
                         link::Next::Hear(heard) => events.extend(desk.hear(heard, lifecycle, &clock)),
                     }
                 },
@@ -255,14 +258,26 @@ impl Daemon {
                 });
             }
             Effect::Stage(job_id) => {
-                let away = Staged::Away("this daemon cannot fetch files yet".into());
-                self.spawn(async move { Event::Staged(job_id, away) });
+                let (store, known, job) = (self.store.clone(), lifecycle.message(&job_id).cloned(), job_id.clone());
+                self.transfers.stage(job_id, async move {
+                    match known {
+                        Some(message) => Ok(message),
+                        None => whole_message_of(&store, &job).await,
+                    }
+                });
             }
+            Effect::Unstage(job_id) => self.transfers.unstage(job_id),
             Effect::Upload(run) => {
-                let away = Uploaded::Away("this daemon cannot send files yet".into());
-                self.spawn(async move { Event::Uploaded(run, away) });
+                let (store, known) = (self.store.clone(), lifecycle.brief(&run.job_id).cloned());
+                let job_id = run.job_id.clone();
+                self.transfers.upload(run, async move {
+                    match known {
+                        Some(message) => Ok(message),
+                        None => message_of(&store, &job_id).await,
+                    }
+                });
             }
-            Effect::Unstage(_) | Effect::StopUpload(_) => {}
+            Effect::StopUpload(run) => self.transfers.stop_upload(run),
             Effect::Unclaim(run) => {
                 let files = self.jobs.clone();
                 self.spawn(async move {
@@ -386,9 +401,14 @@ async fn read_messages(store: &Store, jobs: Vec<JobId>) -> Result<Vec<(JobId, St
 
 /// The message of a job that an earlier daemon has left, without its input.
 async fn message_of(store: &Store, job_id: &JobId) -> Result<Arc<JobMessage>, Problem> {
+    Ok(Arc::new(whole_message_of(store, job_id).await?.without_input()))
+}
+
+/// The same, whole.
+async fn whole_message_of(store: &Store, job_id: &JobId) -> Result<Arc<JobMessage>, Problem> {
     let stored = store.messages(vec![job_id.clone()]).await?.pop().map(|(_, message)| message);
     Ok(match JobMessage::parse(&stored.unwrap_or_default()) {
-        Ok(job) => Arc::new(job.without_input()),
+        Ok(job) => Arc::new(job),
         Err(error) => {
             // Its run is not to be forgotten for that; to deal with what it left needs no more than its id.
             tracing::error!(%job_id, "a stored job cannot be read: {error}");

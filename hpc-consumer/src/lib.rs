@@ -14,6 +14,7 @@
 //! | `pace` | how often daemons of one `RESULTS_DIR` ask an empty queue |
 //! | `process` | the process itself: clock, signals |
 //! | `inherited` | what it gets from who started it, made normal |
+//! | `transfers` | files on their way, and how far they are |
 //! | `republish` | results that have left the queue, published once more |
 //! | `site` | the file of a site, read and held against what is on this node |
 //! | `verbs` | what is asked of single jobs: how far they are, what they print |
@@ -47,6 +48,7 @@ mod run;
 mod site;
 mod startup;
 mod store;
+mod transfers;
 mod verbs;
 mod viewer;
 

@@ -11,13 +11,13 @@ use protocol::{FailureClass, PoolName, hold};
 use queues::Client;
 use tokio::sync::watch;
 
-use crate::config::Settings;
+use crate::config::{FileArgs, Settings};
 use crate::consumers::Look;
 use crate::daemon::{Daemon, Link};
 use crate::events::{self, Events};
 use crate::executor::Here;
 use crate::inherited;
-use crate::job::{self, Cancellations, JobFiles, ResultsDir, Tried};
+use crate::job::{self, Cancellations, FileSettings, JobFiles, ResultsDir, Tried};
 use crate::keeper::Keeper;
 use crate::link::{self, Desk};
 use crate::pace::Pace;
@@ -25,11 +25,14 @@ use crate::process::{Clock, Signals, abort_on_panic};
 use crate::run::{Invocation, Runtime, told};
 use crate::store::view::{self, About, Queue};
 use crate::store::{self, StateLock, Store};
+use crate::transfers::Transfers;
 use crate::viewer::Viewer;
 
 /// How often other daemons are shown that this one lives.
 const BEAT_MIN: Duration = Duration::from_millis(100);
 const BEAT_MAX: Duration = Duration::from_secs(5);
+
+const FILES_CLEANED_EVERY: Duration = Duration::from_hours(6);
 
 /// Runs until told to end, or until nothing can get better by itself.
 pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::Result<End> {
@@ -77,7 +80,8 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     let shared = !settings.lifecycle.exit_when_idle;
     let pace = shared.then(|| Pace::new(&heart, &settings.jobs_queue, &opened.owner));
     let keeper = Keeper::new(settings.state_dir.clone(), heart, beat, settings.site.defaults.grace);
-    let jobs = Arc::new(JobFiles::new(
+    let file_settings = job_files(&settings.files, settings.link.as_ref())?;
+    let files = JobFiles::new(
         results,
         settings.site.clone(),
         settings.kit,
@@ -86,7 +90,8 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         host,
         opened.owner,
         settings.claim_stale,
-    ));
+    );
+    let jobs = Arc::new(files.with_files(file_settings));
     if opened.rebooted {
         restore_records(&jobs, &opened.store).await?;
     }
@@ -118,9 +123,15 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     }
     let (events, queue) = events::channel();
     tokio::spawn(watch_cancellations(jobs.cancellations(), events.clone()));
+    jobs.clean_files(false).await;
+    tokio::spawn(clean_files(jobs.clone()));
+    let transfers = Transfers::new(jobs.clone(), events.clone());
+    let under_way = transfers.under_way();
     let store = opened.store;
     let desk = match settings.link {
-        Some(target) => Some(link::begin(target, settings.state_dir.clone(), jobs.clone(), store.clone())?),
+        Some(target) => {
+            Some(link::begin(target, settings.state_dir.clone(), jobs.clone(), store.clone(), under_way.clone())?)
+        }
         None => None,
     };
     let shown = desk.as_ref().map(Desk::shown);
@@ -137,9 +148,10 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         store: store.clone(),
         executor: Arc::new(Here::new(keeper, events.clone())),
         events,
+        transfers,
         link: Link(desk),
     };
-    let viewer = Viewer::new(settings.state_dir, settings.site.slots(), about, store.clone(), shown);
+    let viewer = Viewer::new(settings.state_dir, settings.site.slots(), about, store.clone(), shown, under_way);
     let left = daemon.serve(lifecycle, queue, clock, viewer, signals, invocation).await?;
     store.close().await?;
     // While runs go on under the keeper of this machine, no other machine may use the state unasked.
@@ -168,6 +180,24 @@ async fn watch_cancellations(mut cancellations: Cancellations, events: Events) {
         outcome.unwrap_or_default().into_iter().for_each(|job_id| events.send(Event::Cancel(job_id)));
         tokio::time::sleep(Cancellations::INTERVAL).await;
     }
+}
+
+/// Removes what nobody goes on with of files that were on their way, for as long as this process lives.
+async fn clean_files(jobs: Arc<JobFiles>) {
+    loop {
+        jobs.clean_files(true).await;
+        tokio::time::sleep(FILES_CLEANED_EVERY).await;
+    }
+}
+
+/// The store of files, which is that of the edge.
+fn job_files(settings: &FileArgs, link: Option<&link::Target>) -> anyhow::Result<FileSettings> {
+    let store = match link {
+        Some(target) => Ok(target.store()?),
+        None => Err("this daemon is not told where the store of files is: set EDGE_URL to the address of the edge, and SITE_KEY or SITE_KEY_FILE to the key that it asks sites for".to_owned()),
+    };
+    let (cache_bytes, output_bytes_max) = (settings.cache_bytes(), settings.output_bytes_max());
+    Ok(FileSettings { store, cache_bytes, output_bytes_max })
 }
 
 /// What `hpc-consumer status` tells of a daemon with these settings.

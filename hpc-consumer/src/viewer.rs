@@ -19,6 +19,7 @@ use crate::store::Store;
 use crate::store::view::{
     self, About, Called, Counts, DaemonState, JobView, PoolView, REFRESH, VERSION, View, timestamp,
 };
+use crate::transfers::UnderWay;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -45,6 +46,7 @@ pub(crate) struct Viewer {
     about: About,
     store: Store,
     link: Option<Shown>,
+    under_way: UnderWay,
     learned: Learned,
     /// When to write next.
     due: Instant,
@@ -55,7 +57,14 @@ pub(crate) struct Viewer {
 }
 
 impl Viewer {
-    pub(crate) fn new(state_dir: PathBuf, slots: usize, about: About, store: Store, link: Option<Shown>) -> Self {
+    pub(crate) fn new(
+        state_dir: PathBuf,
+        slots: usize,
+        about: About,
+        store: Store,
+        link: Option<Shown>,
+        under_way: UnderWay,
+    ) -> Self {
         Self {
             state_dir,
             host: crate::host(),
@@ -63,6 +72,7 @@ impl Viewer {
             about,
             store,
             link,
+            under_way,
             learned: Learned::default(),
             due: Instant::now(),
             written: None,
@@ -168,7 +178,8 @@ impl Viewer {
                 let attempt = attempt.map_or(0, Attempt::get);
                 let called = lifecycle.brief(&job_id).map(|job| Called::of(&job.spec));
                 let called = called.or_else(|| learned.get(&job_id).cloned().flatten());
-                let last_attempt = lifecycle.remark(&job_id).map(|what| what.chars().take(LAST_ATTEMPT_MAX).collect());
+                let remark = || lifecycle.remark(&job_id).map(|what| what.chars().take(LAST_ATTEMPT_MAX).collect());
+                let last_attempt = self.under_way.of(&job_id).or_else(remark);
                 let since = Some(timestamp(since));
                 let pool = lifecycle.pool_of(&job_id).cloned();
                 let job = JobView { job_id, phase, attempt, since, task: None, name: None, pool, last_attempt };
@@ -225,7 +236,7 @@ mod tests {
 
     fn viewer(state_dir: &Path) -> Viewer {
         let opened = Store::open(state_dir).unwrap();
-        Viewer::new(state_dir.to_owned(), 1, About::default(), opened.store, None)
+        Viewer::new(state_dir.to_owned(), 1, About::default(), opened.store, None, UnderWay::default())
     }
 
     fn site() -> Arc<Site> {

@@ -17,8 +17,9 @@ use protocol::{JobId, JobInput, JobMessage, JobResult, Reason, Timestamp};
 use rustix::fs::CWD;
 
 use super::files::{INPUT, META, OUTPUT, OwnFile, Place, is_missing, read_own_file, to_json};
+use super::inputs::{Trees, move_into};
 use super::job_dir::JobDir;
-use super::meta::{meta_of, names_job};
+use super::meta::meta_of;
 use super::record::Record;
 use super::result::Recorder;
 use super::results_dir::ResultsDir;
@@ -41,15 +42,19 @@ pub(super) struct Wanted {
     job_id: JobId,
     task: String,
     created_at: Option<Timestamp>,
-    /// The content of `input.json`.
-    input: String,
+    /// The content of `input.json`; none where it comes with the files.
+    input: Option<String>,
+    /// Files that move into the directory.
+    has_files: bool,
 }
 
 impl Wanted {
     pub(super) fn new(job: &JobMessage) -> Self {
         let (job_id, spec) = (&job.job_id, &job.spec);
         let input = JobInput { job_id, task: &spec.task, input: &spec.input, metadata: &spec.metadata };
-        Self { input: to_json(&input), job_id: job_id.clone(), task: spec.task.clone(), created_at: job.created_at }
+        let input = spec.input_file.is_none().then(|| to_json(&input));
+        let (task, created_at) = (spec.task.clone(), job.created_at);
+        Self { input, has_files: spec.needs_files(), job_id: job_id.clone(), task, created_at }
     }
 }
 
@@ -86,11 +91,12 @@ impl Claims {
     pub(super) fn claim(
         &self,
         wanted: &Wanted,
+        trees: &Trees,
         last_attempt: Option<Attempt>,
         rerunnable: bool,
         at: Instant,
     ) -> Claimed {
-        self.try_claim(wanted, last_attempt, rerunnable, at).unwrap_or_else(|error| {
+        self.try_claim(wanted, trees, last_attempt, rerunnable, at).unwrap_or_else(|error| {
             let place = self.results.job_dir(&wanted.job_id);
             Claimed::NodeBroken(format!("the job directory {} cannot be made: {error}", place.display()).into())
         })
@@ -99,6 +105,7 @@ impl Claims {
     fn try_claim(
         &self,
         wanted: &Wanted,
+        trees: &Trees,
         launched: Option<Attempt>,
         rerunnable: bool,
         at: Instant,
@@ -111,8 +118,8 @@ impl Claims {
         for _ in 0..LOOKS_MAX {
             match decide(self.look(job_id, launched, at)?, last_attempt, rerunnable, self.stale) {
                 Verdict::Finished(record) => return Ok(Claimed::Finished(record)),
-                Verdict::Fill(attempt) if self.fill(wanted, attempt)? => return Ok(Claimed::Ours(attempt)),
-                Verdict::GoOn(attempt) if self.go_on(wanted, attempt)? => return Ok(Claimed::Ours(attempt)),
+                Verdict::Fill(attempt) if self.fill(wanted, trees, attempt)? => return Ok(Claimed::Ours(attempt)),
+                Verdict::GoOn(attempt) if self.go_on(wanted, trees, attempt)? => return Ok(Claimed::Ours(attempt)),
                 Verdict::Fill(_) | Verdict::GoOn(_) | Verdict::Look => {}
                 Verdict::MoveAside { attempt, inode } => {
                     let Some(moved) = self.results.move_aside(job_id, attempt, inode)? else {
@@ -211,7 +218,7 @@ impl Claims {
             });
         }
         // A job can spoil its meta.json. Its input still tells whose directory it is.
-        let (blank, input) = (file.is_blank(), names_job(&dir.read(INPUT)?, job_id));
+        let (blank, input) = (file.is_blank(), dir.is_input_of(job_id)?);
         if !input && matches!(file, OwnFile::Missing) && dir.holds_only(&[])? {
             return Ok(Seen::Empty { quiet: unchanged() });
         }
@@ -243,7 +250,7 @@ impl Claims {
     }
 
     /// Makes an empty directory ours; `false` if another one does, or takes it away.
-    fn fill(&self, wanted: &Wanted, attempt: Attempt) -> io::Result<bool> {
+    fn fill(&self, wanted: &Wanted, trees: &Trees, attempt: Attempt) -> io::Result<bool> {
         let path = self.results.job_dir(&wanted.job_id);
         // Held open: should another daemon take it over while we are slow, nothing of this happens in its successor.
         let Place::Dir(dir) = self.results.open_job_dir(&wanted.job_id)? else { return Ok(false) };
@@ -255,10 +262,14 @@ impl Claims {
                 return Err(error);
             }
         };
-        let claim = self.meta(&wanted.job_id, attempt, &self.owner);
-        let written = file.write_all(claim.as_bytes()).and_then(|()| dir.write_new(INPUT, &wanted.input));
+        let claim = self.meta(&wanted.job_id, attempt, &self.owner, wanted.has_files);
+        let written = file.write_all(claim.as_bytes()).and_then(|()| Self::place_input(wanted, trees, &dir));
         if let Err(error) = written {
-            // On a full disk, say. Nobody should wait for a claim behind which nobody stands.
+            // On a full disk, say. Nobody should wait for a claim behind which nobody stands. In this order, so that
+            // what is left after a crash is ours, or empty.
+            if wanted.has_files {
+                let _ = dir.remove_but(|name| name == META);
+            }
             for name in [INPUT, META] {
                 let _ = dir.remove(name);
             }
@@ -270,8 +281,22 @@ impl Claims {
         Ok(true)
     }
 
+    /// Puts into a directory what the job begins with.
+    fn place_input(wanted: &Wanted, trees: &Trees, dir: &JobDir) -> io::Result<()> {
+        if wanted.has_files {
+            let tree = trees.place(&wanted.job_id);
+            move_into(dir.as_fd(), &tree).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("its files cannot be moved there from {}: {error}", tree.display()),
+                )
+            })?;
+        }
+        wanted.input.as_ref().map_or(Ok(()), |input| dir.write_new(INPUT, input))
+    }
+
     /// Claims our own directory for a further attempt; `false` if it is not ours any more.
-    fn go_on(&self, wanted: &Wanted, attempt: Attempt) -> io::Result<bool> {
+    fn go_on(&self, wanted: &Wanted, trees: &Trees, attempt: Attempt) -> io::Result<bool> {
         let Place::Dir(dir) = self.results.open_job_dir(&wanted.job_id)? else { return Ok(false) };
         if meta_of(&wanted.job_id, &dir.read(META)?).is_some_and(|meta| meta.owner != self.owner) {
             // Taken over since we looked.
@@ -288,8 +313,8 @@ impl Claims {
                 dir.remove(&log_of(log, oldest))?;
             }
         }
-        dir.write_new(INPUT, &wanted.input)?;
-        dir.replace(META, &self.meta(&wanted.job_id, attempt, &self.owner))?;
+        Self::place_input(wanted, trees, &dir)?;
+        dir.replace(META, &self.meta(&wanted.job_id, attempt, &self.owner, wanted.has_files))?;
         self.is_still(&wanted.job_id, &dir)
     }
 
@@ -351,7 +376,8 @@ mod tests {
 
         fn claim(&self, node: &JobFiles, last_attempt: u32, seconds: u64) -> Claimed {
             let last_attempt = Attempt::new(last_attempt);
-            node.claims.claim(&Wanted::new(&job("j1")), last_attempt, true, self.start + Duration::from_secs(seconds))
+            let at = self.start + Duration::from_secs(seconds);
+            node.claims.claim(&Wanted::new(&job("j1")), &node.incoming.trees, last_attempt, true, at)
         }
 
         /// Looks until the others must be taken for dead.
@@ -466,7 +492,8 @@ mod tests {
         assert_eq!(shared.claim(&shared.us, 0, 0), ours(1));
         shared.wait(&shared.them);
         let wanted = Wanted::new(&job("j1"));
-        let claimed = shared.them.claims.claim(&wanted, None, false, shared.start + Duration::from_secs(60));
+        let trees = &shared.them.incoming.trees;
+        let claimed = shared.them.claims.claim(&wanted, trees, None, false, shared.start + Duration::from_secs(60));
         let lost = result(claimed.clone());
         assert_eq!((lost.status, lost.reason, lost.attempt), (Status::Failed.into(), Some(Reason::Lost.into()), 1));
         assert!(shared.path("j1/input.json").exists(), "what is left can be looked at");
@@ -500,7 +527,7 @@ mod tests {
         assert_eq!(shared.claim(&shared.them, 0, 60), Claimed::Elsewhere);
         // Who made it and was suspended before it wrote its claim.
         let wanted = Wanted::new(&job("j1"));
-        assert!(!shared.them.claims.fill(&wanted, Attempt::FIRST).unwrap());
+        assert!(!shared.them.claims.fill(&wanted, &shared.them.incoming.trees, Attempt::FIRST).unwrap());
     }
 
     #[test]

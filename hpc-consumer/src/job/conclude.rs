@@ -6,13 +6,16 @@
 use std::io;
 
 use lifecycle::{Concluded, EndReason, Ending, Finished, Run, RunEnd};
-use protocol::{JobMessage, JobResult, Launched, Reason, RuntimeKind, Seccomp, Status, limits, timestamp_from_millis};
+use protocol::{
+    JobMessage, JobResult, Launched, Outputs, Reason, RuntimeKind, Seccomp, Status, limits, timestamp_from_millis,
+};
 
 use super::JobFiles;
 use super::files::{META, Place};
 use super::job_dir::JobDir;
 use super::meta::meta_of;
 use super::output::{self, Output};
+use super::outputs::Wanted;
 use super::result::fitting;
 use super::results_dir::ResultsDir;
 use crate::run::signal_name;
@@ -21,6 +24,22 @@ use crate::run::signal_name;
 const BAD_CALL: i32 = rustix::process::Signal::SYS.as_raw();
 const BAD_CALL_HINT: &str =
     ", as the filter of system calls does with programs of 32 bits; JOB_SECCOMP=none on the node takes the filter away";
+
+/// How long an output may be that travels with a result that has a list of files as well.
+const OUTPUT_BESIDE_FILES_MAX: u64 = 16_000;
+
+/// What a run has come to.
+pub(super) struct Outcome {
+    pub(super) result: JobResult,
+    /// Its output is too large to travel with the result; this is to be said if it stays where it is.
+    stays: Option<String>,
+}
+
+impl Outcome {
+    fn new(result: JobResult) -> Self {
+        Self { result, stays: None }
+    }
+}
 
 impl JobFiles {
     pub(super) fn conclude_now(&self, job: JobMessage, run: &Run, ending: Ending, may_retry: bool) -> Concluded {
@@ -39,8 +58,16 @@ impl JobFiles {
                 self.end_unrun(run, self.recorder.of_run(job, run, Some((Reason::Infrastructure, message))))
             }
             Ending::Rejected(why) => self.end_unrun(run, self.recorder.rejected(job, why)),
-            Ending::Cancelled(after) => self.end_unrun(run, self.recorder.cancelled(job, after)),
-            Ending::CutOff(what) => self.in_own_dir(run, |_| Ok(self.record(self.recorder.lost(job, run, &what)))),
+            Ending::Cancelled(after) => {
+                if job.spec.outputs.is_some() {
+                    self.outgoing.uploads.forget(run)?;
+                }
+                self.end_unrun(run, self.recorder.cancelled(job, after))
+            }
+            Ending::CutOff(what) => self.in_own_dir(run, |_| {
+                let outputs = job.spec.outputs.clone();
+                self.record_sent(run, outputs.as_ref(), Outcome::new(self.recorder.lost(job, run, &what)))
+            }),
             Ending::Finished(finished) => {
                 self.in_own_dir(run, |dir| self.conclude_seen(job, run, dir, *finished, may_retry))
             }
@@ -89,12 +116,15 @@ impl JobFiles {
         may_retry: bool,
     ) -> io::Result<Concluded> {
         let (ended_at_ms, spec) = (finished.finished_at_ms, job.spec.clone());
-        let result = self.result(job, run, dir, finished)?;
+        let outcome = self.result(job, run, dir, finished)?;
+        let result = &outcome.result;
         let bad_output = result.reason == Some(Reason::Output.into());
         // It has computed its result, which would be the same once more, and is kept.
         let has_output = result.result_pointer == self.recorder.uri(&self.claims.results().output_path(&run.job_id));
         // A task that could not write its output on a full disk is not to blame for it.
-        let nodes_fault = if bad_output && !has_output {
+        let nodes_fault = if result.status == Status::Failed && self.outgoing.has_begun(run) {
+            None
+        } else if bad_output && !has_output {
             self.health.probe_files_about(&spec, ended_at_ms).err()
         } else if self.claims.results().takes_nothing() {
             self.health.probe_files().err()
@@ -109,9 +139,50 @@ impl JobFiles {
         }
         // Only these come from a run that ended; none is the node's fault.
         if may_retry && result.status == Status::Failed && !(bad_output && has_output) {
-            return Ok(Concluded::TaskFailed(result.message.unwrap_or_default()));
+            return Ok(Concluded::TaskFailed(outcome.result.message.unwrap_or_default()));
         }
-        Ok(self.record(result))
+        self.record_sent(run, spec.outputs.as_ref(), outcome)
+    }
+
+    /// Records the end of a job of which a run was here, once all that is wanted of it is in the store of files.
+    fn record_sent(&self, run: &Run, outputs: Option<&Outputs>, outcome: Outcome) -> io::Result<Concluded> {
+        let Outcome { mut result, stays } = outcome;
+        let wanted = self.wanted(outputs, &result, stays.is_some());
+        if wanted != Wanted::default() {
+            let Some(sent) = self.outgoing.sent(run, wanted)? else { return Ok(Concluded::ToUpload) };
+            let place = self.claims.results().job_dir(&run.job_id);
+            (result.files, result.files_note, result.output_file) = (sent.files(), sent.note, sent.output);
+            if let Some(why) = sent.refused.filter(|_| wanted.files) {
+                let sentence = format!("{why}; what it has left stays on the cluster, in {}", place.display());
+                if result.status == Status::Completed {
+                    spoil(&mut result, sentence);
+                } else {
+                    result.files_note = Some(sentence);
+                }
+            }
+        }
+        if let Some(stays) = stays.filter(|_| result.output_file.is_none()) {
+            result.message.get_or_insert(stays);
+        }
+        let concluded = self.record(result);
+        if wanted != Wanted::default() && matches!(concluded, Concluded::Recorded(_)) {
+            // What stays is found when a daemon starts.
+            let _ = self.outgoing.uploads.forget(run);
+        }
+        Ok(concluded)
+    }
+
+    /// What of a run is to be sent before its end is recorded.
+    fn wanted(&self, outputs: Option<&Outputs>, result: &JobResult, is_large: bool) -> Wanted {
+        if result.reason == Some(Reason::Cancelled.into()) {
+            return Wanted::default();
+        }
+        let files = outputs.is_some_and(|outputs| result.status == Status::Completed || outputs.are_always_wanted());
+        let bytes = result.output_bytes.unwrap_or(0);
+        // Beside a list of files there is less room for it.
+        let is_in_the_way = result.output.is_some() && files && bytes > OUTPUT_BESIDE_FILES_MAX;
+        let output = (is_large || is_in_the_way) && self.store.is_ok() && self.outgoing.allows(bytes);
+        Wanted { files, output }
     }
 
     /// Records the end of a job of which nothing runs, and nothing may ever have run, unless another daemon holds it
@@ -137,7 +208,7 @@ impl JobFiles {
         run: &Run,
         dir: Option<&JobDir>,
         finished: Finished,
-    ) -> io::Result<JobResult> {
+    ) -> io::Result<Outcome> {
         let time_limit = || match &finished.launched {
             Some(launched) => launched.time_limit_ms / 1_000,
             None => self
@@ -199,20 +270,27 @@ impl JobFiles {
         if let Some(ran) = finished.ran {
             (result.host, result.slurm_job_id) = (Some(ran.node), ran.slurm_job_id);
         }
-        self.add_output(&mut result, dir, output_max)?;
+        let stays = self.add_output(&mut result, dir, output_max)?;
         // What a task has printed may be all that there is of it.
         let does = result.status == Status::Failed || result.output.is_none();
         let travels = |text: String| Some(text).filter(|text| does && !text.is_empty());
         result.stdout_tail = travels(finished.stdout_tail);
         result.stderr_tail = travels(finished.stderr_tail);
-        Ok(result)
+        Ok(Outcome { result, stays })
     }
 
-    fn add_output(&self, result: &mut JobResult, dir: Option<&JobDir>, bytes_max: Option<u64>) -> io::Result<()> {
+    /// Adds what the task has left to a result. What is too large to travel with it is not; then it is returned what
+    /// there is to say, should it stay where it is.
+    fn add_output(
+        &self,
+        result: &mut JobResult,
+        dir: Option<&JobDir>,
+        bytes_max: Option<u64>,
+    ) -> io::Result<Option<String>> {
         let no_output = "the task ended well and wrote no output.json";
         let Some(dir) = dir else {
             result.message.get_or_insert(no_output.to_owned());
-            return Ok(());
+            return Ok(None);
         };
         match output::read(dir.as_fd())?.within(bytes_max) {
             Output::Missing => {
@@ -230,10 +308,9 @@ impl JobFiles {
                 dir.sync()?;
                 let unchecked = if checked { "" } else { "; whether it is JSON was not checked" };
                 let limit = limits::INLINE_OUTPUT_BYTES_MAX;
-                let message = format!(
+                return Ok(Some(format!(
                     "output.json has {bytes} bytes, more than the {limit} that travel with a result; it stays on the cluster{unchecked}"
-                );
-                result.message.get_or_insert(message);
+                )));
             }
             Output::Unusable { problem, bytes } => {
                 result.output_bytes = bytes;
@@ -246,7 +323,7 @@ impl JobFiles {
                 spoil(result, format!("{problem}. The file is kept as it is"));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Writes the final record. The job has ended and may never run again: until the disk takes it, this is repeated.

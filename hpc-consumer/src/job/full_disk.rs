@@ -11,8 +11,10 @@ use protocol::{JobMessage, Reason, Status, limits};
 
 use super::JobFiles;
 use super::claim::log_of;
+use super::conclude::Outcome;
 use super::files::{INPUT, META, OUTPUT, Place};
 use super::job_dir::JobDir;
+use super::size::in_words;
 use crate::run::LOGS;
 
 /// What is small by itself, and tells what the job was and how it ended.
@@ -61,7 +63,7 @@ impl JobFiles {
             tracing::warn!(%job_id, "the job filled the disk: {share}; all but its logs was removed, and it is tried again");
             return Ok(Concluded::NodeFailed(filled.problem));
         }
-        let mut result = self.result(job, run, dir, filled.finished)?;
+        let Outcome { mut result, .. } = self.result(job, run, dir, filled.finished)?;
         result.status = Status::Failed.into();
         result.reason = Some(Reason::DiskFull.into());
         result.message = Some(format!(
@@ -86,15 +88,6 @@ fn share_in_words(share: Share) -> String {
             format!("its directory held {held} files of the {used} that are there, and no more can be made")
         }
     }
-}
-
-/// A size as people read it.
-fn in_words(bytes: u64) -> String {
-    let (unit, name) = match bytes {
-        1_000_000_000.. => (1e9, "GB"),
-        _ => (1e6, "MB"),
-    };
-    format!("{:.1} {name}", bytes as f64 / unit)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
@@ -99,6 +99,23 @@ impl JobDir {
             Err(error) if refused(&error) => Ok(OwnFile::Foreign),
             done => done,
         }
+    }
+
+    /// Does a file of ours begin with this text? It may be of any length.
+    pub(super) fn begins_with(&self, name: &str, text: &str) -> io::Result<bool> {
+        let file = match self.unlocked(|| files::open_own(&self.path().join(name))) {
+            Ok(file) => file,
+            // What a job has made of the name.
+            Err(_) => return Ok(false),
+        };
+        let mut begin = Vec::with_capacity(text.len());
+        file.take(text.len() as u64).read_to_end(&mut begin)?;
+        Ok(begin == text.as_bytes())
+    }
+
+    /// Is there anything of this name?
+    pub(super) fn has(&self, name: &str) -> bool {
+        fs::symlink_metadata(self.path().join(name)).is_ok()
     }
 
     /// Makes a file that is not there yet, to be written.

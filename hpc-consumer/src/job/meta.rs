@@ -32,13 +32,16 @@ pub(super) struct Meta {
     pub(super) owner: String,
     pub(super) host: String,
     started_at: Timestamp,
+    /// Files of the job were moved here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    files: bool,
 }
 
 impl Claims {
-    pub(super) fn meta(&self, job_id: &JobId, attempt: Attempt, owner: &str) -> String {
+    pub(super) fn meta(&self, job_id: &JobId, attempt: Attempt, owner: &str, files: bool) -> String {
         let (host, owner) = (self.host().to_owned(), owner.to_owned());
         let (job_id, attempt) = (job_id.clone(), attempt.get());
-        to_json(&Meta { v: 1, job_id, attempt, owner, host, started_at: now() })
+        to_json(&Meta { v: 1, job_id, attempt, owner, host, started_at: now(), files })
     }
 
     /// Is this still the directory of our run? What `meta.json` tells is enough to say yes, but not to say no: a job
@@ -83,10 +86,10 @@ impl Claims {
             // The claim stands where we cannot see it, and would keep every other daemon from the job.
             Place::Nothing | Place::Foreign => return Err(ResultsDir::not_where_it_was()),
         };
-        let attempt = match meta_of(&run.job_id, &dir.read(META)?) {
+        let (attempt, files) = match meta_of(&run.job_id, &dir.read(META)?) {
             // A claim that failed half way may be for a later attempt than was asked for.
             Some(meta) if meta.owner == self.owner() && meta.attempt >= run.attempt.get() => {
-                Attempt::new(meta.attempt).unwrap_or(run.attempt)
+                (Attempt::new(meta.attempt).unwrap_or(run.attempt), meta.files)
             }
             Some(_) => return Ok(()),
             // Not known to be ours: a claim that failed half way is another daemon's after a time, as it would be if we
@@ -97,12 +100,16 @@ impl Claims {
             }
         };
         dir.unlock()?;
+        // Where nothing has run there is no log, whatever files were moved there.
+        let is_untouched = if files { !LOGS.iter().any(|log| dir.has(log)) } else { dir.holds_only(&[META, INPUT])? };
         // The number of a later attempt must not be forgotten with its directory.
-        if attempt > Attempt::FIRST || !dir.holds_only(&[META, INPUT])? {
-            return dir.replace(META, &self.meta(&run.job_id, attempt, ""));
+        if attempt > Attempt::FIRST || !is_untouched {
+            return dir.replace(META, &self.meta(&run.job_id, attempt, "", false));
         }
         // In this order, so that what is left after a crash is ours, or empty.
-        dir.remove(INPUT)?;
+        if let Some(error) = dir.remove_but(|name| name == META)?.pop() {
+            return Err(error);
+        }
         dir.remove(META)?;
         match fs::remove_dir(self.results().job_dir(&run.job_id)) {
             // Another one has made it its own in this moment.
@@ -157,12 +164,9 @@ pub(super) fn meta_of(job_id: &JobId, file: &OwnFile) -> Option<Meta> {
     (meta.job_id == *job_id && meta.owner.len() <= JobId::LENGTH_MAX && meta.owner.bytes().all(plain)).then_some(meta)
 }
 
-/// Is this the `input.json` of the job?
-pub(super) fn names_job(file: &OwnFile, job_id: &JobId) -> bool {
-    #[derive(Deserialize)]
-    struct Whose {
-        job_id: JobId,
+impl JobDir {
+    /// Has it the `input.json` of this job? We write the id first, whatever follows and however much.
+    pub(super) fn is_input_of(&self, job_id: &JobId) -> io::Result<bool> {
+        self.begins_with(INPUT, &format!("{{\"job_id\":\"{job_id}\","))
     }
-    let OwnFile::Text(text) = file else { return false };
-    serde_json::from_str::<Whose>(text).is_ok_and(|input| input.job_id == *job_id)
 }

@@ -12,6 +12,9 @@
 //!   .attempts/<job_id>.<attempt>/   the job directory of an attempt that another daemon has taken over
 //!   .owners/<owner>.json            the heart of a daemon's keeper
 //!   .reserve/<owner>/    room for the records of a daemon, should the disk be full
+//!   .cache/              contents that jobs have needed, by their SHA-256
+//!   .staging/<owner>/<job_id>/      the files of a job that is not claimed yet
+//!   .uploads/<job_id>.<attempt>/    what is sent of a run that has ended, and its packs
 //!   _rejected/           messages that were no jobs, and records that could not be read
 //! ```
 //!
@@ -29,6 +32,9 @@
 //! | [`conclude`] | from a run that is over to its result |
 //! | [`seen`] | what can be seen of a job by who holds nothing |
 //! | [`full_disk`] | from a run that filled the disk to a disk with room |
+//! | [`inputs`] | files that jobs need before they begin |
+//! | [`outputs`] | files that jobs leave and their users want |
+//! | [`size`] | amounts of bytes as people read them |
 //!
 //! Out of scope: processes (`run`, `keeper`), what follows for the queue (`lifecycle`).
 //!
@@ -41,15 +47,18 @@ mod conclude;
 mod files;
 mod full_disk;
 mod health;
+mod inputs;
 mod job_dir;
 mod launch;
 mod meta;
 mod output;
+mod outputs;
 mod pools;
 mod record;
 mod result;
 mod results_dir;
 mod seen;
+mod size;
 mod whose;
 
 use std::io;
@@ -60,13 +69,17 @@ use std::time::{Duration, Instant};
 use lifecycle::{Attempt, Claimed, Concluded, Ending, Problem, Run};
 use protocol::{Isolation, JobId, JobMessage, PoolName, Timestamp};
 use site::{Grant, Site};
+use transfer::Store;
 
 pub(crate) use self::cancellations::Cancellations;
 use self::claim::{Claims, Wanted};
 use self::health::Health;
+use self::inputs::Incoming;
 use self::launch::Launcher;
 pub(crate) use self::launch::StartLine;
 pub(crate) use self::meta::HeldDir;
+use self::outputs::Outgoing;
+pub(crate) use self::outputs::Tell;
 use self::pools::Pools;
 use self::result::Recorder;
 pub(crate) use self::results_dir::ResultsDir;
@@ -83,6 +96,32 @@ pub(crate) struct JobFiles {
     health: Health,
     pools: Arc<Pools>,
     recorder: Recorder,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    store: Result<Store, String>,
+}
+
+/// What is known of files that travel with jobs.
+#[derive(Debug)]
+pub(crate) struct FileSettings {
+    /// The store behind the edge, or which settings are missing for it.
+    pub(crate) store: Result<Store, String>,
+    /// How much of what jobs have needed is kept.
+    pub(crate) cache_bytes: u64,
+    /// How much of what a job leaves may travel.
+    pub(crate) output_bytes_max: u64,
+}
+
+impl Default for FileSettings {
+    fn default() -> Self {
+        let store = Err("there is no store of files".to_owned());
+        Self { store, cache_bytes: Self::CACHE_BYTES, output_bytes_max: Self::OUTPUT_BYTES_MAX }
+    }
+}
+
+impl FileSettings {
+    const CACHE_BYTES: u64 = 50_000_000_000;
+    const OUTPUT_BYTES_MAX: u64 = 100_000_000_000;
 }
 
 impl JobFiles {
@@ -104,12 +143,51 @@ impl JobFiles {
     ) -> Self {
         let pools = Arc::new(Pools::new(site, kit));
         let recorder = Recorder::new(results.clone(), host, pools.clone());
+        let FileSettings { store, cache_bytes, output_bytes_max } = FileSettings::default();
         Self {
+            incoming: Incoming::new(&results, &owner, cache_bytes),
+            outgoing: Outgoing::new(&results, output_bytes_max),
+            store,
             claims: Claims::new(results.clone(), recorder.clone(), owner, stale),
             launcher: Launcher::new(results.clone(), pools.clone(), memory),
             health: Health::new(results, pools.clone(), require),
             pools,
             recorder,
+        }
+    }
+
+    /// The same, with a store of files.
+    pub(crate) fn with_files(self, settings: FileSettings) -> Self {
+        let FileSettings { store, cache_bytes, output_bytes_max } = settings;
+        let results = self.claims.results();
+        let incoming = Incoming::new(results, self.claims.owner(), cache_bytes);
+        let outgoing = Outgoing::new(results, output_bytes_max);
+        Self { incoming, outgoing, store, ..self }
+    }
+
+    /// The store of files, or what is missing for it.
+    fn store(&self) -> Result<&Store, Problem> {
+        self.store.as_ref().map_err(|missing| missing.as_str().into())
+    }
+
+    /// Removes what earlier processes have left of files on their way; what other daemons have left only if
+    /// `with_others`.
+    pub(crate) async fn clean_files(self: &Arc<Self>, with_others: bool) {
+        let files = self.clone();
+        let cleaned = blocking(move || {
+            let results = files.claims.results();
+            if results.must_be_it().is_err() {
+                // It is not there, or nothing was ever in it.
+                return Ok(());
+            }
+            if !with_others {
+                return files.incoming.clean_own();
+            }
+            files.incoming.clean(|owner| results.heart(owner).exists())?;
+            files.outgoing.clean(|run| results.record_path(&run.job_id).exists())
+        });
+        if let Err(error) = cleaned.await {
+            tracing::warn!("what is left of files that were on their way cannot be removed: {error}");
         }
     }
 
@@ -125,10 +203,20 @@ impl JobFiles {
 
     /// Is all there that jobs of this pool need? Without a pool, or for one that this site does not have: is
     /// `RESULTS_DIR`?
-    pub(crate) async fn probe(&self, pool: Option<&PoolName>) -> Result<(), Problem> {
-        self.health.probe(pool).await?;
+    pub(crate) async fn probe(self: &Arc<Self>, pool: Option<&PoolName>) -> Result<(), Problem> {
+        let mut outcome = self.health.probe(pool).await;
+        if outcome.is_err() && self.claims.results().takes_nothing() && self.give_way().await {
+            outcome = self.health.probe(pool).await;
+        }
+        outcome?;
         self.fill_reserve();
         Ok(())
+    }
+
+    /// On a full disk, what is kept for jobs to come has to go for those that are here; returns whether anything went.
+    async fn give_way(self: &Arc<Self>) -> bool {
+        let files = self.clone();
+        blocking(move || files.incoming.give_way().unwrap_or(0) > 0).await
     }
 
     /// Keeps room for records again. Nobody waits for it.
@@ -160,7 +248,7 @@ impl JobFiles {
         at: Instant,
     ) -> Claimed {
         let (jobs, wanted) = (self.clone(), Wanted::new(job));
-        blocking(move || jobs.claims.claim(&wanted, last_attempt, rerunnable, at)).await
+        blocking(move || jobs.claims.claim(&wanted, &jobs.incoming.trees, last_attempt, rerunnable, at)).await
     }
 
     /// Gives up the claim for a run that was not begun, or that the node failed.
@@ -184,7 +272,10 @@ impl JobFiles {
     ) -> Concluded {
         let (was_begun, nodes_fault) = match &ending {
             Ending::Finished(finished) => {
-                (finished.runtime.is_some(), self.health.exonerate(&job.spec, finished).await.err())
+                // How the node is weeks later, when its outputs are in the store, tells nothing of the run.
+                let is_judged = finished.has_failed() && self.outgoing.has_begun(run);
+                let exonerated = if is_judged { Ok(()) } else { self.health.exonerate(&job.spec, finished).await };
+                (finished.runtime.is_some(), exonerated.err())
             }
             Ending::CutOff(_)
             | Ending::GivenUp(_)

@@ -172,15 +172,21 @@ impl Recorder {
     }
 }
 
-/// The result as it travels. JSON escapes may blow a text up; what does not fit stays on the cluster.
+/// The result as it travels. JSON escapes may blow a text up; what does not fit stays on the cluster, or is in the store
+/// of files.
 pub(super) fn fitting(result: &mut JobResult) -> String {
+    // An output that travels inside need not be had from elsewhere.
+    let file = if result.output.is_some() { result.output_file.take() } else { None };
     let mut text = result.to_json();
     if text.len() > limits::RESULT_BYTES_MAX && (result.stdout_tail.take(), result.stderr_tail.take()) != (None, None) {
         text = result.to_json();
     }
     if text.len() > limits::RESULT_BYTES_MAX && result.output.take().is_some() {
-        let message = "output.json is too large to travel with its result; it stays on the cluster".to_owned();
-        result.message.get_or_insert(message);
+        result.output_file = file;
+        if result.output_file.is_none() {
+            let message = "output.json is too large to travel with its result; it stays on the cluster".to_owned();
+            result.message.get_or_insert(message);
+        }
         text = result.to_json();
     }
     text

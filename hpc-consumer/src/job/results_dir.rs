@@ -15,12 +15,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use files::{Access, Creator, Durability, Held, NotPrivate, Spares};
-use lifecycle::Share;
+use lifecycle::{Problem, Share};
 use program::TrustedGroup;
 use protocol::limits;
 use rustix::fs::StatVfsMountFlags;
 
 use super::files::{INPUT, META, OWN_FILE_BYTES_MAX, REMOVED_WITHIN, is_missing};
+use super::size::in_words;
 use crate::lock;
 
 /// What a probe writes: enough to need room on the disk.
@@ -235,6 +236,19 @@ impl ResultsDir {
     /// An error unless it is there, and still the directory that it was.
     pub(crate) fn must_be_it(&self) -> io::Result<()> {
         if self.is_where_it_was()? && self.has_mark()? { Ok(()) } else { Err(Self::not_where_it_was()) }
+    }
+
+    /// How much room there is for this user, where the file system says.
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        let space = rustix::fs::statvfs(&self.path).ok()?;
+        (space.f_blocks > 0).then(|| space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// What could not be done in it, and why; with how much room there is, if it is for want of it.
+    pub(super) fn in_numbers(&self, what: &str, error: &io::Error) -> Problem {
+        let free = self.free_bytes().filter(|_| files::is_no_room(error)).map(in_words);
+        let free = free.map(|free| format!("; {free} are free in {}", self.path.display())).unwrap_or_default();
+        format!("{what}: {error}{free}").into()
     }
 
     /// What makes files in it that never take the place of others.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use lifecycle::{Driver, Event, Fact, Lifecycle, Reporter};
 use protocol::link::Report;
-use protocol::{JobId, JobMessage};
+use protocol::{JobId, JobMessage, Timestamp, timestamp_from_millis};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 
 use super::tails::Followed;
 use super::{Said, Shown, Up};
@@ -17,9 +17,13 @@ use crate::job::JobFiles;
 use crate::process::Clock;
 use crate::store::Store;
 use crate::store::view::Called;
+use crate::transfers::UnderWay;
 
 /// How long the end of the daemon waits for the hub to store what became of the last jobs.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often it is looked how far files on their way are.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Of how many jobs the store is asked for the message at once: they may be large.
 const MESSAGES_AT_ONCE: usize = 50;
@@ -28,6 +32,8 @@ const MESSAGES_AT_ONCE: usize = 50;
 pub(crate) enum Next {
     Hear(Heard),
     Report,
+    /// Look how far files on their way are.
+    Progress,
 }
 
 /// Something that was said.
@@ -45,6 +51,8 @@ pub(crate) struct Desk {
     shown: Shown,
     followed: Followed,
     looking_up: bool,
+    under_way: UnderWay,
+    progress: Interval,
 }
 
 impl Desk {
@@ -55,9 +63,11 @@ impl Desk {
         store: Store,
         shown: Shown,
         followed: Followed,
+        under_way: UnderWay,
     ) -> Self {
-        let reporter = Reporter::default();
-        Self { reporter, hears, said, up: None, files, store, shown, followed, looking_up: false }
+        let (reporter, mut progress) = (Reporter::default(), interval(PROGRESS_INTERVAL));
+        progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { reporter, hears, said, up: None, files, store, shown, followed, looking_up: false, under_way, progress }
     }
 
     /// How the link is, for people.
@@ -87,6 +97,7 @@ impl Desk {
                 None => std::future::pending().await,
             },
             () = sleep(due.unwrap_or_default()), if due.is_some() => Next::Report,
+            _ = self.progress.tick() => Next::Progress,
         }
     }
 
@@ -134,7 +145,14 @@ impl Desk {
     pub(crate) fn report(&mut self, lifecycle: &Lifecycle, clock: &Clock) {
         let report = self.reporter.next(lifecycle, clock.now());
         self.look_up();
-        let (Some(report), Some(up)) = (report, &self.up) else { return };
+        let (Some(mut report), Some(up)) = (report, &self.up) else { return };
+        for job in report.jobs.iter_mut().filter(|job| job.result.is_none()) {
+            if let Some(text) = self.under_way.of(&job.job_id) {
+                // Of two that say the same of a job but for this, the later one counts.
+                job.at = job.at.max(timestamp_from_millis(Timestamp::now().as_millisecond()));
+                job.message = Some(text);
+            }
+        }
         let unnamed = |report: &Report| report.jobs.iter().any(|job| job.task.is_none());
         if unnamed(&report) {
             let (store, reports) = (self.store.clone(), up.reports.clone());
@@ -142,6 +160,16 @@ impl Desk {
         } else {
             // There is one on its way at a time. Should nobody take it, the connection is over, which will be said.
             let _ = up.reports.try_send(report);
+        }
+    }
+
+    /// Has the hub told how far files on their way are, as far as that is new.
+    pub(crate) fn tell_progress(&mut self, clock: &Clock) {
+        if self.up.is_some() {
+            let news = self.under_way.take_news();
+            if !news.is_empty() {
+                self.reporter.asked(news, clock.now());
+            }
         }
     }
 
@@ -172,6 +200,7 @@ impl Desk {
             while self.up.is_some() && !self.reporter.is_done() {
                 match self.next(clock).await {
                     Next::Report => self.report(lifecycle, clock),
+                    Next::Progress => {}
                     Next::Hear(heard) => drop(self.hear(heard, lifecycle, clock)),
                 }
             }

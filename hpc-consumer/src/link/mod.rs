@@ -37,6 +37,7 @@ mod upload;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use protocol::{JobId, SiteName, Timestamp};
@@ -51,9 +52,14 @@ use self::tails::Followed;
 use crate::job::JobFiles;
 use crate::lock;
 use crate::store::Store;
+use crate::transfers::UnderWay;
 
 /// The header with the key of the site.
 const KEY_HEADER: &str = "x-site-key";
+
+/// For how long a transfer tries again by itself while nothing goes on; after that it is tried again with growing pauses,
+/// and people are told why.
+const STORE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How much may be said before the loop has heard it.
 const SAID_MAX: usize = 64;
@@ -71,6 +77,19 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// The store of files behind the edge.
+    pub(crate) fn store(&self) -> anyhow::Result<transfer::Store> {
+        let http = queues::http_client(&self.edge).context("cannot set up HTTPS to the store of files")?;
+        let edge = transfer::Edge {
+            address: self.edge.clone(),
+            key_header: KEY_HEADER,
+            key: self.key.clone(),
+            key_origin: self.key_origin.clone(),
+            setting: "EDGE_URL",
+        };
+        Ok(transfer::Store::new(http, edge).patient_for(STORE_PATIENCE))
+    }
+
     /// What a person is told before a daemon runs.
     pub(crate) fn summary(&self) -> String {
         format!("linked to the hub at {} as site {}", self.edge, self.site)
@@ -160,8 +179,14 @@ struct Up {
 }
 
 /// Begins to link: returns the loop's side.
-pub(crate) fn begin(target: Target, state_dir: PathBuf, files: Arc<JobFiles>, store: Store) -> anyhow::Result<Desk> {
-    begin_with(target, state_dir, files, store, Timing::default())
+pub(crate) fn begin(
+    target: Target,
+    state_dir: PathBuf,
+    files: Arc<JobFiles>,
+    store: Store,
+    under_way: UnderWay,
+) -> anyhow::Result<Desk> {
+    begin_with(target, state_dir, files, store, under_way, Timing::default())
 }
 
 fn begin_with(
@@ -169,6 +194,7 @@ fn begin_with(
     state_dir: PathBuf,
     files: Arc<JobFiles>,
     store: Store,
+    under_way: UnderWay,
     timing: Timing,
 ) -> anyhow::Result<Desk> {
     let http = queues::http_client(&target.edge).context("cannot set up HTTPS to the hub")?;
@@ -185,5 +211,5 @@ fn begin_with(
         timing,
     };
     tokio::spawn(contact.keep());
-    Ok(Desk::new(hears, said, files, store, shown, followed))
+    Ok(Desk::new(hears, said, files, store, shown, followed, under_way))
 }

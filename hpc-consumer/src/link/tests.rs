@@ -164,7 +164,7 @@ fn side(hub: &Hub, folder: &Path, timing: Timing, jobs: &[&str]) -> Side {
     std::fs::create_dir_all(&results).unwrap();
     let files = crate::job::node_of_test(&results, "us");
     let opened = Store::open(&state).unwrap();
-    let desk = begin_with(target, state, files, opened.store.clone(), timing).unwrap();
+    let desk = begin_with(target, state, files, opened.store.clone(), UnderWay::default(), timing).unwrap();
     let entry = |id: &&str| Entry {
         job_id: id.parse().unwrap(),
         stage: Stage::Accepted,
@@ -189,6 +189,7 @@ impl Side {
             loop {
                 match self.desk.next(&self.clock).await {
                     Next::Report => self.desk.report(&self.lifecycle, &self.clock),
+                    Next::Progress => self.desk.tell_progress(&self.clock),
                     Next::Hear(heard) => {
                         if let Some(event) = self.desk.hear(heard, &self.lifecycle, &self.clock).into_iter().next() {
                             return event;
