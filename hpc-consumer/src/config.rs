@@ -551,6 +551,14 @@ pub(crate) fn environment() -> Vec<(OsString, OsString)> {
     std::env::vars_os().collect()
 }
 
+/// What programs of Slurm need of our environment: where they and their cluster are, and who asks.
+const OF_SLURM: [&str; 5] = ["PATH", "HOME", "USER", "LOGNAME", "SLURM_CONF"];
+
+/// The environment of programs of Slurm.
+pub(crate) fn environment_of_slurm() -> Vec<(OsString, OsString)> {
+    from_environment(&OF_SLURM)
+}
+
 fn from_environment(names: &[&str]) -> Vec<(OsString, OsString)> {
     let value = |name: &str| {
         let value = std::env::var_os(name)?;

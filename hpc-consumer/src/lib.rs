@@ -17,6 +17,7 @@
 //! | `transfers` | files on their way, and how far they are |
 //! | `republish` | results that have left the queue, published once more |
 //! | `site` | the file of a site, read and held against what is on this node |
+//! | `slurm` | Slurm, as far as this program speaks to it |
 //! | `verbs` | what is asked of single jobs: how far they are, what they print |
 //! | `viewer` | keeps up to date what `jobs` and `status` show |
 //! | `notices` | what a person reads in its log |
@@ -46,6 +47,10 @@ mod process;
 mod republish;
 mod run;
 mod site;
+mod slurm {
+    mod commands;
+    pub(crate) use commands::Commands;
+}
 mod startup;
 mod store;
 mod transfers;

@@ -83,7 +83,7 @@ impl Answer {
                 Some(submitted) => Self::Submitted(submitted),
                 None => Self::Unclear(format!("{} and named no id of a job", problem())),
             },
-            Ended::TimedOut | Ended::Signal(_) => Self::Unclear(problem()),
+            Ended::TimedOut | Ended::Signal(_) | Ended::Unheard => Self::Unclear(problem()),
             Ended::Exit(_) if says(&UNHEARD) => Self::Unclear(problem()),
             Ended::Exit(_) if says(&NOT_NOW) => Self::NotNow(problem()),
             Ended::Exit(USAGE) => Self::Refused(problem()),

@@ -9,6 +9,8 @@ pub enum Ended {
     Signal(i32),
     /// It took too long, and was killed.
     TimedOut,
+    /// It was begun, and cannot be heard, or not to its end.
+    Unheard,
     /// It was not started, and why: the end of a sentence.
     NotStarted(String),
 }
@@ -43,6 +45,7 @@ impl Output {
             Ended::Exit(code) => format!("ended with exit code {code}"),
             Ended::Signal(signal) => format!("was ended by signal {signal}"),
             Ended::TimedOut => "did not end in time".to_owned(),
+            Ended::Unheard => "was started, and could not be heard to its end".to_owned(),
             Ended::NotStarted(why) => return format!("{program} cannot be started: {why}"),
         };
         if said.is_empty() { format!("{program} {how}") } else { format!("{program} {how}: {said}") }

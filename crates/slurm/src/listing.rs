@@ -31,6 +31,11 @@ pub fn show_arguments(element: Element) -> Vec<String> {
     ["-o", "show", "job", &element.to_string()].map(str::to_owned).to_vec()
 }
 
+/// The arguments of `scancel`: this job, if it has this name. An id alone is nobody's name.
+pub fn cancel_arguments(job_name: &str, element: Element) -> Vec<String> {
+    vec![format!("--name={job_name}"), element.to_string()]
+}
+
 /// Slurm did not answer, and why. It says nothing of any job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoAnswer(pub String);

@@ -8,7 +8,7 @@
 //! [`seccomp`], and [`isolation`] tells how far. [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`]
 //! and by the [`token`] that it carries, and [`children`] tells whether there is any such thing; [`leftovers`] finds
 //! what is left of runs that nobody watches any more; [`service`] starts the process in which all this happens, the
-//! keeper; [`answer`] asks another program something.
+//! keeper; [`answer`] asks another program something, and [`client`] a batch system.
 //!
 //! Out of scope: what the result means (`job`), and which runs there are (`keeper`). Invariant: when [`process::run`]
 //! returns, no process of the run that can be found is alive.
@@ -18,6 +18,7 @@ mod apptainer;
 mod bare;
 mod begin;
 mod children;
+mod client;
 mod confine;
 mod containment;
 mod ended;
@@ -57,6 +58,7 @@ use crate::lock;
 pub(crate) use answer::answer;
 pub(crate) use apptainer::shared_overlay;
 pub(crate) use bare::Bare;
+pub(crate) use client::ask;
 pub(crate) use confine::Confinement;
 pub(crate) use containment::{JobNetwork, JobSeccomp};
 pub(crate) use ended::{Ended, Finished, signal_name};
