@@ -1,12 +1,14 @@
 //! `hpc-consumer site`: the file of a site, read, and held against what is on this node.
 //!
 //! Here is what the pure crate `site` cannot do: to read the file, and to look whether the images, secrets and programs
-//! are there that it names. What is wrong with the file itself, and what becomes of a job, is decided there.
+//! are there that it names, and to ask Slurm whether it would take what its pools ask for. What is wrong with the file
+//! itself, and what becomes of a job, is decided there.
 //!
 //! Invariants: nobody but us and root may write to the file; no secret is opened here; all that is wrong is told at
 //! once. A secret that others can read makes the file a wrong one; an image or a program that is not there only keeps
 //! jobs from running.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -18,11 +20,14 @@ use protocol::{JobSpec, PoolName};
 use rustix::fs::Access;
 use serde::Serialize;
 use site::{
-    Because, Defaults, Image, Need, Needed, Plan, Problem, Problems, Refusal, Settings, Site, SiteFile, Unready,
+    Because, Defaults, Image, Need, Needed, Plan, Position, Problem, Problems, Refusal, Resources, Settings, Site,
+    SiteFile, Unready, Where,
 };
+use slurm::{Answer, Request, Shape};
 
 use crate::config;
 use crate::run::secrets;
+use crate::slurm::Commands;
 use crate::store::view::timestamp;
 
 /// A larger file is none.
@@ -53,6 +58,8 @@ struct Loaded {
     lacking: Vec<(Need, Problem)>,
     /// What is right and yet does not work.
     notices: Vec<site::Notice>,
+    /// Where each pool in Slurm says how its allocations are asked for.
+    asks_slurm: BTreeMap<PoolName, Position>,
 }
 
 impl Asked {
@@ -102,7 +109,7 @@ impl SiteOf {
                 return Err(Failure::usage(format!("{} has {count}", self.name())));
             }
         };
-        Ok(Loaded { site: file.site, lacking, notices: file.notices })
+        Ok(Loaded { site: file.site, lacking, notices: file.notices, asks_slurm: file.asks_slurm })
     }
 
     fn name(&self) -> String {
@@ -143,20 +150,68 @@ impl Loaded {
 
 fn check(of: &SiteOf) -> anyhow::Result<Exit> {
     let loaded = of.load()?;
+    let asked = crate::reactor()?.block_on(ask_slurm(&loaded));
+    let refused: Vec<(&PoolName, Problem)> =
+        asked.iter().filter_map(|(pool, answer)| Some((pool, answer.as_ref().err()?.clone()))).collect();
     let mut warnings: Vec<&Problem> = loaded.lacking.iter().map(|(_, problem)| problem).collect();
     warnings.extend(loaded.notices.iter().map(|notice| &notice.problem));
+    warnings.extend(refused.iter().map(|(_, problem)| problem));
     warnings.sort();
     warnings.into_iter().for_each(|problem| of.warn(problem));
     let pools = loaded.site.pools.iter().map(|(name, pool)| {
-        let is = [(pool.is_default, "default"), (!loaded.is_ready(name), "not ready")];
+        let is_ready = loaded.is_ready(name) && !refused.iter().any(|(refused, _)| *refused == name);
+        let is = [(pool.is_default, "default"), (!is_ready, "not ready")];
         let is: Vec<&str> = is.into_iter().filter(|(so, _)| *so).map(|(_, word)| word).collect();
         if is.is_empty() { name.to_string() } else { format!("{name} ({})", is.join(", ")) }
     });
     let tasks: Vec<String> = loaded.site.tasks.keys().map(|name| format!("`{name}`")).collect();
     let tasks = if tasks.is_empty() { "all, as no section names one".to_owned() } else { tasks.join(", ") };
-    let text = format!("{} is right\npools: {}\ntasks: {tasks}\n", of.name(), pools.collect::<Vec<_>>().join(", "));
+    let mut text = format!("{} is right\npools: {}\ntasks: {tasks}\n", of.name(), pools.collect::<Vec<_>>().join(", "));
+    for (pool, words) in asked.iter().filter_map(|(pool, answer)| Some((pool, answer.as_ref().ok()?))) {
+        text += &format!("Slurm would take an allocation of {pool}: {words}\n");
+    }
     crate::print(&escaped_lines(&text))?;
     Ok(Exit::Ok)
+}
+
+/// Has Slurm say of each pool in it whether its allocations would be taken. Nothing is submitted.
+async fn ask_slurm(loaded: &Loaded) -> Vec<(PoolName, Result<String, Problem>)> {
+    let (commands, mut asked) = (Commands::new(), Vec::new());
+    for (pool, &position) in &loaded.asks_slurm {
+        let problem = |what: String| Problem { position, text: format!("`pool.{pool}.slurm`: {what}") };
+        if let Some(missing) = commands.missing() {
+            let text = format!("whether Slurm would take its allocations cannot be asked: {missing}");
+            asked.push((pool.clone(), Err(problem(text))));
+            break;
+        }
+        let Where::Slurm { slurm, workers } = &loaded.site.pools[pool].place else { continue };
+        let slot = &loaded.site.pools[pool].slot;
+        let shape = match workers.once {
+            true => Shape::of_job(&Resources::of(slot), slurm.time),
+            false => Shape::of_worker(slot, workers.slots, slurm.time),
+        };
+        // It is not begun, so there need be nothing at these places.
+        let request = Request { slurm, shape: &shape, name: "hpcq-check", folder: "/", program: "/", count: 1 };
+        match commands.test(&request).await {
+            Ok(words) => asked.push((pool.clone(), Ok(words))),
+            Err(Answer::Refused(why)) => {
+                asked.push((pool.clone(), Err(problem(format!("Slurm would not take its allocations: {why}")))));
+            }
+            Err(Answer::NotNow(why)) => {
+                let text = format!("Slurm would not take its allocations as things are now: {why}");
+                asked.push((pool.clone(), Err(problem(text))));
+            }
+            Err(Answer::Unclear(why)) => {
+                let text = format!("Slurm does not say whether it would take its allocations: {why}");
+                asked.push((pool.clone(), Err(problem(text))));
+                // Neither would it say so of the others, and each takes its time.
+                break;
+            }
+            // A test is no submission.
+            Err(Answer::Submitted(_)) => {}
+        }
+    }
+    asked
 }
 
 /// What becomes of a job, for programs. The fields of version 1 stay; others may come.

@@ -32,6 +32,8 @@ pub struct SiteFile {
     pub needs: Vec<Need>,
     /// What is right and yet does not do what it looks like, in the order of the file.
     pub notices: Vec<Notice>,
+    /// Where each pool in Slurm says how its allocations are asked for: whether that is right, only Slurm knows.
+    pub asks_slurm: BTreeMap<PoolName, Position>,
 }
 
 /// A file that must be there for what the site's file says.

@@ -31,9 +31,13 @@ pub(super) fn whole(
     without_container(&pools, &tasks, found);
     let needs = needs(&pools, &tasks, found);
     let notices = notices(&pools, &tasks, found);
+    let in_slurm = pools.iter().filter(|draft| matches!(draft.pool.place, Where::Slurm { .. }));
+    let asked_at = |draft: &pools::Draft<'_>| found.position(&draft.table.value_at("slurm"));
+    let asks_slurm = in_slurm.map(|draft| (draft.name.clone(), asked_at(draft))).collect();
     let pools = pools.into_iter().map(|draft| (draft.name, draft.pool)).collect();
     let tasks = tasks.into_iter().map(|draft| (draft.pattern, draft.task)).collect();
-    SiteFile { site: Site { quota, pools, tasks, defaults: defaults.clone(), is_of_file: true }, needs, notices }
+    let site = Site { quota, pools, tasks, defaults: defaults.clone(), is_of_file: true };
+    SiteFile { site, needs, notices, asks_slurm }
 }
 
 fn one_default(pools: &[pools::Draft<'_>], found: &mut Found<'_>) {
