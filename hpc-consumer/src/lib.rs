@@ -16,6 +16,7 @@
 //! | `inherited` | what it gets from who started it, made normal |
 //! | `transfers` | files on their way, and how far they are |
 //! | `republish` | results that have left the queue, published once more |
+//! | `scaling` | the rule by which pools in Slurm grow, tried, and its log decided again |
 //! | `site` | the file of a site, read and held against what is on this node |
 //! | `slurm` | Slurm, as far as this program speaks to it |
 //! | `verbs` | what is asked of single jobs: how far they are, what they print |
@@ -46,6 +47,7 @@ mod pace;
 mod process;
 mod republish;
 mod run;
+mod scaling;
 mod site;
 mod slurm {
     mod commands;
@@ -99,6 +101,7 @@ enum Resolved {
     Republish(Box<Settings>, Vec<JobId>),
     Cancel(PathBuf, Vec<JobId>),
     Site(site::Asked),
+    Scaling(scaling::Asked),
     Keeper(KeeperSettings),
     Allocation(PathBuf),
 }
@@ -190,6 +193,7 @@ fn settings() -> anyhow::Result<Resolved> {
             Resolved::Cancel(state_dir, jobs)
         }
         Command::Site(asked) => Resolved::Site(asked.resolve(&origins)?),
+        Command::Scaling(asked) => Resolved::Scaling(asked.resolve(&origins)?),
         Command::Service => Resolved::Show(include_str!("../../systemd/hpc-consumer.service").trim_end().to_owned()),
         Command::Keeper(settings) => Resolved::Keeper(settings),
         Command::Allocation(settings) => Resolved::Allocation(settings.folder),
@@ -254,6 +258,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         Resolved::Republish(settings, jobs) => reactor()?.block_on(republish::republish(&settings, &jobs)),
         Resolved::Cancel(state_dir, jobs) => cancel::cancel(&Jobs::of(state_dir)?, &jobs),
         Resolved::Site(asked) => asked.answer(),
+        Resolved::Scaling(asked) => asked.answer(),
         Resolved::Jobs(state_dir, format, filter) => store::show_jobs(&state_dir, format, &filter),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
         Resolved::Pools(state_dir, format) => store::show_pools(&state_dir, format),
