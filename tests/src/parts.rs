@@ -87,6 +87,21 @@ pub fn standard_webhooks() -> PathBuf {
     part("STANDARD_WEBHOOKS", "Python with Standard Webhooks")
 }
 
+/// A Python that has moto, whose server speaks S3, and boto3, the client of AWS.
+pub fn moto() -> PathBuf {
+    part("MOTO", "Python with moto and boto3")
+}
+
+/// The program `s3s-fs`, a server that speaks S3.
+pub fn s3s_fs() -> PathBuf {
+    part("S3S_FS", "s3s-fs")
+}
+
+/// The program `rclone`.
+pub fn rclone() -> PathBuf {
+    part("RCLONE", "rclone")
+}
+
 /// The directory of the package `@hyperflow/hyperflow`.
 pub fn hyperflow() -> PathBuf {
     part("HYPERFLOW", "HyperFlow")

@@ -15,6 +15,7 @@ mod npm;
 mod page;
 mod python;
 mod python_image;
+mod rclone;
 mod rust_targets;
 mod slurm;
 mod store;
@@ -67,6 +68,12 @@ pub(crate) enum Kind {
     PythonImage,
     /// A folder with an unpacked image that holds Montage.
     Montage,
+    /// A Python with moto, whose server speaks S3, and boto3, the client of AWS.
+    Moto,
+    /// The program `s3s-fs`, another server that speaks S3.
+    S3sFs,
+    /// The program `rclone`.
+    Rclone,
     /// The program `cargo-nextest`, which runs the tests.
     Nextest,
     /// The program `cargo-deny`, which looks at what dependencies are.
@@ -79,7 +86,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every tool, in an order in which each finds what it needs itself.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -96,6 +103,9 @@ impl Kind {
         Self::Slurm24,
         Self::PythonImage,
         Self::Montage,
+        Self::Moto,
+        Self::S3sFs,
+        Self::Rclone,
         Self::WasmBindgen,
         Self::WorkerBuild,
         Self::Nextest,
@@ -105,7 +115,7 @@ impl Kind {
     ];
 
     /// What the tests need.
-    pub(crate) const TEST: [Self; 19] = [
+    pub(crate) const TEST: [Self; 22] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -122,6 +132,9 @@ impl Kind {
         Self::Slurm24,
         Self::PythonImage,
         Self::Montage,
+        Self::Moto,
+        Self::S3sFs,
+        Self::Rclone,
         Self::WasmBindgen,
         Self::WorkerBuild,
         Self::Nextest,
@@ -160,6 +173,9 @@ impl Kind {
             Self::Slurm24 => "Slurm 24.11, with MariaDB",
             Self::PythonImage => "image with Python",
             Self::Montage => "image with Montage",
+            Self::Moto => "Python with moto and boto3",
+            Self::S3sFs => "s3s-fs",
+            Self::Rclone => "rclone",
             Self::Nextest => "cargo-nextest",
             Self::CargoDeny => "cargo-deny",
             Self::CargoMachete => "cargo-machete",
@@ -188,6 +204,9 @@ impl Kind {
             Self::Slurm24 => Ok(slurm::SLURM_24_11.find(place)),
             Self::PythonImage => Ok(python_image::find(place)),
             Self::Montage => Ok(montage::find(place)),
+            Self::Moto => Ok(python::MOTO.find(place)),
+            Self::S3sFs => cargo_tools::S3S_FS.find(place),
+            Self::Rclone => Ok(rclone::find(place)),
             Self::Nextest => cargo_tools::NEXTEST.find(place),
             Self::CargoDeny => cargo_tools::DENY.find(place),
             Self::CargoMachete => cargo_tools::MACHETE.find(place),
@@ -215,6 +234,9 @@ impl Kind {
             Self::Slurm24 => slurm::SLURM_24_11.install(session),
             Self::PythonImage => python_image::install(session),
             Self::Montage => montage::install(session),
+            Self::Moto => python::MOTO.install(session),
+            Self::S3sFs => cargo_tools::S3S_FS.install(place, session),
+            Self::Rclone => rclone::install(session),
             Self::Nextest => cargo_tools::NEXTEST.install(place, session),
             Self::CargoDeny => cargo_tools::DENY.install(place, session),
             Self::CargoMachete => cargo_tools::MACHETE.install(place, session),

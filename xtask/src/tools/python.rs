@@ -1,5 +1,5 @@
-//! Python environments for tests by what nobody here wrote: Cloudflare's Python client, Snakemake, Schemathesis and the
-//! library of Standard Webhooks.
+//! Python environments for tests by what nobody here wrote: Cloudflare's Python client, Snakemake, Schemathesis, the
+//! library of Standard Webhooks, and moto with boto3.
 //!
 //! An environment is made elsewhere and renamed, so its programs' first lines lead nowhere: they are started as
 //! `bin/python -m PROGRAM`.
@@ -63,6 +63,15 @@ pub(super) const STANDARD_WEBHOOKS: Environment = Environment {
     locked: Some(include_str!("../../tools/python/standardwebhooks.txt")),
 };
 
+pub(super) const MOTO: Environment = Environment {
+    what: "Python with moto and boto3",
+    package: "moto",
+    version: "5.2.5",
+    module: "moto.server, boto3",
+    python: "3.11",
+    locked: Some(include_str!("../../tools/python/moto.txt")),
+};
+
 impl Environment {
     /// The environment's `python`, when it is there.
     pub(super) fn find(&self, place: &Place) -> Option<Tool> {
@@ -119,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_is_locked_has_the_version_that_is_named_and_a_hash_for_each_package() {
-        let locked = [SNAKEMAKE, SCHEMATHESIS, STANDARD_WEBHOOKS].map(|environment| {
+        let locked = [SNAKEMAKE, SCHEMATHESIS, STANDARD_WEBHOOKS, MOTO].map(|environment| {
             let Environment { package, version, locked, .. } = environment;
             let locked = locked.unwrap();
             assert!(locked.contains(&format!("\n{package}=={version} ")), "{package}.txt has another version");
