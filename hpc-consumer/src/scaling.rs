@@ -192,7 +192,7 @@ fn replay(path: &Path, format: OutputFormat) -> anyhow::Result<Exit> {
         for difference in differences {
             output += &match format {
                 OutputFormat::Text => {
-                    let now = difference.is.as_ref().map_or_else(|| "nothing".to_owned(), |is| done(is));
+                    let now = difference.is.as_ref().map_or_else(|| "nothing".to_owned(), done);
                     format!(
                         "{number}: DIFFERS: {} was {}, and is {now}\n",
                         difference.was.why.pool,

@@ -2,7 +2,8 @@
 //!
 //! Everything stands in the arguments: they beat the lines of a script and the variables of an environment. The script
 //! is the same for all allocations of a site but for the folder; what an allocation is to do stands there. Slurm never
-//! runs one a second time: two of them would be at work at once.
+//! runs one a second time: two of them would be at work at once. Nor does it send a signal before the time is up: the
+//! keeper counts the time itself, and a signal that came before it knows would end the script.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,12 +11,6 @@ use std::time::Duration;
 
 use protocol::Memory;
 use site::{Resources, Slot, Slurm};
-
-/// The signal by which a batch script is told that its time is nearly up.
-const SIGNAL: &str = "USR1";
-
-/// How long before the end; Slurm may be a minute late or early.
-const SIGNAL_BEFORE: Duration = Duration::from_mins(3);
 
 /// What Slurm calls the file beside the other things of an allocation that has what its script said.
 const OUTPUT: &str = "slurm.out";
@@ -106,7 +101,6 @@ impl Request<'_> {
         if let Some(time) = shape.time {
             arguments.push(format!("--time={}", minutes(time)));
         }
-        arguments.push(format!("--signal=B:{SIGNAL}@{}", signal_before(shape.time).as_secs()));
         let places = [("partition", &slurm.partition), ("account", &slurm.account), ("qos", &slurm.qos)];
         let places = places.into_iter().filter_map(|(option, value)| Some((option, value.as_deref()?)));
         arguments.extend(places.map(|(option, value)| format!("--{option}={value}")));
@@ -144,11 +138,6 @@ pub(crate) fn name_of(job_name: &str, index: Option<u32>) -> String {
 /// Slurm counts minutes.
 fn minutes(time: Duration) -> u64 {
     time.as_millis().div_ceil(60_000).try_into().unwrap_or(u64::MAX)
-}
-
-/// Sooner in a short allocation: a signal that comes before the keeper knows it would end the script.
-fn signal_before(time: Option<Duration>) -> Duration {
-    time.map_or(SIGNAL_BEFORE, |time| SIGNAL_BEFORE.min(time / 3))
 }
 
 /// A job of Slurm, or one of an array: what `scancel` is given.
@@ -227,7 +216,6 @@ mod tests {
                 "--mem=4096M",
                 "--gres=gpu:4",
                 "--time=241",
-                "--signal=B:USR1@180",
                 "--partition=gpu",
                 "--account=abc",
                 "--qos=normal",
@@ -251,13 +239,6 @@ mod tests {
         let slurm = Slurm { extra, ..Slurm::default() };
         let arguments = request(&slurm, &worker(), 1).arguments();
         assert!(!arguments.iter().any(|argument| argument.starts_with("--mem=") || argument.starts_with("--gres")));
-    }
-
-    #[test]
-    fn a_signal_does_not_come_before_the_keeper() {
-        for (minutes, before) in [(1, 20), (6, 120), (9, 180), (600, 180)] {
-            assert_eq!(signal_before(Some(Duration::from_mins(minutes))), Duration::from_secs(before));
-        }
     }
 
     #[test]

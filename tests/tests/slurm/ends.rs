@@ -3,7 +3,7 @@
 use std::thread;
 
 use rustix::process::geteuid;
-use slurm::{AllocationEnd as End, State};
+use slurm::{AllocationEnd as End, Element, State, cancel_arguments};
 use testkit::slurm::{Cluster, VERSIONS};
 use testkit::wait_until;
 
@@ -50,11 +50,20 @@ fn ends(version: &'static str) {
     let waits = user.submitted(&Wanted::new("waits", "exit 0").with("--nodelist=n3"));
     let runs = user.submitted(&Wanted::new("runs", "exec sleep 600").with("--nodelist=n1"));
     user.wait_for_row("runs", "to run", |row| row.state == State::Running && row.nodes == "n1");
-    for id in [waits, runs] {
-        cluster.ask("scancel", &[&id.to_string()]);
+    for (name, id) in [("waits", waits), ("runs", runs)] {
+        let element = Element { job: id, index: None };
+        // An id that Slurm has given to another is not what we mean.
+        assert!(user.run("scancel", &cancel_arguments("another", element), "").is_success());
+        assert!(!user.row(name).unwrap().state.is_over(), "{version}: {name} was cancelled by its number alone");
+        assert!(user.run("scancel", &cancel_arguments(name, element), "").is_success());
     }
     let array = Wanted { count: 2, ..Wanted::new("many", "exit \"$SLURM_ARRAY_TASK_ID\"").with("--nodelist=n1") };
     user.submitted(&array);
+    let two = Wanted { count: 2, ..Wanted::new("two", "exec sleep 600").with("--begin=now+1hour") };
+    let two = Element { job: user.submitted(&two), index: Some(1) };
+    assert!(user.run("scancel", &cancel_arguments("two", two), "").is_success());
+    user.wait_for_row("two_1", "to be cancelled", |row| row.state.is_over());
+    assert!(!user.row("two_0").unwrap().state.is_over(), "{version}: its neighbor was cancelled, too");
 
     for (name, _, end) in exits {
         assert_eq!(user.end(name, true), end, "{version}: {name}");
@@ -92,28 +101,27 @@ fn ends(version: &'static str) {
 
 /// Slurm counts minutes and looks every half of one, so this takes long; both versions at once.
 #[test]
-fn an_allocation_whose_time_is_up_was_told_before() {
+fn an_allocation_whose_time_is_up_is_asked_to_end_and_then_killed() {
     thread::scope(|scope| {
         for version in VERSIONS {
             scope.spawn(move || {
                 let cluster = Cluster::new(version).nodes(1).start();
                 let user = User::of(&cluster);
-                let script = "trap 'echo told > told' USR1; trap '' TERM; while :; do sleep 0.2; done";
                 let minute = |name, script| {
                     Wanted::new(name, script).shape(|shape| shape.time = Some(std::time::Duration::from_mins(1)))
                 };
-                user.submitted(&minute("stays", script));
-                user.submitted(&minute("goes", "trap 'exit 0' USR1; while :; do sleep 0.2; done"));
+                let told = "trap 'echo told > told' TERM; while :; do sleep 0.2; done";
+                user.submitted(&minute("stays", told));
+                user.submitted(&minute("goes", "trap 'exit 0' TERM; while :; do sleep 0.2; done"));
                 let row = user.wait_for_row("stays", "to run", |row| row.state == State::Running);
                 assert_eq!(row.ends.zip(row.started).map(|(ends, started)| ends - started), Some(60), "{version}");
-                wait_until("the end of its time", PATIENCE * 2, || {
-                    user.row("stays").is_some_and(|row| row.state.is_over())
-                });
-                let row = user.row("stays").unwrap();
-                assert_eq!(row.state, State::Timeout, "{version}");
-                assert!(user.folder("stays").join("told").exists(), "{version}: it was not told before");
-                assert_eq!(user.end("stays", false), End::TimeLimit, "{version}");
-                assert_eq!(user.end("goes", false), End::Completed, "{version}");
+                for name in ["stays", "goes"] {
+                    wait_until("the end of its time", PATIENCE * 2, || {
+                        user.row(name).is_some_and(|row| row.state.is_over())
+                    });
+                    assert_eq!(user.end(name, false), End::TimeLimit, "{version}: {name}");
+                }
+                assert!(user.folder("stays").join("told").exists(), "{version}: it was not asked");
             });
         }
     });

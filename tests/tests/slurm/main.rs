@@ -1,5 +1,6 @@
 //! A real Slurm: what it says is read as it is meant, and what it is asked it understands, in each version there is.
 
 mod allocation;
+mod commands;
 mod ends;
 mod submissions;
