@@ -11,6 +11,7 @@ use crate::config::{
     JobSettings, LimitSettings, NetworkSettings, RunSettings, RuntimeSettings, SiteSettings, StateSettings,
 };
 use crate::run::{Own, Runtime};
+use crate::service::ServiceCommand;
 use crate::site::{Asked, SiteOf};
 use crate::{scaling, store};
 
@@ -137,11 +138,11 @@ pub(crate) enum Command {
     /// Try the rule by which pools in Slurm grow and shrink, and explain what it has decided
     #[command(subcommand)]
     Scaling(ScalingCommand),
-    /// Print a systemd user unit for the daemon
-    #[command(
-        after_help = "Example:\n  hpc-consumer service > ~/.config/systemd/user/hpc-consumer.service\n  systemctl --user daemon-reload\n  systemctl --user enable --now hpc-consumer"
-    )]
-    Service,
+    /// Keep the daemon running, by systemd, cron or Slurm: install, start, stop, look at it
+    ///
+    /// There is one service for each user on each machine. Without it, `hpc-consumer run` runs as long as you let it.
+    #[command(subcommand)]
+    Service(ServiceCommand),
     /// The process that holds the runs; the daemon starts it
     #[command(hide = true)]
     Keeper(KeeperSettings),

@@ -29,6 +29,7 @@ use crate::notices;
 use crate::pace::Pace;
 use crate::process::{Asked, Clock, Signals};
 use crate::run::Invocation;
+use crate::service::Notify;
 use crate::startup::WrongSettings;
 use crate::store::{Problem, Store};
 use crate::transfers::Transfers;
@@ -60,6 +61,8 @@ pub(crate) struct Daemon {
     pub(crate) events: Events,
     pub(crate) transfers: Transfers,
     pub(crate) link: Link,
+    /// Who has started us, and wants to know that we are up.
+    pub(crate) notify: Notify,
 }
 
 /// The hub, where there is one.
@@ -110,7 +113,9 @@ impl Daemon {
         let mut link = Link(self.link.0.take());
         let mut events = VecDeque::from([Event::Tick]);
         let mut commit: Option<Commit> = None;
+        self.notify.ready();
         loop {
+            self.notify.turns();
             let happened = !events.is_empty();
             if happened {
                 viewer.changed();
@@ -160,6 +165,7 @@ impl Daemon {
                     }
                 }
                 () = viewer.due() => viewer.write(lifecycle),
+                () = self.notify.due() => {}
                 () = tokio::time::sleep(wake), if wake < Duration::MAX => events.push_back(Event::Tick),
                 // The last: however much it says, it holds nothing up.
                 next = link.next(&clock) => if let Some(desk) = &mut link.0 {

@@ -17,6 +17,7 @@
 //! | `transfers` | files on their way, and how far they are |
 //! | `republish` | results that have left the queue, published once more |
 //! | `scaling` | the rule by which pools in Slurm grow, tried, and its log decided again |
+//! | `service` | the daemon as a service: systemd, cron, `scrontab`, or a detached start |
 //! | `site` | the file of a site, read and held against what is on this node |
 //! | `slurm` | Slurm, as far as this program speaks to it |
 //! | `verbs` | what is asked of single jobs: how far they are, what they print |
@@ -48,6 +49,7 @@ mod process;
 mod republish;
 mod run;
 mod scaling;
+mod service;
 mod site;
 mod slurm {
     mod commands;
@@ -70,8 +72,9 @@ use protocol::JobId;
 use tokio::runtime::Runtime;
 
 use crate::cli::{Cli, Command, KeeperSettings, ListJobs, Republish, ShowLogs, WaitFor};
-use crate::config::Settings;
+use crate::config::{ServicePlace, Settings};
 use crate::run::Invocation;
+use crate::service::ServiceCommand;
 use crate::startup::{End, WrongSettings};
 use crate::verbs::Jobs;
 
@@ -102,6 +105,7 @@ enum Resolved {
     Cancel(PathBuf, Vec<JobId>),
     Site(site::Asked),
     Scaling(scaling::Asked),
+    Service(ServiceCommand, ServicePlace),
     Keeper(KeeperSettings),
     Allocation(PathBuf),
 }
@@ -194,7 +198,7 @@ fn settings() -> anyhow::Result<Resolved> {
         }
         Command::Site(asked) => Resolved::Site(asked.resolve(&origins)?),
         Command::Scaling(asked) => Resolved::Scaling(asked.resolve(&origins)?),
-        Command::Service => Resolved::Show(include_str!("../../systemd/hpc-consumer.service").trim_end().to_owned()),
+        Command::Service(asked) => Resolved::Service(asked.with(&cli.files)?, config::service_place()?),
         Command::Keeper(settings) => Resolved::Keeper(settings),
         Command::Allocation(settings) => Resolved::Allocation(settings.folder),
     })
@@ -259,6 +263,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         Resolved::Cancel(state_dir, jobs) => cancel::cancel(&Jobs::of(state_dir)?, &jobs),
         Resolved::Site(asked) => asked.answer(),
         Resolved::Scaling(asked) => asked.answer(),
+        Resolved::Service(command, place) => reactor()?.block_on(service::run(command, place)),
         Resolved::Jobs(state_dir, format, filter) => store::show_jobs(&state_dir, format, &filter),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
         Resolved::Pools(state_dir, format) => store::show_pools(&state_dir, format),

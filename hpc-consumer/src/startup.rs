@@ -11,7 +11,7 @@ use protocol::{FailureClass, PoolName, hold};
 use queues::Client;
 use tokio::sync::watch;
 
-use crate::config::{FileArgs, Settings};
+use crate::config::{FileArgs, Listener, Settings};
 use crate::consumers::Look;
 use crate::daemon::{Daemon, Link};
 use crate::events::{self, Events};
@@ -23,6 +23,7 @@ use crate::link::{self, Desk};
 use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
 use crate::run::{Invocation, Runtime, told};
+use crate::service::Notify;
 use crate::store::view::{self, About, Queue};
 use crate::store::{self, StateLock, Store};
 use crate::transfers::Transfers;
@@ -150,6 +151,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         events,
         transfers,
         link: Link(desk),
+        notify: Notify::to(&Listener::of_environment()),
     };
     let viewer = Viewer::new(settings.state_dir, settings.site.slots(), about, store.clone(), shown, under_way);
     let left = daemon.serve(lifecycle, queue, clock, viewer, signals, invocation).await?;

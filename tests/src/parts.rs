@@ -122,6 +122,11 @@ pub fn slurm(version: &str) -> PathBuf {
     part(&format!("SLURM_{}", version.replace('.', "_")), &format!("Slurm {version}"))
 }
 
+/// The program `systemd`, with which `systemctl` and `systemd-analyze` have come.
+pub fn systemd() -> PathBuf {
+    part("SYSTEMD", "systemd")
+}
+
 /// The directory of the workspace.
 pub fn workspace() -> PathBuf {
     let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR"));

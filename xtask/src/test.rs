@@ -95,6 +95,7 @@ fn build_parts(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Vec<Part>
         Part { name: "REDIS", found: path(Kind::Redis) },
         Part { name: "SLURM_22_05", found: path(Kind::Slurm22) },
         Part { name: "SLURM_24_11", found: path(Kind::Slurm24) },
+        Part { name: "SYSTEMD", found: path(Kind::Systemd) },
         Part { name: "MONTAGE", found: path(Kind::Montage) },
         Part { name: "MOTO", found: path(Kind::Moto) },
         Part { name: "S3S_FS", found: path(Kind::S3sFs) },

@@ -20,7 +20,7 @@ const STDOUT_BYTES_MAX: u64 = 64 << 20;
 const STDERR_BYTES_MAX: u64 = 64 << 10;
 
 /// Asks a program. One that takes too long is killed, with all that it has started; what it was asked may be done.
-pub(crate) async fn ask(
+pub(crate) async fn ask_slurm(
     program: &Path,
     arguments: &[String],
     environment: &[(OsString, OsString)],
@@ -96,7 +96,7 @@ mod tests {
     async fn shell(script: &str, input: &str, within: Duration) -> Output {
         let environment = [(OsString::from("PATH"), OsString::from("/usr/bin:/bin")), ("A".into(), "b".into())];
         let arguments = ["-c".to_owned(), script.to_owned()];
-        ask(Path::new("/bin/sh"), &arguments, &environment, input, within).await
+        ask_slurm(Path::new("/bin/sh"), &arguments, &environment, input, within).await
     }
 
     fn said(ended: Ended, stdout: &str, stderr: &str) -> Output {
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(shell("kill -9 $$", "", long).await, said(Ended::Signal(9), "", ""));
         // More than a pipe holds, to somebody who does not read it.
         assert_eq!(shell("exit 255", &"x".repeat(1 << 20), long).await, said(Ended::Exit(255), "", ""));
-        let none = ask(Path::new("/nowhere/sbatch"), &[], &[], "", long).await;
+        let none = ask_slurm(Path::new("/nowhere/sbatch"), &[], &[], "", long).await;
         assert!(matches!(none.ended, Ended::NotStarted(_)), "{none:?}");
     }
 

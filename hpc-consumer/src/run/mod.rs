@@ -8,7 +8,8 @@
 //! [`seccomp`], and [`isolation`] tells how far. [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`]
 //! and by the [`token`] that it carries, and [`children`] tells whether there is any such thing; [`leftovers`] finds
 //! what is left of runs that nobody watches any more; [`service`] starts the process in which all this happens, the
-//! keeper; [`answer`] asks another program something, and [`client`] a batch system.
+//! keeper; [`answer`] asks another program something, [`client`] a batch system, and [`managers`] the service managers of
+//! the machine.
 //!
 //! Out of scope: what the result means (`job`), and which runs there are (`keeper`). Invariant: when [`process::run`]
 //! returns, no process of the run that can be found is alive.
@@ -32,6 +33,7 @@ mod isolation;
 mod kit;
 mod leftovers;
 mod log_file;
+mod managers;
 mod memory;
 mod proc;
 mod process;
@@ -58,7 +60,7 @@ use crate::lock;
 pub(crate) use answer::answer;
 pub(crate) use apptainer::shared_overlay;
 pub(crate) use bare::Bare;
-pub(crate) use client::ask;
+pub(crate) use client::ask_slurm;
 pub(crate) use confine::Confinement;
 pub(crate) use containment::{JobNetwork, JobSeccomp};
 pub(crate) use ended::{Ended, Finished, signal_name};
@@ -67,6 +69,7 @@ pub(crate) use isolation::{Required, check, told};
 pub(crate) use kit::{Kit, Recipe, named};
 pub(crate) use leftovers::{Leftover, kill_leftovers};
 pub(crate) use log_file::LOGS;
+pub(crate) use managers::{Answer, Apart, ask, show, start_apart};
 pub(crate) use proc::{FirstProcess, descends_from_us, is_running, started_at};
 pub(crate) use process::{Place, Stop, Told, make_room, run};
 pub(crate) use programs::{absolute_entries, on_path};

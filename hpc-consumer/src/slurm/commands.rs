@@ -74,7 +74,7 @@ impl Commands {
         if program != "sbatch" {
             environment.push(("SLURM_TIME_FORMAT".into(), "%s".into()));
         }
-        run::ask(&path, arguments, &environment, input, within).await
+        run::ask_slurm(&path, arguments, &environment, input, within).await
     }
 
     /// Submits it.

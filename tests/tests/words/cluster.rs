@@ -9,7 +9,7 @@ use testkit::{Consumer, Edge, PATIENCE, SCRIPT, wait_until};
 use crate::transcript::Transcript;
 
 /// Settings that are well, as a file. Nobody listens there.
-const WELL: &str = "RUNTIME=bare
+pub(crate) const WELL: &str = "RUNTIME=bare
 CONTAINER_CMD=true
 RESULTS_DIR=results
 STATE_DIR=state

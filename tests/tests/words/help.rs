@@ -35,10 +35,14 @@ fn of_hpc_consumer() {
         "hpc-consumer",
         &["run", "command", "jobs", "status", "wait", "logs", "pools", "republish", "cancel", "site", "service"],
     );
-    let of_site = ["check", "explain", "init"];
-    assert_eq!(commands(&help("hpc-consumer", &["site"])), of_site, "each command has its golden file");
-    for name in of_site {
-        assert_as_in(&format!("hpc-consumer/help-site-{name}.txt"), &help("hpc-consumer", &["site", name]));
+    for (group, expected) in [
+        ("site", &["check", "explain", "init"][..]),
+        ("service", &["install", "uninstall", "start", "stop", "restart", "status", "logs"]),
+    ] {
+        assert_eq!(commands(&help("hpc-consumer", &[group])), expected, "each command has its golden file");
+        for name in expected {
+            assert_as_in(&format!("hpc-consumer/help-{group}-{name}.txt"), &help("hpc-consumer", &[group, name]));
+        }
     }
 }
 

@@ -8,4 +8,5 @@ mod cluster;
 mod edge;
 mod help;
 mod laptop;
+mod service;
 mod transcript;

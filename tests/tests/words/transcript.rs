@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use testkit::{PATIENCE, Process, parts};
 
 /// What differs from run to run or from machine to machine, and what stands in its place.
-const CHANGING: [(&str, &str); 9] = [
+const CHANGING: [(&str, &str); 10] = [
     ("[TIME]", r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"),
     ("[ID]", r"\b([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\b"),
     ("[PORT]", r"127\.0\.0\.1:(?<redacted>\d{2,})"),
@@ -23,6 +23,8 @@ const CHANGING: [(&str, &str); 9] = [
     ("[TOOK]", r"in (?<redacted>\d+\.\d s)"),
     // What the kernel of this machine has.
     ("[FACTS]", r"isolation of jobs: (?<redacted>.+)"),
+    // Where the programs under test are.
+    ("[BIN]", r"(?<redacted>/\S+)/hpc-consumer "),
     ("[VERSION]", r"(version|hpc-consumer|laptop-consumer|local-edge) (?<redacted>\d+\.\d+\.\d+)"),
 ];
 
@@ -32,12 +34,18 @@ pub(crate) struct Transcript {
     folder: TempDir,
     said: TempDir,
     text: String,
+    path: String,
 }
 
 impl Transcript {
     pub(crate) fn new() -> Self {
         let directory = || tempfile::tempdir().expect("a directory can be made");
-        Self { folder: directory(), said: directory(), text: String::new() }
+        Self { folder: directory(), said: directory(), text: String::new(), path: "/usr/bin:/bin".to_owned() }
+    }
+
+    /// Has programs found in this directory first.
+    pub(crate) fn path_first(&mut self, name: &str) {
+        self.path = format!("{}:{}", self.path(name).display(), self.path);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -68,7 +76,7 @@ impl Transcript {
         let settings = words.iter().take_while(is_setting).count();
         let (settings, words) = words.split_at(settings);
         let mut command = Command::new(parts::program(&words[0]));
-        command.env_clear().env("HOME", self.folder.path()).env("PATH", "/usr/bin:/bin").env("ALLOW_ROOT", "1");
+        command.env_clear().env("HOME", self.folder.path()).env("PATH", &self.path).env("ALLOW_ROOT", "1");
         command.current_dir(self.folder.path()).args(&words[1..]);
         command.envs(settings.iter().filter_map(|setting| setting.split_once('=')));
         let mut process = Process::start(&words[0], &mut command, self.said.path());
@@ -89,7 +97,8 @@ impl Transcript {
             redact(placeholder, Regex::new(pattern).expect("the patterns are right").into());
         }
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let host = Regex::new(&format!(r"(on |hpc-queue/|//)(?<redacted>{})\b", regex::escape(&host)));
+        let host =
+            Regex::new(&format!(r"(on |hpc-queue/|//|service-|ConditionHost=)(?<redacted>{})\b", regex::escape(&host)));
         redact("[HOST]", host.expect("a name can be found").into());
         assert_as_in(name, &redactions.redact(&self.text));
     }

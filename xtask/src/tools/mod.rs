@@ -19,6 +19,7 @@ mod rclone;
 mod rust_targets;
 mod slurm;
 mod store;
+mod systemd;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -74,6 +75,8 @@ pub(crate) enum Kind {
     S3sFs,
     /// The program `rclone`.
     Rclone,
+    /// The program `systemd`, which is the manager of a user in tests.
+    Systemd,
     /// The program `cargo-nextest`, which runs the tests.
     Nextest,
     /// The program `cargo-deny`, which looks at what dependencies are.
@@ -86,7 +89,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every tool, in an order in which each finds what it needs itself.
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 26] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -106,6 +109,7 @@ impl Kind {
         Self::Moto,
         Self::S3sFs,
         Self::Rclone,
+        Self::Systemd,
         Self::WasmBindgen,
         Self::WorkerBuild,
         Self::Nextest,
@@ -115,7 +119,7 @@ impl Kind {
     ];
 
     /// What the tests need.
-    pub(crate) const TEST: [Self; 22] = [
+    pub(crate) const TEST: [Self; 23] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -135,6 +139,7 @@ impl Kind {
         Self::Moto,
         Self::S3sFs,
         Self::Rclone,
+        Self::Systemd,
         Self::WasmBindgen,
         Self::WorkerBuild,
         Self::Nextest,
@@ -176,6 +181,7 @@ impl Kind {
             Self::Moto => "Python with moto and boto3",
             Self::S3sFs => "s3s-fs",
             Self::Rclone => "rclone",
+            Self::Systemd => "systemd",
             Self::Nextest => "cargo-nextest",
             Self::CargoDeny => "cargo-deny",
             Self::CargoMachete => "cargo-machete",
@@ -207,6 +213,7 @@ impl Kind {
             Self::Moto => Ok(python::MOTO.find(place)),
             Self::S3sFs => cargo_tools::S3S_FS.find(place),
             Self::Rclone => Ok(rclone::find(place)),
+            Self::Systemd => systemd::find(),
             Self::Nextest => cargo_tools::NEXTEST.find(place),
             Self::CargoDeny => cargo_tools::DENY.find(place),
             Self::CargoMachete => cargo_tools::MACHETE.find(place),
@@ -237,6 +244,8 @@ impl Kind {
             Self::Moto => python::MOTO.install(session),
             Self::S3sFs => cargo_tools::S3S_FS.install(place, session),
             Self::Rclone => rclone::install(session),
+            // Found, or told of as missing.
+            Self::Systemd => Ok(()),
             Self::Nextest => cargo_tools::NEXTEST.install(place, session),
             Self::CargoDeny => cargo_tools::DENY.install(place, session),
             Self::CargoMachete => cargo_tools::MACHETE.install(place, session),

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, Parser};
@@ -45,6 +46,20 @@ pub struct FileArgs {
     /// Read settings from ~/.config/hpc-queue/NAME.env instead of .env
     #[arg(long, global = true, value_name = "NAME")]
     profile: Option<String>,
+}
+
+impl FileArgs {
+    /// The arguments that name the same file from any directory.
+    pub fn to_arguments(&self) -> anyhow::Result<Vec<String>> {
+        let Some(path) = &self.env_file else {
+            let profile = self.profile.iter().flat_map(|name| ["--profile".to_owned(), name.clone()]);
+            return Ok(profile.collect());
+        };
+        let path = std::path::absolute(path).with_context(|| format!("where {} is cannot be told", path.display()))?;
+        let text = path.into_os_string().into_string();
+        let text = text.map_err(|path| Failure::usage(format!("{} is no text in UTF-8", path.display())))?;
+        Ok(vec!["--env-file".to_owned(), text])
+    }
 }
 
 /// Does a program read settings files?
