@@ -65,6 +65,8 @@ pub struct PoolState<'a> {
     pub problem: Option<&'a Problem>,
     /// How many jobs wait in it.
     pub waiting: usize,
+    /// How many of them wait for the store of files, and so for no room.
+    pub stranded: usize,
     /// How many run in it.
     pub running: usize,
     /// What they have for themselves.
@@ -317,6 +319,7 @@ impl Lifecycle {
                     .into_iter()
                     .map(|phase| lane.count(phase))
                     .sum(),
+                stranded: self.stranded(no),
                 running: lane.count(Phase::Running),
                 held: lane.held_by_runs(),
                 capacity: lane.in_use().capacity(),

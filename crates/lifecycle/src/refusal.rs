@@ -104,10 +104,11 @@ impl Lifecycle {
         }
     }
 
-    /// How many jobs wait in a pool for their files or for a slot.
+    /// How many jobs wait in a pool for their files or for a slot. What waits for the store is bounded by itself, and
+    /// takes no place from others.
     fn waiting_in(&self, no: PoolNo) -> usize {
         let lane = self.jobs.lane(no);
-        lane.count(Phase::Waiting) + lane.count(Phase::Staging)
+        lane.count(Phase::Waiting) + lane.count(Phase::Staging) - self.stranded(no)
     }
 
     /// The pause before a message that has been delivered so often comes again.

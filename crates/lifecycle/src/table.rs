@@ -438,6 +438,11 @@ impl Jobs {
         self.away.remove(job_id)
     }
 
+    /// The jobs for which it is away.
+    pub(crate) fn away(&self) -> impl Iterator<Item = &Job> {
+        self.away.iter().filter_map(|job_id| self.get(job_id))
+    }
+
     /// Does no job wait for a store that is away?
     pub(crate) fn none_is_away(&self) -> bool {
         self.away.is_empty()

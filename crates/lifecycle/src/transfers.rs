@@ -211,6 +211,13 @@ impl Lifecycle {
         self.file_store.away && job.lacks_files() && self.jobs.lane(job.lane).not_due() >= hold
     }
 
+    /// How many jobs of a pool could not begin if there were room, because the store is away.
+    pub(crate) fn stranded(&self, no: PoolNo) -> usize {
+        let later =
+            self.jobs.away().filter(|job| job.lane == no && matches!(job.state, State::Waiting(at) if at > self.now));
+        later.count() + if self.file_store.away { self.jobs.lane(no).lacking() } else { 0 }
+    }
+
     /// How many jobs of a pool wait for their files and may begin soon.
     pub(crate) fn lacking(&self, no: PoolNo) -> usize {
         if self.file_store.away { 0 } else { self.jobs.lane(no).lacking() }

@@ -524,7 +524,9 @@ impl Slurm {
                 demand.here = demand.here + pool.held;
                 continue;
             }
-            let (backlog, waiting_since) = (pool.waiting + pool.running, pool.waiting_since);
+            // What waits for the store of files would find an allocation that waits for it.
+            let backlog = pool.waiting - pool.stranded + pool.running;
+            let waiting_since = pool.waiting_since;
             demand.pools.insert(pool.name.clone(), PoolDemand { backlog, waiting_since, mean_run: None });
         }
         let state = lock(&self.0.state);

@@ -267,17 +267,35 @@ fn when_a_pool_is_removed_its_runs_end_and_its_jobs_go_back() {
     assert_eq!(only(&daemon.tick(Duration::from_hours(1)), is_rejected).len(), 1);
 }
 
+/// A job in a pool that needs a file.
+fn with_file_in(pool: &str, job_id: &str) -> Delivery {
+    let file = format!(r#"{{"path":"in.dat","size":7,"sha256":"{}"}}"#, "0".repeat(64));
+    let body = format!(r#"{{"v":2,"pool":"{pool}","files":[{file}],"job_id":"{job_id}","task":"echo"}}"#);
+    Delivery { body, ..job(job_id, &format!("L{job_id}")) }
+}
+
+#[test]
+fn no_more_jobs_are_stranded_in_a_pool_than_it_holds() {
+    let mut daemon = ready(TWO, &[]);
+    come(&mut daemon, with_file_in("cpu", "a"));
+    daemon.step(Event::Staged(id("a"), Staged::Away("no route".into())));
+    for (job_id, comes) in [("b", true), ("c", true), ("d", false), ("e", false)] {
+        come(&mut daemon, with_file_in("cpu", job_id));
+        assert_eq!(daemon.phase(job_id).is_some(), comes, "{job_id}");
+    }
+    for (pool, job_id) in [("cpu", "f"), ("gpu", "g")] {
+        assert_eq!(only(&come(&mut daemon, job_in(pool, job_id)), is_claim), [claim(job_id, 0)], "it needs none");
+    }
+}
+
 #[test]
 fn files_are_fetched_first_for_the_job_that_has_waited_longest_in_any_pool() {
     let mut daemon = ready(&TWO.replace("hold = 3", "hold = 9"), &[]);
-    let file = format!(r#"{{"path":"in.dat","size":7,"sha256":"{}"}}"#, "0".repeat(64));
     let mut begun = Vec::new();
     for (number, pool) in ["cpu", "cpu", "gpu", "gpu", "gpu", "cpu", "gpu", "cpu"].iter().enumerate() {
         let job_id = format!("j{number}");
-        let fields = format!(r#""v":2,"pool":"{pool}","files":[{file}]"#);
-        let body = format!(r#"{{{fields},"job_id":"{job_id}","task":"echo"}}"#);
         daemon.now += MILLISECOND;
-        let effects = come(&mut daemon, Delivery { body, ..job(&job_id, &job_id) });
+        let effects = come(&mut daemon, with_file_in(pool, &job_id));
         begun.extend(only(&effects, |effect| matches!(effect, Effect::Stage(_))));
     }
     for number in 0..4 {

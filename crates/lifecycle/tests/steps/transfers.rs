@@ -196,27 +196,35 @@ fn a_store_that_is_away_holds_up_no_others_and_one_success_has_all_try_at_once()
 }
 
 #[test]
-fn while_the_store_is_away_the_queue_is_asked_for_others_and_not_too_many_are_taken() {
+fn while_the_store_is_away_the_queue_is_asked_for_jobs_that_need_no_files() {
     let mut daemon = Daemon::pulling(slots(1));
-    let held = |daemon: &Daemon| daemon.state.jobs().count();
     let step = daemon.accept(with_files("a", "La"));
     assert_eq!(only(&step.effects, is_pull), [], "the slot will be taken");
     let step = daemon.step(not_staged("a"));
-    assert_eq!(only(&step.effects, is_pull), [Effect::Pull(1)], "it is free for one that needs no files");
-    let mut given_back = 0;
-    for number in 1..1_100 {
-        let (job_id, lease) = (format!("j{number}"), format!("L{number}"));
-        let effects = daemon.accept(with_files(&job_id, &lease)).effects;
-        given_back += only(&effects, is_settle).len();
+    assert_eq!(only(&step.effects, is_pull), [Effect::Pull(1)], "it is free for one that needs none");
+    daemon.accept(with_files("b", "Lb"));
+    let effects = daemon.accept(job("c", "Lc")).effects;
+    assert_eq!(only(&effects, is_claim), [claim("c", 0)]);
+}
+
+#[test]
+fn what_waits_for_the_store_is_no_reason_for_more_room() {
+    let mut daemon = Daemon::pulling(slots(1));
+    let waiting = |daemon: &Daemon| {
+        let pool = daemon.state.pools().next().expect("there is one");
+        (pool.waiting, pool.stranded)
+    };
+    for number in 0..6 {
+        daemon.accept(with_files(&format!("j{number}"), &format!("L{number}")));
     }
-    assert_eq!(held(&daemon), 1_000);
-    assert!(given_back > 0, "the others stay in the queue");
-    let effects = daemon.accept(job("b", "Lb")).effects;
-    assert_eq!(only(&effects, is_claim), [claim("b", 0)], "it needs none");
-    daemon.step(Event::Staged(id("j1"), Staged::Ready));
-    assert_eq!(daemon.phase("more"), None);
-    daemon.accept(with_files("more", "Lm"));
-    assert!(daemon.phase("more").is_some(), "the store is back");
+    assert_eq!(waiting(&daemon), (6, 0), "they are on their way");
+    daemon.step(not_staged("j0"));
+    assert_eq!(waiting(&daemon), (6, 6), "none will be here soon");
+    daemon.step(staged("j1"));
+    assert_eq!(waiting(&daemon), (6, 1), "the store has those of others");
+    daemon.now += 5 * SECOND;
+    daemon.step(Event::Tick);
+    assert_eq!(waiting(&daemon), (6, 0), "it is tried again");
 }
 
 #[test]
