@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use protocol::{Content, JobFile, JobResult, Patterns, WorkPath};
 use tokio::task::spawn_blocking;
-use transfer::{Bounds, Error, Kept, Listener, News, Step, Store};
+use transfer::{Bounds, Class, Error, Kept, Listener, News, Step, Store};
 
 /// The output of a job, should it be a file.
 const OUTPUT: &str = "output.json";
@@ -73,12 +73,33 @@ impl Wanted {
     }
 }
 
+/// What has come of files that were wanted.
+#[derive(Debug, Default)]
+pub struct Fetched {
+    /// Those that are here.
+    pub here: Vec<Here>,
+    /// What is wrong with single others.
+    pub failed: Vec<Error>,
+}
+
+impl Fetched {
+    /// Takes what has become of some: what is wrong with one file is no reason to leave the others.
+    fn take(&mut self, here: Result<Vec<Here>, Error>) -> Result<(), Error> {
+        match here {
+            Ok(here) => self.here.extend(here),
+            Err(error) if matches!(error.class(), Class::Gone | Class::Wrong | Class::Local) => self.failed.push(error),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
 /// Has files in a directory, which is made. What is there already is not had again; what was begun is gone on with.
-pub async fn fetch(store: &Store, wanted: &Wanted, into: &Path, listener: &Listener<'_>) -> Result<Vec<Here>, Error> {
+pub async fn fetch(store: &Store, wanted: &Wanted, into: &Path, listener: &Listener<'_>) -> Result<Fetched, Error> {
     let fetching = Fetching { store, into, listener, done: AtomicU64::new(0), total: wanted.bytes() };
     let (small, large): (Vec<&JobFile>, Vec<&JobFile>) =
         wanted.files.iter().partition(|file| file.size <= SMALL_BYTES_MAX && !file.pack);
-    let mut here = Vec::new();
+    let mut fetched = Fetched::default();
     let (mut small, mut several) = (small.into_iter(), FuturesUnordered::new());
     loop {
         while several.len() < PARALLEL
@@ -87,18 +108,18 @@ pub async fn fetch(store: &Store, wanted: &Wanted, into: &Path, listener: &Liste
             several.push(fetching.one(file));
         }
         let Some(one) = several.next().await else { break };
-        here.push(one?);
+        fetched.take(one.map(|one| vec![one]))?;
     }
     drop(several);
     for file in large {
-        if file.pack {
-            here.extend(fetching.pack(file, wanted.patterns.as_ref()).await?);
-        } else {
-            here.push(fetching.one(file).await?);
-        }
+        let had = match file.pack {
+            true => fetching.pack(file, wanted.patterns.as_ref()).await,
+            false => fetching.one(file).await.map(|one| vec![one]),
+        };
+        fetched.take(had)?;
     }
-    here.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(here)
+    fetched.here.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(fetched)
 }
 
 struct Fetching<'a> {
@@ -151,7 +172,7 @@ fn place(into: &Path, path: &WorkPath) -> Result<PathBuf, Error> {
 
 async fn blocking<T: Send + 'static>(what: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     let done = spawn_blocking(what).await;
-    done.map_err(|_| Error::new(transfer::Class::Local, "a thread that writes files has ended too early"))?
+    done.map_err(|_| Error::new(Class::Local, "a thread that writes files has ended too early"))?
 }
 
 /// What one of several has brought so far.

@@ -17,10 +17,12 @@ use crate::error::Error;
 /// Chunks on their way from the thread that reads to the connection that sends. A server that answers before it has read
 /// all may leave the connection as it is, with the body: so whoever has asked can end the chunks.
 #[derive(Clone)]
-pub(crate) struct Chunks(Arc<Mutex<Option<mpsc::Receiver<Result<Bytes, Error>>>>>);
+pub(crate) struct Chunks(Arc<Mutex<Option<Receiver>>>);
+
+type Receiver = mpsc::Receiver<Result<Bytes, Error>>;
 
 impl Chunks {
-    pub(crate) fn new(chunks: mpsc::Receiver<Result<Bytes, Error>>) -> Self {
+    pub(crate) fn new(chunks: Receiver) -> Self {
         Self(Arc::new(Mutex::new(Some(chunks))))
     }
 

@@ -69,7 +69,14 @@ impl Store {
             return Ok(Kept::Already);
         }
         let partial = partial_of(path, content);
-        self.get(content, &partial, listener).await?;
+        if let Err(error) = self.get(content, &partial, listener).await {
+            // Another program may be at it only where this one was sent away.
+            let is_empty = std::fs::symlink_metadata(&partial).is_ok_and(|found| found.len() == 0);
+            if error.class() != Class::Away && is_empty {
+                let _ = std::fs::remove_file(&partial);
+            }
+            return Err(error);
+        }
         let (from, to) = (partial.clone(), path.to_owned());
         let put = spawn_blocking(move || files::put_new(&from, &to, Durability::Named)).await;
         match put.map_err(|_| Error::of_thread())? {
@@ -111,18 +118,26 @@ pub(crate) fn is_another(path: &Path) -> Error {
     ))
 }
 
-/// Is this a file with this content? No link is followed. It blocks.
-pub(crate) fn is_same(path: &Path, content: &Content) -> Result<bool, Error> {
+/// Is this a file with this content? It blocks.
+fn is_same(path: &Path, content: &Content) -> Result<bool, Error> {
+    match open_of_length(path, content.size)? {
+        Some(mut file) => Ok(local::digest(&mut file, path)? == *content),
+        None => Ok(false),
+    }
+}
+
+/// What is there already, if it is a file of this length; no link is followed, and its mode stays.
+pub(crate) fn open_of_length(path: &Path, size: u64) -> Result<Option<File>, Error> {
     use rustix::fs::{Mode, OFlags};
 
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = match rustix::fs::open(path, flags, Mode::empty()) {
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
-        Err(rustix::io::Errno::LOOP) => return Ok(false),
+        Err(rustix::io::Errno::LOOP) => return Ok(None),
         Err(error) => return Err(Error::io("open", path, io::Error::from(error))),
     };
     let metadata = file.metadata().map_err(|error| Error::io("look at", path, error))?;
-    Ok(metadata.is_file() && metadata.len() == content.size && local::digest(&mut file, path)? == *content)
+    Ok((metadata.is_file() && metadata.len() == size).then_some(file))
 }
 
 /// A content on its way.

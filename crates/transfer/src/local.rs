@@ -330,10 +330,6 @@ mod tests {
         Ok(bytes)
     }
 
-    fn hashed(path: &Path) -> Result<Local, Error> {
-        hash(&open(path)?, path.to_owned(), &watch::channel((0, 0)).0)
-    }
-
     #[test]
     fn ranges_of_a_file_are_read_as_it_was_hashed() {
         let temp = tempfile::tempdir().unwrap();
@@ -371,7 +367,10 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("file");
         fs::write(&path, "x").unwrap();
-        assert!(hashed(&path).unwrap_err().to_string().contains("not wanted any more"));
+        let (say, heard) = watch::channel((0, 0));
+        drop(heard);
+        let error = hash(&open(&path).unwrap(), path, &say).unwrap_err();
+        assert!(error.to_string().contains("not wanted any more"), "{error}");
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use protocol::{WorkPath, meets, text};
 use tar::{Archive, EntryType};
 
 use crate::error::{Class, Error};
-use crate::get::is_another;
+use crate::get::{is_another, open_of_length};
 
 /// The longest header that holds a name.
 const NAME_BYTES_MAX: u64 = 64 * 1024;
@@ -229,10 +229,11 @@ fn write(archive: &mut File, member: &Inside, from: &Path, into: &Path) -> Resul
     let start = SeekFrom::Start(member.offset);
     archive.seek(start).map_err(reading)?;
     match fs::symlink_metadata(&path) {
-        Ok(found) => {
-            let same = found.is_file() && found.len() == member.size && {
-                let there = files::open_own(&path).map_err(|error| Error::io("open", &path, error))?;
-                is_same(there, (&mut *archive).take(member.size)).map_err(|error| Error::io("read", &path, error))?
+        Ok(_) => {
+            let same = match open_of_length(&path, member.size)? {
+                Some(there) => is_same(there, (&mut *archive).take(member.size))
+                    .map_err(|error| Error::io("read", &path, error))?,
+                None => false,
             };
             return if same { Ok(()) } else { Err(is_another(&path)) };
         }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use client::download::{Here, Wanted, fetch};
+use client::download::{Fetched as Had, Here, Wanted, fetch};
 use client::hub::Hub;
 use client::{Arrived, Inbox};
 use program::{Exit, Failure, Printer};
@@ -43,7 +43,7 @@ pub(super) async fn run(common: &CommonArgs, args: &FetchArgs, printer: &mut Pri
     let wanted = jobs::wanted(&names, false, &inbox, hub.as_ref()).await?;
     let several = wanted.len() > 1;
     let mut fetches = Fetches::begin(store)?;
-    let mut exit = Exit::Ok;
+    let (mut exit, mut failed) = (Exit::Ok, Vec::new());
     for job_id in wanted {
         let into = if several { args.into.join(job_id.as_str()) } else { args.into.clone() };
         let Some(of_job) = fetches.wanted(&job_id, &inbox, hub.as_ref(), &patterns).await? else {
@@ -51,12 +51,21 @@ pub(super) async fn run(common: &CommonArgs, args: &FetchArgs, printer: &mut Pri
             exit = Exit::NotFound;
             continue;
         };
-        match fetches.fetch(&job_id, &of_job, &into).await? {
-            Some(here) => print(&job_id, &here, &into, printer)?,
-            None => return Ok(Exit::Interrupted),
-        }
+        let Some(had) = fetches.fetch(&job_id, &of_job, &into).await? else { return Ok(Exit::Interrupted) };
+        print(&job_id, &had, &into, printer)?;
+        failed.extend(had.failed);
     }
+    all_here(failed)?;
     Ok(exit)
+}
+
+/// The first of the errors of single files; the others are told.
+fn all_here(mut failed: Vec<transfer::Error>) -> anyhow::Result<()> {
+    let others = failed.split_off(failed.len().min(1));
+    for error in others.iter().take(LISTED_MAX) {
+        tracing::warn!("{error}");
+    }
+    failed.pop().map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// The jobs and the patterns among some words: no id of a job has one of these characters.
@@ -113,7 +122,7 @@ impl Fetches {
     }
 
     /// Fetches files, and says which are here; nothing, if a signal came.
-    async fn fetch(&mut self, job_id: &JobId, wanted: &Wanted, into: &Path) -> anyhow::Result<Option<Vec<Here>>> {
+    async fn fetch(&mut self, job_id: &JobId, wanted: &Wanted, into: &Path) -> anyhow::Result<Option<Had>> {
         let meter = Meter::new();
         let listener = |news| meter.hear(news);
         let fetched = tokio::select! {
@@ -125,9 +134,9 @@ impl Fetches {
             }
         };
         meter.clear();
-        let here = fetched?;
+        let had = fetched?;
         meter.end("fetched");
-        Ok(Some(here))
+        Ok(Some(had))
     }
 
     /// The files of a result that has just come: where they are is said on standard error, for standard output has the
@@ -138,11 +147,12 @@ impl Fetches {
         if wanted.is_empty() {
             return Ok(true);
         }
-        let Some(here) = self.fetch(&result.job_id, &wanted, into).await? else { return Ok(false) };
+        let Some(Had { here, failed }) = self.fetch(&result.job_id, &wanted, into).await? else { return Ok(false) };
         for Here { at, .. } in here.iter().take(LISTED_MAX) {
             note(&at.to_string_lossy());
         }
         note_more(here.len(), LISTED_MAX, into);
+        all_here(failed)?;
         Ok(true)
     }
 }
@@ -154,7 +164,8 @@ fn tell_left_out(result: &JobResult) {
     }
 }
 
-fn print(job_id: &JobId, here: &[Here], into: &Path, printer: &mut Printer) -> anyhow::Result<()> {
+fn print(job_id: &JobId, had: &Had, into: &Path, printer: &mut Printer) -> anyhow::Result<()> {
+    let here = &had.here;
     let is_human = printer.is_human();
     let listed = if is_human { LISTED_MAX } else { here.len() };
     for Here { path, at, kept } in here.iter().take(listed) {
@@ -167,7 +178,7 @@ fn print(job_id: &JobId, here: &[Here], into: &Path, printer: &mut Printer) -> a
         printer.json(&serde_json::to_string(&Fetched { job_id, path, at, size, new })?)?;
     }
     note_more(here.len(), listed, into);
-    if here.is_empty() {
+    if here.is_empty() && had.failed.is_empty() {
         note(&format!("the job {job_id} has left no file that fits; --output at its submission says which are kept"));
     }
     Ok(())
