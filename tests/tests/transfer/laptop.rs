@@ -175,11 +175,12 @@ fn what_a_job_has_left_is_fetched_and_a_large_output_is_shown() {
     assert_eq!(laptop.run(&["fetch", "*.png"]).status.code(), Some(2));
     // What has expired.
     let gone = Content { sha256: protocol::Digest::new([9; 32]), size: 3 };
-    result(&edge, "j3", &json!({"files": [as_file("gone", &gone)]}));
+    result(&edge, "j3", &json!({"files": [as_file("gone", &gone), as_file("plot", &plot)]}));
     laptop.take_results();
-    let fetched = laptop.run(&["fetch", "j3"]);
+    let fetched = laptop.run(&["fetch", "j3", "-o", "rest"]);
     assert_eq!(fetched.status.code(), Some(4), "{fetched:?}");
     assert!(fetched.log.contains("has expired"), "{fetched:?}");
+    assert_eq!(names(&laptop.path("rest")), ["plot"], "the others come");
 }
 
 #[test]

@@ -78,22 +78,16 @@ fn what_does_not_travel_with_a_command_is_refused_before_anything_is_sent() {
     fs::create_dir(laptop.path("other")).unwrap();
     for (name, content) in [
         ("large", vec![b'x'; 200_000]),
-        ("half", vec![b'\n'; 40_000]),
-        ("more", vec![b'\n'; 40_000]),
-        ("image.png", vec![0x89, b'P', 0xff]),
         ("x.py", b"1".to_vec()),
         ("other/x.py", b"2".to_vec()),
         ("output.json", b"1".to_vec()),
     ] {
         fs::write(laptop.path(name), content).unwrap();
     }
-    let [large, half, more, image] = ["large", "half", "more", "image.png"].map(path);
+    let large = path("large");
     let [x, other_x, taken, none] = ["x.py", "other/x.py", "output.json", "none"].map(path);
-    let cases: [(&[&str], &str); 9] = [
-        (&["--file", &large, "--", "true"], "has more than 127700 bytes"),
-        (&["--file", &half, "--file", &more, "--", "true"], "half has 40000, more has 40000, "),
+    let cases: [(&[&str], &str); 6] = [
         (&["--stdin", &large, "--", "true"], "--stdin: "),
-        (&["--file", &image, "--", "true"], "is not text (UTF-8)"),
         (&["--file", &x, "--file", &other_x, "--", "true"], "another file of the name x.py"),
         (&["--file", &taken, "--", "true"], "output.json of its own"),
         (&["--file", &none, "--", "true"], "No such file"),
@@ -106,6 +100,44 @@ fn what_does_not_travel_with_a_command_is_refused_before_anything_is_sent() {
         assert!(run.log.contains(says), "{says}: {run:?}");
     }
     assert_eq!(edge.backlog(testkit::Queue::Jobs), 0);
+}
+
+#[test]
+fn what_does_not_fit_into_the_job_of_a_command_goes_through_the_store_of_files() {
+    let edge = Edge::start();
+    let laptop = Laptop::new(&edge);
+    fs::create_dir(laptop.path("dir")).unwrap();
+    for (name, content) in [
+        ("small", b"1".to_vec()),
+        ("large", vec![b'x'; 200_000]),
+        ("half", vec![b'\n'; 40_000]),
+        ("more", vec![b'\n'; 40_000]),
+        ("image.png", vec![0x89, b'P', 0xff]),
+        ("dir/a", b"a".to_vec()),
+    ] {
+        fs::write(laptop.path(name), content).unwrap();
+    }
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&["--file", "small", "--file", "dir"], &[]),
+        (&["--file", "large"], &["large"]),
+        (&["--file", "half", "--file", "more"], &["half", "more"]),
+        (&["--file", "image.png:in/x", "--file", "small"], &["in/x", "small"]),
+        (&["--output", "*.png"], &[]),
+    ];
+    for (arguments, sent) in cases {
+        let run = laptop.run(&[&["run", "--no-wait"], arguments, &["--", "true"]].concat());
+        assert!(run.status.success(), "{run:?}");
+        let job: Value = serde_json::from_str(&edge.pull(testkit::Queue::Jobs).remove(0).body).unwrap();
+        let paths = job["files"].as_array().cloned().unwrap_or_default();
+        let paths: Vec<&str> = paths.iter().map(|file| file["path"].as_str().unwrap()).collect();
+        assert_eq!(paths, sent, "{arguments:?}");
+        let within = job["input"]["files"].as_object().unwrap().len();
+        assert_eq!(
+            within,
+            if sent.is_empty() { arguments.iter().filter(|word| **word == "--file").count() } else { 0 }
+        );
+        assert_eq!(job.get("outputs").is_some(), arguments.contains(&"--output"));
+    }
 }
 
 #[test]
