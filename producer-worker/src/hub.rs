@@ -7,7 +7,7 @@ use std::time::Duration;
 use edge::files::Asker;
 use edge::hub::{Opening, Request};
 use edge::{Problem, Waiting};
-use worker::js_sys::Uint8Array;
+use worker::js_sys::{Reflect, Uint8Array};
 use worker::wasm_bindgen::JsCast as _;
 use worker::wasm_bindgen_futures::JsFuture;
 use worker::{Delay, Env, Error, Result, Stub, console_error, web_sys};
@@ -116,6 +116,8 @@ pub(crate) async fn ask(
 async fn pass(object: &Stub, request: &web_sys::Request, body: &[u8], is_site: bool) -> Result<web_sys::Response> {
     let init = web_sys::RequestInit::new();
     init.set_method(&request.method());
+    // An answer that leads elsewhere is for whoever has asked.
+    Reflect::set(&init, &"redirect".into(), &"manual".into())?;
     if !body.is_empty() {
         // A copy: the runtime reads it later, from where it is.
         init.set_body(&Uint8Array::from(body));

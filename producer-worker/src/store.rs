@@ -58,6 +58,9 @@ fn request(call: &StoreCall) -> Result<Request> {
         other => return Err(Error::RustError(format!("the hub asks with {other}"))),
     };
     let headers = Headers::new();
+    for (name, value) in &call.headers {
+        headers.set(name, value)?;
+    }
     // The length of what would be packed on its way is not told.
     headers.set("accept-encoding", "identity")?;
     let mut init = RequestInit::new();

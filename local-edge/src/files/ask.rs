@@ -41,6 +41,7 @@ impl Store {
     /// Asks our own store, as if over the network.
     async fn here(own: &Own, call: &StoreCall) -> Result<StoreAnswer, String> {
         let asked = axum::http::Request::builder().method(call.method).uri(&call.url).header("host", "localhost");
+        let asked = call.headers.iter().fold(asked, |asked, (name, value)| asked.header(*name, value));
         let asked = asked.body(()).map_err(|error| error.to_string())?;
         let answered = own.answer(&asked.into_parts().0, Body::from(call.body.clone()), None, now()).await;
         let answer = answered.unwrap_or_else(|refusal| refusal.response());
@@ -53,7 +54,9 @@ impl Store {
     async fn over_the_network(&self, call: &StoreCall) -> reqwest::Result<StoreAnswer> {
         let method = Method::from_bytes(call.method.as_bytes()).unwrap_or_default();
         // Without a length some stores wait for a body.
-        let mut answer = self.client.request(method, &call.url).body(call.body.clone()).send().await?;
+        let asked = self.client.request(method, &call.url).body(call.body.clone());
+        let asked = call.headers.iter().fold(asked, |asked, (name, value)| asked.header(*name, value));
+        let mut answer = asked.send().await?;
         let status = answer.status().as_u16();
         let length = answer.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
         let mut body = Vec::new();

@@ -20,8 +20,8 @@ const GIVEN_UP_AFTER: i64 = 24 * HOUR;
 /// A store that was asked to remove something and has not said that it has done so is asked again after this.
 const LOST_AFTER: i64 = 5 * MINUTE;
 
-/// How many contents go at once.
-const AT_ONCE: i64 = 50;
+/// How many contents go at once, each by one or two requests to the store, of which Cloudflare's free plan allows 50.
+const AT_ONCE: i64 = 20;
 
 impl Files {
     /// A job was submitted: what it needs stays.

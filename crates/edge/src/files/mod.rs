@@ -72,8 +72,10 @@ impl Settings {
 pub struct StoreCall {
     /// The method.
     pub method: &'static str,
-    /// The address, which is signed: no header is needed.
+    /// The address.
     pub url: String,
+    /// The headers, by which it is signed.
+    pub headers: Vec<(&'static str, String)>,
     /// The body; none if it is empty.
     pub body: String,
     why: Why,
@@ -185,7 +187,13 @@ impl Files {
         let Some(settings) = &self.settings else { return };
         let asked = settings.store.ask(&content.sha256, &question, step.now);
         let why = Why { follower, content, question };
-        step.effects.push(Effect::Store(StoreCall { method: asked.method, url: asked.url, body: asked.body, why }));
+        step.effects.push(Effect::Store(StoreCall {
+            method: asked.method,
+            url: asked.url,
+            headers: asked.headers,
+            body: asked.body,
+            why,
+        }));
     }
 }
 

@@ -1,12 +1,13 @@
 //! The object store: where it is, and the requests that are made to it, signed.
 //!
-//! A request that is signed is an address: whoever has it can make the request, for a while. So those of others and
-//! those of the edge itself are made in the same way, and the shell, which makes them, has no secret.
+//! What others ask of it is an address: whoever has it can make the request, for a while. What the edge asks itself is
+//! signed by headers, because Cloudflare R2 takes a `POST` in no other way. The shell, which makes it, has no secret.
 
 use std::fmt;
 
 use protocol::files::DonePart;
 use protocol::{Content, Digest, Timestamp};
+use sha2::{Digest as _, Sha256};
 
 use super::sigv4::{self, Key, Signed};
 use super::xml;
@@ -187,6 +188,40 @@ impl Store {
         format!("{origin}{}?{query}X-Amz-Signature={signature}", sigv4::encode_path(&path))
     }
 
+    /// A request of the edge itself.
+    fn signed(
+        &self,
+        method: &'static str,
+        content: &Digest,
+        query: &[(&str, &str)],
+        body: String,
+        now: Timestamp,
+    ) -> Asked {
+        let origin = self.seen_from("http://localhost");
+        let host = origin.split_once("://").map_or(origin, |(_, host)| host);
+        let path = format!("{}/{}/sha256/{content}", self.base, self.bucket);
+        let date_time = sigv4::date_time(now);
+        let key = Key::new(&self.secret_access_key, &date_time, &self.region);
+        let payload = sigv4::hex(&Sha256::digest(body.as_bytes()));
+        let headers = [("host", host), ("x-amz-content-sha256", &payload), ("x-amz-date", &date_time)];
+        let request = Signed { method, path: &path, query, headers: &headers, payload: &payload };
+        let authorization = format!(
+            "{} Credential={}/{}, SignedHeaders={}, Signature={}",
+            sigv4::ALGORITHM,
+            self.access_key_id,
+            key.scope(),
+            request.header_names(),
+            key.sign(&date_time, &request)
+        );
+        let pairs: Vec<String> =
+            query.iter().map(|(name, value)| format!("{}={}", sigv4::encode(name), sigv4::encode(value))).collect();
+        let mark = if pairs.is_empty() { "" } else { "?" };
+        let url = format!("{origin}{}{mark}{}", sigv4::encode_path(&path), pairs.join("&"));
+        let headers =
+            vec![("authorization", authorization), ("x-amz-content-sha256", payload), ("x-amz-date", date_time)];
+        Asked { method, url, headers, body }
+    }
+
     /// Where a content is put as a whole, and the headers that have to be sent: a store that knows the checksum takes
     /// no other bytes.
     pub(crate) fn put(&self, content: &Digest, from: &str, now: Timestamp) -> (String, Vec<(String, String)>) {
@@ -230,16 +265,13 @@ pub(crate) enum Question {
 pub(crate) struct Asked {
     pub(crate) method: &'static str,
     pub(crate) url: String,
+    pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: String,
 }
 
 impl Store {
     pub(crate) fn ask(&self, content: &Digest, question: &Question, now: Timestamp) -> Asked {
-        let from = "http://localhost";
-        let asked = |method, query: &[(&str, &str)], body| {
-            let url = self.presigned(method, content, query, &[], from, now);
-            Asked { method, url, body }
-        };
+        let asked = |method, query: &[(&str, &str)], body| self.signed(method, content, query, body, now);
         match question {
             Question::Create => asked("POST", &[("uploads", "")], String::new()),
             Question::Parts { upload, after } => {

@@ -18,6 +18,9 @@ use crate::{Problem, Response};
 /// How many addresses of parts are in one answer. Who needs more asks again.
 const PARTS_PER_ANSWER: usize = 1_000;
 
+/// How often the store is asked for one answer: on the free plan of Cloudflare a request may ask others 50 times.
+const ASKS_PER_ANSWER: usize = 40;
+
 /// How many offers may wait for the store.
 const OFFERS_MAX: usize = 1_000;
 
@@ -33,6 +36,8 @@ pub(super) struct Offering {
     places: Vec<Place>,
     /// Parts of the next one that are there, as far as the store has listed them, and their lengths.
     done: Vec<(DonePart, u64)>,
+    /// How often the store was asked.
+    asked: usize,
 }
 
 /// Contents whose upload is being begun: for those who have this key, and these wait.
@@ -65,7 +70,7 @@ impl Files {
         }
         self.sweep_at.get_or_insert(step.millis() + super::expiry::HOUR);
         let places = Vec::with_capacity(files.len());
-        self.offers.insert(follower, Offering { asker, files, places, done: Vec::new() });
+        self.offers.insert(follower, Offering { asker, files, places, done: Vec::new(), asked: 0 });
         self.go_on(step, follower)
     }
 
@@ -109,8 +114,14 @@ impl Files {
                 }
                 let (url, headers) = settings.store.put(&content.sha256, &offering.asker.origin, step.now);
                 offering.places.push(Place::Put { sha256: content.sha256, url, headers });
+            } else if offering.asked >= ASKS_PER_ANSWER {
+                // Whoever sees that parts are missing of which none is named asks again.
+                let upload = known.and_then(|row| row.upload.clone()).unwrap_or_default();
+                let (sha256, part_bytes) = (content.sha256, part_bytes(&content));
+                offering.places.push(Place::Parts { sha256, upload, part_bytes, parts: Vec::new(), done: Vec::new() });
             } else if let Some(upload) = known.and_then(|row| row.upload.clone()) {
                 offering.done.clear();
+                offering.asked += 1;
                 tables::set(step.db, &content, State::Uploading, now)?;
                 self.ask(step, Some(follower), content, Question::Parts { upload, after: 0 });
                 return Ok(());
@@ -118,6 +129,7 @@ impl Files {
                 waiting.push(follower);
                 return Ok(());
             } else {
+                offering.asked += 1;
                 self.creating.insert(content, (offering.asker.owner(), vec![follower]));
                 self.ask(step, None, content, Question::Create);
                 return Ok(());
@@ -196,6 +208,7 @@ impl Files {
                 let marker = xml::text(&answer.body, "NextPartNumberMarker").and_then(|number| number.parse().ok());
                 match marker.filter(|marker: &u32| more && *marker >= last && last > 0) {
                     Some(after) => {
+                        offering.asked += 1;
                         let question = Question::Parts { upload: upload.to_owned(), after };
                         self.ask(step, Some(follower), content, question);
                         Ok(())
