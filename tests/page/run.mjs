@@ -8,6 +8,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 
 import * as cases from './cases.mjs';
+import * as files from './files.mjs';
 import * as looks from './looks.mjs';
 
 const [packages, chromium, name, screenshots] = process.argv.slice(2);
@@ -25,7 +26,7 @@ const browser = await require('playwright-core').chromium.launch({
 });
 const faults = [];
 try {
-  const run = cases[name] ?? looks[name];
+  const run = cases[name] ?? files[name] ?? looks[name];
   assert(run, `there is no case ${name}`);
   await run({ edge, open, axe, api, shot, submit });
   assert.deepEqual(faults, [], 'what the page must not do');
@@ -46,7 +47,7 @@ try {
 process.exit();
 
 /** Opens the page in a browser of its own; with `key`, as whoever has given the key. */
-async function open({ at = '', key = edge.api_key, width = 1280, height = 800, scheme = 'light', expected = [] } = {}) {
+async function open({ at = '', key = edge.api_key, width = 1280, height = 800, scheme = 'light', expected = [], origins = [] } = {}) {
   const context = await browser.newContext({
     viewport: { width, height }, colorScheme: scheme, reducedMotion: 'reduce', serviceWorkers: 'block', locale: 'en-GB', timezoneId: 'UTC',
   });
@@ -62,7 +63,8 @@ async function open({ at = '', key = edge.api_key, width = 1280, height = 800, s
     void dialog.dismiss();
   });
   page.on('request', (request) => {
-    if (!request.url().startsWith(`${edge.url}/`) && !request.url().startsWith('data:')) faults.push(`asks ${request.url()}`);
+    const known = [edge.url, ...origins].some((origin) => request.url().startsWith(`${origin}/`));
+    if (!known && !request.url().startsWith('data:')) faults.push(`asks ${request.url()}`);
     if (request.url().includes(edge.api_key)) faults.push('the key is in an address');
   });
   await page.addInitScript(() => {

@@ -14,6 +14,7 @@
 pub mod chaos;
 mod consumer;
 mod edge;
+pub mod files;
 mod front;
 pub mod http;
 mod image;
@@ -22,6 +23,7 @@ mod ledger;
 pub mod parts;
 mod process;
 pub mod slurm;
+mod store;
 mod wait;
 mod worker;
 
@@ -32,6 +34,7 @@ pub use image::{build_image, compile, compile_shared};
 pub use laptop::{Laptop, Spoken};
 pub use ledger::{Ledger, Noted, Runs};
 pub use process::{Process, command, is_alive, signal, words_of};
+pub use store::ObjectStore;
 pub use wait::{wait_for, wait_until};
 pub use worker::Worker;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
-use testkit::{Consumer, Edge, Process, SCRIPT, command, parts, wait_for};
+use testkit::{Consumer, Edge, ObjectStore, Process, SCRIPT, command, parts, wait_for};
 
 /// How long one case may take. Each step of it has a bound of its own.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -15,9 +15,15 @@ const IN_DOCS: [&str; 4] = ["job-dark-wide.png", "jobs-dark-narrow.png", "jobs-l
 
 /// Starts a case against this edge.
 fn start(edge: &Edge, case: &str, home: &Path) -> Process {
+    start_with(edge, None, case, home)
+}
+
+/// The same, with a store of files at this origin.
+fn start_with(edge: &Edge, store: Option<&str>, case: &str, home: &Path) -> Process {
     let node = parts::on_path("node").expect("Node.js, `node`, is on the PATH");
     let producer = edge.producer();
-    let known = json!({"url": producer.url, "api_key": producer.api_key, "site_key": edge.setting("SITE_KEY")});
+    let known =
+        json!({"url": producer.url, "api_key": producer.api_key, "site_key": edge.setting("SITE_KEY"), "store": store});
     let mut run = command(&node, home);
     run.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("page/run.mjs"));
     run.args([parts::page_tools(), parts::chromium()]).arg(case).arg(screenshots());
@@ -76,6 +82,19 @@ fn the_keyboard_alone_will_do() {
 #[test]
 fn hostile_names_and_endless_logs_do_nothing() {
     run("hostile_names_and_endless_logs_do_nothing");
+}
+
+#[test]
+fn what_a_job_has_left_is_seen_in_place() {
+    run("what_a_job_has_left_is_seen_in_place");
+}
+
+#[test]
+fn files_of_a_store_elsewhere_are_seen_too() {
+    let store = ObjectStore::of_edge(Edge::start());
+    let (edge, home) = (Edge::start_set(&store.settings()), tempfile::tempdir().expect("a directory can be made"));
+    let origin = store.endpoint().trim_end_matches("/s3");
+    finish(start_with(&edge, Some(origin), "files_of_a_store_elsewhere_are_seen_too", home.path()));
 }
 
 #[test]

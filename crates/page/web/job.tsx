@@ -6,6 +6,7 @@ import { useEffect } from 'preact/hooks';
 
 import { get, jobPath, Refused, sentence } from './api';
 import { CancelOne } from './cancel';
+import { Files } from './files';
 import { onJobs, onReopen } from './live';
 import { Log } from './log';
 import { Copy, Note, State, Title, When, Wide } from './parts';
@@ -98,6 +99,7 @@ function Shown({ job }: { job: JobStatus }): JSX.Element {
         <Timeline job={job} />
         {job.callbacks && job.callbacks.length > 0 && <Callbacks calls={job.callbacks} />}
       </div>
+      <Files id={job.job_id} result={result} />
       <Log job={job} />
       <Values job={job} result={result} />
     </>
@@ -196,7 +198,7 @@ function Values({ job, result }: { job: JobStatus; result: JobResult | undefined
       <Value title="Input" value={job.input} none="The hub has not kept it." />
       <Value
         title="Output" value={result?.output}
-        none={result ? (result.output_bytes === undefined ? 'There is none.' : `It is too large to travel (${bytes(result.output_bytes)}).`) : 'It has not ended.'}
+        none={withoutOutput(result)}
       />
       {result && (
         <details>
@@ -206,6 +208,12 @@ function Values({ job, result }: { job: JobStatus; result: JobResult | undefined
       )}
     </div>
   );
+}
+
+function withoutOutput(result: JobResult | undefined): string {
+  if (!result) return 'It has not ended.';
+  if (result.output_file) return 'It is one of the files, output.json.';
+  return result.output_bytes === undefined ? 'There is none.' : `It is too large to travel (${bytes(result.output_bytes)}).`;
 }
 
 /** How much JSON is shown; all of it can be copied. */

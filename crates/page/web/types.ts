@@ -49,6 +49,25 @@ export interface JobResult {
   finished_at?: string;
   stdout_tail?: string;
   stderr_tail?: string;
+  files?: JobFile[];
+  files_note?: string;
+  output_file?: { sha256: string; size: number };
+}
+
+export interface JobFile {
+  path: string;
+  size: number;
+  sha256: string;
+  pack?: boolean;
+}
+
+export interface JobFileLink extends JobFile {
+  url: string;
+}
+
+export interface JobFiles {
+  files: JobFileLink[];
+  gone?: JobFile[];
 }
 
 export interface JobStatus extends JobBrief {
