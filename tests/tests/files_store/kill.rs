@@ -33,9 +33,9 @@ fn an_upload_survives_kills_at_random_bytes() {
     let mut uploads = std::collections::BTreeSet::new();
     let mut kills = 0;
     loop {
-        let place = place(&edge, &content);
+        let place = edge.place(&content);
         let parts = place["parts"].as_array().unwrap().clone();
-        uploads.insert(text_of(&place, "upload"));
+        uploads.insert(text(&place, "upload").to_owned());
         let Some(part) = parts.first() else { break };
         let number = part["number"].as_u64().unwrap();
         let begin = PART * usize::try_from(number - 1).unwrap();
@@ -48,17 +48,17 @@ fn an_upload_survives_kills_at_random_bytes() {
             kills += 1;
             edge.restart();
             let known = pieces(&edge).len();
-            let done = self::place(&edge, &content)["done"].as_array().unwrap().len();
+            let done = edge.place(&content)["done"].as_array().unwrap().len();
             assert_eq!(known, done, "what is half there is removed");
             assert!(answered.is_none() || done as u64 >= number, "what was answered is there");
         }
-        assert_eq!(offer(&edge, &content).json()["files"][0]["state"], "parts", "it is not there in full");
+        assert_eq!(edge.offer(&content).json()["files"][0]["state"], "parts", "it is not there in full");
     }
     assert_eq!((uploads.len(), kills), (1, 5));
     assert!(sent.values().all(|count| *count <= 2), "{sent:?}");
-    assert_eq!(put_all(&edge, &content), 0);
+    assert_eq!(edge.put_all(&content), 0);
     edge.restart();
-    let (status, bytes) = get(&edge, &content, None);
+    let (status, bytes) = edge.download(&content, None);
     assert!(status == 200 && bytes == content.bytes, "it is what was put");
     assert_eq!(pieces(&edge).len(), 5);
 }
@@ -68,7 +68,7 @@ fn a_whole_file_is_there_or_not() {
     let mut edge = Edge::start();
     for _ in 0..4 {
         let content = Content::of_size(30 * MIB);
-        let offered = place(&edge, &content);
+        let offered = edge.place(&content);
         let url = text(&offered, "url").to_owned();
         let stop_after = fastrand::usize(..content.bytes.len());
         let target = url.split_once(&edge.address()).unwrap().1.to_owned();
@@ -83,8 +83,8 @@ fn a_whole_file_is_there_or_not() {
         stream.write_all(&content.bytes[..stop_after]).unwrap();
         edge.restart();
         assert!(pieces(&edge).is_empty(), "what is half there is removed");
-        assert_eq!(complete(&edge, &content, &json!({})).status, 409);
-        assert_eq!(place(&edge, &content)["state"], "put");
+        assert_eq!(edge.complete(&content, &json!({})).status, 409);
+        assert_eq!(edge.place(&content)["state"], "put");
     }
 }
 
@@ -92,7 +92,7 @@ fn a_whole_file_is_there_or_not() {
 fn who_stops_in_the_middle_leaves_nothing() {
     let edge = Edge::start();
     let content = Content::of_size(65 * MIB);
-    let place = place(&edge, &content);
+    let place = edge.place(&content);
     send_some(&edge, text(&place["parts"][0], "url"), &content.bytes[..PART], 10 * MIB);
     testkit::wait_until("nothing is left", testkit::PATIENCE, || pieces(&edge).is_empty());
 }

@@ -9,16 +9,16 @@ use super::*;
 fn a_small_file_is_put_and_had_with_ranges() {
     let edge = Edge::start();
     let content = Content::of_size(100_000);
-    let offered = place(&edge, &content);
+    let offered = edge.place(&content);
     assert_eq!(offered["state"], "put", "{offered}");
     assert_eq!(send(put(&offered, &content.bytes)).status, 200);
-    assert_eq!(complete(&edge, &content, &json!({})).status, 200);
-    assert_eq!(place(&edge, &content)["state"], "have");
-    assert_eq!(get(&edge, &content, None), (200, content.bytes.clone()));
-    assert_eq!(get(&edge, &content, Some("bytes=10-19")), (206, content.bytes[10..20].to_vec()));
-    assert_eq!(get(&edge, &content, Some("bytes=99990-")), (206, content.bytes[99_990..].to_vec()));
-    assert_eq!(get(&edge, &content, Some("bytes=100000-")).0, 416);
-    let link = send(ask(&edge, Method::GET, &content.path()));
+    assert_eq!(edge.complete(&content, &json!({})).status, 200);
+    assert_eq!(edge.place(&content)["state"], "have");
+    assert_eq!(edge.download(&content, None), (200, content.bytes.clone()));
+    assert_eq!(edge.download(&content, Some("bytes=10-19")), (206, content.bytes[10..20].to_vec()));
+    assert_eq!(edge.download(&content, Some("bytes=99990-")), (206, content.bytes[99_990..].to_vec()));
+    assert_eq!(edge.download(&content, Some("bytes=100000-")).0, 416);
+    let link = send(edge.ask(Method::GET, &content.path()));
     let shown = send(client().get(link.header("location").unwrap()).header("range", "bytes=0-0"));
     let policy = shown.header("content-security-policy").unwrap();
     assert!(policy.contains("sandbox"), "a page in a file would act as one of this server");
@@ -29,26 +29,26 @@ fn a_small_file_is_put_and_had_with_ranges() {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, mode, "{}", path.display());
     }
     let empty = Content::of_size(0);
-    put_all(&edge, &empty);
-    assert_eq!(get(&edge, &empty, None), (200, Vec::new()));
+    edge.put_all(&empty);
+    assert_eq!(edge.download(&empty, None), (200, Vec::new()));
 }
 
 #[test]
 fn a_large_file_is_put_in_parts_and_gone_on_with() {
     let edge = Edge::start();
     let content = Content::of_size(5 * PART + 1);
-    let first = place(&edge, &content);
+    let first = edge.place(&content);
     assert_eq!((first["state"].as_str(), first["parts"].as_array().unwrap().len()), (Some("parts"), 6));
     let answer = send(put(&first["parts"][1], &content.bytes[PART..2 * PART]));
     assert_eq!(answer.status, 200);
-    let again = place(&edge, &content);
+    let again = edge.place(&content);
     assert_eq!(again["upload"], first["upload"], "an upload is gone on with");
     assert_eq!(again["done"], json!([{"number": 2, "etag": answer.header("etag")}]));
-    assert_eq!(put_all(&edge, &content), 5, "what is there is not sent again");
-    assert_eq!(put_all(&edge, &content), 0);
-    let (status, bytes) = get(&edge, &content, None);
+    assert_eq!(edge.put_all(&content), 5, "what is there is not sent again");
+    assert_eq!(edge.put_all(&content), 0);
+    let (status, bytes) = edge.download(&content, None);
     assert!(status == 200 && bytes == content.bytes, "it is what was put");
-    let across = get(&edge, &content, Some(&format!("bytes={}-{}", PART - 3, PART + 2)));
+    let across = edge.download(&content, Some(&format!("bytes={}-{}", PART - 3, PART + 2)));
     assert_eq!(across, (206, content.bytes[PART - 3..PART + 3].to_vec()));
     assert_eq!(pieces(&edge).len(), 6, "its parts are not copied");
 }
@@ -79,10 +79,10 @@ fn two_who_put_one_content_at_once_have_it_once() {
     let content = Content::of_size(70 * MIB);
     thread::scope(|scope| {
         for _ in 0..3 {
-            scope.spawn(|| put_all(&edge, &content));
+            scope.spawn(|| edge.put_all(&content));
         }
     });
-    let (status, bytes) = get(&edge, &content, None);
+    let (status, bytes) = edge.download(&content, None);
     assert!(status == 200 && bytes == content.bytes);
     testkit::wait_until("parts that were put twice are gone", testkit::PATIENCE, || pieces(&edge).len() == 5);
 }

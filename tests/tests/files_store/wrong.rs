@@ -11,17 +11,17 @@ fn code(answer: &Answer) -> (u16, String) {
 fn bytes_that_are_not_those_of_the_name_are_refused() {
     let edge = Edge::start();
     let content = Content::of_size(1_000);
-    let offered = place(&edge, &content);
+    let offered = edge.place(&content);
     let mut other = content.bytes.clone();
     other[999] ^= 1;
     assert_eq!(code(&send(put(&offered, &other))), (400, "BadDigest".to_owned()));
     let unsigned = client().put(text(&offered, "url")).body(content.bytes.clone());
     assert_eq!(send(unsigned).status, 403, "the checksum is signed, and must come");
-    let answer = complete(&edge, &content, &json!({}));
+    let answer = edge.complete(&content, &json!({}));
     assert_eq!((answer.status, answer.json()["code"].as_str()), (409, Some("upload_refused")));
     assert!(pieces(&edge).is_empty(), "nothing of it stays");
     assert_eq!(send(put(&offered, &content.bytes)).status, 200);
-    assert_eq!(complete(&edge, &content, &json!({})).status, 200);
+    assert_eq!(edge.complete(&content, &json!({})).status, 200);
 }
 
 #[test]
@@ -29,14 +29,14 @@ fn a_length_that_is_not_that_of_the_content_is_told() {
     let edge = Edge::start();
     let content = Content::of_size(1_000);
     let body = json!({"files": [{"sha256": content.sha256, "size": 999}]});
-    let offered = send(ask(&edge, Method::POST, "/files").json(&body)).json()["files"][0].take();
+    let offered = send(edge.ask(Method::POST, "/files").json(&body)).json()["files"][0].take();
     assert_eq!(send(put(&offered, &content.bytes)).status, 200);
-    let answer = complete(&edge, &content, &json!({}));
+    let answer = edge.complete(&content, &json!({}));
     assert_eq!(answer.status, 409);
     assert!(answer.body.contains("has 1000 bytes, and the content was offered with 999"), "{answer:?}");
-    assert_eq!(place(&edge, &content)["state"], "put", "who knows better can put it");
-    assert_eq!(complete(&edge, &content, &json!({})).status, 200);
-    let answer = send(ask(&edge, Method::POST, "/files").json(&body));
+    assert_eq!(edge.place(&content)["state"], "put", "who knows better can put it");
+    assert_eq!(edge.complete(&content, &json!({})).status, 200);
+    let answer = send(edge.ask(Method::POST, "/files").json(&body));
     assert_eq!(answer.status, 409, "{answer:?}");
 }
 

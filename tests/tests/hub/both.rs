@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use testkit::files::Asked;
 use testkit::http::{Answer, block_on, client, send};
 use testkit::{Edge, PATIENCE, Producer, Worker, wait_for};
 
@@ -23,15 +24,7 @@ pub(crate) fn on_both(story: impl Fn(&mut Side)) {
 
 /// The same, with settings that both have by these names.
 pub(crate) fn on_both_with(settings: &[(&str, &str)], story: impl Fn(&mut Side)) {
-    let options: Vec<String> = settings
-        .iter()
-        .map(|(name, value)| format!("--{}={value}", name.to_ascii_lowercase().replace('_', "-")))
-        .collect();
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    let local = Side { edge: Edge::start_with(&options), ..Side::local() };
-    let behind = Edge::start();
-    let worker = Some(Worker::start_with(&behind, settings));
-    compare([local, Side { name: "the Worker", edge: behind, worker, told: Vec::new() }], story);
+    compare(Side::both_with(settings), story);
 }
 
 fn compare(sides: [Side; 2], story: impl Fn(&mut Side)) {
@@ -46,6 +39,12 @@ fn compare(sides: [Side; 2], story: impl Fn(&mut Side)) {
     assert_eq!(local.len(), worker.len());
 }
 
+impl Asked for Side {
+    fn producer(&self) -> Producer {
+        Self::producer(self)
+    }
+}
+
 impl Side {
     pub(crate) fn local() -> Self {
         Self { name: "local-edge", edge: Edge::start(), worker: None, told: Vec::new() }
@@ -55,6 +54,14 @@ impl Side {
         let edge = Edge::start();
         let worker = Some(Worker::start(&edge));
         Self { name: "the Worker", edge, worker, told: Vec::new() }
+    }
+
+    /// Both, with settings that they have by these names.
+    pub(crate) fn both_with(settings: &[(&str, &str)]) -> [Self; 2] {
+        let local = Self { name: "local-edge", edge: Edge::start_set(settings), worker: None, told: Vec::new() };
+        let behind = Edge::start();
+        let worker = Some(Worker::start_with(&behind, settings));
+        [local, Self { name: "the Worker", edge: behind, worker, told: Vec::new() }]
     }
 
     pub(crate) fn producer(&self) -> Producer {

@@ -5,6 +5,7 @@ mod api;
 mod both;
 mod callbacks;
 mod contract;
+mod files;
 mod laptop;
 mod link;
 mod report;
