@@ -66,7 +66,7 @@ fn run(work_dir: &Path) -> Result<String, TaskError> {
         )
     })?;
     let output = (task.run)(job.given("input").unwrap_or(RawValue::NULL), work_dir)?;
-    work_dir::write_output(work_dir, &output)?;
+    work_dir::write(work_dir, work_dir::OUTPUT, &output)?;
     Ok(format!("task {name} wrote output.json ({} bytes)", output.len()))
 }
 
@@ -75,7 +75,7 @@ fn run_kind(kind: Kind, work_dir: &Path) -> Result<u8, TaskError> {
     let text = work_dir::read_input(work_dir)?;
     let job = Fields::open(&text, "")?;
     let (output, code) = kind.run(job.given("input").unwrap_or(RawValue::NULL), work_dir)?;
-    work_dir::write_output(work_dir, &output)?;
+    work_dir::write(work_dir, work_dir::OUTPUT, &output)?;
     Ok(code)
 }
 

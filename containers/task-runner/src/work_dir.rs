@@ -9,6 +9,9 @@ use std::path::Path;
 
 use crate::error::TaskError;
 
+/// What the daemon reads of a job that has ended well.
+pub(crate) const OUTPUT: &str = "output.json";
+
 /// Reads `input.json`.
 pub(crate) fn read_input(work_dir: &Path) -> Result<String, TaskError> {
     let path = work_dir.join("input.json");
@@ -22,14 +25,19 @@ pub(crate) fn read_input(work_dir: &Path) -> Result<String, TaskError> {
     String::from_utf8(bytes).map_err(|_| TaskError::BadJob(format!("{} must be JSON in UTF-8", path.display())))
 }
 
-/// Writes `output.json`: under another name, synced, then renamed. A symbolic link of that name is replaced, never
-/// followed.
-pub(crate) fn write_output(work_dir: &Path, json: &str) -> Result<(), TaskError> {
-    let path = work_dir.join("output.json");
-    let unfinished = work_dir.join(".output.json.unfinished");
-    let written = write_synced(&unfinished, json)
+/// Writes a file, for example `output.json`: under another name, synced, then renamed. A symbolic link of that name is
+/// replaced, never followed. Its folder is made where there is none.
+pub(crate) fn write(work_dir: &Path, name: &str, text: &str) -> Result<(), TaskError> {
+    let path = work_dir.join(name);
+    let (folder, name) = match name.rsplit_once('/') {
+        Some((folder, name)) => (work_dir.join(folder), name),
+        None => (work_dir.to_owned(), name),
+    };
+    let unfinished = folder.join(format!(".{name}.unfinished"));
+    let written = fs::create_dir_all(&folder)
+        .and_then(|()| write_synced(&unfinished, text))
         .and_then(|()| fs::rename(&unfinished, &path))
-        .and_then(|()| sync_directory(work_dir));
+        .and_then(|()| sync_directory(&folder));
     written.map_err(|source| {
         // Best effort: the error of the writing is the one that matters.
         let _ = fs::remove_file(&unfinished);
@@ -70,19 +78,23 @@ mod tests {
         std::os::unix::fs::symlink(&other, &output).unwrap();
         std::os::unix::fs::symlink(&other, dir.path().join(".output.json.unfinished")).unwrap();
 
-        write_output(dir.path(), "{\"a\":1}").unwrap();
+        write(dir.path(), OUTPUT, "{\"a\":1}").unwrap();
+        write(dir.path(), "plots/a.svg", "<svg/>").unwrap();
+        write(dir.path(), "plots/a.svg", "<svg></svg>").unwrap();
 
         assert_eq!(fs::read_to_string(&other).unwrap(), "untouched");
         assert!(fs::symlink_metadata(&output).unwrap().is_file());
         assert_eq!(fs::read_to_string(&output).unwrap(), "{\"a\":1}");
         assert!(!dir.path().join(".output.json.unfinished").exists());
+        assert_eq!(fs::read_to_string(dir.path().join("plots/a.svg")).unwrap(), "<svg></svg>");
+        assert_eq!(fs::read_dir(dir.path().join("plots")).unwrap().count(), 1);
     }
 
     #[test]
     fn output_that_cannot_be_written_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("output.json")).unwrap();
-        let error = write_output(dir.path(), "{}").unwrap_err();
+        let error = write(dir.path(), OUTPUT, "{}").unwrap_err();
         assert_eq!(error.exit_code(), 1);
         assert!(error.to_string().contains("cannot write") && error.to_string().contains("output.json"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);

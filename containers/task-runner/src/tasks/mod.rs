@@ -1,7 +1,9 @@
-//! The tasks that this image knows, by name. One module each: a pure function from the input to the output.
+//! The tasks that this image knows, by name. One module each: a pure function from the input to the output, and `plot`,
+//! which draws what one of them has found.
 
 mod command;
 mod echo;
+mod plot;
 mod python;
 mod simulate;
 mod summarize;
@@ -12,6 +14,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::error::TaskError;
+use crate::work_dir;
 
 /// One named recipe.
 pub(crate) struct Task {
@@ -32,8 +35,12 @@ pub(crate) static TASKS: [Task; 3] = [
     },
     Task {
         name: "simulate",
-        help: "random walkers on a lattice, checked against the exact law of diffusion",
-        run: |input, _work_dir| simulate::run(input).map(|output| json(&output)),
+        help: "random walkers on a lattice, checked against the exact law of diffusion, with a plot",
+        run: |input, work_dir| {
+            let (output, plot) = simulate::run(input)?;
+            work_dir::write(work_dir, simulate::PLOT, &plot)?;
+            Ok(json(&output))
+        },
     },
     Task {
         name: "summarize",

@@ -3,7 +3,7 @@
 //! Each walker starts at the origin of a line, a square or a cubic lattice and takes `steps` steps of length 1 to one
 //! of its 2·d neighbors, all equally likely. The mean of the squared distance from the origin is then exactly the
 //! number of steps, ⟨r²⟩ = n = 2·d·D·t with D = 1/(2·d), and the variance of r² is exactly 2·n·(n−1)/d. The output sets
-//! the estimate against both.
+//! the estimate against both, and the plot shows how it got there.
 //!
 //! Invariant: the same parameters give the same bytes everywhere. Positions and sums are integers, the generator is
 //! written out below, and floating point only comes in at the end, in operations that IEEE 754 defines to the last bit.
@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::error::TaskError;
 use crate::fields::Fields;
+use crate::tasks::plot::{Plot, Sample};
 
 /// The bounds keep every sum below within 128 bits: 10⁷ · Σr⁴ ≤ 10⁷ · 10⁷ · (10⁶)⁴ = 10³⁸ < 2¹²⁷.
 const WALKERS_MAX: u64 = 10_000_000;
@@ -88,13 +89,28 @@ struct DiffusionCoefficient {
     exact: f64,
 }
 
-/// Reads the parameters and runs the simulation.
-pub(crate) fn run(input: &RawValue) -> Result<Measurement, TaskError> {
-    Parameters::read(input).map(simulate)
+/// Where the plot is, below the work directory.
+pub(crate) const PLOT: &str = "plots/mean-squared-distance.svg";
+
+/// How many means are drawn.
+const SAMPLES: u64 = 200;
+
+/// Reads the parameters and runs the simulation: the output, and the plot.
+pub(crate) fn run(input: &RawValue) -> Result<(Measurement, String), TaskError> {
+    let parameters = Parameters::read(input)?;
+    let mut samples = Vec::new();
+    let measured = simulate(parameters, &mut samples);
+    let Parameters { walkers, steps, dimensions, .. } = parameters;
+    let subtitle =
+        format!("{walkers} walkers, {steps} steps each, {dimensions} dimension(s); within two standard errors");
+    let spread = measured.standard_error_exact * (walkers as f64).sqrt();
+    let plot = Plot { samples: &samples, exact: measured.exact, spread, subtitle: &subtitle };
+    Ok((measured, plot.to_svg()))
 }
 
-fn simulate(parameters: Parameters) -> Measurement {
+fn simulate(parameters: Parameters, samples: &mut Vec<Sample>) -> Measurement {
     let Parameters { walkers, steps, dimensions, seed } = parameters;
+    let sample_every = walkers.div_ceil(SAMPLES);
     let mut random = SplitMix64(seed);
     let mut sum_of_squares: u128 = 0;
     let mut sum_of_fourth_powers: u128 = 0;
@@ -110,6 +126,10 @@ fn simulate(parameters: Parameters) -> Measurement {
         let square = squared_distance(steps, dimensions, &mut random);
         sum_of_squares += u128::from(square);
         sum_of_fourth_powers += u128::from(square) * u128::from(square);
+        let so_far = walker + 1;
+        if so_far % sample_every == 0 || so_far == walkers {
+            samples.push((so_far, sum_of_squares as f64 / so_far as f64));
+        }
     }
 
     let (count, steps_taken, d) = (walkers as f64, steps as f64, dimensions as f64);
@@ -162,7 +182,7 @@ impl SplitMix64 {
 mod tests {
     use super::*;
 
-    fn run_json(input: &str) -> Result<Measurement, TaskError> {
+    fn run_json(input: &str) -> Result<(Measurement, String), TaskError> {
         run(&RawValue::from_string(input.to_owned()).unwrap())
     }
 
@@ -178,7 +198,7 @@ mod tests {
     fn estimates_agree_with_the_exact_law_in_every_dimension() {
         for dimensions in 1..=3 {
             for seed in 1..=5 {
-                let measured = simulate(Parameters { walkers: 3_000, steps: 80, dimensions, seed });
+                let measured = simulate(Parameters { walkers: 3_000, steps: 80, dimensions, seed }, &mut Vec::new());
                 assert!(measured.agrees, "{measured:?}");
                 assert_eq!(measured.exact, 80.0);
                 // The spread of the walkers is the second known answer.
@@ -191,7 +211,7 @@ mod tests {
     #[test]
     fn one_step_always_ends_at_distance_one() {
         for dimensions in 1..=3 {
-            let measured = simulate(Parameters { walkers: 200, steps: 1, dimensions, seed: 5 });
+            let measured = simulate(Parameters { walkers: 200, steps: 1, dimensions, seed: 5 }, &mut Vec::new());
             assert_eq!((measured.estimate, measured.error, measured.standard_error), (1.0, 0.0, 0.0));
             assert!(measured.agrees);
         }
@@ -201,7 +221,9 @@ mod tests {
     fn simulate_output_format_unchanged() {
         // The numbers come from a second implementation, in another language. Who compares runs of different versions
         // of this image needs the same bytes for the same parameters.
-        let output = run_json(r#"{"walkers":1000,"steps":100,"dimensions":3,"seed":42}"#).unwrap();
+        let (output, plot) = run_json(r#"{"walkers":1000,"steps":100,"dimensions":3,"seed":42}"#).unwrap();
+        assert!(plot.contains(">exact: 100.0</text>") && plot.contains("1000 walkers, 100 steps each"), "{plot}");
+        assert!((5_000..16_000).contains(&plot.len()), "{} bytes", plot.len());
         assert_eq!(
             serde_json::to_string(&output).unwrap(),
             r#"{"estimate":102.038,"exact":100.0,"error":2.038,"standard_error":2.485137111400991,"standard_error_exact":2.569046515733026,"agrees":true,"diffusion_coefficient":{"estimate":0.17006333333333334,"exact":0.16666666666666666},"parameters":{"walkers":1000,"steps":100,"dimensions":3,"seed":42}}"#
