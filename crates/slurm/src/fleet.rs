@@ -71,6 +71,9 @@ const CONNECT_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Before what is nobody's is cancelled once more.
 const CANCEL_AGAIN: Duration = Duration::from_secs(60);
 
+/// For so long Slurm may say that an allocation goes on whose keeper has ended by itself.
+const PARTED: Duration = Duration::from_secs(300);
+
 /// Slurm says for so long that an allocation runs, and nobody has begun there, before a person is told.
 const UNCLAIMED_MAX: Duration = Duration::from_secs(120);
 
@@ -198,6 +201,8 @@ pub struct Fleet {
     say_at: Duration,
     /// When what is nobody's was cancelled last.
     cancelled: BTreeMap<String, Duration>,
+    /// When what somebody has begun in was parted from: Slurm takes a while to see that it is over.
+    parted: BTreeMap<String, Duration>,
     /// What was said, and is not said again before it is over.
     complaints: BTreeSet<String>,
     effects: VecDeque<Effect>,
@@ -224,6 +229,7 @@ impl Fleet {
             next_no: 1,
             say_at: now,
             cancelled: BTreeMap::new(),
+            parted: BTreeMap::new(),
             complaints: BTreeSet::new(),
             effects: VecDeque::new(),
         };
@@ -449,6 +455,9 @@ impl Fleet {
     fn is_nobodys(&mut self, name: &str, row: &Row) {
         let ours = name.strip_prefix(&self.settings.prefix).is_some_and(|rest| rest.starts_with('-'));
         if !ours || row.state.is_over() {
+            return;
+        }
+        if self.parted.get(name).is_some_and(|at| *at + PARTED > self.now) {
             return;
         }
         let again = self.cancelled.get(name).is_none_or(|at| *at + CANCEL_AGAIN <= self.now);
@@ -680,8 +689,30 @@ impl Fleet {
             }
         }
         over.into_iter().for_each(|(name, end, clean)| self.ends(&name, end, clean));
+        self.end_unwanted();
         for (name, element, nodes) in unclaimed {
             self.complain(format!("unclaimed {name}"), Notice::Unclaimed(name, element, nodes));
+        }
+    }
+
+    /// An allocation for a run that is to end before it began has nothing left to do.
+    fn end_unwanted(&mut self) {
+        let unwanted = |one: &Allocation| {
+            matches!(one.kind, Kind::Once(_))
+                && one.is_pending()
+                && matches!(one.stage, Stage::Submitted | Stage::Unclear { .. })
+                && one.runs.values().all(|placed| placed.ends.is_some())
+        };
+        let mut names = Vec::new();
+        for (name, one) in self.allocations.iter_mut().filter(|(_, one)| unwanted(one)) {
+            one.asked_to_end = true;
+            names.push((name.clone(), one.element));
+        }
+        for (name, element) in names {
+            if let Some(element) = element {
+                self.push(Effect::Cancel { job: split(&name).0.to_owned(), element });
+            }
+            self.ends(&name, AllocationEnd::Asked, false);
         }
     }
 
@@ -705,7 +736,10 @@ impl Fleet {
         let names: Vec<String> =
             self.allocations.iter().filter(|(_, one)| ended(one)).map(|(name, _)| name.clone()).collect();
         for name in names {
-            self.allocations.remove(&name);
+            if self.allocations.remove(&name).is_some_and(|one| one.claim.is_some()) {
+                self.parted.retain(|_, at| *at + PARTED > self.now);
+                self.parted.insert(name.clone(), self.now);
+            }
             self.is_over(&format!("unclaimed {name}"));
             self.push(Effect::Remove(name));
         }

@@ -248,7 +248,7 @@ impl World {
         self.perform();
         self.reply();
         self.start_jobs();
-        if self.now % 60 == 0 {
+        if self.now.is_multiple_of(60) {
             self.observe(false);
         }
         self.check();
@@ -353,7 +353,7 @@ impl World {
                 self.end_keeper(at, State::Failed);
                 continue;
             };
-            if self.now % 10 == 0 {
+            if self.now.is_multiple_of(10) {
                 folder.beat += 1;
             }
             let ended: Vec<Run> = self.keepers[at]

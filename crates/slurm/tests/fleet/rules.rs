@@ -1,0 +1,574 @@
+//! The rules of the fleet, one small history each.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lifecycle::{EndReason, Run};
+use protocol::PoolName;
+use site::Resources;
+use slurm::fleet::{
+    Claim, Demand, Effect, Fleet, Found, Kind, Left, Need, Notice, Place, PoolDemand, Seen, Settings, Sighted, Told,
+};
+use slurm::{Accounted, Answer, Element, ExitCode, Listed, NoAnswer, Reason, Row, State, Submitted};
+
+use super::world::{pool, settings, workers};
+
+const BEGIN: u64 = 1_000;
+
+/// A fleet, and its clock.
+struct Case {
+    fleet: Fleet,
+    /// Was Slurm asked, and has not answered?
+    asked: bool,
+    now: Duration,
+}
+
+fn run(name: &str) -> Run {
+    Run::parse(name).unwrap()
+}
+
+fn element(id: u64) -> Element {
+    Element { job: id, index: None }
+}
+
+fn row(name: &str, id: u64, state: State, reason: &str) -> Row {
+    Row {
+        element: element(id),
+        job_name: name.to_owned(),
+        state,
+        submitted: Some(1),
+        started: None,
+        ends: None,
+        nodes: String::new(),
+        reason: Reason::parse(reason),
+    }
+}
+
+fn claimed(beat: i64) -> Seen {
+    let claim = Some(Claim { job: None, node: "n1".to_owned() });
+    let left = Some(Duration::from_secs(3_000));
+    Seen { claim, listens: true, beat: Some(beat), left, ..Seen::default() }
+}
+
+impl Case {
+    fn of(settings: Settings, found: Vec<Found>) -> Self {
+        let now = Duration::from_secs(BEGIN);
+        Self { fleet: Fleet::restore(settings, found, now), asked: false, now }
+    }
+
+    /// One pool of workers with two slots each.
+    fn workers() -> Self {
+        Self::of(settings(&[("cpu", workers(4, 2, false))], 10), Vec::new())
+    }
+
+    /// One pool with an allocation for each job.
+    fn once() -> Self {
+        Self::of(settings(&[("mpi", workers(4, 1, true))], 10), Vec::new())
+    }
+
+    fn effects(&mut self) -> Vec<Effect> {
+        let effects = self.fleet.take_effects();
+        self.asked |= effects.iter().any(|effect| matches!(effect, Effect::List { .. }));
+        effects
+    }
+
+    /// Time passes in seconds, each of which is noticed.
+    fn pass(&mut self, seconds: u64) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for _ in 0..seconds {
+            self.now += Duration::from_secs(1);
+            self.fleet.tick(self.now);
+            effects.extend(self.effects());
+        }
+        effects
+    }
+
+    fn demand(&mut self, of: &str, backlog: usize) -> Vec<Effect> {
+        let demand = PoolDemand { backlog, waiting_since: None, mean_run: None };
+        let demand = Demand { pools: BTreeMap::from([(pool(of), demand)]), ..Demand::default() };
+        self.fleet.demand(demand, self.now);
+        self.effects()
+    }
+
+    fn start(&mut self, name: &str, of: &str) -> Vec<Effect> {
+        let resources = Resources { cpus: 1, memory: None, gpus: 0, nodes: 1 };
+        let need = Need { pool: pool(of), resources, limit: Duration::from_secs(60) };
+        self.fleet.start(run(name), need, self.now);
+        self.effects()
+    }
+
+    /// Asks for an allocation, as far as sbatch.
+    fn submits(&mut self, of: &str) -> String {
+        let mut effects = self.demand(of, 1);
+        effects.extend(self.pass(2));
+        let job = effects.iter().find_map(|effect| match effect {
+            Effect::Record { job, .. } => Some(job.clone()),
+            _ => None,
+        });
+        let job = job.unwrap_or_else(|| panic!("{effects:?}"));
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Submit { .. })), "its order is not on disk");
+        self.fleet.recorded(&job, Ok(()), self.now);
+        assert!(self.effects().iter().any(|effect| matches!(effect, Effect::Submit { .. })));
+        job
+    }
+
+    fn answers(&mut self, job: &str, answer: Answer) -> Vec<Effect> {
+        self.fleet.answered(job, answer, self.now);
+        self.effects()
+    }
+
+    fn submitted(&mut self, of: &str) -> String {
+        let job = self.submits(of);
+        self.answers(&job, Answer::Submitted(Submitted { job: 7, cluster: None }));
+        job
+    }
+
+    /// A worker that is there and reached.
+    fn worker(&mut self) -> String {
+        let name = self.submitted("cpu");
+        self.fleet.looked(vec![(name.clone(), claimed(1))], self.now);
+        assert!(self.effects().contains(&Effect::Connect(name.clone())));
+        self.fleet.connected(&name, Told::default(), self.now);
+        self.effects();
+        name
+    }
+
+    /// Slurm is asked, and says this.
+    fn listed(&mut self, rows: Vec<Row>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for _ in 0..400 {
+            effects.extend(self.pass(1));
+            if std::mem::take(&mut self.asked) {
+                self.fleet.listed(Ok(Listed { rows, unread: Vec::new() }), None, self.now);
+                effects.extend(self.effects());
+                return effects;
+            }
+        }
+        panic!("Slurm is not asked: {effects:?}");
+    }
+
+    fn closes(&mut self, name: &str, left: Left) -> Vec<Effect> {
+        self.fleet.closed(name, Ok(left), self.now);
+        self.effects()
+    }
+
+    fn sighted(&self, name: &str) -> Option<Sighted> {
+        self.fleet.sightings().into_iter().find(|(one, _)| *one == run(name)).map(|(_, sighted)| sighted)
+    }
+}
+
+fn is_close(effect: &Effect) -> bool {
+    matches!(effect, Effect::Close { .. })
+}
+
+fn records(effects: &[Effect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Effect::Record { .. })).count()
+}
+
+#[test]
+fn a_submission_that_may_have_arrived_is_looked_for_by_its_name_before_there_is_another_one() {
+    let mut case = Case::workers();
+    let job = case.submits("cpu");
+    case.answers(&job, Answer::Unclear("it was not heard".to_owned()));
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        seen.extend(case.listed(Vec::new()));
+        assert!(!seen.iter().any(is_close), "no listing within the grace says anything");
+    }
+    assert_eq!(records(&seen), 0);
+    for _ in 0..20 {
+        if seen.iter().any(is_close) {
+            break;
+        }
+        seen.extend(case.listed(Vec::new()));
+    }
+    let effects = case.closes(&job, Left::default());
+    assert!(effects.contains(&Effect::Remove(job.clone())), "{effects:?}");
+    let effects = case.pass(5);
+    let again = effects.iter().find_map(|effect| match effect {
+        Effect::Record { job, .. } => Some(job.clone()),
+        _ => None,
+    });
+    assert!(again.is_some_and(|again| again != job), "{effects:?}");
+    // Should the first one come after all, it is nobody's.
+    let effects = case.listed(vec![row(&job, 9, State::Pending, "Priority")]);
+    assert!(effects.contains(&Effect::Cancel { job: job.clone(), element: element(9) }), "{effects:?}");
+
+    // The other way: it is found by its name.
+    let mut case = Case::workers();
+    let job = case.submits("cpu");
+    case.answers(&job, Answer::Unclear("it was not heard".to_owned()));
+    case.listed(vec![row(&job, 9, State::Pending, "Priority")]);
+    assert_eq!(case.fleet.shown()[0].element, Some(element(9)));
+    assert_eq!(records(&case.pass(200)), 0);
+}
+
+#[test]
+fn what_is_nobodys_is_cancelled_and_only_what_has_a_name_of_ours() {
+    let mut case = Case::workers();
+    let job = case.submitted("cpu");
+    let rows = vec![
+        row(&job, 7, State::Pending, "Priority"),
+        row("hpcq-abc-cpu-1-1", 8, State::Running, "None"),
+        row("hpcq-abc-cpu-1-2", 9, State::Completed, "None"),
+        row("hpcq-abd-cpu-1-1", 10, State::Running, "None"),
+        row("hpcq-abcd-cpu-1-1", 11, State::Running, "None"),
+        row("mine", 12, State::Running, "None"),
+    ];
+    let effects = case.listed(rows);
+    let cancelled: Vec<&Effect> = effects.iter().filter(|effect| matches!(effect, Effect::Cancel { .. })).collect();
+    assert_eq!(cancelled, [&Effect::Cancel { job: "hpcq-abc-cpu-1-1".to_owned(), element: element(8) }]);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Say(Notice::Nobodys(..)))), "{effects:?}");
+}
+
+#[test]
+fn nothing_is_concluded_from_an_answer_that_failed_or_from_one_that_does_not_name_it_once() {
+    let mut case = Case::workers();
+    let name = case.worker();
+    case.start("j1.1", "cpu");
+    case.fleet.placed(&name, Ok(()), case.now);
+    case.effects();
+    case.fleet.disconnected(&name, case.now);
+    for _ in 0..10 {
+        case.fleet.listed(Err(NoAnswer("it is away".to_owned())), None, case.now);
+        let effects = case.pass(60);
+        assert!(!effects.iter().any(is_close), "{effects:?}");
+    }
+    assert_eq!(case.sighted("j1.1"), Some(Sighted::Alive));
+    assert!(!case.listed(Vec::new()).iter().any(is_close), "one listing is none");
+    // While it beats it lives, whatever Slurm says.
+    case.fleet.looked(vec![(name.clone(), claimed(2))], case.now);
+    assert!(!case.listed(Vec::new()).iter().any(is_close));
+    case.effects();
+    let mut effects = Vec::new();
+    for _ in 0..20 {
+        if effects.iter().any(is_close) {
+            break;
+        }
+        effects.extend(case.listed(Vec::new()));
+    }
+    assert_eq!(case.sighted("j1.1"), Some(Sighted::Alive), "until what it left was read");
+    let effects = case.closes(&name, Left::default());
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::CutOff(one, _) if *one == run("j1.1"))),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn an_accounting_that_says_otherwise_or_nothing_holds_a_conclusion_up_but_not_for_ever() {
+    let with = |records: Option<Result<Listed<Accounted>, NoAnswer>>| {
+        let mut settings = settings(&[("cpu", workers(4, 2, false))], 10);
+        settings.has_accounting = true;
+        let mut case = Case::of(settings, Vec::new());
+        let name = case.submitted("cpu");
+        case.listed(vec![row(&name, 7, State::Pending, "Priority")]);
+        let (mut asked, begin) = (false, case.now);
+        for _ in 0..2_000 {
+            let effects = case.pass(1);
+            for effect in &effects {
+                if let Effect::List { records_of } = effect {
+                    asked |= *records_of == [name.clone()];
+                    let records = records.clone().filter(|_| !records_of.is_empty());
+                    case.fleet.listed(Ok(Listed { rows: Vec::new(), unread: Vec::new() }), records, case.now);
+                }
+            }
+            let after = case.effects();
+            if let Some(Effect::Close { what, .. }) = effects.iter().chain(&after).find(|effect| is_close(effect)) {
+                return (asked, (case.now - begin).as_secs(), what.clone());
+            }
+        }
+        panic!("nothing is concluded");
+    };
+    let record = |state: State| Accounted {
+        element: element(7),
+        job_name: "hpcq-abc-cpu-7-1".to_owned(),
+        state,
+        exit: ExitCode::parse("3:0"),
+        submitted: None,
+        started: None,
+        ended: None,
+        nodes: String::new(),
+    };
+    let rows = |rows: Vec<Accounted>| Some(Ok(Listed { rows, unread: Vec::new() }));
+    let (asked, after, what) = with(rows(vec![record(State::Failed)]));
+    assert!(asked && after < 60 && what.contains("exit code 3"), "{after} {what}");
+    let (_, after, what) = with(rows(Vec::new()));
+    assert!(after < 60 && what.contains("is gone"), "{after} {what}");
+    // One that a controller has forgotten runs there for ever.
+    let (_, after, _) = with(rows(vec![record(State::Running)]));
+    assert!((600..800).contains(&after), "{after}");
+    let (_, after, _) = with(Some(Err(NoAnswer("Connection refused".to_owned()))));
+    assert!((600..800).contains(&after), "{after}");
+}
+
+#[test]
+fn a_run_is_on_disk_before_it_is_told_and_told_to_one_worker() {
+    let mut case = Case::workers();
+    let name = case.worker();
+    let effects = case.start("j1.1", "cpu");
+    let place = BTreeMap::from([(run("j1.1"), Place { slots: 1, gpus: Vec::new() })]);
+    assert!(effects.contains(&Effect::Place(name.clone(), place)), "{effects:?}");
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Start { .. })));
+    assert_eq!(case.start("j1.1", "cpu"), [], "once more is once");
+    case.fleet.placed(&name, Ok(()), case.now);
+    let effects = case.effects();
+    assert!(effects.contains(&Effect::Start { name: name.clone(), run: run("j1.1"), gpus: Vec::new() }), "{effects:?}");
+    // What did not arrive is told again, and there.
+    case.fleet.disconnected(&name, case.now);
+    case.fleet.connected(&name, Told::default(), case.now);
+    assert!(case.effects().contains(&Effect::Start { name: name.clone(), run: run("j1.1"), gpus: Vec::new() }));
+    // What it does not begin goes on to the next.
+    case.fleet.not_begun(&name, &run("j1.1"), true, case.now);
+    assert_eq!(case.sighted("j1.1"), Some(Sighted::Queued));
+}
+
+#[test]
+fn runs_of_a_worker_that_is_gone_come_out_as_its_journal_says_and_the_others_begin_elsewhere() {
+    let mut case = Case::workers();
+    let name = case.worker();
+    for job in ["j1.1", "j2.1"] {
+        case.start(job, "cpu");
+        case.fleet.placed(&name, Ok(()), case.now);
+        case.effects();
+    }
+    case.start("j3.1", "cpu");
+    assert_eq!(case.sighted("j3.1"), Some(Sighted::Queued), "there are two slots");
+    case.fleet.disconnected(&name, case.now);
+    let effects = case.listed(vec![row(&name, 7, State::Preempted, "None")]);
+    let what = "the allocation 7 on n1 was preempted: Slurm gave its nodes to another job".to_owned();
+    assert!(effects.contains(&Effect::Close { name: name.clone(), what: what.clone() }), "{effects:?}");
+    let left = Left { ended: Vec::new(), cut_off: vec![(run("j1.1"), what.clone())] };
+    let effects = case.closes(&name, left);
+    assert!(effects.contains(&Effect::CutOff(run("j1.1"), what)), "{effects:?}");
+    assert_eq!(case.sighted("j2.1"), Some(Sighted::Queued), "it had not begun");
+    assert!(!effects.contains(&Effect::Remove(name.clone())), "the daemon was told, and has not yet said to forget");
+    case.fleet.forget(&[run("j1.1")], case.now);
+    assert!(case.effects().contains(&Effect::Remove(name)));
+}
+
+#[test]
+fn what_was_told_to_a_node_that_was_lost_may_have_begun() {
+    let mut case = Case::workers();
+    let name = case.worker();
+    case.start("j1.1", "cpu");
+    case.fleet.placed(&name, Ok(()), case.now);
+    case.effects();
+    case.fleet.disconnected(&name, case.now);
+    assert!(!case.listed(vec![row(&name, 7, State::NodeFail, "NodeDown")]).iter().any(is_close), "it may live on");
+    let mut effects = case.pass(40);
+    effects.extend(case.effects());
+    assert!(effects.iter().any(is_close), "{effects:?}");
+    let effects = case.closes(&name, Left::default());
+    let what = effects.iter().find_map(|effect| match effect {
+        Effect::CutOff(_, what) => Some(what.clone()),
+        _ => None,
+    });
+    assert!(what.as_ref().is_some_and(|what| what.contains("nothing tells whether the run had begun")), "{what:?}");
+}
+
+#[test]
+fn a_job_of_its_own_waits_in_slurm_and_is_seen_to() {
+    let mut case = Case::once();
+    let effects = case.start("j1.1", "mpi");
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Record { .. })), "nobody has decided yet");
+    let job = case.submitted("mpi");
+    assert_eq!(case.sighted("j1.1"), Some(Sighted::Queued));
+    let mut effects = case.listed(vec![row(&job, 7, State::Pending, "Priority")]);
+    effects.extend(case.pass(2));
+    let waits = Effect::Waits(run("j1.1"), Some("it waits in Slurm: other jobs come before it (Priority)".to_owned()));
+    assert!(effects.contains(&waits), "{effects:?}");
+    case.fleet.looked(vec![(job.clone(), claimed(1))], case.now);
+    let effects = case.effects();
+    assert!(effects.contains(&Effect::Waits(run("j1.1"), None)), "{effects:?}");
+    assert!(!effects.contains(&Effect::Connect(job.clone())), "it needs none");
+    assert_eq!(case.sighted("j1.1"), Some(Sighted::Alive));
+    case.fleet.looked(vec![(job.clone(), Seen { ended: true, ..claimed(2) })], case.now);
+    assert!(case.effects().iter().any(is_close), "its keeper has ended by itself");
+    let effects = case.closes(&job, Left { ended: vec![run("j1.1")], cut_off: Vec::new() });
+    assert!(effects.contains(&Effect::Ended(run("j1.1"))), "{effects:?}");
+}
+
+#[test]
+fn a_run_that_is_to_end_before_it_began_is_cut_off_and_its_allocation_goes() {
+    let mut case = Case::once();
+    case.start("j1.1", "mpi");
+    case.fleet.end(&run("j1.1"), EndReason::Cancelled, case.now);
+    assert!(matches!(&case.effects()[..], [.., Effect::CutOff(one, _)] if *one == run("j1.1")));
+    assert_eq!(case.sighted("j1.1"), None);
+
+    case.start("j2.1", "mpi");
+    let job = case.submitted("mpi");
+    case.fleet.end(&run("j2.1"), EndReason::Cancelled, case.now);
+    let effects = case.effects();
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Cancel { .. })), "{effects:?}");
+    assert!(effects.iter().any(is_close), "{effects:?}");
+    let effects = case.closes(&job, Left::default());
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::CutOff(one, _) if *one == run("j2.1"))),
+        "{effects:?}"
+    );
+    case.fleet.forget(&[run("j2.1")], case.now);
+    assert!(case.effects().contains(&Effect::Remove(job)));
+}
+
+#[test]
+fn what_can_never_be_met_pauses_the_pool_after_a_while_and_a_person_ends_that() {
+    let mut case = Case::workers();
+    let job = case.submitted("cpu");
+    case.listed(vec![row(&job, 7, State::Pending, "PartitionTimeLimit")]);
+    let effects = case.pass(200);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Broken(..))), "it may pass");
+    let mut effects = case.listed(vec![row(&job, 7, State::Pending, "PartitionTimeLimit")]);
+    effects.extend(case.pass(200));
+    let why = effects.iter().find_map(|effect| match effect {
+        Effect::Broken(_, why) => Some(why.clone()),
+        _ => None,
+    });
+    assert!(why.is_some_and(|why| why.contains("PartitionTimeLimit") && why.contains("scancel 7")), "{effects:?}");
+    assert!(case.fleet.problem(&pool("cpu")).is_some());
+    let effects = case.listed(vec![row(&job, 7, State::Cancelled { by: Some(1) }, "PartitionTimeLimit")]);
+    assert!(effects.iter().any(is_close));
+    case.closes(&job, Left::default());
+    case.pass(61);
+    assert_eq!(case.fleet.problem(&pool("cpu")), None);
+}
+
+#[test]
+fn refusals_are_tried_again_with_growing_pauses_and_ten_of_them_pause_the_pool() {
+    let mut case = Case::workers();
+    case.demand("cpu", 1);
+    let mut pauses = Vec::new();
+    let mut since = case.now;
+    let mut effects = case.pass(2);
+    for _ in 0..10 {
+        let job = loop {
+            if let Some(job) = effects.iter().find_map(|effect| match effect {
+                Effect::Record { job, .. } => Some(job.clone()),
+                _ => None,
+            }) {
+                break job;
+            }
+            effects = case.pass(1);
+        };
+        pauses.push((case.now - since).as_secs() / 60);
+        case.fleet.recorded(&job, Ok(()), case.now);
+        case.answers(&job, Answer::Refused("Invalid account".to_owned()));
+        since = case.now;
+        effects = case.effects();
+    }
+    assert_eq!(pauses, [0, 1, 15, 30, 60, 60, 60, 60, 60, 60]);
+    let effects = case.pass(2 * 3_600);
+    assert_eq!(records(&effects), 0);
+    let why = case.fleet.problem(&pool("cpu")).unwrap();
+    assert!(why.contains("Invalid account") && why.contains("SIGHUP"), "{why}");
+}
+
+#[test]
+fn an_allocation_in_which_nobody_begins_is_told_of_with_what_to_do() {
+    let mut case = Case::workers();
+    let name = case.submitted("cpu");
+    let mut effects = case.listed(vec![row(&name, 7, State::Running, "None")]);
+    for _ in 0..4 {
+        effects.extend(case.pass(60));
+        effects.extend(case.listed(vec![row(&name, 7, State::Running, "None")]));
+    }
+    let said: Vec<String> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Say(notice @ Notice::Unclaimed(..)) => Some(notice.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert!(said.len() == 1 && said[0].contains("STATE_DIR"), "{said:?}");
+    let effects = case.listed(vec![row(&name, 7, State::Failed, "NonZeroExitCode")]);
+    assert!(effects.iter().any(is_close));
+    let effects = case.closes(&name, Left::default());
+    let told = |effect: &Effect| matches!(effect, Effect::Say(notice) if notice.to_string().contains("STATE_DIR"));
+    assert!(effects.iter().any(told), "{effects:?}");
+}
+
+#[test]
+fn an_earlier_daemons_allocations_are_found_again_with_their_runs() {
+    let found = |element| Found {
+        name: "hpcq-abc-cpu-1-1".to_owned(),
+        pool: pool("cpu"),
+        kind: Kind::Worker { slots: 2 },
+        runs: BTreeMap::from([(run("j1.1"), Place { slots: 1, gpus: Vec::new() })]),
+        cost: scaling::Amount { cpus: 2, memory: 0, gpus: 0 },
+        element,
+        seen: claimed(5),
+    };
+    let settings = || settings(&[("cpu", workers(4, 2, false))], 10);
+    let mut case = Case::of(settings(), vec![found(None)]);
+    assert!(case.effects().contains(&Effect::Connect("hpcq-abc-cpu-1-1".to_owned())));
+    assert_eq!(case.sighted("j1.1"), Some(Sighted::Alive));
+    let told = Told { alive: vec![run("j1.1")], ..Told::default() };
+    case.fleet.connected("hpcq-abc-cpu-1-1", told, case.now);
+    assert_eq!(case.sighted("j1.1"), Some(Sighted::Alive));
+
+    // What the keeper does not know was never told to it: the daemon hands it over again.
+    let mut case = Case::of(settings(), vec![found(Some(element(7)))]);
+    case.effects();
+    case.fleet.connected("hpcq-abc-cpu-1-1", Told::default(), case.now);
+    assert!(case.effects().contains(&Effect::Observe));
+    assert_eq!(case.sighted("j1.1"), None);
+}
+
+#[test]
+fn slurm_is_not_asked_while_nothing_is_there_and_seldom_while_nothing_changes() {
+    let mut case = Case::workers();
+    case.pass(600);
+    assert!(!case.asked);
+    let name = case.worker();
+    let mut count = 0;
+    for beat in 0..600 {
+        case.pass(1);
+        if std::mem::take(&mut case.asked) {
+            count += 1;
+            case.fleet.listed(
+                Ok(Listed { rows: vec![row(&name, 7, State::Running, "None")], unread: Vec::new() }),
+                None,
+                case.now,
+            );
+        }
+        case.fleet.looked(vec![(name.clone(), claimed(beat))], case.now);
+        case.effects();
+    }
+    assert!((10..=16).contains(&count), "{count} in ten minutes");
+}
+
+#[test]
+fn larger_runs_take_more_slots_and_no_gpu_has_two() {
+    let mut workers = workers(1, 4, false);
+    workers.slot = Resources { cpus: 2, memory: None, gpus: 1, nodes: 1 };
+    let mut case = Case::of(settings(&[("cpu", workers)], 10), Vec::new());
+    let name = case.worker();
+    let mut start = |name: &str, cpus, gpus| {
+        let need = Need {
+            pool: pool("cpu"),
+            resources: Resources { cpus, memory: None, gpus, nodes: 1 },
+            limit: Duration::from_secs(60),
+        };
+        case.fleet.start(run(name), need, case.now);
+        case.fleet.placed("hpcq-abc-cpu-7-1", Ok(()), case.now);
+        case.fleet.take_effects().into_iter().find_map(|effect| match effect {
+            Effect::Start { gpus, .. } => Some(gpus),
+            _ => None,
+        })
+    };
+    assert_eq!(name, "hpcq-abc-cpu-7-1");
+    assert_eq!(start("a.1", 4, 1), Some(vec![0]), "two slots");
+    assert_eq!(start("b.1", 1, 2), Some(vec![1, 2]), "two slots");
+    assert_eq!(start("c.1", 1, 1), None, "a GPU is left, and no slot");
+    case.fleet.run_ended(&name, &run("a.1"), case.now);
+    let effects = case.effects();
+    let room: Vec<PoolName> = effects
+        .iter()
+        .filter_map(|effect| if let Effect::Room(name, _) = effect { Some(name.clone()) } else { None })
+        .collect();
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::Place(_, runs) if runs[&run("c.1")].gpus == [0])),
+        "{effects:?} {room:?}"
+    );
+}
