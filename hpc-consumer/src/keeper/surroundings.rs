@@ -53,9 +53,12 @@ impl Surroundings {
         Self { environment }
     }
 
-    /// The job in Slurm.
+    /// The job in Slurm: of an array, its id and the place in it, by which all of Slurm's programs know it.
     pub(super) fn slurm_job_id(&self) -> Option<String> {
-        self.text("SLURM_JOB_ID").map(str::to_owned)
+        match (self.text("SLURM_ARRAY_JOB_ID"), self.text("SLURM_ARRAY_TASK_ID")) {
+            (Some(array), Some(index)) => Some(format!("{array}_{index}")),
+            _ => self.text("SLURM_JOB_ID").map(str::to_owned),
+        }
     }
 
     /// What there is of the node.
@@ -229,6 +232,15 @@ mod tests {
         assert_eq!(by_cpu.memory_bytes, Some(300 << 20));
         let none = capacity(&[("SLURM_MEM_PER_NODE", "0"), ("CUDA_VISIBLE_DEVICES", "NoDevFiles")]);
         assert!(none.cpus.is_some() && none.memory_bytes.is_none() && none.gpus.is_empty());
+    }
+
+    #[test]
+    fn one_of_an_array_is_known_by_its_place_in_it() {
+        let id = |variables: &[(&str, &str)]| surroundings(variables).slurm_job_id();
+        assert_eq!(id(&[("SLURM_JOB_ID", "7")]).as_deref(), Some("7"));
+        let array = [("SLURM_JOB_ID", "9"), ("SLURM_ARRAY_JOB_ID", "7"), ("SLURM_ARRAY_TASK_ID", "2")];
+        assert_eq!(id(&array).as_deref(), Some("7_2"));
+        assert_eq!(id(&[]), None);
     }
 
     #[test]
