@@ -21,7 +21,7 @@ use rustix::fs::Access;
 use serde::Serialize;
 use site::{
     Because, Defaults, Image, Need, Needed, Plan, Position, Problem, Problems, Refusal, Resources, Settings, Site,
-    SiteFile, Unready, Where,
+    SiteFile, Where,
 };
 use slurm::{Answer, Request, Shape};
 
@@ -124,9 +124,7 @@ impl SiteOf {
 impl Loaded {
     /// Does something keep all jobs of a pool from running?
     fn is_ready(&self, pool: &PoolName) -> bool {
-        let lacks = self.lacking.iter().any(|(need, _)| need.key.starts_with("pool.") && need.pools.contains(pool));
-        let known = self.notices.iter().any(|notice| notice.pool == *pool && notice.kind == Unready::NotSupported);
-        !lacks && !known
+        !self.lacking.iter().any(|(need, _)| need.key.starts_with("pool.") && need.pools.contains(pool))
     }
 
     /// What keeps a job of this plan from running.
@@ -136,15 +134,12 @@ impl Loaded {
             _ => None,
         };
         let program = PathBuf::from(&plan.command[0]);
-        let pool = plan.pool.clone();
         let lacking = self.lacking.iter().filter(move |(need, _)| match need.what {
             Needed::Image => Some(&need.path) == image.as_ref(),
             Needed::Program => image.is_none() && need.path == program,
             Needed::Secret => false,
         });
-        let notices = self.notices.iter().filter(move |notice| notice.pool == pool);
-        let notices = notices.filter(|notice| notice.kind == Unready::NotSupported);
-        lacking.map(|(_, problem)| problem).chain(notices.map(|notice| &notice.problem))
+        lacking.map(|(_, problem)| problem)
     }
 }
 

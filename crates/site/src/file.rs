@@ -74,19 +74,8 @@ impl Need {
 pub struct Notice {
     /// Where, and a sentence.
     pub problem: Problem,
-    /// What kind of thing.
-    pub kind: Unready,
     /// Of which pool.
     pub pool: PoolName,
-}
-
-/// Why a pool runs nothing, although its section is right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unready {
-    /// This version does not know how.
-    NotSupported,
-    /// No job can get there.
-    Unreachable,
 }
 
 impl SiteFile {

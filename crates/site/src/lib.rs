@@ -21,7 +21,7 @@ mod route;
 mod settings;
 mod types;
 
-pub use file::{Need, Needed, Notice, SiteFile, Unready};
+pub use file::{Need, Needed, Notice, SiteFile};
 pub use pattern::{InvalidPattern, Pattern};
 pub use plan::{Because, Explanation, Limits, Plan};
 pub use problem::{Position, Problem, Problems};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use protocol::PoolName;
 
 use super::values::source;
-use super::{Need, Needed, Notice, SiteFile, Unready, pools, tasks};
+use super::{Need, Needed, Notice, SiteFile, pools, tasks};
 use crate::plan::TASK_RUNNER;
 use crate::problem::Found;
 use crate::{Capacity, Defaults, Image, Pool, Problem, Quota, Resources, Runtime, Site, Where};
@@ -318,25 +318,11 @@ fn needs(pools: &[pools::Draft<'_>], tasks: &[tasks::Draft<'_>], found: &Found<'
 fn notices(pools: &[pools::Draft<'_>], tasks: &[tasks::Draft<'_>], found: &Found<'_>) -> Vec<Notice> {
     let mut notices = Vec::new();
     for draft in pools {
-        let mut notice = |kind, key: &str, text: String| {
-            let problem = Problem { position: found.position(&draft.table.value_at(key)), text };
-            notices.push(Notice { problem, kind, pool: draft.name.clone() });
-        };
-        if matches!(draft.pool.place, Where::Slurm { .. }) {
-            let name = draft.table.name_of("where");
-            notice(
-                Unready::NotSupported,
-                "where",
-                format!("`{name}`: this version does not run jobs through Slurm yet"),
-            );
-        }
         if !tasks.is_empty() && !tasks.iter().any(|task| allowed(pools, task).any(|pool| pool.name == draft.name)) {
             let name = &draft.table.name;
-            notice(
-                Unready::Unreachable,
-                "",
-                format!("`{name}`: no [task] section lets a job in; name the pool in one of them"),
-            );
+            let text = format!("`{name}`: no [task] section lets a job in; name the pool in one of them");
+            let problem = Problem { position: found.position(&draft.table.value_at("")), text };
+            notices.push(Notice { problem, pool: draft.name.clone() });
         }
     }
     notices.sort_by_key(|notice| notice.problem.position);
