@@ -124,6 +124,9 @@ impl Daemon {
             if driver.lifecycle().takes_nothing_new() {
                 self.enough.send_replace(true);
             }
+            if happened {
+                self.executor.demand(driver.lifecycle());
+            }
             if let Some(desk) = link.0.as_mut().filter(|_| happened) {
                 desk.happened(&mut driver, &clock);
             }
@@ -220,6 +223,9 @@ impl Daemon {
     fn perform(&self, effect: Effect, lifecycle: &Lifecycle) {
         match effect {
             Effect::Probe(pool) => {
+                if let Some(problem) = pool.as_ref().and_then(|pool| self.executor.problem(pool)) {
+                    return self.events.send(Event::Probed(pool, Err(problem.into())));
+                }
                 let files = self.jobs.clone();
                 self.spawn(async move {
                     let outcome = files.probe(pool.as_ref()).await;

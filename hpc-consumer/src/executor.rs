@@ -3,15 +3,18 @@
 //! its name until it is forgotten; it can be asked for all runs at any time; how one ended is kept until it is
 //! forgotten.
 //!
-//! Out of scope: what a run is (`run`), who holds runs on this node (`keeper`), what follows from all this
-//! (`lifecycle`).
+//! Out of scope: what a run is (`run`), who holds runs on this node (`keeper`) and in allocations (`slurm`), what follows
+//! from all this (`lifecycle`).
 
-use lifecycle::{EndReason, Event, Observation, Run, RunEnd, Sighting};
+use ::slurm::fleet::Need;
+use lifecycle::{EndReason, Event, Lifecycle, Observation, Run, RunEnd, Sighting};
+use protocol::PoolName;
 
 use crate::events::Events;
 use crate::job::StartLine;
 use crate::keeper::{Keeper, Said};
 use crate::run::{Ended, Finished};
+use crate::slurm::Slurm;
 
 /// Where runs happen. Nothing here waits: what follows comes as events, in the order in which it happened.
 pub(crate) trait Executor {
@@ -25,28 +28,97 @@ pub(crate) trait Executor {
     fn forget(&self, runs: &[Run]);
     /// All that followed from the last observation is stored: from now on the list is complete.
     fn reconciled(&self);
+    /// What there is to do by now.
+    fn demand(&self, _lifecycle: &Lifecycle) {}
+    /// Why nothing can begin in a pool, where this is not for a look at the node to find.
+    fn problem(&self, _pool: &PoolName) -> Option<String> {
+        None
+    }
 }
 
 /// This node: the keeper that outlives the daemon.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Here {
     keeper: Keeper,
     events: Events,
+    /// What else there is: one answer tells of the runs of all places.
+    beside: Option<Slurm>,
+}
+
+/// This node and Slurm, by the pool of each run.
+#[derive(Debug)]
+pub(crate) struct Places {
+    here: Here,
+    slurm: Slurm,
 }
 
 impl Here {
     pub(crate) fn new(keeper: Keeper, events: Events) -> Self {
-        Self { keeper, events }
+        Self { keeper, events, beside: None }
+    }
+}
+
+impl Places {
+    /// Begins to work.
+    pub(crate) fn new(keeper: Keeper, events: Events, slurm: Slurm) -> Self {
+        let here = Here { keeper, events, beside: Some(slurm.clone()) };
+        let all = here.clone();
+        slurm.begin(move || all.observe());
+        Self { here, slurm }
+    }
+}
+
+impl Executor for Places {
+    fn observe(&self) {
+        self.here.observe();
+    }
+
+    fn start(&self, line: StartLine) {
+        let pool = line.wrapping.launched.as_ref().map(|launched| &launched.pool);
+        match pool.filter(|pool| self.slurm.has(pool)).cloned().zip(line.resources.clone()) {
+            Some((pool, resources)) => {
+                let limit = line.limits.time + line.limits.grace;
+                self.slurm.start(line, Need { pool, resources, limit });
+            }
+            None => self.here.start(line),
+        }
+    }
+
+    fn end(&self, run: &Run, why: EndReason) {
+        self.here.end(run, why);
+        self.slurm.end(run, why);
+    }
+
+    fn forget(&self, runs: &[Run]) {
+        self.here.forget(runs);
+        self.slurm.forget(runs);
+    }
+
+    fn reconciled(&self) {
+        self.here.reconciled();
+    }
+
+    fn demand(&self, lifecycle: &Lifecycle) {
+        self.slurm.demand(lifecycle);
+    }
+
+    fn problem(&self, pool: &PoolName) -> Option<String> {
+        self.slurm.problem(pool)
     }
 }
 
 impl Executor for Here {
     fn observe(&self) {
-        let (keeper, events) = (self.keeper.clone(), self.events.clone());
+        let (keeper, events, beside) = (self.keeper.clone(), self.events.clone(), self.beside.clone());
         tokio::spawn(async move {
             let said = {
                 let events = events.clone();
-                move |said| events.send(heard(said))
+                move |said| {
+                    events.send(match (heard(said), &beside) {
+                        (Event::Observed(observation), Some(slurm)) => Event::Observed(slurm.observed(observation)),
+                        (event, _) => event,
+                    });
+                }
             };
             if let Err(error) = keeper.observe(said).await {
                 let error = error.context("the keeper of the runs cannot be reached");
@@ -96,7 +168,7 @@ fn heard(said: Said) -> Event {
 }
 
 /// The end of a run as the keeper tells it, in the words of all executors; or what is known where nobody saw it.
-fn seen(finished: Finished) -> Result<lifecycle::Finished, String> {
+pub(crate) fn seen(finished: Finished) -> Result<lifecycle::Finished, String> {
     let Finished { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, .. } = finished;
     let Finished { runtime, began, image_lost, isolation, launched, ran, .. } = finished;
     let end = match ended {

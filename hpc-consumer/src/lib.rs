@@ -19,13 +19,13 @@
 //! | `scaling` | the rule by which pools in Slurm grow, tried, and its log decided again |
 //! | `service` | the daemon as a service: systemd, cron, `scrontab`, or a detached start |
 //! | `site` | the file of a site, read and held against what is on this node |
-//! | `slurm` | Slurm, as far as this program speaks to it |
 //! | `verbs` | what is asked of single jobs: how far they are, what they print |
 //! | `viewer` | keeps up to date what `jobs` and `status` show |
 //! | `notices` | what a person reads in its log |
 //! | `store` | what must not be forgotten, in `STATE_DIR`, and `hpc-consumer jobs` and `status`, which show it |
 //! | `link` | what goes to the hub and comes from it |
 //! | `keeper` | the process that holds the runs and outlives the daemon, and the daemon's side of it |
+//! | `slurm` | allocations of Slurm as a place where runs happen |
 //! | `job` | the files of a job: its directory and the claim for it, its output, its record |
 //! | `run` | the only place that starts processes: commands, limits, logs, ending a whole process tree |
 
@@ -51,10 +51,7 @@ mod run;
 mod scaling;
 mod service;
 mod site;
-mod slurm {
-    mod commands;
-    pub(crate) use commands::Commands;
-}
+mod slurm;
 mod startup;
 mod store;
 mod transfers;

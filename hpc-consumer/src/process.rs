@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::inherited;
 
 /// The time since the Unix epoch: what the clock said at the start, and from then on how much time has passed.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     wall: Duration,
     started: Instant,

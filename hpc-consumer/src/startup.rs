@@ -15,15 +15,16 @@ use crate::config::{FileArgs, Listener, Settings};
 use crate::consumers::Look;
 use crate::daemon::{Daemon, Link};
 use crate::events::{self, Events};
-use crate::executor::Here;
+use crate::executor::{Executor, Here, Places};
 use crate::inherited;
 use crate::job::{self, Cancellations, FileSettings, JobFiles, ResultsDir, Tried};
-use crate::keeper::Keeper;
+use crate::keeper::{self, Keeper};
 use crate::link::{self, Desk};
 use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
 use crate::run::{Invocation, Runtime, told};
 use crate::service::Notify;
+use crate::slurm::{self, Slurm};
 use crate::store::view::{self, About, Queue};
 use crate::store::{self, StateLock, Store};
 use crate::transfers::Transfers;
@@ -80,7 +81,10 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
     // To exit when there is nothing, the daemon has to hear itself that there is nothing.
     let shared = !settings.lifecycle.exit_when_idle;
     let pace = shared.then(|| Pace::new(&heart, &settings.jobs_queue, &opened.owner));
-    let keeper = Keeper::new(settings.state_dir.clone(), heart, beat, settings.site.defaults.grace);
+    let grace = settings.site.defaults.grace;
+    let of_allocations = keeper::Settings { heart: heart.clone(), beat, grace, umask: inherited::mask() };
+    let keeper = Keeper::new(settings.state_dir.clone(), heart, beat, grace);
+    let owner = opened.owner.clone();
     let file_settings = job_files(&settings.files, settings.link.as_ref())?;
     let files = JobFiles::new(
         results,
@@ -123,6 +127,13 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         tracing::info!("taking up what an earlier daemon left: {jobs}, {results} owed");
     }
     let (events, queue) = events::channel();
+    let slurm = if slurm::has_pools(&settings.site) {
+        let (site, commands) = (settings.site.clone(), slurm::Commands::new());
+        let of = &settings.state_dir;
+        Some(Slurm::open(of, site, &owner, of_allocations, commands, events.clone(), clock).await?)
+    } else {
+        None
+    };
     tokio::spawn(watch_cancellations(jobs.cancellations(), events.clone()));
     jobs.clean_files(false).await;
     tokio::spawn(clean_files(jobs.clone()));
@@ -136,6 +147,11 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         None => None,
     };
     let shown = desk.as_ref().map(Desk::shown);
+    let in_slurm = slurm.clone();
+    let executor: Arc<dyn Executor + Send + Sync> = match slurm {
+        Some(slurm) => Arc::new(Places::new(keeper, events.clone(), slurm)),
+        None => Arc::new(Here::new(keeper, events.clone())),
+    };
     let daemon = Daemon {
         client,
         jobs_queue: settings.jobs_queue,
@@ -147,13 +163,14 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         enough: watch::Sender::new(false),
         jobs,
         store: store.clone(),
-        executor: Arc::new(Here::new(keeper, events.clone())),
+        executor,
         events,
         transfers,
         link: Link(desk),
         notify: Notify::to(&Listener::of_environment()),
     };
-    let viewer = Viewer::new(settings.state_dir, settings.site.slots(), about, store.clone(), shown, under_way);
+    let viewer =
+        Viewer::new(settings.state_dir, settings.site.slots(), about, store.clone(), shown, under_way, in_slurm);
     let left = daemon.serve(lifecycle, queue, clock, viewer, signals, invocation).await?;
     store.close().await?;
     // While runs go on under the keeper of this machine, no other machine may use the state unasked.

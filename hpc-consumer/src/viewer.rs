@@ -10,14 +10,16 @@ use std::time::Duration;
 use lifecycle::{Attempt, Lifecycle, Phase, PoolState};
 use protocol::link::PoolReport;
 use protocol::{JobId, JobMessage, Timestamp, timestamp_from_millis};
+use slurm::fleet::ShownAllocation;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::link::Shown;
 use crate::lock;
+use crate::slurm::Slurm;
 use crate::store::Store;
 use crate::store::view::{
-    self, About, Called, Counts, DaemonState, JobView, PoolView, REFRESH, VERSION, View, timestamp,
+    self, About, AllocationView, Called, Counts, DaemonState, JobView, PoolView, REFRESH, VERSION, View, timestamp,
 };
 use crate::transfers::UnderWay;
 
@@ -28,6 +30,9 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many jobs are shown at most: the view is for people, and is written every second.
 const JOBS_MAX: usize = 2_000;
+
+/// And how many allocations of a pool.
+const ALLOCATIONS_MAX: usize = 200;
 
 /// Of how many jobs the store is asked for the task at once: it has to read their whole messages.
 const TASKS_AT_ONCE: usize = 50;
@@ -47,6 +52,8 @@ pub(crate) struct Viewer {
     store: Store,
     link: Option<Shown>,
     under_way: UnderWay,
+    /// The pools that live in Slurm.
+    slurm: Option<Slurm>,
     learned: Learned,
     /// When to write next.
     due: Instant,
@@ -64,6 +71,7 @@ impl Viewer {
         store: Store,
         link: Option<Shown>,
         under_way: UnderWay,
+        slurm: Option<Slurm>,
     ) -> Self {
         Self {
             state_dir,
@@ -73,6 +81,7 @@ impl Viewer {
             store,
             link,
             under_way,
+            slurm,
             learned: Learned::default(),
             due: Instant::now(),
             written: None,
@@ -157,6 +166,7 @@ impl Viewer {
         let mut counts = Counts::default();
         let mut jobs = Vec::new();
         let mut owed_since: Option<Duration> = None;
+        let allocations = self.slurm.as_ref().map(Slurm::shown).unwrap_or_default();
         let learned = lock(&self.learned);
         for (job_id, phase, attempt, since) in lifecycle.jobs() {
             match phase {
@@ -182,7 +192,10 @@ impl Viewer {
                 let last_attempt = self.under_way.of(&job_id).or_else(remark);
                 let since = Some(timestamp(since));
                 let pool = lifecycle.pool_of(&job_id).cloned();
-                let job = JobView { job_id, phase, attempt, since, task: None, name: None, pool, last_attempt };
+                let waits = lifecycle.waits(&job_id);
+                let allocation = of_run(&allocations, &job_id, attempt);
+                let (task, name) = (None, None);
+                let job = JobView { job_id, phase, attempt, since, task, name, pool, last_attempt, waits, allocation };
                 jobs.push(job.called(called));
             }
         }
@@ -194,7 +207,7 @@ impl Viewer {
             state,
             node: lifecycle.node_problem().or(lifecycle.executor_problem()).map(ToString::to_string),
             slots: self.slots,
-            pools: lifecycle.pools().map(pool_view).collect(),
+            pools: lifecycle.pools().map(|pool| pool_view(pool, &allocations)).collect(),
             counts,
             jobs,
             queue_trouble: lifecycle.queue_problem().map(str::to_owned),
@@ -205,11 +218,29 @@ impl Viewer {
     }
 }
 
-fn pool_view(pool: PoolState<'_>) -> PoolView {
+/// The allocation of a run, by what is known of all.
+fn of_run(allocations: &[ShownAllocation], job_id: &JobId, attempt: u32) -> Option<AllocationView> {
+    let is = |run: &lifecycle::Run| run.job_id == *job_id && run.attempt.get() == attempt;
+    allocations.iter().find(|allocation| allocation.runs.iter().any(is)).map(allocation_view)
+}
+
+fn allocation_view(allocation: &ShownAllocation) -> AllocationView {
+    AllocationView {
+        name: allocation.name.clone(),
+        slurm_job_id: allocation.element.map(|element| element.to_string()),
+        node: Some(allocation.nodes.clone()).filter(|nodes| !nodes.is_empty()),
+        state: allocation.state.clone(),
+    }
+}
+
+fn pool_view(pool: PoolState<'_>, allocations: &[ShownAllocation]) -> PoolView {
     let hold = Some(pool.hold).filter(|hold| *hold < usize::MAX);
     let (held, running) = (pool.waiting, pool.running);
-    let PoolReport { pool, ready, problem, capacity, in_use, .. } = pool.report();
-    PoolView { pool, ready, problem, held, running, hold, capacity: capacity.into(), in_use: in_use.into() }
+    let slurm = allocations.iter().filter(|one| one.pool == *pool.name).take(ALLOCATIONS_MAX).map(allocation_view);
+    let slurm = slurm.collect();
+    let PoolReport { pool, ready, problem, capacity, in_use, allocations, want, why, .. } = pool.report();
+    let (capacity, in_use) = (capacity.into(), in_use.into());
+    PoolView { pool, ready, problem, held, running, hold, capacity, in_use, allocations, want, why, slurm }
 }
 
 /// The words for these jobs, as the store has them.
@@ -236,7 +267,7 @@ mod tests {
 
     fn viewer(state_dir: &Path) -> Viewer {
         let opened = Store::open(state_dir).unwrap();
-        Viewer::new(state_dir.to_owned(), 1, About::default(), opened.store, None, UnderWay::default())
+        Viewer::new(state_dir.to_owned(), 1, About::default(), opened.store, None, UnderWay::default(), None)
     }
 
     fn site() -> Arc<Site> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lifecycle::Run;
 use protocol::{JobMessage, Launched, Memory, RuntimeKind};
-use site::{Grant, Plan, Where};
+use site::{Grant, Plan, Resources, Where};
 
 use super::pools::Pools;
 use super::results_dir::ResultsDir;
@@ -37,6 +37,22 @@ pub(crate) struct StartLine {
     /// The final record, which must not be there before the run has ended.
     pub(crate) record: PathBuf,
     pub(crate) wrapping: Wrapping,
+    /// What it has for itself, where a site's file says it.
+    pub(crate) resources: Option<Resources>,
+}
+
+impl StartLine {
+    /// The same with these GPUs, as programs on its node call them.
+    pub(crate) fn with_gpus(mut self, gpus: &[String]) -> Self {
+        let names = GPUS.into_iter().chain(["HPC_QUEUE_GPUS"]);
+        let names: Vec<String> = names.flat_map(|name| [name.to_owned(), format!("APPTAINERENV_{name}")]).collect();
+        for (name, value) in &mut self.command.environment {
+            if names.iter().any(|known| name.as_os_str() == known.as_str()) {
+                *value = gpus.join(",").into();
+            }
+        }
+        self
+    }
 }
 
 /// From a job to the begin of its run.
@@ -80,7 +96,7 @@ impl Launcher {
                 command.environment.push((name.into(), value.into()));
             }
         }
-        let of_plan = plan.ok().map(|plan| plan.limits);
+        let (of_plan, resources) = plan.ok().map(|plan| (plan.limits, plan.resources)).unzip();
         let defaults = &self.pools.site().defaults;
         let limits = Limits {
             time: of_plan.as_ref().map_or(defaults.time_limit, |limits| limits.time),
@@ -90,7 +106,7 @@ impl Launcher {
             memory: grant.memory.filter(|_| self.pools.kit().from_file).map(Memory::bytes).or(self.memory),
         };
         let record = self.results.record_path(&run.job_id);
-        StartLine { run: run.clone(), command, marks, limits, logs: directory, record, wrapping }
+        StartLine { run: run.clone(), command, marks, limits, logs: directory, record, wrapping, resources }
     }
 
     /// What a run of this plan has of its own.
@@ -134,7 +150,10 @@ impl Launcher {
 
     /// Has any pool of this node GPUs?
     fn has_gpus(&self) -> bool {
-        let has = |pool: &site::Pool| matches!(&pool.place, Where::Here(capacity) if !capacity.gpus.is_empty());
+        let has = |pool: &site::Pool| match &pool.place {
+            Where::Here(capacity) => !capacity.gpus.is_empty(),
+            Where::Slurm { .. } => pool.slot.gpus > 0,
+        };
         self.pools.site().pools.values().any(has)
     }
 }

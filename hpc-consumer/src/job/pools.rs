@@ -2,7 +2,7 @@
 //!
 //! Out of scope: which pool takes a job (`site`), and how many jobs one takes (`lifecycle`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -131,17 +131,18 @@ impl Pools {
     /// What can be told without starting anything.
     fn look(&self, name: &PoolName) -> Result<(), String> {
         let Some(pool) = self.site.pools.get(name).filter(|_| self.kit.from_file) else { return Ok(()) };
-        let Where::Here(capacity) = &pool.place else {
-            return Err(format!("`pool.{name}.where`: this version does not run jobs through Slurm yet"));
+        let (alone, gpus) = match &pool.place {
+            Where::Here(capacity) => (capacity.cpus < 2 * pool.slot.cpus.max(1), &capacity.gpus),
+            // Which GPUs there are is the allocation's to say.
+            Where::Slurm { workers, .. } => (workers.once || workers.max * workers.slots == 1, &BTreeSet::new()),
         };
-        let alone = capacity.cpus < 2 * pool.slot.cpus.max(1);
         if let Some(overlay) = shared_overlay(&pool.arguments).filter(|_| !alone) {
             return Err(format!(
                 "`pool.{name}.arguments` has --overlay {overlay}, to which several jobs would write at the same time, and \
                  lose each other's writes; add :ro to it, or let `capacity` have room for one job"
             ));
         }
-        self.kit.check_gpus(name, &capacity.gpus.iter().copied().collect::<Vec<_>>())
+        self.kit.check_gpus(name, &gpus.iter().copied().collect::<Vec<_>>())
     }
 
     /// The image that a probe of a pool would pull.

@@ -400,7 +400,7 @@ async fn greet(
             card.pid
         );
     }
-    if card.file.is_none() {
+    if card.file.is_none() && card.network.is_none() {
         tracing::warn!(
             "the keeper, process {}, listens where all processes of this machine reach it, jobs in containers too; it is \
              of an earlier version, or STATE_DIR is on a file system without sockets: see {}",
@@ -524,6 +524,7 @@ mod tests {
                 secrets,
                 launched: None,
             },
+            resources: None,
         }
     }
 

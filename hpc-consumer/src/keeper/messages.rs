@@ -210,7 +210,7 @@ pub(super) struct Start {
 
 impl From<StartLine> for Start {
     fn from(line: StartLine) -> Self {
-        let StartLine { run, command, marks, limits, logs, record, wrapping } = line;
+        let StartLine { run, command, marks, limits, logs, record, wrapping, resources: _ } = line;
         Self { run: run.to_string(), command, marks, logs, limits, record, wrapping }
     }
 }

@@ -256,7 +256,8 @@ mod tests {
             kind: Kind::Worker { slots: 3 },
             cost,
         };
-        let of_keeper = |name: &str| keeper::Order::worker(name.to_owned(), pool.clone(), 3, REMOVE_WITHIN, settings.clone());
+        let of_keeper =
+            |name: &str| keeper::Order::worker(name.to_owned(), pool.clone(), 3, REMOVE_WITHIN, settings.clone());
         folders.record(&[(order("a_0"), of_keeper("a_0")), (order("a_1"), of_keeper("a_1"))]).unwrap();
         let element = "7_0".parse().unwrap();
         folders.note("a_0", element).unwrap();
@@ -266,8 +267,24 @@ mod tests {
         let mut found = folders.restore().unwrap();
         found.sort_by(|one, other| one.name.cmp(&other.name));
         let (kind, seen) = (Kind::Worker { slots: 3 }, Seen::default());
-        let first = Found { name: "a_0".to_owned(), pool: pool.clone(), kind: kind.clone(), runs, cost, element: Some(element), seen: seen.clone() };
-        let second = Found { name: "a_1".to_owned(), pool: pool.clone(), kind, runs: BTreeMap::new(), cost, element: None, seen };
+        let first = Found {
+            name: "a_0".to_owned(),
+            pool: pool.clone(),
+            kind: kind.clone(),
+            runs,
+            cost,
+            element: Some(element),
+            seen: seen.clone(),
+        };
+        let second = Found {
+            name: "a_1".to_owned(),
+            pool: pool.clone(),
+            kind,
+            runs: BTreeMap::new(),
+            cost,
+            element: None,
+            seen,
+        };
         assert_eq!(found, [first, second]);
         assert!(!temp.path().join("slurm/never-asked-for").exists());
         folders.remove("a_0").unwrap();

@@ -288,7 +288,9 @@ impl Slurm {
             })),
             Effect::Cancel { job, element } => drop(tokio::spawn(async move {
                 if let Err(error) = slurm.0.commands.cancel(&job, element).await {
-                    tracing::warn!("the Slurm job {element}, called {job}, cannot be cancelled, which is tried again: {error}");
+                    tracing::warn!(
+                        "the Slurm job {element}, called {job}, cannot be cancelled, which is tried again: {error}"
+                    );
                 }
             })),
             Effect::Look(names) => drop(tokio::spawn(async move {
@@ -315,13 +317,17 @@ impl Slurm {
             })),
             Effect::Close { name, what } => drop(tokio::spawn(async move {
                 let folder = folders.of_name(&name);
-                let left = blocking(move || keeper::left(&folder, &what)).await;
-                let outcome = left.map(|said| slurm.left(&name, said)).map_err(|error| format!("{error:#}"));
+                let outcome = keeper::left(&folder, &what)
+                    .await
+                    .map(|said| slurm.left(&name, said))
+                    .map_err(|error| format!("{error:#}"));
                 slurm.tell(|fleet, now| fleet.closed(&name, outcome, now));
             })),
             Effect::Remove(name) => drop(tokio::task::spawn_blocking(move || {
                 if let Err(error) = folders.remove(&name) {
-                    tracing::warn!("the folder of the allocation {name} cannot be removed, which the next start tries again: {error}");
+                    tracing::warn!(
+                        "the folder of the allocation {name} cannot be removed, which the next start tries again: {error}"
+                    );
                 }
             })),
             Effect::Observe => {
@@ -440,9 +446,9 @@ impl Slurm {
         for (run, finished) in ended {
             match seen(finished) {
                 Ok(mut finished) => {
-                    if let (Some(launched), Some((element, node))) = (&mut finished.launched, &place) {
-                        launched.slurm_job_id = element.map(|element| element.to_string());
-                        launched.node = Some(node.clone()).filter(|node| !node.is_empty());
+                    if let (None, Some((element, node))) = (&finished.ran, &place) {
+                        let slurm_job_id = element.map(|element| element.to_string());
+                        finished.ran = Some(Box::new(protocol::Ran { node: node.clone(), slurm_job_id }));
                     }
                     if let Some(launched) = &finished.launched {
                         let took = finished.finished_at_ms.saturating_sub(finished.started_at_ms).max(0);

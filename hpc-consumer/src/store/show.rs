@@ -20,7 +20,9 @@ use serde::Serialize;
 
 use self::text::{jobs_text, pools_text, status_text};
 use super::lock::{self, Held, Holder};
-use super::view::{self, About, Called, Counts, DaemonState, JobView, PoolView, Queue, REFRESH, View, timestamp};
+use super::view::{
+    self, About, AllocationView, Called, Counts, DaemonState, JobView, PoolView, Queue, REFRESH, View, timestamp,
+};
 use super::{DATABASE, opening};
 use crate::job::ResultsDir;
 use crate::link::LinkView;
@@ -169,6 +171,8 @@ impl ListedJob {
             name: None,
             pool: None,
             last_attempt: None,
+            waits: false,
+            allocation: None,
         };
         Self { view, state }
     }
@@ -333,6 +337,8 @@ fn of_state(entries: Vec<Entry>, mut called: HashMap<JobId, Called>, now: Timest
             name: None,
             pool: None,
             last_attempt: None,
+            waits: false,
+            allocation: None,
             job_id: entry.job_id,
             phase: phase.name().to_owned(),
             attempt: entry.attempt.map_or(0, lifecycle::Attempt::get),
@@ -420,6 +426,8 @@ mod tests {
             name: None,
             pool: None,
             last_attempt: (attempt > 1).then(|| "attempt 1 failed:\nexit code 3; attempt 2 follows".to_owned()),
+            waits: false,
+            allocation: None,
         };
         let queue = |id: &str, name: Option<&str>| Queue { id: id.to_owned(), name: name.map(str::to_owned) };
         let about = About {

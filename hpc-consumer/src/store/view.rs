@@ -117,6 +117,26 @@ pub(crate) struct PoolView {
     pub(crate) hold: Option<usize>,
     pub(crate) capacity: Amount,
     pub(crate) in_use: Amount,
+    /// How many allocations it has and should have, where it lives in Slurm, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) allocations: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) want: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<String>,
+    /// These allocations, and how each is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) slurm: Vec<AllocationView>,
+}
+
+/// An allocation of Slurm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AllocationView {
+    pub(crate) name: String,
+    pub(crate) slurm_job_id: Option<String>,
+    pub(crate) node: Option<String>,
+    /// How far it is, in words.
+    pub(crate) state: String,
 }
 
 /// So much of what a pool has.
@@ -154,6 +174,12 @@ pub(crate) struct JobView {
     /// How the last attempt ended, where another one follows.
     #[serde(default)]
     pub(crate) last_attempt: Option<String>,
+    /// Does its run wait for a place, which its executor has for it one day?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) waits: bool,
+    /// The allocation that its run is in, or is to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) allocation: Option<AllocationView>,
 }
 
 /// What people know a job by besides its id.
@@ -172,6 +198,9 @@ impl Called {
 impl JobView {
     /// How far the job is, in the word of the contract; nothing where its record says it.
     pub(crate) fn state(&self) -> Option<JobState> {
+        if self.waits {
+            return Some(JobState::Held);
+        }
         let phase = Phase::ALL.into_iter().find(|phase| phase.name() == self.phase);
         // Whatever it waits for by the word of another version.
         phase.map_or(Some(JobState::Held), Phase::state)

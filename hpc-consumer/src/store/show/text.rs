@@ -7,7 +7,7 @@ use protocol::{Timestamp, size, timestamp_from_millis};
 
 use crate::link::{LinkState, LinkView};
 
-use super::{About, Counts, Daemon, ListedJob, PoolView, Queue, Report};
+use super::{About, AllocationView, Counts, Daemon, ListedJob, PoolView, Queue, Report};
 
 pub(super) fn jobs_text(report: &Report, now: Timestamp) -> String {
     let mut text = table(&about_rows(report, now)).concat();
@@ -40,11 +40,21 @@ fn jobs_table(jobs: &[ListedJob], now: Timestamp) -> String {
     let mut text = lines.next().unwrap_or_default();
     for (line, job) in lines.zip(jobs) {
         text.push_str(&line);
+        if let Some(allocation) = &job.view.allocation {
+            let _ = writeln!(text, "  {}", one_line(&allocation_text(allocation)));
+        }
         if let Some(last_attempt) = &job.view.last_attempt {
             let _ = writeln!(text, "  {}", one_line(last_attempt));
         }
     }
     text
+}
+
+fn allocation_text(allocation: &AllocationView) -> String {
+    let AllocationView { name, slurm_job_id, node, state } = allocation;
+    let id = slurm_job_id.as_ref().map(|id| format!("Slurm job {id}, ")).unwrap_or_default();
+    let node = node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
+    format!("{id}{name}{node}: {state}")
 }
 
 pub(super) fn pools_text(report: &Report, now: Timestamp) -> String {
@@ -82,6 +92,12 @@ pub(super) fn pools_text(report: &Report, now: Timestamp) -> String {
         text.push_str(&line);
         if let Some(problem) = &pool.problem {
             let _ = writeln!(text, "  {}", one_line(problem));
+        }
+        if let Some(why) = &pool.why {
+            let _ = writeln!(text, "  {}", one_line(why));
+        }
+        for allocation in &pool.slurm {
+            let _ = writeln!(text, "    {}", one_line(&allocation_text(allocation)));
         }
     }
     text
