@@ -1,6 +1,8 @@
-//! A real Slurm: what it says is read as it is meant, and what it is asked it understands, in each version there is.
+//! A real Slurm: what it says is read as it is meant, and what it is asked it understands, in each version there is; and
+//! pools that live in it.
 
 mod allocation;
 mod commands;
 mod ends;
+mod pools;
 mod submissions;
