@@ -10,7 +10,7 @@ use site::{Image, Needed, Pattern, Runtime, SiteFile, Where};
 
 #[test]
 fn the_example_of_the_design_means_what_it_says() {
-    let SiteFile { site, needs, notices } = file(WHOLE);
+    let SiteFile { site, needs, notices, asks_slurm } = file(WHOLE);
     let pool = |name: &str| &site.pools[&name.parse().unwrap()];
     assert_eq!((site.quota.cpus, site.quota.gpus, site.quota.allocations), (Some(256), Some(8), Some(20)));
     assert_eq!(pool("cpu").image, Some(Image::File { path: "/images/science.sif".into(), pull: None }));
@@ -45,6 +45,8 @@ fn the_example_of_the_design_means_what_it_says() {
     assert_eq!(problem, "8:11: `pool.cpu.image`: /images/science.sif is not there; correct the path");
     let told: Vec<_> = notices.iter().map(|notice| (notice.problem.position.line, notice.pool.as_str())).collect();
     assert_eq!(told, [(14, "gpu"), (22, "big")]);
+    let asked: Vec<_> = asks_slurm.iter().map(|(pool, at)| (pool.as_str(), at.line)).collect();
+    assert_eq!(asked, [("big", 24), ("gpu", 18)], "where the request of each pool in Slurm stands");
 }
 
 /// Each text, and all that is told of it: the place, and words of the sentence.

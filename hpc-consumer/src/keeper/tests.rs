@@ -112,6 +112,7 @@ impl Site {
                 secrets: Default::default(),
                 launched: None,
             },
+            resources: None,
         }
     }
 

@@ -147,12 +147,10 @@ fn names(directory: &Path) -> Vec<String> {
 /// What is on its way: trees of jobs, partial files, packs.
 fn on_its_way(consumer: &Consumer) -> Vec<String> {
     let results = consumer.results_dir();
-    let of = |folder: &str| names(&results.join(folder)).into_iter().map(move |name| format!("{folder}/{name}"));
-    [".staging", ".uploads", ".cache/partial"]
-        .map(String::from)
-        .iter()
-        .flat_map(|folder| of(folder).collect::<Vec<_>>())
-        .collect()
+    let of = |folder: &str| -> Vec<String> {
+        names(&results.join(folder)).into_iter().map(|name| format!("{folder}/{name}")).collect()
+    };
+    [".staging", ".uploads", ".cache/partial"].into_iter().flat_map(of).collect()
 }
 
 /// Where the store of `local-edge` keeps a content.

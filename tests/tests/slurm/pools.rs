@@ -78,7 +78,8 @@ fn pool(name: &str, more: &str, workers: &str) -> String {
 fn a_pool_grows_from_zero_to_its_quota_and_goes_back() {
     for version in VERSIONS {
         let cluster = Cluster::new(version).start();
-        let pools = format!("[quota]\nallocations = 3\n{}", pool("cpu", "default = true", "max = 5, slots = 2, idle = \"2s\""));
+        let pools =
+            format!("[quota]\nallocations = 3\n{}", pool("cpu", "default = true", "max = 5, slots = 2, idle = \"2s\""));
         let site = Site::new(cluster, &pools);
         let mut daemon = site.consumer.start();
         let jobs: Vec<String> = (0..12).map(|_| site.submit("hostname > host; sleep 1")).collect();
@@ -120,7 +121,8 @@ fn a_job_of_its_own_size_has_an_allocation_to_itself() {
 #[test]
 fn a_daemon_that_is_killed_again_and_again_loses_nothing_and_runs_nothing_twice() {
     let cluster = Cluster::new(VERSIONS[0]).start();
-    let pools = pool("cpu", "default = true", "max = 3, slots = 2, idle = \"3s\"") + &pool("mpi", "", "max = 3, once = true");
+    let pools =
+        pool("cpu", "default = true", "max = 3, slots = 2, idle = \"3s\"") + &pool("mpi", "", "max = 3, once = true");
     let site = Site::new(cluster, &pools);
     let begun = site.cluster.directory().join("begun");
     fs::create_dir(&begun).unwrap();
@@ -176,7 +178,7 @@ fn jobs_of_a_worker_that_is_killed_or_cancelled_are_tried_again() {
         .filter_map(|claim| claim["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()))
         .collect();
     assert!(!pids.is_empty());
-    pids.iter().for_each(|pid| drop(signal(*pid, Signal::KILL)));
+    pids.iter().for_each(|pid| signal(*pid, Signal::KILL));
     let record = site.record(&id, &mut daemon);
     assert_eq!((&record["status"], &record["attempt"]), (&json!("completed"), &json!(2)), "{record}");
 }

@@ -628,7 +628,7 @@ impl World {
             Effect::Room(name, room) => drop(self.rooms.insert(name, room.slots)),
             Effect::Observe => self.observe(false),
             Effect::Say(notice) => {
-                drop(self.said.insert(format!("{notice:?}").split(['(', ' ']).next().unwrap().to_owned()))
+                self.said.insert(format!("{notice:?}").split(['(', ' ']).next().unwrap().to_owned());
             }
             Effect::Waits(..) | Effect::Broken(..) | Effect::Log(_) => {}
         }
