@@ -183,6 +183,24 @@ fn a_job_that_goes_back_to_the_queue_is_queued_until_it_comes_again() {
 }
 
 #[test]
+fn a_job_whose_files_or_outputs_are_on_their_way_is_told_as_such() {
+    let mut told = Told::connected(Daemon::pulling(settings()));
+    told.step(pulled(&[transfers::with_files("a", "L1"), job("b", "L2")]));
+    told.step(recalled(&["a", "b"]));
+    told.step(claimed("b", 1));
+    told.step(ended("b", 1));
+    told.step(Event::Concluded(run("b", 1), Concluded::ToUpload));
+    let report = told.next().expect("there is something to tell");
+    assert_eq!(report.site.as_ref().map(|site| (site.held, site.running)), Some((1, 1)));
+    let messages: Vec<Option<&str>> = report.jobs.iter().map(|job| job.message.as_deref()).collect();
+    assert_eq!(messages, [Some("its files are being fetched"), Some("its outputs are being sent")]);
+    assert_eq!(words(std::slice::from_ref(&report)), ["a held 0", "b running 1"]);
+    told.stored(&report);
+    told.step(Event::Drain);
+    assert_eq!(words(&told.all()), ["a queued 0"], "it went back");
+}
+
+#[test]
 fn what_the_hub_asks_for_is_answered_whatever_it_is() {
     let facts = [accepted("a", "L1"), accepted("b", "L2"), Fact::Recorded(id("b"), record_of("b", 1))];
     let mut told = Told::new(Daemon::restore(settings(), &facts));

@@ -5,7 +5,7 @@ use protocol::JobState;
 use super::*;
 
 /// A job with a file.
-fn with_files(job_id: &str, lease: &str) -> Delivery {
+pub(super) fn with_files(job_id: &str, lease: &str) -> Delivery {
     with_files_and(job_id, lease, r#""retries":0"#)
 }
 
@@ -202,7 +202,9 @@ fn while_the_store_is_away_the_queue_is_asked_for_jobs_that_need_no_files() {
     assert_eq!(only(&step.effects, is_pull), [], "the slot will be taken");
     let step = daemon.step(not_staged("a"));
     assert_eq!(only(&step.effects, is_pull), [Effect::Pull(1)], "it is free for one that needs none");
-    daemon.accept(with_files("b", "Lb"));
+    daemon.step(pulled(&[with_files("b", "Lb")]));
+    let effects = daemon.step(recalled(&["b"])).effects;
+    assert_eq!(effects, [stage("b"), Effect::Pull(1)], "it will hardly take the slot");
     let effects = daemon.accept(job("c", "Lc")).effects;
     assert_eq!(only(&effects, is_claim), [claim("c", 0)]);
 }
@@ -544,11 +546,12 @@ fn a_run_that_has_outputs_proves_that_the_node_is_well() {
     daemon.now += 10 * SECOND;
     daemon.step(Event::Tick);
     daemon.step(looked(Ok(())));
-    daemon.accept(job("a", "La"));
-    daemon.accept(job("b", "Lb"));
+    for job_id in ["a", "b", "c"] {
+        daemon.accept(job(job_id, job_id));
+    }
     daemon.step(claimed("a", 1));
     assert_eq!(daemon.phase("b"), Some(Phase::Waiting), "one is tried");
     daemon.step(ended("a", 1));
     let effects = daemon.step(to_upload("a")).effects;
-    assert_eq!(only(&effects, is_claim), [claim("b", 0)]);
+    assert_eq!(only(&effects, is_claim), [claim("b", 0), claim("c", 0)], "and not one by one");
 }
