@@ -293,7 +293,7 @@ fn the_store_is_asked_no_more_often_for_one_answer_than_it_may_be() {
     let named = |offered: &Any| {
         let places = offered["files"].as_array().unwrap();
         let with_parts = places.iter().map(|place| place["parts"].as_array().unwrap().len());
-        with_parts.filter(|parts| *parts == 2).count()
+        with_parts.filter(|parts| *parts == 5).count()
     };
     let first = files.offer(&many).1;
     assert_eq!((named(&first), files.shelf.asked.len()), (40, 40));
