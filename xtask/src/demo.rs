@@ -2,6 +2,8 @@
 //!
 //! It proves what it shows: the three results must come with the expected status, or it ends with exit code 1.
 
+pub(crate) mod slurm;
+
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};

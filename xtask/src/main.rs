@@ -52,8 +52,11 @@ enum Command {
     /// Watch three jobs go from HTTP through the queue into a container, and their results come back
     Demo {
         /// Put the compiled Worker, in the real Workers runtime, in front
-        #[arg(long)]
+        #[arg(long, conflicts_with = "slurm")]
         worker: bool,
+        /// Instead, watch a pool in a real Slurm grow from nothing, and go back
+        #[arg(long)]
+        slurm: bool,
     },
     /// Start an edge, queues and a daemon on this machine, and a shell in which all programs work; it ends all of them
     Up {
@@ -117,7 +120,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let _ = page::build_with(&workspace, &tools)?;
             Ok(if tools.missing().next().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Command::Demo { worker } => demo::run(&workspace, worker),
+        Command::Demo { slurm: true, .. } => demo::slurm::run(&workspace),
+        Command::Demo { worker, slurm: false } => demo::run(&workspace, worker),
         Command::Up { command } => up::run(&workspace, &command),
         Command::Test { arguments } => test::run(&workspace, &arguments),
         Command::Chaos(options) => chaos::run(&workspace, &options),
