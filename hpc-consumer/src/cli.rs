@@ -52,6 +52,19 @@ pub(crate) enum Command {
         after_help = "Example:\n  hpc-consumer run --env-file ~/hpc-queue.env --results-dir /scratch/$USER/results"
     )]
     Run(Box<RunSettings>),
+    /// Go one round, for cron where no process may stay: pull, begin, look what has ended, publish; then end
+    ///
+    /// It does what `run` does, with the same settings and the same STATE_DIR, and ends as soon as nothing more can be
+    /// done at once: within seconds as a rule, within the hour if files are on their way. Jobs that run go on under
+    /// their keeper, or in Slurm; the next round takes them up. While a daemon or another round is at work with this
+    /// STATE_DIR, it fails.
+    ///
+    /// Exit codes: 0 the round is over; 1 it could not go on, and says why; 2 wrong arguments or settings.
+    #[command(
+        mut_args = needed_to_tick,
+        after_help = "Example, in a crontab:\n  */5 * * * * hpc-consumer tick --env-file ~/hpc-queue.env"
+    )]
+    Tick(Box<RunSettings>),
     /// Print the command line that would run a job in the given directory
     ///
     /// Use it to try an image by hand with exactly what the daemon does.
@@ -465,6 +478,13 @@ pub(crate) struct Republish {
     pub(crate) jobs: Vec<protocol::JobId>,
     #[command(flatten)]
     pub(crate) settings: RunSettings,
+}
+
+/// A round ends by itself, whatever is left to do.
+fn needed_to_tick(argument: Arg) -> Arg {
+    const NOT_NEEDED: [&str; 2] = ["exit_when_idle", "check"];
+    let hidden = NOT_NEEDED.contains(&argument.get_id().as_str());
+    argument.hide(hidden)
 }
 
 /// `republish` reads all settings of the daemon, and uses few of them.

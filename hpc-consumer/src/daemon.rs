@@ -20,6 +20,7 @@ use protocol::{JobId, JobMessage};
 use queues::Client;
 use site::Grant;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::events::{Events, Heard};
 use crate::executor::Executor;
@@ -30,13 +31,16 @@ use crate::pace::Pace;
 use crate::process::{Asked, Clock, Signals};
 use crate::run::Invocation;
 use crate::service::Notify;
-use crate::startup::WrongSettings;
+use crate::startup::{Stay, WrongSettings};
 use crate::store::{Problem, Store};
 use crate::transfers::Transfers;
 use crate::viewer::Viewer;
 
 /// How many events are stepped for one transaction at most.
 const EVENTS_MAX: usize = 1_000;
+
+/// After so long a round is over whatever is on its way.
+const ROUND_MAX: Duration = Duration::from_hours(1);
 
 /// Claims of one batch are made by this many tasks at a time: on a network file system each takes a while.
 const CLAIMS_AT_ONCE: usize = 4;
@@ -51,6 +55,7 @@ pub(crate) struct Daemon {
     pub(crate) lease: Duration,
     /// How long a pull may wait for jobs, at a queue that lets it.
     pub(crate) hold: Duration,
+    pub(crate) stay: Stay,
     /// Shared with other daemons; none where this one has to hear for itself that there is nothing.
     pub(crate) pace: Option<Pace>,
     /// Becomes true when no job is taken any more, so that no pull waits for one.
@@ -114,6 +119,7 @@ impl Daemon {
         let mut events = VecDeque::from([Event::Tick]);
         let mut commit: Option<Commit> = None;
         self.notify.ready();
+        let mut round = Round::of(self.stay);
         loop {
             self.notify.turns();
             let happened = !events.is_empty();
@@ -139,6 +145,8 @@ impl Daemon {
                 return Ok(Left { exit, running: at_work(lifecycle), reload: reload && !lifecycle.draining() });
             }
             let lifecycle = driver.lifecycle();
+            let at_rest = || commit.is_none() && lifecycle.has_gone_round();
+            let round_ends = round.ends(at_rest, self.executor.settles_within());
             let wake = lifecycle.wake_at().map_or(Duration::MAX, |at| at.saturating_sub(clock.now()));
             tokio::select! {
                 biased;
@@ -166,6 +174,10 @@ impl Daemon {
                     while events.len() < EVENTS_MAX && let Ok(heard) = queue.try_recv() {
                         events.push_back(heard.context(CANNOT_STORE)?);
                     }
+                }
+                () = sleep_until(round_ends) => {
+                    round = Round::Over;
+                    events.push_back(Event::HandOver);
                 }
                 () = viewer.due() => viewer.write(lifecycle),
                 () = self.notify.due() => {}
@@ -440,6 +452,38 @@ fn pulled(pulled: queues::Pulled) -> Pulled {
         deliveries: delivery.deliveries,
     };
     Pulled { deliveries: pulled.deliveries.into_iter().map(delivery).collect(), held: pulled.held }
+}
+
+/// A daemon that is to go one round.
+enum Round {
+    /// It is not.
+    Endless,
+    /// Until then at the latest; and since when it is at rest.
+    Until(Instant, Option<Instant>),
+    Over,
+}
+
+impl Round {
+    fn of(stay: Stay) -> Self {
+        match stay {
+            Stay::UntilTold => Self::Endless,
+            Stay::OneRound => Self::Until(Instant::now() + ROUND_MAX, None),
+        }
+    }
+
+    /// When it is over, as far as can be said now.
+    fn ends(&mut self, at_rest: impl FnOnce() -> bool, settles_within: Duration) -> Option<Instant> {
+        let Self::Until(last, since) = self else { return None };
+        *since = if at_rest() { Some(since.unwrap_or_else(Instant::now)) } else { None };
+        Some(since.map_or(*last, |since| (since + settles_within).min(*last)))
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// How many runs the keeper still knows.

@@ -6,6 +6,8 @@
 //! Out of scope: what a run is (`run`), who holds runs on this node (`keeper`) and in allocations (`slurm`), what follows
 //! from all this (`lifecycle`).
 
+use std::time::Duration;
+
 use ::slurm::fleet::Need;
 use lifecycle::{EndReason, Event, Lifecycle, Observation, Run, RunEnd, Sighting};
 use protocol::PoolName;
@@ -33,6 +35,10 @@ pub(crate) trait Executor {
     /// Why nothing can begin in a pool, where this is not for a look at the node to find.
     fn problem(&self, _pool: &PoolName) -> Option<String> {
         None
+    }
+    /// How long it may take until what it was told has come to something, as far as it does so at once.
+    fn settles_within(&self) -> Duration {
+        Duration::from_millis(500)
     }
 }
 
@@ -104,6 +110,11 @@ impl Executor for Places {
 
     fn problem(&self, pool: &PoolName) -> Option<String> {
         self.slurm.problem(pool)
+    }
+
+    /// Slurm is asked, allocations are asked for, and their keepers are reached.
+    fn settles_within(&self) -> Duration {
+        Duration::from_secs(15)
     }
 }
 

@@ -72,7 +72,7 @@ use crate::cli::{Cli, Command, KeeperSettings, ListJobs, Republish, ShowLogs, Wa
 use crate::config::{ServicePlace, Settings};
 use crate::run::Invocation;
 use crate::service::ServiceCommand;
-use crate::startup::{End, WrongSettings};
+use crate::startup::{End, Stay, WrongSettings};
 use crate::verbs::Jobs;
 
 /// The program.
@@ -90,7 +90,7 @@ pub fn main() -> Exit {
 
 /// What to do, once everything that a person can get wrong was looked at.
 enum Resolved {
-    Run(Box<Settings>, Invocation),
+    Run(Box<Settings>, Invocation, Stay),
     Show(String),
     Jobs(PathBuf, OutputFormat, JobFilter),
     Status(PathBuf, OutputFormat),
@@ -162,8 +162,12 @@ fn settings() -> anyhow::Result<Resolved> {
                     origins.listed()
                 ))
             } else {
-                Resolved::Run(Box::new(settings), invocation)
+                Resolved::Run(Box::new(settings), invocation, Stay::UntilTold)
             }
+        }
+        Command::Tick(settings) => {
+            settings.refuse_root()?;
+            Resolved::Run(Box::new(settings.resolve(&origins)?), invocation, Stay::OneRound)
         }
         Command::Command(show) => Resolved::Show(show.render(&origins)?),
         Command::Jobs(show) => {
@@ -224,10 +228,10 @@ fn reactor() -> anyhow::Result<Runtime> {
 
 fn start(command: Resolved) -> anyhow::Result<Exit> {
     match command {
-        Resolved::Run(settings, invocation) => {
+        Resolved::Run(settings, invocation, stay) => {
             inherited::normalize();
             let reactor = reactor()?;
-            let end = reactor.block_on(startup::run(*settings, &invocation));
+            let end = reactor.block_on(startup::run(*settings, &invocation, stay));
             // Not waiting for what hangs in a file system.
             reactor.shutdown_background();
             match end? {

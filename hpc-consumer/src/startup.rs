@@ -36,8 +36,16 @@ const BEAT_MAX: Duration = Duration::from_secs(5);
 
 const FILES_CLEANED_EVERY: Duration = Duration::from_hours(6);
 
-/// Runs until told to end, or until nothing can get better by itself.
-pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::Result<End> {
+/// How long the daemon stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stay {
+    UntilTold,
+    /// Until all is done that can be done at once.
+    OneRound,
+}
+
+/// Runs until told to end, until nothing can get better by itself, or for one round.
+pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay) -> anyhow::Result<End> {
     // From the first moment: a signal that nobody listens to would end this process, or be lost where it is process 1.
     let signals = Signals::listen()?;
     abort_on_panic();
@@ -158,7 +166,8 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation) -> anyhow::
         results_queue: settings.results_queue,
         lease: settings.lifecycle.lease,
         // To exit when there is nothing, the daemon has to hear that there is nothing.
-        hold: if settings.lifecycle.exit_when_idle { Duration::ZERO } else { hold::MAX },
+        hold: if settings.lifecycle.exit_when_idle || stay == Stay::OneRound { Duration::ZERO } else { hold::MAX },
+        stay,
         pace,
         enough: watch::Sender::new(false),
         jobs,

@@ -149,6 +149,11 @@ impl Intake {
         self.empty_pulls > 0 && now >= self.returns_until
     }
 
+    /// Did the last pull bring nothing, or fail?
+    pub(crate) fn has_looked(&self) -> bool {
+        self.empty_pulls > 0 || self.pulls.in_trouble()
+    }
+
     /// A message that is no job is being put away.
     pub(crate) fn puts_away(&mut self) {
         self.putting_away += 1;

@@ -1,5 +1,7 @@
 //! The ways out: drained, handed over, idle, stopped, or with nothing left that can be done.
 
+use std::time::Duration;
+
 use crate::lifecycle::{Lifecycle, Step};
 use crate::phases::Phase;
 use crate::requests::Requests;
@@ -39,6 +41,30 @@ impl Lifecycle {
         if drained || hopeless || self.shutdown.has_drained_long_enough(self.settler.is_giving_back(), self.now) {
             self.leave(step);
         }
+    }
+
+    /// Is all done that can be done by now? What is left runs, waits for its time, or cannot be done yet: a daemon that
+    /// is not to stay may hand over ([`Event::HandOver`](crate::Event::HandOver)).
+    pub fn has_gone_round(&self) -> bool {
+        let later = |at: Option<Duration>| at.is_none_or(|at| at > self.now);
+        let looked_at = |no| {
+            let pool = self.pools.get(no);
+            pool.is_ready() || (pool.problem().is_some() && later(pool.probe_at()) && pool.probe_at().is_some())
+        };
+        let observed = self.executor.is_known() || self.executor.trouble().is_some();
+        let pulled = self.wants_pull() == 0 || self.intake.has_looked();
+        let published = self.jobs.outbox().is_empty() || self.publisher.pushes.was_tried();
+        let settled = self.settler.is_done() || self.settler.requests.was_tried();
+        let on_the_way = [Phase::Asked, Phase::Staging, Phase::Claiming, Phase::Ready, Phase::Returning];
+        let moving = on_the_way.iter().map(|phase| self.jobs.count(*phase)).sum::<usize>() + self.uploading();
+        let ending = self.pools.all().map(|no| self.being_dealt_with(no)).sum::<usize>();
+        self.pools.real().all(looked_at)
+            && observed
+            && pulled
+            && published
+            && settled
+            && !self.intake.is_putting_away()
+            && moving + ending == 0
     }
 
     pub(crate) fn leave(&mut self, step: &mut Step) {

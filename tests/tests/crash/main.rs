@@ -14,6 +14,7 @@ mod process_1;
 mod recovery;
 mod reload;
 mod results_dir;
+mod round;
 mod shared;
 mod state;
 

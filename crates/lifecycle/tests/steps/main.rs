@@ -28,6 +28,7 @@ mod pools;
 mod report;
 mod restart;
 mod results;
+mod round;
 mod transfers;
 mod wake;
 
