@@ -415,7 +415,7 @@ impl Fleet {
                 for name in missing {
                     if let Some(allocation) = self.allocations.get_mut(&name) {
                         allocation.is_absent_from(asked);
-                        if allocation.absent > 0 {
+                        if allocation.absent == 1 {
                             // Another one tells soon whether that is so.
                             self.poll.soon(now);
                         }
@@ -518,9 +518,13 @@ impl Fleet {
             allocation.alive_at = Some(now);
             allocation.set(Stage::Submitted, now);
             allocation.is_listed();
+            self.decide_at = self.decide_at.min(self.decided_at + LOOK_SOON);
             if let Kind::Once(run) = &allocation.kind {
                 allocation.had_job = true;
                 let run = run.clone();
+                if let Some(placed) = allocation.runs.get_mut(&run).filter(|one| one.progress == Progress::Kept) {
+                    placed.progress = Progress::Told;
+                }
                 self.waits_no_more(&run);
             }
         }
@@ -658,6 +662,8 @@ impl Fleet {
             self.push(Effect::Say(Notice::Ended { name: name.to_owned(), element, what: said, unclaimed: !claimed }));
         }
         self.poll.soon(now);
+        // What it had of the quota, and the runs that it had not begun, are another one's now.
+        self.decide_soon();
     }
 
     /// Everything that is possible now.

@@ -338,7 +338,12 @@ impl Allocation {
                 state if state.is_waiting() => self.claim.is_some() && self.is_silent_for(SILENT_WHEN_ABSENT, now),
                 state => state.is_over(),
             };
-            return over.then(|| (AllocationEnd::of(&ending), false));
+            let end = match AllocationEnd::of(&ending) {
+                // Up to 22.05 one whose script was killed looks like this in the queue, too.
+                AllocationEnd::NotLaunched(_) if self.claim.is_some() => AllocationEnd::Exit(None),
+                end => end,
+            };
+            return over.then_some((end, false));
         }
         if !self.is_missed(now) {
             return None;

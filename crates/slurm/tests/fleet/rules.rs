@@ -182,9 +182,9 @@ fn a_submission_that_may_have_arrived_is_looked_for_by_its_name_before_there_is_
         }
         seen.extend(case.listed(Vec::new()));
     }
-    let effects = case.closes(&job, Left::default());
+    let mut effects = case.closes(&job, Left::default());
     assert!(effects.contains(&Effect::Remove(job.clone())), "{effects:?}");
-    let effects = case.pass(5);
+    effects.extend(case.pass(5));
     let again = effects.iter().find_map(|effect| match effect {
         Effect::Record { job, .. } => Some(job.clone()),
         _ => None,
@@ -345,6 +345,24 @@ fn runs_of_a_worker_that_is_gone_come_out_as_its_journal_says_and_the_others_beg
     assert!(!effects.contains(&Effect::Remove(name.clone())), "the daemon was told, and has not yet said to forget");
     case.fleet.forget(&[run("j1.1")], case.now);
     assert!(case.effects().contains(&Effect::Remove(name)));
+}
+
+#[test]
+fn what_a_worker_had_that_is_gone_is_asked_for_again_at_once() {
+    let mut case = Case::workers();
+    let name = case.worker();
+    case.start("j1.1", "cpu");
+    case.fleet.placed(&name, Ok(()), case.now);
+    case.effects();
+    case.fleet.disconnected(&name, case.now);
+    case.listed(vec![row(&name, 7, State::Failed, "JobLaunchFailure")]);
+    let effects = case.closes(&name, Left { ended: Vec::new(), cut_off: vec![(run("j1.1"), String::new())] });
+    let said = effects.iter().find_map(|effect| match effect {
+        Effect::Say(notice @ Notice::Ended { .. }) => Some(notice.to_string()),
+        _ => None,
+    });
+    assert!(said.is_some_and(|said| said.contains("its keeper did not end well")), "{effects:?}");
+    assert_eq!(records(&case.pass(3)), 1);
 }
 
 #[test]

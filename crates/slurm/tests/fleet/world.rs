@@ -628,7 +628,8 @@ impl World {
             Effect::Room(name, room) => drop(self.rooms.insert(name, room.slots)),
             Effect::Observe => self.observe(false),
             Effect::Say(notice) => {
-                self.said.insert(format!("{notice:?}").split(['(', ' ']).next().unwrap().to_owned());
+                let said = format!("{notice:?}");
+                self.said.insert(said.split(['(', ' ']).next().unwrap_or_default().to_owned());
             }
             Effect::Waits(..) | Effect::Broken(..) | Effect::Log(_) => {}
         }
