@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Arg, Args, Parser, Subcommand};
 use program::duration::{self, Unit};
-use program::{FileArgs, JobFilter, LogArgs, Origins, OutputFormat, Stream, TrustArgs};
+use program::{FileArgs, JobFilter, LogArgs, Origins, OutputFormat, ReferenceArgs, Stream, TrustArgs};
 
 use crate::config::{
     JobSettings, LimitSettings, NetworkSettings, RunSettings, RuntimeSettings, SiteSettings, StateSettings,
@@ -156,6 +156,9 @@ pub(crate) enum Command {
     /// There is one service for each user on each machine. Without it, `hpc-consumer run` runs as long as you let it.
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Write man pages and completions of shells into a folder; releases have them
+    #[command(hide = true)]
+    Reference(ReferenceArgs),
     /// The process that holds the runs; the daemon starts it
     #[command(hide = true)]
     Keeper(KeeperSettings),

@@ -64,7 +64,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use program::{Exit, Failure, Given, JobFilter, OutputFormat, Printer, StdoutClosed, escaped_lines};
+use program::{Exit, Failure, Given, JobFilter, OutputFormat, Printer, ReferenceArgs, StdoutClosed, escaped_lines};
 use protocol::JobId;
 use tokio::runtime::Runtime;
 
@@ -103,6 +103,7 @@ enum Resolved {
     Site(site::Asked),
     Scaling(scaling::Asked),
     Service(ServiceCommand, ServicePlace),
+    Reference(ReferenceArgs),
     Keeper(KeeperSettings),
     Allocation(PathBuf),
 }
@@ -200,6 +201,7 @@ fn settings() -> anyhow::Result<Resolved> {
         Command::Site(asked) => Resolved::Site(asked.resolve(&origins)?),
         Command::Scaling(asked) => Resolved::Scaling(asked.resolve(&origins)?),
         Command::Service(asked) => Resolved::Service(asked.with(&cli.files)?, config::service_place()?),
+        Command::Reference(asked) => Resolved::Reference(asked),
         Command::Keeper(settings) => Resolved::Keeper(settings),
         Command::Allocation(settings) => Resolved::Allocation(settings.folder),
     })
@@ -264,6 +266,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         Resolved::Cancel(state_dir, jobs) => cancel::cancel(&Jobs::of(state_dir)?, &jobs),
         Resolved::Site(asked) => asked.answer(),
         Resolved::Scaling(asked) => asked.answer(),
+        Resolved::Reference(asked) => asked.write::<Cli>().map(|()| Exit::Ok),
         Resolved::Service(command, place) => reactor()?.block_on(service::run(command, place)),
         Resolved::Jobs(state_dir, format, filter) => store::show_jobs(&state_dir, format, &filter),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::upload::Given;
-use program::{Failure, JobFilter, Stream, whole};
+use program::{Failure, JobFilter, ReferenceArgs, Stream, whole};
 use protocol::{
     InvalidJobId, JobId, JobSpec, JobState, Json, Memory, Outputs, OutputsWhen, PoolName, ResourceRequest, WorkPath,
     limits,
@@ -161,6 +161,9 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  laptop-consumer cancel last\n  \
                             laptop-consumer cancel --state held --task simulate")]
     Cancel(CancelArgs),
+    /// Write man pages and completions of shells into a folder, which releases have
+    #[command(hide = true)]
+    Reference(ReferenceArgs),
 }
 
 /// The arguments of `submit`.

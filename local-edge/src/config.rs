@@ -45,6 +45,9 @@ pub(crate) enum Command {
         after_help = "Example:\n  local-edge serve --data-dir ~/.local/share/hpc-queue/edge --env-file .env\n  . ./.env && printf 'x-api-key: %s' \"$API_KEY\" | curl -sS \"$PRODUCER_URL/jobs\" -H @- \\\n    -H 'content-type: application/json' -d '{\"task\":\"echo\",\"input\":1}'"
     )]
     Serve(Box<ServeArgs>),
+    /// Write man pages and completions of shells into a folder; releases have them
+    #[command(hide = true)]
+    Reference(program::ReferenceArgs),
 }
 
 /// How a body of content type `json` looks when it is pulled: the documentation and the live service disagree.

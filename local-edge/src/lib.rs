@@ -44,19 +44,22 @@ use crate::config::{Cli, Command, Settings};
 pub fn main() -> Exit {
     program::harden();
     program::finish(settings().map_err(Failure::usage).and_then(|settings| {
-        server::serve(settings)?;
+        if let Some(settings) = settings {
+            server::serve(settings)?;
+        }
         Ok(Exit::Ok)
     }))
 }
 
-/// Everything that a person can get wrong.
-fn settings() -> anyhow::Result<Settings> {
+/// Everything that a person can get wrong. Without settings there is nothing more to do.
+fn settings() -> anyhow::Result<Option<Settings>> {
     let Given { cli, origins, warnings } = program::read::<Cli>(&config::SOURCES)?;
     cli.log.init()?;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
     match cli.command {
-        Command::Serve(settings) => settings.resolve(&origins),
+        Command::Serve(settings) => settings.resolve(&origins).map(Some),
+        Command::Reference(asked) => asked.write::<Cli>().map(|()| None),
     }
 }

@@ -40,6 +40,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Show(args) => show::run(&cli.common, &args, &mut printer).await,
         Command::Fetch(args) => fetch::run(&cli.common, &args, &mut printer).await,
         Command::Cancel(args) => cancel::run(&cli.common, &args, &mut printer).await,
+        Command::Reference(args) => args.write::<Cli>().map(|()| Exit::Ok),
     }
 }
 
