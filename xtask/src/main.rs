@@ -1,8 +1,8 @@
 //! `cargo xtask …`: what a person or the CI runs in this repository.
 //!
 //! In scope: getting the tools, building the page, the Worker and the runtime image, the demo, the tests with real
-//! parts, the chaos, the measures. Out of scope: anything that a user of the programs needs; nothing in here is
-//! deployed.
+//! parts, the chaos, the measures, and what is released. Out of scope: anything that a user of the programs needs;
+//! nothing in here is deployed.
 //!
 //! Invariants: the system is left as it was (tools go into the user's cache, everything else into `target/`), every
 //! process that is started is stopped, and whatever cannot be had is named together with the way to get it.
@@ -22,6 +22,7 @@ mod keeper;
 mod local;
 mod page;
 mod processes;
+mod release;
 mod report;
 mod test;
 mod tools;
@@ -85,6 +86,8 @@ enum Command {
     },
     /// Give what parses bytes from outside whatever bytes find new ways through it
     Fuzz(fuzz::Options),
+    /// Make what is released: archives with static programs, the built Worker, the installer, their sums
+    Release(release::Options),
     /// Build the Worker and print its size
     Worker,
     /// Measure, print a table, and keep it in docs/benchmarks.md
@@ -128,6 +131,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Compat { commit } => compat::run(&workspace, &commit),
         Command::Deps { advisories } => deps::run(&workspace, advisories).map(|()| ExitCode::SUCCESS),
         Command::Fuzz(options) => fuzz::run(&workspace, &options).map(|()| ExitCode::SUCCESS),
+        Command::Release(options) => release::run(&workspace, &options),
         Command::Worker => {
             let tools = Tools::set_up(&workspace, &Kind::WORKER)?;
             let built = worker::build(&workspace, &tools)?;

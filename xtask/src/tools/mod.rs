@@ -152,6 +152,16 @@ impl Kind {
     pub(crate) const WORKER: [Self; 5] =
         [Self::WasmTarget, Self::NodePackages, Self::PagePackages, Self::WasmBindgen, Self::WorkerBuild];
 
+    /// What is released is built with these.
+    pub(crate) const RELEASE: [Self; 6] = [
+        Self::WasmTarget,
+        Self::MuslTarget,
+        Self::NodePackages,
+        Self::PagePackages,
+        Self::WasmBindgen,
+        Self::WorkerBuild,
+    ];
+
     /// What building and running the runtime image needs.
     pub(crate) const IMAGE: [Self; 2] = [Self::MuslTarget, Self::Apptainer];
 
