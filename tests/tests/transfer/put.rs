@@ -193,7 +193,7 @@ fn memory_has_a_bound() {
     let path = temp.path().join("file");
     // Longer than what may be in memory, and fast to make.
     let sparse = fs::File::create(&path).unwrap();
-    sparse.set_len(400 * MIB).unwrap();
+    sparse.set_len(160 * MIB).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&sparse, &fastrand::u64(..).to_le_bytes(), 7).unwrap();
     let before = peak();
     let content = put(&store, &path).unwrap();
