@@ -42,8 +42,11 @@ const JOBS: [Job; 3] = [
     },
     Job {
         title: "a simulation with a known answer: the mean squared distance must be near the number of steps; in the \
-                pool for large jobs",
-        body: r#"{"task":"simulate","pool":"large","input":{"walkers":20000,"steps":5000,"dimensions":2,"seed":7}}"#,
+                pool for large jobs, and with a plot that we want to have",
+        body: concat!(
+            r#"{"task":"simulate","pool":"large","input":{"walkers":20000,"steps":5000,"dimensions":2,"seed":7},"#,
+            r#""outputs":{"patterns":["plots/*.svg"]}}"#
+        ),
         status: "completed",
         pool: "large",
     },
@@ -57,6 +60,9 @@ const JOBS: [Job; 3] = [
 
 /// The one that takes a moment, and tells how far it is.
 const SIMULATION: usize = 1;
+
+/// The file of the simulation that is wanted, in its job's directory.
+const PLOT: &str = "plots/mean-squared-distance.svg";
 
 /// Runs the demo.
 pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<ExitCode> {
@@ -96,6 +102,7 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<Ex
         let program = tools::workerd(&tools.get(Kind::NodePackages)?.path);
         let template = workspace.root.join("producer-worker/workerd.capnp.in");
         let template = fs::read_to_string(&template).with_context(|| format!("cannot read {}", template.display()))?;
+        let template = with_files(&template, &edge, &folder)?;
         let started = Workerd::start(&program, &folder, &worker.modules(), &template, &settings)?;
         report.command(format!(
             "{} serve {}",
@@ -142,6 +149,12 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<Ex
         }
     }
 
+    report.step("Fetch the plot that the simulation has left, as on the laptop");
+    match laptop.fetch(&report, &ids[SIMULATION]) {
+        Ok(plot) => report.note(format!("The plot lies in {}", shown(&plot))),
+        Err(error) => problems.push(format!("fetching the plot: {error:#}")),
+    }
+
     report.step("See the pools, as on the cluster");
     let mut pools = Command::new(workspace.program(Profile::Dev, "hpc-consumer"));
     pools.arg("pools").env("STATE_DIR", folder.join("state"));
@@ -161,7 +174,7 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<Ex
     report.note(format!("Job directories, records and logs are in {}", shown(&folder)));
 
     if problems.is_empty() {
-        report.close(true, format!("Three jobs, three results, in {:.1} s.", began.elapsed().as_secs_f64()));
+        report.close(true, format!("Three jobs, three results and a plot, in {:.1} s.", began.elapsed().as_secs_f64()));
         Ok(ExitCode::SUCCESS)
     } else {
         report.close(false, format!("The demo failed.\n{}", problems.join("\n")));
@@ -190,6 +203,24 @@ fn own_folder(workspace: &Workspace) -> anyhow::Result<(PathBuf, File)> {
     }
     fs::create_dir(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     Ok((folder, lock))
+}
+
+/// The configuration of the Worker with a store of files, which is that of `local-edge`; it has to get there.
+fn with_files(template: &str, edge: &LocalEdge, folder: &Path) -> anyhow::Result<String> {
+    let path = LocalEdge::data_dir(folder).join("credentials.json");
+    let credentials = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let credentials: Value = serde_json::from_slice(&credentials).with_context(|| format!("{}", path.display()))?;
+    let key = |name: &str| credentials[name].as_str().map(str::to_owned).with_context(|| format!("no {name}"));
+    let variables = [
+        ("FILES_ENDPOINT", format!("{}/s3", edge.settings.get("PRODUCER_URL")?.trim_end_matches('/'))),
+        ("FILES_BUCKET", "files".to_owned()),
+        ("FILES_ACCESS_KEY_ID", key("files_access_key_id")?),
+        ("FILES_SECRET_ACCESS_KEY", key("files_secret_access_key")?),
+    ];
+    let variables = variables.map(|(name, value)| format!("(name = \"{name}\", text = \"{value}\"),\n")).concat();
+    let network = "(name = \"internet\", network = (allow = [\"public\", \"private\"])),\n";
+    let with = template.replacen("services = [\n", &format!("services = [\n{network}"), 1);
+    Ok(with.replacen("bindings = [\n", &format!("bindings = [\n{variables}"), 1))
 }
 
 /// What the daemon tells of its pools, once that is of after its jobs: it tells something every second.
@@ -286,6 +317,25 @@ impl Laptop<'_> {
             bail!("nothing was seen of what it prints");
         }
         Ok(())
+    }
+
+    /// Fetches what the simulation has left, shows it, and returns where the plot is.
+    fn fetch(&self, report: &Report, id: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.folder.join("fetched");
+        let mut fetch = self.command(&["fetch", id, "-o"]);
+        fetch.arg(&folder);
+        report.command(command::line(&fetch));
+        clear_settings(&mut fetch);
+        let fetched = command::output(&mut fetch)?;
+        report.note(String::from_utf8_lossy(&fetched.stdout).trim_end());
+        let plot = folder.join(PLOT);
+        let text = fs::read_to_string(&plot).with_context(|| {
+            format!("{} is not there: {}", plot.display(), String::from_utf8_lossy(&fetched.stderr).trim())
+        })?;
+        if !text.starts_with("<svg ") || !text.trim_end().ends_with("</svg>") {
+            bail!("{} is no plot", plot.display());
+        }
+        Ok(plot)
     }
 
     /// Waits for a result, shows it, and checks it.

@@ -195,12 +195,17 @@ pub(crate) struct LocalEdge {
 }
 
 impl LocalEdge {
+    /// Where its data is.
+    pub(crate) fn data_dir(folder: &Path) -> PathBuf {
+        folder.join("edge")
+    }
+
     /// The command that [`LocalEdge::start`] runs.
     pub(crate) fn command(workspace: &Workspace, profile: Profile, folder: &Path) -> Command {
         let mut command = Command::new(workspace.program(profile, "local-edge"));
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(folder.join("edge"))
+            .arg(Self::data_dir(folder))
             .arg("--env-file")
             .arg(folder.join("edge.env"));
         command
