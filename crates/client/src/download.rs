@@ -143,7 +143,7 @@ impl Fetching<'_> {
     async fn pack(&self, file: &JobFile, patterns: Option<&Patterns>) -> Result<Vec<Here>, Error> {
         let (into, name) = (self.into.to_owned(), file.sha256.to_string());
         let archive = self.into.join(format!(".hpc-queue-{}.pack", &name[..32]));
-        blocking(move || make(&into)).await?;
+        blocking(move || transfer::make_dir(&into)).await?;
         let counting = Counting::of(self);
         self.store.get(&file.content(), &archive, &|news| counting.hear(news)).await?;
         counting.end(file.size);
@@ -161,12 +161,8 @@ impl Fetching<'_> {
     }
 }
 
-fn make(into: &Path) -> Result<(), Error> {
-    files::make_dir(into).map_err(|error| Error::io("make", into, error))
-}
-
 fn place(into: &Path, path: &WorkPath) -> Result<PathBuf, Error> {
-    make(into)?;
+    transfer::make_dir(into)?;
     transfer::place(into, path)
 }
 

@@ -357,8 +357,8 @@ impl Drop for Packed {
     }
 }
 
-/// Puts files and an input into the store. Packs are written into the directory `aside`, and removed. What changes while
-/// it is sent is read anew, a few times.
+/// Puts files and an input into the store. Packs are written into the directory `aside`, and removed. What changes
+/// while it is sent is read anew, a few times.
 pub async fn send(
     store: &Store,
     gathered: &Gathered,

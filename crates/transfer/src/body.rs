@@ -1,6 +1,7 @@
 //! A part of a file as the body of a request: chunks that a thread reads.
 //!
-//! Invariant: it ends with an error unless all of its bytes came, so that no store takes a part of a part for the whole.
+//! Invariant: it ends with an error unless all of its bytes came, so that no store takes a part of a part for the
+//! whole.
 
 use std::io;
 use std::pin::Pin;
@@ -14,8 +15,8 @@ use tokio::sync::mpsc;
 
 use crate::error::Error;
 
-/// Chunks on their way from the thread that reads to the connection that sends. A server that answers before it has read
-/// all may leave the connection as it is, with the body: so whoever has asked can end the chunks.
+/// Chunks on their way from the thread that reads to the connection that sends. A server that answers before it has
+/// read all may leave the connection as it is, with the body: so whoever has asked can end the chunks.
 #[derive(Clone)]
 pub(crate) struct Chunks(Arc<Mutex<Option<Receiver>>>);
 

@@ -48,8 +48,8 @@ pub enum Kept {
 }
 
 impl Store {
-    /// Has a content in a partial file, and goes on with what is in it. When it returns, the file is whole, verified and
-    /// synced, and still has its name. One program at a time can do so with one file; another one hears
+    /// Has a content in a partial file, and goes on with what is in it. When it returns, the file is whole, verified
+    /// and synced, and still has its name. One program at a time can do so with one file; another one hears
     /// [`Class::Away`].
     pub async fn get(&self, content: &Content, partial: &Path, listener: &Listener<'_>) -> Result<(), Error> {
         let going = Going::new(self, listener, Step::Get, content.size);

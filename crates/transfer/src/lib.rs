@@ -1,8 +1,8 @@
 //! Contents to and from the store of files: put there, had from there, verified, and gone on with whatever breaks.
 //!
 //! The edge carries no file (`protocol::files`): it says which contents are there, and hands out addresses at which
-//! parts are put and whole contents are had in ranges. Contents are named by their SHA-256, so what is there is not sent
-//! again, whoever has put it there.
+//! parts are put and whole contents are had in ranges. Contents are named by their SHA-256, so what is there is not
+//! sent again, whoever has put it there.
 //!
 //! ```text
 //! Local::file ──hash──► Store::put ──offer──► have it │ put the whole │ put its parts ──complete──► there
@@ -46,7 +46,7 @@ pub use self::get::Kept;
 pub use self::local::{Local, open};
 pub use self::packer::{PACK_MEMBERS_MAX, Packer};
 pub use self::store::Store;
-pub use self::unpack::{Bounds, place, unpack};
+pub use self::unpack::{Bounds, make_dir, place, unpack};
 
 /// What happens meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -78,7 +78,8 @@ impl Stamp {
     }
 }
 
-/// Opens a file that somebody has named, to be read; a link is followed. What is no file is refused, and not waited for.
+/// Opens a file that somebody has named, to be read; a link is followed. What is no file is refused, and not waited
+/// for.
 pub fn open(path: &Path) -> Result<File, Error> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, Mode::empty());

@@ -67,8 +67,7 @@ pub fn unpack(
     })?;
     // A directory alone is nothing that somebody has asked for by a name.
     for directory in directories.iter().filter(|directory| wanted(directory)) {
-        let path = place(into, directory)?;
-        files::make_dir(&path).map_err(|error| Error::io("make", &path, error))?;
+        make_dir(&place(into, directory)?)?;
     }
     let mut written = Vec::new();
     for member in members.into_iter().filter(|member| wanted(&member.path)) {
@@ -87,15 +86,19 @@ pub fn place(directory: &Path, path: &WorkPath) -> Result<PathBuf, Error> {
         if parts.peek().is_none() {
             break;
         }
-        let made = match fs::symlink_metadata(&place) {
-            Ok(found) if found.is_dir() => continue,
+        match fs::symlink_metadata(&place) {
+            Ok(found) if found.is_dir() => {}
             Ok(_) => return Err(Error::local(format!("{} is no directory, and is to be one", place.display()))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => files::make_dir(&place),
-            Err(error) => Err(error),
-        };
-        made.map_err(|error| Error::io("make", &place, error))?;
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make_dir(&place)?,
+            Err(error) => return Err(Error::io("look at", &place, error)),
+        }
     }
     Ok(place)
+}
+
+/// Makes a directory for files, which a person or a pack has named, and those above it, unless they are there.
+pub fn make_dir(path: &Path) -> Result<(), Error> {
+    files::make_dir(path).map_err(|error| Error::io("make", path, error))
 }
 
 /// Why a pack is not unpacked.

@@ -306,8 +306,8 @@ pub(crate) fn part_bytes(content: &Content) -> u64 {
 /// Contents up to this length are put as a whole, in bytes.
 pub(crate) const WHOLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// The shortest part but the last, in bytes. Whoever dies has to send again what was on its way, and several parts are at
-/// a time.
+/// The shortest part but the last, in bytes. Whoever dies has to send again what was on its way, and several parts are
+/// at a time.
 const PART_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
 /// How many parts an upload has at the most.
