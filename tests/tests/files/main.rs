@@ -99,7 +99,11 @@ fn record(consumer: &Consumer, daemon: &mut Process, job_id: &str) -> Value {
 
 /// What a job has left, as anybody has it who may ask: by path, with what comes out of packs.
 fn left(edge: &Edge, job_id: &str) -> BTreeMap<String, Vec<u8>> {
-    let answer = testkit::http::send(edge.producer().get(&format!("/jobs/{job_id}/files")));
+    let ask = |path: &str| testkit::http::send(edge.producer().get(&format!("/jobs/{job_id}{path}")));
+    wait_for("the hub to know of the end", PATIENCE, || {
+        ["completed", "failed", "cancelled"].contains(&ask("").json()["state"].as_str()?).then_some(())
+    });
+    let answer = ask("/files");
     assert_eq!(answer.status, 200, "{answer:?}");
     let mut files = BTreeMap::new();
     for file in answer.json()["files"].as_array().unwrap() {
@@ -147,17 +151,18 @@ fn names(directory: &Path) -> Vec<String> {
 /// What is on its way: trees of jobs, partial files, packs.
 fn on_its_way(consumer: &Consumer) -> Vec<String> {
     let results = consumer.results_dir();
-    let of = |folder: &str| -> Vec<String> {
-        names(&results.join(folder)).into_iter().map(|name| format!("{folder}/{name}")).collect()
-    };
-    [".staging", ".uploads", ".cache/partial"].into_iter().flat_map(of).collect()
+    let folders = [".staging", ".uploads", ".cache/partial"];
+    let all = folders
+        .iter()
+        .flat_map(|folder| names(&results.join(folder)).into_iter().map(move |name| format!("{folder}/{name}")));
+    all.collect()
 }
 
-/// Where the store of `local-edge` keeps a content.
-fn in_store(edge: &Edge, sha256: &str) -> PathBuf {
-    let data = edge.env_file().with_file_name("data");
-    let found = names(&data).into_iter().find(|name| name.contains(sha256));
-    data.join(found.unwrap_or_else(|| panic!("{sha256} is not in {:?}", names(&data))))
+/// Where the store of `local-edge` keeps a content that is one piece, if it does.
+fn in_store(edge: &Edge, sha256: &str) -> Option<PathBuf> {
+    let data = edge.env_file().with_file_name("data").join("files");
+    let mut pieces = names(&data).into_iter().map(|name| data.join(name));
+    pieces.find(|piece| self::sha256(&fs::read(piece).unwrap_or_default()) == sha256)
 }
 
 fn mode(path: &Path) -> u32 {
