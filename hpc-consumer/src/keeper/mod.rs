@@ -32,9 +32,7 @@
 //! is begun at most once under its name until it is forgotten. It is in the journal before it is begun. How it ended is
 //! kept until the daemon says to forget it.
 
-#[allow(dead_code, reason = "the executor in Slurm comes to use all of it")]
 mod allocation;
-#[allow(dead_code, reason = "the executor in Slurm comes to use all of it")]
 mod client;
 #[cfg(test)]
 mod compat;
@@ -57,9 +55,7 @@ mod tenure;
 mod tests;
 mod watch;
 
-#[allow(unused_imports, reason = "the executor in Slurm comes to use all of it")]
-pub(crate) use allocation::{Beat, Capacity, Claim, CleanEnd, Look, Order, Work, end_run, left, look, stop};
+pub(crate) use allocation::{Beat, Look, Order, end_run, left, look, stop};
 pub(crate) use client::{Keeper, Said};
-#[allow(unused_imports, reason = "the executor in Slurm comes to use all of it")]
 pub(crate) use messages::{NotBegun, Settings};
 pub(crate) use server::{serve, serve_allocation};

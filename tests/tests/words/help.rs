@@ -33,7 +33,21 @@ fn is_as_it_was(program: &str, expected: &[&str]) {
 fn of_hpc_consumer() {
     is_as_it_was(
         "hpc-consumer",
-        &["run", "command", "jobs", "status", "wait", "logs", "pools", "republish", "cancel", "site", "service"],
+        &[
+            "run",
+            "tick",
+            "command",
+            "jobs",
+            "status",
+            "wait",
+            "logs",
+            "pools",
+            "republish",
+            "cancel",
+            "site",
+            "scaling",
+            "service",
+        ],
     );
     for (group, expected) in [
         ("site", &["check", "explain", "init"][..]),
