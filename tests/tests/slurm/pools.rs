@@ -107,6 +107,26 @@ fn a_pool_grows_from_zero_to_its_quota_and_goes_back() {
 }
 
 #[test]
+fn two_pools_share_a_quota_by_their_work() {
+    let cluster = Cluster::new(VERSIONS[0]).start();
+    let workers = "max = 3, slots = 1, idle = \"2s\"";
+    let pools = format!("[quota]\nallocations = 3\n{}{}", pool("more", "", workers), pool("less", "", workers));
+    let site = Site::new(cluster, &pools);
+    let mut jobs: Vec<String> = (0..16).map(|_| site.submit_to("sleep 1", &json!({"pool": "more"}))).collect();
+    jobs.extend((0..8).map(|_| site.submit_to("sleep 1", &json!({"pool": "less"}))));
+    let mut daemon = site.consumer.start();
+    wait_for("two to one", PATIENCE, || {
+        let allocations = site.allocations();
+        assert!(allocations.len() <= 3, "{allocations:?}");
+        let of = |pool: &str| allocations.iter().filter(|(name, _)| name.contains(pool)).count();
+        (of("-more-") == 2 && of("-less-") == 1).then_some(())
+    });
+    for id in &jobs {
+        assert_eq!(site.record(id, &mut daemon)["status"], "completed");
+    }
+}
+
+#[test]
 fn a_job_of_its_own_size_has_an_allocation_to_itself() {
     let cluster = Cluster::new(VERSIONS[0]).start();
     let site = Site::new(cluster, &pool("mpi", "default = true", "max = 2, once = true"));
@@ -180,6 +200,23 @@ fn jobs_of_a_worker_that_is_killed_or_cancelled_are_tried_again() {
     assert!(!pids.is_empty());
     pids.iter().for_each(|pid| signal(*pid, Signal::KILL));
     let record = site.record(&id, &mut daemon);
+    assert_eq!((&record["status"], &record["attempt"]), (&json!("completed"), &json!(2)), "{record}");
+}
+
+#[test]
+fn jobs_of_a_node_that_is_lost_are_tried_again_elsewhere() {
+    let cluster = Cluster::new(VERSIONS[0]).setting("SlurmdTimeout=5").start();
+    let site = Site::new(cluster, &pool("cpu", "default = true", "max = 1, slots = 1, idle = \"3s\""));
+    let mut daemon = site.consumer.start();
+    let id = site.submit("echo >> runs; test $(wc -l < runs) -gt 1 || sleep 600");
+    let runs = site.consumer.job_dir(&id).join("runs");
+    wait_for("it to begin", PATIENCE, || runs.exists().then_some(()));
+    let node = site.cluster.ask("squeue", &["-h", "-t", "RUNNING", "-o", "%N"]);
+    site.cluster.kill_node(node.trim());
+    let record = wait_for("the final record", PATIENCE * 2, || {
+        assert!(daemon.is_running(), "the daemon has ended: {}", daemon.log());
+        site.consumer.record(&id)
+    });
     assert_eq!((&record["status"], &record["attempt"]), (&json!("completed"), &json!(2)), "{record}");
 }
 
