@@ -129,9 +129,8 @@ impl Folders {
     }
 
     /// What a folder says.
-    pub(super) fn look(&self, name: &str) -> io::Result<(Seen, Option<keeper::Look>)> {
-        let look = keeper::look(&self.of_name(name))?;
-        Ok((seen(&look), Some(look)))
+    pub(super) fn look(&self, name: &str) -> io::Result<keeper::Look> {
+        keeper::look(&self.of_name(name))
     }
 
     /// Removes a folder.
@@ -193,13 +192,13 @@ impl Folders {
             }
         };
         let element = submitted.and_then(|submitted| submitted.slurm_job_id.parse().ok());
-        let (seen, _) = self.look(&name)?;
+        let seen = seen(&self.look(&name)?);
         Ok(Found { name, pool: text.pool, kind, runs, cost: text.cost, element, seen })
     }
 }
 
 /// What the fleet is told of a folder.
-fn seen(look: &keeper::Look) -> Seen {
+pub(super) fn seen(look: &keeper::Look) -> Seen {
     let claim = look.claim.as_ref().map(|claim| Claim {
         job: claim.slurm_job_id.as_ref().and_then(|id| id.parse().ok()),
         node: claim.node.clone(),

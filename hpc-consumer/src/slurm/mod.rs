@@ -20,6 +20,7 @@ mod folders;
 mod log;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -364,12 +365,13 @@ impl Slurm {
         self.0.commands.submit(&Request { slurm, shape, name: job, folder, program, count }).await
     }
 
-    fn looked(&self, looked: Vec<(String, std::io::Result<(fleet::Seen, Option<keeper::Look>)>)>) {
+    fn looked(&self, looked: Vec<(String, io::Result<keeper::Look>)>) {
         let mut seen = Vec::new();
         for (name, look) in looked {
             match look {
-                Ok((what, look)) => {
-                    if let Some(capacity) = look.and_then(|look| look.capacity) {
+                Ok(look) => {
+                    let what = folders::seen(&look);
+                    if let Some(capacity) = look.capacity {
                         lock(&self.0.state).gpus.entry(name.clone()).or_insert(capacity.gpus);
                     }
                     seen.push((name, what));
