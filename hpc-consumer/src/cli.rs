@@ -250,7 +250,7 @@ pub(crate) struct Simulate {
 pub(crate) struct Replay {
     /// The log of decisions
     #[arg(value_name = "FILE")]
-    log: PathBuf,
+    decisions: PathBuf,
     /// How to print it
     #[arg(long, default_value = "text", value_name = "FORMAT")]
     output: OutputFormat,
@@ -264,7 +264,7 @@ impl ScalingCommand {
                 let site = SiteOf { file: site.file(file, origins)?, defaults: limits.site_defaults(true) };
                 scaling::Asked::Simulate { trace, site, start, interval, format: output }
             }
-            Self::Replay(Replay { log, output }) => scaling::Asked::Replay { log, format: output },
+            Self::Replay(Replay { decisions, output }) => scaling::Asked::Replay { log: decisions, format: output },
         })
     }
 }

@@ -62,8 +62,8 @@ fn simulate(
     format: OutputFormat,
 ) -> anyhow::Result<Exit> {
     let text = read(path, "the trace", TRACE_BYTES_MAX).map_err(Failure::usage)?;
-    let trace = Trace::parse(&text).with_context(|| format!("{} cannot be used", path.display()));
-    let trace = trace.map_err(Failure::usage)?;
+    let trace = Trace::parse(&text)
+        .map_err(|error| Failure::usage(anyhow::anyhow!("{} cannot be used: {error}", path.display())))?;
     let site = of.site()?;
     let pools: Vec<_> = site.pools.keys().cloned().collect();
     let mut pool_of = Vec::with_capacity(trace.tasks.len());

@@ -146,11 +146,11 @@ impl Loaded {
 fn check(of: &SiteOf) -> anyhow::Result<Exit> {
     let loaded = of.load()?;
     let asked = crate::reactor()?.block_on(ask_slurm(&loaded));
-    let refused: Vec<(&PoolName, Problem)> =
-        asked.iter().filter_map(|(pool, answer)| Some((pool, answer.as_ref().err()?.clone()))).collect();
+    let refused: Vec<(&PoolName, &Option<Problem>)> =
+        asked.iter().filter_map(|(pool, answer)| Some((pool, answer.as_ref().err()?))).collect();
     let mut warnings: Vec<&Problem> = loaded.lacking.iter().map(|(_, problem)| problem).collect();
     warnings.extend(loaded.notices.iter().map(|notice| &notice.problem));
-    warnings.extend(refused.iter().map(|(_, problem)| problem));
+    warnings.extend(refused.iter().filter_map(|(_, problem)| problem.as_ref()));
     warnings.sort();
     warnings.into_iter().for_each(|problem| of.warn(problem));
     let pools = loaded.site.pools.iter().map(|(name, pool)| {
@@ -169,15 +169,19 @@ fn check(of: &SiteOf) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Has Slurm say of each pool in it whether its allocations would be taken. Nothing is submitted.
-async fn ask_slurm(loaded: &Loaded) -> Vec<(PoolName, Result<String, Problem>)> {
+/// Has Slurm say of each pool in it whether its allocations would be taken, or why not, where that was not told of
+/// another pool. Nothing is submitted.
+async fn ask_slurm(loaded: &Loaded) -> Vec<(PoolName, Result<String, Option<Problem>>)> {
     let (commands, mut asked) = (Commands::new(), Vec::new());
+    let mut missing = commands.missing();
+    let is_missing = missing.is_some();
     for (pool, &position) in &loaded.asks_slurm {
-        let problem = |what: String| Problem { position, text: format!("`pool.{pool}.slurm`: {what}") };
-        if let Some(missing) = commands.missing() {
-            let text = format!("whether Slurm would take its allocations cannot be asked: {missing}");
-            asked.push((pool.clone(), Err(problem(text))));
-            break;
+        let problem = |what: String| Some(Problem { position, text: format!("`pool.{pool}.slurm`: {what}") });
+        if is_missing {
+            let text =
+                missing.take().map(|why| format!("whether Slurm would take its allocations cannot be asked: {why}"));
+            asked.push((pool.clone(), Err(text.and_then(problem))));
+            continue;
         }
         let Where::Slurm { slurm, workers } = &loaded.site.pools[pool].place else { continue };
         let slot = &loaded.site.pools[pool].slot;

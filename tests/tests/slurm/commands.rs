@@ -54,6 +54,8 @@ fn site_check_asks_slurm_whether_it_would_take_each_pool() {
     let stderr = text(&output.stderr);
     assert!(output.status.success() && stderr.contains("there is no sbatch on the PATH"), "{stderr}");
     assert_eq!(stderr.matches("sbatch").count(), 1, "it is told once: {stderr}");
+    let told = text(&output.stdout);
+    assert_eq!(told.matches("(not ready)").count(), 3, "{told}");
 }
 
 #[test]
