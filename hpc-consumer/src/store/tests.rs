@@ -81,16 +81,20 @@ fn random_fact(random: &mut fastrand::Rng) -> Fact {
     let lease =
         Lease { id: random.u8(..).to_string(), until: Duration::from_millis(random.u64(0..1 << 40)), deliveries };
     match random.u8(0..11) {
-        0 | 1 => Fact::Accepted {
-            job_id,
-            message: if random.bool() {
-                format!(r#"{{"job_id":"{}","task":"é","pool":"gpu","input":{{"n":1}}}}"#, id(0))
+        0 | 1 => {
+            // Whether a job needs files no column tells, but its message.
+            let needs_files = random.bool();
+            let file = format!(r#"{{"size":7,"sha256":"{}"}}"#, "0".repeat(64));
+            let input =
+                if needs_files { format!(r#""v":2,"input_file":{file}"#) } else { r#""input":{"n":1}"#.to_owned() };
+            let message = if needs_files || random.bool() {
+                format!(r#"{{"job_id":"{}","task":"é","pool":"gpu",{input}}}"#, id(0))
             } else {
                 "é".repeat(random.usize(0..3))
-            },
-            terms: Terms { retries: random.u32(0..101), rerunnable: random.bool(), needs_files: false },
-            lease,
-        },
+            };
+            let terms = Terms { retries: random.u32(0..101), rerunnable: random.bool(), needs_files };
+            Fact::Accepted { job_id, message, terms, lease }
+        }
         2 => Fact::Leased(job_id, lease),
         3 => Fact::Acknowledged(job_id),
         4 => Fact::Launching(job_id, Attempt::new(random.u32(1..9)).unwrap(), launched()),
