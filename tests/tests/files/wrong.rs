@@ -21,7 +21,7 @@ fn a_content_that_is_gone_is_the_end_of_its_job_and_of_no_other() {
     edge.push(testkit::Queue::Jobs, &[&message.to_string()]);
     let well = submit(&edge, "cat a", json!([at("a", &put(&edge, b"here"))]), json!(null));
     consumer.run_until_idle();
-    rejected(&consumer, "gone", &["cannot be had", "no such content"]);
+    rejected(&consumer, "gone", &["cannot be had", &sha256(b"never sent")]);
     assert_eq!(consumer.record(&well).unwrap()["status"], "completed");
 }
 
@@ -37,7 +37,7 @@ fn a_content_that_the_store_has_spoiled_is_not_given_to_a_job() {
     fs::write(&path, &spoiled).unwrap();
     consumer.run_until_idle();
     rejected(&consumer, &job_id, &["SHA-256"]);
-    assert_eq!(names(&consumer.results_dir().join(".cache/sha256")), Vec::<String>::new());
+    assert_eq!(names(&consumer.results_dir().join(".cache")), Vec::<String>::new());
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn what_a_job_may_not_bring_is_told() {
     let no_json = edge.producer().submit(&json!({"task": "script", "input_file": content}));
     consumer.run_until_idle();
     rejected(&consumer, &ours, &["`meta.json`", "another name"]);
-    rejected(&consumer, &no_pack, &["p.tar"]);
+    rejected(&consumer, &no_pack, &["the pack `p.tar` cannot be read"]);
     rejected(&consumer, &no_json, &["no JSON"]);
 }
 

@@ -104,6 +104,11 @@ impl Cache {
         self.partials().join(digest.to_string())
     }
 
+    /// Removes what was begun of a content that cannot be had.
+    pub(crate) fn forget(&self, digest: &Digest) -> io::Result<()> {
+        fs::remove_file(self.partial(digest)).or_else(unless_missing)
+    }
+
     /// Takes what was had in as whole.
     pub(crate) fn keep(&self, digest: &Digest) -> io::Result<()> {
         files::put(&self.partial(digest), &self.place(digest), Durability::Content)

@@ -226,7 +226,10 @@ impl JobFiles {
         match had {
             Ok(()) => {}
             Err(error) if matches!(error.class(), Class::Gone | Class::Wrong) => {
-                return Err(Trouble::Refused(format!("a file of the job cannot be had: {error}")));
+                let files = self.clone();
+                blocking(move || files.incoming.cache.forget(&content.sha256)).await?;
+                let which = content.sha256;
+                return Err(Trouble::Refused(format!("a file of the job ({which}) cannot be had: {error}")));
             }
             Err(error) => return Err(Trouble::Away(error.into())),
         }

@@ -197,7 +197,10 @@ fn unpack(name: &WorkPath, from: &File, bytes: u64, tree: &Path) -> Result<(), N
         (Some(error), _) => Err(error),
         (None, Ok(_)) => Ok(()),
         (None, Err(error)) => Err(match failed(&error) {
-            NoTree::Refused(why) => NoTree::Refused(format!("the pack `{name}` cannot be unpacked: {why}")),
+            NoTree::Refused(why) => {
+                let told = format!("the pack {} ", archive.display());
+                NoTree::Refused(format!("the pack `{name}` {}", why.strip_prefix(&told).unwrap_or(&why)))
+            }
             other => other,
         }),
     }

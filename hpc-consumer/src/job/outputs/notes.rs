@@ -115,7 +115,10 @@ impl Notes {
         }
         let mut note = String::new();
         for (number, sentence) in sentences.iter().enumerate() {
-            let _ = write!(note, "{}{sentence}", if number == 0 { "" } else { ". " });
+            // The first one follows a name, as a rule.
+            let (first, rest) =
+                sentence.split_at(if number == 0 { 0 } else { sentence.chars().next().map_or(0, char::len_utf8) });
+            let _ = write!(note, "{}{}{rest}", if number == 0 { "" } else { ". " }, first.to_uppercase());
         }
         if note.len() > NOTE_BYTES_MAX {
             let end = (0..=NOTE_BYTES_MAX).rev().find(|end| note.is_char_boundary(*end)).unwrap_or(0);
