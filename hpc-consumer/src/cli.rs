@@ -204,8 +204,8 @@ pub(crate) enum ScalingCommand {
     /// runs in the pool that the site's file has for a job of its name. Told are the time until the last task has
     /// ended, and how many core hours were held for it. A pool on this node takes part as one that is always there.
     ///
-    /// Exit codes: 0 it came to its end; 1 it never would, or something failed; 2 wrong arguments, trace, or file of the
-    /// site.
+    /// Exit codes: 0 it came to its end; 1 it never would, or something failed; 2 wrong arguments, trace, or file of
+    /// the site.
     #[command(after_help = "Example:\n  hpc-consumer scaling simulate montage.json --site site.toml --start 2m")]
     Simulate(Simulate),
     /// Decide again what a daemon has decided, and say why

@@ -3,8 +3,8 @@
 //! its name until it is forgotten; it can be asked for all runs at any time; how one ended is kept until it is
 //! forgotten.
 //!
-//! Out of scope: what a run is (`run`), who holds runs on this node (`keeper`) and in allocations (`slurm`), what follows
-//! from all this (`lifecycle`).
+//! Out of scope: what a run is (`run`), who holds runs on this node (`keeper`) and in allocations (`slurm`), what
+//! follows from all this (`lifecycle`).
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! A real Slurm: a controller and several nodes on this host, all in one directory, and gone with the value.
 //!
-//! Nothing of it is installed, nobody but this host reaches it, and several can run side by side. With accounting, there
-//! is a database with two accounts (`proj`, `other`) and three QOS (`normal`, `high`, `small`); without, limits hold
-//! nobody. With cgroups (as root), the kernel holds jobs to their memory.
+//! Nothing of it is installed, nobody but this host reaches it, and several can run side by side. With accounting,
+//! there is a database with two accounts (`proj`, `other`) and three QOS (`normal`, `high`, `small`); without, limits
+//! hold nobody. With cgroups (as root), the kernel holds jobs to their memory.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

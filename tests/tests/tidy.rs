@@ -89,6 +89,7 @@ fn is_test_or_xtask(path: &Path) -> bool {
     path.starts_with("xtask")
         || path.ends_with("build.rs")
         || path.components().any(|component| component.as_os_str() == "tests")
+        || path.ends_with("keeper/tests.rs")
 }
 
 #[test]

@@ -26,9 +26,9 @@
 //! 9. No more runs than a pool has room for, no GPU has two, and no more is pulled than what will find room soon (see
 //!    [`AHEAD`]); what comes for a full pool waits, as many as the pool holds, and what is beyond goes back with a
 //!    delay. What was not started goes back at once on drain.
-//! 10. No job runs without its files: between waiting and claiming they are staged, for each attempt. A job with outputs
-//!     has its record once these are uploaded, between ending and recorded. Neither takes a slot, and a store that is
-//!     away holds up nothing else.
+//! 10. No job runs without its files: between waiting and claiming they are staged, for each attempt. A job with
+//!     outputs has its record once these are uploaded, between ending and recorded. Neither takes a slot, and a store
+//!     that is away holds up nothing else.
 //!
 //! [`Lifecycle::check`] checks the state after each step, [`permitted`] each effect against what is on disk. The
 //! [`Driver`] is the loop around it: the daemon and the simulation, which goes through crashes before and after every

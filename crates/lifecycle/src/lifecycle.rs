@@ -264,8 +264,8 @@ impl Lifecycle {
         self.jobs.iter().map(|(job_id, job)| (job_id, job.state.phase(), job.attempt, job.since))
     }
 
-    /// What else there is to say of a job: that it is being cancelled, what becomes of its files and outputs, what its run
-    /// waits for, or how the last attempt ended in the life of this daemon, where another one follows; for people.
+    /// What else there is to say of a job: that it is being cancelled, what becomes of its files and outputs, what its
+    /// run waits for, or how the last attempt ended in the life of this daemon, where another one follows; for people.
     pub fn remark(&self, job_id: &JobId) -> Option<Cow<'_, str>> {
         let job = self.jobs.get(job_id)?;
         if self.is_cancelled(job_id) && job.state.phase() != Phase::Recorded {

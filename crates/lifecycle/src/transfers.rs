@@ -1,8 +1,8 @@
 //! Files that come before a run, and outputs that go to the store after it. Neither takes a slot, nothing of it is a
 //! fact, and both begin anew after a restart: what is there already is found.
 //!
-//! - A job with files is not claimed before they are here for this attempt. They are fetched in the order of acceptance,
-//!   for as many jobs of a pool as may begin soon: what waits longer must not fill the disk.
+//! - A job with files is not claimed before they are here for this attempt. They are fetched in the order of
+//!   acceptance, for as many jobs of a pool as may begin soon: what waits longer must not fill the disk.
 //! - A job with outputs has its record once they are in the store, and not before: what is announced is complete.
 //! - A store that is away is nobody's fault. What waits for it is tried again with pauses, for as long as it takes, and
 //!   holds up nothing else.
@@ -17,8 +17,8 @@ use crate::pools::{Place, PoolNo};
 use crate::table::{Job, State};
 use crate::{Effect, Ending, Notice, Problem, Run, Staged, Uploaded};
 
-/// Of how many jobs the files are fetched at a time, and of how many runs the outputs are sent. Each is several requests
-/// side by side already.
+/// Of how many jobs the files are fetched at a time, and of how many runs the outputs are sent. Each is several
+/// requests side by side already.
 const AT_A_TIME: usize = 4;
 
 /// For how many jobs of a pool the files are here or on their way, besides those that run, or for as many as it has

@@ -167,8 +167,8 @@ pub struct JobFile {
     pub size: u64,
     /// What is in it.
     pub sha256: Digest,
-    /// It is a pack, which is an archive (tar) of many files: each has its own path below the job's directory in it, and
-    /// is found there. The path of the pack is only what the pack is called.
+    /// It is a pack, which is an archive (tar) of many files: each has its own path below the job's directory in it,
+    /// and is found there. The path of the pack is only what the pack is called.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pack: bool,
 }

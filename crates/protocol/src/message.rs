@@ -58,8 +58,8 @@ impl JobMessage {
         self.text
     }
 
-    /// All of it but what may be large, for as long as the job is at work: its input and its files are in place by then, and its text
-    /// in the store.
+    /// All of it but what may be large, for as long as the job is at work: its input and its files are in place by
+    /// then, and its text in the store.
     #[must_use]
     pub fn without_input(&self) -> Self {
         let spec = JobSpec { input: Json::null(), metadata: None, files: Vec::new(), ..self.spec.clone() };

@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`start`] | what is started: program, arguments, directory, variables |
-//! | [`way`] | who keeps it running: systemd, launchd, cron, `scrontab` of Slurm, or nobody; which one is chosen, and why |
+//! | [`way`] | systemd, launchd, cron, `scrontab` of Slurm, or nobody: which of them keeps it running, and why |
 //! | [`unit`] | the text of a systemd user unit |
 //! | [`plist`] | the text of a launchd agent |
 //! | [`crontab`] | our lines in a crontab that is a person's |

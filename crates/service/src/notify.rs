@@ -1,4 +1,5 @@
-//! What a daemon tells systemd, by the protocol of `sd_notify(3)`: that it is up, and then, often enough, that it lives.
+//! What a daemon tells systemd, by the protocol of `sd_notify(3)`: that it is up, and then, often enough, that it
+//! lives.
 //!
 //! Out of scope: the socket.
 

@@ -1,11 +1,12 @@
 //! The text of a systemd user unit.
 //!
-//! What hardens services of the system is of no use in those of a user: `ProtectSystem`, `ProtectHome`, `PrivateTmp` and
-//! all else that changes what is mounted put the service into a user namespace (`PrivateUsers`), in which files of root
-//! belong to nobody, and Apptainer cannot map users; `SystemCallFilter`, `RestrictNamespaces`, `RestrictAddressFamilies`,
-//! `RestrictRealtime`, `RestrictSUIDSGID`, `LockPersonality`, `MemoryDenyWriteExecute` and `PrivateDevices` imply
-//! `NoNewPrivileges`, under which a setuid Apptainer and `newuidmap` do not work. So a daemon that starts containers gets
-//! none of them: what contains jobs is set up for each of them. A program that starts nothing gets `NoNewPrivileges`.
+//! What hardens services of the system is of no use in those of a user: `ProtectSystem`, `ProtectHome`, `PrivateTmp`
+//! and all else that changes what is mounted put the service into a user namespace (`PrivateUsers`), in which files of
+//! root belong to nobody, and Apptainer cannot map users; `SystemCallFilter`, `RestrictNamespaces`,
+//! `RestrictAddressFamilies`, `RestrictRealtime`, `RestrictSUIDSGID`, `LockPersonality`, `MemoryDenyWriteExecute` and
+//! `PrivateDevices` imply `NoNewPrivileges`, under which a setuid Apptainer and `newuidmap` do not work. So a daemon
+//! that starts containers gets none of them: what contains jobs is set up for each of them. A program that starts
+//! nothing gets `NoNewPrivileges`.
 
 use std::fmt::Write as _;
 

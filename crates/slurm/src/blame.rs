@@ -1,7 +1,7 @@
 //! How an allocation ended, and what that says of the runs that were cut off in it and of its pool.
 //!
-//! A run that was cut off is never to blame: it is tried again, and that costs it no attempt of its own. A pool is, when
-//! an allocation of it died by itself before it had a job: the next one would, too.
+//! A run that was cut off is never to blame: it is tried again, and that costs it no attempt of its own. A pool is,
+//! when an allocation of it died by itself before it had a job: the next one would, too.
 
 use std::fmt;
 

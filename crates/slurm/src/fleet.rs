@@ -1,4 +1,5 @@
-//! The allocations of all pools, and the runs in them, as a state machine: what has happened in, what is to be done out.
+//! The allocations of all pools, and the runs in them, as a state machine: what has happened in, what is to be done
+//! out.
 //!
 //! ```text
 //! intended ─► recorded ─► submitted ─► pending ─► there ─► over ─► closed ─► forgotten
@@ -13,7 +14,7 @@
 //! 2. A run stands in one allocation at a time: it is on disk there before it is told, and goes on to another one only
 //!    when the first was closed, so that nothing begins there any more, and its journal says that nothing did.
 //! 3. Nothing is concluded from an answer that failed, or from one that does not name something once. What is gone was
-//!    missing in two listings, has shown no sign of life, and the accounting, where there is one, does not say otherwise.
+//!    missing in two listings, has shown no sign of life, and the accounting, where there is one, says nothing else.
 //! 4. Nothing is submitted while Slurm does not answer, nor above the quota or a maximum; what waits counts as it does.
 //! 5. What is called by a name of ours and is in no record is cancelled, and nothing else is.
 //!
@@ -25,8 +26,8 @@
 //! | `pools` | what the rule of `scaling` is told of each pool, and what it says |
 //! | `runs` | which allocation a run is in |
 //!
-//! Out of scope: how any of this is done, clocks and randomness. `now` is the time since the Unix epoch, by a clock that
-//! never goes back. Clocks of other machines are not looked at.
+//! Out of scope: how any of this is done, clocks and randomness. `now` is the time since the Unix epoch, by a clock
+//! that never goes back. Clocks of other machines are not looked at.
 
 mod allocation;
 mod effect;

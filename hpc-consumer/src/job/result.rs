@@ -172,8 +172,8 @@ impl Recorder {
     }
 }
 
-/// The result as it travels. JSON escapes may blow a text up; what does not fit stays on the cluster, or is in the store
-/// of files.
+/// The result as it travels. JSON escapes may blow a text up; what does not fit stays on the cluster, or is in the
+/// store of files.
 pub(super) fn fitting(result: &mut JobResult) -> String {
     // An output that travels inside need not be had from elsewhere.
     let file = if result.output.is_some() { result.output_file.take() } else { None };

@@ -28,9 +28,9 @@
 //!
 //! Out of scope: what a run is (`run`), what its end means (`job`), what follows from it (`lifecycle`).
 //!
-//! Invariants: there is one keeper for each `STATE_DIR`, and one for each allocation, whatever Slurm starts twice. A run
-//! is begun at most once under its name until it is forgotten. It is in the journal before it is begun. How it ended is
-//! kept until the daemon says to forget it.
+//! Invariants: there is one keeper for each `STATE_DIR`, and one for each allocation, whatever Slurm starts twice. A
+//! run is begun at most once under its name until it is forgotten. It is in the journal before it is begun. How it
+//! ended is kept until the daemon says to forget it.
 
 mod allocation;
 mod client;

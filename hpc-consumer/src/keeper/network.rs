@@ -4,8 +4,8 @@
 //! allocation, and speaks with who has the other one. So there are no certificates, with names and dates that would say
 //! nothing, but bare keys (RFC 7250).
 //!
-//! Everyone in the network can connect, a job of the same user as well, which can read whatever stands in the folder. But
-//! it cannot write there, and the private keys are in no file: what it reads does not let it pass for either side.
+//! Everyone in the network can connect, a job of the same user as well, which can read whatever stands in the folder.
+//! But it cannot write there, and the private keys are in no file: what it reads does not let it pass for either side.
 
 use std::fmt::Write as _;
 use std::io;

@@ -101,8 +101,8 @@ impl Surroundings {
         }
     }
 
-    /// Has a run see the allocation that is its alone: its command may start programs on all of its nodes, and has all of
-    /// its GPUs. What others have of an allocation is not for them to know; which GPUs, the daemon says.
+    /// Has a run see the allocation that is its alone: its command may start programs on all of its nodes, and has all
+    /// of its GPUs. What others have of an allocation is not for them to know; which GPUs, the daemon says.
     pub(super) fn lend(&self, start: &mut Start) {
         let gpus = self.gpus().join(",");
         for (name, value) in &mut start.command.environment {
@@ -159,8 +159,8 @@ fn left(now: i64, start: Option<i64>, end: Option<i64>) -> Left {
     }
 }
 
-/// What `squeue` prints as the time that is left: `1-02:03:04`, `02:03:04`, `03:04`, or that there is no end of it. None
-/// if it is something else.
+/// What `squeue` prints as the time that is left: `1-02:03:04`, `02:03:04`, `03:04`, or that there is no end of it.
+/// None if it is something else.
 fn time_left(text: &str) -> Option<Option<Duration>> {
     let text = text.lines().next().unwrap_or_default().trim();
     if matches!(text, "UNLIMITED" | "NOT_SET" | "INVALID") {

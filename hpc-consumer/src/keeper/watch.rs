@@ -1,6 +1,8 @@
-//! The folder of an allocation, as the keeper in it sees to it: it tells there that it lives, and looks what it is told.
+//! The folder of an allocation, as the keeper in it sees to it: it tells there that it lives, and looks what it is
+//! told.
 //!
-//! It is a thread of its own, because the file system of `STATE_DIR` may hang, and what hangs must not hold up the runs.
+//! It is a thread of its own, because the file system of `STATE_DIR` may hang, and what hangs must not hold up the
+//! runs.
 
 use std::collections::BTreeSet;
 use std::io;

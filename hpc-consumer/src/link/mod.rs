@@ -57,8 +57,8 @@ use crate::transfers::UnderWay;
 /// The header with the key of the site.
 const KEY_HEADER: &str = "x-site-key";
 
-/// For how long a transfer tries again by itself while nothing goes on; after that it is tried again with growing pauses,
-/// and people are told why.
+/// For how long a transfer tries again by itself while nothing goes on; after that it is tried again with growing
+/// pauses, and people are told why.
 const STORE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How much may be said before the loop has heard it.

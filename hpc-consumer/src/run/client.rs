@@ -1,5 +1,5 @@
-//! Programs of a batch system: asked something, and heard within a time. They are no jobs: nothing of them is limited or
-//! wrapped, and they get nothing of our environment but what they need.
+//! Programs of a batch system: asked something, and heard within a time. They are no jobs: nothing of them is limited
+//! or wrapped, and they get nothing of our environment but what they need.
 
 use std::ffi::OsString;
 use std::io;

@@ -8,8 +8,8 @@
 //! [`seccomp`], and [`isolation`] tells how far. [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`]
 //! and by the [`token`] that it carries, and [`children`] tells whether there is any such thing; [`leftovers`] finds
 //! what is left of runs that nobody watches any more; [`service`] starts the process in which all this happens, the
-//! keeper; [`answer`] asks another program something, [`client`] a batch system, and [`managers`] the service managers of
-//! the machine.
+//! keeper; [`answer`] asks another program something, [`client`] a batch system, and [`managers`] the service managers
+//! of the machine.
 //!
 //! Out of scope: what the result means (`job`), and which runs there are (`keeper`). Invariant: when [`process::run`]
 //! returns, no process of the run that can be found is alive.

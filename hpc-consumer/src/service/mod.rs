@@ -3,8 +3,8 @@
 //! What is decided stands in the crate `service` and in [`steps`]; [`managers`] asks and tells the service managers,
 //! [`detached`] is the daemon that none of them holds, and [`notify`] the daemon's own part.
 //!
-//! Out of scope: what the daemon does, which `hpc-consumer status` tells. Invariants: what stops, replaces or takes away
-//! the service leaves jobs at work, under their keeper; nothing is changed before the settings were found right.
+//! Out of scope: what the daemon does, which `hpc-consumer status` tells. Invariants: what stops, replaces or takes
+//! away the service leaves jobs at work, under their keeper; nothing is changed before the settings were found right.
 
 mod arguments;
 mod detached;

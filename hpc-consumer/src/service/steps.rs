@@ -1,5 +1,5 @@
-//! What is to be done, in its order, to install a service or to take it away. Nothing is done in here, so that it can be
-//! shown as well.
+//! What is to be done, in its order, to install a service or to take it away. Nothing is done in here, so that it can
+//! be shown as well.
 
 use std::path::PathBuf;
 

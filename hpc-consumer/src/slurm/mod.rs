@@ -6,8 +6,8 @@
 //!   scaling.jsonl     what was decided of how many there should be, and of what
 //! ```
 //!
-//! [`Slurm`] carries the effects of the fleet out and tells it what came of them. [`folders`] has the files, [`commands`]
-//! the programs of Slurm, [`log`] the log of decisions.
+//! [`Slurm`] carries the effects of the fleet out and tells it what came of them. [`folders`] has the files,
+//! [`commands`] the programs of Slurm, [`log`] the log of decisions.
 //!
 //! Out of scope: what is concluded from what (`slurm::fleet`), how many allocations there should be (`scaling`), what
 //! happens in an allocation (`keeper`).

@@ -1,5 +1,5 @@
-//! A real Slurm on this host, for whoever wants to look at one: `slurm VERSION NODES`. It writes what its clients need in
-//! their environment, as a shell takes it, and is gone when its standard input ends, or when it is asked to end.
+//! A real Slurm on this host, for whoever wants to look at one: `slurm VERSION NODES`. It writes what its clients need
+//! in their environment, as a shell takes it, and is gone when its standard input ends, or when it is asked to end.
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -115,8 +115,8 @@ impl Plan {
         self.jobs.iter().find(|job| job.job_id == *job_id).map_or(Wants::NOTHING, |job| job.wants)
     }
 
-    /// Nothing goes wrong but that the store is away for long enough for all that does not need it, with one daemon that
-    /// has one slot. A third of the jobs has files, and a third outputs.
+    /// Nothing goes wrong but that the store is away for long enough for all that does not need it, with one daemon
+    /// that has one slot. A third of the jobs has files, and a third outputs.
     pub(crate) fn stranded(mut self) -> Self {
         for (no, job) in self.jobs.iter_mut().enumerate() {
             let files = if no % 3 == 0 { Files::There } else { Files::None };

@@ -1,5 +1,7 @@
-//! A real Slurm: what it says is read as it is meant, and what it is asked it understands, in each version there is; and
-//! pools that live in it.
+//! A real Slurm: what it says is read as it is meant, and what it is asked it understands, in each version there is;
+//! and pools that live in it.
+
+#![allow(clippy::unwrap_used)]
 
 mod allocation;
 mod commands;

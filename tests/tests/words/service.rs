@@ -1,5 +1,5 @@
-//! `hpc-consumer service`. The service managers are stand-ins, which say what real ones say, and keep no service; how it
-//! is with real ones is in `tests/service`.
+//! `hpc-consumer service`. The service managers are stand-ins, which say what real ones say, and keep no service; how
+//! it is with real ones is in `tests/service`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -64,11 +64,11 @@ impl Plot<'_> {
             let of = (walkers * share) as u64;
             let (at_x, at_y) = (x(of), y(value));
             // A write to a text cannot fail.
-            let _ = write!(
+            let _ = writeln!(
                 svg,
                 "<path d=\"M{LEFT} {at_y:.1}H{RIGHT}\" stroke=\"#ddd\"/>\
                  <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{value:.1}</text>\
-                 <text x=\"{at_x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{of}</text>\n",
+                 <text x=\"{at_x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{of}</text>",
                 LEFT - 8.0,
                 at_y + 4.0,
                 BOTTOM + 18.0

@@ -26,7 +26,8 @@ pub struct Order {
 /// Everything that is to be done. Where nothing else is said, nothing is heard of it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Make the folders of these with their orders, which are on disk when this is done; then [`super::Fleet::recorded`].
+    /// Make the folders of these with their orders, which are on disk when this is done; then
+    /// [`super::Fleet::recorded`].
     Record {
         /// The submission that they are of.
         job: String,

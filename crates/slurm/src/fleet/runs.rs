@@ -279,7 +279,8 @@ impl Fleet {
         self.decide_soon();
     }
 
-    /// A run was not begun in an allocation, and will not be there: it goes on to another one, if it is to begin at all.
+    /// A run was not begun in an allocation, and will not be there: it goes on to another one, if it is to begin at
+    /// all.
     pub(crate) fn again(&mut self, name: &str, run: Run, placed: Placed) {
         if self.stands_elsewhere(name, &run) {
             return;

@@ -1,5 +1,5 @@
-//! The fleet: its rules, one small history each; and all of it in a world that lies, forgets and loses, where nothing is
-//! lost, nothing runs twice, and nothing is above the quota.
+//! The fleet: its rules, one small history each; and all of it in a world that lies, forgets and loses, where nothing
+//! is lost, nothing runs twice, and nothing is above the quota.
 
 #![allow(clippy::unwrap_used)]
 
