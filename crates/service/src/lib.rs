@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`start`] | what is started: program, arguments, directory, variables |
 //! | [`way`] | systemd, launchd, cron, `scrontab` of Slurm, or nobody: which of them keeps it running, and why |
-//! | [`unit`] | the text of a systemd user unit |
+//! | [`mod@unit`] | the text of a systemd user unit |
 //! | [`plist`] | the text of a launchd agent |
 //! | [`crontab`] | our lines in a crontab that is a person's |
 //! | [`watch`] | what a watchdog line of cron does about a daemon that nobody else watches |

@@ -187,7 +187,7 @@ impl Cluster {
     fn start(workspace: &Workspace, tools: &Tools, folder: &Path) -> anyhow::Result<Self> {
         let log = folder.join("slurm.log");
         let log = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
-        let mut command = Command::new(workspace.program(Profile::Dev, "slurm"));
+        let mut command = Command::new(workspace.program(Profile::Dev, "slurm-cluster"));
         command.args(["24.11", NODES]).env("HPC_QUEUE_SLURM_24_11", &tools.get(Kind::Slurm24)?.path);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn();
         let child = child.with_context(|| format!("cannot start `{}`", command::line(&command)))?;

@@ -32,7 +32,7 @@ pub(crate) struct Options {
     /// Where the files go; without it, target/hpc-queue/release
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Where releases will be, for the installer: https://github.com/OWNER/REPOSITORY/releases
+    /// Where releases will be, for the installer, as <https://github.com/OWNER/REPOSITORY/releases>
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// Leave out the Worker, which is the same whichever system builds it
