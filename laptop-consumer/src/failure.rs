@@ -31,6 +31,6 @@ fn of_files(error: &transfer::Error) -> Remedy {
     match error.class() {
         Class::Away | Class::Changed => Remedy::TryLater,
         Class::NoStore | Class::Gone => Remedy::Nothing,
-        Class::Refused | Class::Wrong | Class::Local => Remedy::Unexpected,
+        Class::Refused | Class::Denied | Class::Wrong | Class::Local => Remedy::Unexpected,
     }
 }

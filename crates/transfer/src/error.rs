@@ -10,8 +10,11 @@ use std::time::Duration;
 pub enum Class {
     /// Edge or store do not answer, or cannot do it now: it passes.
     Away,
-    /// They refuse it, and would again: the key is wrong, there is no room for whoever has it.
+    /// They refuse it, and would again: it is too large, there is no room for whoever has the key.
     Refused,
+    /// The key is not that of the edge, or something answers in the place of the edge: once a person has mended it, the
+    /// same call goes on.
+    Denied,
     /// The edge has no store of files, or is none.
     NoStore,
     /// The content is not there any more, or never was.

@@ -207,10 +207,11 @@ fn refused(edge: &Edge, status: StatusCode, answer: &str) -> Error {
         (401 | 403, Some(_)) => {
             let key = &edge.key_origin;
             return Error::new(
-                Class::Refused,
+                Class::Denied,
                 format!("{said}; check {key}: it must be the one that the edge was given"),
             );
         }
+        (401 | 403, None) => Class::Denied,
         // There it counts what the holders of a key have; older contents go by themselves, but not soon.
         (507, Some(_)) => Class::Refused,
         _ if edge::may_pass(status, problem.as_ref()) => Class::Away,
@@ -273,8 +274,8 @@ mod tests {
             (404, r#"{"code":"not_found","detail":"nothing here"}"#, Class::NoStore, "has no store of files"),
             (405, "", Class::NoStore, "has no store of files"),
             (404, r#"{"code":"unknown_file","detail":"it has expired"}"#, Class::Gone, "it has expired"),
-            (401, r#"{"code":"unauthorized","detail":"wrong"}"#, Class::Refused, "check API_KEY from .env line 3"),
-            (403, "<html>login</html>", Class::Refused, "not in the words of the edge"),
+            (401, r#"{"code":"unauthorized","detail":"wrong"}"#, Class::Denied, "check API_KEY from .env line 3"),
+            (403, "<html>login</html>", Class::Denied, "not in the words of the edge"),
             (507, r#"{"code":"files_full","detail":"no room"}"#, Class::Refused, "no room"),
             (503, r#"{"code":"store_unavailable","detail":"away","retryable":true}"#, Class::Away, "away"),
             (502, "<html>", Class::Away, "HTTP status 502"),

@@ -71,7 +71,7 @@ impl From<transfer::Error> for Trouble {
             Class::Refused | Class::NoStore => {
                 Self::Refused(format!("what it has left was not taken by the store of files: {error}"))
             }
-            Class::Away | Class::Gone | Class::Wrong | Class::Local => Self::Away(error.into()),
+            Class::Away | Class::Denied | Class::Gone | Class::Wrong | Class::Local => Self::Away(error.into()),
         }
     }
 }
