@@ -82,7 +82,8 @@ fn a_large_output_stays_on_the_cluster_and_the_result_says_where() {
 #[test]
 fn a_gigabyte_of_output_costs_the_daemon_no_memory() {
     let edge = Edge::start();
-    let consumer = Consumer::bare(&edge, SCRIPT);
+    // With a link it goes to the store of files.
+    let consumer = Consumer::bare(&edge, SCRIPT).unlinked();
     let mut daemon = consumer.start();
     let id = edge.producer().submit(&script("truncate -s 1G output.json"));
     let record = wait_for_record(&consumer, &mut daemon, &id);
