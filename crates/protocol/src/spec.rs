@@ -63,7 +63,7 @@ pub struct JobSpec {
     /// Files that the job finds in its directory; they are in the store before the job is submitted. Of several with
     /// one content each has its own path.
     #[serde(default, deserialize_with = "rules::files", skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schemars(length(max = limits::FILES_COUNT_MAX)))]
+    #[cfg_attr(feature = "schema", schemars(length(max = limits::FILES_COUNT_MAX), extend("type" = ["array", "null"])))]
     pub files: Vec<JobFile>,
     /// Files that the job leaves and its user wants to have.
     #[serde(default, deserialize_with = "rules::outputs", skip_serializing_if = "Option::is_none")]
