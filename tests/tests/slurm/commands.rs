@@ -40,7 +40,7 @@ fn site_check_asks_slurm_whether_it_would_take_each_pool() {
             "{stdout}"
         );
         assert!(stdout.contains("big (not ready)") && stdout.contains("wrong (not ready)"), "{stdout}");
-        for (line, pool, why) in [(11, "big", "node configuration is not available"), (17, "wrong", "nowhere")] {
+        for (line, pool, why) in [(11, "big", "node configuration is not available"), (18, "wrong", "nowhere")] {
             let told = stderr.lines().any(|told| {
                 told.contains(&format!("site.toml:{line}:"))
                     && told.contains(&format!("pool.{pool}.slurm"))
