@@ -31,9 +31,11 @@ pub fn show_arguments(element: Element) -> Vec<String> {
     ["-o", "show", "job", &element.to_string()].map(str::to_owned).to_vec()
 }
 
-/// The arguments of `scancel`: this job, if it has this name. An id alone is nobody's name.
+/// The arguments of `scancel`: this job, if it has this name. An id alone is nobody's name. Of one element of an array
+/// that waits, scancel finds nothing by name; whoever cancels one has seen its name in a listing.
 pub fn cancel_arguments(job_name: &str, element: Element) -> Vec<String> {
-    vec![format!("--name={job_name}"), element.to_string()]
+    let named = element.index.is_none().then(|| format!("--name={job_name}"));
+    named.into_iter().chain([element.to_string()]).collect()
 }
 
 /// Slurm did not answer, and why. It says nothing of any job.

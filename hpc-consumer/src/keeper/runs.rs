@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use lifecycle::{EndReason, Run};
 use protocol::Ran;
+use rustix::process::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -19,10 +20,13 @@ use super::journal::Journal;
 use super::messages::{FromKeeper, NotBegun, Start, ToKeeper};
 use super::roster::{JournalLine, RunState};
 use crate::job::HeldDir;
-use crate::run::{self, Finished, FirstProcess, Place, Stop, Token, Told};
+use crate::run::{self, Ended, Finished, FirstProcess, Place, Stop, Token, Told};
 
 /// How long a keeper that is told to end waits for the disk to take what it knows.
 const BEHIND_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long after its runs a keeper may hear that Slurm ends its allocation.
+const DOUBT: Duration = Duration::from_secs(2);
 
 /// What a run tells, or what is seen of it.
 pub(super) enum News {
@@ -30,6 +34,8 @@ pub(super) enum News {
     TakenOver(String),
     Began(String, FirstProcess),
     Ended(String, Finished),
+    /// Its end was doubted for long enough.
+    Waited(String),
 }
 
 /// A run that goes on.
@@ -54,12 +60,25 @@ pub(super) struct Runs {
     stopping: Option<Instant>,
     /// Where runs are, if that is to be told with their ends.
     ran: Option<Ran>,
+    /// Runs that have ended as they would if Slurm ended their allocation, while it is not known whether it does.
+    doubtful: BTreeMap<String, Finished>,
 }
 
 impl Runs {
     pub(super) fn new(journal: Journal, watched: Watched, news: mpsc::UnboundedSender<News>) -> Self {
         let (alive, owner) = (BTreeMap::new(), String::new());
-        Self { journal, alive, starts: Vec::new(), told: Vec::new(), watched, news, owner, stopping: None, ran: None }
+        Self {
+            journal,
+            alive,
+            starts: Vec::new(),
+            told: Vec::new(),
+            watched,
+            news,
+            owner,
+            stopping: None,
+            ran: None,
+            doubtful: BTreeMap::new(),
+        }
     }
 
     pub(super) fn are_at(&mut self, ran: Ran) {
@@ -169,19 +188,49 @@ impl Runs {
                 }
             }
             News::Began(run, first) => self.journal.note(JournalLine::Began { run, first }),
-            News::Ended(run, mut finished) => {
-                finished.ran = self.ran.clone().map(Box::new);
-                self.alive.remove(&run);
-                self.watched.forget(&run);
-                self.journal.note(JournalLine::End { run: run.clone(), finished: finished.clone() });
-                self.told.push(FromKeeper::Ended { run, finished });
+            News::Ended(run, finished) if self.may_be_slurms(&finished) => {
+                self.doubtful.insert(run.clone(), finished);
+                let news = self.news.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(DOUBT).await;
+                    // The loop listens for as long as there are runs.
+                    let _ = news.send(News::Waited(run));
+                });
+            }
+            News::Ended(run, finished) => self.ended(run, finished),
+            News::Waited(run) => {
+                if let Some(finished) = self.doubtful.remove(&run) {
+                    self.ended(run, finished);
+                }
             }
         }
+    }
+
+    /// Did it end as it would if Slurm ended the allocation? Some tell each process of that, and this one perhaps later.
+    fn may_be_slurms(&self, finished: &Finished) -> bool {
+        let signals = [Signal::TERM, Signal::KILL].map(Signal::as_raw);
+        let by_signal = match finished.ended {
+            Ended::Signal(signal) => signals.contains(&signal),
+            Ended::Exit(code) => signals.map(|signal| 128 + signal).contains(&code),
+            _ => false,
+        };
+        by_signal && self.ran.is_some() && self.stopping.is_none()
+    }
+
+    fn ended(&mut self, run: String, mut finished: Finished) {
+        finished.ran = self.ran.clone().map(Box::new);
+        self.alive.remove(&run);
+        self.watched.forget(&run);
+        self.journal.note(JournalLine::End { run: run.clone(), finished: finished.clone() });
+        self.told.push(FromKeeper::Ended { run, finished });
     }
 
     pub(super) fn stop_all(&mut self, grace: Duration, why: EndReason) {
         tracing::warn!("the keeper is told to end, and ends all runs: {}", self.alive.len());
         self.stopping.get_or_insert_with(Instant::now);
+        for (run, finished) in std::mem::take(&mut self.doubtful) {
+            self.ended(run, Finished { ended: Ended::Stopped(why), ..finished });
+        }
         self.alive.values().for_each(|alive| alive.stop(grace, why));
     }
 

@@ -141,7 +141,7 @@ fn who_has_no_room_or_a_wrong_key_or_no_store_hears_so_at_once() {
     let unauthorized = r#"{"code":"unauthorized","detail":"wrong key"}"#;
     gate.next(1, "POST", "/files", Act::Answer(401, unauthorized.to_owned()));
     let error = put(&store_at(&gate.url(), &edge), &path).unwrap_err();
-    assert_eq!(error.class(), Class::Refused);
+    assert_eq!(error.class(), Class::Denied);
     assert!(error.to_string().contains("wrong key (401 unauthorized); check API_KEY"), "{error}");
 }
 
