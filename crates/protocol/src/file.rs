@@ -170,6 +170,7 @@ pub struct JobFile {
     /// It is a pack, which is an archive (tar) of many files: each has its own path below the job's directory in it,
     /// and is found there. The path of the pack is only what the pack is called.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(feature = "schema", schemars(extend("type" = ["boolean", "null"])))]
     pub pack: bool,
 }
 
