@@ -31,8 +31,8 @@ pub fn show_arguments(element: Element) -> Vec<String> {
     ["-o", "show", "job", &element.to_string()].map(str::to_owned).to_vec()
 }
 
-/// The arguments of `scancel`: this job, if it has this name. An id alone is nobody's name. Of one element of an array
-/// that waits, scancel finds nothing by name; whoever cancels one has seen its name in a listing.
+/// The arguments of `scancel`: this job, if it has this name. An id alone is nobody's name. By name, more than
+/// one element of an array that waits may go; whoever cancels one has seen its name in a listing.
 pub fn cancel_arguments(job_name: &str, element: Element) -> Vec<String> {
     let named = element.index.is_none().then(|| format!("--name={job_name}"));
     named.into_iter().chain([element.to_string()]).collect()

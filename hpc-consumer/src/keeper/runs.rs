@@ -188,6 +188,10 @@ impl Runs {
                 }
             }
             News::Began(run, first) => self.journal.note(JournalLine::Began { run, first }),
+            // It heard of the end of its allocation from Slurm before it heard of it from here.
+            News::Ended(run, finished) if self.may_be_slurms(&finished) && self.stopping.is_some() => {
+                self.ended(run, Finished { ended: Ended::Stopped(EndReason::AllocationEnds), ..finished });
+            }
             News::Ended(run, finished) if self.may_be_slurms(&finished) => {
                 self.doubtful.insert(run.clone(), finished);
                 let news = self.news.clone();
@@ -214,7 +218,7 @@ impl Runs {
             Ended::Exit(code) => signals.map(|signal| 128 + signal).contains(&code),
             _ => false,
         };
-        by_signal && self.ran.is_some() && self.stopping.is_none()
+        by_signal && self.ran.is_some()
     }
 
     fn ended(&mut self, run: String, mut finished: Finished) {

@@ -59,11 +59,6 @@ fn ends(version: &'static str) {
     }
     let array = Wanted { count: 2, ..Wanted::new("many", "exit \"$SLURM_ARRAY_TASK_ID\"").with("--nodelist=n1") };
     user.submitted(&array);
-    let two = Wanted { count: 2, ..Wanted::new("two", "exec sleep 600").with("--begin=now+1hour") };
-    let two = Element { job: user.submitted(&two), index: Some(1) };
-    assert!(user.run("scancel", &cancel_arguments("two", two), "").is_success());
-    user.wait_for_row("two_1", "to be cancelled", |row| row.state.is_over());
-    assert!(!user.row("two_0").unwrap().state.is_over(), "{version}: its neighbor was cancelled, too");
 
     for (name, _, end) in exits {
         assert_eq!(user.end(name, true), end, "{version}: {name}");
