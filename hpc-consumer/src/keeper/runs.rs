@@ -210,7 +210,8 @@ impl Runs {
         }
     }
 
-    /// Did it end as it would if Slurm ended the allocation? Some tell each process of that, and this one perhaps later.
+    /// Did it end as it would if Slurm ended the allocation? Some tell each process of that, and this one perhaps
+    /// later.
     fn may_be_slurms(&self, finished: &Finished) -> bool {
         let signals = [Signal::TERM, Signal::KILL].map(Signal::as_raw);
         let by_signal = match finished.ended {
