@@ -303,6 +303,7 @@ export async function the_keyboard_alone_will_do({ edge, open, axe, submit }) {
   await page.getByRole('dialog').waitFor({ state: 'detached' });
   await until(page, () => document.activeElement.textContent === 'Cancel…');
   await page.keyboard.press('Enter');
+  await page.getByRole('dialog').waitFor();
   await tabTo('Cancel it');
   await page.keyboard.press('Enter');
   await site.hears('cancel', (cancel) => cancel.jobs.includes(id));

@@ -333,9 +333,9 @@ impl Reporter {
         Some(self.connection.as_ref()?.on_its_way.as_ref()?.since)
     }
 
-    /// Has the hub stored all that there was to tell?
+    /// Has the hub stored all that there was to tell? What is held and not ended is told by who holds it next.
     pub fn is_done(&self) -> bool {
-        self.connection.as_ref().is_none_or(|connection| {
+        self.connection.as_ref().map_or(self.kept.is_empty(), |connection| {
             let nothing_new = connection.first.is_empty() && connection.changed.is_empty();
             nothing_new && connection.complete && connection.on_its_way.is_none()
         })

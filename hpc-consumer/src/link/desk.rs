@@ -194,10 +194,11 @@ impl Desk {
         });
     }
 
-    /// Tells the hub what became of the last jobs, for a moment: what it does not hear the next daemon tells.
+    /// Tells the hub what became of the last jobs, for a moment: what it does not hear the next daemon tells. A daemon
+    /// whose jobs were quick may be done before it is linked, and waits for that.
     pub(crate) async fn last(&mut self, lifecycle: &Lifecycle, clock: &Clock) {
         let told = async {
-            while self.up.is_some() && !self.reporter.is_done() {
+            while (self.up.is_some() || self.shown.is_first_try()) && !self.reporter.is_done() {
                 match self.next(clock).await {
                     Next::Report => self.report(lifecycle, clock),
                     Next::Progress => {}

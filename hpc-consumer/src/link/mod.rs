@@ -137,6 +137,12 @@ impl Shown {
         lock(&self.0).clone()
     }
 
+    /// Has no try to link come to anything yet, good or bad?
+    fn is_first_try(&self) -> bool {
+        let view = lock(&self.0);
+        view.state == LinkState::Unlinked && view.trouble.is_none()
+    }
+
     /// Returns whether that is news.
     fn set(&self, state: LinkState, trouble: Option<String>) -> bool {
         let mut view = lock(&self.0);

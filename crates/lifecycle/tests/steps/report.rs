@@ -118,6 +118,23 @@ fn a_job_is_told_as_it_goes_on_and_what_happens_at_once_is_one_report() {
 }
 
 #[test]
+fn what_became_of_a_job_before_there_was_a_connection_is_left_to_tell() {
+    let mut told = Told::new(Daemon::pulling(settings()));
+    assert!(told.reporter.is_done(), "nothing has happened");
+    told.step(pulled(&[job("a", "L1")]));
+    told.step(recalled(&["a"]));
+    told.step(claimed("a", 1));
+    assert!(told.reporter.is_done(), "what is held the next daemon tells");
+    told.step(ended("a", 1));
+    told.step(completed("a", 1));
+    told.step(Event::Published(Ok(())));
+    assert!(!told.reporter.is_done());
+    told.connect();
+    assert_eq!(words(&told.all()), ["a completed 1"]);
+    assert!(told.reporter.is_done());
+}
+
+#[test]
 fn there_is_one_report_a_second_unless_there_is_more_than_it_can_hold() {
     let mut told = Told::connected(Daemon::pulling(settings()));
     let begun = told.daemon.now;
