@@ -350,3 +350,84 @@ fn comments_and_pages_fit_the_width_of_the_code() {
 fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with("//")
 }
+
+/// Documents without what stands between fences, by relative path.
+fn documents() -> BTreeMap<PathBuf, String> {
+    let prose = |text: String| {
+        let mut fenced = false;
+        let mut kept = |line: &&str| {
+            let fence = line.trim_start().starts_with("```");
+            fenced ^= fence;
+            !fence && !fenced
+        };
+        text.lines().filter(|line| kept(line)).map(|line| format!("{line}\n")).collect::<String>()
+    };
+    texts(Path::new(""), "md").into_iter().map(|(path, text)| (path, prose(text))).collect()
+}
+
+/// What a document links to, as it calls it: a path, and the heading there.
+fn links(document: &str) -> impl Iterator<Item = (&str, &str)> {
+    let ends = |rest: &str| rest.find([')', ' ', '\n']).unwrap_or(rest.len());
+    let links = document.split("](").skip(1).map(move |rest| &rest[..ends(rest)]);
+    links.filter(|link| !link.contains(':')).map(|link| link.split_once('#').unwrap_or((link, "")))
+}
+
+/// The name by which a browser finds a heading, as GitHub and mdBook make it.
+fn anchors(document: &str) -> BTreeSet<String> {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ' ');
+    let anchor = |line: &str| {
+        let heading = line.strip_prefix('#')?.trim_start_matches('#').trim().to_lowercase();
+        Some(heading.chars().filter(|c| plain(*c)).map(|c| if c == ' ' { '-' } else { c }).collect())
+    };
+    document.lines().filter_map(anchor).collect()
+}
+
+#[test]
+fn documents_link_to_what_is_there() {
+    let documents = documents();
+    let mut broken = Vec::new();
+    let mut found = 0;
+    for (path, document) in &documents {
+        let folder = path.parent().expect("a file lies in a directory");
+        for (to, heading) in links(document) {
+            // GitHub's own page for reports of this repository.
+            if to == "../../security/advisories/new" {
+                continue;
+            }
+            found += 1;
+            let there = if to.is_empty() { path.clone() } else { within(&folder.join(to)) };
+            let is_there = parts::workspace().join(&there).exists();
+            let heading_is_there =
+                || heading.is_empty() || documents.get(&there).is_none_or(|text| anchors(text).contains(heading));
+            if !is_there || !heading_is_there() {
+                broken.push(format!("{}: {to}#{heading}", path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links that lead nowhere: {broken:#?}");
+    assert!(found > 150, "only {found} links are found");
+}
+
+/// The path without `..`.
+fn within(path: &Path) -> PathBuf {
+    path.components().fold(PathBuf::new(), |mut so_far, part| {
+        if part == std::path::Component::ParentDir {
+            so_far.pop();
+        } else {
+            so_far.push(part);
+        }
+        so_far
+    })
+}
+
+#[test]
+fn the_contents_name_every_page() {
+    let documents = documents();
+    let contents = documents.get(Path::new("docs/SUMMARY.md")).expect("there are contents");
+    let named: Vec<PathBuf> = links(contents).map(|(to, _)| within(&Path::new("docs").join(to))).collect();
+    for path in documents.keys().filter(|path| path.parent() == Some(Path::new("docs"))) {
+        let times = named.iter().filter(|named| *named == path).count();
+        let expected = usize::from(!path.ends_with("SUMMARY.md"));
+        assert_eq!(times, expected, "docs/SUMMARY.md names {} {times} times", path.display());
+    }
+}

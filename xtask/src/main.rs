@@ -8,6 +8,7 @@
 //! process that is started is stopped, and whatever cannot be had is named together with the way to get it.
 
 mod bench;
+mod book;
 mod chaos;
 mod command;
 mod compat;
@@ -90,6 +91,8 @@ enum Command {
     Release(release::Options),
     /// Build the Worker and print its size
     Worker,
+    /// Make a book of the documents, to read in a browser, with all settings and the help of each program
+    Book,
     /// Measure, print a table, and keep it in docs/benchmarks.md
     Bench {
         /// Which parts; all of them when none is named
@@ -138,6 +141,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             println!("{}", built.size_within_limit()?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Book => book::run(&workspace).map(|()| ExitCode::SUCCESS),
         Command::Bench { against: Some(commit), .. } => bench::against(&workspace, &commit),
         Command::Bench { parts, against: None, size } => bench::run(&workspace, &parts, size),
     }

@@ -52,6 +52,10 @@ pub(super) const MACHETE: CargoTool = CargoTool::new("cargo-machete", Version::P
 /// Runs the fuzz targets. What it is told here it can do with the pinned compiler.
 pub(super) const FUZZ: CargoTool = CargoTool::new("cargo-fuzz", Version::Pinned("0.13.2"), "cargo-fuzz");
 
+/// Makes a book of the documents.
+pub(super) const MDBOOK: CargoTool =
+    CargoTool { features: Some("search"), ..CargoTool::new("mdbook", Version::Pinned("0.5.4"), "mdbook") };
+
 /// A server that speaks S3, for tests by what nobody here wrote. The next version wants a newer compiler.
 pub(super) const S3S_FS: CargoTool =
     CargoTool { features: Some("binary"), ..CargoTool::new("s3s-fs", Version::Pinned("0.13.0-alpha.3"), "s3s-fs") };

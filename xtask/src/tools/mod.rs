@@ -85,6 +85,8 @@ pub(crate) enum Kind {
     CargoMachete,
     /// The program `cargo-fuzz`, which runs the fuzz targets.
     CargoFuzz,
+    /// The program `mdbook`, which makes a book of the documents.
+    MdBook,
 }
 
 impl Kind {
@@ -196,6 +198,7 @@ impl Kind {
             Self::CargoDeny => "cargo-deny",
             Self::CargoMachete => "cargo-machete",
             Self::CargoFuzz => "cargo-fuzz",
+            Self::MdBook => "mdbook",
         }
     }
 
@@ -228,6 +231,7 @@ impl Kind {
             Self::CargoDeny => cargo_tools::DENY.find(place),
             Self::CargoMachete => cargo_tools::MACHETE.find(place),
             Self::CargoFuzz => cargo_tools::FUZZ.find(place),
+            Self::MdBook => cargo_tools::MDBOOK.find(place),
         }
     }
 
@@ -260,6 +264,7 @@ impl Kind {
             Self::CargoDeny => cargo_tools::DENY.install(place, session),
             Self::CargoMachete => cargo_tools::MACHETE.install(place, session),
             Self::CargoFuzz => cargo_tools::FUZZ.install(place, session),
+            Self::MdBook => cargo_tools::MDBOOK.install(place, session),
         }
     }
 }
