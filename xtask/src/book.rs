@@ -144,7 +144,8 @@ fn help_page(program: &Path, name: &str) -> anyhow::Result<String> {
     pages.sort();
     let mut text = format!("# `{name}`\n");
     for page in pages {
-        let words: Vec<&str> = page.strip_prefix(name).unwrap_or_default().split('-').filter(|w| !w.is_empty()).collect();
+        let words: Vec<&str> =
+            page.strip_prefix(name).unwrap_or_default().split('-').filter(|w| !w.is_empty()).collect();
         if words.first() == Some(&"help") {
             continue;
         }
@@ -176,7 +177,8 @@ mod tests {
     #[test]
     fn settings_are_shown_by_section() {
         let page = settings_page("# Of all.\n\n# --- One: a program ------\nA=\n# B=1\n\n# --- Two ---\nC=\n");
-        let one = "```ini\n# Of all.\n```\n\n## One: a program\n\n```ini\nA=\n# B=1\n```\n\n## Two\n\n```ini\nC=\n```\n";
+        let one =
+            "```ini\n# Of all.\n```\n\n## One: a program\n\n```ini\nA=\n# B=1\n```\n\n## Two\n\n```ini\nC=\n```\n";
         assert_eq!(page, format!("# Settings\n\n{one}"));
     }
 }

@@ -65,7 +65,7 @@ const SIMULATION: usize = 1;
 const PLOT: &str = "plots/mean-squared-distance.svg";
 
 /// Runs the demo.
-pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(workspace: &Workspace, with_worker: bool, record: Option<&Path>) -> anyhow::Result<ExitCode> {
     let (folder, _lock) = own_folder(workspace)?;
     let mut report = Report::new();
 
@@ -82,6 +82,9 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<Ex
     let worker = if with_worker { Some(worker::build(workspace, &tools)?) } else { None };
 
     let began = Instant::now();
+    if record.is_some() {
+        report.record(&workspace.root);
+    }
     report.step("Start the edge and the queues of this machine");
     report.command(command::line(&LocalEdge::command(workspace, Profile::Dev, &folder)));
     let edge = LocalEdge::start(workspace, Profile::Dev, &folder)?;
@@ -173,13 +176,15 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool) -> anyhow::Result<Ex
     }
     report.note(format!("Job directories, records and logs are in {}", shown(&folder)));
 
-    if problems.is_empty() {
-        report.close(true, format!("Three jobs, three results and a plot, in {:.1} s.", began.elapsed().as_secs_f64()));
-        Ok(ExitCode::SUCCESS)
-    } else {
+    if !problems.is_empty() {
         report.close(false, format!("The demo failed.\n{}", problems.join("\n")));
-        Ok(ExitCode::FAILURE)
+        return Ok(ExitCode::FAILURE);
     }
+    report.close(true, format!("Three jobs, three results and a plot, in {:.1} s.", began.elapsed().as_secs_f64()));
+    if let (Some(folder), Some(recorded)) = (record, report.recorded()) {
+        recorded.write(folder, "demo")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// An empty folder, and the lock that keeps a second demo out of it.

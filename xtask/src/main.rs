@@ -23,6 +23,7 @@ mod keeper;
 mod local;
 mod page;
 mod processes;
+mod recording;
 mod release;
 mod report;
 mod test;
@@ -56,6 +57,9 @@ enum Command {
         /// Put the compiled Worker, in the real Workers runtime, in front
         #[arg(long, conflicts_with = "slurm")]
         worker: bool,
+        /// Keep what is shown after the build in FOLDER, as demo.cast and demo.svg
+        #[arg(long, value_name = "FOLDER", conflicts_with = "slurm")]
+        record: Option<std::path::PathBuf>,
         /// Instead, watch a pool in a real Slurm grow from nothing, and go back
         #[arg(long)]
         slurm: bool,
@@ -127,7 +131,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(if tools.missing().next().is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Demo { slurm: true, .. } => demo::slurm::run(&workspace),
-        Command::Demo { worker, slurm: false } => demo::run(&workspace, worker),
+        Command::Demo { worker, record, slurm: false } => demo::run(&workspace, worker, record.as_deref()),
         Command::Up { command } => up::run(&workspace, &command),
         Command::Test { arguments } => test::run(&workspace, &arguments),
         Command::Chaos(options) => chaos::run(&workspace, &options),

@@ -104,6 +104,8 @@ impl Contact {
                 }
             };
             self.tell(LinkState::Unlinked, Some(trouble.text().to_owned()));
+            // Nobody hears it any more at the end of the daemon.
+            let _ = self.said.send(Said::Failed).await;
             sleep(match trouble {
                 Trouble::ForAPerson(_) => self.timing.rarely.mul_f64(0.5 + fastrand::f64() / 2.0),
                 Trouble::NoWebSocket(_) | Trouble::Passing(_) => backoff.pause(),

@@ -20,7 +20,7 @@ use crate::store::view::Called;
 use crate::transfers::UnderWay;
 
 /// How long the end of the daemon waits for the hub to store what became of the last jobs.
-const LAST_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often it is looked how far files on their way are.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
@@ -46,6 +46,8 @@ pub(crate) struct Desk {
     /// For what this side asks itself.
     said: mpsc::Sender<Said>,
     up: Option<Up>,
+    /// Has no try to link come to anything yet, good or bad?
+    is_first_try: bool,
     files: Arc<JobFiles>,
     store: Store,
     shown: Shown,
@@ -67,7 +69,20 @@ impl Desk {
     ) -> Self {
         let (reporter, mut progress) = (Reporter::default(), interval(PROGRESS_INTERVAL));
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { reporter, hears, said, up: None, files, store, shown, followed, looking_up: false, under_way, progress }
+        Self {
+            reporter,
+            hears,
+            said,
+            up: None,
+            is_first_try: true,
+            files,
+            store,
+            shown,
+            followed,
+            looking_up: false,
+            under_way,
+            progress,
+        }
     }
 
     /// How the link is, for people.
@@ -107,6 +122,7 @@ impl Desk {
         match said {
             Said::Connected(up) => {
                 let linked = Event::Linked(up.rings);
+                self.is_first_try = false;
                 self.up = Some(up);
                 self.reporter.connected(lifecycle, now);
                 vec![linked]
@@ -115,6 +131,10 @@ impl Desk {
                 self.up = None;
                 self.reporter.disconnected();
                 vec![Event::Linked(false)]
+            }
+            Said::Failed => {
+                self.is_first_try = false;
+                Vec::new()
             }
             Said::Stored(number) => {
                 self.reporter.acknowledged(number);
@@ -198,7 +218,7 @@ impl Desk {
     /// whose jobs were quick may be done before it is linked, and waits for that.
     pub(crate) async fn last(&mut self, lifecycle: &Lifecycle, clock: &Clock) {
         let told = async {
-            while (self.up.is_some() || self.shown.is_first_try()) && !self.reporter.is_done() {
+            while (self.up.is_some() || self.is_first_try) && !self.reporter.is_done() {
                 match self.next(clock).await {
                     Next::Report => self.report(lifecycle, clock),
                     Next::Progress => {}

@@ -137,12 +137,6 @@ impl Shown {
         lock(&self.0).clone()
     }
 
-    /// Has no try to link come to anything yet, good or bad?
-    fn is_first_try(&self) -> bool {
-        let view = lock(&self.0);
-        view.state == LinkState::Unlinked && view.trouble.is_none()
-    }
-
     /// Returns whether that is news.
     fn set(&self, state: LinkState, trouble: Option<String>) -> bool {
         let mut view = lock(&self.0);
@@ -162,6 +156,8 @@ enum Said {
     Connected(Up),
     /// That connection is over.
     Disconnected,
+    /// A try to link has come to nothing, or what came of it is over; another one follows.
+    Failed,
     /// A report is stored.
     Stored(u64),
     /// The hub wants to hear of these jobs.

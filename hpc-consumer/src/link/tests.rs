@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use lifecycle::{Entry, Event, Failures, Lifecycle, Stage, Terms};
+use lifecycle::{Entry, Event, Fact, Failures, Lifecycle, Stage, Terms};
 use protocol::link::{Down, Download, PING, PONG, Report, Upload};
 use queues::PlainHttp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -231,6 +231,37 @@ impl Side {
     fn trouble(&self) -> String {
         self.desk.shown().view().trouble.unwrap_or_default()
     }
+}
+
+/// What happened is there, and the daemon is about to end; it has not heard of a first try yet.
+fn leaves(side: &mut Side) {
+    let record = r#"{"v":1,"job_id":"a","status":"completed","result_pointer":"x","task":"echo","attempt":1}"#;
+    side.desk.commits(&[Fact::Recorded("a".parse().unwrap(), record.to_owned())], &side.lifecycle);
+}
+
+#[tokio::test]
+async fn who_ends_before_it_is_linked_waits_for_that_and_tells() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), Hub::new().await);
+    let mut side = side(&hub, folder.path(), timing(), &[]);
+    leaves(&mut side);
+    let hears = async {
+        let (mut line, _) = hub.welcome().await;
+        let told = line.report().await;
+        line.say(&Down::Ack { number: told.number }).await;
+        (told, line)
+    };
+    let ((), (told, _line)) = tokio::join!(side.desk.last(&side.lifecycle, &side.clock), hears);
+    assert_eq!(told.jobs[0].state.to_string(), "completed", "{told:?}");
+}
+
+#[tokio::test]
+async fn who_ends_and_cannot_link_does_not_wait() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), Hub::new().await);
+    let mut side = side(&hub, folder.path(), Timing { first: LONG, longest: LONG, ..timing() }, &[]);
+    leaves(&mut side);
+    let start = Instant::now();
+    tokio::join!(side.desk.last(&side.lifecycle, &side.clock), hub.answer("HTTP/1.1 503 Service Unavailable", ""));
+    assert!(start.elapsed() < super::desk::LAST_PATIENCE, "it ends as soon as that is known");
 }
 
 #[tokio::test]
