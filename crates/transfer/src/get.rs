@@ -8,7 +8,6 @@ use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use files::Durability;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
@@ -32,8 +31,8 @@ const PARALLEL: usize = 4;
 /// each of so many bytes. All of them together are in memory while the first of them is not whole.
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 
-/// So many pieces wait for the disk.
-const WRITES_MAX: usize = 64;
+/// So many of them wait for the disk.
+const WRITES_MAX: usize = 1;
 
 /// How often the edge is asked anew where a content is while none of it comes.
 const VAIN_MAX: u32 = 5;
@@ -158,23 +157,23 @@ impl Having<'_> {
                 ranges.push_back(self.range(at..end));
                 at = end;
             }
-            let Some(pieces) = ranges.next().await else { return Ok(()) };
-            for piece in pieces? {
-                // A thread that has ended says why in the end.
-                if writing.pieces.send(piece).await.is_err() {
-                    return Ok(());
-                }
+            let Some(segment) = ranges.next().await else { return Ok(()) };
+            // A thread that has ended says why in the end.
+            if writing.segments.send(segment?).await.is_err() {
+                return Ok(());
             }
         }
     }
 
-    /// A range of it, in pieces.
-    async fn range(&self, range: Range<u64>) -> Result<Vec<Bytes>, Error> {
-        let (mut pieces, mut at) = (Vec::new(), range.start);
+    /// A range of it. Its bytes are copied together: each chunk of an answer may hold on to far more memory than it has
+    /// bytes.
+    async fn range(&self, range: Range<u64>) -> Result<Vec<u8>, Error> {
+        let length = usize::try_from(range.end - range.start).expect("a segment fits into memory");
+        let (mut segment, mut at) = (Vec::with_capacity(length), range.start);
         let (mut backoff, mut vain) = (backoff(), 0);
         while at < range.end {
             let before = at;
-            let (asked, had) = self.pieces(&mut at, range.end, &mut pieces).await;
+            let (asked, had) = self.more(&mut at, range.end, &mut segment).await;
             let Err(error) = had else { continue };
             if at > before {
                 backoff.reset();
@@ -189,16 +188,16 @@ impl Having<'_> {
                 _ => self.going.pause(&mut backoff, error).await?,
             }
         }
-        Ok(pieces)
+        Ok(segment)
     }
 
     /// The next bytes of a range, as far as they come. Also says by which address.
-    async fn pieces(&self, at: &mut u64, end: u64, pieces: &mut Vec<Bytes>) -> (u32, Result<(), Error>) {
+    async fn more(&self, at: &mut u64, end: u64, segment: &mut Vec<u8>) -> (u32, Result<(), Error>) {
         let (asked, request, address) = match self.request().await {
             (asked, Ok((request, address))) => (asked, request, address),
             (asked, Err(error)) => return (asked, Err(error)),
         };
-        (asked, self.read(request.header(RANGE, format!("bytes={at}-{}", end - 1)), &address, at, end, pieces).await)
+        (asked, self.read(request.header(RANGE, format!("bytes={at}-{}", end - 1)), &address, at, end, segment).await)
     }
 
     async fn read(
@@ -207,7 +206,7 @@ impl Having<'_> {
         address: &queues::Address,
         at: &mut u64,
         end: u64,
-        pieces: &mut Vec<Bytes>,
+        segment: &mut Vec<u8>,
     ) -> Result<(), Error> {
         let no_answer = |error: reqwest::Error| Error::away(queues::transport_text(address, &error));
         let stalled = || Error::away(format!("{address} has given nothing for {} s", STALLED_AFTER.as_secs()));
@@ -238,7 +237,7 @@ impl Having<'_> {
             *at += chunk.len() as u64;
             self.going.moved();
             self.going.done(chunk.len() as u64);
-            pieces.push(chunk);
+            segment.extend_from_slice(&chunk);
         }
         Ok(())
     }
@@ -288,7 +287,7 @@ impl Having<'_> {
 
 /// The partial file, and the thread that writes it.
 struct Writing {
-    pieces: mpsc::Sender<Bytes>,
+    segments: mpsc::Sender<Vec<u8>>,
     thread: JoinHandle<Result<(), Error>>,
 }
 
@@ -307,13 +306,13 @@ impl Writing {
         let path = path.to_owned();
         let opened = spawn_blocking(move || Partial::open(path, content)).await;
         let partial = opened.map_err(|_| Error::of_thread())??;
-        let (length, (pieces, mut given)) = (partial.length, mpsc::channel(WRITES_MAX));
+        let (length, (segments, mut given)) = (partial.length, mpsc::channel(WRITES_MAX));
         let thread = spawn_blocking(move || partial.write(&mut given));
-        Ok((Self { pieces, thread }, length))
+        Ok((Self { segments, thread }, length))
     }
 
     async fn finish(self) -> Result<(), Error> {
-        drop(self.pieces);
+        drop(self.segments);
         self.thread.await.map_err(|_| Error::of_thread())?
     }
 }
@@ -343,13 +342,13 @@ impl Partial {
         Ok(Self { file, path, content, sha256, length })
     }
 
-    fn write(mut self, given: &mut mpsc::Receiver<Bytes>) -> Result<(), Error> {
-        while let Some(piece) = given.blocking_recv() {
-            if let Err(error) = self.file.write_all(&piece) {
+    fn write(mut self, given: &mut mpsc::Receiver<Vec<u8>>) -> Result<(), Error> {
+        while let Some(segment) = given.blocking_recv() {
+            if let Err(error) = self.file.write_all(&segment) {
                 return Err(self.of_disk(error));
             }
-            self.sha256.update(&piece);
-            self.length += piece.len() as u64;
+            self.sha256.update(&segment);
+            self.length += segment.len() as u64;
         }
         if self.length < self.content.size {
             // It was given up; what is there is gone on with.
