@@ -24,7 +24,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(120);
 const LAST: Duration = Duration::from_secs(8);
 
 /// In pixels: of a character, of a line, and around them.
-const CHARACTER: f64 = 7.8;
+const CHARACTER: f64 = 8.0;
 const LINE: usize = 18;
 const MARGIN: usize = 14;
 
@@ -68,18 +68,22 @@ impl Look {
 #[derive(Debug)]
 pub(crate) struct Recording {
     began: Instant,
-    /// A path of this machine, which is shown as `.`.
-    root: String,
+    /// Paths of this machine, and what is shown in their place.
+    places: Vec<(String, &'static str)>,
     lines: Vec<(Duration, Look, String)>,
 }
 
 impl Recording {
-    pub(crate) fn of(root: &Path) -> Self {
-        Self { began: Instant::now(), root: root.display().to_string(), lines: Vec::new() }
+    /// What lies below `root` is shown relative to it, and what lies in the home directory below `~`.
+    pub(crate) fn of(root: &Path, home: Option<&Path>) -> Self {
+        let mut places = vec![(root.display().to_string(), ".")];
+        places.extend(home.filter(|home| home.components().count() > 1).map(|home| (home.display().to_string(), "~")));
+        Self { began: Instant::now(), places, lines: Vec::new() }
     }
 
     pub(crate) fn line(&mut self, look: Look, text: &str) {
-        let (at, text) = (self.began.elapsed(), text.replace(&self.root, "."));
+        let at = self.began.elapsed();
+        let text = self.places.iter().fold(text.to_owned(), |text, (place, shown)| text.replace(place, shown));
         self.lines.extend(wrapped(&text).into_iter().map(|line| (at, look, line)));
     }
 
@@ -175,9 +179,9 @@ mod tests {
     use super::*;
 
     fn recording() -> Recording {
-        let mut recording = Recording::of(Path::new("/somewhere/here"));
+        let mut recording = Recording::of(Path::new("/somewhere/here"), Some(Path::new("/somewhere")));
         recording.line(Look::Step, "1. <One> & two");
-        recording.line(Look::Command, &format!("$ /somewhere/here/target/x {}", "y".repeat(COLUMNS)));
+        recording.line(Look::Command, &format!("$ /somewhere/here/target/x /somewhere/z {}", "y".repeat(COLUMNS)));
         recording.line(Look::Good, "");
         recording
     }
@@ -188,7 +192,10 @@ mod tests {
         let lines: Vec<serde_json::Value> = cast.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((&lines[0]["version"], lines.len()), (&json!(2), 5));
         assert!(lines[1..].windows(2).all(|pair| pair[0][0].as_f64() < pair[1][0].as_f64()), "{cast}");
-        assert!(lines[2][2].as_str().unwrap().contains("$ ./target/x") && !cast.contains("/somewhere"), "{cast}");
+        assert!(
+            lines[2][2].as_str().unwrap().contains("$ ./target/x ~/z yyy") && !cast.contains("/somewhere"),
+            "{cast}"
+        );
     }
 
     #[test]

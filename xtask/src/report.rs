@@ -22,9 +22,10 @@ impl Report {
         Self { step: 0, styled, recording: None }
     }
 
-    /// Keeps what is shown from here on; what lies below `root` is shown relative to it.
+    /// Keeps what is shown from here on, without paths of this machine above `root`.
     pub(crate) fn record(&mut self, root: &Path) {
-        self.recording = Some(RefCell::new(Recording::of(root)));
+        let home = std::env::home_dir();
+        self.recording = Some(RefCell::new(Recording::of(root, home.as_deref())));
         self.step = 0;
     }
 
