@@ -300,7 +300,8 @@ export async function the_keyboard_alone_will_do({ edge, open, axe, submit }) {
   await page.getByRole('dialog').waitFor();
   assert.equal((await here()).name, 'Keep', 'what does no harm has the focus');
   await page.keyboard.press('Escape');
-  await page.getByRole('dialog').waitFor({ state: 'detached' });
+  // Hidden at once, and gone when the page has heard of it.
+  await page.locator('dialog').waitFor({ state: 'detached' });
   await until(page, () => document.activeElement.textContent === 'Cancel…');
   await page.keyboard.press('Enter');
   await page.getByRole('dialog').waitFor();
