@@ -13,7 +13,7 @@ use crate::config::{
 use crate::run::{Own, Runtime};
 use crate::service::ServiceCommand;
 use crate::site::{Asked, SiteOf};
-use crate::{scaling, store};
+use crate::{config, doctor, scaling, store};
 
 /// The shortest and the longest length of time that an argument may name.
 const DURATION_MIN: Duration = Duration::from_millis(1);
@@ -151,6 +151,24 @@ pub(crate) enum Command {
     /// Try the rule by which pools in Slurm grow and shrink, and explain what it has decided
     #[command(subcommand)]
     Scaling(ScalingCommand),
+    /// Look for what keeps jobs from running here, and say what to do about it
+    ///
+    /// A line for each check: settings, token and account, the queues and what reads them, clock, directories, room and
+    /// locks, hub and edge, Apptainer, what it needs, and a container as for a job, limits, Slurm, the service. It takes
+    /// no job and pulls no image, and works beside a daemon.
+    ///
+    /// With --fix it first makes at Cloudflare what is missing, after it was shown and agreed to: the queues, their HTTP
+    /// pull consumers with 100 retries and a dead letter queue, and 14 days of retention where the plan allows it. It
+    /// needs CF_ACCOUNT_ID and CF_QUEUES_API_TOKEN alone, prints the ids that belong into the settings, and takes
+    /// nothing away.
+    ///
+    /// Exit codes: 0 there is no failure, warnings or not; 1 there is one; 2 wrong arguments, or settings that cannot be
+    /// read.
+    #[command(
+        mut_args = needed_to_doctor,
+        after_help = "Examples:\n  hpc-consumer doctor --env-file ~/hpc-queue.env\n  hpc-consumer doctor --env-file ~/hpc-queue.env --fix"
+    )]
+    Doctor(Box<Doctor>),
     /// Keep the daemon running, by systemd, cron or Slurm: install, start, stop, look at it
     ///
     /// There is one service for each user on each machine. Without it, `hpc-consumer run` runs as long as you let it.
@@ -481,6 +499,57 @@ pub(crate) struct Republish {
     pub(crate) jobs: Vec<protocol::JobId>,
     #[command(flatten)]
     pub(crate) settings: RunSettings,
+}
+
+/// The settings of `hpc-consumer doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Make at Cloudflare what is missing, once it was shown and agreed to
+    #[arg(long)]
+    pub(crate) fix: bool,
+    /// With --fix, do not ask
+    #[arg(long, requires = "fix")]
+    pub(crate) yes: bool,
+    /// How to print it
+    #[arg(long, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: OutputFormat,
+    #[command(flatten)]
+    pub(crate) settings: RunSettings,
+}
+
+impl Doctor {
+    /// What is asked, with what is known of the settings.
+    pub(crate) fn resolve(
+        self,
+        files: &FileArgs,
+        origins: &Origins,
+        mut warnings: Vec<String>,
+    ) -> anyhow::Result<doctor::Asked> {
+        let Self { fix, yes, output: format, settings } = self;
+        warnings.extend(settings.notices(origins));
+        let (queues, site) = (settings.queues(origins), settings.site_of(origins));
+        let settings = settings.refuse_root().and_then(|()| settings.resolve(origins));
+        let file = files.to_arguments()?;
+        let words = ["hpc-consumer", "doctor"].into_iter().chain(file.iter().map(String::as_str)).chain(["--fix"]);
+        Ok(doctor::Asked {
+            fix_command: shell_words::join(words),
+            fix,
+            yes,
+            format,
+            warnings,
+            settings: settings.map(Box::new).map_err(|error| format!("{error:#}")),
+            queues,
+            site,
+            service: config::service_place().map_err(|error| format!("{error:#}")),
+        })
+    }
+}
+
+/// The doctor starts nothing that stays.
+fn needed_to_doctor(argument: Arg) -> Arg {
+    const NOT_NEEDED: [&str; 3] = ["exit_when_idle", "check", "take_over"];
+    let hidden = NOT_NEEDED.contains(&argument.get_id().as_str());
+    argument.hide(hidden)
 }
 
 /// A round ends by itself, whatever is left to do.

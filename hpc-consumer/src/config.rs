@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
+use doctor::queue::{Named, Role};
 use program::duration::{self, Unit};
 use program::{
     Bare as BareName, Files, Origins, Shared, Sources, TrustArgs, TrustedGroup, UserDirectory, counted, user_directory,
@@ -23,6 +24,7 @@ use protocol::{Memory, PoolName, SiteName, limits, size};
 use reqwest::header::HeaderValue;
 
 pub(crate) use self::runtime::{NetworkSettings, RuntimeSettings};
+use crate::doctor::Queues;
 use crate::link::Target;
 use crate::run::{Invocation, Kit, Required, Runtime, absolute_entries, on_path, shared_overlay};
 use crate::site::SiteOf;
@@ -361,6 +363,44 @@ impl RunSettings {
         )
     }
 
+    /// Where the queues are, as far as it is said; what is missing, [`Self::resolve`] tells.
+    pub(crate) fn queues(&self, origins: &Origins) -> Option<Queues> {
+        let QueueSettings { cf_account_id, cf_jobs_queue_id, cf_results_queue_id, cf_queues_api_token, .. } =
+            &self.queue;
+        let endpoint = queues::Endpoint {
+            base_url: self.queue.cf_api_base_url.clone(),
+            account_id: cf_account_id.clone()?,
+            api_token: cf_queues_api_token.clone()?,
+            api_token_origin: origins.named("CF_QUEUES_API_TOKEN"),
+            plain_http: queues::PlainHttp::allowed_anywhere(self.queue.allow_plain_http),
+        };
+        let named =
+            |role: Role, id: &Option<String>| Named { role, subject: origins.named(role.setting()), id: id.clone() };
+        let named = vec![named(Role::Jobs, cf_jobs_queue_id), named(Role::Results, cf_results_queue_id)];
+        Some(Queues { endpoint, account: origins.named("CF_ACCOUNT_ID"), named })
+    }
+
+    /// The site's file, where there is one.
+    pub(crate) fn site_of(&self, origins: &Origins) -> Option<SiteOf> {
+        let file = absolute(self.site.site_file.as_ref()?, "SITE_FILE", origins).ok()?;
+        Some(SiteOf { file, defaults: self.jobs.limits.site_defaults(self.runtime.network()) })
+    }
+
+    /// What is right, and may not be meant.
+    pub(crate) fn notices(&self, origins: &Origins) -> Vec<String> {
+        let image = self.runtime.apptainer_image.as_ref().filter(|image| image.is_relative());
+        let notice = image.and_then(|image| {
+            let whole = std::path::absolute(image).ok()?;
+            Some(format!(
+                "{} is {}, which is another file wherever the daemon is started; here it is {}",
+                origins.named("APPTAINER_IMAGE"),
+                image.display(),
+                whole.display()
+            ))
+        });
+        notice.into_iter().collect()
+    }
+
     pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<Settings> {
         let Self {
             exit_when_idle,
@@ -398,6 +438,7 @@ impl RunSettings {
             (queue.cf_api_base_url, queues::PlainHttp::allowed_anywhere(queue.allow_plain_http));
         let endpoint = queues::Endpoint { base_url, account_id, api_token, api_token_origin, plain_http };
         endpoint.address().with_context(|| origins.named("CF_API_BASE_URL"))?;
+        endpoint.check_token()?;
         let results_dir = absolute(&results_dir, "RESULTS_DIR", origins)?;
         let state_dir = state.resolve(origins)?;
         let defaults = jobs.limits.site_defaults(runtime.network());

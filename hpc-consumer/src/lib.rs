@@ -6,6 +6,7 @@
 //! | `cli` | the commands, their arguments and their help |
 //! | `config` | every setting; the only place that reads the environment |
 //! | `consumers` | a look at the queues at the start |
+//! | `doctor` | what keeps jobs from running here, and what to do about it |
 //! | `startup` | from the settings to a daemon that runs |
 //! | `daemon` | the loop between the pure crate `lifecycle` and the world |
 //! | `events` | the way of events to that loop |
@@ -34,6 +35,7 @@ mod cli;
 mod config;
 mod consumers;
 mod daemon;
+mod doctor;
 mod events;
 mod executor;
 #[cfg(any(test, fuzzing))]
@@ -102,6 +104,7 @@ enum Resolved {
     Cancel(PathBuf, Vec<JobId>),
     Site(site::Asked),
     Scaling(scaling::Asked),
+    Doctor(Box<doctor::Asked>),
     Service(ServiceCommand, ServicePlace),
     Reference(ReferenceArgs),
     Keeper(KeeperSettings),
@@ -147,10 +150,12 @@ fn settings() -> anyhow::Result<Resolved> {
     let invocation = config::invocation();
     let Given { cli, origins, warnings } = program::read::<Cli>(&config::SOURCES)?;
     cli.log.init()?;
-    for warning in &warnings {
-        tracing::warn!("{warning}");
+    // The doctor has a line for each of them.
+    if !matches!(cli.command, Command::Doctor(_)) {
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     }
     Ok(match cli.command {
+        Command::Doctor(asked) => Resolved::Doctor(Box::new(asked.resolve(&cli.files, &origins, warnings)?)),
         Command::Run(settings) => {
             settings.refuse_root()?;
             let check = settings.check;
@@ -266,6 +271,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         Resolved::Cancel(state_dir, jobs) => cancel::cancel(&Jobs::of(state_dir)?, &jobs),
         Resolved::Site(asked) => asked.answer(),
         Resolved::Scaling(asked) => asked.answer(),
+        Resolved::Doctor(asked) => reactor()?.block_on(asked.answer()),
         Resolved::Reference(asked) => asked.write::<Cli>().map(|()| Exit::Ok),
         Resolved::Service(command, place) => reactor()?.block_on(service::run(command, place)),
         Resolved::Jobs(state_dir, format, filter) => store::show_jobs(&state_dir, format, &filter),

@@ -213,6 +213,18 @@ async fn ask_slurm(loaded: &Loaded) -> Vec<(PoolName, Result<String, Option<Prob
     asked
 }
 
+/// What Slurm says of each pool of a site's file that lives there: when it would give an allocation, or why not.
+pub(crate) async fn whether_slurm_takes(of: &SiteOf) -> anyhow::Result<Vec<(PoolName, Result<String, String>)>> {
+    let asked = ask_slurm(&of.load()?).await.into_iter();
+    Ok(asked
+        .filter_map(|(pool, answer)| match answer {
+            Ok(words) => Some((pool, Ok(words))),
+            // Why, was said of another pool.
+            Err(problem) => problem.map(|problem| (pool, Err(problem.text))),
+        })
+        .collect())
+}
+
 /// What becomes of a job, for programs. The fields of version 1 stay; others may come.
 #[derive(Debug, Serialize)]
 struct Explained {

@@ -162,6 +162,21 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  laptop-consumer cancel last\n  \
                             laptop-consumer cancel --state held --task simulate")]
     Cancel(CancelArgs),
+    /// Look for what keeps results from coming, and say what to do about it
+    ///
+    /// Prints a line for each check: settings, token and account, the queue of the results and what reads it, clock,
+    /// inbox and room, edge and hub, whether a site is linked. It takes no result, and works beside other commands.
+    ///
+    /// With --fix it first makes at Cloudflare what is missing, after it was shown and agreed to: the queues, their HTTP
+    /// pull consumers with 100 retries and a dead letter queue, and 14 days of retention where the plan allows it. It
+    /// needs CF_ACCOUNT_ID and CF_QUEUES_API_TOKEN alone, prints the ids that belong into the settings, and takes
+    /// nothing away.
+    ///
+    /// Ends with 0 when there is no failure, warnings or not, and with 1 when there is one.
+    #[command(
+        after_help = "Examples:\n  laptop-consumer doctor\n  laptop-consumer doctor --fix\n  laptop-consumer doctor --output json"
+    )]
+    Doctor(DoctorArgs),
     /// Write man pages and completions of shells into a folder, which releases have
     #[command(hide = true)]
     Reference(ReferenceArgs),
@@ -456,6 +471,21 @@ pub(crate) struct FetchArgs {
     pub(crate) into: PathBuf,
     #[command(flatten)]
     pub(crate) edge: EdgeArgs,
+}
+
+/// The arguments of `doctor`.
+#[derive(Args)]
+pub(crate) struct DoctorArgs {
+    /// Make at Cloudflare what is missing, once it was shown and agreed to
+    #[arg(long)]
+    pub(crate) fix: bool,
+    /// Do not ask, with --fix
+    #[arg(long, requires = "fix")]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
 }
 
 /// The arguments of `cancel`.

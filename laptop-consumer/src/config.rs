@@ -48,7 +48,7 @@ pub(crate) struct CommonArgs {
     #[arg(long, global = true, value_name = "FORMAT|PATTERN", value_parser = OutputWord::parse)]
     output: Vec<OutputWord>,
     #[command(flatten)]
-    files: FileArgs,
+    pub(crate) files: FileArgs,
     /// Keep results in DIR; without it, in $XDG_DATA_HOME/hpc-queue or ~/.local/share/hpc-queue
     #[arg(long, global = true, env = "LAPTOP_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -67,6 +67,9 @@ pub(crate) struct CommonArgs {
     /// Where the settings come from.
     #[arg(skip)]
     pub(crate) origins: Origins,
+    /// What a person should know of how they are written.
+    #[arg(skip)]
+    pub(crate) warnings: Vec<String>,
 }
 
 /// What `--output` takes: how results are printed, or which files of a job are wanted.
@@ -298,6 +301,22 @@ impl QueueArgs {
         self.poll_interval
     }
 
+    /// Where the queues are, as far as it is said.
+    pub(crate) fn endpoint(&self, common: &CommonArgs) -> Option<queues::Endpoint> {
+        Some(queues::Endpoint {
+            base_url: self.api_base_url.clone(),
+            account_id: self.account_id.clone()?,
+            api_token: self.queues_api_token.clone()?,
+            api_token_origin: common.origins.named("CF_QUEUES_API_TOKEN"),
+            plain_http: common.plain_http(),
+        })
+    }
+
+    /// The id of the queue of the results, as it is set.
+    pub(crate) fn results_queue_id(&self) -> Option<&str> {
+        self.results_queue_id.as_deref()
+    }
+
     /// What every command needs that pulls.
     pub(crate) fn complete(&self, common: &CommonArgs) -> anyhow::Result<ResultsQueue> {
         let what = "the id of the Cloudflare account, 32 hexadecimal digits";
@@ -315,6 +334,7 @@ impl QueueArgs {
             plain_http: common.plain_http(),
         };
         endpoint.address().map_err(|error| unusable(common, "CF_API_BASE_URL", &error))?;
+        endpoint.check_token().map_err(Failure::usage)?;
         Ok(ResultsQueue {
             endpoint,
             queue_id,

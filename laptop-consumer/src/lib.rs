@@ -18,7 +18,7 @@ mod stop;
 use anyhow::Context as _;
 use program::{Exit, Failure, Given, LogFormat, StdoutClosed};
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Command};
 
 /// The program: reads its arguments and settings from the process, and runs to the end.
 pub fn main() -> Exit {
@@ -33,10 +33,11 @@ pub fn main() -> Exit {
 fn start() -> anyhow::Result<Exit> {
     let Given { mut cli, origins, warnings } = program::read::<Cli>(&config::SOURCES).map_err(Failure::usage)?;
     program::init_logging(LogFormat::Text, &cli.common.log).map_err(Failure::usage)?;
-    for warning in &warnings {
-        tracing::warn!("{warning}");
+    // The doctor has a line for each of them.
+    if !matches!(cli.command, Command::Doctor(_)) {
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     }
-    cli.common.origins = origins;
+    (cli.common.origins, cli.common.warnings) = (origins, warnings);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the runtime for network input and output")?.block_on(commands::run(cli))
 }

@@ -4,6 +4,8 @@
 //! in a directory of its own, on free ports and with a clean environment, and then looks at files, queues and answers.
 //! What is not ours (Apptainer, workerd, the official clients) comes from [`parts`]; a real cluster is in [`slurm`].
 //!
+//! [`Cloudflare`] is what the real service says of accounts, tokens and queues, which `local-edge` has no plan for.
+//!
 //! A [`Ledger`] counts the runs of jobs from outside, and [`chaos`] kills programs at random and counts at the end.
 //!
 //! Out of scope: expectations; they stand in the tests. A [`Front`] refuses requests on demand and passes on the rest,
@@ -12,6 +14,7 @@
 //! part that is missing is a failure; every process that was started ends with the value that stands for it.
 
 pub mod chaos;
+mod cloudflare;
 mod consumer;
 mod edge;
 pub mod files;
@@ -27,6 +30,7 @@ mod store;
 mod wait;
 mod worker;
 
+pub use cloudflare::{Cloudflare, Permission, Plan};
 pub use consumer::{Consumer, SCRIPT};
 pub use edge::{Edge, Producer, Queue};
 pub use front::{Front, Refusal};

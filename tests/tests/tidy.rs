@@ -16,6 +16,8 @@ const BUILT_ON: &[(&str, &str)] = &[
     ("client", "queues"),
     ("client", "files"),
     ("client", "transfer"),
+    ("doctor", "program"),
+    ("doctor", "queues"),
     ("edge", "page"),
     ("lifecycle", "site"),
     ("program", "files"),
@@ -117,7 +119,16 @@ fn runtimes_stay_where_they_are_needed() {
     let allowed: [(&str, &[&str]); 6] = [
         (
             "reqwest",
-            &["queues", "client", "transfer", "local-edge", "hpc-consumer", "laptop-consumer", "hpc-queue-tests"],
+            &[
+                "queues",
+                "client",
+                "doctor",
+                "transfer",
+                "local-edge",
+                "hpc-consumer",
+                "laptop-consumer",
+                "hpc-queue-tests",
+            ],
         ),
         ("axum", &["local-edge", "hpc-queue-tests"]),
         ("rusqlite", &["store", "local-edge", "hpc-consumer", "xtask"]),

@@ -17,6 +17,11 @@ impl Environment {
         Self(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect())
     }
 
+    /// The names of what is set and has this in front.
+    pub(crate) fn names<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.keys().filter_map(|name| name.to_str()).filter(move |name| name.starts_with(prefix))
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&OsStr> {
         let is_blank = |value: &OsStr| value.to_str().is_some_and(|text| text.trim().is_empty());
         self.0.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !is_blank(value))

@@ -3,6 +3,7 @@
 //!
 //! Out of scope: the settings themselves; each program's `config.rs` names and checks its own.
 
+mod confirm;
 mod directory;
 mod environment;
 mod exit;
@@ -23,6 +24,7 @@ mod table;
 mod trust;
 mod verbs;
 
+pub use confirm::{can_be_asked, confirmed};
 pub use directory::{UserDirectory, user_directory};
 pub use exit::{Exit, Failure, finish};
 pub use filter::{JobFilter, Listed};

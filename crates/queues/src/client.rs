@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
 use protocol::{hold, limits};
-use reqwest::header::HeaderMap;
+use reqwest::header::{DATE, HeaderMap};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 
@@ -66,28 +66,38 @@ pub struct Pulled {
 /// A queue as the service knows it. What it does not tell is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct QueueInfo {
+    /// Its id.
+    pub id: Option<String>,
     /// Its name.
     pub name: Option<String>,
     /// How long it keeps a message.
     pub retention: Option<Duration>,
+    /// Has somebody stopped its delivery?
+    pub paused: Option<bool>,
     /// Who reads it.
     pub consumers: Option<Vec<Consumer>>,
+    /// The time of the answer by the clock of the service, as HTTP writes it.
+    pub answered: Option<String>,
 }
 
 /// Who reads a queue, and what becomes of messages that are delivered in vain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Consumer {
+    /// Its id.
+    pub id: Option<String>,
     /// Does it pull over HTTP? If not, it is a Worker that the service calls.
     pub pulls: bool,
     /// How often a message is delivered again.
     pub max_retries: Option<u64>,
     /// Where messages go after that, instead of being deleted.
     pub dead_letter_queue: Option<String>,
+    /// Its other settings, as the service names them.
+    pub others: serde_json::Map<String, serde_json::Value>,
 }
 
 /// An answer of the service that says that all went well.
-struct Answer<T> {
-    result: Option<T>,
+pub(crate) struct Answer<T> {
+    pub(crate) result: Option<T>,
     headers: HeaderMap,
 }
 
@@ -113,7 +123,8 @@ impl Client {
     /// A client; an error when the base URL cannot be used.
     pub fn new(http: reqwest::Client, endpoint: &Endpoint) -> Result<Self, UnusableUrl> {
         let queues = endpoint.address()?.below(["accounts", &endpoint.account_id, "queues"]);
-        let (api_token, api_token_origin) = (endpoint.api_token.clone(), endpoint.api_token_origin.clone());
+        let api_token = endpoint.api_token.trim().to_owned();
+        let api_token_origin = endpoint.api_token_origin.clone();
         Ok(Self { http, queues, api_token, api_token_origin, holds: Arc::default() })
     }
 
@@ -247,15 +258,27 @@ impl Client {
     pub async fn queue(&self, queue_id: &str) -> Result<QueueInfo, Error> {
         let operation = format!("read the settings of queue {queue_id}");
         let answer = self.send::<wire::Queue>(operation, self.request(Method::GET, &[queue_id])).await?;
-        Ok(answer.result.map(wire::Queue::info).unwrap_or_default())
+        let answered = answer.headers.get(DATE).and_then(|date| date.to_str().ok()).map(str::to_owned);
+        Ok(QueueInfo { answered, ..answer.result.map(wire::Queue::info).unwrap_or_default() })
     }
 
-    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let address = self.queues.clone().below(path.iter().copied());
         self.http.request(method, address.url().clone()).bearer_auth(&self.api_token)
     }
 
-    async fn send<T: DeserializeOwned>(&self, operation: String, request: RequestBuilder) -> Result<Answer<T>, Error> {
+    /// For a page of all queues.
+    pub(crate) fn page(&self, page: u32) -> RequestBuilder {
+        let mut url = self.queues.url().clone();
+        url.query_pairs_mut().append_pair("page", &page.to_string());
+        self.http.get(url).bearer_auth(&self.api_token)
+    }
+
+    pub(crate) async fn send<T: DeserializeOwned>(
+        &self,
+        operation: String,
+        request: RequestBuilder,
+    ) -> Result<Answer<T>, Error> {
         if let Err(error) = self.queues.check() {
             return Err(Error::unsent(operation, &error));
         }

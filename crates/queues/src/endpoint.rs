@@ -41,6 +41,32 @@ impl Endpoint {
         let address = Address::parse(&self.base_url, API_ON_SOCKET, self.plain_http)?;
         if address.has_credentials() { Err(UnusableUrl::Credentials) } else { Ok(address) }
     }
+
+    /// Can the token be sent?
+    pub fn check_token(&self) -> Result<(), UnusableToken> {
+        let token = self.api_token.trim();
+        let what = match token {
+            "" => "is empty",
+            _ if token.contains(['\n', '\r']) => "has a line break in it",
+            _ if token.contains(char::is_whitespace) => "has a space in it",
+            _ if !token.bytes().all(|byte| byte.is_ascii_graphic()) => "has characters in it that no token has",
+            _ => return Ok(()),
+        };
+        Err(UnusableToken { origin: self.api_token_origin.clone(), what })
+    }
+}
+
+/// A token that was not copied well.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{origin} {what}; copy the API token again, as one word on one line, without what stands around it")]
+pub struct UnusableToken {
+    origin: String,
+    what: &'static str,
+}
+
+/// Has this the form of an id of an account or a queue? Names of queues have another one as a rule.
+pub fn is_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 impl fmt::Debug for Endpoint {
@@ -81,15 +107,40 @@ pub fn http_client(address: &Address) -> Result<reqwest::Client, reqwest::Error>
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_base_url_is_refused_without_repeating_a_secret() {
-        let endpoint = |base_url: &str| Endpoint {
+    fn endpoint(base_url: &str) -> Endpoint {
+        Endpoint {
             base_url: base_url.to_owned(),
             account_id: String::new(),
             api_token: String::new(),
-            api_token_origin: String::new(),
+            api_token_origin: "CF_QUEUES_API_TOKEN from .env line 4".to_owned(),
             plain_http: PlainHttp::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_token_that_was_not_copied_well_is_told_and_not_shown() {
+        let check = |token: &str| Endpoint { api_token: token.to_owned(), ..endpoint("") }.check_token();
+        assert_eq!(check("s3cret-_token\n"), Ok(()));
+        for (token, what) in [
+            ("", "is empty"),
+            ("s3cret\ntoken", "has a line break in it"),
+            ("s3cret token", "has a space in it"),
+            ("s3cret\u{e9}", "has characters in it that no token has"),
+        ] {
+            let text = check(token).unwrap_err().to_string();
+            assert!(text.starts_with(&format!("CF_QUEUES_API_TOKEN from .env line 4 {what};")), "{text}");
+            assert!(!text.contains("s3cret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_are_told_from_names() {
+        assert!(is_id("0123456789abcdef0123456789ABCDEF"));
+        assert!(!["hpc-jobs", "", "0123456789abcdef0123456789abcdeg"].into_iter().any(is_id));
+    }
+
+    #[test]
+    fn a_base_url_is_refused_without_repeating_a_secret() {
         for usable in ["http://127.0.0.1:8787/client/v4", "https://api.cloudflare.com/client/v4/", "unix:/s"] {
             assert!(endpoint(usable).address().is_ok(), "{usable}");
         }

@@ -11,6 +11,22 @@ use protocol::FailureClass;
 /// Codes for a token that is missing, malformed, unknown or not allowed to do this. Some come with status 400.
 const UNAUTHORIZED: [i64; 9] = [6003, 6103, 6111, 9106, 9109, 10000, 10001, 10023, 10106];
 
+/// Codes among them for a token that the service knows, and that may not do this.
+const FORBIDDEN: [i64; 3] = [10000, 10023, 10106];
+
+/// Which setting a request has failed by, as far as the answer tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The service does not know the token.
+    Token,
+    /// The token may not do this in this account.
+    Permission,
+    /// There is no such account or queue.
+    Place,
+    /// Another one, or none.
+    Other,
+}
+
 /// A request that did not succeed.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}: {what}{}", advice.as_ref().map(|advice| format!("; {advice}")).unwrap_or_default())]
@@ -19,23 +35,28 @@ pub struct Error {
     pub operation: String,
     /// What can be done about it.
     pub class: FailureClass,
+    /// Which setting is to be looked at.
+    pub fault: Fault,
     what: String,
     advice: Option<Cow<'static, str>>,
 }
 
 impl Error {
     pub(crate) fn transport(operation: String, address: &Address, error: &reqwest::Error) -> Self {
-        Self { operation, class: FailureClass::Unavailable, what: transport_text(address, error), advice: None }
+        let (class, what) = (FailureClass::Unavailable, transport_text(address, error));
+        Self { operation, class, fault: Fault::Other, what, advice: None }
     }
 
     /// It may be another one that listens there at the next try.
     pub(crate) fn unsent(operation: String, error: &Unsent) -> Self {
-        Self { operation, class: FailureClass::Unavailable, what: error.to_string(), advice: None }
+        let (class, what) = (FailureClass::Unavailable, error.to_string());
+        Self { operation, class, fault: Fault::Other, what, advice: None }
     }
 
     pub(crate) fn garbage(operation: String, what: String) -> Self {
         let advice = "is CF_API_BASE_URL the address of the Cloudflare API, or does a proxy answer in its place?";
-        Self { operation, class: FailureClass::Unavailable, what, advice: Some(advice.into()) }
+        let class = FailureClass::Unavailable;
+        Self { operation, class, fault: Fault::Other, what, advice: Some(advice.into()) }
     }
 
     /// From an answer that is not the API's: a proxy, a login page, another server. A wrong status of theirs proves
@@ -44,7 +65,13 @@ impl Error {
         let class = if status == 429 { FailureClass::Throttled(retry_after) } else { FailureClass::Unavailable };
         let advice = "the answer is not of the Queues API; is CF_API_BASE_URL right (it ends in /client/v4), or does a \
                       proxy answer?";
-        Self { operation, class, what: format!("HTTP status {status}"), advice: Some(advice.into()) }
+        let what = format!("HTTP status {status}");
+        Self { operation, class, fault: Fault::Other, what, advice: Some(advice.into()) }
+    }
+
+    /// As the service answers with this status and code; for tests of who decides by it.
+    pub fn of_answer(operation: &str, status: u16, code: i64) -> Self {
+        Self::answered(operation.to_owned(), status, None, &[(code, String::new())], "the token")
     }
 
     /// From a status and the error codes of the service. The code decides where it is known; statuses are not
@@ -88,7 +115,13 @@ impl Error {
             let message: String = message.chars().take(300).collect();
             what = format!("{what}: {message} ({code})");
         }
-        Self { operation, class, what, advice }
+        let fault = match class {
+            FailureClass::Fatal if status == 403 || (has(&FORBIDDEN) && status != 401) => Fault::Permission,
+            FailureClass::Fatal if status == 401 || has(&UNAUTHORIZED) => Fault::Token,
+            FailureClass::Fatal => Fault::Place,
+            _ => Fault::Other,
+        };
+        Self { operation, class, fault, what, advice }
     }
 }
 
@@ -137,6 +170,25 @@ mod tests {
         let error = get().send().await.unwrap_err();
         let expected = format!("pull: {host} cannot be reached: Connection refused (os error 111)");
         assert_eq!(Error::transport("pull".to_owned(), &address, &error).to_string(), expected);
+    }
+
+    #[test]
+    fn a_token_that_is_unknown_and_one_that_may_not_are_told_apart() {
+        for (status, code, fault) in [
+            (401, 10000, Fault::Token),
+            (400, 6003, Fault::Token),
+            (401, 0, Fault::Token),
+            (403, 10000, Fault::Permission),
+            (403, 0, Fault::Permission),
+            (400, 10106, Fault::Permission),
+            (404, 10104, Fault::Place),
+            (400, 10107, Fault::Place),
+            (500, 0, Fault::Other),
+            (409, 0, Fault::Other),
+        ] {
+            let error = Error::answered("pull".to_owned(), status, None, &[(code, String::new())], "TOKEN");
+            assert_eq!(error.fault, fault, "{status} {code}");
+        }
     }
 
     #[test]

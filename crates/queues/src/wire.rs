@@ -99,6 +99,7 @@ pub(crate) struct Metrics {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Queue {
+    queue_id: Option<String>,
     queue_name: Option<String>,
     settings: Option<QueueSettings>,
     consumers: Option<Vec<QueueConsumer>>,
@@ -106,36 +107,76 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Deserialize)]
 struct QueueSettings {
+    delivery_paused: Option<bool>,
     message_retention_period: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
 struct QueueConsumer {
+    consumer_id: Option<String>,
     r#type: Option<String>,
     dead_letter_queue: Option<String>,
     settings: Option<ConsumerSettings>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct ConsumerSettings {
     max_retries: Option<f64>,
+    /// All others stay what they are when one is changed.
+    #[serde(flatten)]
+    others: serde_json::Map<String, Value>,
 }
 
 impl Queue {
     pub(crate) fn info(self) -> QueueInfo {
-        let retention = self.settings.and_then(|settings| settings.message_retention_period);
-        let consumer = |consumer: QueueConsumer| Consumer {
-            pulls: consumer.r#type.as_deref() == Some("http_pull"),
-            max_retries: consumer.settings.and_then(|settings| settings.max_retries).map(count),
-            // The service says "" where there is none.
-            dead_letter_queue: consumer.dead_letter_queue.filter(|name| !name.is_empty()),
+        let (retention, paused) = match self.settings {
+            Some(settings) => (settings.message_retention_period, settings.delivery_paused),
+            None => (None, None),
+        };
+        let consumer = |consumer: QueueConsumer| {
+            let settings = consumer.settings.unwrap_or_default();
+            Consumer {
+                id: consumer.consumer_id,
+                pulls: consumer.r#type.as_deref() == Some("http_pull"),
+                max_retries: settings.max_retries.map(count),
+                // The service says "" where there is none.
+                dead_letter_queue: consumer.dead_letter_queue.filter(|name| !name.is_empty()),
+                others: settings.others,
+            }
         };
         QueueInfo {
+            id: self.queue_id,
             name: self.queue_name,
             retention: retention.map(count).map(Duration::from_secs),
+            paused,
+            answered: None,
             consumers: self.consumers.map(|consumers| consumers.into_iter().map(consumer).collect()),
         }
     }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct CreateQueue<'a> {
+    pub(crate) queue_name: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct EditQueue {
+    pub(crate) settings: EditedSettings,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct EditedSettings {
+    pub(crate) message_retention_period: u64,
+}
+
+/// A pull consumer, whole: it is made, or put in the place of another one.
+#[derive(Debug, Serialize)]
+pub(crate) struct PutConsumer<'a> {
+    pub(crate) r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dead_letter_queue: Option<&'a str>,
+    pub(crate) settings: serde_json::Map<String, Value>,
 }
 
 /// The body as text: what a JSON string holds, or other JSON as it stands.

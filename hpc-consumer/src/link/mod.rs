@@ -180,6 +180,13 @@ struct Up {
     rings: bool,
 }
 
+/// Does the edge have a hub, and take our key? Nothing is told there. The error is a sentence for a person.
+pub(crate) async fn reach(target: &Target) -> Result<(), String> {
+    let http = queues::http_client(&target.edge).map_err(|error| format!("cannot set up HTTPS to the hub: {error}"))?;
+    let socket = target.connect(&http, Timing::default().answer).await;
+    socket.map(drop).map_err(|trouble| trouble.text().to_owned())
+}
+
 /// Begins to link: returns the loop's side.
 pub(crate) fn begin(
     target: Target,

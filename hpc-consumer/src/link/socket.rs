@@ -27,7 +27,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use super::answers::{Trouble, shortened};
 use super::contact::Contact;
 use super::tails::Tails;
-use super::{KEY_HEADER, LinkState, Said};
+use super::{KEY_HEADER, LinkState, Said, Target};
 use crate::lock;
 
 pub(super) type Socket = WebSocketStream<Upgraded>;
@@ -55,32 +55,38 @@ pub(super) struct Over {
     pub(super) trouble: Trouble,
 }
 
-impl Contact {
-    pub(super) async fn connect(&self) -> Result<Socket, Trouble> {
-        let address = self.target.at("link")?;
+impl Target {
+    /// Has the edge take us, and speak as a WebSocket does. `patience` is for its answer.
+    pub(super) async fn connect(&self, http: &reqwest::Client, patience: Duration) -> Result<Socket, Trouble> {
+        let address = self.at("link")?;
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| Trouble::Passing(error.to_string()))?;
         let key = STANDARD.encode(random);
-        let request = self
-            .http
+        let request = http
             .get(address.url().clone())
-            .header(KEY_HEADER, self.target.key.clone())
+            .header(KEY_HEADER, self.key.clone())
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "websocket")
             .header(SEC_WEBSOCKET_VERSION, "13")
             .header(SEC_WEBSOCKET_KEY, &key)
-            .timeout(self.timing.answer);
-        let response = request.send().await.map_err(|error| self.target.unanswered(&error))?;
+            .timeout(patience);
+        let response = request.send().await.map_err(|error| self.unanswered(&error))?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(self.target.trouble(response, true).await);
+            return Err(self.trouble(response, true).await);
         }
         let accepted = response.headers().get(SEC_WEBSOCKET_ACCEPT);
         if accepted.is_none_or(|accepted| accepted.as_bytes() != derive_accept_key(key.as_bytes()).as_bytes()) {
-            let what = format!("{} switched to something that is no WebSocket of ours", self.target.edge);
+            let what = format!("{} switched to something that is no WebSocket of ours", self.edge);
             return Err(Trouble::NoWebSocket(what));
         }
-        let upgraded = response.upgrade().await.map_err(|error| self.target.unanswered(&error))?;
+        let upgraded = response.upgrade().await.map_err(|error| self.unanswered(&error))?;
         Ok(WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config())).await)
+    }
+}
+
+impl Contact {
+    pub(super) async fn connect(&self) -> Result<Socket, Trouble> {
+        self.target.connect(&self.http, self.timing.answer).await
     }
 
     /// Says who we are, and then what there is to say, and hears what is said.

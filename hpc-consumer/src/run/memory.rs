@@ -25,6 +25,9 @@ static COUNTED_IN: LazyLock<Option<File>> = LazyLock::new(|| {
 /// How much sooner than this process a run is to be killed: as if it had so many thousandths of all memory more.
 const SOONER: i32 = 500;
 
+/// Version 1 has no word for no limit, but a number of this size.
+const UNLIMITED: u64 = 1 << 60;
+
 /// What the kernel adds to the size of a process when it looks for one to kill, and the most that this may be.
 const SCORE: &str = "oom_score_adj";
 const SCORE_MAX: i32 = 1_000;
@@ -52,6 +55,21 @@ pub(super) fn offer(child: &Child) {
 /// How often it did so far, where the kernel says it.
 pub(super) fn kills() -> Option<u64> {
     count(COUNTED_IN.as_ref()?)
+}
+
+/// How much memory all that is in the cgroup of this process may use together, if there is a limit.
+pub(crate) fn memory_limit() -> Option<u64> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = places(&own).into_iter().flat_map(|place| {
+        // A limit of a group above is one as well.
+        let groups: Vec<PathBuf> = place.ancestors().skip(1).map(Path::to_owned).collect();
+        let name = if place.ends_with("memory.events") { "memory.max" } else { "memory.limit_in_bytes" };
+        groups.into_iter().map(move |group| Path::new("/sys/fs/cgroup").join(group).join(name))
+    });
+    limits
+        .filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok())
+        .filter(|limit| *limit < UNLIMITED)
+        .min()
 }
 
 fn count(file: &File) -> Option<u64> {

@@ -70,6 +70,7 @@ pub(crate) use kit::{Kit, Recipe, named};
 pub(crate) use leftovers::{Leftover, kill_leftovers};
 pub(crate) use log_file::LOGS;
 pub(crate) use managers::{Answer, Apart, ask, show, start_apart};
+pub(crate) use memory::memory_limit;
 pub(crate) use proc::{FirstProcess, descends_from_us, is_running, started_at};
 pub(crate) use process::{Place, Stop, Told, make_room, run};
 pub(crate) use programs::{absolute_entries, on_path};

@@ -26,6 +26,7 @@ use self::detached::{Folder, Started};
 use self::managers::{State, failed};
 use self::steps::UNIT;
 use crate::config::ServicePlace;
+use crate::doctor::ServiceSeen;
 use crate::run::{ask, show};
 
 pub(crate) use self::arguments::ServiceCommand;
@@ -52,6 +53,15 @@ pub(crate) async fn run(command: ServiceCommand, place: ServicePlace) -> anyhow:
             Ok(Exit::Ok)
         }
     }
+}
+
+/// What is installed, if anything is, and how it is.
+pub(crate) async fn seen(place: ServicePlace) -> anyhow::Result<Option<ServiceSeen>> {
+    let desk = Desk { folder: Folder::new(place.folder.clone()), place };
+    let Some(record) = desk.folder.record()? else { return Ok(None) };
+    let State { running, said, .. } = desk.state(&record).await?;
+    let advice = desk.advice(&record).await;
+    Ok(Some(ServiceSeen { way: record.way, version: record.version, ours: VERSION, running, said, advice }))
 }
 
 /// The service of this user on this machine.

@@ -42,8 +42,8 @@ pub(crate) struct Holder {
 }
 
 /// Whether a `STATE_DIR` is held.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Held {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Held {
     /// By a process that lives.
     Yes(Option<Holder>),
     /// It cannot be told from here.
@@ -162,6 +162,13 @@ fn in_use(state_dir: &str, holder: Option<&Holder>) -> String {
             "STATE_DIR {state_dir} is in use by another hpc-consumer; end it first, or choose another STATE_DIR"
         ),
     }
+}
+
+/// Is the directory, which is there, held, and can it be? Tries a lock, for which it makes the file if need be.
+pub(crate) fn can_be_held(state_dir: &Path) -> anyhow::Result<Held> {
+    let path = state_dir.join(LOCK);
+    files::open_lock(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    look(state_dir)
 }
 
 /// Is the directory held? Looks for a moment, and changes nothing.

@@ -33,7 +33,7 @@ use lifecycle::{Entry, Fact};
 use protocol::JobId;
 
 use database::Database;
-pub(crate) use lock::{StateLock, make_private};
+pub(crate) use lock::{Held, StateLock, can_be_held, make_private};
 pub(crate) use show::{Holding, holding, show_jobs, show_pools, show_status};
 
 const DATABASE: &str = "state.db";

@@ -1,6 +1,5 @@
 //! `cancel`: jobs by their ids, or all that fit. By the hub; without one it says what does it on the cluster.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -73,11 +72,11 @@ async fn many(hub: &Hub, which: CancelMany, yes: bool, printer: &mut Printer) ->
             note("no job that has not ended is such");
             return Ok(Some(Exit::Ok));
         }
-        if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        if !program::can_be_asked() {
             let message = format!("this would cancel {jobs}; nobody can be asked here, so say --yes if that is meant");
             return Err(Failure::with(Exit::Usage, message));
         }
-        if !confirmed(&format!("cancel {jobs}?"))? {
+        if !program::confirmed(&format!("cancel {jobs}?"))? {
             note("nothing was canceled");
             return Ok(Some(Exit::Ok));
         }
@@ -120,16 +119,6 @@ fn jobs_text(count: &CancelManyAnswer) -> String {
         CancelManyAnswer { jobs: 1, .. } => "1 job".to_owned(),
         CancelManyAnswer { jobs, .. } => format!("{jobs} jobs"),
     }
-}
-
-/// Asks the person at the terminal.
-fn confirmed(question: &str) -> anyhow::Result<bool> {
-    let mut stderr = std::io::stderr();
-    write!(stderr, "{question} [y/N] ")?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 async fn by_id(

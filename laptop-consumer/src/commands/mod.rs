@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 mod cancel;
+mod doctor;
 mod fetch;
 mod hub;
 mod jobs;
@@ -39,6 +40,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Logs(args) => logs::run(&cli.common, &args).await,
         Command::Show(args) => show::run(&cli.common, &args, &mut printer).await,
         Command::Fetch(args) => fetch::run(&cli.common, &args, &mut printer).await,
+        Command::Doctor(args) => doctor::run(&cli.common, &args, &mut printer).await,
         Command::Cancel(args) => cancel::run(&cli.common, &args, &mut printer).await,
         Command::Reference(args) => args.write::<Cli>().map(|()| Exit::Ok),
     }

@@ -46,6 +46,7 @@ fn of_hpc_consumer() {
             "cancel",
             "site",
             "scaling",
+            "doctor",
             "service",
         ],
     );
@@ -64,7 +65,7 @@ fn of_hpc_consumer() {
 fn of_laptop_consumer() {
     is_as_it_was(
         "laptop-consumer",
-        &["submit", "run", "pull", "tail", "wait", "status", "jobs", "logs", "show", "fetch", "cancel"],
+        &["submit", "run", "pull", "tail", "wait", "status", "jobs", "logs", "show", "fetch", "cancel", "doctor"],
     );
 }
 

@@ -5,6 +5,7 @@
 //! Out of scope: what the programs do. A word that a test needs for that stands in the test.
 
 mod cluster;
+mod doctor;
 mod edge;
 mod help;
 mod laptop;

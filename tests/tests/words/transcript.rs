@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use testkit::{PATIENCE, Process, parts};
 
 /// What differs from run to run or from machine to machine, and what stands in its place.
-const CHANGING: [(&str, &str); 10] = [
+const CHANGING: [(&str, &str); 13] = [
     ("[TIME]", r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"),
     ("[ID]", r"\b([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\b"),
     ("[PORT]", r"127\.0\.0\.1:(?<redacted>\d{2,})"),
@@ -22,7 +22,10 @@ const CHANGING: [(&str, &str); 10] = [
     ("[FOR]", r"(PHASE|waiting|running|ending|recorded) +(?<redacted>(FOR|\d+ (s|min)) +)"),
     ("[TOOK]", r"in (?<redacted>\d+\.\d s)"),
     // What the kernel of this machine has.
-    ("[FACTS]", r"isolation of jobs: (?<redacted>.+)"),
+    ("[FACTS]", r#"isolation of jobs: (?<redacted>[^"\n]+)"#),
+    ("[ROOM]", r"has (?<redacted>\d+\.\d GB of \d+\.\d GB) free"),
+    ("[LIMITS]", r#"limits( {2,}|","verdict":"ok","text":")(?<redacted>[^"\n]+)"#),
+    ("[KERNEL]", r"(?<redacted>(ok|warning) +(user namespaces|/dev/fuse) .+\n( +next: .+\n)?)"),
     // Where the programs under test are.
     ("[BIN]", r"(?<redacted>/\S+)/hpc-consumer "),
     ("[VERSION]", r"(version|hpc-consumer|laptop-consumer|local-edge) (?<redacted>\d+\.\d+\.\d+)"),

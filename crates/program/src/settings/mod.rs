@@ -123,6 +123,7 @@ fn parse<C: Parser>(arguments: Vec<OsString>, sources: &Sources, environment: En
     };
     file.pass_on().map_err(usage)?;
     let mut warnings = file.warnings.clone();
+    warnings.extend(environment.names(names::OWN).filter_map(names::advice_on_variable));
     let layers = Layers { environment, file, shared: sources.shared };
 
     let asked = settings_of(&described, &matches);

@@ -88,14 +88,27 @@ pub(super) fn advice(name: &str) -> Option<String> {
     if is_ours(name) || PASSED_ON.contains(&name) || !is_name(name) {
         return None;
     }
-    let bare = name.strip_prefix(OWN).unwrap_or(name);
-    match SETTINGS.iter().filter_map(|setting| Some((likeness(bare, setting)?, setting))).max() {
-        Some((_, setting)) => Some(format!("no setting is named {name}; {setting} is meant?")),
+    match meant(name) {
+        Some(setting) => Some(format!("no setting is named {name}; {setting} is meant?")),
         None if OURS.iter().any(|prefix| name.starts_with(prefix)) => {
             Some(format!("no setting is named {name}; .env.example has all of them"))
         }
         None => None,
     }
+}
+
+/// What to say of a variable that has our prefix and is nearly a setting. Programs find others there which are not
+/// settings: of a job, of an installer, of tests.
+pub(super) fn advice_on_variable(name: &str) -> Option<String> {
+    let setting = meant(name).filter(|_| !is_ours(name))?;
+    Some(format!("no setting is named {name}, which is set in the environment; {OWN}{setting} is meant?"))
+}
+
+/// The setting that a name is most like.
+fn meant(name: &str) -> Option<&'static str> {
+    let bare = name.strip_prefix(OWN).unwrap_or(name);
+    let (_, setting) = SETTINGS.iter().filter_map(|setting| Some((likeness(bare, setting)?, *setting))).max()?;
+    Some(setting)
 }
 
 /// How much a name is like one of ours; `None` if it is not. A letter or two are wrong in a long name, or it begins
@@ -133,6 +146,15 @@ mod tests {
             assert!(advice.contains(&format!("; {setting} is meant?")), "{advice}");
         }
         assert!(advice("HPC_QUEUE_COLOUR").unwrap().contains(".env.example"));
+    }
+
+    #[test]
+    fn variables_with_our_prefix_are_told_only_where_one_is_meant() {
+        let told = advice_on_variable("HPC_QUEUE_RESULT_DIR").unwrap();
+        assert!(told.ends_with("; HPC_QUEUE_RESULTS_DIR is meant?"), "{told}");
+        for name in ["HPC_QUEUE_POOL", "HPC_QUEUE_CPUS", "HPC_QUEUE_RESULTS_DIR", "HPC_QUEUE_LOG", "HPC_QUEUE_RUN"] {
+            assert_eq!(advice_on_variable(name), None, "{name}");
+        }
     }
 
     #[test]
