@@ -51,7 +51,12 @@ pub(crate) enum Command {
     /// Files go with the job, of any size, through the store of files behind the edge: what is there already is not
     /// sent again, and what was interrupted is gone on with by the same command. An input that is too large for the
     /// queue goes as a file by itself; the task does not notice.
+    ///
+    /// With --from, each line of a file is the input of a job. All lines are read before anything is sent, and what is
+    /// wrong is told with its line. The same lines with the same options are the same jobs: the same command again goes
+    /// on where it was interrupted, sends what is new in the file, and nothing twice.
     #[command(after_help = "Examples:\n  laptop-consumer submit --task simulate --input @params.json --wait\n  \
+                      laptop-consumer submit --task simulate --from sweep.csv --id > jobs.txt\n  \
                       laptop-consumer submit --task fit --file in.melt --file big.dat:data/big.dat \\\n    \
                       --output 'plots/*.png' --wait --fetch=results")]
     Submit(Box<SubmitArgs>),
@@ -138,6 +143,33 @@ pub(crate) enum Command {
     /// result is not here.
     #[command(after_help = "Example:\n  laptop-consumer show 67995bdb-e88f-84f3-982a-a41723a075bc --output json")]
     Show(ShowArgs),
+    /// Print the output of a job alone, whole, or write it into a file
+    ///
+    /// It is the content of its output.json: as it came with the result, or, where it was too large for that, from the
+    /// store of files behind the edge. A result that is not here is asked of the hub. Ends with 0 when the job
+    /// completed, 3 when it failed, 4 when there is no output, or no result yet.
+    #[command(after_help = "Examples:\n  laptop-consumer output last | jq .mean\n  \
+                            laptop-consumer output 67995bdb -o result.json")]
+    Output(OutputArgs),
+    /// Submit jobs again: the same task, input, files and options, as new jobs
+    ///
+    /// What is sent is what was noted here when the job was submitted; its files are those that the store of files has.
+    /// Of a job that was submitted elsewhere, the hub of the edge knows task, input, name and pool. Nothing is asked,
+    /// and nothing happens to the earlier jobs. Prints a line for each new job: its id, and which job it is again.
+    ///
+    /// With --failed, all jobs of this inbox that failed, but for those that were submitted again already; the same
+    /// command again sends nothing twice.
+    #[command(after_help = "Examples:\n  laptop-consumer rerun last\n  \
+                            laptop-consumer rerun --failed --task simulate --since 1d")]
+    Rerun(RerunArgs),
+    /// Remove results, and what else is here of their jobs, from the inbox
+    ///
+    /// Jobs that are named go as they are, also before they have a result: they are forgotten here, and go on. Without
+    /// names, jobs go whose results are here, and what --older-than and --state say must all be so. A person at the
+    /// terminal is asked; elsewhere it takes --yes. Files that were fetched stay, and so does what is on the cluster.
+    #[command(after_help = "Examples:\n  laptop-consumer purge --older-than 30d\n  \
+                            laptop-consumer purge --state failed,cancelled --older-than 1d --yes")]
+    Purge(PurgeArgs),
     /// Fetch the files that jobs have left, from the store of files behind the edge
     ///
     /// With several jobs, each has a directory of its name. Words with `*`, `?`, `/` or a dot in them are patterns of
@@ -195,6 +227,15 @@ pub(crate) struct SubmitArgs {
     /// It passes as it is: numbers keep all digits and objects their order. Without it the input is null.
     #[arg(long, value_name = "JSON|@FILE|-", allow_negative_numbers = true)]
     pub(crate) input: Option<String>,
+    /// Submit a job for each line of FILE: .csv, .ndjson or .jsonl; - reads lines of JSON from standard input
+    ///
+    /// In a .csv the first line names the fields of the inputs. What is written as a number in JSON is that number,
+    /// with all its digits (1, -2.50, 1e-3); an empty cell is no field; anything else is text, as are true, 007 and +1.
+    /// Spaces around a cell do not count. In the other forms each line is an input as it is.
+    ///
+    /// With --idempotency-key WORD the same lines are other jobs than without it, or with another word.
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["input", "fetch"])]
+    pub(crate) from: Option<PathBuf>,
     /// Keep these notes with the job: a JSON object, or @FILE to read a file
     #[arg(long, value_name = "JSON|@FILE")]
     pub(crate) metadata: Option<String>,
@@ -458,6 +499,66 @@ pub(crate) struct ShowArgs {
     pub(crate) job: JobId,
     #[command(flatten)]
     pub(crate) edge: EdgeArgs,
+}
+
+/// The arguments of `output`.
+#[derive(Args)]
+pub(crate) struct OutputArgs {
+    /// Print the output of this job: its id, a unique beginning of it, or `last` for the one that was submitted last
+    #[arg(value_name = "JOB")]
+    pub(crate) job: JobId,
+    /// Write it into FILE, whole, in place of what that held; without it, to standard output
+    #[arg(long = "to", short = 'o', value_name = "FILE")]
+    pub(crate) to: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
+}
+
+/// The arguments of `rerun`.
+#[derive(Args)]
+pub(crate) struct RerunArgs {
+    /// Submit these jobs again: ids, unique beginnings of ids, `last`, or @FILE for a list, as `wait` takes it
+    #[arg(value_name = "JOB|@FILE", value_parser = job_or_list, conflicts_with_all = ["failed"])]
+    pub(crate) jobs: Vec<String>,
+    /// Submit again all jobs whose results here say that they failed, and that were not submitted again since
+    #[arg(long)]
+    pub(crate) failed: bool,
+    /// With --failed, only jobs of this task
+    #[arg(long, value_name = "NAME", requires = "failed")]
+    pub(crate) task: Option<String>,
+    /// With --failed, only jobs that their user calls this
+    #[arg(long, value_name = "NAME", requires = "failed")]
+    pub(crate) name: Option<String>,
+    /// With --failed, only jobs that have ended within this time
+    #[arg(long, value_name = "DURATION", requires = "failed", value_parser = length_of_time)]
+    pub(crate) since: Option<Duration>,
+    /// Print the ids of the new jobs and nothing else
+    #[arg(long)]
+    pub(crate) id: bool,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
+}
+
+/// The arguments of `purge`.
+#[derive(Args)]
+pub(crate) struct PurgeArgs {
+    /// Remove what is here of these jobs: ids, unique beginnings of ids, `last`, or @FILE for a list
+    #[arg(value_name = "JOB|@FILE", value_parser = job_or_list, conflicts_with_all = ["older_than", "states", "all"])]
+    pub(crate) jobs: Vec<String>,
+    /// Remove jobs that have ended at least this long ago
+    #[arg(long, value_name = "DURATION", value_parser = length_of_time)]
+    pub(crate) older_than: Option<Duration>,
+    /// Remove jobs that have ended so, or in one of several ways with commas between them
+    ///
+    /// It is completed, failed or cancelled.
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',')]
+    pub(crate) states: Vec<JobState>,
+    /// Remove all jobs whose results are here
+    #[arg(long, conflicts_with_all = ["older_than", "states"])]
+    pub(crate) all: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// The arguments of `fetch`.

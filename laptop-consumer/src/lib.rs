@@ -11,6 +11,7 @@ mod command_task;
 mod commands;
 mod config;
 mod failure;
+mod lines;
 mod meter;
 mod progress;
 mod stop;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use transfer::{News, Step};
 
-use crate::progress::Progress;
+use crate::progress::{Progress, time};
 
 /// The line changes this often.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
@@ -132,15 +132,6 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
-fn time(took: Duration) -> String {
-    match took.as_secs() {
-        0..=9 => format!("{:.1} s", took.as_secs_f64()),
-        seconds @ 10..=119 => format!("{seconds} s"),
-        seconds @ 120..=7199 => format!("{} min", seconds / 60),
-        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,8 +145,5 @@ mod tests {
         );
         assert_eq!(line(Step::Get, 0, 999, 0, seconds(9)), "fetching 0 bytes of 999 bytes");
         assert_eq!(line(Step::Hash, 5_000, 5_000, 5_000, seconds(2)), "reading 5.0 KB of 5.0 KB, 2.5 KB/s, 0.0 s left");
-        for (took, text) in [(500, "0.5 s"), (100_000, "100 s"), (150_000, "2 min"), (7_300_000, "2 h 1 min")] {
-            assert_eq!(time(Duration::from_millis(took)), text);
-        }
     }
 }

@@ -1,14 +1,15 @@
-//! `POST /jobs`: one submission, sent until it is answered or patience ends.
+//! `POST /jobs` and `POST /jobs/batch`: a submission, sent until it is answered or patience ends.
 //!
-//! Invariant: every try carries the same idempotency key and the same bytes, so however often it arrives it is one job.
+//! Invariant: every try carries the same idempotency keys and the same bytes, so however often it arrives each job is
+//! one.
 
 use std::time::Duration;
 
 use protocol::{JobId, JobSpec, Json};
 use queues::{Backoff, Unsent};
-use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
-use serde::Deserialize;
+use reqwest::{RequestBuilder, StatusCode};
+use serde::{Deserialize, Serialize};
 
 use transfer::Edge;
 use transfer::edge::{Problem, may_pass, read, retry_after, shown};
@@ -34,7 +35,7 @@ pub enum Error {
     #[error(
         "gave up after {tried}: {what}{end} Submit it later with --idempotency-key '{idempotency_key}': if the job is \
          in the queue already, it stays one job",
-        tried = if *tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") },
+        tried = tried(*tries),
         end = if what.ends_with('?') { "" } else { "." }
     )]
     GaveUp {
@@ -45,6 +46,18 @@ pub enum Error {
         /// With this key a later try is still the same job.
         idempotency_key: String,
     },
+    /// Several jobs were not answered as they should be. They may be in the queue all the same.
+    #[error("gave up after {}: {what}", tried(*tries))]
+    GaveUpBatch {
+        /// How often they were sent.
+        tries: u32,
+        /// What the last answer was.
+        what: String,
+    },
+}
+
+fn tried(tries: u32) -> String {
+    if tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") }
 }
 
 impl Error {
@@ -52,7 +65,7 @@ impl Error {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Refused(_) => Remedy::Unexpected,
-            Self::GaveUp { .. } => Remedy::TryLater,
+            Self::GaveUp { .. } | Self::GaveUpBatch { .. } => Remedy::TryLater,
         }
     }
 }
@@ -66,13 +79,35 @@ pub struct Queued {
     pub answer: Json,
 }
 
-/// What became of one try.
-enum Try {
+/// What became of one job of several.
+#[derive(Debug)]
+pub enum Taken {
+    /// It is in the queue.
     Queued(Queued),
+    /// The edge refused it, and would again: why.
+    Refused(String),
+}
+
+/// What became of one try.
+enum Try<T> {
+    Done(T),
     /// The same request would be refused again.
     Refused(String),
     /// It may succeed later, at the earliest after the pause that the edge names.
     Later(String, Option<Duration>),
+}
+
+/// How often a request was sent, and what the last answer was.
+enum End {
+    Refused(String),
+    GaveUp(u32, String),
+}
+
+/// An answer, whatever it says.
+struct Answer {
+    status: StatusCode,
+    after: Option<Duration>,
+    body: Vec<u8>,
 }
 
 /// Submits a job. `idempotency_key` has been checked.
@@ -83,73 +118,147 @@ pub async fn submit(
     idempotency_key: &str,
 ) -> Result<Queued, Error> {
     let body = serde_json::to_string(job).expect("a job holds only strings, numbers and JSON");
+    let request = http
+        .post(edge.below(["jobs"]).url().clone())
+        .header("idempotency-key", idempotency_key)
+        .header(CONTENT_TYPE, "application/json")
+        .body(body);
+    let queued = until_answered(edge, request, "the job is", |answer| understand(edge, answer)).await;
+    queued.map_err(|end| match end {
+        End::Refused(what) => Error::Refused(what),
+        End::GaveUp(tries, what) => Error::GaveUp { tries, what, idempotency_key: idempotency_key.to_owned() },
+    })
+}
+
+/// Submits several jobs at once, each with an idempotency key of its own, and says what became of each, in their order.
+/// There are no more of them, and they have no more bytes, than the edge takes at once.
+pub async fn submit_batch(http: &reqwest::Client, edge: &Edge, jobs: &[JobSpec]) -> Result<Vec<Taken>, Error> {
+    #[derive(Serialize)]
+    struct Batch<'a> {
+        jobs: &'a [JobSpec],
+    }
+    let body = serde_json::to_string(&Batch { jobs }).expect("a job holds only strings, numbers and JSON");
+    let request =
+        http.post(edge.below(["jobs", "batch"]).url().clone()).header(CONTENT_TYPE, "application/json").body(body);
+    let what = "some jobs are";
+    let taken = until_answered(edge, request, what, |answer| understand_batch(edge, answer, jobs.len())).await;
+    taken.map_err(|end| match end {
+        End::Refused(what) => Error::Refused(what),
+        End::GaveUp(tries, what) => Error::GaveUpBatch { tries, what },
+    })
+}
+
+/// Sends a request until it is answered as it should be, or patience ends.
+async fn until_answered<T>(
+    edge: &Edge,
+    request: RequestBuilder,
+    what_is: &str,
+    understand: impl Fn(&Answer) -> Try<T>,
+) -> Result<T, End> {
+    let request = request.header(edge.key_header, edge.key.clone());
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(8));
     let mut tries = 0;
     loop {
         tries += 1;
-        let (what, after) = match send(http, edge, &body, idempotency_key).await {
-            Try::Queued(queued) => return Ok(queued),
-            Try::Refused(what) => return Err(Error::Refused(what)),
+        let again = request.try_clone().expect("its body is text");
+        let answered = match send(edge, again).await {
+            Try::Done(answer) => understand(&answer),
+            Try::Refused(what) => Try::Refused(what),
+            Try::Later(what, after) => Try::Later(what, after),
+        };
+        let (what, after) = match answered {
+            Try::Done(done) => return Ok(done),
+            Try::Refused(what) => return Err(End::Refused(what)),
             Try::Later(what, after) => (what, after),
         };
         let pause = after.unwrap_or_else(|| backoff.pause());
         if tries == TRIES_MAX || pause > PAUSE_MAX {
-            return Err(Error::GaveUp { tries, what, idempotency_key: idempotency_key.to_owned() });
+            return Err(End::GaveUp(tries, what));
         }
-        tracing::warn!("the job is sent again in {:.1} s: {what}", pause.as_secs_f64());
+        tracing::warn!("{what_is} sent again in {:.1} s: {what}", pause.as_secs_f64());
         tokio::time::sleep(pause).await;
     }
 }
 
-async fn send(http: &reqwest::Client, edge: &Edge, body: &str, idempotency_key: &str) -> Try {
+async fn send(edge: &Edge, request: RequestBuilder) -> Try<Answer> {
     match edge.address.check() {
         Ok(()) => {}
         Err(nobody @ Unsent::Nobody { .. }) => return Try::Later(edge.is_it_right(&nobody.to_string()), None),
         Err(error) => return Try::Refused(error.to_string()),
     }
-    let request = http
-        .post(edge.below(["jobs"]).url().clone())
-        .header(CONTENT_TYPE, "application/json")
-        .header(edge.key_header, edge.key.clone())
-        .header("idempotency-key", idempotency_key)
-        .body(body.to_owned());
     let mut response = match request.send().await {
         Ok(response) => response,
         Err(error) => return Try::Later(edge.no_answer(&error), None),
     };
     let (status, after) = (response.status(), retry_after(&response));
     match read(&mut response, ANSWER_BYTES_MAX).await {
-        Ok(answer) => understand(edge, status, after, &answer),
+        Ok(body) => Try::Done(Answer { status, after, body }),
         Err(error) => Try::Later(edge.no_answer(&error), None),
     }
 }
 
-fn understand(edge: &Edge, status: StatusCode, after: Option<Duration>, answer: &[u8]) -> Try {
-    #[derive(Deserialize)]
-    struct Accepted {
-        job_id: JobId,
-    }
-    let text = String::from_utf8_lossy(answer);
-    if status.is_success() {
-        let queued = Json::parse(&text).and_then(|answer| {
-            let Accepted { job_id } = answer.read()?;
-            Ok(Queued { job_id, answer })
-        });
-        return match queued {
-            Ok(queued) => Try::Queued(queued),
+fn understand(edge: &Edge, answer: &Answer) -> Try<Queued> {
+    let text = String::from_utf8_lossy(&answer.body);
+    if answer.status.is_success() {
+        return match Json::parse(&text).and_then(queued) {
+            Ok(queued) => Try::Done(queued),
             Err(error) => Try::Refused(format!(
                 "HTTP status {} without a job id ({error}); is PRODUCER_URL the address of the edge? It said: {}",
-                status.as_u16(),
+                answer.status.as_u16(),
                 shown(&text)
             )),
         };
     }
-    let problem = Problem::read(&text);
-    let what = match &problem {
-        Some(problem) => refusal(edge, status, problem),
-        None => edge.answered_by_another(status, &text),
+    refused(edge, answer, &text)
+}
+
+/// What the edge says of a job that it has taken.
+fn queued(answer: Json) -> Result<Queued, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Accepted {
+        job_id: JobId,
+    }
+    let Accepted { job_id } = answer.read()?;
+    Ok(Queued { job_id, answer })
+}
+
+/// The edge says of each job whether it has taken it; when it has taken none, with the status of a refusal.
+fn understand_batch(edge: &Edge, answer: &Answer, count: usize) -> Try<Vec<Taken>> {
+    #[derive(Deserialize)]
+    struct Several {
+        jobs: Vec<Json>,
+    }
+    #[derive(Deserialize)]
+    struct Refusal {
+        problem: Problem,
+    }
+    let text = String::from_utf8_lossy(&answer.body);
+    let of_one = |answer: Json| match answer.read::<Refusal>() {
+        Ok(Refusal { problem }) => Ok(Taken::Refused(refusal(edge, StatusCode::UNPROCESSABLE_ENTITY, &problem))),
+        Err(_) => queued(answer).map(Taken::Queued),
     };
-    if may_pass(status, problem.as_ref()) { Try::Later(what, after) } else { Try::Refused(what) }
+    let taken = serde_json::from_str(&text)
+        .and_then(|Several { jobs }| jobs.into_iter().map(of_one).collect::<Result<Vec<_>, _>>());
+    match taken {
+        Ok(taken) if taken.len() == count => Try::Done(taken),
+        Ok(taken) => Try::Refused(format!("the edge was sent {count} jobs, and answers of {}", taken.len())),
+        Err(error) if answer.status.is_success() => Try::Refused(format!(
+            "HTTP status {} without ids of jobs ({error}); is PRODUCER_URL the address of the edge? It said: {}",
+            answer.status.as_u16(),
+            shown(&text)
+        )),
+        Err(_) => refused(edge, answer, &text),
+    }
+}
+
+fn refused<T>(edge: &Edge, answer: &Answer, text: &str) -> Try<T> {
+    let problem = Problem::read(text);
+    let what = match &problem {
+        Some(problem) => refusal(edge, answer.status, problem),
+        None => edge.answered_by_another(answer.status, text),
+    };
+    let later = may_pass(answer.status, problem.as_ref());
+    if later { Try::Later(what, answer.after) } else { Try::Refused(what) }
 }
 
 /// A refusal in one sentence, with what to do about it.
@@ -175,16 +284,23 @@ mod tests {
 
     use super::*;
 
-    fn understood(status: u16, answer: &str) -> (&'static str, String) {
-        let edge = Edge {
+    fn edge() -> Edge {
+        Edge {
             address: Edge::address("https://edge.test", PlainHttp::default()).unwrap(),
             key_header: "x-api-key",
             key: HeaderValue::from_static("key"),
             key_origin: "API_KEY from .env line 3".to_owned(),
             setting: "PRODUCER_URL",
-        };
-        match understand(&edge, StatusCode::from_u16(status).unwrap(), None, answer.as_bytes()) {
-            Try::Queued(queued) => ("queued", queued.job_id.to_string()),
+        }
+    }
+
+    fn answered(status: u16, answer: &str) -> Answer {
+        Answer { status: StatusCode::from_u16(status).unwrap(), after: None, body: answer.as_bytes().to_vec() }
+    }
+
+    fn understood(status: u16, answer: &str) -> (&'static str, String) {
+        match understand(&edge(), &answered(status, answer)) {
+            Try::Done(queued) => ("queued", queued.job_id.to_string()),
             Try::Refused(what) => ("refused", what),
             Try::Later(what, _) => ("later", what),
         }
@@ -218,6 +334,40 @@ mod tests {
         ] {
             let (what, text) = understood(status, answer);
             assert_eq!(what, outcome, "{status} {answer}");
+            assert!(text.contains(says), "{status} {answer}: {text}");
+        }
+    }
+
+    #[test]
+    fn each_job_of_several_is_taken_or_refused() {
+        let told = |status: u16, answer: &str| match understand_batch(&edge(), &answered(status, answer), 2) {
+            Try::Done(taken) => taken
+                .into_iter()
+                .map(|taken| match taken {
+                    Taken::Queued(queued) => queued.job_id.to_string(),
+                    Taken::Refused(what) => what,
+                })
+                .collect::<Vec<_>>()
+                .join(" | "),
+            Try::Refused(what) => format!("refused: {what}"),
+            Try::Later(what, _) => format!("later: {what}"),
+        };
+        let queued = r#"{"status":"queued","job_id":"j1","queue":"hpc-jobs"}"#;
+        let refused = r#"{"status":"refused","problem":{"code":"invalid_job","detail":"too odd","status":422}}"#;
+        let jobs = |jobs: &[&str]| format!(r#"{{"jobs":[{}]}}"#, jobs.join(","));
+        let hint = "the edge refused the job: too odd (422 invalid_job); `laptop-consumer submit --help`";
+        let both = told(202, &jobs(&[queued, refused]));
+        assert!(both.starts_with("j1 | ") && both.contains(hint), "{both}");
+        assert!(told(422, &jobs(&[refused, refused])).matches(hint).count() == 2);
+        for (status, answer, says) in [
+            (202, jobs(&[queued]), "refused: the edge was sent 2 jobs, and answers of 1"),
+            (202, jobs(&[queued, "{}"]), "refused: HTTP status 202 without ids of jobs"),
+            (200, "<html>".to_owned(), "refused: HTTP status 200 without ids of jobs"),
+            (401, r#"{"code":"unauthorized","detail":"wrong key"}"#.to_owned(), "check API_KEY from .env line 3: "),
+            (429, r#"{"code":"queue_full","detail":"full","retryable":true}"#.to_owned(), "later: "),
+            (502, String::new(), "later: "),
+        ] {
+            let text = told(status, &answer);
             assert!(text.contains(says), "{status} {answer}: {text}");
         }
     }

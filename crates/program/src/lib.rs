@@ -3,7 +3,7 @@
 //!
 //! Out of scope: the settings themselves; each program's `config.rs` names and checks its own.
 
-mod confirm;
+mod ask;
 mod directory;
 mod environment;
 mod exit;
@@ -24,7 +24,7 @@ mod table;
 mod trust;
 mod verbs;
 
-pub use confirm::{can_be_asked, confirmed};
+pub use ask::{can_be_asked, confirmed, is_meant};
 pub use directory::{UserDirectory, user_directory};
 pub use exit::{Exit, Failure, finish};
 pub use filter::{JobFilter, Listed};
@@ -39,6 +39,6 @@ pub use reference::ReferenceArgs;
 pub use settings::{Bare, FileArgs, Files, Given, Origin, Origins, Shared, Sources, read, read_trusted};
 pub use stream::Stream;
 pub use style::{may_color, say};
-pub use table::{age, one_line, table};
+pub use table::{age, fit, one_line, pairs, stdout_width, table};
 pub use trust::{TrustArgs, TrustedGroup, is_root, private_dir, told_of};
 pub use verbs::StatusLine;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use client::Inbox;
 use client::hub::{Answer, Hub, states_text};
-use program::{Exit, Failure, Printer};
+use program::{Exit, Failure, Printer, is_meant};
 use protocol::hub::{CancelAnswer, CancelMany, CancelManyAnswer};
 use protocol::{JobId, JobState};
 use serde_json::json;
@@ -72,11 +72,7 @@ async fn many(hub: &Hub, which: CancelMany, yes: bool, printer: &mut Printer) ->
             note("no job that has not ended is such");
             return Ok(Some(Exit::Ok));
         }
-        if !program::can_be_asked() {
-            let message = format!("this would cancel {jobs}; nobody can be asked here, so say --yes if that is meant");
-            return Err(Failure::with(Exit::Usage, message));
-        }
-        if !program::confirmed(&format!("cancel {jobs}?"))? {
+        if !is_meant(&format!("cancel {jobs}"))? {
             note("nothing was canceled");
             return Ok(Some(Exit::Ok));
         }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use client::Inbox;
 use client::hub::{Answer, Filter, Hub};
 use client::inbox::{self, Words};
-use program::{Exit, JobFilter, Listed, Printer, age, one_line, table};
+use program::{Exit, JobFilter, Listed, Printer, age, fit, one_line, stdout_width, table};
 use protocol::hub::JobBrief;
 use protocol::{JobId, JobState, PoolName, SiteName, Timestamp, Word, timestamp_from_millis};
 use serde::Serialize;
@@ -22,15 +22,15 @@ const OF_HUB_DEFAULT: usize = 1_000;
 
 /// A job as it is listed. As JSON, fields may be added, nothing else.
 #[derive(Debug, Clone, Serialize)]
-struct Job {
-    job_id: JobId,
-    state: Word<JobState>,
+pub(super) struct Job {
+    pub(super) job_id: JobId,
+    pub(super) state: Word<JobState>,
     reason: Option<String>,
     /// When it was submitted, or has ended, or since when it is so far.
-    since: Option<Timestamp>,
-    task: Option<String>,
+    pub(super) since: Option<Timestamp>,
+    pub(super) task: Option<String>,
     pool: Option<PoolName>,
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// Where it is; only a hub tells.
     site: Option<SiteName>,
 }
@@ -70,7 +70,7 @@ pub(super) async fn run(common: &CommonArgs, args: &ListArgs, printer: &mut Prin
     if jobs.is_empty() {
         note("no jobs");
     } else if printer.is_human() {
-        printer.text(&text(&jobs, now))?;
+        printer.text(&text(&jobs, now, stdout_width()))?;
     } else {
         for job in &jobs {
             printer.json(&serde_json::to_string(job)?)?;
@@ -124,7 +124,7 @@ fn add(known: &mut BTreeMap<JobId, Job>, told: Vec<JobBrief>) {
 }
 
 /// All that are known here.
-fn jobs(inbox: &Inbox) -> Result<BTreeMap<JobId, Job>, inbox::Error> {
+pub(super) fn jobs(inbox: &Inbox) -> Result<BTreeMap<JobId, Job>, inbox::Error> {
     let submitted = inbox.submissions()?.into_iter().map(|job| (job.job_id, (job.at, job.words)));
     let mut known: BTreeMap<JobId, (Option<SystemTime>, Words)> = submitted.collect();
     for job_id in inbox.arrived()? {
@@ -165,7 +165,7 @@ fn jobs(inbox: &Inbox) -> Result<BTreeMap<JobId, Job>, inbox::Error> {
 }
 
 /// Ids come first, so that no terminal breaks one in two. What no job has has no column.
-fn text(jobs: &[Job], now: Timestamp) -> String {
+fn text(jobs: &[Job], now: Timestamp, width: Option<usize>) -> String {
     let heading =
         |name: &str, has: fn(&Job) -> bool| if jobs.iter().any(has) { name.to_owned() } else { String::new() };
     let headings = [
@@ -191,5 +191,7 @@ fn text(jobs: &[Job], now: Timestamp) -> String {
             job.name.as_deref().map_or_else(String::new, one_line),
         ]
     });
-    table(&std::iter::once(headings).chain(rows).collect::<Vec<_>>()).concat()
+    let mut rows: Vec<_> = std::iter::once(headings).chain(rows).collect();
+    fit(&mut rows, width);
+    table(&rows).concat()
 }

@@ -7,11 +7,16 @@ mod hub;
 mod jobs;
 mod list;
 mod logs;
+mod output;
 mod pull;
+mod purge;
+mod rerun;
 mod run;
+mod several;
 mod show;
 mod status;
 mod submit;
+mod submit_from;
 mod tail;
 mod wait;
 
@@ -39,6 +44,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Jobs(args) => list::run(&cli.common, &args, &mut printer).await,
         Command::Logs(args) => logs::run(&cli.common, &args).await,
         Command::Show(args) => show::run(&cli.common, &args, &mut printer).await,
+        Command::Output(args) => output::run(&cli.common, &args).await,
+        Command::Rerun(args) => rerun::run(&cli.common, &args, &mut printer).await,
+        Command::Purge(args) => purge::run(&cli.common, &args, &mut printer).await,
         Command::Fetch(args) => fetch::run(&cli.common, &args, &mut printer).await,
         Command::Doctor(args) => doctor::run(&cli.common, &args, &mut printer).await,
         Command::Cancel(args) => cancel::run(&cli.common, &args, &mut printer).await,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use client::hub::Hub;
 use client::{Inbox, hub::Answer};
-use program::{Exit, OutputFormat, Printer, StatusLine, age, one_line, table};
+use program::{Exit, OutputFormat, Printer, StatusLine, age, one_line, pairs, stdout_width};
 use protocol::hub::{JobBrief, PoolStatus, Pools, QueueStatus, SiteStatus, Sites};
 use protocol::{JOBS_QUEUE, JobId, JobState, Timestamp};
 use serde::Serialize;
@@ -118,7 +118,7 @@ fn text(sites: &Sites, pools: &Pools, now: Timestamp) -> String {
     rows.push([JOBS_QUEUE.to_owned(), of_queue(&sites.queue, now)]);
     let unready = pools.pools.iter().filter(|pool| pool.linked && !pool.report.ready);
     rows.extend(unready.map(|pool| [format!("pool {}", pool.report.pool), of_pool(pool)]));
-    table(&rows).concat()
+    pairs(&rows, stdout_width())
 }
 
 fn of_site(site: &SiteStatus, now: Timestamp) -> String {

@@ -14,7 +14,7 @@ use serde::de::IgnoredAny;
 
 use super::fetch::{Fetches, needs_store, whole};
 use super::wait::{Results, until_here};
-use super::{follower, hub, note, print_one};
+use super::{follower, hub, note, print_one, submit_from};
 use crate::cli::{FilesArgs, SubmitArgs};
 use crate::config::{CommonArgs, http_client, hub_of, store_of};
 use crate::meter::Meter;
@@ -33,10 +33,13 @@ const MESSAGE_FIELDS_BYTES: usize = 200;
 const FILE_FIELDS_BYTES: usize = 150;
 
 pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
+    if let Some(from) = args.from.clone() {
+        return submit_from::run(common, &from, args, printer).await;
+    }
     // All settings are checked before anything is sent: a job whose result cannot be fetched would be a surprise.
     let edge = args.edge.complete(common)?;
     let input = args.input.as_deref().map(|value| input("--input", value, io::stdin())).transpose()?;
-    let metadata = args.metadata.as_deref().map(|value| json("--metadata", value, io::stdin())).transpose()?;
+    let metadata = metadata(&args)?;
     let (input, input_file) = match input.unwrap_or_default() {
         GivenInput::Here(input) => (input, None),
         GivenInput::File(path) => (Json::null(), Some(Input::File(path))),
@@ -67,6 +70,11 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
         Some(into) => fetched(&edge, &arrived, into, exit).await,
         None => Ok(exit),
     }
+}
+
+/// The notes that go with a job.
+pub(super) fn metadata(args: &SubmitArgs) -> anyhow::Result<Option<Json>> {
+    args.metadata.as_deref().map(|value| json("--metadata", value, io::stdin())).transpose()
 }
 
 /// The files that were named, looked at.
@@ -233,7 +241,7 @@ fn read(from: impl Read) -> io::Result<Vec<u8>> {
 }
 
 /// The key travels in a header, which carries ASCII unharmed and spaces at its ends not at all.
-fn checked_key(key: String) -> anyhow::Result<String> {
+pub(super) fn checked_key(key: String) -> anyhow::Result<String> {
     let is_plain = key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') && key.trim() == key;
     if !is_plain || key.is_empty() || key.len() > limits::IDEMPOTENCY_KEY_BYTES_MAX {
         let max = limits::IDEMPOTENCY_KEY_BYTES_MAX;
@@ -243,7 +251,7 @@ fn checked_key(key: String) -> anyhow::Result<String> {
     Ok(key)
 }
 
-fn random_key() -> anyhow::Result<String> {
+pub(super) fn random_key() -> anyhow::Result<String> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).context("the system gives no random numbers")?;
     Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use client::hub::{Answer, Hub};
-use client::{Arrived, Came, Inbox, Patience, Waiting, take_arrived};
+use client::{Arrived, Came, Follower, Inbox, Patience, Waiting, take_arrived};
 use program::{Exit, Failure, Printer};
 use protocol::hub::{JobBrief, Sites};
 use protocol::{JobId, JobState, Timestamp};
@@ -42,15 +42,30 @@ pub(super) async fn run(common: &CommonArgs, args: &WaitArgs, printer: &mut Prin
     let mut print = |arrived: &Arrived| print_one(arrived, printer);
     let mut results = Results::new(pending.len(), &mut print);
     // What is here needs neither settings nor a network.
-    for arrived in take_arrived(&inbox, &mut pending)? {
-        results.print(&arrived)?;
-    }
+    results.print_here(&inbox, &mut pending)?;
     if pending.is_empty() {
         return Ok(results.exit);
     }
     let mut follower = follower(common, &args.queue, Patience::OF_A_WAIT)?;
     hub::listen(&mut follower, hub, &pending);
     until_here(Waiting::new(follower, pending), args.timeout, Stop::listen()?, results).await
+}
+
+/// Prints the results of these jobs: those that are here, and then each as it comes.
+pub(super) async fn for_results(
+    follower: Follower,
+    inbox: &Inbox,
+    mut pending: Vec<JobId>,
+    timeout: Option<Duration>,
+    printer: &mut Printer,
+) -> anyhow::Result<Exit> {
+    let mut print = |arrived: &Arrived| print_one(arrived, printer);
+    let mut results = Results::new(pending.len(), &mut print);
+    results.print_here(inbox, &mut pending)?;
+    if pending.is_empty() {
+        return Ok(results.exit);
+    }
+    until_here(Waiting::new(follower, pending), timeout, Stop::listen()?, results).await
 }
 
 /// Prints a result; the exit code says how the job ended.
@@ -64,12 +79,17 @@ pub(super) struct Results<'a> {
     done: usize,
     failed: usize,
     exit: Exit,
+    began: Instant,
 }
 
 impl<'a> Results<'a> {
     /// The results of so many jobs.
     pub(super) fn new(total: usize, print: &'a mut Print<'a>) -> Self {
-        Self { print, progress: Progress::new(), total, done: 0, failed: 0, exit: Exit::Ok }
+        Self { print, progress: Progress::new(), total, done: 0, failed: 0, exit: Exit::Ok, began: Instant::now() }
+    }
+
+    fn print_here(&mut self, inbox: &Inbox, pending: &mut Vec<JobId>) -> anyhow::Result<()> {
+        take_arrived(inbox, pending)?.iter().try_for_each(|arrived| self.print(arrived))
     }
 
     fn print_came(&mut self, came: &Came) -> anyhow::Result<()> {
@@ -99,24 +119,25 @@ impl<'a> Results<'a> {
         note(text);
     }
 
-    /// Shows how far it is: for one job only where a hub tells.
+    /// Shows how far it is, and for how long it was waited.
     fn show(&mut self, waiting: &Waiting) {
-        let (total, done, failed) = (self.total, self.done, self.failed);
-        if total > 1 || waiting.listener().is_some() {
-            self.progress.show(|| shown(total, done, failed, waiting));
-        }
+        let (total, done, failed, waited) = (self.total, self.done, self.failed, self.began.elapsed());
+        self.progress.show(|| {
+            let told = waiting.listener().map(|listener| listener.on_the_way()).unwrap_or_default();
+            shown(total, done, failed, waiting.pending(), &told, waited)
+        });
     }
 }
 
-/// How far it is, on one line.
-fn shown(total: usize, done: usize, failed: usize, waiting: &Waiting) -> String {
-    let told = waiting.listener().map(|listener| listener.on_the_way()).unwrap_or_default();
-    match told.as_slice() {
-        [job] if total == 1 => hub::whereabouts(job, hub::now()),
-        _ if total == 1 => String::new(),
-        [] => progress::results(total, done, failed),
-        told => format!("{}; {}", progress::results(total, done, failed), counted(told)),
-    }
+/// How far it is, on one line; `told` is what a hub has said on the way.
+fn shown(total: usize, done: usize, failed: usize, pending: &[JobId], told: &[JobBrief], waited: Duration) -> String {
+    let state = match (told, pending) {
+        ([job], _) if total == 1 => hub::whereabouts(job, hub::now()),
+        (_, [job_id, ..]) if total == 1 => format!("{job_id}: no result yet"),
+        ([], _) => progress::results(total, done, failed),
+        (told, _) => format!("{}; {}", progress::results(total, done, failed), counted(told)),
+    };
+    format!("{state}; waited {}", progress::waited(waited))
 }
 
 /// How many jobs are how far.
@@ -309,6 +330,23 @@ mod tests {
         let text = "waiting for 3 results (1 running, 2 held), for example of j1: held at alpha for 3 min";
         assert_eq!(many.as_deref(), Some(text));
         assert_eq!(told(&jobs, &[]), None, "nothing that we do not know");
+    }
+
+    #[test]
+    fn a_line_says_how_far_it_is_and_for_how_long_it_was_waited() {
+        let jobs = ["j1", "j2"].map(|id| id.parse::<JobId>().unwrap());
+        let brief = |state: &str| -> JobBrief {
+            let at = hub::now();
+            let text = format!(r#"{{"job_id":"j1","state":"{state}","site":"alpha","attempt":1,"updated_at":"{at}"}}"#);
+            serde_json::from_str(&text).unwrap()
+        };
+        let waited = Duration::from_secs(200);
+        let line = |total, done, failed, told: &[JobBrief]| shown(total, done, failed, &jobs, told, waited);
+        assert_eq!(line(1, 0, 0, &[]), "j1: no result yet; waited 3 min 20 s");
+        assert_eq!(line(1, 0, 0, &[brief("running")]), "running at alpha for 0 s; waited 3 min 20 s");
+        assert_eq!(line(9, 7, 1, &[]), "7 of 9 results, 1 failed; waited 3 min 20 s");
+        let told = [brief("running"), brief("held")];
+        assert_eq!(line(9, 7, 0, &told), "7 of 9 results; 1 running, 1 held; waited 3 min 20 s");
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod hub;
 mod hub_server;
 mod laptop;
 mod logs;
+mod many;
 mod results;
 mod server;
 mod submit;

@@ -38,7 +38,8 @@ impl Fault {
 /// A request, as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    /// `pull`, `ack` or `metrics` of the queue; `jobs` is a submission, and `hub` all that a hub is asked.
+    /// `pull`, `ack` or `metrics` of the queue; `jobs` is a submission, `batch` one of several jobs, and `hub` all that
+    /// a hub is asked.
     pub(crate) route: String,
     /// The method and the whole path: `GET /jobs?limit=1`.
     pub(crate) asked: String,
@@ -58,6 +59,8 @@ struct Message {
 struct State {
     messages: Vec<Message>,
     faults: Vec<(&'static str, Fault)>,
+    /// After so many requests to the route.
+    later: Vec<(&'static str, usize, Fault)>,
     requests: Vec<Request>,
     /// Without one the edge is of an earlier version.
     hub: Option<Arc<Hub>>,
@@ -109,6 +112,12 @@ impl Server {
         self.state().faults.push((route, fault));
     }
 
+    /// The same once so many requests to the route were answered as is right.
+    pub(crate) fn order_after(&self, route: &'static str, requests: usize, fault: Fault) {
+        let so_far = self.requests(route).len();
+        self.state().later.push((route, so_far + requests, fault));
+    }
+
     /// From now on the edge has a hub, which answers so.
     pub(crate) fn set_hub(&self, hub: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
         self.state().hub = Some(Arc::new(Hub::new(hub)));
@@ -146,6 +155,7 @@ impl Server {
         }
         let (status, headers, body) = {
             let mut state = self.state();
+            state.bring_due(&request.route);
             match state.faults.iter().position(|(route, _)| *route == request.route) {
                 Some(position) => match state.faults.remove(position).1 {
                     Fault::Answer(status, headers, body) => (status, headers, body),
@@ -164,6 +174,16 @@ impl Server {
 }
 
 impl State {
+    /// Faults whose time has come with the request that was noted last.
+    fn bring_due(&mut self, route: &str) {
+        let count = self.requests.iter().filter(|request| request.route == route).count();
+        let due = self.later.iter().position(|(of, after, _)| *of == route && count > *after);
+        if let Some(position) = due {
+            let (route, _, fault) = self.later.remove(position);
+            self.faults.push((route, fault));
+        }
+    }
+
     fn answer(&mut self, request: &Request) -> (u16, &'static str, String) {
         let header = |name: &str| request.headers.get(name).map(String::as_str).unwrap_or_default();
         let body: Value = serde_json::from_str(&request.body).unwrap_or_default();
@@ -171,6 +191,12 @@ impl State {
             assert_eq!((header("x-api-key"), header("content-type")), (API_KEY, "application/json"));
             let job_id = JobId::from_idempotency_key(header("idempotency-key"), None);
             return (202, "", json!({"status": "queued", "job_id": job_id, "queue": "hpc-jobs"}).to_string());
+        }
+        if request.route == "batch" {
+            assert_eq!((header("x-api-key"), header("content-type")), (API_KEY, "application/json"));
+            let jobs: Vec<Value> = body["jobs"].as_array().expect("it has jobs").iter().map(answer_of_one).collect();
+            assert!((1..=100).contains(&jobs.len()), "{} jobs at once", jobs.len());
+            return (202, "", json!({"jobs": jobs}).to_string());
         }
         if request.route == "hub" {
             let is_jobs = request.asked.starts_with("GET /jobs?") || request.asked == "GET /jobs";
@@ -232,6 +258,16 @@ impl State {
     }
 }
 
+/// A job of a batch has a key of its own. One whose input is `refuse` is refused.
+fn answer_of_one(job: &Value) -> Value {
+    if job["input"] == "refuse" {
+        let problem = json!({"code": "invalid_job", "detail": "as ordered", "status": 422});
+        return json!({"status": "refused", "problem": problem});
+    }
+    let key = job["idempotency_key"].as_str().expect("each job has a key");
+    json!({"status": "queued", "job_id": JobId::from_idempotency_key(key, None), "queue": "hpc-jobs"})
+}
+
 fn read(stream: &TcpStream) -> std::io::Result<Option<Request>> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
@@ -243,6 +279,7 @@ fn read(stream: &TcpStream) -> std::io::Result<Option<Request>> {
         Some(route) => route.to_owned(),
         None if asked.ends_with("/metrics") => "metrics".to_owned(),
         None if asked == "POST /jobs" => "jobs".to_owned(),
+        None if asked == "POST /jobs/batch" => "batch".to_owned(),
         None => "hub".to_owned(),
     };
     let mut headers = BTreeMap::new();

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::{Value, json};
 
 use crate::hub_server::{Reply, Step, brief, sites, status};
@@ -22,12 +23,22 @@ struct AtTerminal {
 }
 
 impl AtTerminal {
+    /// At a terminal that does not say how wide it is.
     fn start(command: &mut Command) -> Self {
+        Self::start_in(command, 0)
+    }
+
+    /// At a terminal with so many columns.
+    fn start_in(command: &mut Command, columns: u16) -> Self {
         let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("there are terminals");
         grantpt(&controller).expect("it is ours");
         unlockpt(&controller).expect("it is ours");
         let name = ptsname(&controller, Vec::new()).expect("it has a name");
         let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
+        if columns > 0 {
+            let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+            tcsetwinsize(&controller, size).expect("it takes a size");
+        }
         let end = || OpenOptions::new().read(true).write(true).open(path).expect("it can be opened");
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().expect("the program can be started");
         let keyboard = File::from(controller);
@@ -132,4 +143,66 @@ fn who_waits_at_a_terminal_sees_how_far_the_job_is() {
     assert_eq!(person.end(), Some(0));
     person.wait_for("completed");
     assert!(!person.screen().contains("\u{1b}[2J"), "{:?}", person.screen());
+}
+
+#[test]
+fn who_waits_without_a_hub_sees_for_how_long() {
+    let laptop = Laptop::new();
+    let mut person = AtTerminal::start(&mut laptop.command(&["wait", "j1"]));
+    person.wait_for("\rj1: no result yet; waited 1 s");
+    laptop.server.push(r#"{"job_id":"j1","status":"completed","result_pointer":"file://n/x"}"#);
+    assert_eq!(person.end(), Some(0));
+    person.wait_for("completed");
+    // Elsewhere than at a terminal nothing of it is said.
+    assert_eq!(laptop.run(&["wait", "j1"]).stderr, "");
+}
+
+#[test]
+fn tables_fit_the_terminal() {
+    let laptop = Laptop::new();
+    let ids = ["67995bdb-e88f-84f3-982a-a41723a075bc", "77995bdb-e88f-84f3-982a-a41723a075bc"];
+    laptop.server.set_hub(move |request| {
+        if !request.asked.starts_with("GET /jobs") {
+            return Reply::problem(404, "unknown_job");
+        }
+        let jobs = ids.map(|id| {
+            let mut job = brief(id, "running");
+            (job["name"], job["task"]) = (json!("a name that is as long as it may be"), json!("simulate-everything"));
+            job
+        });
+        Reply::json(&json!({"jobs": jobs}))
+    });
+    let mut person = AtTerminal::start_in(&mut laptop.command(&["jobs"]), 80);
+    assert_eq!(person.end(), Some(0));
+    person.wait_for("77995bdb");
+    let screen = person.screen();
+    assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
+    assert!(screen.contains("67995bdb ") && screen.contains("running"), "{screen}");
+    let whole = laptop.run(&["jobs", "--output", "text"]).stdout;
+    assert!(ids.iter().all(|id| whole.contains(id)) && whole.contains("as long as it may be"), "{whole}");
+}
+
+#[test]
+fn a_person_is_asked_before_results_are_removed() {
+    for (answer, left) in [("n\n", 1), ("y\n", 0)] {
+        let laptop = Laptop::new();
+        laptop.server.push(r#"{"job_id":"j1","status":"completed","result_pointer":"file://n/x"}"#);
+        laptop.run(&["pull"]);
+        let mut person = AtTerminal::start(&mut laptop.command(&["purge", "j1"]));
+        person.wait_for("remove the results of 1 job from ");
+        assert!(laptop.stored("j1").is_some(), "nothing is done before the answer");
+        person.types(answer);
+        assert_eq!(person.end(), Some(0));
+        assert_eq!(laptop.names("results").len(), left);
+    }
+}
+
+#[test]
+fn who_submits_many_jobs_at_a_terminal_sees_a_bar_and_the_sum() {
+    let laptop = Laptop::new();
+    std::fs::write(laptop.path("a.ndjson"), "1\n2\n").expect("a file can be written");
+    let mut person = AtTerminal::start(&mut laptop.command(&["submit", "--task", "t", "--from", "a.ndjson"]));
+    assert_eq!(person.end(), Some(0));
+    person.wait_for("2 jobs are submitted; `laptop-consumer wait --all` waits for all results");
+    assert!(person.screen().contains("] 0 of 2 jobs"), "{}", person.screen());
 }

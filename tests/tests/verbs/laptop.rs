@@ -188,3 +188,60 @@ fn the_end_of_what_a_job_printed_comes_when_it_failed_and_when_it_has_no_output(
     assert_eq!((said(&logs), logs.log.contains("printed nothing")), ((Some(0), ""), true), "{logs:?}");
     wait_until("nothing to be left", PATIENCE, || edge.backlog(testkit::Queue::Results) == 0);
 }
+
+#[test]
+fn an_output_of_any_size_comes_alone_and_as_it_is() {
+    let edge = Edge::start();
+    let laptop = Laptop::new(&edge);
+    let consumer = Consumer::bare(&edge, SCRIPT);
+    let script = "echo [ > output.json; yes 1, | head -n 40000 >> output.json; echo 1.50 ] >> output.json";
+    let submitted = laptop.run(&["submit", "--task", "script", "--input", &json!(script).to_string(), "--id"]);
+    let id = submitted.output.trim().to_owned();
+    consumer.run_until_idle();
+    let whole = fs::read_to_string(consumer.job_dir(&id).join("output.json")).unwrap();
+    assert!(whole.len() > 64_000);
+    // The result is in the queue, and the hub has it already.
+    for _ in 0..2 {
+        let spoken = laptop.run(&["output", "last"]);
+        assert!(spoken.output == whole, "{:?} {} bytes: {}", spoken.status, spoken.output.len(), spoken.log);
+        assert!(laptop.run(&["output", &id[..8], "-o", "out.json"]).status.success());
+        assert!(fs::read_to_string(laptop.path("out.json")).unwrap() == whole);
+        fs::write(laptop.path("out.json"), "another").unwrap();
+        assert!(laptop.run(&["pull"]).status.success());
+    }
+    let left: Vec<_> = fs::read_dir(laptop.path("")).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains(".part")), "{left:?}");
+}
+
+#[test]
+fn the_jobs_of_a_file_run_and_what_failed_runs_again_with_its_files() {
+    let edge = Edge::start();
+    let laptop = Laptop::new(&edge);
+    let consumer = Consumer::bare(&edge, SCRIPT);
+    fs::write(laptop.path("data"), "42").unwrap();
+    let gate = laptop.path("mended");
+    let good = json!("cp data output.json").to_string();
+    let bad = json!(format!("test -e {} && cp data output.json", gate.display())).to_string();
+    fs::write(laptop.path("jobs.ndjson"), format!("{good}\n{bad}\n")).unwrap();
+    let submit = ["submit", "--task", "script", "--from", "jobs.ndjson", "--file", "data", "--id"];
+    let submitted = laptop.run(&submit);
+    assert_eq!((submitted.status.code(), submitted.output.lines().count()), (Some(0), 2), "{submitted:?}");
+    assert_eq!(laptop.run(&submit).output, submitted.output, "they are the same jobs");
+    assert_eq!(edge.backlog(testkit::Queue::Jobs), 2, "and nothing is sent twice");
+    consumer.run_until_idle();
+    assert_eq!(laptop.take_results().len(), 2);
+
+    fs::write(&gate, "").unwrap();
+    let again = laptop.run(&["rerun", "--failed", "--id"]);
+    assert_eq!((again.status.code(), again.output.lines().count()), (Some(0), 1), "{again:?}");
+    consumer.run_until_idle();
+    let output = laptop.run(&["wait", again.output.trim()]);
+    assert_eq!((output.status.code(), &output.results()[0]["output"]), (Some(0), &json!(42)), "{output:?}");
+    assert_eq!(said(&laptop.run(&["rerun", "--failed"])), (Some(0), ""));
+
+    // Another laptop has what the hub knows.
+    let other = Laptop::new(&edge);
+    let elsewhere = other.run(&["rerun", submitted.output.lines().next().unwrap(), "--id"]);
+    assert_eq!(elsewhere.status.code(), Some(0), "{elsewhere:?}");
+    assert!(elsewhere.log.contains("was submitted elsewhere"), "{elsewhere:?}");
+}

@@ -65,7 +65,10 @@ fn of_hpc_consumer() {
 fn of_laptop_consumer() {
     is_as_it_was(
         "laptop-consumer",
-        &["submit", "run", "pull", "tail", "wait", "status", "jobs", "logs", "show", "fetch", "cancel", "doctor"],
+        &[
+            "submit", "run", "pull", "tail", "wait", "status", "jobs", "logs", "show", "output", "rerun", "purge",
+            "fetch", "cancel", "doctor",
+        ],
     );
 }
 

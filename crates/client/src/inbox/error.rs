@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 use files::NotPrivate;
-use protocol::JobId;
+use protocol::{InvalidJob, JobId};
 
 /// Why the inbox cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,22 @@ pub enum Error {
         path: PathBuf,
         /// Whose result it is.
         job_id: JobId,
+    },
+    /// A note of a submission has a job that cannot be sent again as it was.
+    #[error("the job in {} cannot be sent again", path.display())]
+    NoJob {
+        /// Which note.
+        path: PathBuf,
+        /// Why.
+        source: InvalidJob,
+    },
+    /// A file cannot be removed.
+    #[error("cannot remove {}", path.display())]
+    Remove {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
     },
     /// A message cannot be written.
     #[error(

@@ -6,7 +6,7 @@
 //! DIR/rejected/<sha256>.json   a message that is JSON but no result
 //! DIR/rejected/<sha256>.bin    a message that is not JSON, as it came
 //! DIR/events/<sha256>.json     a message that tells of something on the way, such as a heartbeat
-//! DIR/submitted/<job_id>.json  what the edge answered to a submission of this machine, with words for the job
+//! DIR/submitted/<job_id>.json  what the edge answered to a submission of this machine, and the job
 //! DIR/polling/                 whose turn it is to look at the queue (`turn`)
 //! DIR/incoming/                files that are being written
 //! ```
@@ -33,6 +33,7 @@ use protocol::{JobId, JobResult, JobSpec, Json, limits};
 use sha2::{Digest as _, Sha256};
 
 pub use self::error::Error;
+use self::submitted::Noted;
 pub use self::submitted::{Submission, Words};
 
 /// A file in `incoming` that is older than this was left behind by a process that was killed.
@@ -224,12 +225,27 @@ impl Inbox {
         }
     }
 
-    /// Notes that a job was submitted from here; `answer` is what the edge said, beside which the note has the words by
-    /// which a person knows the job. The job that was noted last is [`Inbox::last_submitted`], also if it was noted
-    /// before.
+    /// Notes that a job was submitted from here; `answer` is what the edge said, beside which the note has the job. The
+    /// job that was noted last is [`Inbox::last_submitted`], also if it was noted before.
     pub fn note_submitted(&self, job_id: &JobId, answer: &Json, job: &JobSpec) -> Result<(), Error> {
+        self.note(job_id, &submitted::note(answer, job, None), Durability::Content)
+    }
+
+    /// The same of one of many, which last a moment later: who sends it again because a power cut took the note does so
+    /// under the same key.
+    pub fn note_one_of_many(&self, job_id: &JobId, answer: &Json, job: &JobSpec) -> Result<(), Error> {
+        self.note(job_id, &submitted::note(answer, job, None), Durability::Cached)
+    }
+
+    /// The same of another run of a job.
+    pub fn note_rerun(&self, job_id: &JobId, answer: &Json, job: &JobSpec, of: &JobId) -> Result<(), Error> {
+        self.note(job_id, &submitted::note(answer, job, Some(of)), Durability::Content)
+    }
+
+    fn note(&self, job_id: &JobId, note: &str, durability: Durability) -> Result<(), Error> {
         let path = self.submitted_path(job_id);
-        if !self.link_new(submitted::note(answer, job).as_bytes(), &path)? {
+        let made = self.creator.create(&path, note.as_bytes(), durability);
+        if !made.map_err(|source| Error::Store { path: path.clone(), source })? {
             let again = files::open_append(&path).and_then(|file| file.set_modified(SystemTime::now()));
             again.map_err(|source| Error::Store { path, source })?;
         }
@@ -252,9 +268,36 @@ impl Inbox {
             let at = entry.metadata().and_then(|metadata| metadata.modified()).ok();
             // Whoever wrote it: what cannot be read there is not known.
             let text = files::read_own_text(&entry.path(), FILE_BYTES_MAX).unwrap_or_default();
-            Submission { job_id, at, words: submitted::words(&text) }
+            let Noted { words, rerun_of } = submitted::noted(&text);
+            Submission { job_id, at, words, rerun_of }
         });
         Ok(known.collect())
+    }
+
+    /// The job that was submitted from here under this id, where its note has it.
+    pub fn submitted_job(&self, job_id: &JobId) -> Result<Option<JobSpec>, Error> {
+        let path = self.submitted_path(job_id);
+        let text = match files::read_own_text(&path, FILE_BYTES_MAX) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Read { path, source }),
+        };
+        submitted::job(&text).transpose().map_err(|source| Error::NoJob { path, source })
+    }
+
+    /// Removes all that is here of a job; `false` if nothing was. What was fetched into other places stays.
+    pub fn remove(&self, job_id: &JobId) -> Result<bool, Error> {
+        // The result goes last: a job without one would be waited for again.
+        let paths = [vec![self.submitted_path(job_id)], self.conflicting(job_id)?, vec![self.result_path(job_id)]];
+        let mut removed = false;
+        for path in paths.into_iter().flatten() {
+            match fs::remove_file(&path) {
+                Ok(()) => removed = true,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(source) => return Err(Error::Remove { path, source }),
+            }
+        }
+        Ok(removed)
     }
 
     /// Was this job submitted from here, as far as is known?

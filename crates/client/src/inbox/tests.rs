@@ -178,3 +178,26 @@ fn only_old_leftovers_are_cleared_away() {
     inbox.prepare(&files::NobodyElse).unwrap();
     assert_eq!(names(&inbox.incoming), [".tmpYoung", "of-somebody-else"]);
 }
+
+#[test]
+fn what_was_sent_is_known_and_all_that_is_here_of_a_job_can_go() {
+    let (_dir, inbox) = inbox();
+    let [first, second] = ["j1", "j2"].map(|id| id.parse::<JobId>().unwrap());
+    let job = JobSpec::parse(r#"{"task":"t","input":[1.50],"retries":3}"#).unwrap();
+    assert_eq!(inbox.submitted_job(&first).unwrap(), None);
+    inbox.note_submitted(&first, &Json::parse(r#"{"job_id":"j1"}"#).unwrap(), &job).unwrap();
+    inbox.note_rerun(&second, &Json::parse(r#"{"job_id":"j2"}"#).unwrap(), &job, &first).unwrap();
+    assert_eq!(inbox.submitted_job(&first).unwrap(), Some(job));
+    let reruns: Vec<_> =
+        inbox.submissions().unwrap().into_iter().filter_map(|submission| submission.rerun_of).collect();
+    assert_eq!(reruns, [first.clone()]);
+
+    for text in ["x", "y"] {
+        inbox.keep(&arrived("j1", text)).unwrap();
+    }
+    inbox.keep(&arrived("j2", "x")).unwrap();
+    assert!(inbox.remove(&first).unwrap());
+    assert_eq!((names(&inbox.results), names(&inbox.submitted)), (vec!["j2.json".into()], vec!["j2.json".into()]));
+    assert!(names(&inbox.conflicting).is_empty());
+    assert!(!inbox.remove(&first).unwrap(), "nothing is left");
+}

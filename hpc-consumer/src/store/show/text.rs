@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use program::{age, one_line, table};
+use program::{age, fit, one_line, pairs, stdout_width, table};
 use protocol::{Timestamp, size, timestamp_from_millis};
 
 use crate::link::{LinkState, LinkView};
@@ -10,10 +10,11 @@ use crate::link::{LinkState, LinkView};
 use super::{About, AllocationView, Counts, Daemon, ListedJob, PoolView, Queue, Report};
 
 pub(super) fn jobs_text(report: &Report, now: Timestamp) -> String {
-    let mut text = table(&about_rows(report, now)).concat();
+    let width = stdout_width();
+    let mut text = pairs(&about_rows(report, now), width);
     text.push('\n');
     let jobs = report.listed.as_deref().unwrap_or_default();
-    text.push_str(&if jobs.is_empty() { "no jobs\n".to_owned() } else { jobs_table(jobs, now) });
+    text.push_str(&if jobs.is_empty() { "no jobs\n".to_owned() } else { jobs_table(jobs, now, width) });
     let more = report.unnamed();
     if more > 0 {
         let _ = writeln!(text, "and {more} more");
@@ -22,7 +23,7 @@ pub(super) fn jobs_text(report: &Report, now: Timestamp) -> String {
 }
 
 /// Ids come first, so that no terminal breaks one in two.
-fn jobs_table(jobs: &[ListedJob], now: Timestamp) -> String {
+fn jobs_table(jobs: &[ListedJob], now: Timestamp, width: Option<usize>) -> String {
     let heading = if jobs.iter().any(|job| job.view.name.is_some()) { "NAME" } else { "" };
     let mut rows = vec![["JOB ID", "PHASE", "FOR", "ATTEMPT", "TASK", heading].map(str::to_owned)];
     let unknown = || "-".to_owned();
@@ -36,6 +37,7 @@ fn jobs_table(jobs: &[ListedJob], now: Timestamp) -> String {
             job.name.as_deref().map_or_else(String::new, one_line),
         ]
     }));
+    fit(&mut rows, width);
     let mut lines = table(&rows).into_iter();
     let mut text = lines.next().unwrap_or_default();
     for (line, job) in lines.zip(jobs) {
@@ -58,7 +60,8 @@ fn allocation_text(allocation: &AllocationView) -> String {
 }
 
 pub(super) fn pools_text(report: &Report, now: Timestamp) -> String {
-    let mut text = table(&about_rows(report, now)).concat();
+    let width = stdout_width();
+    let mut text = pairs(&about_rows(report, now), width);
     text.push('\n');
     if report.pools.is_empty() {
         text.push_str("no pools: which there are, and how they are, only a daemon that runs can tell\n");
@@ -86,6 +89,7 @@ pub(super) fn pools_text(report: &Report, now: Timestamp) -> String {
             if capacity.gpus == 0 { "-".to_owned() } else { of(in_use.gpus.to_string(), capacity.gpus.to_string()) },
         ]
     }));
+    fit(&mut rows, width);
     let mut lines = table(&rows).into_iter();
     text.push_str(&lines.next().unwrap_or_default());
     for (line, pool) in lines.zip(&report.pools) {
@@ -123,7 +127,7 @@ pub(super) fn status_text(report: &Report, now: Timestamp) -> String {
     row("slots", report.slots.map_or_else(|| "not known".to_owned(), |slots| slots.to_string()));
     row("jobs", format!("{running} running, {waiting} waiting, {ending} ending"));
     row("results owed", owed);
-    table(&rows).concat()
+    pairs(&rows, stdout_width())
 }
 
 /// Whether the daemon is linked to the hub, and what is wrong if it is not.
