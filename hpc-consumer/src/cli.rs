@@ -143,6 +143,17 @@ pub(crate) enum Command {
     /// no daemon was started with this STATE_DIR.
     #[command(after_help = "Example:\n  hpc-consumer cancel 3f2a8c1e-...")]
     Cancel(Cancel),
+    /// Remove the directories and records of jobs that have ended long ago
+    ///
+    /// None goes that the daemon holds or whose result is owed, however old. A person at the terminal is asked; elsewhere
+    /// it takes --yes. Each job is moved to .trash in RESULTS_DIR first, and goes from there. A job that is submitted
+    /// again with the same idempotency key after that is run again. Where several daemons share RESULTS_DIR,
+    /// --older-than is 15d at least, because what the others owe is not known.
+    ///
+    /// Exit codes: 0 they are removed, or there is nothing to remove; 1 something cannot be removed; 2 wrong arguments or
+    /// settings; 4 no daemon was started with this STATE_DIR; 75 the daemon holds more jobs than it names.
+    #[command(after_help = "Example:\n  hpc-consumer purge --older-than 30d")]
+    Purge(Purge),
     /// Check and explain the file that says what this site runs, and make a first one
     ///
     /// `hpc-consumer run` takes such a file by SITE_FILE.
@@ -489,6 +500,29 @@ impl Cancel {
     pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<(PathBuf, Vec<protocol::JobId>)> {
         Ok((self.state.resolve(origins)?, self.jobs))
     }
+}
+
+/// The settings of `hpc-consumer purge`.
+#[derive(Debug, Args)]
+pub(crate) struct Purge {
+    /// Remove jobs that have ended at least this long ago; at least an hour
+    #[arg(long, required = true, value_name = "DURATION", value_parser = age)]
+    pub(crate) older_than: Duration,
+    /// Remove only jobs that have ended so, or in one of several ways with commas between them
+    ///
+    /// It is completed, failed or cancelled.
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',')]
+    pub(crate) states: Vec<protocol::JobState>,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) state: StateSettings,
+}
+
+/// How old what is removed must be.
+fn age(text: &str) -> Result<Duration, String> {
+    duration::parse(text, Unit::Seconds, crate::purge::AGE_MIN..=DURATION_MAX)
 }
 
 /// The settings of `hpc-consumer republish`.

@@ -48,6 +48,7 @@ pub mod node;
 mod notices;
 mod pace;
 mod process;
+mod purge;
 mod republish;
 mod run;
 mod scaling;
@@ -70,7 +71,7 @@ use program::{Exit, Failure, Given, JobFilter, OutputFormat, Printer, ReferenceA
 use protocol::JobId;
 use tokio::runtime::Runtime;
 
-use crate::cli::{Cli, Command, KeeperSettings, ListJobs, Republish, ShowLogs, WaitFor};
+use crate::cli::{Cli, Command, KeeperSettings, ListJobs, Purge, Republish, ShowLogs, WaitFor};
 use crate::config::{ServicePlace, Settings};
 use crate::run::Invocation;
 use crate::service::ServiceCommand;
@@ -102,6 +103,7 @@ enum Resolved {
     Logs(PathBuf, ShowLogs),
     Republish(Box<Settings>, Vec<JobId>),
     Cancel(PathBuf, Vec<JobId>),
+    Purge(PathBuf, Purge),
     Site(site::Asked),
     Scaling(scaling::Asked),
     Doctor(Box<doctor::Asked>),
@@ -203,6 +205,7 @@ fn settings() -> anyhow::Result<Resolved> {
             let (state_dir, jobs) = asked.resolve(&origins)?;
             Resolved::Cancel(state_dir, jobs)
         }
+        Command::Purge(asked) => Resolved::Purge(asked.state.resolve(&origins)?, asked),
         Command::Site(asked) => Resolved::Site(asked.resolve(&origins)?),
         Command::Scaling(asked) => Resolved::Scaling(asked.resolve(&origins)?),
         Command::Service(asked) => Resolved::Service(asked.with(&cli.files)?, config::service_place()?),
@@ -269,6 +272,9 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         }
         Resolved::Republish(settings, jobs) => reactor()?.block_on(republish::republish(&settings, &jobs)),
         Resolved::Cancel(state_dir, jobs) => cancel::cancel(&Jobs::of(state_dir)?, &jobs),
+        Resolved::Purge(state_dir, Purge { older_than, states, yes, .. }) => {
+            purge::purge(&Jobs::of(state_dir)?, older_than, &states, yes)
+        }
         Resolved::Site(asked) => asked.answer(),
         Resolved::Scaling(asked) => asked.answer(),
         Resolved::Doctor(asked) => reactor()?.block_on(asked.answer()),

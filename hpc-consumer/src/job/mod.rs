@@ -15,6 +15,7 @@
 //!   .cache/              contents that jobs have needed, by their SHA-256
 //!   .staging/<owner>/<job_id>/      the files of a job that is not claimed yet
 //!   .uploads/<job_id>.<attempt>/    what is sent of a run that has ended, and its packs
+//!   .trash/              what `hpc-consumer purge` is removing
 //!   _rejected/           messages that were no jobs, and records that could not be read
 //! ```
 //!
@@ -34,6 +35,7 @@
 //! | [`full_disk`] | from a run that filled the disk to a disk with room |
 //! | [`inputs`] | files that jobs need before they begin |
 //! | [`outputs`] | files that jobs leave and their users want |
+//! | [`trash`] | jobs that are not wanted any more, on their way out |
 //! | [`size`] | amounts of bytes as people read them |
 //!
 //! Out of scope: processes (`run`, `keeper`), what follows for the queue (`lifecycle`).
@@ -59,6 +61,7 @@ mod result;
 mod results_dir;
 mod seen;
 mod size;
+mod trash;
 mod whose;
 
 use std::io;

@@ -189,6 +189,8 @@ pub(crate) struct Holding {
     pub(crate) jobs: Vec<JobView>,
     /// So many more are not named: a daemon writes down the first thousands.
     pub(crate) unnamed: usize,
+    /// Is it known at all? A daemon may have told nothing yet, and a state may be unreadable.
+    pub(crate) known: bool,
     pub(crate) results_dir: Option<PathBuf>,
 }
 
@@ -201,8 +203,8 @@ pub(crate) fn holding(state_dir: &Path) -> anyhow::Result<Holding> {
         let has_told = report.jobs.is_some() || report.daemon != Daemon::Running;
         if has_told || start.elapsed() > FIRST_VIEW_PATIENCE {
             let results_dir = report.about.results_dir.as_ref().map(PathBuf::from);
-            let unnamed = report.unnamed();
-            return Ok(Holding { jobs: report.jobs.unwrap_or_default(), unnamed, results_dir });
+            let (unnamed, known) = (report.unnamed(), report.jobs.is_some());
+            return Ok(Holding { jobs: report.jobs.unwrap_or_default(), unnamed, known, results_dir });
         }
         std::thread::sleep(FIRST_VIEW_PAUSE);
     }

@@ -102,14 +102,14 @@ impl Jobs {
     }
 
     /// An error where `RESULTS_DIR` is away: nothing would ever be seen there.
-    fn must_be_there(&self) -> anyhow::Result<()> {
+    pub(crate) fn must_be_there(&self) -> anyhow::Result<()> {
         if self.path().is_dir() {
             return Ok(());
         }
         anyhow::bail!("RESULTS_DIR {} is not there; mount its file system again", self.path().display())
     }
 
-    fn holding(&self) -> anyhow::Result<Holding> {
+    pub(crate) fn holding(&self) -> anyhow::Result<Holding> {
         holding(&self.state_dir)
     }
 

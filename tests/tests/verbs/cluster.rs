@@ -231,3 +231,51 @@ fn jobs_are_listed_by_what_is_asked_for() {
         assert_eq!(said(&consumer.ask(&["jobs", wrong])), (Some(2), ""), "{wrong}");
     }
 }
+
+#[test]
+fn what_ended_long_ago_goes_and_nothing_that_is_owed_or_young() {
+    let mut edge = Edge::start();
+    let consumer = Consumer::bare(&edge, SCRIPT);
+    let gate = consumer.home().join("gate");
+    let [done, failed, young] =
+        ["echo 1 > output.json", "exit 3", "true"].map(|text| edge.producer().submit(&script(text)));
+    consumer.run_until_idle();
+    let owed = edge.producer().submit(&waits_for(&gate, "true"));
+    let _daemon = consumer.start();
+    wait_for_status(&consumer, &owed, "running");
+    // Its result cannot be published any more.
+    edge.kill();
+    fs::write(&gate, "").unwrap();
+    wait_until("the end of the job", PATIENCE, || consumer.record(&owed).is_some());
+    wait_until("the result to be owed", PATIENCE, || consumer.ask(&["jobs"]).output.contains(&owed));
+    let record = |job: &str| consumer.results_dir().join(format!("{job}.json"));
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(40 * 86_400);
+    for job in [&done, &failed, &owed] {
+        fs::File::options().append(true).open(record(job)).unwrap().set_modified(long_ago).unwrap();
+    }
+    let purge = |more: &[&str]| consumer.ask(&[&["purge", "--older-than", "30d"], more].concat());
+    let left = || [&done, &failed, &young, &owed].map(|job| (record(job).exists(), consumer.job_dir(job).exists()));
+    let (all, gone) = ((true, true), (false, false));
+
+    let asked = purge(&[]);
+    assert_eq!(said(&asked), (Some(2), ""), "{asked:?}");
+    assert!(asked.log.contains("this would remove the directories and records of 2 jobs from "), "{asked:?}");
+    assert_eq!(left(), [all; 4]);
+    let purged = purge(&["--state", "failed", "--yes"]);
+    assert_eq!(said(&purged), (Some(0), "the directories and records of 1 job are removed\n"), "{purged:?}");
+    assert_eq!(left(), [all, gone, all, all]);
+    assert!(purge(&["--yes"]).status.success());
+    assert_eq!(left(), [gone, gone, all, all]);
+    let trash = fs::read_dir(consumer.results_dir().join(".trash")).unwrap().count();
+    assert_eq!(trash, 0, "what was thrown away is gone");
+    assert_eq!(said(&purge(&["--yes"])), (Some(0), ""));
+
+    // What another daemon owes is not known.
+    fs::write(consumer.results_dir().join(".owners/another.json"), "").unwrap();
+    let shared = consumer.ask(&["purge", "--older-than", "2h", "--yes"]);
+    assert_eq!(said(&shared), (Some(2), ""), "{shared:?}");
+    assert!(shared.log.contains("several daemons") && shared.log.contains("--older-than 15d"), "{shared:?}");
+    for wrong in [&["--older-than", "1m"][..], &["--older-than", "30d", "--state", "running"], &[]] {
+        assert_eq!(consumer.ask(&[&["purge"], wrong].concat()).status.code(), Some(2), "{wrong:?}");
+    }
+}

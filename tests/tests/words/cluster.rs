@@ -34,6 +34,8 @@ fn arguments_that_are_wrong_are_told() {
     shell.run("hpc-consumer wait");
     shell.run("hpc-consumer logs");
     shell.run("hpc-consumer jobs --state canceled");
+    shell.run("hpc-consumer purge");
+    shell.run("hpc-consumer purge --older-than 1m");
     shell.assert_as_in("hpc-consumer/arguments.txt");
 }
 

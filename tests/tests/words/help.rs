@@ -44,6 +44,7 @@ fn of_hpc_consumer() {
             "pools",
             "republish",
             "cancel",
+            "purge",
             "site",
             "scaling",
             "doctor",
