@@ -109,6 +109,16 @@ struct QueueSettings {
     #[arg(long, env = "RETRY_DELAY_SECONDS", default_value = "60", value_name = "DURATION",
           value_parser = |text: &str| seconds(text, Duration::ZERO..=limits::DELAY_MAX))]
     retry_delay_seconds: Duration,
+    /// Run a message that is plainly a job and names no task as this task; without it, such a message is rejected
+    ///
+    /// The system that this one replaces had one task for all jobs.
+    #[arg(long, env = "DEFAULT_TASK", value_name = "TASK", value_parser = task)]
+    default_task: Option<String>,
+}
+
+fn task(text: &str) -> Result<String, String> {
+    let job = serde_json::json!({ "task": text }).to_string();
+    protocol::JobSpec::parse(&job).map(|job| job.task).map_err(|error| error.to_string())
 }
 
 /// The hub of the edge, through which people see and cancel jobs from anywhere.
@@ -483,6 +493,7 @@ impl RunSettings {
             link: link.target(plain_http, origins)?,
             lifecycle: lifecycle::Settings {
                 site,
+                default_task: queue.default_task,
                 batch_size: queue.batch_size as usize,
                 poll_interval: queue.poll_interval_seconds,
                 poll_interval_max: queue.poll_interval_max_seconds,

@@ -291,6 +291,7 @@ mod tests {
     pub(crate) fn settings() -> lifecycle::Settings {
         lifecycle::Settings {
             site: site(),
+            default_task: None,
             batch_size: 1,
             lease: Duration::from_secs(60),
             poll_interval: Duration::from_secs(1),

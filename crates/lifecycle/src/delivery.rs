@@ -28,7 +28,7 @@ impl Lifecycle {
         let mut new = Vec::new();
         let mut any_fits = false;
         for delivery in pulled.deliveries {
-            match parse(&delivery.body) {
+            match parse(&delivery.body, self.settings.default_task.as_deref()) {
                 Ok(message) => {
                     if let Some((job_id, fits)) = self.delivered(&delivery, message, step) {
                         any_fits |= fits;
@@ -187,13 +187,14 @@ enum Stray {
     NoJob(Option<JobId>, String),
 }
 
-/// The job in a message.
-fn parse(body: &str) -> Result<JobMessage, Stray> {
+/// The job in a message. One that names no task gets the default: what is stored of it has that, too.
+fn parse(body: &str, default_task: Option<&str>) -> Result<JobMessage, Stray> {
     let Some(text) = protocol::body::json_text(body) else {
         let problem = "the message is not a job: its body is not JSON, neither plain nor base64".to_owned();
         return Err(Stray::NoJob(None, problem));
     };
-    JobMessage::parse(&text).map_err(|error| {
+    let with_task = default_task.and_then(|task| JobMessage::with_task(&text, task));
+    JobMessage::parse(with_task.as_deref().unwrap_or(&text)).map_err(|error| {
         let problem = error.to_string();
         if error.is_result { Stray::Result(problem) } else { Stray::NoJob(error.job_id, problem) }
     })

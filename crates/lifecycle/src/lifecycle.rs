@@ -25,6 +25,8 @@ use crate::{Attempt, Changes, Effect, Entry, Event, Fact, Launched, Notice, Prob
 pub struct Settings {
     /// What runs where. It does not change in the life of a daemon: another file is another life.
     pub site: Arc<Site>,
+    /// What a message runs that is plainly a job and names no task; without it, such a message is no job.
+    pub default_task: Option<String>,
     /// How many messages to ask for at most in one pull.
     pub batch_size: usize,
     /// For how long a pull leases its messages.

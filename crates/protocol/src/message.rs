@@ -72,6 +72,19 @@ impl JobMessage {
         Self { text: String::new(), job_id, created_at: None, spec }
     }
 
+    /// The same message with this task, if it is plainly a job and has none, as those of the system that this one
+    /// replaces may.
+    pub fn with_task(text: &str, task: &str) -> Option<String> {
+        let fields = Fields::find(text).ok()?;
+        if fields.has("task") || Kind::of(&fields) != Some(Kind::Job) {
+            return None;
+        }
+        // An object that is a job has a field, which follows.
+        let (before, after) = text.split_once('{')?;
+        let task = serde_json::to_string(task).ok()?;
+        Some(format!("{before}{{\"task\":{task},{after}"))
+    }
+
     /// Reads the JSON text of a message (see [`crate::body::json_text`]). The rules for its fields are those of the
     /// edge, since another producer may write into the queue as well; fields that are not known are left alone.
     pub fn parse(text: &str) -> Result<Self, UnreadableJob> {
@@ -212,6 +225,29 @@ mod tests {
             assert_eq!(error.job_id.as_ref().map(JobId::as_str), id, "{text}");
             assert!(error.problem.contains(problem), "{text}: {}", error.problem);
             assert!(!error.is_result, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_job_without_a_task_can_be_given_one() {
+        let with_task = |text: &str| JobMessage::with_task(text, "run \"it\"");
+        let text = r#" {"job_id":"j1","input":{"command":"ls","task":"of the input"}}"#;
+        let given = with_task(text).unwrap();
+        assert_eq!(given, r#" {"task":"run \"it\"","job_id":"j1","input":{"command":"ls","task":"of the input"}}"#);
+        let job = JobMessage::parse(&given).unwrap();
+        assert_eq!((job.spec.task.as_str(), job.job_id.as_str()), (r#"run "it""#, "j1"));
+        for other in [
+            r#"{"job_id":"j1","task":"a","input":1}"#,
+            r#"{"job_id":"j1","task":null,"input":1}"#,
+            r#"{"job_id":"j1"}"#,
+            r#"{"input":1}"#,
+            r#"{"job_id":"j1","status":"completed","result_pointer":"p"}"#,
+            r#"{"job_id":"j1","status":"x","event_type":"log","input":1}"#,
+            "[{}]",
+            "{}",
+            "{",
+        ] {
+            assert_eq!(with_task(other), None, "{other}");
         }
     }
 

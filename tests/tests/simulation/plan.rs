@@ -347,6 +347,7 @@ impl Plan {
     pub(crate) fn settings(&self, exit_when_idle: bool, without_side: bool, linked_poll: Time) -> Settings {
         Settings {
             site: self.site(without_side),
+            default_task: None,
             batch_size: self.batch_size,
             lease: duration(self.lease),
             poll_interval: duration(SECOND),

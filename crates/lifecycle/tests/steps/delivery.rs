@@ -214,6 +214,20 @@ fn a_stray_message_does_not_take_the_place_of_a_job_of_the_same_pull() {
 }
 
 #[test]
+fn a_job_that_names_no_task_is_put_away_or_has_the_default_one_and_is_stored_with_it() {
+    let old = || Delivery { body: r#"{"job_id":"a","input":1}"#.to_owned(), ..job("a", "L1") };
+    let effects = Daemon::pulling(settings()).step(pulled(&[old()])).effects;
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::PutAway { .. })), "{effects:?}");
+
+    let mut daemon = Daemon::pulling(Settings { default_task: Some("run".to_owned()), ..settings() });
+    let effects = daemon.step(pulled(&[old()])).effects;
+    assert_eq!(effects[0], Effect::Recall(ids(&["a"])));
+    let facts = daemon.step(recalled(&["a"])).facts;
+    let stored = r#"{"task":"run","job_id":"a","input":1}"#;
+    assert!(matches!(&facts[..], [Fact::Accepted { message, .. }] if message == stored), "{facts:?}");
+}
+
+#[test]
 fn a_message_that_cannot_be_put_away_goes_back_and_the_node_is_broken() {
     let mut daemon = Daemon::pulling(settings());
     daemon.step(pulled(&[Delivery { body: "no job".to_owned(), ..job("a", "L1") }]));

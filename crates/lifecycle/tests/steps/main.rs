@@ -44,6 +44,7 @@ const EARLY_ACK: Duration = Duration::from_secs(40);
 fn settings() -> Settings {
     Settings {
         site: site(2),
+        default_task: None,
         batch_size: 100,
         lease: 60 * SECOND,
         poll_interval: SECOND,
