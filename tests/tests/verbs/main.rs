@@ -2,7 +2,9 @@
 //! is on which stream. On the cluster and on the laptop.
 
 mod cluster;
+mod day;
 mod laptop;
+mod migrating;
 
 use std::fs;
 use std::path::Path;
