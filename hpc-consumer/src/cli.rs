@@ -165,16 +165,16 @@ pub(crate) enum Command {
     /// Look for what keeps jobs from running here, and say what to do about it
     ///
     /// A line for each check: settings, token and account, the queues and what reads them, clock, directories, room and
-    /// locks, hub and edge, Apptainer, what it needs, and a container as for a job, limits, Slurm, the service. It takes
-    /// no job and pulls no image, and works beside a daemon.
+    /// locks, hub and edge, Apptainer, what it needs, and a container as for a job, limits, Slurm, the service. It
+    /// takes no job and pulls no image, and works beside a daemon.
     ///
-    /// With --fix it first makes at Cloudflare what is missing, after it was shown and agreed to: the queues, their HTTP
-    /// pull consumers with 100 retries and a dead letter queue, and 14 days of retention where the plan allows it. It
-    /// needs CF_ACCOUNT_ID and CF_QUEUES_API_TOKEN alone, prints the ids that belong into the settings, and takes
+    /// With --fix it first makes at Cloudflare what is missing, after it was shown and agreed to: the queues, their
+    /// HTTP pull consumers with 100 retries and a dead letter queue, and 14 days of retention where the plan allows it.
+    /// It needs CF_ACCOUNT_ID and CF_QUEUES_API_TOKEN alone, prints the ids that belong into the settings, and takes
     /// nothing away.
     ///
-    /// Exit codes: 0 there is no failure, warnings or not; 1 there is one; 2 wrong arguments, or settings that cannot be
-    /// read.
+    /// Exit codes: 0 there is no failure, warnings or not; 1 there is one; 2 wrong arguments, or settings that cannot
+    /// be read.
     #[command(
         mut_args = needed_to_doctor,
         after_help = "Examples:\n  hpc-consumer doctor --env-file ~/hpc-queue.env\n  hpc-consumer doctor --env-file ~/hpc-queue.env --fix"

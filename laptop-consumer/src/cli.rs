@@ -199,9 +199,9 @@ pub(crate) enum Command {
     /// Prints a line for each check: settings, token and account, the queue of the results and what reads it, clock,
     /// inbox and room, edge and hub, whether a site is linked. It takes no result, and works beside other commands.
     ///
-    /// With --fix it first makes at Cloudflare what is missing, after it was shown and agreed to: the queues, their HTTP
-    /// pull consumers with 100 retries and a dead letter queue, and 14 days of retention where the plan allows it. It
-    /// needs CF_ACCOUNT_ID and CF_QUEUES_API_TOKEN alone, prints the ids that belong into the settings, and takes
+    /// With --fix it first makes at Cloudflare what is missing, after it was shown and agreed to: the queues, their
+    /// HTTP pull consumers with 100 retries and a dead letter queue, and 14 days of retention where the plan allows it.
+    /// It needs CF_ACCOUNT_ID and CF_QUEUES_API_TOKEN alone, prints the ids that belong into the settings, and takes
     /// nothing away.
     ///
     /// Ends with 0 when there is no failure, warnings or not, and with 1 when there is one.

@@ -137,15 +137,22 @@ async fn a_server_cannot_send_its_clients_away_for_a_day() {
 
 #[tokio::test]
 async fn a_queue_is_read_as_far_as_the_service_tells() {
-    const FULL: &str = r#"{"success":true,"result":{"queue_name":"jobs","settings":{"message_retention_period":86400.0},
-        "consumers":[{"type":"http_pull","dead_letter_queue":"","settings":{"max_retries":3}},{"script":"w"}]}}"#;
-    let server = Server::answering(&[("200 OK", "", FULL), ("200 OK", "", r#"{"success":true}"#)]);
+    const FULL: &str = r#"{"success":true,"result":{"queue_name":"jobs","queue_id":"q1",
+        "settings":{"message_retention_period":86400.0,"delivery_paused":true},"consumers":[{"type":"http_pull",
+        "consumer_id":"c1","dead_letter_queue":"","settings":{"max_retries":3,"batch_size":10}},{"script":"w"}]}}"#;
+    const DATED: &str = "date: Mon, 30 Nov 2026 12:00:00 GMT\r\n";
+    let server = Server::answering(&[("200 OK", DATED, FULL), ("200 OK", "", r#"{"success":true}"#)]);
     let client = server.client();
-    let consumer = |pulls, max_retries| Consumer { pulls, max_retries, dead_letter_queue: None };
+    let others = serde_json::Map::from_iter([("batch_size".to_owned(), 10.into())]);
+    let pulls =
+        Consumer { id: Some("c1".to_owned()), pulls: true, max_retries: Some(3), others, ..Consumer::default() };
     let info = QueueInfo {
+        id: Some("q1".to_owned()),
         name: Some("jobs".to_owned()),
         retention: Some(Duration::from_secs(86_400)),
-        consumers: Some(vec![consumer(true, Some(3)), consumer(false, None)]),
+        paused: Some(true),
+        consumers: Some(vec![pulls, Consumer::default()]),
+        answered: Some("Mon, 30 Nov 2026 12:00:00 GMT".to_owned()),
     };
     assert_eq!(client.queue("q").await.unwrap(), info);
     assert_eq!(client.queue("q").await.unwrap(), QueueInfo::default());
