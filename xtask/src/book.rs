@@ -1,4 +1,5 @@
-//! `cargo xtask book`: the documents as a book to read in a browser, with the references that programs write themselves.
+//! `cargo xtask book`: the documents as a book to read in a browser, with the references that programs write
+//! themselves.
 //!
 //! What `docs/SUMMARY.md` names is copied with what it links to, each at its place in the repository, so that links
 //! hold in both; a page for the help of each program and one for the settings follow. mdBook makes the rest.
