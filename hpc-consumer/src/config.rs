@@ -452,30 +452,7 @@ impl RunSettings {
         let results_dir = absolute(&results_dir, "RESULTS_DIR", origins)?;
         let state_dir = state.resolve(origins)?;
         let defaults = jobs.limits.site_defaults(runtime.network());
-        let (site, settings) = match site.site_file {
-            Some(file) => {
-                let file = absolute(&file, "SITE_FILE", origins)?;
-                (SiteOf { file, defaults }.site()?, None)
-            }
-            None => {
-                let count = u32::try_from(slots).unwrap_or(u32::MAX);
-                let settings = runtime.site(&results_dir, count, defaults, origins)?;
-                (site::Site::from_settings(&settings), Some(settings))
-            }
-        };
-        if site.pools.values().any(|pool| pool.runtime == site::Runtime::Apptainer) {
-            runtime::refuse_what_cannot_be_mounted(&results_dir)?;
-        }
-        let site = Arc::new(site);
-        let kit = runtime.kit(&results_dir, || Ok(state_dir.clone()), settings.as_ref(), origins)?;
-        if let Some(overlay) =
-            settings.iter().find_map(|settings| shared_overlay(&settings.arguments)).filter(|_| slots > 1)
-        {
-            bail!(
-                "APPTAINER_ARGS has --overlay {overlay}, to which {slots} jobs would write at the same time, and lose each \
-                 other's writes; add :ro to it, or set MAX_PARALLEL_JOBS=1, or bind a directory with APPTAINER_BIND"
-            );
-        }
+        let (site, kit) = site_and_kit(site, runtime, (&results_dir, &state_dir), slots, defaults, origins)?;
         Ok(Settings {
             endpoint,
             jobs_queue,
@@ -506,6 +483,80 @@ impl RunSettings {
                 exit_when_idle,
             },
         })
+    }
+}
+
+/// What this site runs, and what runs are begun with: as a site's file says it, or the other settings.
+fn site_and_kit(
+    site: SiteSettings,
+    runtime: RuntimeSettings,
+    (results_dir, state_dir): (&Path, &Path),
+    slots: usize,
+    defaults: site::Defaults,
+    origins: &Origins,
+) -> anyhow::Result<(Arc<site::Site>, Kit)> {
+    let (site, settings) = match site.site_file {
+        Some(file) => {
+            let file = absolute(&file, "SITE_FILE", origins)?;
+            (SiteOf { file, defaults }.site()?, None)
+        }
+        None => {
+            let count = u32::try_from(slots).unwrap_or(u32::MAX);
+            let settings = runtime.site(results_dir, count, defaults, origins)?;
+            (site::Site::from_settings(&settings), Some(settings))
+        }
+    };
+    if site.pools.values().any(|pool| pool.runtime == site::Runtime::Apptainer) {
+        runtime::refuse_what_cannot_be_mounted(results_dir)?;
+    }
+    let kit = runtime.kit(results_dir, || Ok(state_dir.to_owned()), settings.as_ref(), origins)?;
+    if let Some(overlay) =
+        settings.iter().find_map(|settings| shared_overlay(&settings.arguments)).filter(|_| slots > 1)
+    {
+        bail!(
+            "APPTAINER_ARGS has --overlay {overlay}, to which {slots} jobs would write at the same time, and lose each \
+             other's writes; add :ro to it, or set MAX_PARALLEL_JOBS=1, or bind a directory with APPTAINER_BIND"
+        );
+    }
+    Ok((Arc::new(site), kit))
+}
+
+/// What says where jobs run, without the queue that they come from.
+#[derive(Debug, Args)]
+pub(crate) struct PlaceSettings {
+    #[command(flatten)]
+    trust: TrustArgs,
+    #[command(flatten)]
+    state: StateSettings,
+    #[command(flatten)]
+    site: SiteSettings,
+    #[command(flatten)]
+    jobs: JobSettings,
+    #[command(flatten)]
+    runtime: RuntimeSettings,
+}
+
+/// The same, checked.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) site: Arc<site::Site>,
+    pub(crate) kit: Kit,
+    pub(crate) results_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) trust: TrustedGroup,
+}
+
+impl PlaceSettings {
+    pub(crate) fn resolve(self, origins: &Origins) -> anyhow::Result<Place> {
+        let Self { trust, state, site, jobs, runtime } = self;
+        let (mut needed, slots) = (Needed::default(), jobs.slots());
+        let results_dir = needed.take(jobs.results_dir, "RESULTS_DIR", "the directory for job directories and records");
+        needed.check()?;
+        let results_dir = absolute(&results_dir, "RESULTS_DIR", origins)?;
+        let state_dir = state.resolve(origins)?;
+        let defaults = jobs.limits.site_defaults(runtime.network());
+        let (site, kit) = site_and_kit(site, runtime, (&results_dir, &state_dir), slots, defaults, origins)?;
+        Ok(Place { site, kit, results_dir, state_dir, trust: trust.resolve()? })
     }
 }
 

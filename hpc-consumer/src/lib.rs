@@ -14,6 +14,7 @@
 //! | [`node`] | the files and the executor of a node without the daemon, for tests |
 //! | `pace` | how often daemons of one `RESULTS_DIR` ask an empty queue |
 //! | `process` | the process itself: clock, signals |
+//! | `image` | images of registries, brought up to date, and one step back |
 //! | `inherited` | what it gets from who started it, made normal |
 //! | `transfers` | files on their way, and how far they are |
 //! | `republish` | results that have left the queue, published once more |
@@ -40,6 +41,7 @@ mod events;
 mod executor;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod image;
 mod inherited;
 mod job;
 mod keeper;
@@ -107,6 +109,7 @@ enum Resolved {
     Site(site::Asked),
     Scaling(scaling::Asked),
     Doctor(Box<doctor::Asked>),
+    Image(Box<image::Asked>),
     Service(ServiceCommand, ServicePlace),
     Reference(ReferenceArgs),
     Keeper(KeeperSettings),
@@ -207,6 +210,7 @@ fn settings() -> anyhow::Result<Resolved> {
         }
         Command::Purge(asked) => Resolved::Purge(asked.state.resolve(&origins)?, asked),
         Command::Site(asked) => Resolved::Site(asked.resolve(&origins)?),
+        Command::Image(asked) => Resolved::Image(Box::new(asked.resolve(&origins)?)),
         Command::Scaling(asked) => Resolved::Scaling(asked.resolve(&origins)?),
         Command::Service(asked) => Resolved::Service(asked.with(&cli.files)?, config::service_place()?),
         Command::Reference(asked) => Resolved::Reference(asked),
@@ -276,6 +280,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
             purge::purge(&Jobs::of(state_dir)?, older_than, &states, yes)
         }
         Resolved::Site(asked) => asked.answer(),
+        Resolved::Image(asked) => asked.answer(),
         Resolved::Scaling(asked) => asked.answer(),
         Resolved::Doctor(asked) => reactor()?.block_on(asked.answer()),
         Resolved::Reference(asked) => asked.write::<Cli>().map(|()| Exit::Ok),

@@ -102,6 +102,11 @@ pub fn rclone() -> PathBuf {
     part("RCLONE", "rclone")
 }
 
+/// The program `docker-registry`, a registry of images.
+pub fn docker_registry() -> PathBuf {
+    part("DOCKER_REGISTRY", "docker-registry")
+}
+
 /// The directory of the package `@hyperflow/hyperflow`.
 pub fn hyperflow() -> PathBuf {
     part("HYPERFLOW", "HyperFlow")

@@ -100,6 +100,7 @@ fn build_parts(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Vec<Part>
         Part { name: "MOTO", found: path(Kind::Moto) },
         Part { name: "S3S_FS", found: path(Kind::S3sFs) },
         Part { name: "RCLONE", found: path(Kind::Rclone) },
+        Part { name: "DOCKER_REGISTRY", found: path(Kind::Registry) },
         Part { name: "BIN_DIR", found: Ok(workspace.target.join(Profile::Dev.folder())) },
     ])
 }

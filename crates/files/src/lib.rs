@@ -12,6 +12,7 @@
 //! | keep something for a person, and not without bound | [`prune`] |
 //! | take from it what would lend our rights to others | [`disarm`] |
 //! | have a directory in which nobody else changes anything | [`private_dir`], [`own_dir`] |
+//! | replace a large file, and keep the one before | [`Versions`] |
 //! | open a file only if it is ours | [`open_own`], [`read_own`], [`open_lock`], [`open_append`], [`overwrite`] |
 //!
 //! It is not: locks, or what the files mean. Nothing here is asynchronous; a call may wait for the disk.
@@ -29,6 +30,7 @@ mod private;
 mod remove;
 mod spare;
 mod tree;
+mod versions;
 mod write;
 
 pub use aside::{Bounds, prune};
@@ -40,6 +42,7 @@ pub use private::{Access, NobodyElse, NotPrivate, Secured, Trust, new_dir, own_d
 pub use remove::{Leftover, discard, remove, remove_at};
 pub use spare::{Spares, is_no_room};
 pub use tree::{Remains, Stuck};
+pub use versions::{Versions, remove_abandoned};
 pub use write::{
     DIR_MODE, Durability, FILE_MODE, create_new, make_dir, put, put_new, replace, replace_through, sync_dir, write_new,
 };

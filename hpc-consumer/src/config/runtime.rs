@@ -80,6 +80,12 @@ pub(crate) struct RuntimeSettings {
     /// Where to pull the image from when the file is not there, for example ghcr.io/OWNER/hpc-queue-runtime:latest
     #[arg(long, env = "APPTAINER_OCI_REF", value_name = "REF")]
     pub(super) apptainer_oci_ref: Option<String>,
+    /// The file that says who you are to registries whose images are not for everybody; nobody else may read it
+    ///
+    /// `apptainer registry login --authfile FILE --username YOU docker://ghcr.io` writes it. Without this setting, it is
+    /// the one that `apptainer registry login` writes by itself.
+    #[arg(long, env = "REGISTRY_AUTH_FILE", value_name = "FILE")]
+    registry_auth_file: Option<PathBuf>,
     /// The apptainer program
     #[arg(long, env = "APPTAINER_BIN", default_value = "apptainer", value_name = "PROGRAM")]
     apptainer_bin: PathBuf,
@@ -176,6 +182,7 @@ impl RuntimeSettings {
             inherited,
             passed,
             proxies: from_environment(&PROXIES),
+            registry_auth: None,
             unpack_dir: None,
             keyring: self.session_keyring == SessionKeyring::Own,
             seccomp: self.job_seccomp,
@@ -190,6 +197,8 @@ impl RuntimeSettings {
             let directory =
                 self.apptainer_unpack_dir.map(|directory| absolute(&directory, "APPTAINER_UNPACK_DIR", origins));
             kit.unpack_dir = directory.transpose()?;
+            let file = self.registry_auth_file.map(|file| absolute(&file, "REGISTRY_AUTH_FILE", origins));
+            kit.registry_auth = file.transpose()?;
             if let (Some(directory), Some(settings)) = (&kit.unpack_dir, settings) {
                 Unpacked::new(directory.clone(), &settings.arguments).map_err(anyhow::Error::msg)?;
             }

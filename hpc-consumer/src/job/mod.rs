@@ -365,6 +365,11 @@ pub(crate) async fn probe(
     tried
 }
 
+/// A directory that stands for that of a job, where files can be made as a job needs them.
+pub(crate) fn scratch(results: &ResultsDir) -> Result<PathBuf, String> {
+    results.probe()
+}
+
 /// Milliseconds are as much as clocks of different machines agree on at best.
 fn now() -> Timestamp {
     protocol::timestamp_from_millis(Timestamp::now().as_millisecond())

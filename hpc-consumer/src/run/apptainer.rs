@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use protocol::{Isolation, JobId, RuntimeKind};
-use site::Secret;
+use site::{Reference, Secret};
 use tokio::process::Command;
 
 use super::begin::{Begin, Lookup};
@@ -20,6 +20,7 @@ use super::children::Known;
 use super::containment::{Containment, Part, Parts};
 use super::isolation;
 use super::programs;
+use super::pull::{Credentials, Pull};
 use super::scratch::Scratch;
 use super::unpacked::{Unpacked, asks_to_write};
 use super::{CommandLine, Confinement, Own, Says, Wrapping, lock, secrets};
@@ -35,9 +36,6 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The longest that it may take to remove what a probe has made.
 const REMOVED_WITHIN: Duration = Duration::from_secs(10);
-
-/// The longest that pulling an image may take.
-const PULL_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// A command in a container.
 #[derive(Debug)]
@@ -58,6 +56,8 @@ pub(crate) struct Apptainer {
     pub(crate) passed: Vec<(OsString, OsString)>,
     /// How to reach the registry that an image is pulled from.
     pub(crate) proxies: Vec<(OsString, OsString)>,
+    /// Who we are to registries, where a setting names the file.
+    pub(crate) registry_auth: Option<PathBuf>,
     /// Where the image is unpacked, if it is to be.
     pub(crate) unpacked: Option<Unpacked>,
     /// Does each run get a session keyring of its own?
@@ -323,23 +323,19 @@ impl Apptainer {
             // Its place may be that of other daemons, too.
             Says::Site { .. } => self.image.with_extension(format!("sif.partial-{}", crate::host())),
         };
-        let words = vec![
-            self.program.clone().into(),
-            "pull".into(),
-            "--force".into(),
-            partial.clone().into(),
-            format!("docker://{}", oci_ref.trim_start_matches("docker://")).into(),
-        ];
+        let what = match &self.says {
+            Says::Settings => format!("APPTAINER_OCI_REF {oci_ref}"),
+            Says::Site { image, .. } => format!("{oci_ref}, which `{image}` in the site's file names"),
+        };
+        let from = Reference::parse(oci_ref).map_err(|why| format!("{what} {why}"))?;
         let mut environment = self.inherited.clone();
         environment.extend(self.proxies.iter().cloned());
-        let said = self.output_of(words, &environment, PULL_TIMEOUT).await?;
-        if !said.status.success() {
-            let what = match &self.says {
-                Says::Settings => format!("APPTAINER_OCI_REF {oci_ref}"),
-                Says::Site { image, .. } => format!("{oci_ref}, which `{image}` in the site's file names"),
-            };
-            return Err(format!("apptainer could not pull {what}: {}", last_lines(&said.stderr)));
-        }
+        let credentials = match &self.registry_auth {
+            Some(file) => Credentials::read(file, &from.host)?,
+            None => None,
+        };
+        let pull = Pull { program: &self.program, from: &from, to: &partial, environment, credentials };
+        pull.run(|_| ()).await.map_err(|said| format!("apptainer could not pull {what}: {said}"))?;
         files::put(&partial, &self.image, files::Durability::Content).map_err(cannot)
     }
 
@@ -455,6 +451,7 @@ mod tests {
             inherited: vec![("PATH".into(), "/bin".into())],
             passed: vec![("TZ".into(), "UTC".into())],
             proxies: vec![("https_proxy".into(), "http://proxy".into())],
+            registry_auth: None,
             unpacked: None,
             keyring: false,
             containment: Containment::nothing(Path::new("/state")),

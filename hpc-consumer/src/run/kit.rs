@@ -12,6 +12,7 @@ use super::apptainer::{Apptainer, Seen};
 use super::bare::Bare;
 use super::confine::Confinement;
 use super::containment::{Containment, JobNetwork, JobSeccomp};
+use super::pulled::Notes;
 use super::unpacked::Unpacked;
 use super::{Runtime, Says};
 
@@ -27,6 +28,8 @@ pub(crate) struct Kit {
     pub(crate) passed: Vec<(OsString, OsString)>,
     /// How to reach the registry that an image is pulled from.
     pub(crate) proxies: Vec<(OsString, OsString)>,
+    /// Who we are to registries, where a setting names the file.
+    pub(crate) registry_auth: Option<PathBuf>,
     /// Where images are unpacked, if they are to be.
     pub(crate) unpack_dir: Option<PathBuf>,
     /// Does each run get a session keyring of its own?
@@ -82,6 +85,7 @@ impl Kit {
             inherited: environment,
             passed: Vec::new(),
             proxies: Vec::new(),
+            registry_auth: None,
             unpack_dir: None,
             keyring: false,
             seccomp: JobSeccomp::None,
@@ -132,6 +136,7 @@ impl Kit {
             inherited: self.inherited.clone(),
             passed: self.passed.clone(),
             proxies: self.proxies.clone(),
+            registry_auth: self.registry_auth.clone(),
             unpacked,
             keyring,
             containment,
@@ -226,13 +231,15 @@ pub(crate) fn named(image: &Image) -> String {
     }
 }
 
-/// The same with what tells one content of a file from another without reading it.
+/// The same with what tells one content of a file from another without reading it, and the digest by which a registry
+/// has it, where that is known.
 pub(super) fn with_version(image: &str) -> Option<String> {
     let path = Some(Path::new(image)).filter(|path| path.is_absolute())?;
     let metadata = std::fs::metadata(path).ok()?;
     let changed = protocol::timestamp_from_millis(metadata_millis(&metadata));
     let length = if metadata.is_dir() { "a directory".to_owned() } else { format!("{} bytes", metadata.len()) };
-    Some(format!("{image}, {length}, changed {changed}"))
+    let digest = Notes::read(path).of(path).map(|note| format!(", {}", note.digest)).unwrap_or_default();
+    Some(format!("{image}, {length}, changed {changed}{digest}"))
 }
 
 fn metadata_millis(metadata: &std::fs::Metadata) -> i64 {

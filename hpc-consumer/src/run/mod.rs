@@ -1,8 +1,8 @@
 //! Running the command of a job. This is the only place in the project's programs that starts processes.
 //!
-//! A [`Runtime`], made by the [`kit`], turns a job directory into a [`CommandLine`] ([`apptainer`], with [`unpacked`]
-//! for its image, or [`bare`]); [`process`] runs it with its limits, begun by the [`starter`] and kept to itself by
-//! what [`confine`] has; [`secrets`] are what it may know and nobody else; [`log_file`] keeps what it prints, bounded;
+//! A [`Runtime`], made by the [`kit`], turns a job directory into a [`CommandLine`] ([`apptainer`], with [`pull`],
+//! [`pulled`] and [`unpacked`] for its image, or [`bare`]); [`process`] runs it with its limits, begun by the
+//! [`starter`] and kept to itself by what [`confine`] has; [`secrets`] are what it may know and nobody else; [`log_file`] keeps what it prints, bounded;
 //! [`scratch`] is its temporary space, [`begin`] tells whether its command has begun, and [`helpers`] whether its image
 //! was lost; [`footprint`] watches its memory. [`containment`] keeps it from the rest of the node, with the filter of
 //! [`seccomp`], and [`isolation`] tells how far. [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`]
@@ -38,6 +38,8 @@ mod memory;
 mod proc;
 mod process;
 mod programs;
+mod pull;
+mod pulled;
 mod scratch;
 mod seccomp;
 pub(crate) mod secrets;
@@ -74,6 +76,8 @@ pub(crate) use memory::memory_limit;
 pub(crate) use proc::{FirstProcess, descends_from_us, is_running, started_at};
 pub(crate) use process::{Place, Stop, Told, make_room, run};
 pub(crate) use programs::{absolute_entries, on_path};
+pub(crate) use pull::{Credentials, Pull, auth_file_of_apptainer};
+pub(crate) use pulled::{Note, Notes};
 pub(crate) use service::{Invocation, Service, start_service};
 pub(crate) use token::Token;
 pub(crate) use unpacked::Unpacked;

@@ -375,6 +375,7 @@ mod tests {
             inherited: vec![("PATH".into(), "/usr/bin:/bin".into())],
             passed: Vec::new(),
             proxies: Vec::new(),
+            registry_auth: None,
             unpacked: Some(Unpacked::new(home.join("unpacked"), &[]).unwrap()),
             keyring: false,
             containment: super::super::containment::Containment::nothing(home),

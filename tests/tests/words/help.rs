@@ -46,6 +46,7 @@ fn of_hpc_consumer() {
             "cancel",
             "purge",
             "site",
+            "image",
             "scaling",
             "doctor",
             "service",
@@ -53,6 +54,7 @@ fn of_hpc_consumer() {
     );
     for (group, expected) in [
         ("site", &["check", "explain", "init"][..]),
+        ("image", &["update", "status", "back"]),
         ("service", &["install", "uninstall", "start", "stop", "restart", "status", "logs"]),
     ] {
         assert_eq!(commands(&help("hpc-consumer", &[group])), expected, "each command has its golden file");

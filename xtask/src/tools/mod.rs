@@ -16,6 +16,7 @@ mod page;
 mod python;
 mod python_image;
 mod rclone;
+mod registry;
 mod rust_targets;
 mod slurm;
 mod store;
@@ -75,6 +76,8 @@ pub(crate) enum Kind {
     S3sFs,
     /// The program `rclone`.
     Rclone,
+    /// The program `docker-registry`, a registry of images.
+    Registry,
     /// The program `systemd`, which is the manager of a user in tests.
     Systemd,
     /// The program `cargo-nextest`, which runs the tests.
@@ -91,7 +94,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every tool, in an order in which each finds what it needs itself.
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -111,6 +114,7 @@ impl Kind {
         Self::Moto,
         Self::S3sFs,
         Self::Rclone,
+        Self::Registry,
         Self::Systemd,
         Self::WasmBindgen,
         Self::WorkerBuild,
@@ -121,7 +125,7 @@ impl Kind {
     ];
 
     /// What the tests need.
-    pub(crate) const TEST: [Self; 23] = [
+    pub(crate) const TEST: [Self; 24] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -141,6 +145,7 @@ impl Kind {
         Self::Moto,
         Self::S3sFs,
         Self::Rclone,
+        Self::Registry,
         Self::Systemd,
         Self::WasmBindgen,
         Self::WorkerBuild,
@@ -193,6 +198,7 @@ impl Kind {
             Self::Moto => "Python with moto and boto3",
             Self::S3sFs => "s3s-fs",
             Self::Rclone => "rclone",
+            Self::Registry => "docker-registry",
             Self::Systemd => "systemd",
             Self::Nextest => "cargo-nextest",
             Self::CargoDeny => "cargo-deny",
@@ -226,6 +232,7 @@ impl Kind {
             Self::Moto => Ok(python::MOTO.find(place)),
             Self::S3sFs => cargo_tools::S3S_FS.find(place),
             Self::Rclone => Ok(rclone::find(place)),
+            Self::Registry => Ok(registry::find(place)),
             Self::Systemd => systemd::find(),
             Self::Nextest => cargo_tools::NEXTEST.find(place),
             Self::CargoDeny => cargo_tools::DENY.find(place),
@@ -258,6 +265,7 @@ impl Kind {
             Self::Moto => python::MOTO.install(session),
             Self::S3sFs => cargo_tools::S3S_FS.install(place, session),
             Self::Rclone => rclone::install(session),
+            Self::Registry => registry::install(session),
             // Found, or told of as missing.
             Self::Systemd => Ok(()),
             Self::Nextest => cargo_tools::NEXTEST.install(place, session),

@@ -31,7 +31,7 @@ pub(super) const PASSED_ON: [&str; 15] = [
 ];
 
 /// What names a program, arguments that can name one (`--config`), or a file whose content is sent to a server.
-const OF_A_NAMED_FILE: [&str; 7] = [
+const OF_A_NAMED_FILE: [&str; 8] = [
     "APPTAINER_BIN",
     "APPTAINER_ARGS",
     "CONTAINER_CMD",
@@ -39,6 +39,7 @@ const OF_A_NAMED_FILE: [&str; 7] = [
     "API_KEY_FILE",
     "SITE_KEY_FILE",
     "CF_QUEUES_API_TOKEN_FILE",
+    "REGISTRY_AUTH_FILE",
 ];
 
 /// The setting that names the file in which a secret is has this behind the name of the secret's own.

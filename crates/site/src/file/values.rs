@@ -8,6 +8,7 @@ use toml::de::DeValue;
 use crate::Image;
 use crate::problem::Found;
 use crate::read::{Table, any_text, text};
+use crate::reference::is_digest;
 
 /// What the values of a file depend on.
 pub(super) struct Context<'a> {
@@ -55,11 +56,7 @@ impl Context<'_> {
         let given = text(value)?;
         let reference = given.strip_prefix("docker://").unwrap_or(&given);
         if let Some((name, digest)) = reference.split_once('@') {
-            let digits = digest.strip_prefix("sha256:").unwrap_or_default();
-            if digits.len() != 64
-                || !digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-                || name.is_empty()
-            {
+            if !is_digest(digest) || name.is_empty() {
                 return Err(
                     "must end in @sha256: and 64 hexadecimal digits, where it is an image of a registry".to_owned()
                 );

@@ -1,0 +1,2 @@
+#!/bin/sh
+exec hpc-consumer image update "$@"
