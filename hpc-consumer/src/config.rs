@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use allowance::Whose;
 use anyhow::{Context as _, anyhow, bail};
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args};
@@ -105,6 +106,14 @@ struct QueueSettings {
     #[arg(long, env = "POLL_INTERVAL_MAX_SECONDS", default_value = "30", value_name = "DURATION",
           value_parser = |text: &str| seconds(text, POLL_INTERVAL_MIN..=DAY))]
     poll_interval_max_seconds: Duration,
+    /// How many operations of the queues the account has a day, of which the daemons of a site spend half at most: a
+    /// number, or none where there is no end to them [default: 10000, those of the free plan; none for another service]
+    ///
+    /// An operation is 64 KB of a message written, read or deleted, or a look at an empty queue; see docs/costs.md. As
+    /// they are spent, an empty queue is asked more rarely, and at the end no jobs are taken until 00:00 UTC; results
+    /// are published all the same.
+    #[arg(long, env = "OPS_PER_DAY", value_name = "COUNT", value_parser = program::operations)]
+    ops_per_day: Option<program::Operations>,
     /// How long a job stays in the queue after this node could not run it
     #[arg(long, env = "RETRY_DELAY_SECONDS", default_value = "60", value_name = "DURATION",
           value_parser = |text: &str| seconds(text, Duration::ZERO..=limits::DELAY_MAX))]
@@ -453,6 +462,8 @@ impl RunSettings {
         let state_dir = state.resolve(origins)?;
         let defaults = jobs.limits.site_defaults(runtime.network());
         let (site, kit) = site_and_kit(site, runtime, (&results_dir, &state_dir), slots, defaults, origins)?;
+        let per_day = program::Operations::or_of_the_plan(queue.ops_per_day, &endpoint.base_url);
+        let operations_per_day = per_day.map(|count| Whose::Site.part_of(count));
         Ok(Settings {
             endpoint,
             jobs_queue,
@@ -475,6 +486,7 @@ impl RunSettings {
                 poll_interval: queue.poll_interval_seconds,
                 poll_interval_max: queue.poll_interval_max_seconds,
                 linked_poll_interval: link.linked_poll_interval_seconds,
+                operations_per_day,
                 lease: queue.visibility_timeout_ms,
                 retry_delay: queue.retry_delay_seconds,
                 // Often enough to see a daemon's end soon after its time, and seldom enough for thousands of jobs.

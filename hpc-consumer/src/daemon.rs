@@ -31,6 +31,7 @@ use crate::pace::Pace;
 use crate::process::{Asked, Clock, Signals};
 use crate::run::Invocation;
 use crate::service::Notify;
+use crate::spending::Spending;
 use crate::startup::{Stay, WrongSettings};
 use crate::store::{Problem, Store};
 use crate::transfers::Transfers;
@@ -58,6 +59,8 @@ pub(crate) struct Daemon {
     pub(crate) stay: Stay,
     /// Shared with other daemons; none where this one has to hear for itself that there is nothing.
     pub(crate) pace: Option<Pace>,
+    /// What is spent of the day's operations, shared with them as well; none where there is no end to these.
+    pub(crate) spending: Option<Spending>,
     /// Becomes true when no job is taken any more, so that no pull waits for one.
     pub(crate) enough: watch::Sender<bool>,
     pub(crate) jobs: Arc<JobFiles>,
@@ -142,6 +145,9 @@ impl Daemon {
                     desk.last(lifecycle, &clock).await;
                 }
                 viewer.last(lifecycle).await;
+                if let Some((spending, expenses)) = self.spending.as_ref().zip(lifecycle.expenses()) {
+                    spending.exchange(&expenses).await;
+                }
                 return Ok(Left { exit, running: at_work(lifecycle), reload: reload && !lifecycle.draining() });
             }
             let lifecycle = driver.lifecycle();
@@ -179,7 +185,10 @@ impl Daemon {
                     round = Round::Over;
                     events.push_back(Event::HandOver);
                 }
-                () = viewer.due() => viewer.write(lifecycle),
+                () = viewer.due() => {
+                    viewer.write(lifecycle);
+                    self.exchange_spending(lifecycle);
+                }
                 () = self.notify.due() => {}
                 () = tokio::time::sleep(wake), if wake < Duration::MAX => events.push_back(Event::Tick),
                 // The last: however much it says, it holds nothing up.
@@ -252,12 +261,25 @@ impl Daemon {
                 let (mut enough, pace) = (self.enough.subscribe(), self.pace.clone());
                 // What others have found before says nothing of what has come since.
                 let awake = lifecycle.is_awake();
+                let spending = self.spending.clone().zip(lifecycle.expenses());
+                let events = self.events.clone();
                 self.spawn(async move {
+                    let mut count = count;
+                    if let Some((spending, expenses)) = spending {
+                        // What others have spent meanwhile may have left less.
+                        if let Some((besides, news)) = spending.exchange(&expenses).await {
+                            news.into_iter().for_each(|news| events.send(news));
+                            count = besides.permits(count, expenses);
+                        }
+                        if count == 0 {
+                            return Event::Pulled(Ok(Pulled { spared: true, ..Pulled::default() }));
+                        }
+                    }
                     if let Some(pace) = &pace
                         && !awake
                         && pace.is_spared().await
                     {
-                        return Event::Pulled(Ok(Vec::new().into()));
+                        return Event::Pulled(Ok(Pulled { spared: true, ..Pulled::default() }));
                     }
                     // An error is the end of the daemon.
                     let given_up = async { drop(enough.wait_for(|enough| *enough).await) };
@@ -347,6 +369,16 @@ impl Daemon {
             Effect::Say(notice) => notices::say(&notice),
             Effect::Claim { .. } | Effect::Exit | Effect::Fail(_) => unreachable!("these are taken out before"),
         }
+    }
+
+    /// Tells other daemons what this one has spent, and hears of them.
+    fn exchange_spending(&self, lifecycle: &Lifecycle) {
+        let Some((spending, expenses)) = self.spending.clone().zip(lifecycle.expenses()) else { return };
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let news = spending.exchange(&expenses).await.and_then(|(_, news)| news);
+            news.into_iter().for_each(|news| events.send(news));
+        });
     }
 
     fn claim(&self, claims: Vec<Claim>) {
@@ -451,7 +483,7 @@ fn pulled(pulled: queues::Pulled) -> Pulled {
         body: delivery.body,
         deliveries: delivery.deliveries,
     };
-    Pulled { deliveries: pulled.deliveries.into_iter().map(delivery).collect(), held: pulled.held }
+    Pulled { deliveries: pulled.deliveries.into_iter().map(delivery).collect(), held: pulled.held, spared: false }
 }
 
 /// A daemon that is to go one round.

@@ -20,6 +20,7 @@
 //! | `republish` | results that have left the queue, published once more |
 //! | `scaling` | the rule by which pools in Slurm grow, tried, and its log decided again |
 //! | `service` | the daemon as a service: systemd, cron, `scrontab`, or a detached start |
+//! | `spending` | what daemons of one `RESULTS_DIR` have spent of the day's operations |
 //! | `site` | the file of a site, read and held against what is on this node |
 //! | `verbs` | what is asked of single jobs: how far they are, what they print |
 //! | `viewer` | keeps up to date what `jobs` and `status` show |
@@ -57,6 +58,7 @@ mod scaling;
 mod service;
 mod site;
 mod slurm;
+mod spending;
 mod startup;
 mod store;
 mod transfers;

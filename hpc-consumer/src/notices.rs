@@ -1,10 +1,26 @@
 //! What a person reads in the log about jobs, the queue and the node.
 
+use std::time::Duration;
+
+use allowance::{Care, State};
 use lifecycle::{Concluded, Notice, Run};
 use protocol::{JobResult, Status, Word};
 
 pub(crate) fn say(notice: &Notice) {
     match notice {
+        Notice::Allowance { state, resets_in } => {
+            let State { limit, spent, .. } = state;
+            let reset = told(*resets_in);
+            if state.care == Care::Stop {
+                tracing::warn!(
+                    "of {limit} operations of the queues that may be spent a day {spent} are, and the rest is kept for the results of jobs that are here: no more are taken until 00:00 UTC, in {reset} (OPS_PER_DAY; docs/costs.md)"
+                );
+            } else {
+                tracing::info!(
+                    "{spent} of {limit} operations of the queues that may be spent a day are, early in the day: an empty queue is asked more rarely until 00:00 UTC, in {reset} (OPS_PER_DAY; docs/costs.md)"
+                );
+            }
+        }
         Notice::NodeBroken(None, problem) => {
             tracing::error!("this node cannot run jobs; none are taken until it can: {problem}");
         }
@@ -23,8 +39,7 @@ pub(crate) fn say(notice: &Notice) {
         Notice::NodeReady(None) => tracing::info!("this node can run jobs again"),
         Notice::NodeReady(Some(pool)) => tracing::info!("this node can run jobs of the pool {pool} again"),
         Notice::QueueTrouble { what, next_try } => {
-            let seconds = next_try.as_secs_f64();
-            tracing::warn!("{what}; next try in {seconds:.1} s, and again until it works");
+            tracing::warn!("{what}; next try in {}, and again until it works", told(*next_try));
         }
         Notice::QueueBack => tracing::info!("the queue answers again"),
         Notice::ResultRefused { job_id, what } => {
@@ -61,6 +76,15 @@ pub(crate) fn say(notice: &Notice) {
             );
         }
     }
+}
+
+/// A length of time, for a person.
+fn told(time: Duration) -> String {
+    let minutes = time.as_secs() / 60;
+    if minutes < 60 {
+        return format!("{:.1} s", time.as_secs_f64());
+    }
+    format!("{} h {} min", minutes / 60, minutes % 60)
 }
 
 pub(crate) fn say_how_it_ended(run: &Run, concluded: &Concluded) {

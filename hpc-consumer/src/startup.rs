@@ -25,6 +25,7 @@ use crate::process::{Clock, Signals, abort_on_panic};
 use crate::run::{Invocation, Runtime, told};
 use crate::service::Notify;
 use crate::slurm::{self, Slurm};
+use crate::spending::Spending;
 use crate::store::view::{self, About, Queue};
 use crate::store::{self, StateLock, Store};
 use crate::transfers::Transfers;
@@ -89,6 +90,8 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
     // To exit when there is nothing, the daemon has to hear itself that there is nothing.
     let shared = !settings.lifecycle.exit_when_idle;
     let pace = shared.then(|| Pace::new(&heart, &settings.jobs_queue, &opened.owner));
+    let limited = settings.lifecycle.operations_per_day.is_some();
+    let spending = limited.then(|| Spending::new(&heart, &settings.endpoint.account_id, &opened.owner));
     let grace = settings.site.defaults.grace;
     let of_allocations = keeper::Settings { heart: heart.clone(), beat, grace, umask: inherited::mask() };
     let keeper = Keeper::new(settings.state_dir.clone(), heart, beat, grace);
@@ -169,6 +172,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
         hold: if settings.lifecycle.exit_when_idle || stay == Stay::OneRound { Duration::ZERO } else { hold::MAX },
         stay,
         pace,
+        spending,
         enough: watch::Sender::new(false),
         jobs,
         store: store.clone(),

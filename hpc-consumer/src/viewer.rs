@@ -19,7 +19,8 @@ use crate::lock;
 use crate::slurm::Slurm;
 use crate::store::Store;
 use crate::store::view::{
-    self, About, AllocationView, Called, Counts, DaemonState, JobView, PoolView, REFRESH, VERSION, View, timestamp,
+    self, About, AllocationView, Called, Counts, DaemonState, JobView, OperationsView, PoolView, REFRESH, VERSION,
+    View, timestamp,
 };
 use crate::transfers::UnderWay;
 
@@ -213,6 +214,10 @@ impl Viewer {
             queue_trouble: lifecycle.queue_problem().map(str::to_owned),
             owed_since: owed_since.map(timestamp),
             link: self.link.as_ref().map(Shown::view),
+            operations: lifecycle
+                .expenses()
+                .zip(lifecycle.allowance())
+                .map(|(expenses, state)| OperationsView::of(state, expenses.now)),
             about: self.about.clone(),
         }
     }
@@ -297,6 +302,7 @@ mod tests {
             poll_interval: Duration::from_secs(1),
             poll_interval_max: Duration::from_secs(1),
             linked_poll_interval: Duration::from_secs(1),
+            operations_per_day: None,
             retry_delay: Duration::from_secs(1),
             claim_patience: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(1),

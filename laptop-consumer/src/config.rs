@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use allowance::Whose;
 use anyhow::Context as _;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, ValueEnum as _};
@@ -15,8 +16,8 @@ use client::{Edge, Inbox, ResultsQueue};
 use files::Access;
 use program::duration::{self, Unit};
 use program::{
-    Bare, Exit, Failure, FileArgs, Files, Origins, OutputFormat, Shared, Sources, TrustArgs, UserDirectory, told_of,
-    user_directory, whole,
+    Bare, Exit, Failure, FileArgs, Files, Operations, Origins, OutputFormat, Shared, Sources, TrustArgs, UserDirectory,
+    told_of, user_directory, whole,
 };
 use protocol::{WorkPath, limits};
 use queues::{Address, PlainHttp, UnusableUrl};
@@ -171,6 +172,12 @@ pub(crate) struct QueueArgs {
         }
     )]
     visibility_timeout: Duration,
+    /// Keep to this many operations of the queues a day, of which a third is for results: a number, or none
+    ///
+    /// It is what the account has. Without it, 10000 at Cloudflare, which is what the free plan has, and none elsewhere.
+    /// As they are spent looks become rarer, and at the end there are none until 00:00 UTC; see docs/costs.md.
+    #[arg(long, env = "OPS_PER_DAY", value_name = "COUNT", value_parser = program::operations)]
+    ops_per_day: Option<Operations>,
 }
 
 impl CommonArgs {
@@ -335,7 +342,9 @@ impl QueueArgs {
         };
         endpoint.address().map_err(|error| unusable(common, "CF_API_BASE_URL", &error))?;
         endpoint.check_token().map_err(Failure::usage)?;
+        let per_day = Operations::or_of_the_plan(self.ops_per_day, &endpoint.base_url);
         Ok(ResultsQueue {
+            operations_per_day: per_day.map(|count| Whose::Laptop.part_of(count)),
             endpoint,
             queue_id,
             batch_size: self.batch_size as usize,

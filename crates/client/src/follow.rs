@@ -185,6 +185,10 @@ impl Follower {
     }
 
     fn pause(&self, now: Instant) -> Duration {
+        self.receiver.pause(self.usual_pause(now))
+    }
+
+    fn usual_pause(&self, now: Instant) -> Duration {
         let asked = self.asked.map(|asked| now.saturating_duration_since(asked));
         match &self.listener {
             Some(listener) if listener.hears(now) => {

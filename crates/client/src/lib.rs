@@ -23,6 +23,7 @@ pub mod names;
 mod pace;
 pub mod poll;
 pub mod receive;
+mod spent;
 pub mod submit;
 mod turn;
 pub mod upload;

@@ -7,6 +7,7 @@ use protocol::FailureClass;
 use queues::Backoff;
 
 use crate::error::Remedy;
+use crate::spent;
 
 /// A pull consumer that was just added takes some seconds to work; after this long, it is missing.
 const NOT_ENABLED_PATIENCE: Duration = Duration::from_secs(30);
@@ -14,11 +15,11 @@ const NOT_ENABLED_PATIENCE: Duration = Duration::from_secs(30);
 /// The pause while the queue has no pull consumer.
 const NOT_ENABLED_PAUSE: Duration = Duration::from_secs(2);
 
+/// So long after midnight the allowance of the new day is there.
+const BEHIND_MIDNIGHT: Duration = Duration::from_secs(10);
+
 /// The pause while somebody has paused the queue.
 const PAUSED_PAUSE: Duration = Duration::from_secs(30);
-
-/// The pause when the day's allowance is used up.
-const QUOTA_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 /// How much trouble a command bears before it ends with [`GaveUp`].
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +74,14 @@ impl Troubles {
         match self.pause(error.class, now) {
             Ok(pause) => {
                 if self.told.replace(discriminant(&error.class)) != Some(discriminant(&error.class)) {
-                    tracing::warn!("{error}; trying again");
+                    match error.class {
+                        FailureClass::QuotaExhausted => {
+                            let minutes = pause.as_secs() / 60;
+                            let (hours, minutes) = (minutes / 60, minutes % 60);
+                            tracing::warn!("{error}; trying again in {hours} h {minutes} min");
+                        }
+                        _ => tracing::warn!("{error}; trying again"),
+                    }
                 }
                 Ok(pause)
             }
@@ -100,7 +108,8 @@ impl Troubles {
                 return if is_missing { Err(Remedy::Unexpected) } else { Ok(NOT_ENABLED_PAUSE) };
             }
             FailureClass::QuotaExhausted if !self.patience.sits_out_quota => return Err(Remedy::TryLater),
-            FailureClass::QuotaExhausted => QUOTA_PAUSE,
+            // Two programs that ask at the same time are no crowd.
+            FailureClass::QuotaExhausted => allowance::pause_of_used_up(spent::now(), 0.0) + BEHIND_MIDNIGHT,
             FailureClass::Paused => PAUSED_PAUSE,
             FailureClass::Throttled(Some(pause)) => pause,
             FailureClass::Throttled(None) | FailureClass::Unavailable => self.backoff.pause(),
@@ -130,7 +139,8 @@ mod tests {
         assert_eq!(first(Patience::ONE_LOOK, FailureClass::Paused), Err(Remedy::TryLater));
         assert_eq!(first(Patience::UNTIL_IDLE, FailureClass::Paused), Ok(PAUSED_PAUSE));
         assert_eq!(first(Patience::OF_A_WAIT, FailureClass::QuotaExhausted), Err(Remedy::TryLater));
-        assert_eq!(first(Patience::FOR_EVER, FailureClass::QuotaExhausted), Ok(QUOTA_PAUSE));
+        let sits_out = first(Patience::FOR_EVER, FailureClass::QuotaExhausted).unwrap();
+        assert!(sits_out > BEHIND_MIDNIGHT && sits_out <= Duration::from_hours(23) + BEHIND_MIDNIGHT, "{sits_out:?}");
     }
 
     #[test]

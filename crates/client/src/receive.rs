@@ -8,11 +8,13 @@
 
 use std::time::Duration;
 
+use allowance::{OF_A_DELETION, State, operations};
 use protocol::{FailureClass, ResultMessage, body, hold, limits};
 use queues::{Backoff, Client, Delivery, Pulled};
 
 use crate::error::Remedy;
 use crate::inbox::{self, Arrived, Inbox, Kept};
+use crate::spent::Spent;
 
 /// How often an acknowledgement is tried. Late ones count as well, so there is no hurry and no harm.
 const ACK_TRIES: u32 = 4;
@@ -31,6 +33,8 @@ pub struct ResultsQueue {
     pub batch_size: usize,
     /// How long they are leased.
     pub visibility_timeout: Duration,
+    /// How many operations may be spent on it a day, or as many as one likes.
+    pub operations_per_day: Option<u64>,
 }
 
 /// Why what came could not be taken.
@@ -73,6 +77,7 @@ pub struct Receiver {
     client: Client,
     queue: ResultsQueue,
     inbox: Inbox,
+    spent: Spent,
 }
 
 /// What one look brought.
@@ -94,7 +99,8 @@ impl Receiver {
     /// A receiver that stores into `inbox`, which must be prepared.
     pub fn new(http: reqwest::Client, queue: ResultsQueue, inbox: Inbox) -> Result<Self, queues::UnusableUrl> {
         let client = Client::new(http, &queue.endpoint)?;
-        Ok(Self { client, queue, inbox })
+        let spent = Spent::new(inbox.polling(), queue.operations_per_day);
+        Ok(Self { client, queue, inbox, spent })
     }
 
     /// Where results come from.
@@ -115,19 +121,41 @@ impl Receiver {
     /// Looks once. The future must not be dropped before its end: leased messages would be lost from sight until their
     /// lease lapses.
     pub async fn look(&self) -> Result<Received, queues::Error> {
-        let queue = &self.queue;
-        self.take(self.client.pull(&queue.queue_id, queue.batch_size, queue.visibility_timeout).await?).await
+        let (queue, count) = (&self.queue, self.may_pull()?);
+        self.take(self.client.pull(&queue.queue_id, count, queue.visibility_timeout).await?).await
     }
 
     /// Looks once; a server that can holds the look open for a while until something comes, or until `given_up`
     /// resolves. As with [`Receiver::look`], the future must not be dropped before its end.
     pub async fn look_held(&self, given_up: impl Future<Output = ()>) -> Result<Received, queues::Error> {
-        let ResultsQueue { queue_id, batch_size, visibility_timeout, .. } = &self.queue;
-        let pulled = self.client.pull_held(queue_id, *batch_size, *visibility_timeout, hold::MAX, given_up);
+        let ResultsQueue { queue_id, visibility_timeout, .. } = &self.queue;
+        let count = self.may_pull()?;
+        let pulled = self.client.pull_held(queue_id, count, *visibility_timeout, hold::MAX, given_up);
         self.take(pulled.await?).await
     }
 
+    /// How many messages one look may bring today; an error if none may.
+    fn may_pull(&self) -> Result<usize, queues::Error> {
+        let count = self.spent.messages(self.queue.batch_size);
+        match (count, self.spent.state()) {
+            (0, Some(State { limit, spent, .. })) => {
+                let operation = format!("pull from queue {}", self.queue.queue_id);
+                let what = format!("of {limit} operations that may be spent here a day {spent} are (OPS_PER_DAY)");
+                Err(queues::Error::used_up(operation, what))
+            }
+            _ => Ok(count),
+        }
+    }
+
+    /// The pause before the next look, where `usual` is that of who need not be careful with the day's operations.
+    pub(crate) fn pause(&self, usual: Duration) -> Duration {
+        self.spent.pause(usual)
+    }
+
     async fn take(&self, pulled: Pulled) -> Result<Received, queues::Error> {
+        let cost: u64 =
+            pulled.deliveries.iter().map(|delivery| 2 * operations(delivery.body.len()) - OF_A_DELETION).sum();
+        self.spent.spend(cost.max(1));
         let messages = pulled.deliveries.len();
         let backlog = pulled.backlog.unwrap_or(0);
         let more = messages == self.queue.batch_size || (messages > 0 && backlog > messages as u64);
@@ -244,6 +272,7 @@ impl Receiver {
             tries += 1;
             let error = match self.client.settle(&self.queue.queue_id, leases, &[]).await {
                 Ok(settled) => {
+                    self.spent.spend(leases.len() as u64 * OF_A_DELETION);
                     if settled.acks.is_some_and(|acks| acks < leases.len() as u64) || !settled.warnings.is_empty() {
                         tracing::info!(
                             "of {} acknowledgements {:?} counted; what did not comes again and is dropped then: {}",

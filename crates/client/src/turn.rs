@@ -134,7 +134,13 @@ mod tests {
             plain_http: queues::PlainHttp::default(),
         };
         let visibility_timeout = Duration::from_secs(60);
-        ResultsQueue { endpoint, queue_id: queue_id.to_owned(), batch_size: 1, visibility_timeout }
+        ResultsQueue {
+            endpoint,
+            queue_id: queue_id.to_owned(),
+            batch_size: 1,
+            visibility_timeout,
+            operations_per_day: None,
+        }
     }
 
     #[test]

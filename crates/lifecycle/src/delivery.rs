@@ -21,6 +21,8 @@ const SWAPPED: &str = "CF_JOBS_QUEUE_ID and CF_RESULTS_QUEUE_ID are swapped, so 
 impl Lifecycle {
     pub(crate) fn pulled(&mut self, pulled: Pulled, step: &mut Step) {
         self.intake.pulled(&pulled, &self.settings, self.now);
+        self.thrift.asked_for = 0;
+        self.has_cost(&pulled);
         // Jobs first: a stray message with the id of one of them must not take its place.
         let mut strays = Vec::new();
         // Whoever these are for finds them where they are.
@@ -149,7 +151,8 @@ impl Lifecycle {
             return 0;
         }
         let wanted = self.pools.real().map(|no| self.wants_for(no)).fold(0, usize::saturating_add);
-        self.intake.count(wanted, self.settings.batch_size)
+        let count = self.intake.count(wanted, self.settings.batch_size);
+        self.thrift.allowance.messages(count, self.owed_operations(), self.now)
     }
 
     /// How many messages to ask for on behalf of a pool. Whose they will be the queue alone knows.

@@ -95,6 +95,14 @@ pub enum Fatal {
 /// What a person should know. Each is said once, when it begins, and once when it is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
+    /// The day's allowance of operations of the queues has to be spent with care, or nothing is left of it to take
+    /// anything with.
+    Allowance {
+        /// How it is.
+        state: allowance::State,
+        /// How long it is until the next.
+        resets_in: Duration,
+    },
     /// The node cannot run jobs of this pool, or where none is named any at all; nothing is pulled for them until a
     /// probe passes.
     NodeBroken(Option<PoolName>, Problem),

@@ -69,6 +69,15 @@ pub enum Event {
     Woken,
     /// There is somebody who says so whenever there is, or there is no more.
     Linked(bool),
+    /// Operations that were spent on a day by others who share the allowance, and by this daemon before its start.
+    SpentBesides {
+        /// The number of the day since the epoch.
+        day: u64,
+        /// How many.
+        operations: u64,
+        /// How many others there are.
+        sharers: u64,
+    },
     /// Take nothing new, finish what runs within a bounded time, then exit.
     Drain,
     /// Take nothing more and exit as soon as nothing is on its way: a new daemon begins at once in our place.
@@ -99,12 +108,14 @@ pub struct Pulled {
     pub deliveries: Vec<Delivery>,
     /// How long the queue held the pull before it leased them, or found none; `None` if it answered at once.
     pub held: Option<Duration>,
+    /// Was the queue not asked, because another daemon has just found it empty?
+    pub spared: bool,
 }
 
 impl From<Vec<Delivery>> for Pulled {
     /// Of a pull that was answered at once.
     fn from(deliveries: Vec<Delivery>) -> Self {
-        Self { deliveries, held: None }
+        Self { deliveries, held: None, spared: false }
     }
 }
 

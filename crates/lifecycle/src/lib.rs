@@ -45,6 +45,7 @@
 //! | `intake`, `publisher` with `suspects`, `settler` | when the queue is asked, what is pushed, what is settled |
 //! | `pools`, `pool`, `refusal` | which pool takes a job; the health of each; jobs that none takes |
 //! | `executor`, `shutdown` | who holds the runs; the end of the daemon |
+//! | `thrift` | what the queues may cost a day, and what of it is owed |
 //! | `requests` | requests of one kind, and how long to wait before the next try |
 //! | `delivery`, `results` | what comes from the queue, and what goes to it |
 //! | `execution`, `trouble`, `returning`, `leaving` | runs; what the node fails; jobs that go back; the ways out |
@@ -88,6 +89,7 @@ mod settler;
 mod shutdown;
 mod suspects;
 mod table;
+mod thrift;
 mod transfers;
 mod trouble;
 
@@ -106,3 +108,4 @@ pub use pool::AHEAD;
 pub use reporter::Reporter;
 pub use run::{Attempt, EndReason, Finished, Observation, Run, RunEnd, Sighting};
 pub use table::{Change, Changes};
+pub use thrift::Expenses;

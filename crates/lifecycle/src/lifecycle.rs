@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use allowance::Allowance;
 use protocol::{JobId, JobMessage, PoolName};
 use site::{Capacity, Grant, Held, Site};
 
@@ -17,6 +18,7 @@ use crate::refusal::Refusals;
 use crate::settler::Settler;
 use crate::shutdown::Shutdown;
 use crate::table::{Jobs, NewJob, State};
+use crate::thrift::Thrift;
 use crate::transfers::FileStore;
 use crate::{Attempt, Changes, Effect, Entry, Event, Fact, Launched, Notice, Problem, Room, Run, Stage};
 
@@ -37,6 +39,8 @@ pub struct Settings {
     pub poll_interval_max: Duration,
     /// The time between them while somebody tells when there is something ([`Event::Linked`]).
     pub linked_poll_interval: Duration,
+    /// How many operations of the queues may be spent a day; as many as one likes without.
+    pub operations_per_day: Option<u64>,
     /// How long a job waits, in the queue or here, after a node could not run it.
     pub retry_delay: Duration,
     /// Between two looks at a job that another daemon holds.
@@ -105,6 +109,8 @@ pub struct Lifecycle {
     pub(crate) shutdown: Shutdown,
     pub(crate) cancellations: Cancellations,
     pub(crate) file_store: FileStore,
+    /// What the queues may cost.
+    pub(crate) thrift: Thrift,
     /// What was said of the queue: it does not answer, and not yet that it does again.
     pub(crate) queue_trouble: Option<String>,
 }
@@ -154,6 +160,7 @@ impl Lifecycle {
                 jobs.add_lease(&entry.job_id, lease);
             }
         }
+        let thrift = Thrift::new(Allowance::new(settings.operations_per_day));
         Self {
             pools,
             refusals: Refusals::default(),
@@ -167,6 +174,7 @@ impl Lifecycle {
             shutdown: Shutdown::default(),
             cancellations: Cancellations::default(),
             file_store: FileStore::default(),
+            thrift,
             queue_trouble: None,
         }
     }
@@ -184,12 +192,18 @@ impl Lifecycle {
             Event::Cancel(job_id) => self.cancel(job_id),
             Event::Woken => self.intake.woken(&self.settings, self.now),
             Event::Linked(linked) => self.intake.linked(linked, &self.settings, self.now),
+            Event::SpentBesides { day, operations, sharers } => {
+                self.thrift.allowance.spent_besides(day, operations, sharers, self.now);
+            }
             Event::Drain => self.shutdown.drain(self.settings.drain_timeout, self.now),
             Event::HandOver => self.shutdown.hand_over(self.now),
             Event::Stop => self.shutdown.stop(),
             Event::Probed(pool, outcome) => self.probed(pool.as_ref(), outcome, &mut step),
             Event::Pulled(Ok(pulled)) => self.pulled(pulled, &mut step),
-            Event::Pulled(Err(failure)) => self.request_failed(|state| &mut state.intake.pulls, &failure, &mut step),
+            Event::Pulled(Err(failure)) => {
+                self.thrift.asked_for = 0;
+                self.request_failed(|state| &mut state.intake.pulls, &failure, &mut step);
+            }
             Event::Recalled(answers) => self.recalled(answers, &mut step),
             Event::Staged(job_id, staged) => self.staged(&job_id, staged, &mut step),
             Event::Uploaded(run, uploaded) => self.uploaded(&run, uploaded, &mut step),
@@ -225,7 +239,7 @@ impl Lifecycle {
             return None;
         }
         let quiet = self.is_quiet();
-        let pull = if self.wants_pull() > 0 { self.intake.pulls.next() } else { None };
+        let pull = if self.wants_pull() > 0 { self.intake.pulls.next() } else { self.next_day_at() };
         let publish = self.publisher.next(self.jobs.outbox(), quiet);
         let settle = self.settler.next(quiet);
         let times = [self.executor.ask_at(), pull, publish, settle, self.jobs.next_lapse(), self.jobs.next_upload()];
@@ -420,10 +434,12 @@ impl Lifecycle {
         self.begin_uploads(step);
         self.say_files_are_back(step);
         self.publish_due(step);
+        self.say_how_careful(step);
         step.effects.extend(self.settler.begin(self.is_quiet(), self.now));
         let count = self.wants_pull();
         if count > 0 && self.intake.pulls.free(self.now) {
             self.intake.pulls.begin(self.now);
+            self.thrift.asked_for = count;
             step.effects.push(Effect::Pull(count));
         }
         self.end(step);

@@ -15,9 +15,6 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Between looks at a queue that a person has paused.
 const PAUSED: Duration = Duration::from_secs(30);
 
-/// Between tries once the day's allowance is used up; it comes back at midnight UTC.
-const QUOTA: Duration = Duration::from_secs(900);
-
 /// How long a queue may say that pulling is not enabled before we believe it: a new consumer needs some seconds.
 const NOT_ENABLED_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -65,6 +62,11 @@ impl Requests {
     /// The next may be from this time on, however long it was to wait.
     pub(crate) fn wait_at_most_until(&mut self, at: Duration) {
         self.not_before = self.not_before.min(at);
+    }
+
+    /// The next is not before this time either.
+    pub(crate) fn wait_at_least_until(&mut self, at: Duration) {
+        self.not_before = self.not_before.max(at);
     }
 
     /// Has it been tried since it was needed, and failed?
@@ -115,7 +117,7 @@ impl Requests {
                 spread(doubling.min(Duration::from_secs(5)))
             }
             FailureClass::Paused => PAUSED,
-            FailureClass::QuotaExhausted => QUOTA,
+            FailureClass::QuotaExhausted => allowance::pause_of_used_up(now, failure.jitter),
             // The service may ask for more than we would wait, never for less.
             FailureClass::Throttled(after) => spread(doubling).max(after.unwrap_or_default()),
             FailureClass::Refused | FailureClass::Unavailable => spread(doubling),

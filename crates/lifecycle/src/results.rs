@@ -1,12 +1,13 @@
 //! What goes to the queue: results, acknowledgements, messages that are given back; and what is said of the queue.
 
+use allowance::{OF_A_DELETION, operations};
 use protocol::JobId;
 
 use crate::lifecycle::{Lifecycle, Step};
 use crate::phases::Phase;
 use crate::publisher::Refused;
 use crate::requests::{Requests, Verdict};
-use crate::table::State;
+use crate::table::{Jobs, State};
 use crate::{Effect, Fact, Failure, Fatal, Notice};
 
 impl Lifecycle {
@@ -14,12 +15,10 @@ impl Lifecycle {
         if self.shutdown.are_settings_wrong() {
             return;
         }
-        let bytes_of = |job_id: &JobId| match self.jobs.get(job_id).map(|job| &job.state) {
-            Some(State::Recorded(bytes)) => *bytes,
-            _ => 0,
-        };
         let quiet = self.is_quiet();
-        let batch = self.publisher.begin(self.jobs.outbox(), bytes_of, quiet, self.now);
+        let jobs = &self.jobs;
+        let bytes_of = |job_id: &JobId| record_bytes(jobs, job_id);
+        let batch = self.publisher.begin(jobs.outbox(), bytes_of, quiet, self.now);
         step.effects.extend(batch.map(Effect::Publish));
     }
 
@@ -27,6 +26,8 @@ impl Lifecycle {
         let failure = match outcome {
             Ok(()) => {
                 for job_id in self.publisher.pushed() {
+                    let bytes = record_bytes(&self.jobs, &job_id);
+                    self.thrift.allowance.spend(operations(bytes), self.now);
                     self.finish(job_id, step);
                 }
                 return;
@@ -51,6 +52,8 @@ impl Lifecycle {
     pub(crate) fn settled(&mut self, outcome: Result<(), Failure>, step: &mut Step) {
         match outcome {
             Ok(()) => {
+                let deleted = self.settler.acks_under_way() as u64 * OF_A_DELETION;
+                self.thrift.allowance.spend(deleted, self.now);
                 for job_id in self.settler.settled() {
                     let held = self.jobs.get(&job_id).is_some_and(|job| job.leases.is_empty());
                     step.facts.extend(held.then_some(Fact::Acknowledged(job_id)));
@@ -105,5 +108,13 @@ impl Lifecycle {
             }
             Verdict::Never => self.shutdown.fail(Fatal::Refused(failure.what.clone()), now),
         }
+    }
+}
+
+/// How long the record of a job is that is owed.
+pub(crate) fn record_bytes(jobs: &Jobs, job_id: &JobId) -> usize {
+    match jobs.get(job_id).map(|job| &job.state) {
+        Some(State::Recorded(bytes)) => *bytes,
+        _ => 0,
     }
 }

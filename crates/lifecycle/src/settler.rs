@@ -55,6 +55,16 @@ impl Settler {
         self.retries.extend(leases.into_iter().map(|lease_id| (lease_id, delay)));
     }
 
+    /// How many acknowledgements are to be made, those that are on their way as well.
+    pub(crate) fn acks(&self) -> usize {
+        self.acks.len()
+    }
+
+    /// How many of them are on their way.
+    pub(crate) fn acks_under_way(&self) -> usize {
+        self.under_way.acks
+    }
+
     /// Is nothing to be settled, or on its way?
     pub(crate) fn is_done(&self) -> bool {
         self.acks.is_empty() && self.retries.is_empty()

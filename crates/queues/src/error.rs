@@ -27,6 +27,9 @@ pub enum Fault {
     Other,
 }
 
+/// What follows from that.
+const USED_UP: &str = "the allowance of the day is used up, and begins anew at 00:00 UTC; see docs/costs.md";
+
 /// A request that did not succeed.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}: {what}{}", advice.as_ref().map(|advice| format!("; {advice}")).unwrap_or_default())]
@@ -51,6 +54,12 @@ impl Error {
     pub(crate) fn unsent(operation: String, error: &Unsent) -> Self {
         let (class, what) = (FailureClass::Unavailable, error.to_string());
         Self { operation, class, fault: Fault::Other, what, advice: None }
+    }
+
+    /// Not asked, because the day allows no more.
+    pub fn used_up(operation: String, what: String) -> Self {
+        let class = FailureClass::QuotaExhausted;
+        Self { operation, class, fault: Fault::Other, what, advice: Some(USED_UP.into()) }
     }
 
     pub(crate) fn garbage(operation: String, what: String) -> Self {
@@ -84,11 +93,10 @@ impl Error {
         api_token: &str,
     ) -> Self {
         let has = |codes: &[i64]| errors.iter().any(|(code, _)| codes.contains(code));
-        let (class, advice) = if has(&[10253, 10252]) {
-            (
-                FailureClass::QuotaExhausted,
-                Some("the plan's allowance is used up or the queue is disabled; it goes on when that changes".into()),
-            )
+        let (class, advice) = if has(&[10253]) {
+            (FailureClass::QuotaExhausted, Some(USED_UP.into()))
+        } else if has(&[10252]) {
+            (FailureClass::Paused, Some("the queue is disabled; it goes on when that changes".into()))
         } else if has(&[10250, 10251]) || status == 429 {
             (FailureClass::Throttled(retry_after), None)
         } else if status == 409 {

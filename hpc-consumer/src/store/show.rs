@@ -21,7 +21,8 @@ use serde::Serialize;
 use self::text::{jobs_text, pools_text, status_text};
 use super::lock::{self, Held, Holder};
 use super::view::{
-    self, About, AllocationView, Called, Counts, DaemonState, JobView, PoolView, Queue, REFRESH, View, timestamp,
+    self, About, AllocationView, Called, Counts, DaemonState, JobView, OperationsView, PoolView, Queue, REFRESH, View,
+    timestamp,
 };
 use super::{DATABASE, opening};
 use crate::job::ResultsDir;
@@ -62,6 +63,9 @@ struct Report {
     /// How the link to the hub is; absent where there is to be none.
     #[serde(skip_serializing_if = "Option::is_none")]
     link: Option<LinkView>,
+    /// How it is with the day's operations; absent where there is no end to them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operations: Option<OperationsView>,
     /// Where all this was read.
     state_dir: String,
     #[serde(flatten)]
@@ -314,6 +318,7 @@ fn of_unreadable(view: View, note: String) -> Report {
         node_problem: None,
         queue_trouble: None,
         link: None,
+        operations: None,
         slots: None,
         ..of_view(view)
     }
@@ -375,6 +380,7 @@ fn of_view(view: View) -> Report {
         counts: view.counts,
         owed_since: view.owed_since,
         link: view.link,
+        operations: view.operations,
         state_dir: String::new(),
         about: view.about,
         pools: view.pools,
@@ -399,6 +405,7 @@ fn nothing(holder: Option<Holder>) -> Report {
         counts: Counts::default(),
         owed_since: None,
         link: None,
+        operations: None,
         state_dir: String::new(),
         about: About::default(),
         pools: Vec::new(),
@@ -459,6 +466,7 @@ mod tests {
             queue_trouble: None,
             owed_since: Some(at("2026-11-20T23:00:00Z")),
             link: None,
+            operations: None,
             about,
         }
     }

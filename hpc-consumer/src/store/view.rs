@@ -11,6 +11,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use allowance::{Care, State};
 use files::Durability;
 use lifecycle::Phase;
 use protocol::{JobId, JobSpec, JobState, PoolName, Timestamp, link, timestamp_from_millis};
@@ -52,8 +53,47 @@ pub(crate) struct View {
     /// How the link to the hub is, where there is to be one.
     #[serde(default)]
     pub(crate) link: Option<LinkView>,
+    /// How it is with the day's operations of the queues, where there is an end to them.
+    #[serde(default)]
+    pub(crate) operations: Option<OperationsView>,
     #[serde(flatten)]
     pub(crate) about: About,
+}
+
+/// What of the day's operations of the queues is spent, by all daemons of one `RESULTS_DIR`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OperationsView {
+    /// How many they may spend a day.
+    pub(crate) limit: u64,
+    pub(crate) spent: u64,
+    /// How many it will be at the end of the day, if it goes on as it did.
+    pub(crate) forecast: u64,
+    pub(crate) care: CareView,
+    /// When the next day begins.
+    pub(crate) resets_at: Timestamp,
+}
+
+/// How careful a daemon is with what is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CareView {
+    None,
+    /// It asks an empty queue more rarely.
+    Slow,
+    /// It takes no jobs until the next day.
+    Stop,
+}
+
+impl OperationsView {
+    pub(crate) fn of(state: State, now: Duration) -> Self {
+        let State { limit, spent, forecast, care } = state;
+        let care = match care {
+            Care::None => CareView::None,
+            Care::Slow => CareView::Slow,
+            Care::Stop => CareView::Stop,
+        };
+        Self { limit, spent, forecast, care, resets_at: timestamp(allowance::next_day(now)) }
+    }
 }
 
 /// Which daemon it is: what it was started with.

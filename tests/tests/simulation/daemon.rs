@@ -36,6 +36,11 @@ pub(crate) struct Node {
     pub(crate) results_away_until: Time,
     /// Is a pool taken out of its site's file?
     pub(crate) without_side: bool,
+    /// What daemons here have spent and owe of the allowance of which day, and what those before this one had spent.
+    spent: (u64, u64, u64),
+    spent_before: (u64, u64),
+    /// What this one was told of that.
+    told_of_spending: Option<(u64, u64, u64)>,
     /// What its clock adds to the true time.
     clock: Time,
     /// Is the clock set back before the next start of the daemon?
@@ -88,6 +93,9 @@ impl Node {
             without_side: false,
             results_away_since: 0,
             results_away_until: 0,
+            spent: (0, 0, 0),
+            spent_before: (0, 0),
+            told_of_spending: None,
             clock: 0,
             clock_back: false,
             to_keeper: 0,
@@ -156,6 +164,8 @@ impl World {
             uploading: BTreeSet::new(),
             link: Link::default(),
         });
+        let node = &mut self.nodes[n];
+        (node.spent_before, node.told_of_spending) = ((node.spent.0, node.spent.1), None);
         self.note(format_args!("daemon {n} starts"));
         self.sweep(n);
         self.step(n, Event::Tick)?;
@@ -205,7 +215,30 @@ impl World {
         }
     }
 
+    /// A daemon knows what others have spent before it decides anything, as if they had it on a common disk.
+    fn hear_of_spending(&mut self, n: usize) -> Checked {
+        if self.plan.operations_per_day.is_none() || self.nodes[n].life.is_none() {
+            return Ok(());
+        }
+        let day = self.nodes[n].clock_at(self.now).as_secs() / 86_400;
+        let of_day = |(on, spent): (u64, u64)| if on == day { spent } else { 0 };
+        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != n);
+        let others: u64 = others.map(|(_, node)| of_day((node.spent.0, node.spent.1)) + node.spent.2).sum();
+        let sharers = self.nodes.len() as u64 - 1;
+        let besides = (day, others + of_day(self.nodes[n].spent_before), sharers);
+        if self.nodes[n].told_of_spending.replace(besides) != Some(besides) {
+            let (day, operations, sharers) = besides;
+            self.step_with(n, Event::SpentBesides { day, operations, sharers })?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn step(&mut self, n: usize, event: Event) -> Checked {
+        self.hear_of_spending(n)?;
+        self.step_with(n, event)
+    }
+
+    fn step_with(&mut self, n: usize, event: Event) -> Checked {
         self.note(format_args!("daemon {n} <- {event:?}"));
         let kind = kind_of(&event);
         let to_upload = match &event {
@@ -237,6 +270,14 @@ impl World {
                 None => life.phases.remove(job_id),
             };
         }
+        if let Some(expenses) = lifecycle.expenses() {
+            let (day, own) = expenses.allowance.own();
+            let before = self.nodes[n].spent_before;
+            let before = if before.0 == day { before.1 } else { 0 };
+            self.nodes[n].spent = (day, before + own, expenses.owed);
+        }
+        let Some(life) = &self.nodes[n].life else { return Ok(()) };
+        let lifecycle = life.driver.lifecycle();
         let (wake, takes_nothing) = (lifecycle.wake_at(), lifecycle.takes_nothing_new());
         for fact in &followed.facts {
             self.note(format_args!("daemon {n}    fact {fact:?}"));

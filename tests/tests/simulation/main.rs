@@ -42,7 +42,7 @@ mod world;
 
 use report::Report;
 use sabotage::{Kind, Sabotage};
-use world::{history, quiet_history, stranded_history};
+use world::{history, quiet_history, stranded_history, thrifty_history};
 
 /// How many histories are run as a rule. They are of minutes up to the 335th; then follow those of hours, days and
 /// weeks.
@@ -149,6 +149,26 @@ fn when_nothing_goes_wrong_each_message_is_delivered_once() {
     }
     assert!(total.early_acks > 0, "no job was longer than its lease: {total}");
     assert_eq!(total.crashes + total.taken_over + total.cut_off, 0, "something went wrong: {total}");
+}
+
+#[test]
+fn an_allowance_is_never_passed_and_nothing_is_lost_for_it() {
+    let (mut total, mut days, mut waited) = (Report::default(), 0, 0);
+    // Of minutes, of hours, of days.
+    for seed in (0..60).chain(335..345).chain(395..399) {
+        match thrifty_history(seed, None, false) {
+            Ok((report, spent)) => {
+                total.add(report);
+                days += spent.len();
+                waited += usize::from(spent.len() > 1);
+            }
+            Err(untold) => {
+                let violation = thrifty_history(seed, None, true).err().unwrap_or(untold);
+                panic!("where a day allows little: {violation}");
+            }
+        }
+    }
+    assert!(waited > 20 && days > 90, "hardly anything had to wait for the next day: {waited}, {days} days: {total}");
 }
 
 #[test]

@@ -148,6 +148,8 @@ pub(crate) struct Plan {
     pub(crate) store_back: Option<Time>,
     /// Is there a hub?
     pub(crate) linked: bool,
+    /// How many operations of the queues all daemons together may spend a day.
+    pub(crate) operations_per_day: Option<u64>,
     pub(crate) seed: u64,
     poll_max: Time,
     retry_delay: Time,
@@ -290,6 +292,7 @@ impl Plan {
             holds: seed.is_multiple_of(3) && scale.span < DAY,
             store_back: None,
             linked: seed % 3 == 1,
+            operations_per_day: None,
             seed,
             poll_max: scale.poll_max,
             retry_delay: [SECOND, 20 * SECOND, 5 * MINUTE][rng.usize(..3)],
@@ -310,6 +313,12 @@ impl Plan {
             linked: false,
             ..self
         }
+    }
+
+    /// Nothing goes wrong but that a day allows next to nothing.
+    pub(crate) fn thrifty(self) -> Self {
+        let operations_per_day = Some(18 * u64::try_from(self.daemons).unwrap_or(u64::MAX));
+        Self { operations_per_day, holds: false, patience: 13 * DAY, ..self.quiet() }
     }
 
     /// Nothing of a history: nodes and jobs, for who says what happens.
@@ -353,6 +362,7 @@ impl Plan {
             poll_interval: duration(SECOND),
             poll_interval_max: duration(self.poll_max),
             linked_poll_interval: duration(linked_poll),
+            operations_per_day: self.operations_per_day,
             retry_delay: duration(self.retry_delay),
             claim_patience: duration(self.stale / 2),
             drain_timeout: duration(self.drain_timeout),

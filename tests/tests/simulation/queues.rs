@@ -1,6 +1,8 @@
 //! The queue service: two queues of `leased-queue` with their bodies, and requests to them that get lost.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -8,7 +10,7 @@ use leased_queue::{Candidates, Consumer, Fact, Handle, MessageId, NewMessage, Qu
 use lifecycle::{Delivery, Event, Failure, Pulled};
 use protocol::{FailureClass, JobId};
 
-use crate::plan::{MINUTE, SECOND, Time, duration};
+use crate::plan::{DAY, MINUTE, SECOND, Time, duration};
 use crate::sabotage::Sabotage;
 use crate::world::{Checked, Happening, World};
 
@@ -54,6 +56,8 @@ pub(crate) struct Queues {
     pub(crate) answer: FailureClass,
     /// Does it deliver no message twice of its own accord?
     pub(crate) orderly: bool,
+    /// What daemons have had it do on each day, as the service counts that.
+    pub(crate) spent: Rc<RefCell<BTreeMap<Time, u64>>>,
 }
 
 impl Queues {
@@ -72,6 +76,7 @@ impl Queues {
             down_until: 0,
             answer: FailureClass::Unavailable,
             orderly: false,
+            spent: Rc::default(),
         }
     }
 
@@ -218,7 +223,7 @@ impl World {
             }
             Ok(deliveries) => {
                 let more = if self.sabotage == Some(Sabotage::HeldForLonger) { MINUTE } else { 0 };
-                Ok(Pulled { deliveries, held: asks.then(|| duration(held + more)) })
+                Ok(Pulled { deliveries, held: asks.then(|| duration(held + more)), spared: false })
             }
             Err(failure) => Err(failure),
         })))
@@ -280,6 +285,7 @@ impl World {
         {
             return Err(format!("nothing goes wrong, and daemon {n} gets a message once more: {}", again.body));
         }
+        self.costs(n, deliveries.len().max(1))?;
         if self.sabotage == Some(Sabotage::AckBeforeAccept) {
             let leases: Vec<String> = deliveries.iter().map(|delivery| delivery.lease_id.clone()).collect();
             self.settle_now(n, &leases, &[])?;
@@ -319,6 +325,7 @@ impl World {
             acks.retain(|lease| self.queues.leased_as(lease).is_none_or(has_ended));
         }
         self.queues.settle(self.now, &acks, retries)?;
+        self.costs(n, acks.len())?;
         if !retries.is_empty() {
             self.ring();
         }
@@ -350,10 +357,24 @@ impl World {
             }
         }
         self.queues.publish(self.now, &records)?;
+        self.costs(n, records.len())?;
         for (job_id, record) in records {
             self.was_published(n, &job_id, record)?;
         }
         Ok(self.response_lost().map_or(Ok(()), Err))
+    }
+
+    /// A daemon has had the service do so much. Messages are small here.
+    fn costs(&mut self, n: usize, operations: usize) -> Checked {
+        let mut spent = self.queues.spent.borrow_mut();
+        let today = spent.entry(self.now / DAY).or_default();
+        *today += u64::try_from(operations).unwrap_or(u64::MAX);
+        match self.plan.operations_per_day {
+            Some(limit) if *today > limit => {
+                Err(format!("daemon {n} passes the allowance of the day, {limit} operations: {today} are spent"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Does the queue of results refuse these? One that it never takes spoils a whole push.

@@ -174,6 +174,7 @@ pub(crate) fn kind_of_effect(effect: &Effect) -> &'static str {
 pub(crate) fn kind_of(event: &Event) -> &'static str {
     match event {
         Event::Tick => "tick",
+        Event::SpentBesides { .. } => "spent besides",
         Event::Probed(_, Ok(())) => "probed: well",
         Event::Probed(_, Err(_)) => "probed: broken",
         Event::Pulled(Ok(_)) => "pulled",

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::rc::Rc;
 
 use fastrand::Rng;
 use lifecycle::{Event, Run};
@@ -143,6 +144,21 @@ pub(crate) fn quiet_history(seed: u64, sabotage: Option<Sabotage>, logged: bool)
     let mut world = World::new(plan, rng, sabotage, logged);
     world.queues.orderly = true;
     world.tell(seed)
+}
+
+/// One history in which nothing goes wrong and the queues may cost next to nothing. Returns what they cost on each day.
+pub(crate) fn thrifty_history(
+    seed: u64,
+    sabotage: Option<Sabotage>,
+    logged: bool,
+) -> Result<(Report, BTreeMap<Time, u64>), Violation> {
+    let mut rng = Rng::with_seed(seed);
+    let plan = Plan::new(seed, &mut rng).thrifty();
+    let mut world = World::new(plan, rng, sabotage, logged);
+    world.queues.orderly = true;
+    let spent = Rc::clone(&world.queues.spent);
+    let report = world.tell(seed)?;
+    Ok((report, spent.take()))
 }
 
 /// One history in which nothing goes wrong but that the store of files is away for long.

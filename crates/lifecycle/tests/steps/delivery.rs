@@ -251,8 +251,9 @@ fn empty_pulls_slow_down_and_a_message_speeds_up_again() {
 #[test]
 fn after_a_pull_that_was_held_there_is_no_pause_but_what_is_left_of_the_shortest() {
     let mut daemon = Daemon::pulling(settings());
-    let held =
-        |held, deliveries: &[Delivery]| Event::Pulled(Ok(Pulled { held: Some(held), deliveries: deliveries.to_vec() }));
+    let held = |held, deliveries: &[Delivery]| {
+        Event::Pulled(Ok(Pulled { held: Some(held), deliveries: deliveries.to_vec(), spared: false }))
+    };
     for _ in 0..3 {
         daemon.now += 5 * SECOND;
         assert_eq!(daemon.step(held(5 * SECOND, &[])).effects, [Effect::Pull(2)]);
@@ -272,7 +273,7 @@ fn a_lease_is_counted_from_the_end_of_the_hold_and_never_from_the_future() {
         let mut daemon = Daemon::pulling(settings());
         let begun = daemon.now;
         daemon.now += passed;
-        daemon.step(Event::Pulled(Ok(Pulled { held: Some(held), deliveries: vec![job("a", "L1")] })));
+        daemon.step(Event::Pulled(Ok(Pulled { held: Some(held), deliveries: vec![job("a", "L1")], spared: false })));
         let step = daemon.step(Event::Recalled(vec![(id("a"), Recalled::New)]));
         let [Fact::Accepted { lease, .. }] = step.facts.as_slice() else { panic!("{step:?}") };
         lease.until - begun

@@ -29,6 +29,7 @@ mod report;
 mod restart;
 mod results;
 mod round;
+mod thrift;
 mod transfers;
 mod wake;
 
@@ -50,6 +51,7 @@ fn settings() -> Settings {
         poll_interval: SECOND,
         poll_interval_max: 8 * SECOND,
         linked_poll_interval: 600 * SECOND,
+        operations_per_day: None,
         retry_delay: 60 * SECOND,
         claim_patience: 20 * SECOND,
         drain_timeout: 30 * SECOND,

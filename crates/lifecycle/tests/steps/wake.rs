@@ -116,7 +116,7 @@ fn a_queue_that_does_not_answer_is_asked_no_earlier_for_being_woken() {
     assert_eq!(daemon.step(Event::Woken).effects, []);
     daemon.step(Event::Linked(false));
     daemon.step(Event::Linked(true));
-    assert_eq!(daemon.until(is_pull), 900 * SECOND);
+    assert_eq!(daemon.until(is_pull), allowance::pause_of_used_up(START, 1.0));
 }
 
 #[test]

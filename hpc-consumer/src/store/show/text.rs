@@ -7,6 +7,8 @@ use protocol::{Timestamp, size, timestamp_from_millis};
 
 use crate::link::{LinkState, LinkView};
 
+use crate::store::view::{CareView, OperationsView};
+
 use super::{About, AllocationView, Counts, Daemon, ListedJob, PoolView, Queue, Report};
 
 pub(super) fn jobs_text(report: &Report, now: Timestamp) -> String {
@@ -124,10 +126,28 @@ pub(super) fn status_text(report: &Report, now: Timestamp) -> String {
     if let Some(link) = &report.link {
         row("hub", hub_text(link));
     }
+    if let Some(operations) = &report.operations {
+        row("operations", operations_text(operations));
+    }
     row("slots", report.slots.map_or_else(|| "not known".to_owned(), |slots| slots.to_string()));
     row("jobs", format!("{running} running, {waiting} waiting, {ending} ending"));
     row("results owed", owed);
     pairs(&rows, stdout_width())
+}
+
+/// What of the day's operations is spent.
+fn operations_text(operations: &OperationsView) -> String {
+    let OperationsView { limit, spent, forecast, care, resets_at } = operations;
+    let care = match care {
+        CareView::None => String::new(),
+        CareView::Slow => "; an empty queue is asked more rarely".to_owned(),
+        CareView::Stop => format!("; no jobs are taken until {}", seconds(*resets_at)),
+    };
+    format!(
+        "{spent} of {limit} today (UTC), about {forecast} at its end; a job costs {} here, and {} in all{care}",
+        allowance::OF_A_JOB,
+        allowance::OF_A_JOB_IN_ALL
+    )
 }
 
 /// Whether the daemon is linked to the hub, and what is wrong if it is not.
