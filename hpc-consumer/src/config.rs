@@ -27,6 +27,7 @@ use reqwest::header::HeaderValue;
 pub(crate) use self::runtime::{NetworkSettings, RuntimeSettings};
 use crate::doctor::Queues;
 use crate::link::Target;
+use crate::metrics;
 use crate::run::{Invocation, Kit, Required, Runtime, absolute_entries, on_path, shared_overlay};
 use crate::site::SiteOf;
 
@@ -297,6 +298,11 @@ pub(crate) struct RunSettings {
     /// For where there is no other user, as in a container or on a machine for tests.
     #[arg(long, env = "ALLOW_ROOT", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     allow_root: bool,
+    /// Show Prometheus how things are, in this file for the textfile collector of node_exporter; it ends in .prom
+    ///
+    /// It is written every 15 seconds, for everybody to read; see docs/operations.md.
+    #[arg(long, env = "METRICS_FILE", value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
     #[command(flatten)]
     trust: TrustArgs,
     #[command(flatten)]
@@ -324,6 +330,8 @@ pub(crate) struct Settings {
     pub(crate) results_dir: PathBuf,
     pub(crate) state_dir: PathBuf,
     pub(crate) take_over: bool,
+    /// Where Prometheus is shown how things are.
+    pub(crate) metrics_file: Option<PathBuf>,
     pub(crate) trust: TrustedGroup,
     pub(crate) claim_stale: Duration,
     /// What jobs run, and where: as a site's file says it, or the other settings.
@@ -426,6 +434,7 @@ impl RunSettings {
             check: _,
             take_over,
             allow_root: _,
+            metrics_file,
             trust,
             state,
             site,
@@ -460,6 +469,7 @@ impl RunSettings {
         endpoint.check_token()?;
         let results_dir = absolute(&results_dir, "RESULTS_DIR", origins)?;
         let state_dir = state.resolve(origins)?;
+        let metrics_file = metrics_file.map(|file| self::metrics_file(&file, origins)).transpose()?;
         let defaults = jobs.limits.site_defaults(runtime.network());
         let (site, kit) = site_and_kit(site, runtime, (&results_dir, &state_dir), slots, defaults, origins)?;
         let per_day = program::Operations::or_of_the_plan(queue.ops_per_day, &endpoint.base_url);
@@ -473,6 +483,7 @@ impl RunSettings {
             results_dir,
             state_dir,
             take_over,
+            metrics_file,
             trust: trust.resolve()?,
             claim_stale: jobs.claim_stale_seconds,
             require: jobs.require,
@@ -646,6 +657,12 @@ impl StateSettings {
             ),
         }
     }
+}
+
+/// A file that the collector of metrics reads.
+fn metrics_file(file: &Path, origins: &Origins) -> anyhow::Result<PathBuf> {
+    let file = absolute(file, "METRICS_FILE", origins)?;
+    metrics::check(&file).map_err(|why| anyhow!("{}: {why}", origins.named("METRICS_FILE")))
 }
 
 /// A path that stays the same wherever the daemon works.

@@ -129,7 +129,10 @@ impl Daemon {
             if happened {
                 viewer.changed();
             }
-            events.drain(..).for_each(|event| driver.handle(event, clock.now()));
+            for event in events.drain(..) {
+                viewer.hears(&event);
+                driver.handle(event, clock.now());
+            }
             if driver.lifecycle().takes_nothing_new() {
                 self.enough.send_replace(true);
             }

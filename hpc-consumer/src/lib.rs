@@ -24,6 +24,7 @@
 //! | `site` | the file of a site, read and held against what is on this node |
 //! | `verbs` | what is asked of single jobs: how far they are, what they print |
 //! | `viewer` | keeps up to date what `jobs` and `status` show |
+//! | `metrics` | what Prometheus is shown |
 //! | `notices` | what a person reads in its log |
 //! | `store` | what must not be forgotten, in `STATE_DIR`, and `hpc-consumer jobs` and `status`, which show it |
 //! | `link` | what goes to the hub and comes from it |
@@ -47,6 +48,7 @@ mod inherited;
 mod job;
 mod keeper;
 mod link;
+mod metrics;
 pub mod node;
 mod notices;
 mod pace;

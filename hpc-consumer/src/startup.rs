@@ -182,8 +182,9 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
         link: Link(desk),
         notify: Notify::to(&Listener::of_environment()),
     };
+    let slots = settings.site.slots();
     let viewer =
-        Viewer::new(settings.state_dir, settings.site.slots(), about, store.clone(), shown, under_way, in_slurm);
+        Viewer::new(settings.state_dir, slots, about, store.clone(), shown, under_way, in_slurm, settings.metrics_file);
     let left = daemon.serve(lifecycle, queue, clock, viewer, signals, invocation).await?;
     store.close().await?;
     // While runs go on under the keeper of this machine, no other machine may use the state unasked.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lifecycle::{Attempt, Lifecycle, Phase, PoolState};
+use lifecycle::{Attempt, Event, Lifecycle, Phase, PoolState};
 use protocol::link::PoolReport;
 use protocol::{JobId, JobMessage, Timestamp, timestamp_from_millis};
 use slurm::fleet::ShownAllocation;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::link::Shown;
 use crate::lock;
+use crate::metrics::{self, Counted};
 use crate::slurm::Slurm;
 use crate::store::Store;
 use crate::store::view::{
@@ -56,6 +57,7 @@ pub(crate) struct Viewer {
     /// The pools that live in Slurm.
     slurm: Option<Slurm>,
     learned: Learned,
+    exporter: Option<Exporter>,
     /// When to write next.
     due: Instant,
     written: Option<Instant>,
@@ -65,6 +67,7 @@ pub(crate) struct Viewer {
 }
 
 impl Viewer {
+    #[expect(clippy::too_many_arguments, reason = "each is a part of what is shown, and there is one caller")]
     pub(crate) fn new(
         state_dir: PathBuf,
         slots: usize,
@@ -73,6 +76,7 @@ impl Viewer {
         link: Option<Shown>,
         under_way: UnderWay,
         slurm: Option<Slurm>,
+        metrics_file: Option<PathBuf>,
     ) -> Self {
         Self {
             state_dir,
@@ -84,10 +88,18 @@ impl Viewer {
             under_way,
             slurm,
             learned: Learned::default(),
+            exporter: metrics_file.map(Exporter::to),
             due: Instant::now(),
             written: None,
             writing: None,
             complained: Arc::default(),
+        }
+    }
+
+    /// This has happened.
+    pub(crate) fn hears(&mut self, event: &Event) {
+        if let Some(exporter) = &mut self.exporter {
+            exporter.counted.hear(event);
         }
     }
 
@@ -114,6 +126,7 @@ impl Viewer {
         let unknown = self.unknown(&view.jobs);
         let now = Instant::now();
         (self.due, self.written) = (now + if unknown.is_empty() { REFRESH } else { INTERVAL }, Some(now));
+        let metrics = self.exporter.as_mut().and_then(|exporter| exporter.due(now, &view));
         let (state_dir, complained) = (self.state_dir.clone(), self.complained.clone());
         let (store, learned) = (self.store.clone(), self.learned.clone());
         self.writing = Some(tokio::spawn(async move {
@@ -126,12 +139,15 @@ impl Viewer {
                 view.jobs = jobs.collect();
                 lock(&learned).extend(new);
             }
-            crate::blocking(move || match view::write(&state_dir, &view) {
-                Ok(()) => complained.store(false, Ordering::Relaxed),
-                Err(error) if !complained.swap(true, Ordering::Relaxed) => {
-                    tracing::warn!("what `hpc-consumer jobs` shows cannot be written: {error}");
+            crate::blocking(move || {
+                metrics.into_iter().for_each(Metrics::write);
+                match view::write(&state_dir, &view) {
+                    Ok(()) => complained.store(false, Ordering::Relaxed),
+                    Err(error) if !complained.swap(true, Ordering::Relaxed) => {
+                        tracing::warn!("what `hpc-consumer jobs` shows cannot be written: {error}");
+                    }
+                    Err(_) => {}
                 }
-                Err(_) => {}
             })
             .await;
         }));
@@ -151,13 +167,18 @@ impl Viewer {
     /// Writes the last view of this daemon.
     pub(crate) async fn last(&mut self, lifecycle: &Lifecycle) {
         let (state_dir, view) = (self.state_dir.clone(), self.view(lifecycle, DaemonState::Ended));
+        let metrics = self.exporter.as_ref().map(|exporter| exporter.metrics(&view));
         let under_way = self.writing.take();
         let written = async move {
             // The same files: at the same time, each would spoil the other's.
             if let Some(under_way) = under_way {
                 let _ = under_way.await;
             }
-            tokio::task::spawn_blocking(move || view::write(&state_dir, &view)).await
+            let write = move || {
+                metrics.into_iter().for_each(Metrics::write);
+                view::write(&state_dir, &view)
+            };
+            tokio::task::spawn_blocking(write).await
         };
         // The state itself tells the same; this is only for machines that cannot read it.
         let _ = tokio::time::timeout(LAST_PATIENCE, written).await;
@@ -223,6 +244,55 @@ impl Viewer {
     }
 }
 
+/// Shows the same to Prometheus.
+#[derive(Debug)]
+struct Exporter {
+    file: PathBuf,
+    counted: Counted,
+    written: Option<Instant>,
+    complained: Arc<AtomicBool>,
+}
+
+/// A text on its way into its file.
+struct Metrics {
+    file: PathBuf,
+    text: String,
+    complained: Arc<AtomicBool>,
+}
+
+impl Exporter {
+    fn to(file: PathBuf) -> Self {
+        Self { file, counted: Counted::default(), written: None, complained: Arc::default() }
+    }
+
+    /// What is to be written, if it is time.
+    fn due(&mut self, now: Instant, view: &View) -> Option<Metrics> {
+        if self.written.is_some_and(|written| now < written + metrics::INTERVAL) {
+            return None;
+        }
+        self.written = Some(now);
+        Some(self.metrics(view))
+    }
+
+    fn metrics(&self, view: &View) -> Metrics {
+        let (file, complained) = (self.file.clone(), self.complained.clone());
+        Metrics { file, text: metrics::text(view, &self.counted), complained }
+    }
+}
+
+impl Metrics {
+    /// Nobody waits for it, and it is tried again.
+    fn write(self) {
+        match metrics::write(&self.file, &self.text) {
+            Ok(()) => self.complained.store(false, Ordering::Relaxed),
+            Err(error) if !self.complained.swap(true, Ordering::Relaxed) => {
+                tracing::warn!("METRICS_FILE {} cannot be written: {error}", self.file.display());
+            }
+            Err(_) => {}
+        }
+    }
+}
+
 /// The allocation of a run, by what is known of all.
 fn of_run(allocations: &[ShownAllocation], job_id: &JobId, attempt: u32) -> Option<AllocationView> {
     let is = |run: &lifecycle::Run| run.job_id == *job_id && run.attempt.get() == attempt;
@@ -272,7 +342,7 @@ mod tests {
 
     fn viewer(state_dir: &Path) -> Viewer {
         let opened = Store::open(state_dir).unwrap();
-        Viewer::new(state_dir.to_owned(), 1, About::default(), opened.store, None, UnderWay::default(), None)
+        Viewer::new(state_dir.to_owned(), 1, About::default(), opened.store, None, UnderWay::default(), None, None)
     }
 
     fn site() -> Arc<Site> {

@@ -3,6 +3,7 @@
 //! | to | use |
 //! | --- | --- |
 //! | put a file in place of another | [`replace`] |
+//! | the same for everybody to read | [`replace_for_all`] |
 //! | make a file, never over an earlier one | [`Creator`] |
 //! | claim a name, and write the file later | [`create_new`] |
 //! | give what was made aside its name | [`put`], [`put_new`] |
@@ -44,5 +45,6 @@ pub use spare::{Spares, is_no_room};
 pub use tree::{Remains, Stuck};
 pub use versions::{Versions, remove_abandoned};
 pub use write::{
-    DIR_MODE, Durability, FILE_MODE, create_new, make_dir, put, put_new, replace, replace_through, sync_dir, write_new,
+    DIR_MODE, Durability, FILE_MODE, create_new, make_dir, put, put_new, replace, replace_for_all, replace_through,
+    sync_dir, write_new,
 };

@@ -1,9 +1,9 @@
 //! Making files and directories, and giving them their names.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Files are for their owner: disks are shared, and what is in them may be anybody's secret.
@@ -11,6 +11,9 @@ pub const FILE_MODE: u32 = 0o600;
 
 /// The same for directories.
 pub const DIR_MODE: u32 = 0o700;
+
+/// What is there for programs of other users.
+const FOR_ALL_MODE: u32 = 0o644;
 
 /// What a machine that goes down may take away. A process that dies takes nothing in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +70,22 @@ pub fn replace_through(aside: &Path, path: &Path, content: &[u8], durability: Du
     }
     durability.after_naming(path)?;
     Ok(file)
+}
+
+/// The same for a file that everybody may read.
+pub fn replace_for_all(path: &Path, content: &[u8]) -> io::Result<()> {
+    let name = name_of(path)?;
+    let aside = path.with_file_name(hidden(&[name.as_ref(), ".new".as_ref()]));
+    crate::remove(&aside, crate::remove::REMAINS_WITHIN)?;
+    let mut file = create_new(&aside)?;
+    let placed = file
+        .write_all(content)
+        .and_then(|()| file.set_permissions(Permissions::from_mode(FOR_ALL_MODE)))
+        .and_then(|()| fs::rename(&aside, path));
+    placed.inspect_err(|_| {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&aside);
+    })
 }
 
 /// Claims a name: of many who try, one makes the file, and the others hear that it exists.
@@ -176,7 +195,7 @@ pub(crate) fn hidden(parts: &[&std::ffi::OsStr]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
