@@ -69,7 +69,7 @@ const CLOSE_TRIES: u32 = 6;
 const CONNECT_PAUSE: Duration = Duration::from_secs(1);
 const CONNECT_PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// Before what is nobody's is cancelled once more.
+/// Before what is cancelled and still there is cancelled once more.
 const CANCEL_AGAIN: Duration = Duration::from_secs(60);
 
 /// For so long Slurm may say that an allocation goes on whose keeper has ended by itself.
@@ -200,7 +200,7 @@ pub struct Fleet {
     next_no: u64,
     /// When what a run waits for is said next.
     say_at: Duration,
-    /// When what is nobody's was cancelled last.
+    /// When what is not wanted was cancelled last.
     cancelled: BTreeMap<String, Duration>,
     /// When what somebody has begun in was parted from: Slurm takes a while to see that it is over.
     parted: BTreeMap<String, Duration>,
@@ -444,6 +444,10 @@ impl Fleet {
                 Some(allocation) => {
                     missing.remove(&name);
                     changed |= take_row(allocation, row, self.now);
+                    let may_go = allocation.asked_to_end && allocation.is_pending() && !row.state.is_over();
+                    if may_go && allocation.element == Some(row.element) {
+                        self.cancel(&name, row.element);
+                    }
                 }
                 None => self.is_nobodys(&name, row),
             }
@@ -461,12 +465,17 @@ impl Fleet {
         if self.parted.get(name).is_some_and(|at| *at + PARTED > self.now) {
             return;
         }
-        let again = self.cancelled.get(name).is_none_or(|at| *at + CANCEL_AGAIN <= self.now);
-        if again {
-            if self.cancelled.insert(name.to_owned(), self.now).is_none() {
-                self.push(Effect::Say(Notice::Nobodys(name.to_owned(), row.element)));
-            }
-            self.push(Effect::Cancel { job: split(name).0.to_owned(), element: row.element });
+        if !self.cancelled.contains_key(name) {
+            self.push(Effect::Say(Notice::Nobodys(name.to_owned(), row.element)));
+        }
+        self.cancel(name, row.element);
+    }
+
+    /// Has Slurm end what a listing has just shown by this name. As long as listings show it, that is tried again.
+    fn cancel(&mut self, name: &str, element: Element) {
+        if self.cancelled.get(name).is_none_or(|at| *at + CANCEL_AGAIN <= self.now) {
+            self.cancelled.insert(name.to_owned(), self.now);
+            self.push(Effect::Cancel { job: split(name).0.to_owned(), element });
         }
     }
 
@@ -519,6 +528,10 @@ impl Fleet {
             allocation.alive_at = Some(now);
             allocation.set(Stage::Submitted, now);
             allocation.is_listed();
+            if allocation.asked_to_end {
+                // It was faster than its cancellation, which is of what waits.
+                self.effects.push_back(Effect::Stop(name.to_owned()));
+            }
             self.decide_at = self.decide_at.min(self.decided_at + LOOK_SOON);
             if let Kind::Once(run) = &allocation.kind {
                 allocation.had_job = true;

@@ -31,8 +31,9 @@ pub fn show_arguments(element: Element) -> Vec<String> {
     ["-o", "show", "job", &element.to_string()].map(str::to_owned).to_vec()
 }
 
-/// The arguments of `scancel`: this job, if it has this name. An id alone is nobody's name. By name, more than
-/// one element of an array that waits may go; whoever cancels one has seen its name in a listing.
+/// The arguments of `scancel`: this job, if it has this name. An id alone is nobody's name. Of an array the id alone is
+/// said all the same, for 22.05 ends all that wait of one when it is given a name; who cancels one has just seen that
+/// id with that name in a listing.
 pub fn cancel_arguments(job_name: &str, element: Element) -> Vec<String> {
     let named = element.index.is_none().then(|| format!("--name={job_name}"));
     named.into_iter().chain([element.to_string()]).collect()

@@ -59,6 +59,15 @@ fn ends(version: &'static str) {
     }
     let array = Wanted { count: 2, ..Wanted::new("many", "exit \"$SLURM_ARRAY_TASK_ID\"").with("--nodelist=n1") };
     user.submitted(&array);
+    let three = Wanted { count: 3, ..Wanted::new("three", "exit 0").with("--begin=now+1hour") };
+    user.submitted(&three);
+    let second = user.wait_for_row("three_1", "to wait", |row| row.state == State::Pending);
+    assert!(user.run("scancel", &cancel_arguments("three", second.element), "").is_success());
+    // Of what waits of an array Slurm has one record, so nothing is left of one that is cancelled.
+    wait_until("three_1 to be gone", PATIENCE, || user.queue().is_ok() && user.row("three_1").is_none());
+    for name in ["three_0", "three_2"] {
+        assert_eq!(user.row(name).unwrap().state, State::Pending, "{version}: its neighbor was cancelled, too");
+    }
 
     for (name, _, end) in exits {
         assert_eq!(user.end(name, true), end, "{version}: {name}");

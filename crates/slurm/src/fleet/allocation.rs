@@ -348,6 +348,10 @@ impl Allocation {
         if !self.is_missed(now) {
             return None;
         }
+        if self.asked_to_end && self.claim.is_none() {
+            // One of an array that waits goes without a trace when it is cancelled: of the rest Slurm keeps one record.
+            return Some((AllocationEnd::Asked, false));
+        }
         let long = self.absent_since.is_some_and(|since| since + RECORDED_MAX <= now);
         match &self.recorded {
             Recorded::Over(ending) => Some((AllocationEnd::of(ending), false)),

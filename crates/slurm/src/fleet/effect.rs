@@ -52,7 +52,8 @@ pub enum Effect {
         /// The names of submissions.
         records_of: Vec<String>,
     },
-    /// Have Slurm end what still has this id and this name.
+    /// Have Slurm end what still has this id and this name. Of an array this is said only when a listing has just shown
+    /// one by both: no request of Slurm means one of an array by its name.
     Cancel {
         /// The name of the submission.
         job: String,

@@ -9,7 +9,7 @@ use scaling::{Amount, History, Logged, PoolDecision, PoolState, Snapshot, Worker
 use site::{Held, Resources};
 
 use super::allocation::{Allocation, Placed, Progress, Stage};
-use super::{Effect, Fleet, Kind, Notice, Order, PoolSettings, held, split};
+use super::{Effect, Fleet, Kind, Notice, Order, PoolSettings, held};
 use crate::{Element, Shape};
 
 /// Between two decisions at the least, and at the most while anything is there.
@@ -315,16 +315,16 @@ impl Fleet {
             self.decide_at = self.decide_at.min(since + SURPLUS_MAX);
             return false;
         }
-        let mut cancelled = Vec::new();
+        let mut unwanted = Vec::new();
         for (name, one) in self.allocations.iter_mut().filter(|(_, one)| waits(one)) {
-            if let (Some(element), Stage::Submitted) = (one.element, &one.stage) {
-                one.asked_to_end = true;
-                cancelled.push((name.clone(), element));
+            if one.stage == Stage::Submitted {
+                // The next listing that shows it has it cancelled; should it begin before, it begins nothing.
+                (one.asked_to_end, one.stopping) = (true, true);
+                unwanted.push(name.clone());
             }
         }
-        let acted = !cancelled.is_empty();
-        for (name, element) in cancelled {
-            self.push(Effect::Cancel { job: split(&name).0.to_owned(), element });
+        let acted = !unwanted.is_empty();
+        for name in unwanted {
             self.push(Effect::Say(Notice::Scaled(format!(
                 "the allocation {name} is cancelled before it began: nothing is left for it to do"
             ))));

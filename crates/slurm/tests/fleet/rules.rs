@@ -1,6 +1,6 @@
 //! The rules of the fleet, one small history each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lifecycle::{EndReason, Run};
@@ -221,6 +221,63 @@ fn what_is_nobodys_is_cancelled_and_only_what_has_a_name_of_ours() {
     let cancelled: Vec<&Effect> = effects.iter().filter(|effect| matches!(effect, Effect::Cancel { .. })).collect();
     assert_eq!(cancelled, [&Effect::Cancel { job: "hpcq-abc-cpu-1-1".to_owned(), element: element(8) }]);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Say(Notice::Nobodys(..)))), "{effects:?}");
+}
+
+#[test]
+fn of_several_that_were_asked_for_together_only_those_are_cancelled_that_a_listing_shows_waiting_by_our_name() {
+    let mut case = Case::workers();
+    case.demand("cpu", 6);
+    let effects = case.pass(2);
+    let recorded = effects.iter().find_map(|effect| match effect {
+        Effect::Record { job, orders } => Some((job.clone(), orders.len())),
+        _ => None,
+    });
+    let Some((job, 3)) = recorded else { panic!("{effects:?}") };
+    case.fleet.recorded(&job, Ok(()), case.now);
+    case.answers(&job, Answer::Submitted(Submitted { job: 7, cluster: None }));
+    let at = |index| Element { job: 7, index: Some(index) };
+    let shown = |index, name: &str, state: State| Row { element: at(index), ..row(name, 7, state, "Resources") };
+    let there = || shown(0, &job, State::Running);
+    let name = |index| format!("{job}_{index}");
+    case.fleet.looked(vec![(name(0), claimed(1))], case.now);
+    case.fleet.connected(&name(0), Told::default(), case.now);
+    case.listed(vec![there(), shown(1, &job, State::Pending), shown(2, &job, State::Pending)]);
+    case.demand("cpu", 0);
+    let is_cancel = |effect: &&Effect| matches!(effect, Effect::Cancel { .. });
+    assert_eq!(case.pass(31).iter().find(is_cancel), None, "nobody has seen what its number is now");
+    // The controller was lost, and has given the number to another.
+    let effects = case.listed(vec![there(), shown(1, &job, State::Pending), shown(2, "theirs", State::Pending)]);
+    let cancelled: Vec<&Effect> = effects.iter().filter(is_cancel).collect();
+    assert_eq!(cancelled, [&Effect::Cancel { job: job.clone(), element: at(1) }]);
+    // Slurm keeps no record of it.
+    let mut effects = Vec::new();
+    for _ in 0..3 {
+        effects.extend(case.listed(vec![there()]));
+    }
+    let closed = |effect: &Effect| match effect {
+        Effect::Close { name, .. } => Some(name.clone()),
+        _ => None,
+    };
+    let closed: BTreeSet<String> = effects.iter().filter_map(closed).collect();
+    assert_eq!(closed, BTreeSet::from([name(1), name(2)]), "{effects:?}");
+    let effects = [case.closes(&name(1), Left::default()), case.closes(&name(2), Left::default())].concat();
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Say(Notice::Ended { .. }))), "{effects:?}");
+    assert_eq!(case.fleet.shown().len(), 1, "what is there stays");
+}
+
+#[test]
+fn what_begins_before_it_is_cancelled_ends_by_itself() {
+    let mut case = Case::workers();
+    let name = case.submitted("cpu");
+    case.demand("cpu", 0);
+    case.pass(31);
+    case.fleet.looked(vec![(name.clone(), claimed(1))], case.now);
+    assert!(case.effects().contains(&Effect::Stop(name.clone())));
+    case.fleet.connected(&name, Told::default(), case.now);
+    case.start("j1.1", "cpu");
+    assert_eq!(case.sighted("j1.1"), Some(Sighted::Queued), "nothing begins there");
+    let effects = case.listed(vec![row(&name, 7, State::Running, "None")]);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Cancel { .. })), "{effects:?}");
 }
 
 #[test]

@@ -579,6 +579,8 @@ impl World {
                 if let Some(at) = self.slurm.iter().position(is) {
                     match self.slurm[at].keeper {
                         Some(keeper) => self.end_keeper(keeper, State::Cancelled { by: Some(1) }),
+                        // Of what waits of an array there is one record.
+                        None if element.index.is_some() => drop(self.slurm.remove(at)),
                         None => self.end_slurm_job(at, State::Cancelled { by: Some(1) }),
                     }
                 }
