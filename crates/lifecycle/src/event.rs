@@ -41,6 +41,8 @@ pub enum Event {
     RunEnded(Run, Box<Finished>),
     /// A run is gone without a word. The text says what is known.
     RunCutOff(Run, String),
+    /// A run will begin nowhere, and nothing of it ever ran: what its job asks for cannot be had. The text says why.
+    RunRejected(Run, String),
     /// What a run left behind was dealt with.
     Concluded(Run, Concluded),
     /// The outputs of a run are in the store of files, or not.
@@ -231,8 +233,8 @@ pub enum Ending {
     CutOff(String),
     /// The node failed it too often: the outcome is `infrastructure`.
     GivenUp(Problem),
-    /// No pool takes it, or its files cannot be had, and nothing of it runs: the outcome is `rejected`. The text says
-    /// why.
+    /// No pool takes it, or its files or resources cannot be had, and nothing of it runs: the outcome is `rejected`. The
+    /// text says why.
     Rejected(String),
     /// It was cancelled while nothing of it ran, after this attempt or before the first: the outcome is `cancelled`.
     Cancelled(Option<Attempt>),

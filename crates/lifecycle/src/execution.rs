@@ -259,6 +259,14 @@ impl Lifecycle {
         }
     }
 
+    pub(crate) fn run_rejected(&mut self, run: &Run, why: String, step: &mut Step) {
+        if !self.jobs.is(run, Phase::Running) {
+            return self.forget_unless_needed(run, step);
+        }
+        let cancelled = self.is_cancelled(&run.job_id);
+        self.conclude(run, if cancelled { Ending::Cancelled(None) } else { Ending::Rejected(why) }, step);
+    }
+
     /// A run is over that is not recorded as running.
     fn forget_unless_needed(&self, run: &Run, step: &mut Step) {
         if !self.has_ended(run) && !self.jobs.is(run, Phase::Ready) {

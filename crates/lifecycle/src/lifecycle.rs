@@ -219,6 +219,7 @@ impl Lifecycle {
             }
             Event::RunEnded(run, finished) => self.run_ended(&run, finished, &mut step),
             Event::RunCutOff(run, what) => self.run_cut_off(&run, what, &mut step),
+            Event::RunRejected(run, why) => self.run_rejected(&run, why, &mut step),
             Event::Concluded(run, concluded) => self.concluded(&run, concluded, &mut step),
             Event::PutAway { lease_id, record } => self.put_away(lease_id, record, &mut step),
             Event::PutAwayFailed { lease_id, problem } => {

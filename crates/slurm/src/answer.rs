@@ -69,6 +69,29 @@ const FAILED: [&str; 6] = [
     "DOS line breaks",
 ];
 
+/// Words of what only a site's file says, whatever a job asks for.
+const OF_SITE: [&str; 14] = [
+    "artition name",
+    "partition specified",
+    "account",
+    "qos",
+    "QOS",
+    "feature specification",
+    "node name",
+    "license",
+    "reservation",
+    "time limit",
+    "option",
+    "Invalid --",
+    "batch script",
+    "DOS line breaks",
+];
+
+/// Is the reason of a refusal something that only a site's file says, as its partition?
+pub(crate) fn is_of_site(why: &str) -> bool {
+    OF_SITE.iter().any(|word| why.contains(word))
+}
+
 /// What `sbatch` ends with when its arguments are none; it has not asked then.
 const USAGE: i32 = 255;
 
@@ -172,6 +195,19 @@ mod tests {
             assert!(matches!(read(1, "", &failed(why)), Answer::Unclear(_)), "{why}");
         }
         assert!(matches!(read(1, "", "a script of the site has failed\n"), Answer::Unclear(_)));
+        for why in ["Invalid qos specification", "Invalid account or account/partition combination specified"] {
+            assert!(is_of_site(&failed(why)), "{why}");
+        }
+        assert!(is_of_site(partition) && is_of_site("sbatch: error: Invalid --time specification\n"));
+        for why in [
+            "Requested node configuration is not available",
+            "Requested partition configuration not available now",
+            "Memory specification can not be satisfied",
+            "Invalid generic resource (gres) specification",
+            "More processors requested than permitted",
+        ] {
+            assert!(!is_of_site(&failed(why)), "{why}");
+        }
         let ended = |ended| Answer::read(&Output { ended, stdout: String::new(), stderr: String::new() });
         assert!(matches!(ended(Ended::TimedOut), Answer::Unclear(_)));
         assert!(matches!(ended(Ended::Signal(9)), Answer::Unclear(_)));

@@ -51,6 +51,7 @@ pub use self::pools::{Demand, PoolDemand, ShownAllocation};
 pub use self::runs::{Need, Sighted};
 use crate::{
     Accounted, AllocationEnd, Answer, Element, Ending, Listed, Listing, NoAnswer, Row, Shape, State as SlurmState,
+    answer,
 };
 
 /// Between two looks into the folders of allocations that may come, or that run one run.
@@ -350,6 +351,17 @@ impl Fleet {
                 }
                 self.is_over(&format!("submit {pool}"));
             }
+            Answer::Refused(why) if let Some((name, run)) = self.asks_too_much(&names, &why) => {
+                if let Some(allocation) = self.allocations.get_mut(&name) {
+                    // The run stays in it until the daemon has dealt with it, and says to forget it.
+                    allocation.set(Stage::Ended, now);
+                }
+                let why = format!("Slurm refuses what the job asks for by its resources: {why}");
+                self.waits_no_more(&run);
+                self.push(Effect::Say(Notice::AsksTooMuch(run.clone(), why.clone())));
+                self.push(Effect::Rejected(run, why));
+                self.decide_soon();
+            }
             Answer::Refused(why) => {
                 if let Some(pool) = self.pools.get_mut(&pool) {
                     pool.history.refused += 1;
@@ -378,6 +390,17 @@ impl Fleet {
         }
         self.poll.soon(now);
         self.advance();
+    }
+
+    /// The run whose own allocation was refused, if that is no matter of its site: it asks for more than one that asks
+    /// for nothing gets in its pool.
+    fn asks_too_much(&self, names: &[String], why: &str) -> Option<(String, Run)> {
+        let name = names.first().filter(|_| !answer::is_of_site(why))?;
+        let allocation = self.allocations.get(name)?;
+        let Kind::Once(run) = &allocation.kind else { return None };
+        let placed = allocation.runs.get(run).filter(|placed| placed.ends.is_none())?;
+        let slot = &self.settings.pools.get(&allocation.pool)?.slot;
+        placed.need.as_ref()?.asks_for_more_than(slot).then(|| (name.clone(), run.clone()))
     }
 
     /// Allocations that were never asked for.

@@ -198,6 +198,7 @@ impl Slurm {
                 }
             }
             Effect::CutOff(run, what) => events.send(Event::RunCutOff(run, what)),
+            Effect::Rejected(run, why) => events.send(Event::RunRejected(run, why)),
             Effect::Waits(run, why) => events.send(Event::RunWaits(run, why)),
             Effect::Room(pool, room) => events.send(Event::Room(pool, room)),
             Effect::Broken(pool, why) => events.send(Event::PoolBroken(pool, why.into())),
@@ -347,6 +348,7 @@ impl Slurm {
             | Effect::Forget(..)
             | Effect::Ended(_)
             | Effect::CutOff(..)
+            | Effect::Rejected(..)
             | Effect::Waits(..)
             | Effect::Room(..)
             | Effect::Broken(..)

@@ -198,6 +198,7 @@ pub(crate) fn kind_of(event: &Event) -> &'static str {
         Event::ExecutorGone(_) => "keeper gone",
         Event::RunEnded(..) => "run ended",
         Event::RunCutOff(..) => "run cut off",
+        Event::RunRejected(..) => "run rejected",
         Event::Concluded(_, Concluded::Recorded(_)) => "concluded: recorded",
         Event::Concluded(_, Concluded::TaskFailed(_)) => "concluded: task failed",
         Event::Concluded(_, Concluded::NodeFailed(_)) => "concluded: node failed",

@@ -62,6 +62,20 @@ fn a_run_that_another_daemon_has_taken_over_is_dropped_and_nothing_is_acknowledg
 }
 
 #[test]
+fn a_run_that_can_begin_nowhere_is_rejected_and_not_tried_again() {
+    let mut daemon = Daemon::pulling(slots(1));
+    daemon.start("a", with_fields("a", "L1", r#""rerunnable":true"#));
+    let rejected = || Event::RunRejected(run("a", 1), "it asks for too much".to_owned());
+    let ending = Ending::Rejected("it asks for too much".to_owned());
+    assert_eq!(daemon.step(rejected()).effects[0], conclude("a", 1, ending));
+    assert_eq!(daemon.step(rejected()).effects, [], "it is being dealt with");
+    let step = daemon.step(recorded("a", 1));
+    assert_eq!(step.facts, [Fact::Recorded(id("a"), record("a"))]);
+    assert!(step.effects.contains(&forget("a", 1)), "{step:?}");
+    assert_eq!(daemon.step(Event::RunRejected(run("b", 1), String::new())).effects, [forget("b", 1)]);
+}
+
+#[test]
 fn a_task_that_fails_is_tried_as_often_as_its_user_allows() {
     let mut daemon = Daemon::pulling(slots(1));
     daemon.start("a", with_fields("a", "L1", r#""retries":2"#));

@@ -103,6 +103,8 @@ pub enum Effect {
     Ended(Run),
     /// Tell the daemon that a run is gone, and nobody saw how it ended.
     CutOff(Run, String),
+    /// Tell the daemon that a run will begin nowhere: Slurm refuses what its job asks for.
+    Rejected(Run, String),
     /// Tell the daemon what a run waits for, or that it waits no more.
     Waits(Run, Option<String>),
     /// Tell the daemon what a pool has.
@@ -126,6 +128,8 @@ pub enum Notice {
     CannotRecord(String),
     /// A submission was refused.
     Refused(PoolName, String),
+    /// A submission was refused because of what its job asks for.
+    AsksTooMuch(Run, String),
     /// A submission was refused for the moment.
     NotNow(PoolName, String),
     /// Nobody knows whether a submission arrived.
@@ -179,6 +183,7 @@ impl fmt::Display for Notice {
                 "Slurm refuses allocations for the pool {pool}, which is tried again with growing pauses; correct \
                  `pool.{pool}.slurm` in the site's file if need be: {why}"
             ),
+            Self::AsksTooMuch(run, why) => write!(f, "the job {} is rejected: {why}", run.job_id),
             Self::NotNow(pool, why) => {
                 write!(f, "Slurm takes no allocation for the pool {pool} now, which is tried again: {why}")
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifecycle::{EndReason, Run};
-use protocol::PoolName;
+use protocol::{Memory, PoolName};
 use scaling::Room;
 use site::Resources;
 
@@ -50,6 +50,13 @@ impl Need {
         let gpus = if slot.gpus > 0 { of(asked.gpus, slot.gpus) } else { 0 };
         let slots = of(asked.cpus, slot.cpus).max(memory).max(gpus).max(1);
         u32::try_from(slots).unwrap_or(u32::MAX).min(pool.workers.slots)
+    }
+
+    /// Is it more than this, of anything?
+    pub(crate) fn asks_for_more_than(&self, slot: &Resources) -> bool {
+        let Resources { cpus, memory, gpus, nodes } = self.resources;
+        let bytes = |memory: Option<Memory>| memory.map_or(0, Memory::bytes);
+        cpus > slot.cpus || bytes(memory) > bytes(slot.memory) || gpus > slot.gpus || nodes > slot.nodes
     }
 
     /// How much time an allocation must have left for it. A run that may take as long as an allocation lasts begins in

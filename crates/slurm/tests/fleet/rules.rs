@@ -542,6 +542,40 @@ fn refusals_are_tried_again_with_growing_pauses_and_ten_of_them_pause_the_pool()
 }
 
 #[test]
+fn a_job_that_asks_for_more_than_there_is_fails_alone_and_a_site_that_says_something_wrong_waits_for_a_person() {
+    let refused = |cpus, why: &str| {
+        let mut case = Case::once();
+        let resources = Resources { cpus, memory: None, gpus: 0, nodes: 1 };
+        case.fleet.start(run("j1.1"), Need { pool: pool("mpi"), resources, limit: Duration::from_secs(60) }, case.now);
+        let job = case.submits("mpi");
+        let effects = case.answers(&job, Answer::Refused(why.to_owned()));
+        (case, job, effects)
+    };
+    let is_rejected = |effect: &Effect| matches!(effect, Effect::Rejected(one, _) if *one == run("j1.1"));
+    let too_much = "sbatch ended with exit code 1: Requested node configuration is not available";
+    let (mut case, job, effects) = refused(400, too_much);
+    let why = effects.iter().find_map(|effect| match effect {
+        Effect::Rejected(_, why) => Some(why.clone()),
+        _ => None,
+    });
+    assert!(why.is_some_and(|why| why.contains(too_much)), "{effects:?}");
+    // Until its record is written the daemon may ask for all runs, and must not begin it anew.
+    assert_eq!((case.sighted("j1.1"), records(&case.pass(200))), (Some(Sighted::Queued), 0));
+    case.fleet.forget(&[run("j1.1")], case.now);
+    assert!(case.effects().contains(&Effect::Remove(job)));
+    assert_eq!(case.sighted("j1.1"), None);
+    let effects = [case.start("j2.1", "mpi"), case.pass(2)].concat();
+    assert_eq!(records(&effects), 1, "the next one is asked for at once");
+
+    for (cpus, why) in [(1, too_much), (400, "Batch job submission failed: Invalid qos specification")] {
+        let (mut case, _, effects) = refused(cpus, why);
+        assert!(!effects.iter().any(is_rejected), "{effects:?}");
+        assert_eq!(records(&case.pass(30)), 0, "the pool waits after a refusal");
+        assert_eq!(records(&case.pass(60)), 1);
+    }
+}
+
+#[test]
 fn an_allocation_in_which_nobody_begins_is_told_of_with_what_to_do() {
     let mut case = Case::workers();
     let name = case.submitted("cpu");

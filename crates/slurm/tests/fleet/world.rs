@@ -633,6 +633,7 @@ impl World {
                 let said = format!("{notice:?}");
                 self.said.insert(said.split(['(', ' ']).next().unwrap_or_default().to_owned());
             }
+            Effect::Rejected(..) => unreachable!("nothing is refused"),
             Effect::Waits(..) | Effect::Broken(..) | Effect::Log(_) => {}
         }
     }
