@@ -43,6 +43,14 @@ const EVENTS_MAX: usize = 1_000;
 /// After so long a round is over whatever is on its way.
 const ROUND_MAX: Duration = Duration::from_hours(1);
 
+/// Who has gone round stays so long for what was begun to come to something at once, and no longer than the second for
+/// what is on its way elsewhere.
+const ROUND_RESTS: Duration = Duration::from_millis(500);
+const ROUND_RESTS_MAX: Duration = Duration::from_secs(15);
+
+/// Between two looks whether that has settled.
+const ROUND_LOOKS: Duration = Duration::from_millis(200);
+
 /// Claims of one batch are made by this many tasks at a time: on a network file system each takes a while.
 const CLAIMS_AT_ONCE: usize = 4;
 
@@ -155,7 +163,7 @@ impl Daemon {
             }
             let lifecycle = driver.lifecycle();
             let at_rest = || commit.is_none() && lifecycle.has_gone_round();
-            let round_ends = round.ends(at_rest, self.executor.settles_within());
+            let round_ends = round.ends(at_rest, || self.executor.is_settled());
             let wake = lifecycle.wake_at().map_or(Duration::MAX, |at| at.saturating_sub(clock.now()));
             tokio::select! {
                 biased;
@@ -188,6 +196,8 @@ impl Daemon {
                     round = Round::Over;
                     events.push_back(Event::HandOver);
                 }
+                // Of what settles elsewhere nothing is heard.
+                () = tokio::time::sleep(ROUND_LOOKS), if round_ends.is_some() => {}
                 () = viewer.due() => {
                     viewer.write(lifecycle);
                     self.exchange_spending(lifecycle);
@@ -493,8 +503,14 @@ fn pulled(pulled: queues::Pulled) -> Pulled {
 enum Round {
     /// It is not.
     Endless,
-    /// Until then at the latest; and since when it is at rest.
-    Until(Instant, Option<Instant>),
+    /// Until then at the latest.
+    Until {
+        last: Instant,
+        /// Since when it is at rest.
+        rests: Option<Instant>,
+        /// Since when it is, and nothing is on its way elsewhere.
+        settled: Option<Instant>,
+    },
     Over,
 }
 
@@ -502,15 +518,21 @@ impl Round {
     fn of(stay: Stay) -> Self {
         match stay {
             Stay::UntilTold => Self::Endless,
-            Stay::OneRound => Self::Until(Instant::now() + ROUND_MAX, None),
+            Stay::OneRound => Self::Until { last: Instant::now() + ROUND_MAX, rests: None, settled: None },
         }
     }
 
     /// When it is over, as far as can be said now.
-    fn ends(&mut self, at_rest: impl FnOnce() -> bool, settles_within: Duration) -> Option<Instant> {
-        let Self::Until(last, since) = self else { return None };
-        *since = if at_rest() { Some(since.unwrap_or_else(Instant::now)) } else { None };
-        Some(since.map_or(*last, |since| (since + settles_within).min(*last)))
+    fn ends(&mut self, at_rest: impl FnOnce() -> bool, is_settled: impl FnOnce() -> bool) -> Option<Instant> {
+        let Self::Until { last, rests, settled } = self else { return None };
+        let since = |since: &mut Option<Instant>, so: bool| {
+            *since = if so { Some(since.unwrap_or_else(Instant::now)) } else { None };
+            *since
+        };
+        let rests = since(rests, at_rest());
+        let settled = since(settled, rests.is_some() && is_settled());
+        let ends = [settled.map(|at| at + ROUND_RESTS), rests.map(|at| at + ROUND_RESTS_MAX), Some(*last)];
+        ends.into_iter().flatten().min()
     }
 }
 

@@ -6,8 +6,6 @@
 //! Out of scope: what a run is (`run`), who holds runs on this node (`keeper`) and in allocations (`slurm`), what
 //! follows from all this (`lifecycle`).
 
-use std::time::Duration;
-
 use ::slurm::fleet::Need;
 use lifecycle::{EndReason, Event, Lifecycle, Observation, Run, RunEnd, Sighting};
 use protocol::PoolName;
@@ -36,9 +34,9 @@ pub(crate) trait Executor {
     fn problem(&self, _pool: &PoolName) -> Option<String> {
         None
     }
-    /// How long it may take until what it was told has come to something, as far as it does so at once.
-    fn settles_within(&self) -> Duration {
-        Duration::from_millis(500)
+    /// Has what it was told come to something, as far as it does so at once?
+    fn is_settled(&self) -> bool {
+        true
     }
 }
 
@@ -112,9 +110,8 @@ impl Executor for Places {
         self.slurm.problem(pool)
     }
 
-    /// Slurm is asked, allocations are asked for, and their keepers are reached.
-    fn settles_within(&self) -> Duration {
-        Duration::from_secs(15)
+    fn is_settled(&self) -> bool {
+        self.slurm.is_settled()
     }
 }
 

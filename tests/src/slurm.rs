@@ -87,6 +87,7 @@ pub struct Slurm {
     plugins: PathBuf,
     names: Vec<String>,
     daemons: Mutex<BTreeMap<String, Child>>,
+    ports: Ports,
     directory: TempDir,
 }
 
@@ -106,7 +107,8 @@ impl Slurm {
         // Jobs of others run here as well.
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
         names.iter().for_each(|name| fs::create_dir(path.join("spool").join(name)).expect("a directory can be made"));
-        let slurm = Self { cluster, tools, plugins, names, daemons: Mutex::default(), directory };
+        let ports = Ports::take(cluster.nodes + 2);
+        let slurm = Self { cluster, tools, plugins, names, daemons: Mutex::default(), ports, directory };
         slurm.configure();
         if slurm.cluster.accounting {
             slurm.start_accounting();
@@ -251,10 +253,10 @@ impl Slurm {
     }
 
     fn configure(&self) {
-        let Cluster { nodes, cpus, memory_mb, accounting, cgroups, .. } = &self.cluster;
+        let Cluster { cpus, memory_mb, accounting, cgroups, .. } = &self.cluster;
         let (user, host) = (user(), host());
         let directory = self.directory().display();
-        let mut ports = free_ports(nodes + 2).into_iter();
+        let mut ports = self.ports.rest.iter().copied();
         let mut port = || ports.next().expect("there are as many as asked for");
         let (controller, database) = (port(), port());
         let mut lines: Vec<String> = [
@@ -628,11 +630,33 @@ fn host() -> String {
     name.split('.').next().unwrap_or_default().to_owned()
 }
 
-/// Ports below those that the system gives to whoever asks for any.
-fn free_ports(count: usize) -> Vec<u16> {
-    let from = fastrand::u16(20_000..32_000);
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    (from..).filter(free).take(count).collect()
+/// A block of ports below those that the system gives to whoever asks for any. Whoever has the first of a block has all
+/// of it, so no two clusters that start at the same time take the same.
+#[derive(Debug)]
+struct Ports {
+    _first: TcpListener,
+    rest: Vec<u16>,
+}
+
+impl Ports {
+    /// Of each block.
+    const COUNT: u16 = 64;
+    const BLOCKS: u16 = 180;
+
+    fn take(count: usize) -> Self {
+        let listen = |port: u16| TcpListener::bind(("127.0.0.1", port));
+        let begin = fastrand::u16(0..Self::BLOCKS);
+        for number in 0..Self::BLOCKS {
+            let first = 20_000 + (begin + number) % Self::BLOCKS * Self::COUNT;
+            let Ok(held) = listen(first) else { continue };
+            let rest: Vec<u16> =
+                (first + 1..first + Self::COUNT).filter(|port| listen(*port).is_ok()).take(count).collect();
+            if rest.len() == count {
+                return Self { _first: held, rest };
+            }
+        }
+        panic!("no block of ports has {count} that are free");
+    }
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -267,6 +267,14 @@ impl Fleet {
         soon.into_iter().chain(decide).chain(ask).min()
     }
 
+    /// Is nothing on its way, so that only time, Slurm's queue or news from elsewhere can change anything?
+    pub fn is_settled(&self) -> bool {
+        let has_asked = self.allocations.is_empty() || self.poll.has_heard();
+        let decides = self.decide_at <= self.now + LOOK_SOON && (self.demand.is_any() || !self.allocations.is_empty());
+        let moves = self.allocations.values().any(|one| one.is_moving(self.now));
+        has_asked && !self.is_looking && !decides && !moves
+    }
+
     /// Time has passed.
     pub fn tick(&mut self, now: Duration) {
         self.pass(now);

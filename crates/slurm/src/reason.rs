@@ -74,6 +74,11 @@ impl Reason {
         Self(text.trim().to_owned())
     }
 
+    /// Has Slurm none, as of a job at which it has not looked yet?
+    pub fn is_none(&self) -> bool {
+        self.0.is_empty() || self.0 == "None"
+    }
+
     /// As Slurm wrote it.
     pub fn as_str(&self) -> &str {
         &self.0

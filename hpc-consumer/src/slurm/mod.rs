@@ -552,6 +552,11 @@ impl Slurm {
         self.tell(|fleet, now| fleet.demand(demand, now));
     }
 
+    /// Is nothing on its way, so that only time or Slurm's queue can change anything?
+    pub(crate) fn is_settled(&self) -> bool {
+        lock(&self.0.state).fleet.is_settled()
+    }
+
     /// All allocations, for people.
     pub(crate) fn shown(&self) -> Vec<ShownAllocation> {
         lock(&self.0.state).fleet.shown()

@@ -5,6 +5,8 @@
 
 mod allocation;
 mod commands;
+mod daemon;
 mod ends;
+
 mod pools;
 mod submissions;

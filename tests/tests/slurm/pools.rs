@@ -13,10 +13,10 @@ use testkit::{Consumer, Edge, Process, signal, wait_for};
 use crate::allocation::PATIENCE;
 
 /// A site with pools in a cluster, and the queues.
-struct Site {
-    consumer: Consumer,
-    edge: Edge,
-    cluster: Slurm,
+pub(crate) struct Site {
+    pub(crate) consumer: Consumer,
+    pub(crate) edge: Edge,
+    pub(crate) cluster: Slurm,
 }
 
 /// What each job runs: its input, a text without `"`, as a script of the shell.
@@ -24,7 +24,7 @@ const COMMAND: &str =
     r#"['sh', '-c', 'sed -n "s/.*\"input\": *\"\([^\"]*\)\".*/\1/p" input.json > job.sh; exec sh ./job.sh']"#;
 
 impl Site {
-    fn new(cluster: Slurm, pools: &str) -> Self {
+    pub(crate) fn new(cluster: Slurm, pools: &str) -> Self {
         let edge = Edge::start();
         let path = cluster.directory().join("site.toml");
         fs::write(&path, pools).unwrap();
@@ -36,11 +36,11 @@ impl Site {
         Self { consumer, edge, cluster }
     }
 
-    fn submit(&self, script: &str) -> String {
+    pub(crate) fn submit(&self, script: &str) -> String {
         self.submit_to(script, &json!({}))
     }
 
-    fn submit_to(&self, script: &str, more: &Value) -> String {
+    pub(crate) fn submit_to(&self, script: &str, more: &Value) -> String {
         let mut job = json!({"task": "run", "input": script});
         for (key, value) in more.as_object().unwrap() {
             job[key] = value.clone();
@@ -48,7 +48,7 @@ impl Site {
         self.edge.producer().submit(&job)
     }
 
-    fn record(&self, id: &str, daemon: &mut Process) -> Value {
+    pub(crate) fn record(&self, id: &str, daemon: &mut Process) -> Value {
         wait_for("the final record", PATIENCE, || {
             assert!(daemon.is_running(), "the daemon has ended: {}", daemon.log());
             self.consumer.record(id)
@@ -56,18 +56,18 @@ impl Site {
     }
 
     /// What is in the queue of Slurm and not over: name and state.
-    fn allocations(&self) -> Vec<(String, String)> {
+    pub(crate) fn allocations(&self) -> Vec<(String, String)> {
         let said = self.cluster.ask("squeue", &["-h", "-r", "-t", "PENDING,RUNNING,COMPLETING", "-o", "%j|%T"]);
         let rows = said.lines().filter_map(|line| line.split_once('|'));
         rows.map(|(name, state)| (name.to_owned(), state.to_owned())).collect()
     }
 
-    fn has_none(&self) -> Option<()> {
+    pub(crate) fn has_none(&self) -> Option<()> {
         self.allocations().is_empty().then_some(())
     }
 }
 
-fn pool(name: &str, more: &str, workers: &str) -> String {
+pub(crate) fn pool(name: &str, more: &str, workers: &str) -> String {
     format!(
         "[pool.{name}]\nruntime = \"bare\"\ncommand = {COMMAND}\nwhere = \"slurm\"\nslot = {{ cpus = 1, memory = \"50MiB\" }}\nslurm = {{ time = \
          \"30m\" }}\nworkers = {{ {workers} }}\n{more}\n"
@@ -172,6 +172,37 @@ fn a_daemon_that_is_killed_again_and_again_loses_nothing_and_runs_nothing_twice(
         assert_eq!((&record["status"], &record["attempt"]), (&json!("completed"), &json!(1)), "{record}");
     }
     wait_for("nothing to be left", PATIENCE, || site.has_none());
+}
+
+/// 22.05, where a name would have all of an array cancelled that waits.
+#[test]
+fn what_waits_of_several_and_is_not_needed_is_cancelled_and_what_runs_stays() {
+    // A node has room for one.
+    let workers = "max = 3, slots = 1, pending = 3, idle = \"5m\"";
+    let pools = pool("cpu", "default = true", workers).replace("cpus = 1", "cpus = 3");
+    let site = Site::new(Cluster::new(VERSIONS[0]).nodes(1).start(), &pools);
+    let three: Vec<String> = (0..3).map(|_| site.submit("sleep 1")).collect();
+    let mut daemon = site.consumer.start();
+    let mut most = 0;
+    let ran_in = |id: &str, daemon: &mut Process| {
+        let record = site.record(id, daemon);
+        assert_eq!(record["status"], "completed", "{record}");
+        record["slurm_job_id"].as_str().unwrap().to_owned()
+    };
+    wait_for("three to be asked for together", PATIENCE, || {
+        most = most.max(site.allocations().len());
+        (most == 3).then_some(())
+    });
+    let worker = ran_in(&three[0], &mut daemon);
+    assert!(worker.contains('_'), "{worker} is none of several");
+    three.iter().for_each(|id| assert_eq!(ran_in(id, &mut daemon), worker));
+    wait_for("those that wait to be cancelled", PATIENCE, || (site.allocations().len() == 1).then_some(()));
+    wait_for("the pool to have one", PATIENCE, || {
+        let told = site.consumer.ask(&["pools", "--output", "json"]).output;
+        told.contains("\"allocations\":1").then_some(())
+    });
+    let next = site.submit("true");
+    assert_eq!(ran_in(&next, &mut daemon), worker, "{}", daemon.log());
 }
 
 #[test]

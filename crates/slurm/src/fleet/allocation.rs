@@ -271,6 +271,26 @@ impl Allocation {
         self.counts() && self.claim.is_none() && self.over.is_none()
     }
 
+    /// Is something about to come of it by itself? What waits in Slurm behind others is not, nor what needs nobody.
+    pub(crate) fn is_moving(&self, now: Duration) -> bool {
+        let is_worker = matches!(self.kind, Kind::Worker { .. });
+        let begins = match &self.row {
+            _ if self.stage != Stage::Submitted || !self.is_pending() => false,
+            None => true,
+            Some((state, reason)) => !state.is_waiting() || reason.is_none(),
+        };
+        let is_found = self.is_there() && matches!(self.connection, Connection::None { tries: 0, .. });
+        let closes = |over: &Over| match over.closing {
+            Closing::Reading => true,
+            Closing::Due(at) => at <= now,
+        };
+        matches!(self.stage, Stage::Recording | Stage::Submitting)
+            || matches!(self.connection, Connection::Reaching { .. })
+            || self.is_writing
+            || is_worker && (begins || is_found)
+            || self.stage != Stage::Ended && self.over.as_ref().is_some_and(closes)
+    }
+
     /// May it have been seen by Slurm?
     pub(crate) fn may_be_in_slurm(&self) -> bool {
         matches!(self.stage, Stage::Submitting | Stage::Unclear { .. } | Stage::Submitted)

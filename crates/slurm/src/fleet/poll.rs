@@ -24,12 +24,14 @@ pub(crate) struct Poll {
     asked: Option<Duration>,
     /// How often in a row there was none, and why not the last time.
     failures: u32,
+    /// Was there ever an answer, or word that there is none?
+    heard: bool,
     trouble: Option<String>,
 }
 
 impl Poll {
     pub(crate) fn new(now: Duration) -> Self {
-        Self { next: now, interval: FIRST, asked: None, failures: 0, trouble: None }
+        Self { next: now, interval: FIRST, asked: None, failures: 0, heard: false, trouble: None }
     }
 
     /// Something has changed, or is about to.
@@ -58,7 +60,7 @@ impl Poll {
         let asked = self.asked.take().unwrap_or(now);
         let took = now.saturating_sub(asked);
         let news = self.trouble.is_some() != problem.is_some();
-        self.trouble = problem;
+        (self.trouble, self.heard) = (problem, true);
         if self.trouble.is_some() {
             self.failures += 1;
             let pause = FIRST.saturating_mul(1 << self.failures.min(10)).min(AWAY_MAX);
@@ -69,6 +71,11 @@ impl Poll {
             self.next = now + self.interval.max(took * BUSY_PART).min(AWAY_MAX);
         }
         (asked, news)
+    }
+
+    /// Is no answer awaited, and was there one?
+    pub(crate) fn has_heard(&self) -> bool {
+        self.heard && self.asked.is_none()
     }
 
     /// Why it does not answer, while it does not.
