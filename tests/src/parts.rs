@@ -87,6 +87,11 @@ pub fn standard_webhooks() -> PathBuf {
     part("STANDARD_WEBHOOKS", "Python with Standard Webhooks")
 }
 
+/// A Python that has `mpi4py`, with the library of MPICH.
+pub fn mpi() -> PathBuf {
+    part("MPI", "Python with MPI")
+}
+
 /// A Python that has moto, whose server speaks S3, and boto3, the client of AWS.
 pub fn moto() -> PathBuf {
     part("MOTO", "Python with moto and boto3")

@@ -98,6 +98,7 @@ fn build_parts(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Vec<Part>
         Part { name: "SYSTEMD", found: path(Kind::Systemd) },
         Part { name: "MONTAGE", found: path(Kind::Montage) },
         Part { name: "MOTO", found: path(Kind::Moto) },
+        Part { name: "MPI", found: path(Kind::Mpi) },
         Part { name: "S3S_FS", found: path(Kind::S3sFs) },
         Part { name: "RCLONE", found: path(Kind::Rclone) },
         Part { name: "DOCKER_REGISTRY", found: path(Kind::Registry) },

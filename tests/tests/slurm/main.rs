@@ -7,6 +7,6 @@ mod allocation;
 mod commands;
 mod daemon;
 mod ends;
-
+mod jobs;
 mod pools;
 mod submissions;

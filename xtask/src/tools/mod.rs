@@ -72,6 +72,8 @@ pub(crate) enum Kind {
     Montage,
     /// A Python with moto, whose server speaks S3, and boto3, the client of AWS.
     Moto,
+    /// A Python with MPI, and the library of MPICH.
+    Mpi,
     /// The program `s3s-fs`, another server that speaks S3.
     S3sFs,
     /// The program `rclone`.
@@ -112,6 +114,7 @@ impl Kind {
         Self::PythonImage,
         Self::Montage,
         Self::Moto,
+        Self::Mpi,
         Self::S3sFs,
         Self::Rclone,
         Self::Registry,
@@ -143,6 +146,7 @@ impl Kind {
         Self::PythonImage,
         Self::Montage,
         Self::Moto,
+        Self::Mpi,
         Self::S3sFs,
         Self::Rclone,
         Self::Registry,
@@ -196,6 +200,7 @@ impl Kind {
             Self::PythonImage => "image with Python",
             Self::Montage => "image with Montage",
             Self::Moto => "Python with moto and boto3",
+            Self::Mpi => "Python with MPI",
             Self::S3sFs => "s3s-fs",
             Self::Rclone => "rclone",
             Self::Registry => "docker-registry",
@@ -230,6 +235,7 @@ impl Kind {
             Self::PythonImage => Ok(python_image::find(place)),
             Self::Montage => Ok(montage::find(place)),
             Self::Moto => Ok(python::MOTO.find(place)),
+            Self::Mpi => Ok(python::MPI.find(place)),
             Self::S3sFs => cargo_tools::S3S_FS.find(place),
             Self::Rclone => Ok(rclone::find(place)),
             Self::Registry => Ok(registry::find(place)),
@@ -263,6 +269,7 @@ impl Kind {
             Self::PythonImage => python_image::install(session),
             Self::Montage => montage::install(session),
             Self::Moto => python::MOTO.install(session),
+            Self::Mpi => python::MPI.install(session),
             Self::S3sFs => cargo_tools::S3S_FS.install(place, session),
             Self::Rclone => rclone::install(session),
             Self::Registry => registry::install(session),

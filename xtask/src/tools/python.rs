@@ -1,5 +1,5 @@
 //! Python environments for tests by what nobody here wrote: Cloudflare's Python client, Snakemake, Schemathesis, the
-//! library of Standard Webhooks, and moto with boto3.
+//! library of Standard Webhooks, moto with boto3, and mpi4py with MPICH.
 //!
 //! An environment is made elsewhere and renamed, so its programs' first lines lead nowhere: they are started as
 //! `bin/python -m PROGRAM`.
@@ -72,6 +72,16 @@ pub(super) const MOTO: Environment = Environment {
     locked: Some(include_str!("../../tools/python/moto.txt")),
 };
 
+pub(super) const MPI: Environment = Environment {
+    what: "Python with MPI",
+    package: "mpi4py",
+    version: "4.1.2",
+    // With the library, of MPICH, that it brings.
+    module: "mpi4py.MPI",
+    python: "3.11",
+    locked: Some(include_str!("../../tools/python/mpi4py.txt")),
+};
+
 impl Environment {
     /// The environment's `python`, when it is there.
     pub(super) fn find(&self, place: &Place) -> Option<Tool> {
@@ -128,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_is_locked_has_the_version_that_is_named_and_a_hash_for_each_package() {
-        let locked = [SNAKEMAKE, SCHEMATHESIS, STANDARD_WEBHOOKS, MOTO].map(|environment| {
+        let locked = [SNAKEMAKE, SCHEMATHESIS, STANDARD_WEBHOOKS, MOTO, MPI].map(|environment| {
             let Environment { package, version, locked, .. } = environment;
             let locked = locked.unwrap();
             assert!(locked.contains(&format!("\n{package}=={version} ")), "{package}.txt has another version");

@@ -1,0 +1,85 @@
+//! What jobs have of their allocations: nodes, GPUs; and what they cannot have.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use serde_json::json;
+use testkit::slurm::{Cluster, VERSIONS};
+use testkit::{parts, wait_for};
+
+use crate::allocation::PATIENCE;
+use crate::pools::{Site, pool};
+
+#[test]
+fn jobs_of_two_nodes_start_programs_of_mpi_on_both_and_one_that_asks_for_too_much_is_rejected_alone() {
+    for version in VERSIONS {
+        // Up to 22.05 what is too large would wait for ever.
+        let cluster = Cluster::new(version).setting("EnforcePartLimits=ALL").start();
+        let site = Site::new(cluster, &pool("mpi", "default = true", "max = 2, once = true"));
+        let mut daemon = site.consumer.start();
+        let too_much = site.submit_to("true", &json!({"resources": {"cpus": 400}, "retries": 2, "rerunnable": true}));
+        let script = "srun sh -c 'echo $SLURMD_NODENAME > task-$SLURM_PROCID'; cat task-* > output.txt";
+        let both = site.submit_to(script, &json!({"resources": {"nodes": 2, "cpus": 2}}));
+        let record = site.record(&both, &mut daemon);
+        assert_eq!(record["status"], "completed", "{version}: {record} {}", daemon.log());
+        let nodes = fs::read_to_string(site.consumer.job_dir(&both).join("output.txt")).unwrap();
+        let nodes: BTreeSet<&str> = nodes.lines().collect();
+        assert_eq!(nodes, BTreeSet::from(["n1", "n2"]), "{version}");
+        // A real MPI program, whose two processes find each other by Slurm's own means.
+        let script = format!(
+            "echo 'from mpi4py import MPI; w = MPI.COMM_WORLD; print(w.size, w.allreduce(w.rank + 1))' > sum.py; srun \
+             --mpi=pmi2 {} sum.py > sum.txt",
+            parts::mpi().display()
+        );
+        let mpi = site.submit_to(&script, &json!({"resources": {"nodes": 2}}));
+        let record = site.record(&mpi, &mut daemon);
+        assert_eq!(record["status"], "completed", "{version}: {record} {}", daemon.log());
+        let sums = fs::read_to_string(site.consumer.job_dir(&mpi).join("sum.txt")).unwrap();
+        assert_eq!(sums, "2 3\n2 3\n", "{version}");
+        let record = site.record(&too_much, &mut daemon);
+        assert_eq!(
+            (&record["status"], &record["reason"]),
+            (&json!("failed"), &json!("rejected")),
+            "{version}: {record}"
+        );
+        let message = record["message"].as_str().unwrap();
+        assert!(message.contains("what the job asks for") && message.contains("sbatch"), "{version}: {message}");
+        // Its pool was not to blame, and goes on at once.
+        let next = site.submit_to("true", &json!({"resources": {"cpus": 2}}));
+        assert_eq!(site.record(&next, &mut daemon)["status"], "completed", "{version}");
+        wait_for("nothing to be left", PATIENCE, || site.has_none());
+    }
+}
+
+#[test]
+fn a_job_sees_the_gpus_that_are_its_own() {
+    for version in VERSIONS {
+        let slot = "slot = { cpus = 1, memory = \"50MiB\", gpus = 1 }";
+        let pools = pool("gpu", "default = true", "max = 1, slots = 2, idle = \"2s\"")
+            + &pool("both", "", "max = 1, once = true");
+        let pools = pools.replacen("slot = { cpus = 1, memory = \"50MiB\" }", slot, 1);
+        let site = Site::new(Cluster::new(version).nodes(1).start(), &pools);
+        let mut daemon = site.consumer.start();
+        // Each waits for the other, so that they run at the same time.
+        let gate = site.cluster.directory().join("gate");
+        fs::create_dir(&gate).unwrap();
+        let script = format!(
+            "echo $CUDA_VISIBLE_DEVICES $HPC_QUEUE_GPUS > gpus; touch {0}/$JOB_ID; until [ $(ls {0} | wc -l) = 2 ]; do \
+             sleep 0.1; done",
+            gate.display()
+        );
+        let seen = |id: &str| fs::read_to_string(site.consumer.job_dir(id).join("gpus")).unwrap().trim().to_owned();
+        let two: Vec<String> = (0..2).map(|_| site.submit(&script)).collect();
+        for id in &two {
+            assert_eq!(site.record(id, &mut daemon)["status"], "completed", "{version}: {}", daemon.log());
+        }
+        let gpus: BTreeSet<String> = two.iter().map(|id| seen(id)).collect();
+        assert_eq!(gpus, BTreeSet::from(["0 0".to_owned(), "1 1".to_owned()]), "{version}");
+        // A job that has an allocation to itself has all of its GPUs.
+        let both = json!({"pool": "both", "resources": {"gpus": 2}});
+        let id = site.submit_to("echo $CUDA_VISIBLE_DEVICES $HPC_QUEUE_GPUS > gpus", &both);
+        assert_eq!(site.record(&id, &mut daemon)["status"], "completed", "{version}: {}", daemon.log());
+        assert_eq!(seen(&id), "0,1 0,1", "{version}");
+        wait_for("nothing to be left", PATIENCE, || site.has_none());
+    }
+}
