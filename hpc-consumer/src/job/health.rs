@@ -86,7 +86,7 @@ impl Health {
             let results = self.results.clone();
             let scratch = blocking(move || results.probe()).await.inspect_err(|problem| self.met(problem))?;
             evidence.trouble = self.trouble_near(pool.as_ref(), finished.finished_at_ms).map(Problem::from);
-            if let Some(variant) = variant
+            if let Some(variant) = variant.filter(|variant| variant.can_be_tried())
                 && blame(finished, &evidence) == Blame::Unclear
             {
                 let met = |problem: &String| {

@@ -9,7 +9,7 @@ use site::{Grant, Plan, Resources, Where};
 
 use super::pools::Pools;
 use super::results_dir::ResultsDir;
-use crate::run::{CommandLine, Confinement, Limits, Own, Wrapping, named};
+use crate::run::{CommandLine, Confinement, Limits, Own, Wrapping, named, shows_gpus};
 
 /// How many threads programs start, as the libraries are told that know no other way.
 const THREADS: [&str; 5] =
@@ -20,9 +20,6 @@ const GPUS: [&str; 2] = ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"];
 
 /// The same in other words, which would contradict.
 const OTHER_GPUS: [&str; 3] = ["NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL"];
-
-/// Arguments of apptainer that show GPUs.
-const GPU_FLAGS: [&str; 3] = ["--nv", "--nvccli", "--rocm"];
 
 /// All that is needed to begin a run.
 #[derive(Debug, Clone)]
@@ -122,7 +119,7 @@ impl Launcher {
         THREADS.iter().for_each(|name| set(name, Some(cpus.clone())));
         let gpus: Vec<String> = grant.gpus.iter().map(u32::to_string).collect();
         // Where any pool has some, those that are not this run's are another one's.
-        if self.has_gpus() {
+        if self.has_gpus() || plan.resources.gpus > 0 {
             GPUS.iter().for_each(|name| set(name, Some(gpus.join(","))));
             OTHER_GPUS.iter().for_each(|name| set(name, None));
         }
@@ -131,8 +128,8 @@ impl Launcher {
         set("HPC_QUEUE_GPUS", Some(gpus.join(",")));
         set("HPC_QUEUE_MEMORY", grant.memory.map(|memory| memory.bytes().to_string()));
         environment.extend(plan.environment.iter().map(|(name, value)| (name.clone(), Some(value.clone()))));
-        let shows = |argument: &String| GPU_FLAGS.contains(&argument.as_str());
-        let flag = self.pools.kit().gpu_flag().filter(|_| !gpus.is_empty() && !plan.arguments.iter().any(shows));
+        // Of a pool in Slurm, whose runs are told their GPUs in their allocation, its keeper sees to it.
+        let flag = self.pools.kit().gpu_flag().filter(|_| !gpus.is_empty() && !shows_gpus(&plan.arguments));
         let launched = Launched {
             pool: plan.pool.clone(),
             image: plan.image.as_ref().map(named),
@@ -288,6 +285,30 @@ environment = { WHERE = "task" }
         let node = site_node(temp.path(), SITE);
         let line = node.start_line(&job(r#""task":"other""#), &run("j1", 1), &Grant::default());
         assert_eq!(line.command.words, Vec::<std::ffi::OsString>::new());
+    }
+
+    #[tokio::test]
+    async fn a_pool_in_slurm_needs_no_runtime_on_this_node_but_all_that_its_nodes_share_with_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let image = temp.path().join("image.sif");
+        let far = format!("image = \"{}\"\ncommand = [\"true\"]\nslot = {{ cpus = 1, gpus = 1 }}\n", image.display());
+        let node = site_node(
+            temp.path(),
+            &format!(
+                "[pool.far]\n{far}where = \"slurm\"\nworkers = {{ max = 1 }}\n[pool.here]\n{far}capacity = {{ cpus = 1 }}\n"
+            ),
+        );
+        let probe = async |pool: &str| match node.probe(Some(&pool.parse().unwrap())).await {
+            Ok(()) => String::new(),
+            Err(problem) => problem.to_string(),
+        };
+        assert!(probe("far").await.contains("`pool.far.image`"), "{}", probe("far").await);
+        fs::write(&image, "image").unwrap();
+        assert_eq!(probe("far").await, "");
+        assert_ne!(probe("here").await, "", "there is no apptainer");
+        let line = node.start_line(&job(r#""task":"t","pool":"far""#), &run("j1", 1), &Grant::default());
+        let gpus = |name: &str| line.command.environment.iter().any(|(known, _)| known == name);
+        assert!(gpus("APPTAINERENV_CUDA_VISIBLE_DEVICES") && gpus("APPTAINERENV_HPC_QUEUE_GPUS"));
     }
 
     #[tokio::test]

@@ -36,6 +36,8 @@ pub(super) struct Variant {
     runtime: Runtime,
     /// A job has ended well.
     has_worked: AtomicBool,
+    /// Its runs are on other nodes, and it cannot be tried on this one.
+    only_elsewhere: AtomicBool,
 }
 
 impl Variant {
@@ -46,6 +48,29 @@ impl Variant {
     /// A job has ended well.
     pub(super) fn works(&self) {
         self.has_worked.store(true, Ordering::Relaxed);
+    }
+
+    /// Does a try on this node tell anything of its runs?
+    pub(super) fn can_be_tried(&self) -> bool {
+        !self.only_elsewhere.load(Ordering::Relaxed)
+    }
+
+    /// Is all there that its jobs need? Where they run on other nodes, this one need not be able to run them; `why` it
+    /// is not is returned.
+    async fn probe(&self, name: &PoolName, scratch: &Path, elsewhere: bool) -> Result<Option<String>, String> {
+        self.runtime.look().await?;
+        let why = self.runtime.try_here(scratch).await.err();
+        if let Some(problem) = &why {
+            if !elsewhere {
+                return Err(problem.clone());
+            }
+            if !self.only_elsewhere.swap(true, Ordering::Relaxed) {
+                tracing::info!("jobs of the pool {name} could not run on this node, and run in Slurm: {problem}");
+            }
+        } else {
+            self.only_elsewhere.store(false, Ordering::Relaxed);
+        }
+        Ok(why)
     }
 
     /// Was the program that jobs run ever seen to be there? A job that ends well shows it.
@@ -62,7 +87,8 @@ impl Pools {
                 let recipe = Recipe::from(&plan);
                 if !variants.iter().any(|variant| variant.recipe == recipe) {
                     let runtime = kit.runtime(&site, &plan);
-                    variants.push(Variant { recipe, runtime, has_worked: AtomicBool::new(false) });
+                    let (has_worked, only_elsewhere) = (AtomicBool::new(false), AtomicBool::new(false));
+                    variants.push(Variant { recipe, runtime, has_worked, only_elsewhere });
                 }
             }
             Pool { variants, trouble: Trouble::default() }
@@ -119,9 +145,14 @@ impl Pools {
         let Some(Pool { variants, trouble }) = self.pools.get(name) else { return Ok(()) };
         let probe = async {
             self.look(name)?;
-            for Variant { runtime, .. } in variants {
-                runtime.probe(scratch).await?;
-                check(require, &runtime.isolation().unwrap_or_default(), &runtime.left_out())?;
+            let place = self.site.pools.get(name).map(|pool| &pool.place);
+            let elsewhere = matches!(place, Some(Where::Slurm { .. }));
+            for variant in variants {
+                let untried = variant.probe(name, scratch, elsewhere).await?;
+                // What nobody has seen is not there.
+                let facts = variant.runtime.isolation().filter(|_| untried.is_none()).unwrap_or_default();
+                let why: Vec<String> = untried.into_iter().chain(variant.runtime.left_out()).collect();
+                check(require, &facts, &why)?;
             }
             Ok(())
         };

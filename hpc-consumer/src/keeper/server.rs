@@ -45,6 +45,9 @@ use crate::inherited;
 use crate::process::{Asked, Signals};
 use crate::run;
 
+/// Where a node has its devices.
+const DEVICES: &str = "/dev";
+
 /// How long to wait for the first daemon.
 const FIRST_DAEMON: Duration = Duration::from_secs(30);
 
@@ -364,6 +367,7 @@ impl Keeping {
                 if post.tenure.is_for_one() {
                     post.surroundings.lend(&mut start);
                 }
+                Surroundings::show_gpus(&mut start, Path::new(DEVICES));
                 ToKeeper::Start(start)
             }
             ToKeeper::Stop => return post.tenure.stop("its daemon needs it no more"),

@@ -124,6 +124,15 @@ impl Surroundings {
         }
     }
 
+    /// Has a container see the GPUs that its run has: which devices there are, only the node itself knows.
+    pub(super) fn show_gpus(start: &mut Start, devices: &Path) {
+        let own = format!("{INTO_CONTAINER}HPC_QUEUE_GPUS");
+        let has_some = start.command.environment.iter().any(|(name, value)| name == own.as_str() && !value.is_empty());
+        if has_some && start.wrapping.runtime == RuntimeKind::Apptainer {
+            run::show_gpus(&mut start.command.words, start.wrapping.image.as_deref(), devices);
+        }
+    }
+
     /// Its GPUs, as programs there call them.
     fn gpus(&self) -> Vec<String> {
         let text = GPUS_OF_ALL.into_iter().find_map(|name| self.text(name)).unwrap_or_default();
@@ -267,6 +276,26 @@ mod tests {
         let mut none = start(RuntimeKind::Bare, &[("CUDA_VISIBLE_DEVICES", "0")]);
         surroundings(&[("CUDA_VISIBLE_DEVICES", "NoDevFiles")]).lend(&mut none);
         assert_eq!(seen(&none), ["CUDA_VISIBLE_DEVICES=0"], "nothing is known of any");
+    }
+
+    #[test]
+    fn a_container_sees_the_gpus_of_the_node_that_it_is_on() {
+        let temp = tempfile::tempdir().unwrap();
+        let words = |gpus: &str, words: &[&str]| {
+            let mut start = start(RuntimeKind::Apptainer, &[("APPTAINERENV_HPC_QUEUE_GPUS", gpus)]);
+            start.command.words = words.iter().map(Into::into).collect();
+            start.wrapping.image = Some("a.sif".into());
+            Surroundings::show_gpus(&mut start, temp.path());
+            let words: Vec<&str> = start.command.words.iter().map(|word| word.to_str().unwrap()).collect();
+            words.join(" ")
+        };
+        let plain = ["apptainer", "exec", "a.sif", "run", "--rocm"];
+        assert_eq!(words("GPU-a", &plain), "apptainer exec a.sif run --rocm", "the node has none");
+        std::fs::write(temp.path().join("nvidiactl"), "").unwrap();
+        assert_eq!(words("GPU-a", &plain), "apptainer exec --nv a.sif run --rocm");
+        assert_eq!(words("", &plain), "apptainer exec a.sif run --rocm", "the run has none");
+        let own = ["apptainer", "exec", "--nvccli", "a.sif", "run"];
+        assert_eq!(words("GPU-a", &own), own.join(" "), "a person has said how");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::begin::{Begin, Lookup};
 use super::children::Known;
 use super::containment::{Containment, Part, Parts};
 use super::isolation;
+use super::kit::gpu_flag;
 use super::programs;
 use super::pull::{Credentials, Pull};
 use super::scratch::Scratch;
@@ -68,6 +69,9 @@ pub(crate) struct Apptainer {
     pub(crate) says: Says,
     pub(crate) seen: Seen,
 }
+
+/// Arguments that show GPUs.
+const GPU_FLAGS: [&str; 3] = ["--nv", "--nvccli", "--rocm"];
 
 /// What probes have seen of the runtime and its image.
 #[derive(Debug, Default)]
@@ -168,12 +172,9 @@ impl Apptainer {
         words
     }
 
-    /// Is apptainer there, and does it start containers from the image? Pulls the image first where it is missing and
-    /// a reference is set.
-    ///
-    /// It is started as a job is, with the same binds and arguments and `scratch` as its job directory: a file system
-    /// that is not mounted on this node would fail every job.
-    pub(super) async fn probe(&self, scratch: &Path) -> Result<(), String> {
+    /// Is all there that containers need on whatever node they are? Pulls the image where it is missing and a
+    /// reference is set.
+    pub(super) async fn look(&self) -> Result<(), String> {
         if !self.image.exists() {
             match &self.oci_ref {
                 Some(oci_ref) => self.pull(oci_ref).await?,
@@ -189,7 +190,14 @@ impl Apptainer {
             }
         }
         secrets::check_all(&self.secrets, &self.says)?;
-        self.containment.prepare()?;
+        self.containment.prepare()
+    }
+
+    /// Is apptainer there, and does it start containers from the image on this node?
+    ///
+    /// It is started as a job is, with the same binds and arguments and `scratch` as its job directory: a file system
+    /// that is not mounted on this node would fail every job.
+    pub(super) async fn try_here(&self, scratch: &Path) -> Result<(), String> {
         let Some(unpacked) = &self.unpacked else { return self.start_from(self.image.clone(), scratch).await };
         unpacked.prepare(self).await;
         let root = self.root();
@@ -420,6 +428,21 @@ pub(super) fn handed_on(name: &OsStr, value: &OsStr) -> (OsString, OsString) {
 fn pulls_of(image: &Path) -> Arc<tokio::sync::Mutex<()>> {
     static PULLS: Mutex<BTreeMap<PathBuf, Arc<tokio::sync::Mutex<()>>>> = Mutex::new(BTreeMap::new());
     lock(&PULLS).entry(image.to_owned()).or_default().clone()
+}
+
+/// Do arguments of apptainer show GPUs?
+pub(crate) fn shows_gpus(arguments: &[impl AsRef<OsStr>]) -> bool {
+    arguments.iter().any(|argument| GPU_FLAGS.iter().any(|flag| argument.as_ref() == *flag))
+}
+
+/// Has the words of a container, which is started from this image, show the GPUs of this node, if it has some and they
+/// do not already.
+pub(crate) fn show_gpus(words: &mut Vec<OsString>, image: Option<&Path>, devices: &Path) {
+    let own = image.and_then(|image| words.iter().position(|word| word == image.as_os_str())).unwrap_or(words.len());
+    let at = words.iter().position(|word| word == "exec").filter(|_| !shows_gpus(&words[..own]));
+    if let (Some(at), Some(flag)) = (at, gpu_flag(devices)) {
+        words.insert(at + 1, flag.into());
+    }
 }
 
 /// Adds a flag right behind the subcommand, so that what a person asks for in `APPTAINER_ARGS` comes later and counts.

@@ -82,9 +82,13 @@ impl Bare {
         }
     }
 
+    /// Is all there that jobs need on whatever node they are?
+    pub(super) fn look(&self) -> Result<(), String> {
+        check_all(&self.secrets, &self.says)
+    }
+
     /// Are the program and the places there that jobs may write to? What is missing would fail every job of the queue.
-    pub(super) async fn probe(&self, scratch: &Path) -> Result<(), String> {
-        check_all(&self.secrets, &self.says)?;
+    pub(super) async fn try_here(&self, scratch: &Path) -> Result<(), String> {
         let (confinement, directory) = (self.confinement.clone(), scratch.to_owned());
         let facts = blocking(move || look(&confinement, &directory)).await;
         let facts = facts.map_err(|error| format!("jobs cannot be confined: {error}"))?;
@@ -122,7 +126,7 @@ mod tests {
         let confinement = Confinement { writable: Some(Vec::new()), keyring: true };
         let bare = Bare::new(vec!["/bin/true".to_owned()], Vec::new(), confinement);
         assert_eq!(bare.isolation(), isolation::of_bare());
-        bare.probe(temp.path()).await.unwrap();
+        bare.try_here(temp.path()).await.unwrap();
         let told = bare.isolation();
         // Which of their values they have is the kernel's to say.
         assert!(told.writes.is_some() && told.signals.is_some() && told.keyring.is_some(), "{told:?}");

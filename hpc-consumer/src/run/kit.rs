@@ -121,8 +121,11 @@ impl Kit {
         if self.from_file {
             containment.is_of(&plan.pool);
         }
-        // Where a container may write to its root, it starts from the image.
-        let unpacked = self.unpack_dir.clone().and_then(|directory| Unpacked::new(directory, &plan.arguments).ok());
+        // Where a container may write to its root, it starts from the image; so it does on nodes that may not see what is
+        // unpacked here.
+        let here = site.pools.get(&plan.pool).is_none_or(|pool| matches!(pool.place, site::Where::Here(_)));
+        let unpack_dir = self.unpack_dir.clone().filter(|_| here);
+        let unpacked = unpack_dir.and_then(|directory| Unpacked::new(directory, &plan.arguments).ok());
         Runtime::Apptainer(Apptainer {
             program: self.apptainer.clone(),
             image,
@@ -161,14 +164,7 @@ impl Kit {
 
     /// Which flag has apptainer show the GPUs of this node.
     pub(crate) fn gpu_flag(&self) -> Option<&'static str> {
-        let there = |device: &str| self.devices.join(device).exists();
-        if there("nvidiactl") {
-            Some("--nv")
-        } else if there("kfd") {
-            Some("--rocm")
-        } else {
-            None
-        }
+        gpu_flag(&self.devices)
     }
 
     /// Are the GPUs there that a pool has by these numbers?
@@ -199,6 +195,18 @@ impl Kit {
              it, or correct `gpus` in the pool",
             directory.display()
         ))
+    }
+}
+
+/// Which flag has apptainer show the GPUs of a node that has these devices.
+pub(crate) fn gpu_flag(devices: &Path) -> Option<&'static str> {
+    let there = |device: &str| devices.join(device).exists();
+    if there("nvidiactl") {
+        Some("--nv")
+    } else if there("kfd") {
+        Some("--rocm")
+    } else {
+        None
     }
 }
 

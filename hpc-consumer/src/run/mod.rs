@@ -60,7 +60,7 @@ use site::Secret;
 use crate::lock;
 
 pub(crate) use answer::answer;
-pub(crate) use apptainer::shared_overlay;
+pub(crate) use apptainer::{shared_overlay, show_gpus, shows_gpus};
 pub(crate) use bare::Bare;
 pub(crate) use client::ask_slurm;
 pub(crate) use confine::Confinement;
@@ -193,9 +193,23 @@ impl Runtime {
 
     /// Is all there that a job needs? The text says what is not, and what to do. `scratch` stands for a job directory.
     pub(crate) async fn probe(&self, scratch: &Path) -> Result<(), String> {
+        self.look().await?;
+        self.try_here(scratch).await
+    }
+
+    /// The same as far as it is for all nodes that share their files with this one.
+    pub(crate) async fn look(&self) -> Result<(), String> {
         match self {
-            Self::Apptainer(apptainer) => apptainer.probe(scratch).await,
-            Self::Bare(bare) => bare.probe(scratch).await,
+            Self::Apptainer(apptainer) => apptainer.look().await,
+            Self::Bare(bare) => bare.look(),
+        }
+    }
+
+    /// The rest: could a job run on this node?
+    pub(crate) async fn try_here(&self, scratch: &Path) -> Result<(), String> {
+        match self {
+            Self::Apptainer(apptainer) => apptainer.try_here(scratch).await,
+            Self::Bare(bare) => bare.try_here(scratch).await,
         }
     }
 

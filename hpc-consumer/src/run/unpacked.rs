@@ -412,25 +412,25 @@ mod tests {
         let entries = || fs::read_dir(home.join("unpacked")).unwrap().count();
 
         let full = apptainer(home);
-        full.probe(home).await.unwrap();
-        full.probe(home).await.unwrap();
+        full.try_here(home).await.unwrap();
+        full.try_here(home).await.unwrap();
         assert_eq!((starts_from(&full), entries()), (image.clone(), 0), "nothing is left of what was not unpacked");
         assert_eq!(fs::read_to_string(home.join("offsets")).unwrap(), "36864\n", "it was not tried again");
 
         fs::write(home.join("room"), "").unwrap();
         let refused = apptainer(home);
-        refused.probe(home).await.unwrap();
+        refused.try_here(home).await.unwrap();
         assert_eq!((starts_from(&refused), entries()), (image.clone(), 1));
 
         fs::write(home.join("good"), "").unwrap();
         let used = apptainer(home);
-        used.probe(home).await.unwrap();
+        used.try_here(home).await.unwrap();
         assert!(starts_from(&used).ends_with("/rootfs"), "{}", starts_from(&used));
         assert_eq!(entries(), 1, "it was not unpacked again");
         fs::remove_file(home.join("good")).unwrap();
-        let problem = used.probe(home).await.unwrap_err();
+        let problem = used.try_here(home).await.unwrap_err();
         assert!(problem.contains("no directories here"), "jobs may have failed for it: {problem}");
-        used.probe(home).await.unwrap();
+        used.try_here(home).await.unwrap();
         assert_eq!(starts_from(&used), image);
         // A directory of the test must be removable.
         files::remove(&home.join("unpacked"), REMOVED_WITHIN).unwrap();
