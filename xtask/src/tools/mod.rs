@@ -96,7 +96,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every tool, in an order in which each finds what it needs itself.
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -128,7 +128,7 @@ impl Kind {
     ];
 
     /// What the tests need.
-    pub(crate) const TEST: [Self; 24] = [
+    pub(crate) const TEST: [Self; 25] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
