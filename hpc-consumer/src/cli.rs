@@ -147,13 +147,13 @@ pub(crate) enum Command {
     Cancel(Cancel),
     /// Remove the directories and records of jobs that have ended long ago
     ///
-    /// None goes that the daemon holds or whose result is owed, however old. A person at the terminal is asked; elsewhere
-    /// it takes --yes. Each job is moved to .trash in RESULTS_DIR first, and goes from there. A job that is submitted
+    /// None goes that the daemon holds or whose result is owed, however old. A person at the terminal is asked;
+    /// elsewhere it takes --yes. Each job is moved to .trash in RESULTS_DIR first, and goes from there. A job that is submitted
     /// again with the same idempotency key after that is run again. Where several daemons share RESULTS_DIR,
     /// --older-than is 15d at least, because what the others owe is not known.
     ///
-    /// Exit codes: 0 they are removed, or there is nothing to remove; 1 something cannot be removed; 2 wrong arguments or
-    /// settings; 4 no daemon was started with this STATE_DIR; 75 the daemon holds more jobs than it names.
+    /// Exit codes: 0 they are removed, or there is nothing to remove; 1 something cannot be removed; 2 wrong arguments
+    /// or settings; 4 no daemon was started with this STATE_DIR; 75 the daemon holds more jobs than it names.
     #[command(after_help = "Example:\n  hpc-consumer purge --older-than 30d")]
     Purge(Purge),
     /// Check and explain the file that says what this site runs, and make a first one

@@ -1,7 +1,7 @@
 //! `hpc-consumer purge`: removes the directories and records of jobs that have ended long ago.
 //!
-//! Invariant: no job goes that a daemon holds, or whose result it owes. What this daemon holds it says itself; of another
-//! one of the same `RESULTS_DIR` nothing is known but its age, so that more of that is asked for.
+//! Invariant: no job goes that a daemon holds, or whose result it owes. What this daemon holds it says itself; of
+//! another one of the same `RESULTS_DIR` nothing is known but its age, so that more of that is asked for.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write as _;

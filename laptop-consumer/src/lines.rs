@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use csv::{ReaderBuilder, Trim};
+use program::counted;
 use protocol::Json;
 
 /// The form of a file.
@@ -66,19 +67,18 @@ fn csv(text: &str) -> Result<Vec<Line>, String> {
     let names: Vec<String> = reader.headers().map_err(|error| error.to_string())?.iter().map(str::to_owned).collect();
     check_header(&names)?;
     let mut lines = Vec::new();
-    let (mut counted, mut number) = (0, 1);
+    let (mut looked_at, mut number) = (0, 1);
     for record in reader.records() {
         let record = record.map_err(|error| error.to_string())?;
         // The reader takes the end of a line, and lines without content, for the beginning of the next record.
-        let start = record.position().and_then(|position| usize::try_from(position.byte()).ok()).unwrap_or(counted);
+        let start = record.position().and_then(|position| usize::try_from(position.byte()).ok()).unwrap_or(looked_at);
         let start = start + text[start..].bytes().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-        number += text[counted..start].bytes().filter(|byte| *byte == b'\n').count() as u64;
-        counted = start;
+        number += text[looked_at..start].bytes().filter(|byte| *byte == b'\n').count() as u64;
+        looked_at = start;
         if record.len() != names.len() {
             return Err(format!(
-                "line {number} has {} fields, and the header has {}; a field with a comma in it stands between double \
-                 quotes",
-                record.len(),
+                "line {number} has {}, and the header has {}; a field with a comma in it stands between double quotes",
+                counted(record.len(), "field"),
                 names.len()
             ));
         }
@@ -167,7 +167,7 @@ mod tests {
     fn what_is_wrong_is_told_with_its_line() {
         for (form, text, says) in [
             (Form::Csv, "a,b\n1,2\n1,2,3\n", "line 3 has 3 fields, and the header has 2"),
-            (Form::Csv, "a,b\n\"x\ny\",1\n1\n", "line 4 has 1 fields"),
+            (Form::Csv, "a,b\n\"x\ny\",1\n1\n", "line 4 has 1 field,"),
             (Form::Csv, "a;b\n1;2\n", "separated by commas"),
             (Form::Csv, "a,,b\n1,2,3\n", "no name for column 2"),
             (Form::Csv, "a,b,a\n1,2,3\n", "the name \"a\" twice"),

@@ -84,7 +84,7 @@ fn nothing_is_sent_before_all_lines_are_right() {
     let laptop = Laptop::new();
     let large = format!("1\n\"{}\"\n", "x".repeat(130_000));
     for (name, content, says) in [
-        ("a.csv", "a,b\n1,2\n3\n", "--from a.csv: line 3 has 1 fields"),
+        ("a.csv", "a,b\n1,2\n3\n", "--from a.csv: line 3 has 1 field,"),
         ("a.ndjson", "1\n\n{\n", "--from a.ndjson: line 3 is not JSON"),
         ("b.ndjson", &large, "--from b.ndjson: line 2 is a job of 130"),
         ("a.txt", "1\n", "--from a.txt: its name ends with"),
