@@ -218,12 +218,12 @@ fn the_jobs_of_a_file_run_and_what_failed_runs_again_with_its_files() {
     let edge = Edge::start();
     let laptop = Laptop::new(&edge);
     let consumer = Consumer::bare(&edge, SCRIPT);
-    fs::write(laptop.path("data"), "42").unwrap();
+    fs::write(laptop.path("numbers"), "42").unwrap();
     let gate = laptop.path("mended");
-    let good = json!("cp data output.json").to_string();
-    let bad = json!(format!("test -e {} && cp data output.json", gate.display())).to_string();
+    let good = json!("cp numbers output.json").to_string();
+    let bad = json!(format!("test -e {} && cp numbers output.json", gate.display())).to_string();
     fs::write(laptop.path("jobs.ndjson"), format!("{good}\n{bad}\n")).unwrap();
-    let submit = ["submit", "--task", "script", "--from", "jobs.ndjson", "--file", "data", "--id"];
+    let submit = ["submit", "--task", "script", "--from", "jobs.ndjson", "--file", "numbers", "--id"];
     let submitted = laptop.run(&submit);
     assert_eq!((submitted.status.code(), submitted.output.lines().count()), (Some(0), 2), "{submitted:?}");
     assert_eq!(laptop.run(&submit).output, submitted.output, "they are the same jobs");

@@ -167,6 +167,7 @@ fn a_consumer_with_the_retries_of_the_original_is_warned_of() {
     assert_eq!(edge.api(Method::DELETE, &format!("/{id}/consumers/{consumer}"), None).status, 200);
     let default = json!({"type": "http_pull", "settings": {"max_retries": 3}});
     assert_eq!(edge.api(Method::POST, &format!("/{id}/consumers"), Some(&default)).status, 200);
-    let daemon = Consumer::bare(&edge, "true").run_until_idle();
+    let consumer = Consumer::bare(&edge, "true");
+    let daemon = consumer.run_until_idle();
     assert!(daemon.log().contains("can lose jobs"), "{}", daemon.log());
 }
