@@ -64,7 +64,7 @@ impl Lifecycle {
         }
     }
 
-    /// What the jobs that are held will cost yet.
+    /// What the jobs that are held will cost yet, without those of a pull that is on its way.
     pub(crate) fn owed_operations(&self) -> u64 {
         if !self.thrift.allowance.is_limited() {
             return 0;
@@ -77,8 +77,7 @@ impl Lifecycle {
             };
             deletions + result
         });
-        let to_come = self.thrift.asked_for as u64 * OF_A_MESSAGE_TO_COME;
-        of_jobs.sum::<u64>() + self.settler.acks() as u64 * OF_A_DELETION + to_come
+        of_jobs.sum::<u64>() + self.settler.acks() as u64 * OF_A_DELETION
     }
 
     /// When there is a new allowance, while nothing may be taken for want of one.
@@ -96,10 +95,14 @@ impl Lifecycle {
         self.thrift.allowance.state(self.owed_operations(), self.now)
     }
 
-    /// What of the day's allowance is spent, and what is owed of it, for who tells others of it; where there is one.
+    /// What of the day's allowance is spent, and what is owed of it, a pull that is on its way included, for who tells
+    /// others of it; where there is one.
     pub fn expenses(&self) -> Option<Expenses> {
         let allowance = &self.thrift.allowance;
-        let expenses = || Expenses { allowance: allowance.clone(), owed: self.owed_operations(), now: self.now };
+        let expenses = || {
+            let to_come = self.thrift.asked_for as u64 * OF_A_MESSAGE_TO_COME;
+            Expenses { allowance: allowance.clone(), owed: self.owed_operations() + to_come, now: self.now }
+        };
         allowance.is_limited().then(expenses)
     }
 
