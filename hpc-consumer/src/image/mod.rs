@@ -296,7 +296,9 @@ impl Place {
             .await
             .map_err(|said| format!("apptainer could not pull {from}: {said}"))?;
         check_form(aside)?;
-        self.probe(target, aside).await?;
+        // Nobody knows the file by that name.
+        let named = |why: String| why.replace(&aside.display().to_string(), &from.to_string());
+        self.probe(target, aside).await.map_err(named)?;
         let pulled_at = protocol::timestamp_from_millis(Timestamp::now().as_millisecond());
         notes.add(path, aside, reference.to_string(), digest, pulled_at).map_err(cannot)?;
         versions.put(aside).map_err(|error| format!("what was pulled cannot be put in place: {error}"))?;

@@ -173,7 +173,7 @@ fn whatever_fails_the_image_stays_and_a_sentence_says_it() {
     };
 
     site.push("without the program", false);
-    stays(&site.ask(&["update"]), 1, "does not run the jobs of pool cpu: the program answer");
+    stays(&site.ask(&["update"]), 1, "does not run the jobs of pool cpu: there is no program \"answer\"");
     stays(&site.ask(&["back"]), 1, "there is none before it");
 
     // An apptainer whose disk is full, or that pulls something else, or hangs.
