@@ -148,8 +148,8 @@ pub(crate) enum Command {
     /// Remove the directories and records of jobs that have ended long ago
     ///
     /// None goes that the daemon holds or whose result is owed, however old. A person at the terminal is asked;
-    /// elsewhere it takes --yes. Each job is moved to .trash in RESULTS_DIR first, and goes from there. A job that is submitted
-    /// again with the same idempotency key after that is run again. Where several daemons share RESULTS_DIR,
+    /// elsewhere it takes --yes. Each job is moved to .trash in RESULTS_DIR first, and goes from there. A job that is
+    /// submitted again with the same idempotency key after that is run again. Where several daemons share RESULTS_DIR,
     /// --older-than is 15d at least, because what the others owe is not known.
     ///
     /// Exit codes: 0 they are removed, or there is nothing to remove; 1 something cannot be removed; 2 wrong arguments
@@ -273,8 +273,8 @@ pub(crate) enum ImageCommand {
     Update(Box<ImageSettings>),
     /// Print of each image which one it is, which one its registry has, and whether there is one before it
     ///
-    /// Exit codes: 0 all is printed; 1 a registry did not answer; 2 wrong arguments or settings; 4 no image comes from a
-    /// registry.
+    /// Exit codes: 0 all is printed; 1 a registry did not answer; 2 wrong arguments or settings; 4 no image comes from
+    /// a registry.
     #[command(mut_args = needed_for_images, after_help = "Example:\n  hpc-consumer image status --env-file ~/hpc-queue.env")]
     Status(Box<ImageSettings>),
     /// Put the image before the last update in its place again; once more, and the last one is back

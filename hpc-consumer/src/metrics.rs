@@ -1,4 +1,4 @@
-//! What the daemon shows to Prometheus: a text file for the textfile collector of its `node_exporter`, by `METRICS_FILE`.
+//! What the daemon shows to Prometheus: a file for the textfile collector of its `node_exporter`, by `METRICS_FILE`.
 //!
 //! It is written whole, every 15 seconds and at the end, from what people are shown as well, and from what was counted
 //! since the start of the daemon. Whoever may read it sees names of pools and numbers, and nothing of a job.

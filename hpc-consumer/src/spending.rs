@@ -1,5 +1,5 @@
-//! What the daemons of one `RESULTS_DIR` have spent of the day's operations: each writes down its own, and hears what the
-//! others have. So it outlives a daemon, too.
+//! What the daemons of one `RESULTS_DIR` have spent of the day's operations: each writes down its own, and hears what
+//! the others have. So it outlives a daemon, too.
 //!
 //! Each daemon has a file of its own, so that none spoils what another writes. What is about to be spent stands there
 //! before it is: a pull that is asked for, and what is owed. Where the files cannot be used, each daemon goes on with

@@ -174,8 +174,9 @@ pub(crate) struct QueueArgs {
     visibility_timeout: Duration,
     /// Keep to this many operations of the queues a day, of which a third is for results: a number, or none
     ///
-    /// It is what the account has. Without it, 10000 at Cloudflare, which is what the free plan has, and none elsewhere.
-    /// As they are spent looks become rarer, and at the end there are none until 00:00 UTC; see docs/costs.md.
+    /// It is what the account has. Without it, 10000 at Cloudflare, which is what the free plan has, and none
+    /// elsewhere. As they are spent looks become rarer, and at the end there are none until 00:00 UTC; see
+    /// docs/costs.md.
     #[arg(long, env = "OPS_PER_DAY", value_name = "COUNT", value_parser = program::operations)]
     ops_per_day: Option<Operations>,
 }

@@ -1,5 +1,5 @@
-//! A day's allowance of operations that is used up, on real parts: no job is taken that could not be paid for, those that
-//! were taken have their results, a new start remembers what was spent; and Prometheus is shown all of it.
+//! A day's allowance of operations that is used up, on real parts: no job is taken that could not be paid for, those
+//! that were taken have their results, a new start remembers what was spent; and Prometheus is shown all of it.
 
 use std::fs;
 use std::path::Path;

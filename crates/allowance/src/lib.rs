@@ -1,11 +1,11 @@
 //! How many operations of the queues a day allows, what of it is spent, and when to ask an empty queue again.
 //!
-//! The service counts each 64 KB of a message that is written, read or deleted, and each pull that finds nothing, by the
-//! day, from midnight UTC ([`operations`]). The free plan has an end to that, behind which all is refused: results as
-//! well as jobs. So nothing is taken that could not be given back as a result on the same day, and who only looks
+//! The service counts each 64 KB of a message that is written, read or deleted, and each pull that finds nothing, by
+//! the day, from midnight UTC ([`operations`]). The free plan has an end to that, behind which all is refused: results
+//! as well as jobs. So nothing is taken that could not be given back as a result on the same day, and who only looks
 //! whether there is something looks the more rarely the more of the day's allowance is spent.
 //!
-//! Out of scope: clocks and files. `now` is the time since the Unix epoch; where counts are kept is the programs' matter.
+//! Out of scope: clocks and files. `now` is the time since the Unix epoch; where counts are kept is up to programs.
 //! Invariants: what is owed (results to be sent) is never held up; of what is left, each of those who share it takes no
 //! more than its part at a time.
 
@@ -184,8 +184,8 @@ impl Allowance {
         }
     }
 
-    /// The pause before an empty queue is asked again, where `usual` is that of who need not be careful. At most half of
-    /// what is left goes into looks, evenly over the rest of the day: the other half is for what they find.
+    /// The pause before an empty queue is asked again, where `usual` is that of who need not be careful. At most half
+    /// of what is left goes into looks, evenly over the rest of the day: the other half is for what they find.
     pub fn pause(&self, usual: Duration, owed: u64, now: Duration) -> Duration {
         let Some(limit) = self.limit else { return usual };
         if !self.is_ahead(limit, owed, now) {

@@ -233,8 +233,8 @@ pub enum Ending {
     CutOff(String),
     /// The node failed it too often: the outcome is `infrastructure`.
     GivenUp(Problem),
-    /// No pool takes it, or its files or resources cannot be had, and nothing of it runs: the outcome is `rejected`. The
-    /// text says why.
+    /// No pool takes it, or its files or resources cannot be had, and nothing of it runs: the outcome is `rejected`.
+    /// The text says why.
     Rejected(String),
     /// It was cancelled while nothing of it ran, after this attempt or before the first: the outcome is `cancelled`.
     Cancelled(Option<Attempt>),

@@ -11,8 +11,8 @@ pub struct Launched {
     /// Where.
     pub pool: PoolName,
     /// In which image, as a person finds it again: the reference with its digest; or the path, and from the begin of
-    /// the run on also the length and the time of the file, and where it is known the digest of what it was pulled from.
-    /// Nothing without a container.
+    /// the run on also the length and the time of the file, and where it is known the digest of what it was pulled
+    /// from. Nothing without a container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// The words of its command.

@@ -82,8 +82,8 @@ pub(crate) struct RuntimeSettings {
     pub(super) apptainer_oci_ref: Option<String>,
     /// The file that says who you are to registries whose images are not for everybody; nobody else may read it
     ///
-    /// `apptainer registry login --authfile FILE --username YOU docker://ghcr.io` writes it. Without this setting, it is
-    /// the one that `apptainer registry login` writes by itself.
+    /// `apptainer registry login --authfile FILE --username YOU docker://ghcr.io` writes it. Without this setting, it
+    /// is the one that `apptainer registry login` writes by itself.
     #[arg(long, env = "REGISTRY_AUTH_FILE", value_name = "FILE")]
     registry_auth_file: Option<PathBuf>,
     /// The apptainer program

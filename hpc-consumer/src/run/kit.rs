@@ -121,8 +121,8 @@ impl Kit {
         if self.from_file {
             containment.is_of(&plan.pool);
         }
-        // Where a container may write to its root, it starts from the image; so it does on nodes that may not see what is
-        // unpacked here.
+        // Where a container may write to its root, it starts from the image; so it does on nodes that may not see what
+        // is unpacked here.
         let here = site.pools.get(&plan.pool).is_none_or(|pool| matches!(pool.place, site::Where::Here(_)));
         let unpack_dir = self.unpack_dir.clone().filter(|_| here);
         let unpacked = unpack_dir.and_then(|directory| Unpacked::new(directory, &plan.arguments).ok());
