@@ -53,10 +53,10 @@ pub(crate) fn say(notice: &Notice) {
             let seconds = next_try.as_secs_f64();
             tracing::warn!(
                 %job_id,
-                "the store of files is away for this job, which waits for it, and perhaps others: {problem}; next try in {seconds:.1} s"
+                "files of this job, and perhaps those of others, cannot travel now: {problem}; next try in {seconds:.1} s"
             );
         }
-        Notice::FilesBack => tracing::info!("no job waits for the store of files any more"),
+        Notice::FilesBack => tracing::info!("no job waits for its files any more, nor to send its outputs"),
         Notice::TakenUp { running } => tracing::info!("runs of an earlier daemon go on and are watched: {running}"),
         Notice::CutOff { run, what, again } => {
             let (job_id, attempt) = (&run.job_id, run.attempt.get());

@@ -51,12 +51,18 @@ impl Laptop {
 
     /// Starts a command.
     pub fn start(&self, arguments: &[&str]) -> Process {
+        Process::start("laptop-consumer", &mut self.command(arguments), self.home.path())
+    }
+
+    /// A command that is not started yet.
+    pub fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = command(&parts::program("laptop-consumer"), self.home.path());
         // The environment is above the settings file.
         command.env("PRODUCER_URL", &self.producer.url).env("HPC_QUEUE_API_KEY", &self.producer.api_key);
         command.env("RESULTS_POLL_INTERVAL_SECONDS", "0.2");
         command.arg("--env-file").arg(&self.env_file).arg("--data-dir").arg(self.home.path().join("data"));
-        Process::start("laptop-consumer", command.args(["--output", "json"]).args(arguments), self.home.path())
+        command.args(["--output", "json"]).args(arguments);
+        command
     }
 
     /// Takes all results that are waiting: one JSON value a line, in the order of their arrival.

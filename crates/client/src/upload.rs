@@ -436,26 +436,42 @@ async fn packed(members: &[Found], aside: &Path) -> Result<Packed, Error> {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let (members, aside) = (members.to_vec(), aside.to_owned());
     let writing = tokio::task::spawn_blocking(move || {
-        files::own_dir(&aside).map_err(|error| Error::io("use", &aside, error))?;
-        // What cannot be removed does no harm.
-        let _ = files::prune(&aside, &PACKS_LEFT, SystemTime::now());
-        let packed = Packed(aside.join(format!("{}-{number}.pack", std::process::id())));
-        let _ = fs::remove_file(&packed.0);
-        let file = files::create_new(&packed.0).map_err(|error| Error::io("write", &packed.0, error))?;
-        let mut packer = Packer::new(file);
-        for Found { path, from, size } in &members {
-            let mut file = transfer::open(from)?;
-            let metadata = file.metadata().map_err(|error| Error::io("look at", from, error))?;
-            let runs = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o100 != 0;
-            if metadata.len() != *size {
-                return Err(Error::changed(from));
+        let made = pack(&members, &aside, number);
+        made.map_err(|error| match error.is_no_room() {
+            true => {
+                let bytes: u64 = members.iter().map(|found| found.size).sum();
+                let what = format!(
+                    "there is no room in {} for a pack of {bytes} bytes, which is made there before it is sent: {error}",
+                    aside.display()
+                );
+                error.told(what)
             }
-            packer.add(path, *size, runs, &mut file)?;
-        }
-        packer.finish()?;
-        Ok(packed)
+            false => error,
+        })
     });
     writing.await.map_err(|_| Error::new(Class::Local, "the thread that writes a pack has ended too early"))?
+}
+
+/// It blocks.
+fn pack(members: &[Found], aside: &Path, number: u64) -> Result<Packed, Error> {
+    files::own_dir(aside).map_err(|error| Error::io("use", aside, error))?;
+    // What cannot be removed does no harm.
+    let _ = files::prune(aside, &PACKS_LEFT, SystemTime::now());
+    let packed = Packed(aside.join(format!("{}-{number}.pack", std::process::id())));
+    let _ = fs::remove_file(&packed.0);
+    let file = files::create_new(&packed.0).map_err(|error| Error::io("write", &packed.0, error))?;
+    let mut packer = Packer::new(file);
+    for Found { path, from, size } in members {
+        let mut file = transfer::open(from)?;
+        let metadata = file.metadata().map_err(|error| Error::io("look at", from, error))?;
+        let runs = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o100 != 0;
+        if metadata.len() != *size {
+            return Err(Error::changed(from));
+        }
+        packer.add(path, *size, runs, &mut file)?;
+    }
+    packer.finish()?;
+    Ok(packed)
 }
 
 #[cfg(test)]

@@ -77,9 +77,9 @@ impl Job {
         let why = self.transfer.away.as_ref().map(|away| &away.why);
         match (&self.state, why) {
             (State::Staging, _) => Some("its files are being fetched".to_owned()),
-            (State::Waiting(_), Some(why)) => Some(format!("it waits for the store of files: {why}")),
+            (State::Waiting(_), Some(why)) => Some(format!("it waits for its files: {why}")),
             (State::Uploading { at: None, .. }, _) => Some("its outputs are being sent".to_owned()),
-            (State::Uploading { .. }, Some(why)) => Some(format!("its outputs wait for the store of files: {why}")),
+            (State::Uploading { .. }, Some(why)) => Some(format!("its outputs wait to be sent: {why}")),
             (State::Uploading { .. }, None) => Some("its outputs wait to be sent".to_owned()),
             _ => None,
         }

@@ -34,6 +34,7 @@ pub struct Error {
     class: Class,
     what: String,
     after: Option<Duration>,
+    is_no_room: bool,
 }
 
 impl Error {
@@ -47,9 +48,20 @@ impl Error {
         self.after
     }
 
+    /// Is it a disk of this machine that is full?
+    pub fn is_no_room(&self) -> bool {
+        self.is_no_room
+    }
+
     /// An error, for tests and for those who hand one on.
     pub fn new(class: Class, what: impl Into<String>) -> Self {
-        Self { class, what: what.into(), after: None }
+        Self { class, what: what.into(), after: None, is_no_room: false }
+    }
+
+    /// The same in the words of whoever knows more of it.
+    #[must_use]
+    pub fn told(self, what: String) -> Self {
+        Self { what, ..self }
     }
 
     pub(crate) fn away(what: impl Into<String>) -> Self {
@@ -66,8 +78,18 @@ impl Error {
     }
 
     /// Of a file of this machine; for whoever opens files by itself.
-    pub fn io(doing: &str, path: &Path, error: impl Display) -> Self {
-        Self::local(format!("cannot {doing} {}: {error}", path.display()))
+    pub fn io(doing: &str, path: &Path, error: io::Error) -> Self {
+        Self::cannot(format_args!("cannot {doing} {}", path.display()), &error)
+    }
+
+    /// What this machine could not do, and why.
+    pub(crate) fn cannot(what: impl Display, error: &io::Error) -> Self {
+        Self { is_no_room: files::is_no_room(error), ..Self::local(format!("{what}: {error}")) }
+    }
+
+    /// There is no room on a disk of this machine.
+    pub(crate) fn no_room(what: String) -> Self {
+        Self { is_no_room: true, ..Self::local(what) }
     }
 
     pub(crate) fn wanting(mut self, after: Option<Duration>) -> Self {
@@ -84,6 +106,7 @@ impl Error {
 /// The same for what ends as an error of reading or writing.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        Self::other(error)
+        let kind = if error.is_no_room { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
+        Self::new(kind, error)
     }
 }

@@ -403,7 +403,7 @@ fn room(file: &File) -> Option<u64> {
 fn no_room(path: &Path, content: &Content, length: u64, free: Option<u64>) -> Error {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let free = free.map(|free| format!(", and {free} are free")).unwrap_or_default();
-    Error::local(format!(
+    Error::no_room(format!(
         "there is no room in {}: {} more bytes are to come, of {}{free}",
         directory.display(),
         content.size - length.min(content.size),

@@ -85,7 +85,7 @@ impl Packer {
         header.set_mtime(0);
         let mut counted = Counted { content: content.by_ref().take(size), bytes: 0 };
         let added = self.archive.append_data(&mut header, path.as_str(), &mut counted);
-        let failed = |error: io::Error| Error::local(format!("`{path}` cannot be packed: {error}"));
+        let failed = |error: io::Error| Error::cannot(format_args!("`{path}` cannot be packed"), &error);
         let is_whole = added.and_then(|()| Ok(counted.bytes == size && content.read(&mut [0])? == 0));
         match is_whole {
             Ok(true) => Ok(()),
@@ -105,7 +105,7 @@ impl Packer {
     /// Ends the pack. It is not synced.
     pub fn finish(self) -> Result<(), Error> {
         let ended = self.archive.into_inner().and_then(|mut written| written.flush());
-        ended.map_err(|error| Error::local(format!("a pack cannot be written: {error}")))
+        ended.map_err(|error| Error::cannot("a pack cannot be written", &error))
     }
 }
 

@@ -245,7 +245,7 @@ fn write(archive: &mut File, member: &Inside, from: &Path, into: &Path) -> Resul
     }
     let aside = into.join(ASIDE);
     let writing = |error: io::Error| match files::is_no_room(&error) {
-        true => Error::local(format!("there is no room for {}, of {} bytes", path.display(), member.size)),
+        true => Error::no_room(format!("there is no room for {}, of {} bytes", path.display(), member.size)),
         false => Error::io("write", &path, error),
     };
     let mut file = files::open_append(&aside).map_err(writing)?;
@@ -258,7 +258,12 @@ fn write(archive: &mut File, member: &Inside, from: &Path, into: &Path) -> Resul
     }
     // What died has left some of another one.
     file.set_len(0).map_err(writing)?;
-    let copied = io::copy(&mut (&mut *archive).take(member.size), &mut file).map_err(writing)?;
+    let copied = io::copy(&mut (&mut *archive).take(member.size), &mut file);
+    if copied.is_err() {
+        // What is half there takes the room that others need.
+        let _ = fs::remove_file(&aside);
+    }
+    let copied = copied.map_err(writing)?;
     if copied != member.size {
         return Err(reading(io::ErrorKind::UnexpectedEof.into()));
     }

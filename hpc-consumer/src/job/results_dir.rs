@@ -247,7 +247,10 @@ impl ResultsDir {
     /// What could not be done in it, and why; with how much room there is, if it is for want of it.
     pub(super) fn in_numbers(&self, what: &str, error: &io::Error) -> Problem {
         let free = self.free_bytes().filter(|_| files::is_no_room(error)).map(in_words);
-        let free = free.map(|free| format!("; {free} are free in {}", self.path.display())).unwrap_or_default();
+        let path = self.path.display();
+        let free =
+            free.map(|free| format!("; {free} are free in RESULTS_DIR ({path}), and it goes on when there is room"));
+        let free = free.unwrap_or_default();
         format!("{what}: {error}{free}").into()
     }
 

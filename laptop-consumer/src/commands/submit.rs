@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use client::upload::{self, Gathered, Input};
 use client::{Arrived, Edge, Patience, Queued, Waiting, submit};
 use program::{Exit, Failure, Printer};
@@ -119,7 +119,10 @@ pub(super) async fn send(
         }
     };
     meter.clear();
-    let sent = sent.map_err(|error| needs_store(error, what))?;
+    let sent = sent.map_err(|error| match error.is_no_room() {
+        true => anyhow!("{error}; --data-dir or LAPTOP_DATA_DIR names another place"),
+        false => needs_store(error, what),
+    })?;
     meter.end("sent");
     (job.files, job.input_file) = (sent.files, sent.input);
     Ok(Exit::Ok)

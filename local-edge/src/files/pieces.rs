@@ -63,11 +63,18 @@ impl Pieces {
         let (bytes, mut coming) = mpsc::channel(WAITING_MAX);
         let (tell, written) = oneshot::channel();
         let name = random::hex();
-        let path = self.path(&name);
+        let (path, all) = (self.path(&name), self.clone());
         tokio::task::spawn_blocking(move || {
             let outcome = write(&path, &name, with_md5, &mut coming);
-            if outcome.is_err() {
+            if let Err(error) = &outcome {
                 discard(&path);
+                if files::is_no_room(error) {
+                    tracing::warn!(
+                        "a file that was sent here is refused, for there is no room in {}: make room there, or move \
+                         the data directory (--data-dir, LOCAL_EDGE_DATA_DIR)",
+                        all.0.display()
+                    );
+                }
             }
             if tell.send(outcome).is_err() {
                 discard(&path);

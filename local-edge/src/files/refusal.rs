@@ -28,10 +28,15 @@ impl Refusal {
         refusal(404, "NoSuchUpload", "there is no such upload: it is complete, or was given up")
     }
 
+    fn full() -> Self {
+        let message = "the disk of this store is full; its operator makes room in the data directory of local-edge";
+        refusal(507, "InsufficientCapacity", message)
+    }
+
     /// What the disk says.
     pub(crate) fn of_disk(error: &std::io::Error) -> Self {
         if files::is_no_room(error) {
-            return refusal(507, "InsufficientCapacity", "the disk of this store is full");
+            return Self::full();
         }
         tracing::warn!("the store of files cannot use its disk: {error}");
         refusal(500, "InternalError", "the store cannot use its disk, and its log says why")
@@ -42,7 +47,7 @@ impl Refusal {
         if let store::Error::Failed(error) = error
             && error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
         {
-            return refusal(507, "InsufficientCapacity", "the disk of this store is full");
+            return Self::full();
         }
         tracing::warn!("the store of files cannot use its index: {error}");
         refusal(503, "ServiceUnavailable", "the store cannot use its index, and its log says why")

@@ -33,7 +33,9 @@ fn files_are_waited_for_and_the_job_is_cancelled_or_goes_on() {
     assert_eq!(record(&lost, &mut daemon, &plain)["status"], "completed", "it holds up nothing else");
     wait_for("the job to wait for its files", 2 * PATIENCE, || {
         let (phase, why) = shown(&lost, &first);
-        (["waiting", "staging"].contains(&phase.as_str()) && why.contains("waits for the store of files")).then_some(())
+        (["waiting", "staging"].contains(&phase.as_str())
+            && why.contains("it waits for its files: the store of files is away"))
+        .then_some(())
     });
     assert!(daemon.log().contains("the store of files is away"), "{}", daemon.log());
     assert!(lost.ask(&["cancel", &first]).status.success());

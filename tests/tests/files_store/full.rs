@@ -44,9 +44,12 @@ fn a_full_disk_is_told_and_nothing_of_it_is_left() {
         let answer = send(put(&place(&content), &content.bytes));
         assert_eq!(answer.status, 507, "{answer:?}");
         assert!(answer.body.contains("<Code>InsufficientCapacity</Code>"), "{answer:?}");
+        assert!(answer.body.contains("its operator makes room in the data directory"), "{answer:?}");
         let said = send(ask(Method::POST, &format!("{}/complete", content.path())).json(&json!({})));
         assert_eq!(said.status, 409, "{said:?}");
     }
+    let said = format!("there is no room in {}", data.join("files").display());
+    assert!(process.log().contains(&said), "its operator is told where: {}", process.log());
     wait_until("there is room again", Duration::from_secs(20), || {
         let content = Content::of_size(24 * MIB);
         let is_put = send(put(&place(&content), &content.bytes)).status == 200;

@@ -10,6 +10,8 @@
 //! Out of scope: a disk that is full from the start and for all, which is in `bad_input`.
 
 mod disk;
+#[expect(clippy::unwrap_used, reason = "all of it is test")]
+mod files;
 mod filled;
 mod jobs;
 mod read_only;

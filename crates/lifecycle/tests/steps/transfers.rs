@@ -154,7 +154,7 @@ fn a_store_that_is_away_is_tried_with_growing_pauses_for_ever_and_said_once() {
     assert_eq!(only(&daemon.step(not_staged("a")).effects, |effect| !is_pull(effect)), [files_trouble("a", 5)]);
     assert_eq!(
         (daemon.phase("a"), remark(&daemon, "a").as_deref()),
-        (Some(Phase::Waiting), Some("it waits for the store of files: no route"))
+        (Some(Phase::Waiting), Some("it waits for its files: no route"))
     );
     for pause in [5, 10, 20, 40, 80, 160, 320, 600, 600, 600] {
         let waited = daemon.until(|effect| *effect == stage("a"));
@@ -413,7 +413,7 @@ fn outputs_that_are_sent_take_no_slot() {
 fn an_upload_is_tried_with_growing_pauses_for_ever() {
     let mut daemon = uploading(slots(1), "a");
     assert!(daemon.step(not_uploaded("a")).effects.contains(&files_trouble("a", 5)));
-    assert_eq!(remark(&daemon, "a").as_deref(), Some("its outputs wait for the store of files: no route"));
+    assert_eq!(remark(&daemon, "a").as_deref(), Some("its outputs wait to be sent: no route"));
     assert_eq!(daemon.step(uploaded("a")), Step::default(), "of an earlier try");
     for pause in [5, 10, 20, 40, 80, 160, 320, 600, 600, 600, 600] {
         assert_eq!(daemon.until(|effect| *effect == upload("a")), SECOND * pause);

@@ -59,6 +59,8 @@ pub(super) struct Incoming {
 /// Why the files of a job are not here.
 enum Trouble {
     Away(Problem),
+    /// Of RESULTS_DIR, for this that could not be done.
+    Disk(&'static str, io::Error),
     Refused(String),
     Stopped,
 }
@@ -81,7 +83,7 @@ impl Progress {
 
 impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Self {
-        Self::Away(error.into())
+        Self::Disk("the files of the job cannot be had", error)
     }
 }
 
@@ -133,6 +135,9 @@ impl JobFiles {
                 Ok(true) => return Some(Staged::Ready),
                 Ok(false) => {}
                 Err(Trouble::Away(problem)) => return Some(Staged::Away(problem)),
+                Err(Trouble::Disk(what, error)) => {
+                    return Some(Staged::Away(self.claims.results().in_numbers(what, &error)));
+                }
                 Err(Trouble::Refused(why)) => return Some(Staged::Refused(why)),
                 Err(Trouble::Stopped) => return None,
             }
@@ -162,10 +167,7 @@ impl JobFiles {
                 Err(NoTree::Missing(_)) => Ok(false),
                 Err(NoTree::Refused(why)) => Err(Trouble::Refused(why)),
                 Err(NoTree::Stopped) => Err(Trouble::Stopped),
-                Err(NoTree::Io(error)) => {
-                    let what = "the files of a job cannot be placed";
-                    Err(Trouble::Away(files.claims.results().in_numbers(what, &error)))
-                }
+                Err(NoTree::Io(error)) => Err(Trouble::Disk("the files of the job cannot be placed", error)),
             }
         })
         .await
@@ -217,9 +219,9 @@ impl JobFiles {
             News::Note(what) => tracing::info!("{what}"),
         };
         let mut had = store.get(&content, &partial, &listener).await;
-        if had.as_ref().is_err_and(|error| error.class() == Class::Local) {
+        if had.as_ref().is_err_and(transfer::Error::is_no_room) {
             let files = self.clone();
-            if blocking(move || files.make_room(&content)).await? {
+            if blocking(move || files.incoming.cache.give_way()).await? > 0 {
                 had = store.get(&content, &partial, &listener).await;
             }
         }
@@ -231,7 +233,8 @@ impl JobFiles {
                 let which = content.sha256;
                 return Err(Trouble::Refused(format!("a file of the job ({which}) cannot be had: {error}")));
             }
-            Err(error) => return Err(Trouble::Away(error.into())),
+            Err(error) if error.class() == Class::Local => return Err(io::Error::from(error).into()),
+            Err(error) => return Err(Trouble::Away(away(&error))),
         }
         let files = self.clone();
         blocking(move || {
@@ -240,12 +243,6 @@ impl JobFiles {
         })
         .await?;
         Ok(())
-    }
-
-    /// Makes room for a content, if it is for want of it that it cannot be written; returns whether it did.
-    fn make_room(&self, content: &Content) -> io::Result<bool> {
-        let free = self.claims.results().free_bytes().unwrap_or(u64::MAX);
-        Ok(free < content.size && self.incoming.cache.give_way()? > 0)
     }
 
     /// Removes what is there of the files of a job, but for what is kept for others.
@@ -277,6 +274,11 @@ impl Incoming {
         self.cache.clean(SystemTime::now())?;
         self.cache.shrink().map(drop)
     }
+}
+
+/// The store cannot be used now.
+pub(super) fn away(error: &transfer::Error) -> Problem {
+    format!("the store of files is away: {error}").into()
 }
 
 /// All that a job needs, each once.

@@ -210,7 +210,7 @@ fn unpack(name: &WorkPath, from: &File, bytes: u64, tree: &Path) -> Result<(), N
 fn failed(error: &transfer::Error) -> NoTree {
     match error.class() {
         Class::Wrong | Class::Refused => NoTree::Refused(error.to_string()),
-        _ => NoTree::Io(io::Error::other(error.to_string())),
+        _ => NoTree::Io(error.clone().into()),
     }
 }
 

@@ -30,6 +30,7 @@ use self::plan::Plan;
 use self::walk::{Stopped, open_file};
 use super::JobFiles;
 use super::files::Place;
+use super::inputs::away;
 use super::job_dir::JobDir;
 use super::results_dir::ResultsDir;
 use super::size::{in_words, of_in_words};
@@ -52,6 +53,8 @@ pub(super) struct Outgoing {
 enum Trouble {
     /// It passes.
     Away(Problem),
+    /// It passes as well, once RESULTS_DIR takes what is written.
+    Disk(io::Error),
     /// It does not; the end of a sentence about the job.
     Refused(String),
     /// A file has changed, and is looked at anew.
@@ -60,7 +63,7 @@ enum Trouble {
 
 impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Self {
-        Self::Away(error.into())
+        Self::Disk(error)
     }
 }
 
@@ -71,7 +74,8 @@ impl From<transfer::Error> for Trouble {
             Class::Refused | Class::NoStore => {
                 Self::Refused(format!("what it has left was not taken by the store of files: {error}"))
             }
-            Class::Away | Class::Denied | Class::Gone | Class::Wrong | Class::Local => Self::Away(error.into()),
+            Class::Local => Self::Disk(error.into()),
+            Class::Away | Class::Denied | Class::Gone | Class::Wrong => Self::Away(away(&error)),
         }
     }
 }
@@ -115,14 +119,18 @@ impl JobFiles {
             Ok(store) => store,
             Err(missing) => return Uploaded::Away(missing),
         };
+        let of_disk = |error: io::Error| {
+            Uploaded::Away(self.claims.results().in_numbers("what the job has left cannot be sent", &error))
+        };
         for _ in 0..TRIES {
             match self.send(job, run, store, tell).await {
                 Ok(()) => return Uploaded::Done,
                 Err(Trouble::Away(problem)) => return Uploaded::Away(problem),
+                Err(Trouble::Disk(error)) => return of_disk(error),
                 Err(Trouble::Refused(why)) => {
                     return match self.change_manifest(run, move |manifest| manifest.refused(why)).await {
                         Ok(()) => Uploaded::Done,
-                        Err(error) => Uploaded::Away(error.into()),
+                        Err(error) => of_disk(error),
                     };
                 }
                 Err(Trouble::Changed(what)) => {
@@ -135,7 +143,7 @@ impl JobFiles {
                         ..manifest
                     });
                     if let Err(error) = noted.await {
-                        return Uploaded::Away(error.into());
+                        return of_disk(error);
                     }
                 }
             }
@@ -193,10 +201,21 @@ impl JobFiles {
         };
         let place = uploads.make(run)?;
         uploads.remove_packs(run)?;
-        let planned = plan::plan(dir.as_fd(), outputs, &place, self.outgoing.bytes_max);
+        let plan = || {
+            let planned = plan::plan(dir.as_fd(), outputs, &place, self.outgoing.bytes_max);
+            if planned.is_err() {
+                // What is half there takes the room that others need.
+                uploads.remove_packs(run)?;
+            }
+            planned
+        };
+        let mut planned = plan();
+        if planned.as_ref().is_err_and(Stopped::is_no_room) && self.incoming.give_way()? > 0 {
+            planned = plan();
+        }
         let Plan { alone, packs, note } = planned.map_err(|stopped| match stopped {
             Stopped::TooMuch(why) => Trouble::Refused(format!("its directory {why}")),
-            Stopped::Io(error) => Trouble::Away(results.in_numbers("what a job has left cannot be packed", &error)),
+            Stopped::Io(error) => Trouble::Disk(error),
         })?;
         let entry = |path: WorkPath, pack: bool| Entry { path, pack, content: None };
         let alone = alone.into_iter().map(|found| entry(found.path, false));

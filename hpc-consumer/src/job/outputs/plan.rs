@@ -203,7 +203,7 @@ impl<'a> Packs<'a> {
                     return self.close_if_full();
                 }
                 Err(error) if error.class() == Class::Changed && number < TRIES => packer = self.packer()?,
-                Err(error) => return Err(Stopped::Io(io::Error::other(error.to_string()))),
+                Err(error) => return Err(Stopped::Io(error.into())),
             }
         }
         Ok(())
@@ -227,7 +227,7 @@ impl<'a> Packs<'a> {
 
     fn close(&mut self) -> Result<(), Stopped> {
         if let Some((pack, packer)) = self.open.take() {
-            packer.finish().map_err(|error| io::Error::other(error.to_string()))?;
+            packer.finish().map_err(io::Error::from)?;
             self.whole.push(pack);
         }
         Ok(())

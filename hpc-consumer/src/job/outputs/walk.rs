@@ -58,6 +58,13 @@ pub(super) enum Stopped {
     Io(#[from] io::Error),
 }
 
+impl Stopped {
+    /// Is the disk full?
+    pub(super) fn is_no_room(&self) -> bool {
+        matches!(self, Self::Io(error) if files::is_no_room(error))
+    }
+}
+
 /// A directory on the way.
 struct Level {
     directory: Dir,
