@@ -35,6 +35,7 @@ async fn fetch(call: &StoreCall, signal: &AbortSignal) -> Result<StoreAnswer> {
     let mut answer = Fetch::Request(request(call)?).send_with_signal(signal).await?;
     let status = answer.status_code();
     let length = answer.headers().get("content-length")?.and_then(|length| length.parse().ok());
+    let date = answer.headers().get("date")?;
     let mut body = Vec::new();
     // An answer without a body has no stream.
     if let Ok(mut pieces) = answer.stream() {
@@ -46,7 +47,7 @@ async fn fetch(call: &StoreCall, signal: &AbortSignal) -> Result<StoreAnswer> {
             }
         }
     }
-    Ok(StoreAnswer { status, length, body: String::from_utf8_lossy(&body).into_owned() })
+    Ok(StoreAnswer { status, length, date, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
 fn request(call: &StoreCall) -> Result<Request> {

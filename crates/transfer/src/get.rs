@@ -22,7 +22,7 @@ use crate::error::{Class, Error};
 use crate::going::{Going, backoff};
 use crate::local;
 use crate::put::class_of;
-use crate::store::{STALLED_AFTER, Target, words};
+use crate::store::{STALLED_AFTER, Target};
 use crate::{Listener, Step, Store};
 
 /// So many ranges are had at a time,
@@ -193,23 +193,17 @@ impl Having<'_> {
 
     /// The next bytes of a range, as far as they come. Also says by which address.
     async fn more(&self, at: &mut u64, end: u64, segment: &mut Vec<u8>) -> (u32, Result<(), Error>) {
-        let (asked, request, address) = match self.request().await {
-            (asked, Ok((request, address))) => (asked, request, address),
-            (asked, Err(error)) => return (asked, Err(error)),
-        };
-        (asked, self.read(request.header(RANGE, format!("bytes={at}-{}", end - 1)), &address, at, end, segment).await)
+        match self.target().await {
+            (asked, Ok(target)) => (asked, self.read(&target, at, end, segment).await),
+            (asked, Err(error)) => (asked, Err(error)),
+        }
     }
 
-    async fn read(
-        &self,
-        request: reqwest::RequestBuilder,
-        address: &queues::Address,
-        at: &mut u64,
-        end: u64,
-        segment: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        let no_answer = |error: reqwest::Error| Error::away(queues::transport_text(address, &error));
+    async fn read(&self, target: &Target, at: &mut u64, end: u64, segment: &mut Vec<u8>) -> Result<(), Error> {
+        let address = &target.address;
+        let no_answer = |error: reqwest::Error| target.no_answer(&error);
         let stalled = || Error::away(format!("{address} has given nothing for {} s", STALLED_AFTER.as_secs()));
+        let request = target.request(Method::GET).header(RANGE, format!("bytes={at}-{}", end - 1));
         let sent = tokio::time::timeout(STALLED_AFTER, request.send()).await.map_err(|_| stalled())?;
         let mut response = sent.map_err(no_answer)?;
         let status = response.status();
@@ -223,7 +217,7 @@ impl Having<'_> {
             }
             _ => {
                 let class = if status == StatusCode::NOT_FOUND { Class::Gone } else { class_of(status) };
-                let said = words(&mut response).await;
+                let said = target.words(&mut response).await;
                 let what = format!("the store at {address} does not give the content {}: {said}", self.content.sha256);
                 return Err(Error::new(class, what));
             }
@@ -260,9 +254,9 @@ impl Having<'_> {
         }
     }
 
-    /// A request for it; the edge is asked where it is, unless that is known. Also says by the how manyth answer of the
-    /// edge; 0, if that is where the error is.
-    async fn request(&self) -> (u32, Result<(reqwest::RequestBuilder, queues::Address), Error>) {
+    /// Where it is; the edge is asked for that, unless it is known. Also says by the how manyth answer of the edge; 0,
+    /// if that is where the error is.
+    async fn target(&self) -> (u32, Result<Target, Error>) {
         let mut source = self.source.lock().await;
         if source.1.is_none() {
             source.0 += 1;
@@ -272,8 +266,8 @@ impl Having<'_> {
             }
         }
         let asked = source.0;
-        let target = source.1.as_ref().expect("it is known now");
-        (asked, target.checked().map(|()| (target.request(Method::GET), target.address.clone())))
+        let target = source.1.clone().expect("it is known now");
+        (asked, target.checked().map(|()| target))
     }
 
     /// What the edge has answered that time is of no use any more.

@@ -28,6 +28,7 @@
 //! nothing is said to be complete; memory has a bound that no length of a file changes; the key goes to the edge alone.
 
 mod body;
+mod clocks;
 pub mod edge;
 mod error;
 #[cfg(any(test, fuzzing))]

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use crate::error::{Class, Error};
 use crate::going::{Going, backoff};
 use crate::local::is_of_file;
-use crate::store::{STALLED_AFTER, Target, words};
+use crate::store::{STALLED_AFTER, Target};
 use crate::{Listener, Local, Step, Store};
 
 /// So many requests carry bytes at a time.
@@ -293,7 +293,7 @@ impl Sending<'_> {
             let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).unwrap_or_default();
             return Ok(etag.to_owned());
         }
-        let said = format!("the store at {} does not take it: {}", target.address, words(&mut response).await);
+        let said = format!("the store at {} does not take it: {}", target.address, target.words(&mut response).await);
         Err(Error::new(class_of(status), said))
     }
 }

@@ -4,14 +4,15 @@
 //! rule as the key ([`queues::PlainHttp`]), for who reads a request on its way can have the file.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::JobId;
 use protocol::files::JobFiles;
 use queues::{Address, Unsent};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, LOCATION};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 
+use crate::clocks::Times;
 use crate::edge::{self, Edge, Problem};
 use crate::error::{Class, Error};
 
@@ -56,10 +57,13 @@ impl From<Refusal> for Error {
 }
 
 /// Where something is put or had.
+#[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) address: Address,
     pub(crate) url: Url,
     client: Client,
+    /// When the edge has handed it out.
+    since: Instant,
 }
 
 impl Target {
@@ -79,6 +83,18 @@ impl Target {
     /// Why there is no answer.
     pub(crate) fn no_answer(&self, error: &reqwest::Error) -> Error {
         Error::away(queues::transport_text(&self.address, error))
+    }
+
+    /// What the store has said in its refusal, and what clocks have to do with it.
+    pub(crate) async fn words(&self, response: &mut Response) -> String {
+        let date = response.headers().get(DATE).and_then(|date| Some(date.to_str().ok()?.to_owned()));
+        let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        let said = words(response).await;
+        let times = date.filter(|_| refused).and_then(|date| {
+            Times::read(&self.url, &date, self.since.elapsed(), protocol::Timestamp::now())
+                .and_then(|times| times.told())
+        });
+        times.map_or_else(|| said.clone(), |times| format!("{said} ({times})"))
     }
 
     pub(crate) fn stalled(&self) -> Error {
@@ -127,7 +143,7 @@ impl Store {
         } else {
             self.client_of(&address)?
         };
-        let target = Target { address, url, client };
+        let target = Target { address, url, client, since: Instant::now() };
         target.checked()?;
         Ok(target)
     }
@@ -226,7 +242,7 @@ fn refused(edge: &Edge, status: StatusCode, answer: &str) -> Error {
 }
 
 /// What a store has said in its refusal, in short.
-pub(crate) async fn words(response: &mut Response) -> String {
+async fn words(response: &mut Response) -> String {
     let read = tokio::time::timeout(STALLED_AFTER, edge::read(response, REFUSAL_BYTES_MAX)).await;
     let body = read.ok().and_then(Result::ok).unwrap_or_default();
     let body = String::from_utf8_lossy(&body);

@@ -48,7 +48,7 @@ impl Store {
         let length = answer.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
         let status = answer.status().as_u16();
         let body = read_body(answer.into_body(), StoreAnswer::BYTES_MAX).await.map_err(|error| error.to_string())?;
-        Ok(StoreAnswer { status, length, body: String::from_utf8_lossy(&body).into_owned() })
+        Ok(StoreAnswer { status, length, date: None, body: String::from_utf8_lossy(&body).into_owned() })
     }
 
     async fn over_the_network(&self, call: &StoreCall) -> reqwest::Result<StoreAnswer> {
@@ -59,6 +59,7 @@ impl Store {
         let mut answer = asked.send().await?;
         let status = answer.status().as_u16();
         let length = answer.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
+        let date = answer.headers().get("date").and_then(|date| Some(date.to_str().ok()?.to_owned()));
         let mut body = Vec::new();
         while let Some(piece) = answer.chunk().await? {
             body.extend_from_slice(&piece);
@@ -67,6 +68,6 @@ impl Store {
                 break;
             }
         }
-        Ok(StoreAnswer { status, length, body: String::from_utf8_lossy(&body).into_owned() })
+        Ok(StoreAnswer { status, length, date, body: String::from_utf8_lossy(&body).into_owned() })
     }
 }

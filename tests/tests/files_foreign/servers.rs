@@ -68,6 +68,32 @@ fn goes_through(edge: &impl Asked, store: &ObjectStore, ways: &Ways) {
     assert!(status == 200 && bytes == large.bytes, "it is what was put");
     let across = edge.download(&large, Some(&format!("bytes={}-{}", PART - 3, PART + 2)));
     assert_eq!(across, (206, large.bytes[PART - 3..PART + 3].to_vec()));
+    // An answer that nobody has heard: the store has finished it, and the edge does not know.
+    let finished = Content::of_size(65 * MIB);
+    let place = edge.place(&finished);
+    let parts: String = (0..5)
+        .map(|at| {
+            let end = finished.bytes.len().min((at + 1) * PART);
+            let answer = send(put(&place["parts"][at], &finished.bytes[at * PART..end]));
+            let etag = answer.header("etag").expect("a part has a name");
+            format!("<Part><PartNumber>{}</PartNumber><ETag>{}</ETag></Part>", at + 1, etag.replace('"', "&quot;"))
+        })
+        .collect();
+    let xmlns = "http://s3.amazonaws.com/doc/2006-03-01/";
+    let list = format!("<CompleteMultipartUpload xmlns=\"{xmlns}\">{parts}</CompleteMultipartUpload>");
+    let of_upload = ("uploadId", text(&place, "upload"));
+    let answer = send(client().post(signed_with(store, "POST", &finished, 0, Some(of_upload))).body(list));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(edge.place(&finished)["state"], "have", "it is not sent again");
+    // And one that the store has given up.
+    let given_up = Content::of_size(65 * MIB);
+    let place = edge.place(&given_up);
+    let of_upload = ("uploadId", text(&place, "upload"));
+    let answer = send(client().delete(signed_with(store, "DELETE", &given_up, 0, Some(of_upload))));
+    assert_eq!(answer.status, 204, "{answer:?}");
+    assert_ne!(edge.place(&given_up)["upload"], place["upload"]);
+    assert_eq!(edge.put_all(&given_up), 5);
+
     // One that is shorter than was said.
     let short = Content::of_size(65 * MIB);
     let place = edge.place(&short);
@@ -96,6 +122,17 @@ fn goes_through(edge: &impl Asked, store: &ObjectStore, ways: &Ways) {
 
 /// An address of a content in the store, signed as of so many seconds after now.
 fn signed(store: &ObjectStore, method: &str, content: &Content, seconds: i64) -> String {
+    signed_with(store, method, content, seconds, None)
+}
+
+/// The same with another field.
+fn signed_with(
+    store: &ObjectStore,
+    method: &str,
+    content: &Content,
+    seconds: i64,
+    field: Option<(&str, &str)>,
+) -> String {
     let settings: std::collections::BTreeMap<_, _> = store.settings().into_iter().collect();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs();
     let at = i64::try_from(now).expect("it is not that late") + seconds;
@@ -111,6 +148,7 @@ fn signed(store: &ObjectStore, method: &str, content: &Content, seconds: i64) ->
         ("X-Amz-Expires", "3600"),
         ("X-Amz-SignedHeaders", "host"),
     ];
+    let query: Vec<(&str, &str)> = query.into_iter().chain(field).collect();
     let headers = [("host", host)];
     let request = Signed { method, path: &path, query: &query, headers: &headers, payload: sigv4::UNSIGNED_PAYLOAD };
     let signature = key.sign(&at, &request);

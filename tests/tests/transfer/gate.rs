@@ -25,6 +25,8 @@ pub(crate) struct Passed {
 pub(crate) enum Act {
     /// It is answered with this status and body, and goes no further.
     Answer(u16, String),
+    /// It is refused (403) by a store that says this, and that it is so many seconds after 1970.
+    Refuse(&'static str, i64),
     /// A byte of the body of its answer is another.
     WrongByte,
     /// The connection ends after so many bytes of its answer.
@@ -225,6 +227,15 @@ fn passed_on(shared: &Shared, mut client: TcpStream) -> io::Result<()> {
             io::copy(&mut (&mut from_client).take(asked.length), &mut io::sink())?;
             let length = body.len();
             write!(client, "HTTP/1.1 {status} Odd\r\ncontent-length: {length}\r\n\r\n{body}")?;
+            continue;
+        }
+        if let Some(Act::Refuse(code, second)) = &act {
+            io::copy(&mut (&mut from_client).take(asked.length), &mut io::sink())?;
+            let date =
+                protocol::timestamp_from_millis(second * 1_000).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            let body = format!("<Error><Code>{code}</Code><Message>its clock</Message></Error>");
+            let length = body.len();
+            write!(client, "HTTP/1.1 403 Odd\r\ncontent-length: {length}\r\ndate: {date}\r\n\r\n{body}")?;
             continue;
         }
         if matches!(act, Some(Act::WithoutRange)) {

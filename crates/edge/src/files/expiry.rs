@@ -111,7 +111,9 @@ impl Files {
                 tables::set_upload(step.db, &content, None, step.millis())?;
                 self.delete(step, content)
             }
-            // It is tried again.
+            // Some stores refuse what they do not know. Where everything is refused, so is this, and all of it is tried
+            // again.
+            Err(Trouble::Denied(_)) => self.delete(step, content),
             Err(_) => Ok(()),
         }
     }

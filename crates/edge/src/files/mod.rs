@@ -38,7 +38,7 @@ pub mod xml;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use protocol::Content;
+use protocol::{Content, Timestamp};
 
 pub(crate) use self::request::{Ask, Kind, Path};
 pub use self::request::{Asker, Request};
@@ -88,6 +88,8 @@ pub struct StoreAnswer {
     pub status: u16,
     /// The header `content-length`.
     pub length: Option<u64>,
+    /// The header `date`.
+    pub date: Option<String>,
     /// The body, or its first [`StoreAnswer::BYTES_MAX`].
     pub body: String,
 }
@@ -124,6 +126,9 @@ pub(crate) struct Files {
 enum Trouble {
     /// It says no, with this code and message.
     Refused(u16, String),
+    /// It refuses whoever asks: the key or the clock of the edge is wrong. Some stores answer so as well for an upload
+    /// that they do not know.
+    Denied(Problem),
     /// It did not answer, or has trouble of its own.
     Away(Problem),
 }
@@ -161,7 +166,7 @@ impl Files {
         outcome: Result<StoreAnswer, String>,
     ) -> Result<(), D::Error> {
         let Why { follower, content, question } = call.why;
-        let outcome = outcome.map_err(|problem| away(&problem)).and_then(said);
+        let outcome = outcome.map_err(|problem| away(&problem)).and_then(|answer| said(answer, step.now));
         match question {
             Question::Create => self.created(step, content, outcome),
             Question::Parts { upload, .. } => self.listed(step, follower, content, &upload, outcome),
@@ -198,7 +203,7 @@ impl Files {
 }
 
 /// What the store has said, if it has done what it was asked.
-fn said(answer: StoreAnswer) -> Result<StoreAnswer, Trouble> {
+fn said(answer: StoreAnswer, now: Timestamp) -> Result<StoreAnswer, Trouble> {
     let code = xml::text(&answer.body, "Code").unwrap_or_default();
     let message = xml::text(&answer.body, "Message").unwrap_or_default();
     let words = format!("{code}: {message}");
@@ -213,10 +218,14 @@ fn said(answer: StoreAnswer) -> Result<StoreAnswer, Trouble> {
         200..=299 => Ok(answer),
         // Those are about who asks, and when: the edge, and not what it asks.
         401 | 403 => {
-            let words = if words.is_empty() { format!("with {status}") } else { format!("with {status} {words}") };
-            Err(away(&format!(
-                "it refuses what this edge has signed, {words}; see its keys, its bucket and the clocks"
-            )))
+            let space = if words.is_empty() { "" } else { " " };
+            let date: String = protocol::text::escaped(answer.date.as_deref().unwrap_or("not what time it is"));
+            let date: String = date.chars().take(40).collect();
+            let detail = format!(
+                "it refuses what this edge has signed, with {status}{space}{words}; see its keys, its bucket and the \
+                 clocks: it says {date}, and here it is {now}"
+            );
+            Err(Trouble::Denied(Problem::StoreUnavailable { detail }))
         }
         400..=499 if status != 429 && status != 408 => Err(Trouble::Refused(status, words)),
         _ => Err(away(&format!("it answered with {status} {words}"))),

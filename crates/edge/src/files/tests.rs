@@ -21,6 +21,10 @@ struct Shelf {
     uploads: BTreeMap<String, Vec<(u32, u64)>>,
     /// Is it away?
     away: bool,
+    /// Does it refuse everything?
+    denies: bool,
+    /// Does it refuse uploads that it does not know?
+    denies_unknown: bool,
     /// What it was asked, in words.
     asked: Vec<String>,
 }
@@ -37,8 +41,16 @@ impl Shelf {
         if self.away {
             return Err("no answer within 30 s".to_owned());
         }
-        let answer = |status, body: String| Ok(StoreAnswer { status, length: None, body });
-        let unknown = || answer(404, "<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>".to_owned());
+        let date = Some("Thu, 01 Jan 1970 01:00:00 GMT".to_owned());
+        let answer = |status, body: String| Ok(StoreAnswer { status, length: None, date: date.clone(), body });
+        let denied = "<Error><Code>AccessDenied</Code><Message>not yours</Message></Error>";
+        if self.denies {
+            return answer(403, denied.to_owned());
+        }
+        let unknown = || match self.denies_unknown {
+            true => answer(403, denied.to_owned()),
+            false => answer(404, "<Error><Code>NoSuchUpload</Code><Message>gone</Message></Error>".to_owned()),
+        };
         match (call.method, upload) {
             ("POST", None) => {
                 let upload = format!("u{}", self.uploads.len());
@@ -83,7 +95,7 @@ impl Shelf {
             },
             ("HEAD", None) => match self.objects.get(&path) {
                 None => answer(404, String::new()),
-                Some(length) => Ok(StoreAnswer { status: 200, length: Some(*length), body: String::new() }),
+                Some(length) => Ok(StoreAnswer { status: 200, length: Some(*length), date: None, body: String::new() }),
             },
             ("DELETE", None) => {
                 self.objects.remove(&path);
@@ -262,13 +274,57 @@ fn who_has_not_heard_that_it_is_complete_says_it_again() {
 }
 
 #[test]
+fn who_has_not_heard_that_it_is_complete_and_offers_it_again_sends_nothing_again() {
+    for denies_unknown in [false, true] {
+        let mut files = Files::new();
+        files.shelf.denies_unknown = denies_unknown;
+        let large = content(2, 65 * MIB);
+        files.place(large);
+        files.shelf.uploads.clear();
+        files.shelf.objects.insert(format!("sha256/{}", large.sha256), large.size);
+        assert_eq!(files.place(large)["state"], "have", "{:?}", files.shelf.asked);
+        let parts = json!((1..=5).map(|number| json!({"number": number, "etag": "a"})).collect::<Vec<_>>());
+        assert_eq!(files.complete(large, &json!({"upload": "u0", "parts": parts})).0, 200);
+    }
+}
+
+#[test]
 fn an_upload_that_the_store_has_forgotten_is_begun_anew() {
+    for denies_unknown in [false, true] {
+        let mut files = Files::new();
+        files.shelf.denies_unknown = denies_unknown;
+        let large = content(3, 65 * MIB);
+        files.place(large);
+        files.shelf.uploads = BTreeMap::from([("x".to_owned(), Vec::new())]);
+        // What has another length is not the content.
+        files.shelf.objects.insert(format!("sha256/{}", large.sha256), 7);
+        assert_eq!(files.place(large)["upload"], "u1");
+        assert_eq!(files.total(), large.size);
+        files.shelf.uploads.clear();
+        files.time_passes(2 * DAY);
+        assert_eq!((files.total(), files.shelf.objects.len()), (0, 0), "what is given up goes");
+    }
+}
+
+#[test]
+fn a_store_that_refuses_everything_is_told_with_both_times_and_keeps_what_it_has() {
     let mut files = Files::new();
-    let large = content(3, 65 * MIB);
-    files.place(large);
-    files.shelf.uploads = BTreeMap::from([("x".to_owned(), Vec::new())]);
-    assert_eq!(files.place(large)["upload"], "u1");
-    assert_eq!(files.total(), large.size);
+    let large = content(2, 65 * MIB);
+    assert_eq!(files.place(large)["upload"], "u0");
+    files.shelf.denies = true;
+    let parts = json!((1..=5).map(|number| json!({"number": number, "etag": "a"})).collect::<Vec<_>>());
+    for denied in [files.offer(&[large]), files.complete(large, &json!({"upload": "u0", "parts": parts}))] {
+        assert_eq!(code(&denied), (503, "store_unavailable"));
+        let detail = denied.1["detail"].as_str().unwrap();
+        let says = "with 403 AccessDenied: not yours; see its keys, its bucket and the clocks: it says Thu, 01 Jan 1970 \
+                    01:00:00 GMT, and here it is 1970-01-01T00:1";
+        assert!(detail.contains(says), "{detail}");
+    }
+    files.time_passes(2 * DAY);
+    files.shelf.denies = false;
+    assert_eq!(files.shelf.uploads.len(), 1);
+    files.time_passes(DAY);
+    assert_eq!((files.shelf.uploads.len(), files.total()), (0, 0));
 }
 
 #[test]

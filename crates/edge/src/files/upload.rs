@@ -38,6 +38,8 @@ pub(super) struct Offering {
     done: Vec<(DonePart, u64)>,
     /// How often the store was asked.
     asked: usize,
+    /// The upload of the next one, should the store not know it: it may have made an object of it.
+    lost: Option<String>,
 }
 
 /// Contents whose upload is being begun: for those who have this key, and these wait.
@@ -70,7 +72,7 @@ impl Files {
         }
         self.sweep_at.get_or_insert(step.millis() + super::expiry::HOUR);
         let places = Vec::with_capacity(files.len());
-        self.offers.insert(follower, Offering { asker, files, places, done: Vec::new(), asked: 0 });
+        self.offers.insert(follower, Offering { asker, files, places, done: Vec::new(), asked: 0, lost: None });
         self.go_on(step, follower)
     }
 
@@ -169,7 +171,7 @@ impl Files {
                 None => "it names no upload that it was asked to begin".to_owned(),
             },
             Err(Trouble::Refused(_, words)) => format!("it does not begin an upload: {words}"),
-            Err(Trouble::Away(problem)) => {
+            Err(Trouble::Denied(problem) | Trouble::Away(problem)) => {
                 waiting.iter().for_each(|follower| self.refuse_offer(step, *follower, problem.clone()));
                 return Ok(());
             }
@@ -216,10 +218,13 @@ impl Files {
                     None => self.place_parts(step, follower, content, upload),
                 }
             }
-            // The store has forgotten it.
-            Err(Trouble::Refused(404, _)) => {
-                tables::set_upload(step.db, &content, None, step.millis())?;
-                self.go_on(step, follower)
+            // The store has forgotten it, or has made an object of it and nobody has heard of that. Whether it refuses
+            // everything is seen by the answer, too.
+            Err(Trouble::Refused(404, _) | Trouble::Denied(_)) => {
+                offering.asked += 1;
+                offering.lost = Some(upload.to_owned());
+                self.ask(step, Some(follower), content, Question::Look);
+                Ok(())
             }
             Err(Trouble::Refused(_, words)) => {
                 let detail = format!("it does not list the parts of an upload: {words}");
@@ -312,7 +317,9 @@ impl Files {
     ) -> Result<(), D::Error> {
         match outcome {
             // One that it does not know was complete before, and the answer was lost; or was given up.
-            Ok(_) | Err(Trouble::Refused(404, _)) => self.ask(step, follower, content, Question::Look),
+            Ok(_) | Err(Trouble::Refused(404, _) | Trouble::Denied(_)) => {
+                self.ask(step, follower, content, Question::Look)
+            }
             Err(Trouble::Refused(_, words)) => {
                 let detail = format!("the store does not put the parts together: {words}");
                 refuse(step, follower, Problem::UploadRefused { detail });
@@ -320,6 +327,39 @@ impl Files {
             Err(Trouble::Away(problem)) => refuse(step, follower, problem),
         }
         Ok(())
+    }
+
+    /// The store has said whether it has a content whose upload it does not know.
+    fn looked_for<D: Database>(
+        &mut self,
+        step: &mut Step<'_, D>,
+        follower: Follower,
+        content: Content,
+        outcome: Result<StoreAnswer, Trouble>,
+    ) -> Result<(), D::Error> {
+        let lost = self.offers.get_mut(&follower).and_then(|offering| offering.lost.take());
+        let is_there = match outcome {
+            Ok(answer) => answer.length == Some(content.size),
+            Err(Trouble::Refused(404, _)) => false,
+            Err(Trouble::Refused(_, words)) => {
+                let detail = format!("it does not say whether it has an object: {words}");
+                self.refuse_offer(step, follower, Problem::StoreUnavailable { detail });
+                return Ok(());
+            }
+            Err(Trouble::Denied(problem) | Trouble::Away(problem)) => {
+                self.refuse_offer(step, follower, problem);
+                return Ok(());
+            }
+        };
+        let rows = tables::of(step.db, &content.sha256)?;
+        // Somebody else may have begun another one meanwhile.
+        if rows.iter().any(|row| row.content == content && row.upload == lost && row.state == State::Uploading) {
+            tables::set_upload(step.db, &content, None, step.millis())?;
+            if is_there {
+                tables::set(step.db, &content, State::Here, step.millis())?;
+            }
+        }
+        self.go_on(step, follower)
     }
 
     /// The store has said how long a content is.
@@ -330,6 +370,9 @@ impl Files {
         content: Content,
         outcome: Result<StoreAnswer, Trouble>,
     ) -> Result<(), D::Error> {
+        if let Some(follower) = follower.filter(|follower| self.offers.contains_key(follower)) {
+            return self.looked_for(step, follower, content, outcome);
+        }
         let problem = match outcome {
             Ok(answer) => {
                 let rows = tables::of(step.db, &content.sha256)?;
@@ -360,7 +403,7 @@ impl Files {
             Err(Trouble::Refused(_, words)) => {
                 Problem::StoreUnavailable { detail: format!("it does not say whether it has an object: {words}") }
             }
-            Err(Trouble::Away(problem)) => problem,
+            Err(Trouble::Denied(problem) | Trouble::Away(problem)) => problem,
         };
         refuse(step, follower, problem);
         Ok(())
