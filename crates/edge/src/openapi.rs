@@ -5,7 +5,7 @@ use protocol::files::{Complete, JobFiles, Offer, Offered, Place};
 use protocol::hub::{CancelAnswer, CancelMany, CancelManyAnswer, JobBrief, JobPage, JobStatus, LogEvent, Pools, Sites};
 use protocol::hub::{PAGE_DEFAULT, PAGE_MAX};
 use protocol::link::{Download, Upload};
-use protocol::{Digest, JobId, JobSpec, JobState, limits};
+use protocol::{Content, Digest, JobId, JobSpec, JobState, limits};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -382,6 +382,12 @@ fn operations(shapes: &mut Shapes) -> Vec<Operation> {
                 Problem::UploadRefused { detail: String::new() },
             ]),
             ..operation("post", "/files/{sha256}/complete", "completeFile", "A content was put", Who::Both)
+        },
+        Operation {
+            parameters: vec![digest(shapes)],
+            answers: vec![(202, "Whoever offers it puts it anew.", shapes.json::<Content>())],
+            problems: of_files(vec![asked_for(), Problem::UnknownFile]),
+            ..operation("post", "/files/{sha256}/wrong", "doubtFile", "A content came as another one", Who::Both)
         },
         Operation {
             parameters: vec![job_id(shapes)],

@@ -6,6 +6,7 @@
 //! POST /files {files} ──► have it │ put the whole at one address │ put its parts at their addresses
 //! POST /files/SHA256/complete {upload, parts} ──► the file is there
 //! GET /files/SHA256 ──► 302 to where it is, with ranges
+//! POST /files/SHA256/wrong ──► what came was something else: who offers it next puts it anew
 //! GET /jobs/ID/files ──► what a job has left, each with its address
 //! ```
 

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use files::Durability;
 use futures_util::StreamExt as _;
@@ -37,6 +38,9 @@ const WRITES_MAX: usize = 1;
 /// How often the edge is asked anew where a content is while none of it comes.
 const VAIN_MAX: u32 = 5;
 
+/// How long the edge is waited for to hear that a content is not what it was. Nothing depends on it.
+const DOUBTED_WITHIN: Duration = Duration::from_secs(10);
+
 /// What became of a file that was to be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
@@ -58,7 +62,26 @@ impl Store {
         let had = having.all(have, &mut writing).await;
         // The next call may come at once, and finds the file free.
         let written = writing.finish().await;
-        written.and(had)
+        match written.and(had) {
+            Err(error) if matches!(error.class(), Class::Wrong | Class::Gone) => {
+                Err(self.doubted(content, error).await)
+            }
+            had => had,
+        }
+    }
+
+    /// Tells the edge that something else came than this content, or nothing, so that it is put anew.
+    async fn doubted(&self, content: &Content, error: Error) -> Error {
+        let sha256 = content.sha256.to_string();
+        let path = ["files", &sha256, "wrong"];
+        match tokio::time::timeout(DOUBTED_WITHIN, self.ask(Method::POST, &path, None)).await {
+            Ok(Ok(_)) => {
+                let what = format!("{error}; who has it sends it anew: the same `submit`, or the job that has left it");
+                error.told(what)
+            }
+            // It knows of no such content, or nothing of doubts, or is away: the next one tells it.
+            Ok(Err(_)) | Err(_) => error,
+        }
     }
 
     /// Has a content as this file: whole or not at all, and never over a file that is another. What was begun is in a

@@ -122,6 +122,14 @@ impl Own {
             Some(Some(range)) => Some(range),
             None => None,
         };
+        let wanted = range.clone().unwrap_or(0..object.size);
+        let (all, named) = (self.pieces.clone(), pieces.clone());
+        let looked = tokio::task::spawn_blocking(move || all.are_whole(&named, &wanted)).await;
+        if !looked.unwrap_or(false) {
+            // A connection that breaks off would be tried again for ever.
+            tracing::warn!("of the object {key} something is not on the disk any more: it has to be sent anew");
+            return Err(Refusal::no_such_key());
+        }
         let mut answer = response(if range.is_some() { 206 } else { 200 }, HARMLESS, String::new());
         let mut said: BTreeMap<String, String> = serde_json::from_str(&object.headers).unwrap_or_default();
         for (asked_for, name) in SAID {

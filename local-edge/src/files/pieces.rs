@@ -107,6 +107,17 @@ impl Pieces {
         Ok(gone)
     }
 
+    /// Are they on the disk, with all their bytes? Disks lose files, and people remove some. It blocks.
+    pub(super) fn are_whole(&self, pieces: &[Piece], range: &Range<u64>) -> bool {
+        let mut begin = 0;
+        pieces.iter().all(|piece| {
+            let (from, until) = (begin, begin + piece.size);
+            begin = until;
+            let is_asked_for = from < range.end && range.start < until;
+            !is_asked_for || std::fs::metadata(self.path(&piece.name)).is_ok_and(|found| found.len() == piece.size)
+        })
+    }
+
     /// Reads a range of what these pieces are together.
     pub(super) fn read(&self, pieces: Vec<Piece>, range: Range<u64>) -> mpsc::Receiver<io::Result<Bytes>> {
         let (sender, bytes) = mpsc::channel(WAITING_MAX);

@@ -36,8 +36,44 @@ fn a_content_that_the_store_has_spoiled_is_not_given_to_a_job() {
     spoiled[MB / 2] ^= 1;
     fs::write(&path, &spoiled).unwrap();
     consumer.run_until_idle();
-    rejected(&consumer, &job_id, &["SHA-256"]);
+    rejected(&consumer, &job_id, &["SHA-256", "who has it sends it anew"]);
     assert_eq!(names(&consumer.results_dir().join(".cache")), Vec::<String>::new());
+    // As does who submits it again; also where nothing is left of it.
+    for _ in 0..2 {
+        let job_id = submit(&edge, "touch ran", json!([at("a", &put(&edge, &bytes))]), json!(null));
+        consumer.run_until_idle();
+        assert_eq!(consumer.record(&job_id).unwrap()["status"], "completed");
+        fs::remove_dir_all(consumer.results_dir().join(".cache")).unwrap();
+        fs::remove_file(in_store(&edge, &sha256(&bytes)).unwrap()).unwrap();
+        let job_id =
+            submit(&edge, "touch ran", json!([at("a", &content(Local::bytes(bytes.clone()).content()))]), json!(null));
+        consumer.run_until_idle();
+        rejected(&consumer, &job_id, &["cannot be had", "404", "who has it sends it anew"]);
+    }
+}
+
+#[test]
+fn an_output_that_the_store_has_spoiled_is_sent_anew_by_the_job_that_left_it() {
+    let edge = Edge::start();
+    let (consumer, laptop) = (scripts(&edge), testkit::Laptop::new(&edge));
+    let job = || submit(&edge, "seq 100000 > out", json!(null), json!({"patterns": ["out"]}));
+    let first = job();
+    consumer.run_until_idle();
+    let sha256 = consumer.record(&first).unwrap()["files"][0]["sha256"].as_str().unwrap().to_owned();
+    let path = in_store(&edge, &sha256).unwrap();
+    let right = fs::read(&path).unwrap();
+    let mut spoiled = right.clone();
+    spoiled[77] ^= 1;
+    fs::write(&path, &spoiled).unwrap();
+    assert_eq!(laptop.take_results().len(), 1);
+    let into = laptop.path("out");
+    let fetched = laptop.run(&["fetch", &first, "-o", into.to_str().unwrap()]);
+    assert_eq!(fetched.status.code(), Some(1), "{fetched:?}");
+    assert!(fetched.log.contains("the job that has left it") && !into.join("out").exists(), "{fetched:?}");
+    job();
+    consumer.run_until_idle();
+    let fetched = laptop.run(&["fetch", &first, "-o", into.to_str().unwrap()]);
+    assert!(fetched.status.success() && fs::read(into.join("out")).unwrap() == right, "{fetched:?}");
 }
 
 #[test]

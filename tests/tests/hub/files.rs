@@ -65,6 +65,7 @@ fn contents_are_put_and_had_by_addresses_in_the_store() {
             assert_eq!(side.get(&path).status, 404, "{path}");
         }
         side.post(&format!("{}/complete", unknown.path()), &json!({}));
+        side.post(&format!("{}/wrong", unknown.path()), &json!({}));
         for body in [json!({}), json!({"files": [{"sha256": "x", "size": 1}]}), json!({"files": [], "more": 1})] {
             assert_eq!(side.post("/files", &body).status, 400, "{body}");
         }

@@ -59,12 +59,32 @@ impl Files {
         digest: &Digest,
     ) -> Result<(), D::Error> {
         let Some(settings) = &self.settings else { return Ok(()) };
-        if tables::of(step.db, digest)?.iter().any(|row| row.state == State::Here) {
+        if tables::of(step.db, digest)?.iter().any(|row| row.is_here()) {
             let url = settings.store.get(digest, &[], &asker.origin, step.now);
             step.answer(follower, redirect(url));
         } else {
             step.refuse(follower, Problem::UnknownFile);
         }
+        Ok(())
+    }
+
+    /// Somebody was handed something else than this content, or nothing. It may be a broken line, or a lie: so nothing
+    /// is taken away, and whoever offers it next puts it anew.
+    pub(super) fn doubted<D: Database>(
+        &mut self,
+        step: &mut Step<'_, D>,
+        follower: Follower,
+        digest: Digest,
+    ) -> Result<(), D::Error> {
+        let rows = tables::of(step.db, &digest)?;
+        let Some(row) = rows.iter().find(|row| row.is_here()) else {
+            step.refuse(follower, Problem::UnknownFile);
+            return Ok(());
+        };
+        if row.state == State::Here {
+            tables::set(step.db, &row.content, State::Doubted, row.at)?;
+        }
+        step.answer(follower, Response::of(202, &row.content));
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 //! offered ──put──► complete ──look──► here ──old, and no job needs it──► going ──delete──► (forgotten)
 //! uploading ──parts──► complete ──finish, look──► here
 //!     └──a day without a word──► going ──abort, delete──► (forgotten)
+//! here ──other bytes came──► doubted ──offered, put anew──► here
 //! ```
 //!
 //! | module | what it holds |
@@ -153,6 +154,7 @@ impl Files {
         match ask {
             Ask::Offer(files) => self.offered(step, follower, asker, files),
             Ask::Complete(digest, complete) => self.completed(step, follower, digest, complete),
+            Ask::Doubt(digest) => self.doubted(step, follower, digest),
             Ask::Get(digest) => self.get(step, follower, &asker, &digest),
             Ask::OfJob(job_id) => self.of_job(step, follower, &asker, &job_id),
         }

@@ -43,6 +43,8 @@ pub(crate) enum Ask {
     Offer(Vec<Content>),
     /// It has done so.
     Complete(Digest, Complete),
+    /// What came from the store was something else, or nothing.
+    Doubt(Digest),
     /// Where is it?
     Get(Digest),
     /// What has a job left?
@@ -55,6 +57,7 @@ pub(crate) enum Path<'a> {
     Offer,
     Get(&'a str),
     Complete(&'a str),
+    Doubt(&'a str),
     OfJob(&'a str),
 }
 
@@ -64,6 +67,7 @@ impl<'a> Path<'a> {
             ["files"] => Self::Offer,
             ["files", digest] => Self::Get(digest),
             ["files", digest, "complete"] => Self::Complete(digest),
+            ["files", digest, "wrong"] => Self::Doubt(digest),
             ["jobs", id, "files"] => Self::OfJob(id),
             _ => return None,
         })
@@ -71,7 +75,7 @@ impl<'a> Path<'a> {
 
     pub(crate) fn method(self) -> &'static str {
         match self {
-            Self::Offer | Self::Complete(_) => "POST",
+            Self::Offer | Self::Complete(_) | Self::Doubt(_) => "POST",
             Self::Get(_) | Self::OfJob(_) => "GET",
         }
     }
@@ -86,6 +90,7 @@ impl<'a> Path<'a> {
         Ok(match self {
             Self::Offer => Kind::Offer,
             Self::Get(name) => Kind::Whole(Ask::Get(digest(name)?)),
+            Self::Doubt(name) => Kind::Whole(Ask::Doubt(digest(name)?)),
             Self::Complete(name) => Kind::Complete(digest(name)?),
             Self::OfJob(id) => Kind::Whole(Ask::OfJob(id.parse().map_err(|_| Problem::UnknownJob)?)),
         })

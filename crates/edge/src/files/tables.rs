@@ -15,18 +15,21 @@ pub(super) enum State {
     Uploading,
     /// It is there.
     Here,
+    /// The same, but somebody who had it says that it is another one: it is put anew when it is offered.
+    Doubted,
     /// It is being removed.
     Going,
 }
 
 impl State {
-    const ALL: [Self; 4] = [Self::Offered, Self::Uploading, Self::Here, Self::Going];
+    const ALL: [Self; 5] = [Self::Offered, Self::Uploading, Self::Here, Self::Doubted, Self::Going];
 
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Offered => "offered",
             Self::Uploading => "uploading",
             Self::Here => "here",
+            Self::Doubted => "doubted",
             Self::Going => "going",
         }
     }
@@ -41,6 +44,13 @@ pub(super) struct Row {
     pub(super) upload: Option<String>,
     /// When it was offered last.
     pub(super) at: i64,
+}
+
+impl Row {
+    /// Can it be had?
+    pub(super) fn is_here(&self) -> bool {
+        matches!(self.state, State::Here | State::Doubted)
+    }
 }
 
 const COLUMNS: &str = "sha256, size, state, upload, at";
@@ -135,7 +145,7 @@ pub(super) fn to_go<D: Database>(
 ) -> Result<Vec<Row>, D::Error> {
     let sql = format!(
         "SELECT {COLUMNS} FROM file WHERE
-           (state = 'here' AND at < ?1 AND NOT EXISTS (SELECT 1 FROM job_file WHERE job_file.sha256 = file.sha256))
+           (state IN ('here', 'doubted') AND at < ?1 AND NOT EXISTS (SELECT 1 FROM job_file WHERE job_file.sha256 = file.sha256))
            OR (state IN ('offered', 'uploading') AND at < ?2)
            OR (state = 'going' AND at < ?3)
          ORDER BY at LIMIT ?4"
@@ -146,7 +156,8 @@ pub(super) fn to_go<D: Database>(
 
 /// Those of these contents that are there.
 pub(super) fn here<D: Database>(db: &mut D, digests: &[Digest]) -> Result<HashSet<Digest>, D::Error> {
-    let sql = "SELECT DISTINCT sha256 FROM file WHERE state = 'here' AND sha256 IN (SELECT value FROM json_each(?1))";
+    let sql = "SELECT DISTINCT sha256 FROM file
+               WHERE state IN ('here', 'doubted') AND sha256 IN (SELECT value FROM json_each(?1))";
     let rows = db.run(sql, &[list(digests.iter().map(ToString::to_string))])?;
     Ok(rows.iter().filter_map(|row| text_at(row, 0).parse().ok()).collect())
 }

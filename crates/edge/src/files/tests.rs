@@ -501,3 +501,58 @@ fn without_a_store_nobody_is_told_of_one() {
     let mut files = Files { world: World::without_files(), shelf: Shelf::default() };
     assert_eq!(code(&files.offer(&[content(1, 1)])), (501, "no_files"));
 }
+
+#[test]
+fn a_content_of_which_other_bytes_came_is_put_anew_by_whoever_offers_it() {
+    let mut files = Files::new();
+    let [small, large] = [content(1, 5), content(2, 65 * MIB)];
+    let doubt = |files: &mut Files, content: Content| {
+        code(&files.ask("POST", &format!("/files/{}/wrong", content.sha256), &json!(null))).0
+    };
+    assert_eq!(doubt(&mut files, small), 404, "nobody was told that it is here");
+    files.put(small);
+    let parts = |count: u32| (1..=count).map(|number| (number, 16 * MIB)).chain([(5, MIB)]).collect::<Vec<_>>();
+    let complete = |files: &mut Files, upload: &Any| {
+        let parts = json!((1..=5).map(|number| json!({"number": number, "etag": "e"})).collect::<Vec<_>>());
+        files.complete(large, &json!({"upload": upload, "parts": parts})).0
+    };
+    let upload = files.place(large)["upload"].clone();
+    files.shelf.uploads.insert("u0".to_owned(), parts(4));
+    assert_eq!(complete(&mut files, &upload), 200);
+    let total = files.total();
+    for content in [small, large] {
+        assert_eq!(doubt(&mut files, content), 202);
+        let path = format!("/files/{}", content.sha256);
+        assert_eq!(files.ask("GET", &path, &json!(null)).0, 302, "it may be a lie");
+        assert_ne!(files.place(content)["state"], "have");
+        assert_eq!(files.ask("GET", &path, &json!(null)).0, 302, "also while it is put anew");
+    }
+    assert_eq!(files.complete(small, &json!({})).0, 200);
+    assert_eq!(files.place(small)["state"], "have");
+    let upload = files.place(large)["upload"].clone();
+    files.shelf.uploads.insert(upload.as_str().unwrap().to_owned(), parts(4));
+    assert_eq!(files.place(large)["done"].as_array().unwrap().len(), 5, "what was begun is gone on with");
+    assert_eq!(complete(&mut files, &upload), 200);
+    assert_eq!((files.place(large)["state"].clone(), files.total()), (json!("have"), total));
+    // What is doubted gets old as well, also with an upload of which nobody has said anything more.
+    assert_eq!([small, large].map(|content| doubt(&mut files, content)), [202, 202]);
+    files.place(large);
+    files.time_passes(31 * DAY);
+    assert_eq!((files.total(), files.shelf.objects.len(), files.shelf.uploads.len()), (0, 0, 0));
+}
+
+#[test]
+fn an_upload_of_what_is_doubted_that_is_lost_does_not_make_it_right() {
+    let mut files = Files::new();
+    let large = content(2, 65 * MIB);
+    files.place(large);
+    files.shelf.uploads.clear();
+    files.shelf.objects.insert(format!("sha256/{}", large.sha256), large.size);
+    assert_eq!(files.place(large)["state"], "have");
+    files.ask("POST", &format!("/files/{}/wrong", large.sha256), &json!(null));
+    let upload = files.place(large)["upload"].clone();
+    files.shelf.uploads.clear();
+    let again = files.place(large);
+    assert_eq!(again["state"], "parts", "what is there may be what is wrong");
+    assert_eq!((upload, again["upload"].clone()), (json!("u0"), json!("u0")));
+}

@@ -92,6 +92,8 @@ impl Files {
             };
             let rows = tables::of(step.db, &content.sha256)?;
             let known = rows.iter().find(|row| row.content == content);
+            // What is doubted can be had until it is there anew.
+            let unless_doubted = |state| known.filter(|row| row.state == State::Doubted).map_or(state, |row| row.state);
             if let Some(here) = rows.iter().find(|row| row.state == State::Here) {
                 if here.content != content {
                     let detail = format!(
@@ -111,7 +113,7 @@ impl Files {
                 return Ok(());
             } else if content.size <= WHOLE_BYTES_MAX {
                 match known {
-                    Some(_) => tables::set(step.db, &content, State::Offered, now)?,
+                    Some(_) => tables::set(step.db, &content, unless_doubted(State::Offered), now)?,
                     None => tables::insert(step.db, &content, None, offering.asker.owner(), now)?,
                 }
                 let (url, headers) = settings.store.put(&content.sha256, &offering.asker.origin, step.now);
@@ -124,7 +126,7 @@ impl Files {
             } else if let Some(upload) = known.and_then(|row| row.upload.clone()) {
                 offering.done.clear();
                 offering.asked += 1;
-                tables::set(step.db, &content, State::Uploading, now)?;
+                tables::set(step.db, &content, unless_doubted(State::Uploading), now)?;
                 self.ask(step, Some(follower), content, Question::Parts { upload, after: 0 });
                 return Ok(());
             } else if let Some((_, waiting)) = self.creating.get_mut(&content) {
@@ -353,9 +355,10 @@ impl Files {
         };
         let rows = tables::of(step.db, &content.sha256)?;
         // Somebody else may have begun another one meanwhile.
-        if rows.iter().any(|row| row.content == content && row.upload == lost && row.state == State::Uploading) {
+        if let Some(row) = rows.iter().find(|row| row.content == content && row.upload == lost) {
             tables::set_upload(step.db, &content, None, step.millis())?;
-            if is_there {
+            // In the place of what is doubted it may be just that.
+            if is_there && row.state == State::Uploading {
                 tables::set(step.db, &content, State::Here, step.millis())?;
             }
         }
