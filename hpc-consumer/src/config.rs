@@ -811,6 +811,5 @@ fn seconds(text: &str, allowed: RangeInclusive<Duration>) -> Result<Duration, St
 
 /// An amount of bytes, with its unit or without.
 fn bytes(text: &str) -> Result<u64, String> {
-    let bytes = text.trim().parse().ok().or_else(|| size::parse(text));
-    bytes.ok_or_else(|| "it must be an amount of bytes such as 500GB".to_owned())
+    size::parse_or_bytes(text).ok_or_else(|| "it must be an amount of bytes such as 500GB".to_owned())
 }

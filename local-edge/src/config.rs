@@ -217,7 +217,8 @@ impl ServeArgs {
 
 /// An amount of bytes, for example `500GB`.
 fn bytes(text: &str) -> Result<u64, String> {
-    protocol::size::parse(text).ok_or_else(|| "it is a number of bytes, or a text with a unit such as 500GB".to_owned())
+    let bytes = protocol::size::parse_or_bytes(text);
+    bytes.ok_or_else(|| "it is a number of bytes, or a text with a unit such as 500GB".to_owned())
 }
 
 /// Between commas there may be spaces, and nothing.

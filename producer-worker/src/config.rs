@@ -58,7 +58,7 @@ fn keep_days(text: String) -> Option<Duration> {
 }
 
 fn bytes_max(text: String) -> Option<u64> {
-    let bytes = protocol::size::parse(&text);
+    let bytes = protocol::size::parse_or_bytes(&text);
     if bytes.is_none() {
         console_error!("FILES_BYTES_MAX cannot be used: it must be a number of bytes, or a text such as 500GB");
     }

@@ -77,6 +77,11 @@ pub fn parse(text: &str) -> Option<u64> {
     number.parse::<f64>().ok().map(|number| (number * *factor as f64).round() as u64)
 }
 
+/// The same of a text that may be a number of bytes alone, as settings of programs may be.
+pub fn parse_or_bytes(text: &str) -> Option<u64> {
+    text.trim().parse().ok().or_else(|| parse(text))
+}
+
 /// A size in the largest unit of which it is a whole number.
 pub fn shown(bytes: u64) -> String {
     let whole = UNITS.iter().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
@@ -140,6 +145,15 @@ mod tests {
             "∞GiB",
         ] {
             assert_eq!(text.parse::<Memory>(), Err(InvalidMemory), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_setting_may_be_a_number_of_bytes() {
+        for (text, bytes) in
+            [("1000", Some(1_000)), (" 0 ", Some(0)), ("64KB", Some(64_000)), ("1.5", None), ("-1", None)]
+        {
+            assert_eq!(parse_or_bytes(text), bytes, "{text}");
         }
     }
 

@@ -125,7 +125,7 @@ fn a_store_whose_clock_is_wrong_is_away() {
 
 #[test]
 fn who_has_no_room_or_a_wrong_key_or_no_store_hears_so_at_once() {
-    let edge = LocalEdge::start_with(&["--files-bytes-max", "1KB"]);
+    let edge = LocalEdge::start_with(&["--files-bytes-max", "1000"]);
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("file");
     file(&path, 2_000);
