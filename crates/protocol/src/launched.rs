@@ -22,4 +22,7 @@ pub struct Launched {
     /// The largest output, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_bytes_max: Option<u64>,
+    /// How much of the files that it leaves may be sent, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_files_bytes_max: Option<u64>,
 }

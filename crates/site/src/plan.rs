@@ -77,6 +77,9 @@ pub struct Limits {
     /// The largest output, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_bytes: Option<u64>,
+    /// How much of the files that it leaves may be sent, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_files_bytes: Option<u64>,
 }
 
 /// Lengths of time as whole milliseconds.
@@ -190,6 +193,7 @@ impl Site {
         let grace = Chosen::first([(task.grace, &the_task)], self.defaults.grace, settings);
         let log = Chosen::first([(task.log_max, &the_task)], self.defaults.log_max, settings);
         let output = Chosen::first([(task.output_max.map(Some), &the_task)], None, "nobody sets a limit");
+        let files = Chosen::first([(task.output_files_max.map(Some), &the_task)], None, "nobody sets a limit");
         let asked = [(job.retries, &the_job), (task.retries, &the_task)];
         let retries = Chosen { value: route.retries, ..Chosen::first(asked, 0, "nobody asks for any") };
         let network = if contained {
@@ -239,6 +243,9 @@ impl Site {
         if let Some(bytes) = output.value {
             say("output", format!("up to {}", size::shown(bytes)), output.rule);
         }
+        if let Some(bytes) = files.value {
+            say("files", format!("up to {} of what it leaves", size::shown(bytes)), files.rule);
+        }
         say("logs", format!("up to {} each", size::shown(log.value)), log.rule);
         say("retries", retries.value.to_string(), retries.rule);
         say("network", if network.value { "yes" } else { "no" }.to_owned(), network.rule);
@@ -257,7 +264,13 @@ impl Site {
             arguments: if contained { pool.arguments.clone() } else { Vec::new() },
             binds: if contained { binds } else { Vec::new() },
             environment,
-            limits: Limits { time: time.value, grace: grace.value, log_bytes: log.value, output_bytes: output.value },
+            limits: Limits {
+                time: time.value,
+                grace: grace.value,
+                log_bytes: log.value,
+                output_bytes: output.value,
+                output_files_bytes: files.value,
+            },
             retries: retries.value,
             network: network.value,
             resources: route.resources.clone(),

@@ -229,6 +229,8 @@ pub struct Task {
     pub grace: Option<Duration>,
     /// The largest output, in bytes; a larger one fails the job.
     pub output_max: Option<u64>,
+    /// How much of the files that a job leaves may be sent, in bytes; more fails the job.
+    pub output_files_max: Option<u64>,
     /// How much of each of stdout and stderr is kept, in bytes.
     pub log_max: Option<u64>,
     /// How often jobs are tried again that do not say it themselves.

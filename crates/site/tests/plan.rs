@@ -41,6 +41,7 @@ environment = { A = "task" }
 time_limit = "1h"
 grace = "1m"
 output_max = "1MB"
+output_files_max = "2GB"
 log_max = "64KiB"
 retries = 2
 network = false
@@ -70,6 +71,7 @@ fn a_plan_has_what_job_task_and_pool_say_and_the_explanation_says_who() {
     assert_eq!((plan.environment["A"].as_str(), plan.environment["B"].as_str()), ("task", "two words"));
     assert_eq!((plan.limits.time, plan.limits.grace), (Duration::from_mins(10), Duration::from_mins(1)));
     assert_eq!((plan.limits.log_bytes, plan.limits.output_bytes), (65_536, Some(1_000_000)));
+    assert_eq!(plan.limits.output_files_bytes, Some(2_000_000_000));
     assert_eq!((plan.retries, plan.network), (2, false));
     assert_eq!(plan.secrets["ibm"].variable.as_deref(), Some("IBM"));
     let explained = site.explain(&job(text)).unwrap().to_string();
@@ -87,6 +89,7 @@ resources    4 cpus, 2GiB  (the job, else the slot of the pool cpu)
 time limit   10m  (the job)
 grace        1m  (task `simulate`)
 output       up to 1MB  (task `simulate`)
+files        up to 2GB of what it leaves  (task `simulate`)
 logs         up to 64KiB each  (task `simulate`)
 retries      2  (task `simulate`)
 network      no  (task `simulate`)
@@ -127,7 +130,7 @@ fn plan_format_unchanged() {
     for (text, json) in [
         (
             r#"{"task":"simulate"}"#,
-            r#"{"pool":"cpu","task":"simulate","kind":"program","runtime":"apptainer","image":{"file":{"path":"/images/other.sif"}},"command":["python3","it's.py"],"arguments":["--nv"],"binds":["/data:/data:ro","/scratch"],"environment":{"A":"task","API_TOKEN":"geheim","B":"two words"},"limits":{"time_ms":3600000,"grace_ms":60000,"log_bytes":65536,"output_bytes":1000000},"retries":2,"network":false,"resources":{"cpus":2,"memory":2147483648,"gpus":0,"nodes":1},"secrets":{"ibm":{"file":"/site/secrets/ibm","variable":"IBM"},"other":{"file":"/elsewhere/other"}}}"#,
+            r#"{"pool":"cpu","task":"simulate","kind":"program","runtime":"apptainer","image":{"file":{"path":"/images/other.sif"}},"command":["python3","it's.py"],"arguments":["--nv"],"binds":["/data:/data:ro","/scratch"],"environment":{"A":"task","API_TOKEN":"geheim","B":"two words"},"limits":{"time_ms":3600000,"grace_ms":60000,"log_bytes":65536,"output_bytes":1000000,"output_files_bytes":2000000000},"retries":2,"network":false,"resources":{"cpus":2,"memory":2147483648,"gpus":0,"nodes":1},"secrets":{"ibm":{"file":"/site/secrets/ibm","variable":"IBM"},"other":{"file":"/elsewhere/other"}}}"#,
         ),
         (
             r#"{"task":"command","pool":"bare"}"#,

@@ -66,7 +66,7 @@ impl JobFiles {
             }
             Ending::CutOff(what) => self.in_own_dir(run, |_| {
                 let outputs = job.spec.outputs.clone();
-                self.record_sent(run, outputs.as_ref(), Outcome::new(self.recorder.lost(job, run, &what)))
+                self.record_sent(run, outputs.as_ref(), None, Outcome::new(self.recorder.lost(job, run, &what)))
             }),
             Ending::Finished(finished) => {
                 self.in_own_dir(run, |dir| self.conclude_seen(job, run, dir, *finished, may_retry))
@@ -116,6 +116,7 @@ impl JobFiles {
         may_retry: bool,
     ) -> io::Result<Concluded> {
         let (ended_at_ms, spec) = (finished.finished_at_ms, job.spec.clone());
+        let files_max = finished.launched.as_ref().and_then(|launched| launched.output_files_bytes_max);
         let outcome = self.result(job, run, dir, finished)?;
         let result = &outcome.result;
         let bad_output = result.reason == Some(Reason::Output.into());
@@ -141,13 +142,21 @@ impl JobFiles {
         if may_retry && result.status == Status::Failed && !(bad_output && has_output) {
             return Ok(Concluded::TaskFailed(outcome.result.message.unwrap_or_default()));
         }
-        self.record_sent(run, spec.outputs.as_ref(), outcome)
+        self.record_sent(run, spec.outputs.as_ref(), files_max, outcome)
     }
 
-    /// Records the end of a job of which a run was here, once all that is wanted of it is in the store of files.
-    fn record_sent(&self, run: &Run, outputs: Option<&Outputs>, outcome: Outcome) -> io::Result<Concluded> {
+    /// Records the end of a job of which a run was here, once all that is wanted of it is in the store of files. Its
+    /// task may have said how much that may be.
+    fn record_sent(
+        &self,
+        run: &Run,
+        outputs: Option<&Outputs>,
+        files_max: Option<u64>,
+        outcome: Outcome,
+    ) -> io::Result<Concluded> {
         let Outcome { mut result, stays } = outcome;
         let wanted = self.wanted(outputs, &result, stays.is_some());
+        let wanted = Wanted { files_max: files_max.filter(|_| wanted.files), ..wanted };
         if wanted != Wanted::default() {
             let Some(sent) = self.outgoing.sent(run, wanted)? else { return Ok(Concluded::ToUpload) };
             let place = self.claims.results().job_dir(&run.job_id);
@@ -182,7 +191,7 @@ impl JobFiles {
         // Beside a list of files there is less room for it.
         let is_in_the_way = result.output.is_some() && files && bytes > OUTPUT_BESIDE_FILES_MAX;
         let output = (is_large || is_in_the_way) && self.store.is_ok() && self.outgoing.allows(bytes);
-        Wanted { files, output }
+        Wanted { files, output, files_max: None }
     }
 
     /// Records the end of a job of which nothing runs, and nothing may ever have run, unless another daemon holds it
@@ -413,7 +422,14 @@ mod tests {
         let launched = |output_bytes_max| {
             let image = Some("/images/a.sif, 5 bytes, changed 2026-11-21T01:15:27.000Z".to_owned());
             let (pool, command) = ("qpu".parse().unwrap(), vec!["run".to_owned()]);
-            Some(Box::new(Launched { pool, image, command, time_limit_ms: 4_000, output_bytes_max }))
+            Some(Box::new(Launched {
+                pool,
+                image,
+                command,
+                time_limit_ms: 4_000,
+                output_bytes_max,
+                output_files_bytes_max: None,
+            }))
         };
         let case = Case::new().await;
         case.write("output.json", "[1,2]");

@@ -136,6 +136,7 @@ impl Launcher {
             command: plan.command.clone(),
             time_limit_ms: u64::try_from(plan.limits.time.as_millis()).unwrap_or(u64::MAX),
             output_bytes_max: plan.limits.output_bytes,
+            output_files_bytes_max: plan.limits.output_files_bytes,
         };
         Own {
             command: plan.command.clone(),

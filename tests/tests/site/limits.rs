@@ -37,7 +37,7 @@ fn a_job_has_what_it_asked_for_and_no_more_memory() {
 #[test]
 fn a_task_has_its_own_limits_and_the_result_says_what_ran() {
     let site = bare(
-        "[task.small]\noutput_max = \"9B\"\ntime_limit = \"1s\"\ngrace = \"0s\"\nenvironment = { WHO = \"small\" }\n[task.\"*\"]\n",
+        "[task.small]\noutput_max = \"9B\"\noutput_files_max = \"1MB\"\ntime_limit = \"1s\"\ngrace = \"0s\"\nenvironment = { WHO = \"small\" }\n[task.\"*\"]\n",
     );
     let large = "echo 1234567890 > output.json";
     let record = site.run(&json!({ "task": "small", "input": large, "retries": 3 }));
@@ -46,6 +46,15 @@ fn a_task_has_its_own_limits_and_the_result_says_what_ran() {
     assert_eq!(record["attempt"], 1, "it would leave as much once more: {record}");
     let record = site.run(&json!({ "task": "other", "input": large }));
     assert_eq!(text(&record["status"]), "completed", "{record}");
+    let files = |bytes: u32| {
+        let outputs = json!({"patterns": ["out"]});
+        site.run(&json!({ "task": "small", "input": format!("head -c {bytes} /dev/zero > out"), "outputs": outputs }))
+    };
+    let record = files(2_000_000);
+    assert_eq!((text(&record["status"]), text(&record["reason"])), ("failed", "output"), "{record}");
+    assert!(text(&record["message"]).contains("and `output_files_max` of its task allows 1.0 MB"), "{record}");
+    let record = files(1_000_000);
+    assert_eq!((text(&record["status"]), &record["files"][0]["size"]), ("completed", &json!(1_000_000)), "{record}");
 
     let record = site.run(&json!({ "task": "small", "input": "echo $WHO; sleep 60" }));
     assert_eq!((text(&record["reason"]), text(&record["stdout_tail"])), ("time_limit", "small\n"), "{record}");

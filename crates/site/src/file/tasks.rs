@@ -70,6 +70,7 @@ fn task<'t>(
         time_limit: table.read("time_limit", found, time(Duration::from_secs(1)..=Duration::MAX)),
         grace: table.read("grace", found, time(Duration::ZERO..=GRACE_MAX)),
         output_max: table.read("output_max", found, bytes(1..=1 << 40)),
+        output_files_max: table.read("output_files_max", found, bytes(0..=1 << 50)),
         log_max: table.read("log_max", found, bytes(LOG_MIN..=1 << 40)),
         retries: table.read("retries", found, whole(0..=RETRIES_MAX)),
         network: table.read("network", found, yes_or_no),

@@ -27,6 +27,9 @@ pub(in crate::job) struct Wanted {
     pub(in crate::job) files: bool,
     /// `output.json`.
     pub(in crate::job) output: bool,
+    /// How many bytes of files there may be, where the task of the job says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::job) files_max: Option<u64>,
 }
 
 /// What is sent.
@@ -175,7 +178,7 @@ mod tests {
         assert_eq!(uploads.manifest(&run).unwrap(), None);
         let content = Content { sha256: protocol::Digest::new([1; 32]), size: 3 };
         let entry = Entry { path: "a/b".parse().unwrap(), pack: true, content: Some(content) };
-        let new = Manifest::new(Wanted { files: true, output: false });
+        let new = Manifest::new(Wanted { files: true, output: false, files_max: None });
         let known = Manifest { files: Some(vec![entry]), note: Some("n".to_owned()), ..new.clone() };
         let complete = Manifest { complete: true, ..known.clone() };
         for manifest in [&new, &known, &complete, &known.clone().refused("no".to_owned())] {

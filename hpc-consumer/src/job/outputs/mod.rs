@@ -26,7 +26,7 @@ use transfer::{Class, Local, News, Step, Store};
 
 use self::manifest::{Entry, Uploads, output_path};
 pub(super) use self::manifest::{Manifest, Wanted};
-use self::plan::Plan;
+use self::plan::{Limit, Plan};
 use self::walk::{Stopped, open_file};
 use super::JobFiles;
 use super::files::Place;
@@ -88,6 +88,15 @@ impl Outgoing {
     /// Forgets what was sent of runs whose jobs have their records.
     pub(super) fn clean(&self, is_over: impl Fn(&Run) -> bool) -> io::Result<()> {
         self.uploads.clean(is_over)
+    }
+
+    /// How much of this may be sent.
+    fn limit(&self, wanted: &Wanted) -> Limit {
+        let ours = Limit { bytes: self.bytes_max, setting: "OUTPUT_FILES_BYTES_MAX" };
+        match wanted.files_max {
+            Some(bytes) if bytes < ours.bytes => Limit { bytes, setting: "`output_files_max` of its task" },
+            _ => ours,
+        }
     }
 
     /// May a file of this size be sent at all?
@@ -201,8 +210,9 @@ impl JobFiles {
         };
         let place = uploads.make(run)?;
         uploads.remove_packs(run)?;
+        let limit = self.outgoing.limit(&manifest.wanted);
         let plan = || {
-            let planned = plan::plan(dir.as_fd(), outputs, &place, self.outgoing.bytes_max);
+            let planned = plan::plan(dir.as_fd(), outputs, &place, limit);
             if planned.is_err() {
                 // What is half there takes the room that others need.
                 uploads.remove_packs(run)?;
@@ -234,6 +244,7 @@ impl JobFiles {
         tell: &Tell,
     ) -> Result<Vec<Local>, Trouble> {
         let (dir, directory) = (Arc::new(dir), self.claims.results().job_dir(&run.job_id));
+        let limit = self.outgoing.limit(&manifest.wanted);
         let (mut contents, mut bytes, mut gone) = (Vec::new(), 0_u64, Vec::new());
         let mut output = Entry { path: output_path(), pack: false, content: None };
         let wanted = manifest.wanted.output.then_some(&mut output);
@@ -272,12 +283,13 @@ impl JobFiles {
         for what in gone {
             manifest.note = Some(and_also(manifest.note.as_deref(), &what));
         }
-        if !self.outgoing.allows(bytes) {
+        if bytes > limit.bytes {
             // It has grown since it was looked at.
             return Err(Trouble::Refused(format!(
-                "what it has left is {}, and OUTPUT_FILES_BYTES_MAX allows {}",
+                "what it has left is {}, and {} allows {}",
                 in_words(bytes),
-                in_words(self.outgoing.bytes_max)
+                limit.setting,
+                in_words(limit.bytes)
             )));
         }
         Ok(contents)

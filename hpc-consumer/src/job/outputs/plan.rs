@@ -55,6 +55,13 @@ pub(super) struct Plan {
     pub(super) note: Option<String>,
 }
 
+/// How much may be sent, and which setting says so.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    pub(super) bytes: u64,
+    pub(super) setting: &'static str,
+}
+
 /// How much there is.
 #[derive(Debug, Default)]
 struct Totals {
@@ -65,12 +72,7 @@ struct Totals {
 
 /// Looks what is wanted of a directory, and writes the packs into another one, `place`. There may be no more than so
 /// many bytes of it.
-pub(super) fn plan(
-    directory: BorrowedFd<'_>,
-    outputs: &Outputs,
-    place: &Path,
-    bytes_max: u64,
-) -> Result<Plan, Stopped> {
+pub(super) fn plan(directory: BorrowedFd<'_>, outputs: &Outputs, place: &Path, limit: Limit) -> Result<Plan, Stopped> {
     let mut totals = Totals::default();
     walk(directory, outputs, &mut Notes::new(outputs), |_, _, found, _| {
         totals.files += 1;
@@ -86,12 +88,13 @@ pub(super) fn plan(
         }
         Ok(())
     })?;
-    if totals.bytes > bytes_max {
+    if totals.bytes > limit.bytes {
         return Err(Stopped::TooMuch(format!(
-            "has {} in {} files that are wanted, and OUTPUT_FILES_BYTES_MAX allows {}",
+            "has {} in {} files that are wanted, and {} allows {}",
             in_words(totals.bytes),
             totals.files,
-            in_words(bytes_max)
+            limit.setting,
+            in_words(limit.bytes)
         )));
     }
     if totals.files > FILES_MAX {
@@ -102,7 +105,7 @@ pub(super) fn plan(
     }
     let are_packed = totals.files > ALONE_MAX as u64 || totals.list_bytes > LIST_BYTES_MAX;
     let (mut notes, mut alone) = (Notes::new(outputs), Vec::new());
-    let mut packs = Packs::new(place, (bytes_max / PACKS_MAX).max(PACK_BYTES));
+    let mut packs = Packs::new(place, (limit.bytes / PACKS_MAX).max(PACK_BYTES));
     let mut names = Names::default();
     walk(directory, outputs, &mut notes, |at, name, found, notes| {
         if are_packed && !names.take(&found.path) {
@@ -268,7 +271,8 @@ mod tests {
             let outputs =
                 Outputs { patterns: patterns.iter().map(|pattern| pattern.parse().unwrap()).collect(), when: None };
             let job = File::open(self.job.path()).unwrap();
-            plan(job.as_fd(), &outputs, self.place.path(), bytes_max)
+            let limit = Limit { bytes: bytes_max, setting: "OUTPUT_FILES_BYTES_MAX" };
+            plan(job.as_fd(), &outputs, self.place.path(), limit)
         }
 
         /// Paths and modes.
