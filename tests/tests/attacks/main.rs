@@ -4,6 +4,8 @@
 mod attacker;
 mod bare;
 mod contained;
+#[expect(clippy::unwrap_used, reason = "all of it is test")]
+mod files;
 mod hidden;
 mod input;
 mod keeper;
