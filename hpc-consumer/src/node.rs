@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 
 use lifecycle::{Effect, Event};
 use protocol::{JobId, JobMessage};
+use queues::PlainHttp;
+use reqwest::header::HeaderValue;
 use site::{Grant, Site};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::events::{self, Heard};
 use crate::executor::{Executor as _, Here};
-use crate::job::{JobFiles, ResultsDir};
+use crate::job::{FileSettings, JobFiles, ResultsDir, Tell};
 use crate::keeper::Keeper;
+use crate::link::KEY_HEADER;
 use crate::run::Kit;
 
 /// Where a node works, and as whom. Its runs are in no container.
@@ -36,6 +39,8 @@ pub struct Settings {
     pub command: Vec<String>,
     /// What is in the environment of that command.
     pub environment: Vec<(OsString, OsString)>,
+    /// The edge whose store of files it uses: its address, and the key of sites.
+    pub edge: (String, String),
 }
 
 /// What a daemon has of its node, for as long as the daemon lives.
@@ -49,7 +54,7 @@ pub struct Node {
 impl Node {
     /// The node as a daemon finds it that starts.
     pub fn new(settings: Settings) -> Self {
-        let Settings { state_dir, results_dir, owner, stale, beat, command, environment } = settings;
+        let Settings { state_dir, results_dir, owner, stale, beat, command, environment, edge } = settings;
         let results = ResultsDir::new(results_dir).marked_by(&state_dir, &owner);
         let grace = Duration::from_secs(1);
         let (time_limit, log_max) = (Duration::from_hours(1), 64 * 1024);
@@ -66,7 +71,14 @@ impl Node {
         let (site, kit) = (Arc::new(Site::from_settings(&settings)), Kit::bare(environment));
         let (events, heard) = events::channel();
         let files = JobFiles::new(results, site, kit, Vec::new(), None, crate::host(), owner, stale);
+        let (store, kept) = (store(&edge.0, &edge.1), FileSettings::default());
+        let files = files.with_files(FileSettings { store, ..kept });
         Self { files: Arc::new(files), executor: Here::new(keeper, events), heard }
+    }
+
+    /// Removes what an earlier daemon has left of files on their way, as one that starts does.
+    pub async fn clean(&self) {
+        self.files.clean_files(false).await;
     }
 
     /// Carries out an effect that concerns the node, for this job. `at` is the time by which signs of life of others
@@ -94,6 +106,16 @@ impl Node {
                     Err(error) => Event::PutAwayFailed { lease_id, problem: error.into() },
                 });
             }
+            Effect::Stage(job_id) => {
+                let (_stop, stopped) = watch::channel(false);
+                let staged = self.files.stage(&Arc::new(job.clone()), stopped, &unheard()).await?;
+                return Some(Event::Staged(job_id, staged));
+            }
+            Effect::Unstage(job_id) => self.files.unstage(&job_id).await,
+            Effect::Upload(run) => {
+                let uploaded = self.files.upload(job, &run, &unheard()).await;
+                return Some(Event::Uploaded(run, uploaded));
+            }
             Effect::Observe => self.executor.observe(),
             Effect::Reconciled => self.executor.reconciled(),
             Effect::Start(run) => self.executor.start(self.files.start_line(job, &run, &Grant::default())),
@@ -101,9 +123,6 @@ impl Node {
             Effect::Forget(runs) => self.executor.forget(&runs),
             // These do not concern the node.
             Effect::Pull(_)
-            | Effect::Stage(_)
-            | Effect::Unstage(_)
-            | Effect::Upload(_)
             | Effect::StopUpload(_)
             | Effect::Recall(_)
             | Effect::Publish(_)
@@ -124,4 +143,19 @@ impl Node {
     pub async fn final_record(&self, job_id: &JobId) -> Option<String> {
         self.files.final_record(job_id).await
     }
+}
+
+/// The store behind this edge. It is asked once, so that what comes of it is known at once.
+fn store(url: &str, key: &str) -> Result<transfer::Store, String> {
+    let address = transfer::Edge::address(url, PlainHttp::OwnListener).map_err(|error| error.to_string())?;
+    let http = queues::http_client(&address).map_err(|error| error.to_string())?;
+    let key = HeaderValue::from_str(key).map_err(|error| error.to_string())?;
+    let key_origin = "SITE_KEY".to_owned();
+    let edge = transfer::Edge { address, key_header: KEY_HEADER, key, key_origin, setting: "EDGE_URL" };
+    Ok(transfer::Store::new(http, edge).patient_for(Duration::ZERO))
+}
+
+/// Nobody is told how far it is.
+fn unheard() -> Tell {
+    Arc::new(|_| ())
 }

@@ -55,7 +55,7 @@ use crate::store::Store;
 use crate::transfers::UnderWay;
 
 /// The header with the key of the site.
-const KEY_HEADER: &str = "x-site-key";
+pub(crate) const KEY_HEADER: &str = "x-site-key";
 
 /// For how long a transfer tries again by itself while nothing goes on; after that it is tried again with growing
 /// pauses, and people are told why.

@@ -18,6 +18,9 @@ use crate::world::{Checked, Happening, World};
 /// Of how many jobs a daemon fetches the files at a time, and of how many runs it sends the outputs.
 const AT_A_TIME: usize = 4;
 
+/// What is in the file of each job that has one: 7 bytes.
+pub(crate) const CONTENT: &str = "content";
+
 /// What a job has to do with the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wants {
@@ -41,6 +44,12 @@ enum Outputs {
 }
 
 impl Wants {
+    /// Files that are there, and outputs of every run.
+    pub(crate) const ALL: Self = Self { files: Files::There, outputs: Outputs::Always };
+
+    /// Files that were there once.
+    pub(crate) const GONE: Self = Self { files: Files::Gone, outputs: Outputs::None };
+
     /// Neither files nor outputs.
     pub(crate) const NOTHING: Self = Self { files: Files::None, outputs: Outputs::None };
 
@@ -83,7 +92,7 @@ impl Wants {
     pub(crate) fn fields(self) -> String {
         let mut fields = String::new();
         if self.has_files() {
-            let sha256 = "0".repeat(64);
+            let sha256 = if self.are_gone() { "0".repeat(64) } else { testkit::files::Content::of(CONTENT).sha256 };
             fields.push_str(&format!(r#","files":[{{"path":"in","size":7,"sha256":"{sha256}"}}]"#));
         }
         let when = match self.outputs {
@@ -230,15 +239,33 @@ impl World {
         self.transfers.in_place.retain(|run| run.job_id != *job_id);
     }
 
-    /// A daemon that starts removes what an earlier one has left of jobs that it does not hold.
+    /// A daemon that starts removes what an earlier one has left, and fetches it again.
     pub(crate) fn sweep(&mut self, n: usize) {
-        let book = &self.nodes[n].book;
-        self.transfers.staged.retain(|(node, job_id)| *node != n || book.entry(job_id).is_some());
+        self.transfers.staged.retain(|(node, _)| *node != n);
+    }
+
+    /// Are the files of a job beside its directory?
+    pub(crate) fn is_staged(&self, n: usize, job_id: &JobId) -> bool {
+        self.transfers.staged.contains(&(n, job_id.clone()))
+    }
+
+    /// All of that, to be put back.
+    pub(crate) fn staged(&self) -> BTreeSet<(usize, JobId)> {
+        self.transfers.staged.clone()
+    }
+
+    pub(crate) fn set_staged(&mut self, staged: BTreeSet<(usize, JobId)>) {
+        self.transfers.staged = staged;
+    }
+
+    /// Are they in it, for this attempt?
+    pub(crate) fn is_in_place(&self, run: &Run) -> bool {
+        self.transfers.in_place.contains(run)
     }
 
     /// Has a run that is being begun all its files?
     pub(crate) fn has_its_files(&self, run: &Run) -> Checked {
-        if self.plan.wants(&run.job_id).has_files() && !self.transfers.in_place.contains(run) {
+        if self.plan.wants(&run.job_id).has_files() && !self.is_in_place(run) {
             return Err(format!("{run} begins, and its files were not fetched for this attempt"));
         }
         Ok(())

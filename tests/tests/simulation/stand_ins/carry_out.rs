@@ -23,7 +23,12 @@ impl Pair<'_> {
         match operation {
             Operation::Time => self.pass_time(),
             Operation::DaemonComes(n) => {
+                let before = self.world.can_see(n).is_err().then(|| self.world.staged());
                 self.world.restart(n)?;
+                if let Some(before) = before {
+                    // What it does not see it cannot remove.
+                    self.world.set_staged(before);
+                }
                 self.real[n].start_daemon();
                 self.daemons[n] = Some(Daemon::default());
                 // What it begins by itself is not looked at here.
@@ -110,6 +115,30 @@ impl Pair<'_> {
                 let (lease_id, body, problem) = ("l".to_owned(), self.world.plan.jobs[no].body(), "?".to_owned());
                 self.ask(n, Effect::PutAway { lease_id, job_id: Some(job_id), body, problem }, no)?;
             }
+            Operation::LoseStore => {
+                self.world.strike(&Fault::StoreAway(DAY))?;
+                self.door.set_open(false);
+            }
+            Operation::FindStore => {
+                self.world.transfers.away_until = self.world.now;
+                self.door.set_open(true);
+            }
+            Operation::Stage(n, job_id) => {
+                let no = self.number(&job_id);
+                self.accept(n, &job_id);
+                self.ask(n, Effect::Stage(job_id), no)?;
+            }
+            Operation::Unstage(n, job_id) => {
+                self.world.unstage(n, 0, &job_id);
+                let no = self.number(&job_id);
+                self.in_reality(n, Effect::Unstage(job_id), no);
+            }
+            Operation::Upload(n, run) => {
+                let no = self.number(&run.job_id);
+                self.ask(n, Effect::Upload(run), no)?;
+            }
+            // It was to follow something that did not come.
+            Operation::Claim(n, job_id) if self.lacks_files(n, &job_id) => {}
             Operation::Claim(n, job_id) => self.claim(n, job_id)?,
             Operation::Unclaim(n, run) => self.unclaim(n, &run)?,
             Operation::Start(n, run) => {
@@ -160,7 +189,9 @@ impl Pair<'_> {
             && !self.world.nodes[other].book.finished.contains(&job_id)
             && self.world.nodes[other].book.entry(&job_id).is_none_or(|entry| entry.stage == Stage::Accepted)
         {
-            self.next = vec![Operation::Claim(other, job_id), Operation::Time];
+            let stage = self.lacks_files(other, &job_id).then(|| Operation::Stage(other, job_id.clone()));
+            self.next =
+                [Some(Operation::Claim(other, job_id)), stage, Some(Operation::Time)].into_iter().flatten().collect();
         }
     }
 
@@ -245,15 +276,26 @@ impl Pair<'_> {
         Ok(())
     }
 
+    fn lacks_files(&self, n: usize, job_id: &JobId) -> bool {
+        self.world.plan.wants(job_id).has_files() && !self.world.is_staged(n, job_id)
+    }
+
+    fn accept(&mut self, n: usize, job_id: &JobId) {
+        if self.world.nodes[n].book.entry(job_id).is_some() {
+            return;
+        }
+        let no = self.number(job_id);
+        let Job { retries, rerunnable, wants, .. } = self.world.plan.jobs[no];
+        let lease = Lease { id: "l".to_owned(), until: Duration::ZERO, deliveries: Some(1) };
+        let message = self.world.plan.jobs[no].body();
+        let terms = Terms { retries, rerunnable, needs_files: wants.has_files() };
+        self.is_fact(n, Fact::Accepted { job_id: job_id.clone(), message, terms, lease });
+    }
+
     fn claim(&mut self, n: usize, job_id: JobId) -> Same {
         let no = self.number(&job_id);
-        let Job { retries, rerunnable, .. } = self.world.plan.jobs[no];
-        if self.world.nodes[n].book.entry(&job_id).is_none() {
-            let lease = Lease { id: "l".to_owned(), until: Duration::ZERO, deliveries: Some(1) };
-            let message = self.world.plan.jobs[no].body();
-            let terms = Terms { retries, rerunnable, needs_files: false };
-            self.is_fact(n, Fact::Accepted { job_id: job_id.clone(), message, terms, lease });
-        }
+        let Job { rerunnable, .. } = self.world.plan.jobs[no];
+        self.accept(n, &job_id);
         let last_attempt = self.world.nodes[n].book.entry(&job_id).and_then(|entry| entry.attempt);
         let effect = Effect::Claim { job_id: job_id.clone(), last_attempt, rerunnable };
         if let (Event::Claimed(_, claimed), _) = self.ask(n, effect, no)? {
@@ -327,7 +369,10 @@ impl Pair<'_> {
                 }
             }
             Concluded::NodeBroken(_) => return Ok(()),
-            Concluded::ToUpload => return Err(format!("{run} has no outputs to send")),
+            Concluded::ToUpload => {
+                self.daemon(n).to_upload.insert(run.clone());
+                return Ok(());
+            }
             Concluded::DiskFull(problem, _) => return Err(format!("no disk is full here: {problem}")),
             Concluded::TakenOver => self.is_fact(n, Fact::Released(run.job_id.clone())),
         }

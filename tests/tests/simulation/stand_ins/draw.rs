@@ -29,6 +29,12 @@ pub(super) enum Operation {
     Reconciled(usize),
     Recall(usize, JobId),
     PutAway(usize, JobId),
+    /// The store of files is away, and comes back.
+    LoseStore,
+    FindStore,
+    Stage(usize, JobId),
+    Unstage(usize, JobId),
+    Upload(usize, Run),
     Claim(usize, JobId),
     Unclaim(usize, Run),
     Start(usize, Run),
@@ -44,6 +50,8 @@ pub(super) enum Operation {
 impl Pair<'_> {
     pub(super) fn draw(&mut self) -> Operation {
         let mut possible = vec![(6, Operation::Time)];
+        let is_away = self.world.transfers.away_until > self.world.now;
+        possible.push(if is_away { (3, Operation::FindStore) } else { (1, Operation::LoseStore) });
         for n in 0..NODES {
             self.of_node(n, &mut possible);
         }
@@ -108,8 +116,17 @@ impl Pair<'_> {
                 possible.push((1, Operation::Recall(n, job_id)));
                 continue;
             }
+            let is_staged = self.world.is_staged(n, &job_id);
+            let claim = match job.wants.has_files() && !is_staged {
+                true => Operation::Stage(n, job_id.clone()),
+                false => Operation::Claim(n, job_id.clone()),
+            };
+            // What is not seen is removed at the next start.
+            if is_staged && !away {
+                possible.push((1, Operation::Unstage(n, job_id.clone())));
+            }
             let Some(entry) = node.book.entry(&job_id) else {
-                possible.extend(daemon.ready.then_some((4, Operation::Claim(n, job_id))));
+                possible.extend(daemon.ready.then_some((4, claim)));
                 continue;
             };
             let run = run_of(entry);
@@ -129,12 +146,15 @@ impl Pair<'_> {
                         let told_again = daemon.connected && matches!(known, Known::Ended(..));
                         possible.extend(told_again.then(|| (1, Operation::Start(n, run.clone()))));
                         let back = self.rng.bool();
+                        if daemon.to_upload.contains(&run) {
+                            possible.push((8, Operation::Upload(n, run.clone())));
+                        }
                         possible.push((8, Operation::Conclude(n, run, back)));
                     }
                     None => {}
                 },
                 (_, run) => {
-                    possible.extend(daemon.ready.then_some((4, Operation::Claim(n, job_id.clone()))));
+                    possible.extend(daemon.ready.then_some((4, claim)));
                     let run = run.unwrap_or(Run { job_id, attempt: Attempt::FIRST });
                     if self.rng.u8(0..8) == 0 {
                         possible.push((1, Operation::GiveUp(n, run)));

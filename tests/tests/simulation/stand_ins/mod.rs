@@ -3,6 +3,9 @@
 //! and real processes. After each of them what became of it is compared, in the types of `lifecycle`, and what stands
 //! in `RESULTS_DIR`.
 //!
+//! The store of files is that of a real `local-edge`, which all histories share, behind a door of each that is shut
+//! while the store is away. What has come stays in no cache, of which the world knows nothing.
+//!
 //! Time is the world's: it passes only when an operation says so, and then every heart that can beat has beaten. How a
 //! run ends is drawn, and told to both. Texts for people are not compared, and final records by what they say of the
 //! job; each of them must stay the same from then on.
@@ -15,19 +18,21 @@ mod draw;
 mod real;
 mod same;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use lifecycle::{Entry, Fact, Failures, Finished, Run, RunEnd};
 use protocol::JobId;
+use testkit::Edge;
+use testkit::files::{Asked as _, Content};
 
 use self::draw::Operation;
-use self::real::RealNode;
+use self::real::{Door, RealNode};
 use crate::plan::{Job, Plan, SECOND, START};
 use crate::sites::Asks;
-use crate::transfers::Wants;
+use crate::transfers::{CONTENT, Wants};
 use crate::world::World;
 
 /// How many histories there are, and how many operations in each.
@@ -38,7 +43,7 @@ const OPERATIONS: usize = 60;
 const AT_ONCE: usize = 4;
 
 /// What must have come of some operation.
-const OUTCOMES: [&str; 17] = [
+const OUTCOMES: [&str; 23] = [
     "Ours(Attempt(1))",
     "Ours(Attempt(3))",
     "Elsewhere",
@@ -56,6 +61,12 @@ const OUTCOMES: [&str; 17] = [
     "failed by the node",
     "cannot be concluded",
     "was taken over",
+    "files: here",
+    "files: refused",
+    "files: away",
+    "has outputs to send",
+    "outputs: sent",
+    "outputs: away",
 ];
 
 /// Two nodes share the files.
@@ -86,10 +97,13 @@ struct Daemon {
     runs: BTreeMap<Run, Known>,
     /// Runs that the keeper has and nobody needs, and whether they go on.
     strays: BTreeMap<Run, bool>,
+    /// Runs of which it was said that their outputs are to be sent.
+    to_upload: BTreeSet<Run>,
 }
 
 struct Pair<'a> {
     temp: &'a Path,
+    door: Door,
     world: World,
     real: Vec<RealNode>,
     daemons: Vec<Option<Daemon>>,
@@ -104,28 +118,34 @@ struct Pair<'a> {
     history: Vec<String>,
 }
 
-/// A job that may be retried or not, may be run again or not, and one whose message cannot be read.
+/// How many jobs there are.
+const JOBS: usize = 7;
+
+/// A job that may be retried or not, may be run again or not, one whose message cannot be read, and such with files.
 fn job(no: usize) -> Job {
-    let (retries, rerunnable, readable) = [(0, true, true), (2, false, true), (1, false, true), (0, true, false)][no];
+    let all = Wants::ALL;
+    let (retries, rerunnable, readable, wants) = [
+        (0, true, true, Wants::NOTHING),
+        (2, false, true, Wants::NOTHING),
+        (1, false, true, Wants::NOTHING),
+        (0, true, false, Wants::NOTHING),
+        (1, true, true, all),
+        (0, false, true, all),
+        (0, true, true, Wants::GONE),
+    ][no];
     let job_id = format!("job{no}").parse().expect("it is a short word");
-    Job {
-        job_id,
-        lasts: SECOND,
-        retries,
-        rerunnable,
-        readable,
-        asks: Asks::NOTHING,
-        wants: Wants::NOTHING,
-        sent: vec![START],
-    }
+    Job { job_id, lasts: SECOND, retries, rerunnable, readable, asks: Asks::NOTHING, wants, sent: vec![START] }
 }
 
 impl<'a> Pair<'a> {
-    fn new(temp: &'a Path, seed: u64) -> Self {
-        let plan = Plan::still(NODES, 10, (0..4).map(job).collect());
-        let real = (0..NODES).map(|n| RealNode::new(temp, n, plan.stale)).collect();
+    fn new(temp: &'a Path, seed: u64, edge: &Edge) -> Self {
+        let plan = Plan::still(NODES, 10, (0..JOBS).map(job).collect());
+        let door = Door::before(&edge.address());
+        let store = (door.url(), edge.setting("SITE_KEY").to_owned());
+        let real = (0..NODES).map(|n| RealNode::new(temp, n, plan.stale, store.clone())).collect();
         Self {
             temp,
+            door,
             real,
             daemons: (0..NODES).map(|_| None).collect(),
             begun: Instant::now(),
@@ -205,9 +225,9 @@ fn ended(world: Box<Finished>, real: Box<Finished>) -> Known {
 }
 
 /// One history; a difference ends the test with all that happened before it.
-fn history(seed: u64) -> Vec<String> {
+fn history(seed: u64, edge: &Edge) -> Vec<String> {
     let temp = tempfile::tempdir().expect("a directory can be made");
-    let mut pair = Pair::new(temp.path(), seed);
+    let mut pair = Pair::new(temp.path(), seed, edge);
     if let Err(what) = pair.run() {
         let history = pair.history.join("\n");
         panic!("{history}\nseed {seed}: {what}\nto see it again: HPC_QUEUE_STAND_IN_SEEDS={seed}");
@@ -218,13 +238,17 @@ fn history(seed: u64) -> Vec<String> {
 /// `HPC_QUEUE_STAND_IN_SEEDS=7` tells one of them again.
 #[test]
 fn the_stand_ins_do_as_the_real_files_and_the_real_keeper_do() {
+    let edge = Edge::start();
+    edge.put_all(&Content::of(CONTENT));
     if let Ok(seed) = std::env::var("HPC_QUEUE_STAND_IN_SEEDS") {
-        println!("{}", history(seed.parse().expect("HPC_QUEUE_STAND_IN_SEEDS is a number")).join("\n"));
+        println!("{}", history(seed.parse().expect("HPC_QUEUE_STAND_IN_SEEDS is a number"), &edge).join("\n"));
         return;
     }
     // They mostly wait for processes.
     let told: Vec<String> = std::thread::scope(|scope| {
-        let some = |first| move || (first..HISTORIES).step_by(AT_ONCE).flat_map(history).collect::<Vec<_>>();
+        let edge = &edge;
+        let tell = move |seed| history(seed, edge);
+        let some = |first| move || (first..HISTORIES).step_by(AT_ONCE).flat_map(tell).collect::<Vec<_>>();
         let threads: Vec<_> = (0..AT_ONCE as u64).map(|first| scope.spawn(some(first))).collect();
         threads.into_iter().flat_map(|thread| thread.join().expect("it tells what differs")).collect()
     });

@@ -1,9 +1,13 @@
 //! A real node: its files and its executor from `hpc-consumer`, and its keeper, a process of that program.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use hpc_consumer::node::{Node, Settings};
@@ -34,8 +38,8 @@ pub(super) struct RealNode {
 }
 
 impl RealNode {
-    /// Node number `n` of those in this directory.
-    pub(super) fn new(temp: &Path, n: usize, stale: Time) -> Self {
+    /// Node number `n` of those in this directory, with the store behind this edge.
+    pub(super) fn new(temp: &Path, n: usize, stale: Time, edge: (String, String)) -> Self {
         let (home, shared) = (temp.join(format!("node{n}")), temp.join("shared"));
         for directory in [&home.join("gates"), &home.join("empty"), &shared] {
             fs::create_dir_all(directory).unwrap();
@@ -48,6 +52,7 @@ impl RealNode {
             beat: BEAT,
             command: ["/bin/sh", "-c", SCRIPT].map(str::to_owned).to_vec(),
             environment: vec![("GATES".into(), home.join("gates").into())],
+            edge,
         };
         fs::create_dir(&settings.state_dir).unwrap();
         let mut node = Self { home, settings, shared, keeper: None, daemon: None, gates: Vec::new() };
@@ -66,6 +71,7 @@ impl RealNode {
         // On a thread of its own, so that what is said to the keeper arrives while the test waits for it.
         let reactor = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let node = Node::new(self.settings.clone());
+        reactor.block_on(node.clean());
         self.daemon = Some((reactor, node));
     }
 
@@ -82,6 +88,10 @@ impl RealNode {
     }
 
     pub(super) fn carry_out(&mut self, effect: Effect, job: &JobMessage, at: Instant) -> Option<Event> {
+        if matches!(effect, Effect::Stage(_)) {
+            // The world has no cache: all comes from the store.
+            let _ = fs::remove_dir_all(self.shared.join(".cache"));
+        }
         let (reactor, node) = self.daemon();
         reactor.block_on(node.carry_out(effect, job, at))
     }
@@ -204,6 +214,56 @@ impl Drop for RealNode {
     }
 }
 
+/// A door before the edge, which is shut while the store of files is away.
+pub(super) struct Door {
+    address: String,
+    is_open: Arc<AtomicBool>,
+    passing: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Door {
+    pub(super) fn before(edge: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (is_open, passing) = (Arc::new(AtomicBool::new(true)), Arc::<Mutex<Vec<TcpStream>>>::default());
+        let (edge, open, streams) = (edge.to_owned(), Arc::clone(&is_open), Arc::clone(&passing));
+        thread::spawn(move || {
+            for from in listener.incoming().flatten() {
+                // Under the lock, so that none gets through while it is being shut.
+                let mut streams = streams.lock().unwrap();
+                if !open.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let to = TcpStream::connect(&edge).unwrap();
+                for (mut from, mut to) in [(&from, &to), (&to, &from)].map(|(from, to)| (copy_of(from), copy_of(to))) {
+                    thread::spawn(move || {
+                        let _ = io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Write);
+                    });
+                }
+                streams.extend([from, to]);
+            }
+        });
+        Self { address, is_open, passing }
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(super) fn set_open(&self, is_open: bool) {
+        let mut passing = self.passing.lock().unwrap();
+        self.is_open.store(is_open, Ordering::Relaxed);
+        if !is_open {
+            passing.drain(..).for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+        }
+    }
+}
+
+fn copy_of(stream: &TcpStream) -> TcpStream {
+    stream.try_clone().unwrap()
+}
+
 /// Waits for what takes a few milliseconds, thousands of times.
 fn soon(what: &str, condition: impl Fn() -> bool) {
     let begun = Instant::now();
@@ -224,6 +284,16 @@ pub(super) fn claim_in(temp: &Path, job_id: &JobId) -> Option<(Option<String>, u
     let meta: Value = serde_json::from_str(&fs::read_to_string(directory.join("meta.json")).ok()?).unwrap();
     let owner = meta["owner"].as_str().unwrap_or_default().to_owned();
     Some((Some(owner).filter(|owner| !owner.is_empty()), meta["attempt"].as_u64().unwrap_or_default()))
+}
+
+/// Are the files of a job beside its directory, for node number `n`?
+pub(super) fn is_staged(temp: &Path, n: usize, job_id: &JobId) -> bool {
+    temp.join("shared/.staging").join(owner(n)).join(job_id.as_str()).exists()
+}
+
+/// What is in the file that a job has brought.
+pub(super) fn brought(temp: &Path, job_id: &JobId) -> Option<String> {
+    fs::read_to_string(temp.join("shared").join(job_id.as_str()).join("in")).ok()
 }
 
 /// Is the final record of a job there?

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use lifecycle::{Claimed, Concluded, Effect, Event, RunEnd, Sighting};
+use lifecycle::{Attempt, Claimed, Concluded, Effect, Event, Run, RunEnd, Sighting, Staged, Uploaded};
 use protocol::{JobId, JobMessage, JobResult};
 use testkit::PATIENCE;
 
-use super::{Known, Pair, Same, ended, real};
+use super::{Known, NODES, Pair, Same, ended, real};
 use crate::effects::Errand;
 use crate::plan::START;
+use crate::transfers::CONTENT;
 
 impl Pair<'_> {
     /// What has an answer of its own.
@@ -94,6 +95,22 @@ impl Pair<'_> {
             if world != real {
                 return Err(format!("the claim for {} in the world: {world:?}; the real one: {real:?}", job.job_id));
             }
+            for n in 0..NODES {
+                let (world, real) = (self.world.is_staged(n, &job.job_id), real::is_staged(self.temp, n, &job.job_id));
+                if world != real {
+                    return Err(format!(
+                        "the files of {} are with node {n} in the world: {world}; for real: {real}",
+                        job.job_id
+                    ));
+                }
+            }
+            let claimed = claim.and_then(|claim| Attempt::new(claim.attempt));
+            if let Some(attempt) = claimed.filter(|_| job.wants.has_files())
+                && self.world.is_in_place(&Run { job_id: job.job_id.clone(), attempt })
+                && real::brought(self.temp, &job.job_id).as_deref() != Some(CONTENT)
+            {
+                return Err(format!("the file of {} is not in its directory", job.job_id));
+            }
             let world = files.records.get(&job.job_id);
             if world.is_some() != real::has_record(self.temp, &job.job_id) {
                 return Err(format!("{} has its record on one side only: {world:?}", job.job_id));
@@ -132,6 +149,16 @@ fn plain(event: &Event) -> String {
             format!("put away: {:?}", record.as_ref().map(|(job_id, record)| (job_id, plain_record(record))))
         }
         Event::PutAwayFailed { .. } => "it cannot be put away".to_owned(),
+        Event::Staged(job_id, staged) => {
+            let what = match staged {
+                Staged::Ready => "here",
+                Staged::Refused(_) => "refused",
+                Staged::Away(_) => "away",
+            };
+            format!("{job_id} files: {what}")
+        }
+        Event::Uploaded(run, Uploaded::Done) => format!("{run} outputs: sent"),
+        Event::Uploaded(run, Uploaded::Away(_)) => format!("{run} outputs: away"),
         other => format!("{other:?}"),
     }
 }
