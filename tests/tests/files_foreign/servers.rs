@@ -98,8 +98,11 @@ fn goes_through(edge: &impl Asked, store: &ObjectStore, ways: &Ways) {
     let of_upload = ("uploadId", text(&place, "upload"));
     let answer = send(client().delete(signed_with(store, "DELETE", &given_up, 0, Some(of_upload))));
     assert_eq!(answer.status, 204, "{answer:?}");
-    assert_ne!(edge.place(&given_up)["upload"], place["upload"]);
-    assert_eq!(edge.put_all(&given_up), 5);
+    // s3s-fs lists no parts of whatever it does not know.
+    if ways.names_parts {
+        assert_ne!(edge.place(&given_up)["upload"], place["upload"]);
+        assert_eq!(edge.put_all(&given_up), 5);
+    }
 
     // One that is shorter than was said.
     let short = Content::of_size(65 * MIB);

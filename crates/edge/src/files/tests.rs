@@ -25,6 +25,8 @@ struct Shelf {
     denies: bool,
     /// Does it refuse uploads that it does not know?
     denies_unknown: bool,
+    /// Does it list no parts of those?
+    lists_unknown: bool,
     /// What it was asked, in words.
     asked: Vec<String>,
 }
@@ -58,6 +60,7 @@ impl Shelf {
                 answer(200, format!("<UploadId>{upload}</UploadId>"))
             }
             ("GET", Some(upload)) => match self.uploads.get(&upload) {
+                None if self.lists_unknown => answer(200, String::new()),
                 None => unknown(),
                 Some(parts) => {
                     let part = |(number, size): &(u32, u64)| {
@@ -275,9 +278,9 @@ fn who_has_not_heard_that_it_is_complete_says_it_again() {
 
 #[test]
 fn who_has_not_heard_that_it_is_complete_and_offers_it_again_sends_nothing_again() {
-    for denies_unknown in [false, true] {
+    for (denies_unknown, lists_unknown) in [(false, false), (true, false), (true, true)] {
         let mut files = Files::new();
-        files.shelf.denies_unknown = denies_unknown;
+        (files.shelf.denies_unknown, files.shelf.lists_unknown) = (denies_unknown, lists_unknown);
         let large = content(2, 65 * MIB);
         files.place(large);
         files.shelf.uploads.clear();

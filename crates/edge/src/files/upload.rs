@@ -38,8 +38,9 @@ pub(super) struct Offering {
     done: Vec<(DonePart, u64)>,
     /// How often the store was asked.
     asked: usize,
-    /// The upload of the next one, should the store not know it: it may have made an object of it.
-    lost: Option<String>,
+    /// The upload of the next one, of which the store lists no part, or which it does not know (`true`): it may have
+    /// made an object of it.
+    looked_for: Option<(String, bool)>,
 }
 
 /// Contents whose upload is being begun: for those who have this key, and these wait.
@@ -72,7 +73,7 @@ impl Files {
         }
         self.sweep_at.get_or_insert(step.millis() + super::expiry::HOUR);
         let places = Vec::with_capacity(files.len());
-        self.offers.insert(follower, Offering { asker, files, places, done: Vec::new(), asked: 0, lost: None });
+        self.offers.insert(follower, Offering { asker, files, places, done: Vec::new(), asked: 0, looked_for: None });
         self.go_on(step, follower)
     }
 
@@ -217,15 +218,17 @@ impl Files {
                         self.ask(step, Some(follower), content, question);
                         Ok(())
                     }
+                    None if offering.done.is_empty() => {
+                        self.look_for(step, follower, content, upload, false);
+                        Ok(())
+                    }
                     None => self.place_parts(step, follower, content, upload),
                 }
             }
             // The store has forgotten it, or has made an object of it and nobody has heard of that. Whether it refuses
             // everything is seen by the answer, too.
             Err(Trouble::Refused(404, _) | Trouble::Denied(_)) => {
-                offering.asked += 1;
-                offering.lost = Some(upload.to_owned());
-                self.ask(step, Some(follower), content, Question::Look);
+                self.look_for(step, follower, content, upload, true);
                 Ok(())
             }
             Err(Trouble::Refused(_, words)) => {
@@ -331,7 +334,22 @@ impl Files {
         Ok(())
     }
 
-    /// The store has said whether it has a content whose upload it does not know.
+    /// Asks whether a content is there whose upload may be over.
+    fn look_for<D: Database>(
+        &mut self,
+        step: &mut Step<'_, D>,
+        follower: Follower,
+        content: Content,
+        upload: &str,
+        is_unknown: bool,
+    ) {
+        let Some(offering) = self.offers.get_mut(&follower) else { return };
+        offering.asked += 1;
+        offering.looked_for = Some((upload.to_owned(), is_unknown));
+        self.ask(step, Some(follower), content, Question::Look);
+    }
+
+    /// The store has said whether it is.
     fn looked_for<D: Database>(
         &mut self,
         step: &mut Step<'_, D>,
@@ -339,7 +357,8 @@ impl Files {
         content: Content,
         outcome: Result<StoreAnswer, Trouble>,
     ) -> Result<(), D::Error> {
-        let lost = self.offers.get_mut(&follower).and_then(|offering| offering.lost.take());
+        let looked_for = self.offers.get_mut(&follower).and_then(|offering| offering.looked_for.take());
+        let Some((upload, is_unknown)) = looked_for else { return Ok(()) };
         let is_there = match outcome {
             Ok(answer) => answer.length == Some(content.size),
             Err(Trouble::Refused(404, _)) => false,
@@ -355,12 +374,16 @@ impl Files {
         };
         let rows = tables::of(step.db, &content.sha256)?;
         // Somebody else may have begun another one meanwhile.
-        if let Some(row) = rows.iter().find(|row| row.content == content && row.upload == lost) {
+        let row = rows.iter().find(|row| row.content == content && row.upload.as_deref() == Some(upload.as_str()));
+        // In the place of what is doubted it may be just that.
+        let is_here = is_there && row.is_some_and(|row| row.state == State::Uploading);
+        if row.is_some() && (is_here || is_unknown) {
             tables::set_upload(step.db, &content, None, step.millis())?;
-            // In the place of what is doubted it may be just that.
-            if is_there && row.state == State::Uploading {
-                tables::set(step.db, &content, State::Here, step.millis())?;
-            }
+        }
+        if is_here {
+            tables::set(step.db, &content, State::Here, step.millis())?;
+        } else if row.is_some() && !is_unknown {
+            return self.place_parts(step, follower, content, &upload);
         }
         self.go_on(step, follower)
     }
