@@ -106,7 +106,7 @@ impl Reference {
     /// Is its registry on this machine?
     pub fn is_here(&self) -> bool {
         let name = self.host.rsplit_once(':').map_or(self.host.as_str(), |(name, _)| name);
-        name == "localhost" || name.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+        name == "localhost" || name.parse::<core::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
     }
 }
 
