@@ -292,13 +292,10 @@ environment = { WHERE = "task" }
     async fn a_pool_in_slurm_needs_no_runtime_on_this_node_but_all_that_its_nodes_share_with_it() {
         let temp = tempfile::tempdir().unwrap();
         let image = temp.path().join("image.sif");
-        let far = format!("image = \"{}\"\ncommand = [\"true\"]\nslot = {{ cpus = 1, gpus = 1 }}\n", image.display());
-        let node = site_node(
-            temp.path(),
-            &format!(
-                "[pool.far]\n{far}where = \"slurm\"\nworkers = {{ max = 1 }}\n[pool.here]\n{far}capacity = {{ cpus = 1 }}\n"
-            ),
-        );
+        let both = format!("image = \"{}\"\ncommand = [\"true\"]\n", image.display());
+        let far = format!("{both}slot = {{ cpus = 1, gpus = 1 }}\nwhere = \"slurm\"\nworkers = {{ max = 1 }}\n");
+        let here = format!("{both}slot = {{ cpus = 1 }}\ncapacity = {{ cpus = 1 }}\n");
+        let node = site_node(temp.path(), &format!("[pool.far]\n{far}[pool.here]\n{here}"));
         let probe = async |pool: &str| match node.probe(Some(&pool.parse().unwrap())).await {
             Ok(()) => String::new(),
             Err(problem) => problem.to_string(),
