@@ -112,11 +112,12 @@ fn what_goes_back_to_the_queue_is_asked_for_when_it_can_come_again() {
 fn a_queue_that_does_not_answer_is_asked_no_earlier_for_being_woken() {
     let mut daemon = linked();
     daemon.step(Event::Woken);
+    let refused = daemon.now;
     daemon.step(Event::Pulled(Err(failure(FailureClass::QuotaExhausted))));
     assert_eq!(daemon.step(Event::Woken).effects, []);
     daemon.step(Event::Linked(false));
     daemon.step(Event::Linked(true));
-    assert_eq!(daemon.until(is_pull), allowance::pause_of_used_up(START, 1.0));
+    assert_eq!(daemon.until(is_pull), allowance::pause_of_used_up(refused, 1.0));
 }
 
 #[test]
