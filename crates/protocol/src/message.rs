@@ -79,10 +79,10 @@ impl JobMessage {
         if fields.has("task") || Kind::of(&fields) != Some(Kind::Job) {
             return None;
         }
-        // An object that is a job has a field, which follows.
-        let (before, after) = text.split_once('{')?;
+        // An object that is a job has fields. Of two of one name the last counts, should this one be there as `null`.
+        let (before, after) = text.rsplit_once('}')?;
         let task = serde_json::to_string(task).ok()?;
-        Some(format!("{before}{{\"task\":{task},{after}"))
+        Some(format!("{before},\"task\":{task}}}{after}"))
     }
 
     /// Reads the JSON text of a message (see [`crate::body::json_text`]). The rules for its fields are those of the
@@ -231,14 +231,16 @@ mod tests {
     #[test]
     fn a_job_without_a_task_can_be_given_one() {
         let with_task = |text: &str| JobMessage::with_task(text, "run \"it\"");
-        let text = r#" {"job_id":"j1","input":{"command":"ls","task":"of the input"}}"#;
+        let text = r#" {"job_id":"j1","input":{"command":"ls","task":"of the input"}} "#;
         let given = with_task(text).unwrap();
-        assert_eq!(given, r#" {"task":"run \"it\"","job_id":"j1","input":{"command":"ls","task":"of the input"}}"#);
-        let job = JobMessage::parse(&given).unwrap();
-        assert_eq!((job.spec.task.as_str(), job.job_id.as_str()), (r#"run "it""#, "j1"));
+        assert_eq!(given, r#" {"job_id":"j1","input":{"command":"ls","task":"of the input"},"task":"run \"it\""} "#);
+        let null = with_task(r#"{"job_id":"j1","task":null,"input":1}"#).unwrap();
+        for given in [given, null] {
+            let job = JobMessage::parse(&given).unwrap();
+            assert_eq!((job.spec.task.as_str(), job.job_id.as_str()), (r#"run "it""#, "j1"));
+        }
         for other in [
             r#"{"job_id":"j1","task":"a","input":1}"#,
-            r#"{"job_id":"j1","task":null,"input":1}"#,
             r#"{"job_id":"j1"}"#,
             r#"{"input":1}"#,
             r#"{"job_id":"j1","status":"completed","result_pointer":"p"}"#,

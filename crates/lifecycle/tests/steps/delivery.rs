@@ -223,7 +223,7 @@ fn a_job_that_names_no_task_is_put_away_or_has_the_default_one_and_is_stored_wit
     let effects = daemon.step(pulled(&[old()])).effects;
     assert_eq!(effects[0], Effect::Recall(ids(&["a"])));
     let facts = daemon.step(recalled(&["a"])).facts;
-    let stored = r#"{"task":"run","job_id":"a","input":1}"#;
+    let stored = r#"{"job_id":"a","input":1,"task":"run"}"#;
     assert!(matches!(&facts[..], [Fact::Accepted { message, .. }] if message == stored), "{facts:?}");
 }
 
