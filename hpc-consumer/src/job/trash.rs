@@ -96,7 +96,7 @@ mod tests {
             fs::write(temp.path().join(name), "x").unwrap();
         }
         // Its run has locked us out of it.
-        fs::set_permissions(results.job_dir(&job_id), Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(results.job_dir(&job_id), Permissions::from_mode(0o000)).unwrap();
         let attempts: Vec<PathBuf> =
             results.attempts().unwrap().into_iter().filter(|(of, _)| *of == job_id).map(|(_, path)| path).collect();
         assert_eq!(attempts.len(), 1);

@@ -12,7 +12,10 @@ const SWEEP: [&str; 5] = ["submit", "--task", "t", "--from", "sweep.csv"];
 
 /// The jobs that the edge was sent, batch by batch.
 fn sent(laptop: &Laptop) -> Vec<Vec<Value>> {
-    let jobs = |body: &str| serde_json::from_str::<Value>(body).unwrap()["jobs"].as_array().unwrap().clone();
+    let jobs = |body: &str| {
+        let body: Value = serde_json::from_str(body).expect("a batch is JSON");
+        body["jobs"].as_array().expect("it has jobs").clone()
+    };
     laptop.server.requests("batch").iter().map(|request| jobs(&request.body)).collect()
 }
 

@@ -190,7 +190,7 @@ fn what_was_sent_is_known_and_all_that_is_here_of_a_job_can_go() {
     assert_eq!(inbox.submitted_job(&first).unwrap(), Some(job));
     let reruns: Vec<_> =
         inbox.submissions().unwrap().into_iter().filter_map(|submission| submission.rerun_of).collect();
-    assert_eq!(reruns, [first.clone()]);
+    assert_eq!(reruns, std::slice::from_ref(&first));
 
     for text in ["x", "y"] {
         inbox.keep(&arrived("j1", text)).unwrap();
