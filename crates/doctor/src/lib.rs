@@ -3,7 +3,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`line`] | a line, and all of them: how they are shown, and the exit code |
+//! | [mod@line] | a line, and all of them: how they are shown, and the exit code |
 //! | [`queue`] | of what the service tells of queues: what is wrong, and what loses messages |
 //! | [`look`] | asking the service for that |
 //! | [`machine`] | of clocks, and of room on disks |
