@@ -6,8 +6,9 @@ use protocol::files::{JobFileLink, JobFiles};
 use protocol::{Content, Digest, JobFile, JobId};
 use serde::Deserialize;
 
+use super::store::Question;
 use super::tables::{self, State};
-use super::{Asker, Files, redirect};
+use super::{Asker, Files, StoreAnswer, Trouble, redirect};
 use crate::hub::{Database, Follower, Step, job_result};
 use crate::{Problem, Response};
 
@@ -59,9 +60,14 @@ impl Files {
         digest: &Digest,
     ) -> Result<(), D::Error> {
         let Some(settings) = &self.settings else { return Ok(()) };
-        if tables::of(step.db, digest)?.iter().any(|row| row.is_here()) {
+        let rows = tables::of(step.db, digest)?;
+        if rows.iter().any(|row| row.is_here()) {
             let url = settings.store.get(digest, &[], &asker.origin, step.now);
             step.answer(follower, redirect(url));
+        } else if rows.is_empty() {
+            // The tables may have been lost, and what jobs need and have left is in the store all the same.
+            let content = Content { sha256: *digest, size: 0 };
+            self.ask(step, Some(follower), content, Question::Find(asker.clone()));
         } else {
             step.refuse(follower, Problem::UnknownFile);
         }
@@ -86,6 +92,42 @@ impl Files {
         }
         step.answer(follower, Response::of(202, &row.content));
         Ok(())
+    }
+
+    /// The store has said whether it has a content that the tables did not know.
+    pub(super) fn found<D: Database>(
+        &mut self,
+        step: &mut Step<'_, D>,
+        follower: Option<Follower>,
+        asker: &Asker,
+        digest: &Digest,
+        outcome: Result<StoreAnswer, Trouble>,
+    ) -> Result<(), D::Error> {
+        let Some(follower) = follower else { return Ok(()) };
+        let size = match outcome {
+            Ok(StoreAnswer { length: Some(size), .. }) => size,
+            Err(Trouble::Away(problem)) => {
+                step.refuse(follower, problem);
+                return Ok(());
+            }
+            Ok(_) | Err(Trouble::Refused(..)) => {
+                step.refuse(follower, Problem::UnknownFile);
+                return Ok(());
+            }
+        };
+        // Others may have asked for it, or offered it, meanwhile: then they tell.
+        if tables::of(step.db, digest)?.is_empty() {
+            let content = Content { sha256: *digest, size };
+            tables::insert(step.db, &content, None, asker.owner(), step.millis())?;
+            tables::set(step.db, &content, State::Here, step.millis())?;
+            self.sweep_at.get_or_insert(step.millis() + super::expiry::HOUR);
+        }
+        if tables::of(step.db, digest)?.iter().any(|row| row.is_here()) {
+            self.get(step, follower, asker, digest)
+        } else {
+            step.refuse(follower, Problem::UnknownFile);
+            Ok(())
+        }
     }
 
     pub(super) fn of_job<D: Database>(

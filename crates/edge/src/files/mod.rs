@@ -174,6 +174,7 @@ impl Files {
             Question::Parts { upload, .. } => self.listed(step, follower, content, &upload, outcome),
             Question::Finish { .. } => self.finished(step, follower, content, outcome),
             Question::Look => self.looked(step, follower, content, outcome),
+            Question::Find(asker) => self.found(step, follower, &asker, &content.sha256, outcome),
             Question::Delete => self.deleted(step, content, outcome),
             Question::Abort { .. } => self.aborted(step, content, outcome),
         }

@@ -9,6 +9,7 @@ use protocol::files::DonePart;
 use protocol::{Content, Digest, Timestamp};
 use sha2::{Digest as _, Sha256};
 
+use super::Asker;
 use super::sigv4::{self, Key, Signed};
 use super::xml;
 
@@ -254,6 +255,8 @@ pub(crate) enum Question {
     Finish { upload: String, parts: Vec<DonePart> },
     /// How long is the object?
     Look,
+    /// The same of one that these want and the tables do not know.
+    Find(Asker),
     /// Remove it.
     Delete,
     /// Forget an upload in parts.
@@ -289,7 +292,7 @@ impl Store {
                 let body = format!("{open}{parts}</CompleteMultipartUpload>");
                 asked("POST", &[("uploadId", upload.as_str())], body)
             }
-            Question::Look => asked("HEAD", &[], String::new()),
+            Question::Look | Question::Find(_) => asked("HEAD", &[], String::new()),
             Question::Delete => asked("DELETE", &[], String::new()),
             Question::Abort { upload } => asked("DELETE", &[("uploadId", upload.as_str())], String::new()),
         }

@@ -206,6 +206,29 @@ fn code(answer: &(u16, Any)) -> (u16, &str) {
 }
 
 #[test]
+fn a_content_that_is_in_the_store_is_had_although_the_tables_were_lost() {
+    let mut files = Files::new();
+    let (small, never) = (content(1, 5), content(2, 5));
+    files.put(small);
+    let shelf = std::mem::take(&mut files.shelf);
+    let mut files = Files { shelf, ..Files::new() };
+    files.shelf.asked.clear();
+    let path = |content: Content| format!("/files/{}", content.sha256);
+    for _ in 0..2 {
+        let (status, _) = files.ask("GET", &path(small), &json!(null));
+        assert_eq!((status, files.shelf.asked.as_slice()), (302, &["HEAD".to_owned()][..]), "it is asked once");
+    }
+    assert_eq!((files.total(), files.place(small)["state"].as_str()), (5, Some("have")));
+    assert_eq!(code(&files.ask("GET", &path(never), &json!(null))), (404, "unknown_file"));
+    files.shelf.away = true;
+    assert_eq!(code(&files.ask("GET", &path(never), &json!(null))).0, 503, "nobody knows, so a job waits");
+    files.shelf.away = false;
+    // It goes by its age, as any other.
+    files.time_passes(i64::try_from(Settings::KEEP_FOR.as_millis()).unwrap() + 2 * super::expiry::HOUR);
+    assert!(files.shelf.objects.is_empty(), "{:?}", files.shelf.objects);
+}
+
+#[test]
 fn a_small_content_is_put_as_a_whole_looked_at_and_had() {
     let mut files = Files::new();
     let small = content(1, 5);
