@@ -10,6 +10,7 @@
 mod bench;
 mod book;
 mod chaos;
+mod cluster;
 mod command;
 mod compat;
 mod demo;
@@ -104,6 +105,9 @@ enum Command {
         /// How large the file of the part `files` is
         #[arg(long, value_name = "GIGABYTES", default_value_t = 1)]
         size: u64,
+        /// How many jobs the part `slurm` runs through a worker
+        #[arg(long, value_name = "COUNT", default_value_t = 4_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+        jobs: u32,
         /// Instead, measure the throughput and the latency in pairs with the programs of an earlier commit
         #[arg(long, value_name = "COMMIT", conflicts_with = "parts")]
         against: Option<String>,
@@ -147,6 +151,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Book => book::run(&workspace).map(|()| ExitCode::SUCCESS),
         Command::Bench { against: Some(commit), .. } => bench::against(&workspace, &commit),
-        Command::Bench { parts, against: None, size } => bench::run(&workspace, &parts, size),
+        Command::Bench { parts, against: None, size, jobs } => {
+            bench::run(&workspace, &parts, &bench::Sizes { gigabytes: size, jobs: jobs as usize })
+        }
     }
 }

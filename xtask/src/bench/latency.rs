@@ -115,7 +115,7 @@ impl<'a> User<'a> {
     }
 
     /// The seconds from the request to the result.
-    fn one_job(&mut self) -> anyhow::Result<f64> {
+    pub(super) fn one_job(&mut self) -> anyhow::Result<f64> {
         let begin = Instant::now();
         let headers = [("x-api-key", self.key)];
         let answer = self.connection.post(&self.jobs, &headers, br#"{"task":"true"}"#)?.json(202)?;

@@ -15,6 +15,7 @@ mod memory;
 mod overhead;
 mod pools;
 mod results;
+mod slurm;
 mod startup;
 mod table;
 mod throughput;
@@ -57,12 +58,23 @@ pub(crate) enum Part {
     Memory,
     /// What several pools cost, and what jobs that wait in one cost the others
     Pools,
+    /// Jobs in a worker of a real Slurm, against jobs here and against sbatch and srun, and what it costs the controller
+    Slurm,
     /// The time until a daemon that has run a million jobs takes the next one
     Startup,
 }
 
+/// How large parts are of which that may be said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    /// The file of the part `files`.
+    pub(crate) gigabytes: u64,
+    /// The jobs of the part `slurm`.
+    pub(crate) jobs: usize,
+}
+
 /// Measures the parts, or all of them, prints the table and keeps it.
-pub(crate) fn run(workspace: &Workspace, parts: &[Part], gigabytes: u64) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(workspace: &Workspace, parts: &[Part], sizes: &Sizes) -> anyhow::Result<ExitCode> {
     let parts = if parts.is_empty() { Part::value_variants() } else { parts };
     // Without its tools, an edge with the page of a few lines is measured.
     let _ = page::build_with(workspace, &Tools::set_up(workspace, &[Kind::PagePackages])?)?;
@@ -77,13 +89,14 @@ pub(crate) fn run(workspace: &Workspace, parts: &[Part], gigabytes: u64) -> anyh
             Part::Edge => edge::measure(workspace, folder.path()),
             Part::Hub => hub::measure(workspace, folder.path()),
             Part::Costs => costs::measure(workspace, folder.path()),
-            Part::Files => files::measure(workspace, folder.path(), gigabytes),
+            Part::Files => files::measure(workspace, folder.path(), sizes.gigabytes),
             Part::Overhead => overhead::measure(workspace, folder.path()),
             Part::Containment => containment::measure(workspace, folder.path()),
             Part::Throughput => throughput::measure(workspace, folder.path()),
             Part::Latency => latency::measure(workspace, folder.path()),
             Part::Memory => memory::measure(workspace, folder.path()),
             Part::Pools => pools::measure(workspace, folder.path()),
+            Part::Slurm => slurm::measure(workspace, folder.path(), sizes.jobs),
             Part::Startup => startup::measure(workspace, folder.path()),
         };
         rows.extend(measured.with_context(|| format!("cannot measure the part {part:?}"))?);

@@ -1,15 +1,14 @@
 //! `cargo xtask demo --slurm`: a pool that grows from nothing to its quota and back, on a real Slurm of two nodes.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::{Laptop, daemon, own_folder, with_settings};
+use crate::cluster::Cluster;
 use crate::http::Connection;
 use crate::local::{self, Runtime};
 use crate::processes::{LocalEdge, Process, clear_settings};
@@ -19,7 +18,7 @@ use crate::workspace::{Profile, Workspace};
 use crate::{command, env_file};
 
 const JOBS: usize = 24;
-const NODES: &str = "2";
+const NODES: usize = 2;
 
 /// The most allocations at a time.
 const QUOTA: usize = 3;
@@ -46,8 +45,8 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
 
     let began = Instant::now();
     report.step("Start a Slurm of two nodes, and the edge and the queues of this machine");
-    let cluster = Cluster::start(workspace, &tools, &folder)?;
-    report.note(format!("To look into it from elsewhere:\n{}", cluster.exports.trim_end()));
+    let cluster = Cluster::start(workspace, &tools, &folder, NODES)?;
+    report.note(format!("To look into it from elsewhere:\n{}", cluster.exports()));
     let edge = LocalEdge::start(workspace, Profile::Dev, &folder)?;
 
     report.step("Say what runs on the cluster, and where: a pool in Slurm");
@@ -174,59 +173,5 @@ fn watch(
             return Ok((most, Some(format!("after {PATIENCE:?} there were still {count} allocations, or jobs"))));
         }
         std::thread::sleep(LOOK);
-    }
-}
-
-/// A real Slurm, gone with this value.
-struct Cluster {
-    child: Child,
-    exports: String,
-}
-
-impl Cluster {
-    fn start(workspace: &Workspace, tools: &Tools, folder: &Path) -> anyhow::Result<Self> {
-        let log = folder.join("slurm.log");
-        let log = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
-        let mut command = Command::new(workspace.program(Profile::Dev, "slurm-cluster"));
-        command.args(["24.11", NODES]).env("HPC_QUEUE_SLURM_24_11", &tools.get(Kind::Slurm24)?.path);
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn();
-        let child = child.with_context(|| format!("cannot start `{}`", command::line(&command)))?;
-        let mut cluster = Self { child, exports: String::new() };
-        let mut stdout = cluster.child.stdout.take().context("its output was asked for")?;
-        let mut byte = [0];
-        while !cluster.exports.ends_with("# ready\n") {
-            if stdout.read(&mut byte)? == 0 {
-                bail!("no Slurm could be started; {} says why", folder.join("slurm.log").display());
-            }
-            cluster.exports.push(char::from(byte[0]));
-        }
-        cluster.exports.truncate(cluster.exports.len() - "# ready\n".len());
-        Ok(cluster)
-    }
-
-    /// What clients need in their environment.
-    fn environment(&self) -> Vec<(String, String)> {
-        let words = shell_words::split(&self.exports).unwrap_or_default();
-        words
-            .iter()
-            .filter_map(|word| word.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect()
-    }
-
-    /// How many allocations are there, and what squeue says of them.
-    fn allocations(&self) -> anyhow::Result<(usize, String)> {
-        let mut squeue = Command::new("squeue");
-        squeue.args(["-h", "-o", "  %i %j %T %N %r"]).envs(self.environment());
-        let said = String::from_utf8_lossy(&command::output(&mut squeue)?.stdout).into_owned();
-        Ok((said.lines().count(), said.trim_end().to_owned()))
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        // It ends with its input. Both fail only when it is gone already.
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
     }
 }
