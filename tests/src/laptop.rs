@@ -1,6 +1,7 @@
 //! `laptop-consumer`: one data directory, and commands that run to their end.
 
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -26,6 +27,15 @@ pub struct Spoken {
     pub log: String,
 }
 
+/// How a command ended, if it did, and what it said.
+#[derive(Debug)]
+pub struct Said {
+    /// None of one that took too long.
+    pub status: Option<ExitStatus>,
+    /// Its standard error.
+    pub log: String,
+}
+
 impl Laptop {
     /// A laptop without any results.
     pub fn new(edge: &Edge) -> Self {
@@ -47,6 +57,14 @@ impl Laptop {
         let mut process = self.start(arguments);
         let status = process.wait(PATIENCE);
         Spoken { status, output: process.output(), log: process.log() }
+    }
+
+    /// Runs a command that may take so long, and kills it then.
+    pub fn run_within(&self, arguments: &[&str], bound: Duration) -> Said {
+        let mut process = self.start(arguments);
+        let status = process.wait_within(bound);
+        process.kill();
+        Said { status, log: process.log() }
     }
 
     /// Starts a command.

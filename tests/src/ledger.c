@@ -1,9 +1,15 @@
 /* The job of the crash tests: it notes its beginning and its end where no program of the project can reach.
  *
- *   ledger DIR [NODE]   reads {"number": N, "sleep_ms": M, "gate": 0 or 1, "fails": 0 or 1} out of input.json, appends
- *                       a line to DIR/N, waits for the file DIR/gate if it is told to, sleeps, writes output.json, and
- *                       appends another line; the first run of a job that comes to its end fails there, if it is told
- *                       to, and writes no output.json
+ *   ledger DIR [NODE]   reads {"number": N, "sleep_ms": M, "gate": 0 or 1, "fails": 0 or 1, "files": 0 or 1} out of
+ *                       input.json, appends a line to DIR/N, waits for the file DIR/gate if it is told to, sleeps,
+ *                       writes output.json, and appends another line; the first run of a job that comes to its end
+ *                       fails there, if it is told to, and writes no output.json
+ *
+ * With files, it makes out/data of in/data and a line with its number, its attempt and the time of its begin, and
+ * out/line of the line alone. A run that fails spoils in/data as well, which is not to be what the next one finds.
+ *
+ * NODE is a number; or `allocation`, and then a number is made of the name of the allocation that the run is in: it has
+ * a parent that is called `PROGRAM allocation FOLDER`.
  *
  * A line is a word, the time in nanoseconds, the process id, the attempt that meta.json tells (0: none) and the number
  * of the node (0: none). It is one write to a file that is opened for appending, so lines of two runs never mix.
@@ -18,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -74,10 +81,74 @@ static int note(int ledger, const char *what, long long now, long long attempt, 
     return write(ledger, line, (size_t)length) == length;
 }
 
+/* All of one file after what another one has so far; 0 when that went well. */
+static int append(FILE *out, const char *path)
+{
+    FILE *in = fopen(path, "r");
+    size_t length;
+    int failed;
+    if (!in)
+        return 1;
+    while ((length = fread(text, 1, sizeof text, in)) > 0)
+        if (fwrite(text, 1, length, out) != length)
+            break;
+    failed = ferror(in) || ferror(out) || length > 0;
+    fclose(in);
+    return failed;
+}
+
+/* The files that the job leaves; 0 when that went well. */
+static int leave(long long number, long long attempt, long long begun)
+{
+    static const char *const paths[] = { "out/data", "out/line" };
+    int failed = 0;
+    /* An earlier run may have made it. */
+    mkdir("out", 0755);
+    for (int which = 0; which < 2; which++) {
+        FILE *out = fopen(paths[which], "w");
+        if (!out)
+            return 1;
+        failed |= which == 0 && append(out, "in/data");
+        failed |= fprintf(out, "%lld %lld %lld\n", number, attempt, begun) < 0;
+        failed |= fclose(out) != 0;
+    }
+    return failed;
+}
+
+/* The number of the allocation that this runs in, by its name (FNV-1a); 0 when it is in none. */
+static long long allocation(void)
+{
+    char path[64];
+    for (long parent = getppid(), level = 0; parent > 1 && level < 16; level++) {
+        const char *word = text, *name;
+        size_t length;
+        FILE *in;
+        snprintf(path, sizeof path, "/proc/%ld/cmdline", parent);
+        in = fopen(path, "r");
+        length = in ? fread(text, 1, sizeof text - 1, in) : 0;
+        if (in)
+            fclose(in);
+        text[length] = '\0';
+        word += strlen(word) + 1;
+        if (word < text + length && strcmp(word, "allocation") == 0 && (word += strlen(word) + 1) < text + length) {
+            unsigned int hash = 2166136261u;
+            name = strrchr(word, '/');
+            for (name = name ? name + 1 : word; *name; name++)
+                hash = (hash ^ (unsigned char)*name) * 16777619u;
+            return hash & 0x7fffffff;
+        }
+        snprintf(path, sizeof path, "/proc/%ld/stat", parent);
+        /* The name of a program is in parentheses; behind it are its state and its parent. */
+        name = strrchr(content(path), ')');
+        parent = name && strlen(name) > 4 ? strtol(name + 4, NULL, 10) : 0;
+    }
+    return 0;
+}
+
 int main(int count, char **words)
 {
     char path[4096];
-    long long number, sleep_ms, gate, fails, attempt, node, begun;
+    long long number, sleep_ms, gate, fails, files, attempt, node, begun;
     int ledger;
     FILE *out;
     const char *begin;
@@ -90,8 +161,11 @@ int main(int count, char **words)
     sleep_ms = number_in(text, "sleep_ms");
     gate = number_in(text, "gate");
     fails = number_in(text, "fails");
+    files = number_in(text, "files");
     attempt = number_in(content("meta.json"), "attempt");
     node = count == 3 ? strtoll(words[2], NULL, 10) : 0;
+    if (count == 3 && strcmp(words[2], "allocation") == 0)
+        node = allocation();
 
     snprintf(path, sizeof path, "%s/%lld", words[1], number);
     ledger = open(path, O_WRONLY | O_APPEND | O_CREAT, 0644);
@@ -108,6 +182,12 @@ int main(int count, char **words)
             rest(20);
     }
     rest(sleep_ms);
+    if (files && leave(number, attempt, begun) != 0) {
+        perror("out");
+        return 1;
+    }
+    if (fails && files && truncate("in/data", 1) != 0)
+        perror("in/data");
     if (fails)
         return note(ledger, "failed", nanoseconds(), attempt, node) ? FAILED : 1;
     /* The time makes the outputs of two runs differ. */

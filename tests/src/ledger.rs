@@ -89,6 +89,16 @@ impl Ledger {
             .set("APPTAINER_BIND", format!("{}:{MOUNT}", self.directory().display()))
     }
 
+    /// The command of runs in allocations of Slurm, which note which one they are in (see [`allocation_number`]).
+    pub fn words_in_allocations(&self) -> [String; 3] {
+        [self.program().display().to_string(), self.directory().display().to_string(), "allocation".to_owned()]
+    }
+
+    /// Where runs write that are in no container.
+    pub fn writable(&self) -> PathBuf {
+        self.directory()
+    }
+
     /// A job with this number, which takes so long.
     pub fn job(number: usize, duration: Duration) -> Value {
         let milliseconds = u64::try_from(duration.as_millis()).expect("a test does not last for ages");
@@ -101,6 +111,18 @@ impl Ledger {
         job["input"]["fails"] = json!(1);
         job["retries"] = json!(1);
         job
+    }
+
+    /// Has a job make files of the one that it brings.
+    pub fn with_files(mut job: Value) -> Value {
+        job["input"]["files"] = json!(1);
+        job
+    }
+
+    /// What the run of such a job leaves: by path, with what is in it.
+    pub fn left_by(number: usize, run: &Noted, brought: &[u8]) -> [(&'static str, Vec<u8>); 2] {
+        let line = format!("{number} {} {}\n", run.attempt, run.begun.as_nanos());
+        [("out/data", [brought, line.as_bytes()].concat()), ("out/line", line.into_bytes())]
     }
 
     /// A job with this number, which goes on until the gate is open.
@@ -130,6 +152,12 @@ impl Ledger {
     fn program(&self) -> PathBuf {
         self.home.path().join("ledger")
     }
+}
+
+/// What a run notes as its node that is in the allocation of this name (FNV-1a, 31 bits).
+pub fn allocation_number(name: &str) -> usize {
+    let hash = name.bytes().fold(2_166_136_261_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619));
+    usize::try_from(hash & 0x7fff_ffff).expect("31 bits fit")
 }
 
 impl Default for Ledger {
@@ -234,6 +262,34 @@ mod tests {
         assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
         let runs = ledger.runs(1);
         assert_eq!((runs.begun, runs.ended, runs.overlapping), (3, 2, 1));
+    }
+
+    #[test]
+    fn a_run_with_files_makes_them_of_what_it_finds_and_of_itself() {
+        let ledger = Ledger::new();
+        let folder = ledger.home.path().join("job/in");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("data"), [7; 100_000]).unwrap();
+        assert!(run(&ledger, &Ledger::with_files(Ledger::job(1, Duration::ZERO))).wait().unwrap().success());
+        let left = Ledger::left_by(1, &ledger.runs(1).each[0], &[7; 100_000]);
+        for (path, bytes) in left {
+            assert!(fs::read(ledger.home.path().join("job").join(path)).unwrap() == bytes, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_run_in_an_allocation_notes_which_one() {
+        let ledger = Ledger::new();
+        let [program, directory, word] = ledger.words_in_allocations();
+        let home = ledger.home.path().join("job");
+        fs::create_dir_all(&home).unwrap();
+        fs::write(home.join("input.json"), Ledger::job(1, Duration::ZERO)["input"].to_string()).unwrap();
+        // As the keeper is called, with another parent in between.
+        fs::write(home.join("allocation"), format!("sh -c \"'{program}' '{directory}' {word}; exit\"; exit")).unwrap();
+        let mut keeper = Command::new("sh");
+        keeper.args(["allocation", "/state/slurm/hpcq-a-cpu-7_1"]).current_dir(&home).stdin(Stdio::null());
+        assert!(keeper.status().unwrap().success());
+        assert_eq!(ledger.runs(1).each[0].node, allocation_number("hpcq-a-cpu-7_1"));
     }
 
     #[test]

@@ -124,6 +124,11 @@ impl Slurm {
         self.directory.path()
     }
 
+    /// Its version.
+    pub fn version(&self) -> &'static str {
+        self.cluster.version
+    }
+
     /// The names of its nodes.
     pub fn nodes(&self) -> &[String] {
         &self.names

@@ -29,13 +29,28 @@ pub(super) struct Terms {
     pub(super) rerunnable: bool,
 }
 
-/// Which keepers were killed, and when: the number of their node, and the time since 1970.
+/// Which keepers were killed, and when.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Deaths(Vec<(usize, Duration)>);
+pub(super) struct Deaths(Vec<Death>);
+
+/// That of one.
+#[derive(Debug, Clone, Copy)]
+struct Death {
+    /// What its runs note as their node.
+    node: usize,
+    /// Since 1970. It is in this time; mostly it is known when.
+    from: Duration,
+    to: Duration,
+}
 
 impl Deaths {
     pub(super) fn note(&mut self, node: usize, at: Duration) {
-        self.0.push((node, at));
+        self.0.push(Death { node, from: at, to: at });
+    }
+
+    /// A keeper may die in this time, or not.
+    pub(super) fn note_within(&mut self, node: usize, from: Duration, to: Duration) {
+        self.0.push(Death { node, from, to });
     }
 
     /// Does each run of a job have its reason?
@@ -69,12 +84,18 @@ impl Deaths {
     /// Did the keeper of this run die before it has written down its end, and before this time?
     pub(super) fn cut_off(&self, run: &Noted, before: Duration) -> bool {
         let latest = run.ended.map_or(before, |ended| before.min(ended + NOTED_WITHIN));
-        self.0.iter().any(|&(node, at)| node == run.node && (earliest(run)..=latest).contains(&at))
+        self.0.iter().any(|death| death.node == run.node && death.is_in(earliest(run), latest))
     }
 
     /// Did a keeper die in this time, on whichever node?
     fn any_between(&self, from: Duration, to: Duration) -> bool {
-        self.0.iter().any(|(_, at)| (from..=to).contains(at))
+        self.0.iter().any(|death| death.is_in(from, to))
+    }
+}
+
+impl Death {
+    fn is_in(&self, from: Duration, to: Duration) -> bool {
+        self.from <= to && from <= self.to
     }
 }
 
@@ -115,7 +136,9 @@ mod tests {
     }
 
     fn deaths(all: &[(usize, u64)]) -> Deaths {
-        Deaths(all.iter().map(|&(node, seconds)| (node, at(seconds))).collect())
+        let mut deaths = Deaths::default();
+        all.iter().for_each(|&(node, seconds)| deaths.note(node, at(seconds)));
+        deaths
     }
 
     #[test]
@@ -147,6 +170,16 @@ mod tests {
     }
 
     #[test]
+    fn a_death_of_which_only_the_time_is_known_excuses_the_runs_in_it() {
+        let runs = [run(1, 100, None), run(2, 110, Some(111))];
+        for ((from, to), explained) in [((105, 200), true), ((50, 101), true), ((50, 94), false), ((111, 200), false)] {
+            let mut deaths = Deaths::default();
+            deaths.note_within(1, at(from), at(to));
+            assert_eq!(deaths.explain(&runs, ONCE), explained, "{from} to {to}");
+        }
+    }
+
+    #[test]
     fn an_attempt_that_never_ran_excuses_nothing_and_needs_no_excuse() {
         let none = Deaths::default();
         assert!(none.explain(&[run(2, 110, Some(111))], ONCE), "the first was taken back");
@@ -164,7 +197,7 @@ mod tests {
         assert!(!one.may_lose(&[run(1, 100, None)], ONCE, 1, at(200)));
         assert!(!one.may_lose(&[run(1, 90, Some(91))], NEVER_AGAIN, 1, at(200)), "its end was known for long");
         let runs: Vec<Noted> = (1..=11).map(|number| run(number, 100 + 10 * number, None)).collect();
-        let many = Deaths((1..=11).map(|number| (1, at(102 + 10 * number))).collect());
+        let many = deaths(&(1..=11).map(|number| (1, 102 + 10 * number)).collect::<Vec<_>>());
         assert!(many.explain(&runs, ONCE) && many.may_lose(&runs, ONCE, 11, at(300)));
         assert!(!many.may_lose(&runs[..10], ONCE, 10, at(300)));
         assert!(many.may_lose(&runs[..10], ONCE, 11, at(300)), "the last attempt never ran");

@@ -1,13 +1,16 @@
 //! Chaos: real programs, killed at random while faults disturb what they say to each other, and a count at the end.
 //!
-//! One `local-edge` with faults, and two `hpc-consumer` with a `STATE_DIR` each and one `RESULTS_DIR`. Jobs are
-//! submitted and results received all the while. What must hold is counted from outside: the ledger of the jobs (see
-//! [`Ledger`]), the messages in the queue of results, the records on disk.
+//! One `local-edge` with faults, and two `hpc-consumer` with a `STATE_DIR` each and one `RESULTS_DIR`; or one, whose
+//! pools live in a real Slurm. Jobs are submitted and results received all the while. What must hold is counted from
+//! outside: the ledger of the jobs (see [`Ledger`]), the messages in the queue of results, the records on disk, the
+//! files that come home.
 //!
 //! | module | what it holds |
 //! | --- | --- |
 //! | `victims` | the programs, and what is done to them |
+//! | `cluster` | a Slurm, and what is done to it |
 //! | `traffic` | who submits the jobs, and who receives their results |
+//! | `contents` | files on their way, and what has come of them at the end |
 //! | `deaths` | what the death of a keeper excuses |
 //! | `report` | the count |
 //!
@@ -19,6 +22,8 @@
 //! Invariants: the seed decides what is submitted, which faults come and in which order the victims are struck; when
 //! they are struck depends on the machine. Everything ends within the bound of the plan and some seconds.
 
+mod cluster;
+mod contents;
 mod deaths;
 mod report;
 mod traffic;
@@ -31,7 +36,8 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use serde_json::Value;
 
-use crate::{Ledger, Queue};
+use crate::{Laptop, Ledger, Queue};
+use contents::Contents;
 use deaths::Terms;
 pub use report::Report;
 use traffic::Traffic;
@@ -46,13 +52,32 @@ const CHAOS_SHARE: f64 = 0.6;
 /// The part of the results at whose arrival the killing ends, if it was enough.
 const RESULTS_SHARE: f64 = 0.95;
 
-/// What wraps the jobs.
+/// Of so many jobs in Slurm one has an allocation of its own.
+const JOBS_PER_ONCE: usize = 34;
+
+/// So many of a hundred contents that jobs bring are one that others bring, too.
+const SHARED_PERCENT: u32 = 10;
+
+/// What wraps the jobs, and where they run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runtime {
     /// No container.
     Bare,
     /// Real Apptainer containers.
     Apptainer,
+    /// No container, in allocations of a real Slurm.
+    Slurm,
+}
+
+impl Runtime {
+    /// Its name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Apptainer => "apptainer",
+            Self::Slurm => "slurm",
+        }
+    }
 }
 
 /// What is done.
@@ -74,6 +99,8 @@ pub struct Plan {
     pub outstanding: usize,
     /// How many times programs are killed at least, unless time runs out.
     pub kills_min: u64,
+    /// How many of a hundred jobs bring a file, and leave two.
+    pub files_percent: usize,
 }
 
 impl Plan {
@@ -88,7 +115,35 @@ impl Plan {
             slots: if runtime == Runtime::Bare { 8 } else { 4 },
             outstanding: (jobs / 4).clamp(10, 1_000),
             kills_min: (jobs as u64 / 100).clamp(12, 100),
+            files_percent: 0,
         }
+    }
+
+    /// Does it bring a file, and leave some?
+    fn has_files(&self, number: usize) -> bool {
+        number * self.files_percent % 100 < self.files_percent
+    }
+
+    /// What it brings: mostly some kilobytes, now and then what takes several requests.
+    fn brought(&self, number: usize) -> Vec<u8> {
+        // Beside the stream of the job itself.
+        let mut random = random(self.seed, number as u64 | 1 << 40);
+        if random.u32(..100) < SHARED_PERCENT {
+            random = self::random(self.seed, 1 << 41);
+        }
+        let size = match random.u32(..100) {
+            0..2 => random.usize(4_000_000..6_000_000),
+            2..20 => random.usize(64_000..500_000),
+            _ => random.usize(..64_000),
+        };
+        let mut bytes = vec![0; size];
+        random.fill(&mut bytes);
+        bytes
+    }
+
+    /// Has it an allocation of its own?
+    fn is_once(&self, number: usize) -> bool {
+        self.runtime == Runtime::Slurm && number % JOBS_PER_ONCE == JOBS_PER_ONCE / 2
     }
 
     /// Does the first attempt at a job fail? It asks for a second one, which does not.
@@ -112,7 +167,10 @@ impl Plan {
         if !self.terms(number).rerunnable {
             job["rerunnable"] = false.into();
         }
-        job
+        if self.is_once(number) {
+            job["pool"] = cluster::ONCE.into();
+        }
+        if self.has_files(number) { Ledger::with_files(job) } else { job }
     }
 
     /// How long each of its runs takes: most a moment, some seconds, a few longer than the lease.
@@ -137,10 +195,12 @@ pub fn run(plan: &Plan) -> Report {
     let traffic = Traffic::new(plan.jobs, began + plan.bound);
     let (producer, queues) = (victims.edge().producer(), victims.edge().queues());
     let results_queue = victims.edge().queue_id(Queue::Results).to_owned();
+    let laptop = Laptop::new(victims.edge());
     thread::scope(|scope| {
         // Also when this thread panics: the others would go on until the bound.
         let _end = traffic.end();
         scope.spawn(|| traffic.submit(plan, &producer));
+        scope.spawn(|| traffic.send(plan, &laptop));
         scope.spawn(|| traffic.collect(&queues, &results_queue));
         rage(plan, &mut victims, &traffic, began);
         victims.calm_down();
@@ -149,9 +209,11 @@ pub fn run(plan: &Plan) -> Report {
         }
         victims.settle(plan.lease);
         victims.check_hub();
+        victims.check_cluster();
         victims.end();
     });
-    Report::count(plan, &ledger, &victims, &traffic.seen(), began.elapsed())
+    let contents = Contents::check(plan, &ledger, &mut victims, &laptop, &traffic.seen());
+    Report::count(plan, &ledger, &victims, &traffic.seen(), &contents, began.elapsed())
 }
 
 /// Kills one program after the other until most of the work is done.
@@ -188,7 +250,7 @@ mod tests {
     #[test]
     fn a_few_jobs_outlast_their_lease_run_twice_or_may_not_and_most_take_a_moment() {
         for jobs in [30, 300, 10_000] {
-            let plan = Plan::new(jobs, 1, Runtime::Bare, Duration::from_secs(60));
+            let plan = Plan { files_percent: 20, ..Plan::new(jobs, 1, Runtime::Bare, Duration::from_secs(60)) };
             let durations: Vec<Duration> = (0..jobs).map(|number| plan.duration(number)).collect();
             let long = durations.iter().filter(|duration| **duration > plan.lease).count();
             assert!((3..=jobs / 10).contains(&long), "{jobs}: {long}");
@@ -198,6 +260,27 @@ mod tests {
             assert!((1..jobs / 5).contains(&twice), "{jobs}: {twice}");
             let once = (0..jobs).filter(|number| plan.job(*number)["rerunnable"] == false).count();
             assert!((1..jobs / 5).contains(&once), "{jobs}: {once}");
+            assert_eq!((0..jobs).filter(|number| plan.has_files(*number)).count(), jobs / 5);
         }
+    }
+
+    #[test]
+    fn what_jobs_bring_is_small_mostly_and_now_and_then_the_same_or_several_requests_long() {
+        let plan = Plan::new(1_000, 1, Runtime::Bare, Duration::from_secs(60));
+        let brought: Vec<Vec<u8>> = (0..1_000).map(|number| plan.brought(number)).collect();
+        assert_eq!(brought[7], plan.brought(7));
+        let large = brought.iter().filter(|bytes| bytes.len() > 4_000_000).count();
+        let total: usize = brought.iter().map(Vec::len).sum();
+        assert!((5..50).contains(&large) && total < 300_000_000, "{large}, {total}");
+        let distinct = brought.iter().collect::<std::collections::HashSet<_>>().len();
+        assert!((800..990).contains(&distinct), "{distinct}");
+    }
+
+    #[test]
+    fn of_2060_jobs_in_slurm_60_have_an_allocation_of_their_own() {
+        let plan = Plan::new(2_060, 1, Runtime::Slurm, Duration::from_secs(60));
+        let once = (0..2_060).filter(|number| plan.job(*number)["pool"] == "once").count();
+        assert!((60..=61).contains(&once), "{once}");
+        assert!((0..200).any(|number| plan.is_once(number)) && (0..200).any(|number| !plan.is_once(number)));
     }
 }

@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
+use super::contents::Contents;
 use super::deaths::{Deaths, Terms};
 use super::traffic::Seen;
 use super::victims::Victims;
-use super::{Plan, Runtime};
+use super::{Plan, Runtime, cluster};
 use crate::{Ledger, Noted, Runs};
 
 /// Of how many jobs that went wrong everything known is shown.
@@ -42,6 +43,7 @@ struct Wrong {
     of_another_attempt: bool,
     without_record: bool,
     two_results: bool,
+    other_files: bool,
 }
 
 impl Wrong {
@@ -51,7 +53,14 @@ impl Wrong {
 }
 
 impl Report {
-    pub(super) fn count(plan: &Plan, ledger: &Ledger, victims: &Victims, seen: &Seen, time: Duration) -> Self {
+    pub(super) fn count(
+        plan: &Plan,
+        ledger: &Ledger,
+        victims: &Victims,
+        seen: &Seen,
+        contents: &Contents,
+        time: Duration,
+    ) -> Self {
         let mut wrong = BTreeMap::new();
         let (mut runs_max, mut cut_off, mut lost) = (0, 0, 0);
         for (&number, job_id) in &seen.accepted {
@@ -60,6 +69,7 @@ impl Report {
             let record = Record::read(victims.results_dir(), job_id);
             let left = Left { result: seen.results.get(job_id), record, differing: seen.differing.contains(job_id) };
             let of_job = judge(&runs, terms, &left, victims.deaths());
+            let of_job = Wrong { other_files: contents.other.contains(&number), ..of_job };
             cut_off += runs.begun - runs.ended;
             lost += usize::from(left.outcome().is_some_and(|outcome| outcome.is_lost));
             if of_job.is_wrong() {
@@ -76,8 +86,8 @@ impl Report {
         };
         let wrong: Vec<Wrong> = wrong.into_values().collect();
 
-        let runtime = if plan.runtime == Runtime::Bare { "bare" } else { "apptainer" };
-        report.row("seed, runtime", format!("{}, {runtime}", plan.seed));
+        let version = victims.slurm_version().map(|version| format!(" {version}")).unwrap_or_default();
+        report.row("seed, runtime", format!("{}, {}{version}", plan.seed, plan.runtime.word()));
         report.row("jobs accepted", seen.accepted.len());
         report.row("requests to submit that were repeated", seen.repeated);
         report.row("results received, deliveries", seen.deliveries);
@@ -101,6 +111,12 @@ impl Report {
         if cut_off == 0 {
             report.failures.push("no run was cut off: the death of keepers was no chaos for the jobs".to_owned());
         }
+        if plan.runtime == Runtime::Slurm {
+            let once = seen.accepted.keys().filter(|number| plan.is_once(**number)).count();
+            report.row("jobs with an allocation of their own", once);
+            report.cut_offs_are_told(victims);
+        }
+        report.files(plan, victims, seen, contents);
         report.row("drains of daemons", victims.drains());
         report.row("times that the hub was wiped", victims.wipes());
         report.row("jobs that the hub knew at the end", victims.known_to_hub());
@@ -119,7 +135,7 @@ impl Report {
         let missing = plan.jobs - seen.accepted.len();
         report.verdict("jobs that were not accepted in time", missing);
         type Seen = fn(&Wrong) -> bool;
-        let all: [(&str, Seen); 9] = [
+        let all: [(&str, Seen); 10] = [
             ("jobs lost: accepted, without a result", |wrong| wrong.lost),
             ("jobs that never ran", |wrong| wrong.never_ran),
             ("jobs run more often than there was reason", |wrong| wrong.ran_too_often),
@@ -129,6 +145,7 @@ impl Report {
             ("jobs with the result of another attempt", |wrong| wrong.of_another_attempt),
             ("jobs without a record", |wrong| wrong.without_record),
             ("jobs with two different results", |wrong| wrong.two_results),
+            ("jobs whose files are not what they wrote", |wrong| wrong.other_files),
         ];
         for (what, is_so) in all {
             report.verdict(what, wrong.iter().filter(|wrong| is_so(wrong)).count());
@@ -136,7 +153,54 @@ impl Report {
         let known: usize = seen.accepted.values().filter(|job_id| seen.results.contains_key(*job_id)).count();
         report.verdict("results of unknown jobs", seen.results.len() - known);
         report.verdict("messages that are no results", seen.unreadable.len());
+        report.verdict("contents that are not what they are called", contents.spoiled.len());
+        report.verdict("files that nobody needs any more", contents.left.len());
+        for what in contents.spoiled.iter().chain(&contents.left).take(EVIDENCE_JOBS) {
+            report.evidence.push_str(&format!("\n{what}\n"));
+        }
+        if missing > 0 && !seen.laptop_said.is_empty() {
+            report
+                .evidence
+                .push_str(&format!("\nwhat a laptop said last that could not submit: {}\n", seen.laptop_said));
+        }
         report
+    }
+
+    /// Rows about files on their way, and that they were in the midst of it.
+    fn files(&mut self, plan: &Plan, victims: &Victims, seen: &Seen, contents: &Contents) {
+        if plan.files_percent == 0 {
+            return;
+        }
+        let kills = seen.laptops_killed + contents.laptops_killed;
+        self.row("jobs that bring a file", seen.accepted.keys().filter(|number| plan.has_files(**number)).count());
+        self.row("of these, jobs that leave files", contents.jobs);
+        self.row("files that came home", contents.fetched);
+        self.row("contents in caches and stores", contents.looked_at);
+        self.row("kills of laptops that send or fetch", kills);
+        self.row("kills while files were on their way", victims.amid_transfers());
+        if kills == 0 || victims.amid_transfers() == 0 {
+            self.failures
+                .push("nothing was killed while files were on their way: this was no chaos for them".to_owned());
+        }
+    }
+
+    /// A row for how each of the allocations ended that cut off runs; each end is one that the chaos leads to.
+    fn cut_offs_are_told(&mut self, victims: &Victims) {
+        let mut ends: BTreeMap<&'static str, usize> = BTreeMap::new();
+        let mut unheard_of = Vec::new();
+        for line in victims.logs().iter().flat_map(|path| lines_with(path, "was cut off")) {
+            match cluster::end_in(&line) {
+                Some(end) => *ends.entry(end).or_default() += 1,
+                None => unheard_of.push(line),
+            }
+        }
+        for (end, count) in ends {
+            self.row(&format!("cut off: {end}"), count);
+        }
+        self.verdict("runs cut off by what this chaos does not do", unheard_of.len());
+        for line in unheard_of.iter().take(EVIDENCE_JOBS) {
+            self.evidence.push_str(&format!("\n{line}\n"));
+        }
     }
 
     fn row(&mut self, name: &str, value: impl ToString) {
@@ -175,7 +239,7 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in &self.rows {
-            writeln!(f, "  {name:<46}{value}")?;
+            writeln!(f, "  {name:<48}{value}")?;
         }
         if self.failures.is_empty() {
             return writeln!(f, "\nEvery job ran as often as there was reason to and has one result.");
@@ -254,6 +318,7 @@ fn judge(runs: &Runs, terms: Terms, left: &Left<'_>, deaths: &Deaths) -> Wrong {
         of_another_attempt: outcome.is_some_and(|outcome| outcome.is_completed && !is_of_the_last(&outcome)),
         without_record: left.record.is_none(),
         two_results: left.differing || left.is_recorded_otherwise(),
+        other_files: false,
     }
 }
 
@@ -286,12 +351,17 @@ fn evidence(ledger: &Ledger, victims: &Victims, seen: &Seen, numbers: impl Itera
 fn lines_of_logs(victims: &Victims, job_id: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (place, path) in victims.logs().iter().enumerate() {
-        let text = fs::read(path).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        found.extend(text.lines().filter(|line| line.contains(job_id)).map(|line| format!("log {place}: {line}")));
+        found.extend(lines_with(path, job_id).into_iter().map(|line| format!("log {place}: {line}")));
     }
     found.truncate(EVIDENCE_LINES);
     found
+}
+
+/// The lines of a file with these words.
+fn lines_with(path: &Path, words: &str) -> Vec<String> {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    text.lines().filter(|line| line.contains(words)).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

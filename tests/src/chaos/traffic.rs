@@ -1,6 +1,7 @@
 //! Who submits jobs until they are accepted, and who receives results, through all trouble.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -9,8 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::Plan;
-use crate::Producer;
 use crate::http::{Answer, block_on, try_send};
+use crate::{Laptop, Producer};
 
 /// The most jobs in one request.
 const BATCH: usize = 50;
@@ -18,8 +19,17 @@ const BATCH: usize = 50;
 /// For how long a pulled result is hidden: one whose acknowledgement is lost comes again soon.
 const RESULT_LEASE: Duration = Duration::from_secs(5);
 
-/// Where [`Traffic::submit`] draws its numbers; jobs draw from streams with their own, small numbers.
+/// Where [`Traffic::submit`] draws its numbers, and [`Traffic::send`]; jobs draw from streams with their own, small
+/// numbers.
 const STREAM: u64 = u64::MAX;
+const STREAM_OF_FILES: u64 = u64::MAX - 2;
+
+/// So many of a hundred calls of `laptop-consumer` are killed, and at most so late.
+const KILLED_PERCENT: u32 = 10;
+const KILLED_WITHIN_MS: u64 = 60;
+
+/// How long such a call may take. It goes on for two minutes where nothing answers.
+const SENT_WITHIN: Duration = Duration::from_secs(180);
 
 /// What was submitted and received so far.
 pub(super) struct Traffic {
@@ -36,6 +46,10 @@ pub(super) struct Seen {
     pub(super) accepted: BTreeMap<usize, String>,
     /// Requests that had to be repeated.
     pub(super) repeated: u64,
+    /// Calls of `laptop-consumer` that were killed.
+    pub(super) laptops_killed: u64,
+    /// What the last of them said that did not end well.
+    pub(super) laptop_said: String,
     /// Deliveries of results.
     pub(super) deliveries: u64,
     /// Their messages; each may be delivered several times.
@@ -89,13 +103,10 @@ impl Traffic {
     /// Submits all jobs, each request again and again until its jobs are accepted.
     pub(super) fn submit(&self, plan: &Plan, producer: &Producer) {
         let mut random = super::random(plan.seed, STREAM);
-        let numbers: Vec<usize> = (0..plan.jobs).collect();
+        let numbers: Vec<usize> = (0..plan.jobs).filter(|number| !plan.has_files(*number)).collect();
         for (batch, numbers) in numbers.chunks(BATCH.min(plan.outstanding)).enumerate() {
-            while !self.has_room(plan.outstanding) {
-                if self.is_past() {
-                    return;
-                }
-                thread::sleep(Duration::from_millis(10));
+            if !self.wait_for_room(plan.outstanding) {
+                return;
             }
             let jobs: Vec<Value> = numbers.iter().map(|&number| plan.job(number)).collect();
             let body = json!({"jobs": jobs}).to_string();
@@ -114,6 +125,51 @@ impl Traffic {
                 thread::sleep(super::millis(&mut random, 20..=200));
             }
         }
+    }
+
+    /// Submits the jobs that bring files, each as a person does, with a laptop that dies now and then.
+    pub(super) fn send(&self, plan: &Plan, laptop: &Laptop) {
+        let mut random = super::random(plan.seed, STREAM_OF_FILES);
+        let file = laptop.path("file");
+        for number in (0..plan.jobs).filter(|number| plan.has_files(*number)) {
+            if !self.wait_for_room(plan.outstanding) {
+                return;
+            }
+            fs::write(&file, plan.brought(number)).expect("the directory of a test can be written to");
+            let words = words(plan, number, &format!("{}:in/data", file.display()));
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            loop {
+                let mut process = laptop.start(&words);
+                let dies = random.u32(..100) < KILLED_PERCENT;
+                let within = if dies { super::millis(&mut random, 0..=KILLED_WITHIN_MS) } else { SENT_WITHIN };
+                let ended = process.wait_within(within);
+                if ended.is_none() {
+                    process.kill();
+                    self.seen().laptops_killed += u64::from(dies);
+                } else if let Some(id) = submitted(&process.output()) {
+                    self.seen().accepted.insert(number, id);
+                    break;
+                } else {
+                    self.seen().laptop_said = process.log();
+                }
+                if self.is_past() {
+                    return;
+                }
+                self.seen().repeated += 1;
+                thread::sleep(super::millis(&mut random, 20..=200));
+            }
+        }
+    }
+
+    /// Waits until there is room for more jobs; `false` if there never is.
+    fn wait_for_room(&self, outstanding: usize) -> bool {
+        while !self.has_room(outstanding) {
+            if self.is_past() {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        true
     }
 
     fn has_room(&self, outstanding: usize) -> bool {
@@ -172,6 +228,32 @@ impl Seen {
             }
         }
     }
+}
+
+/// How a person submits a job with a file.
+fn words(plan: &Plan, number: usize, file: &str) -> Vec<String> {
+    let job = plan.job(number);
+    let key = format!("chaos-{}-file-{number}", plan.seed);
+    let input = job["input"].to_string();
+    let words = ["submit", "--task", "ledger", "--input", &input, "--file", file, "--output", "out"];
+    let mut words: Vec<String> = words.map(str::to_owned).to_vec();
+    words.extend(["--idempotency-key".to_owned(), key]);
+    if let Some(pool) = job["pool"].as_str() {
+        words.extend(["--pool".to_owned(), pool.to_owned()]);
+    }
+    if let Some(retries) = job["retries"].as_u64() {
+        words.extend(["--retries".to_owned(), retries.to_string()]);
+    }
+    if job["rerunnable"] == false {
+        words.push("--not-rerunnable".to_owned());
+    }
+    words
+}
+
+/// The id of the job that `laptop-consumer submit` says it has submitted.
+fn submitted(output: &str) -> Option<String> {
+    let said: Value = serde_json::from_str(output.lines().next_back()?).ok()?;
+    said["job_id"].as_str().map(str::to_owned)
 }
 
 /// The ids in an answer that accepts so many jobs; `None` for anything else.

@@ -13,8 +13,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::cluster::{self, Site};
 use super::deaths::Deaths;
-use super::{Plan, Runtime, millis, random};
+use super::{Plan, Runtime, contents, millis, random};
 use crate::http::{client, send};
 use crate::{Consumer, Edge, Ledger, Process, Queue, is_alive, signal};
 
@@ -41,8 +42,24 @@ const LAST_LINES: usize = 10;
 const CLOCK_JUMP_MS: u64 = 6_000;
 const CLOCK_JUMPS: u64 = 3;
 
-/// Its name among the victims.
+/// Their names among the victims.
 const EDGE: &str = "local-edge";
+const ALLOCATED: &str = "keepers in allocations";
+const SLURMD: &str = "slurmd alone";
+const NODE: &str = "nodes";
+const CONTROLLER: &str = "slurmctld";
+
+/// How long one waits for files to be on their way, to strike in the middle of it.
+const TRANSFER_PATIENCE: Duration = Duration::from_millis(300);
+
+/// How long a cluster may have allocations when there is nothing to do any more: what was lost is found out by and by.
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(240);
+
+/// How long one waits for an allocation that has runs.
+const ALLOCATED_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How much longer than the daemon parts of a cluster are down.
+const CLUSTER_DOWN: u32 = 4;
 
 /// Where these draw their numbers; jobs draw from streams with their own, small numbers.
 const STREAM: u64 = u64::MAX - 1;
@@ -51,7 +68,8 @@ const STREAM: u64 = u64::MAX - 1;
 #[derive(Debug)]
 pub(super) struct Victims {
     // In this order: processes end before the directories go that they use.
-    nodes: [Node; 2],
+    cluster: Option<Site>,
+    nodes: Vec<Node>,
     edge: Edge,
     results: TempDir,
     seed: u64,
@@ -66,6 +84,9 @@ pub(super) struct Victims {
     problems: Vec<String>,
     left_in_queue: u64,
     known_to_hub: usize,
+    /// How many strikes hit files on their way.
+    amid_transfers: u64,
+    has_files: bool,
 }
 
 #[derive(Debug)]
@@ -91,6 +112,13 @@ enum Deed {
     KillEdge,
     /// Kills it, and its hub knows nothing any more.
     WipeHub,
+    /// One that has runs.
+    KillAllocated,
+    /// Its jobs go on.
+    KillSlurmd(usize),
+    /// With all that is on it.
+    KillNode(usize),
+    KillController,
 }
 
 /// Of who ends a daemon.
@@ -111,7 +139,39 @@ const OPENING: [Deed; 7] = [
     Deed::WipeHub,
 ];
 
+/// The same of a chaos with a cluster.
+const OPENING_OF_CLUSTER: [Deed; 8] = [
+    Deed::KillAllocated,
+    Deed::KillDaemon(0),
+    Deed::KillSlurmd(0),
+    Deed::KillController,
+    Deed::KillNode(1),
+    Deed::KillEdge,
+    Deed::KillAllocated,
+    Deed::WipeHub,
+];
+
 impl Deed {
+    fn draw_for_cluster(random: &mut Rng) -> Self {
+        let (node, dice) = (random.usize(..3), random.u32(..100));
+        match dice {
+            0..35 => Self::KillDaemon(0),
+            35..40 => Self::DrainDaemon(0, Patience::Patient),
+            40..43 => Self::DrainDaemon(0, Patience::Impatient),
+            43..58 => Self::KillAllocated,
+            58..68 => Self::KillSlurmd(node),
+            68..74 => Self::KillNode(node),
+            74..86 => Self::KillController,
+            86..97 => Self::KillEdge,
+            _ => Self::WipeHub,
+        }
+    }
+
+    /// Does it hit files on their way, when there are some?
+    fn hits_transfers(self) -> bool {
+        matches!(self, Self::KillDaemon(_) | Self::KillDaemonAndKeeper(_) | Self::KillEdge)
+    }
+
     fn draw(random: &mut Rng) -> Self {
         let (victim, dice) = (random.usize(..3), random.u32(..100));
         match dice {
@@ -132,10 +192,12 @@ impl Victims {
     pub(super) fn start(plan: &Plan, ledger: &Ledger) -> Self {
         let edge = Edge::start_with(&["--faults"]);
         let results = tempfile::tempdir().expect("a directory can be made");
+        let cluster = (plan.runtime == Runtime::Slurm).then(|| Site::start(plan.seed));
         let node = |number, name, keeper| {
-            let consumer = match plan.runtime {
-                Runtime::Bare => ledger.bare_node(&edge, number),
-                Runtime::Apptainer => ledger.apptainer_node(&edge, number),
+            let consumer = match (plan.runtime, &cluster) {
+                (_, Some(cluster)) => cluster.consumer(&edge, ledger),
+                (Runtime::Apptainer, None) => ledger.apptainer_node(&edge, number),
+                (Runtime::Bare | Runtime::Slurm, None) => ledger.bare_node(&edge, number),
             };
             let consumer = consumer
                 .set("RESULTS_DIR", results.path())
@@ -146,15 +208,23 @@ impl Victims {
                 .set("DRAIN_TIMEOUT_SECONDS", DRAIN.as_secs().to_string());
             Node { daemon: consumer.start(), consumer, name, keeper, number }
         };
-        let nodes = [node(1, "daemon 1", "keeper 1"), node(2, "daemon 2", "keeper 2")];
-        let kills = [nodes[0].name, nodes[1].name, nodes[0].keeper, nodes[1].keeper, EDGE].map(|victim| (victim, 0));
+        let mut nodes = vec![node(1, "daemon 1", "keeper 1")];
+        let mut names = vec![EDGE, nodes[0].name];
+        if cluster.is_some() {
+            names.extend([ALLOCATED, SLURMD, NODE, CONTROLLER]);
+        } else {
+            nodes.push(node(2, "daemon 2", "keeper 2"));
+            names.extend([nodes[1].name, nodes[0].keeper, nodes[1].keeper]);
+        }
+        let kills: BTreeMap<&'static str, u64> = names.into_iter().map(|victim| (victim, 0)).collect();
         let victims = Self {
+            cluster,
             nodes,
             edge,
             results,
             seed: plan.seed,
             random: random(plan.seed, STREAM),
-            kills: kills.into(),
+            kills,
             struck: 0,
             drains: 0,
             wipes: 0,
@@ -163,6 +233,8 @@ impl Victims {
             problems: Vec::new(),
             left_in_queue: 0,
             known_to_hub: 0,
+            amid_transfers: 0,
+            has_files: plan.files_percent > 0,
         };
         victims.set_faults();
         victims
@@ -174,6 +246,11 @@ impl Victims {
 
     pub(super) fn results_dir(&self) -> &Path {
         self.results.path()
+    }
+
+    /// From here on nobody is answered.
+    pub(super) fn end_edge(&mut self) {
+        self.edge.kill();
     }
 
     /// How many times something was killed.
@@ -237,6 +314,33 @@ impl Victims {
         }
     }
 
+    /// How many strikes hit files on their way.
+    pub(super) fn amid_transfers(&self) -> u64 {
+        self.amid_transfers
+    }
+
+    /// The version of Slurm that there is.
+    pub(super) fn slurm_version(&self) -> Option<&'static str> {
+        self.cluster.as_ref().map(Site::version)
+    }
+
+    /// Waits until the cluster has no allocation of ours any more, and tells of those that stay.
+    pub(super) fn check_cluster(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        let end = Instant::now() + CLUSTER_PATIENCE;
+        loop {
+            let left = cluster.allocations();
+            if left.is_empty() {
+                return;
+            }
+            if Instant::now() > end {
+                let problem = format!("allocations stay in Slurm although nothing is to be done:\n{left}");
+                return self.problems.push(problem);
+            }
+            thread::sleep(Duration::from_millis(500));
+        }
+    }
+
     /// When keepers died.
     pub(super) fn deaths(&self) -> &Deaths {
         &self.deaths
@@ -271,10 +375,21 @@ impl Victims {
     /// Waits a while, ends one program or two, waits again and starts anew what does not start by itself.
     pub(super) fn strike(&mut self) {
         thread::sleep(millis(&mut self.random, 200..=1_000));
-        let (drawn, down) = (Deed::draw(&mut self.random), millis(&mut self.random, 0..=800));
-        let deed = OPENING.get(self.struck).copied().unwrap_or(drawn);
+        let (drawn, opening) = match &self.cluster {
+            None => (Deed::draw(&mut self.random), &OPENING[..]),
+            Some(_) => (Deed::draw_for_cluster(&mut self.random), &OPENING_OF_CLUSTER[..]),
+        };
+        let (down, amid) = (millis(&mut self.random, 0..=800), self.random.bool());
+        let deed = opening.get(self.struck).copied().unwrap_or(drawn);
         self.struck += 1;
+        if self.has_files && deed.hits_transfers() {
+            let are_some = || contents::are_on_their_way(self.results.path()).then_some(());
+            let patience = if amid { TRANSFER_PATIENCE } else { Duration::ZERO };
+            self.amid_transfers += u64::from(within(patience, are_some).is_some());
+        }
         match deed {
+            Deed::KillAllocated => self.kill_allocated(),
+            Deed::KillSlurmd(_) | Deed::KillNode(_) | Deed::KillController => self.strike_cluster(deed, down),
             Deed::KillEdge => self.kill_edge(down),
             Deed::WipeHub => {
                 self.wipes += 1;
@@ -341,6 +456,52 @@ impl Victims {
         }
     }
 
+    /// Kills the keeper of an allocation while it has runs; nothing if there is none. One without runs would be taken
+    /// for what its pool is to blame for, and the pool would pause.
+    fn kill_allocated(&mut self) {
+        let state_dir = self.nodes[0].consumer.state_dir();
+        let busy = || {
+            let mut all = cluster::keepers(&state_dir);
+            all.retain(|held| has_runs(held.pid));
+            (!all.is_empty()).then_some(all)
+        };
+        let Some(all) = within(ALLOCATED_PATIENCE, busy) else { return };
+        let held = &all[self.random.usize(..all.len())];
+        thread::sleep(millis(&mut self.random, 0..=20));
+        self.deaths.note(held.number, now());
+        signal(held.pid, Signal::KILL);
+        self.count_kill(ALLOCATED);
+    }
+
+    fn strike_cluster(&mut self, deed: Deed, down: Duration) {
+        let state_dir = self.nodes[0].consumer.state_dir();
+        let Some(cluster) = &mut self.cluster else { return };
+        let victim = match deed {
+            Deed::KillSlurmd(node) => {
+                cluster.kill_slurmd(node);
+                SLURMD
+            }
+            Deed::KillNode(node) => {
+                let at = now();
+                let held = cluster.kill_node(node, &state_dir);
+                held.iter().for_each(|held| self.deaths.note_within(held.number, at, now()));
+                NODE
+            }
+            _ => {
+                for number in cluster.kill_controller(&state_dir) {
+                    self.deaths.note_within(number, now(), now() + Site::forgotten_for());
+                }
+                CONTROLLER
+            }
+        };
+        thread::sleep(down * CLUSTER_DOWN);
+        match victim {
+            CONTROLLER => cluster.start_controller(),
+            _ => cluster.start_nodes(),
+        }
+        self.count_kill(victim);
+    }
+
     fn count_kill(&mut self, victim: &'static str) {
         *self.kills.entry(victim).or_default() += 1;
     }
@@ -374,6 +535,10 @@ impl Victims {
     /// From here on nothing goes wrong any more.
     pub(super) fn calm_down(&mut self) {
         self.edge.set_faults(None);
+        if self.cluster.is_some() {
+            // A person would: a pool pauses whose allocations have died before they did anything.
+            self.replace_daemon(0, Duration::ZERO, Self::kill_daemon);
+        }
     }
 
     /// Waits until all that is still in the queue of jobs was settled; leases that nobody knows must lapse first.
