@@ -110,7 +110,8 @@ impl Files {
                 step.refuse(follower, problem);
                 return Ok(());
             }
-            Ok(_) | Err(Trouble::Refused(..)) => {
+            // Stores that may not be listed refuse what they do not have.
+            Ok(_) | Err(Trouble::Refused(..) | Trouble::Denied(_)) => {
                 step.refuse(follower, Problem::UnknownFile);
                 return Ok(());
             }
