@@ -313,7 +313,10 @@ mod tests {
         let bare = View { link: None, operations: None, pools: Vec::new(), state: DaemonState::Ended, ..view() };
         let text = super::text(&bare, &Counted::default());
         names(&text);
-        assert!(text.contains("hpc_queue_up 0\n") && !text.contains("pool") && !text.contains("link"), "{text}");
+        assert!(
+            text.contains("hpc_queue_up 0\n") && !text.contains("queue_pool") && !text.contains("queue_link"),
+            "{text}"
+        );
     }
 
     #[test]
