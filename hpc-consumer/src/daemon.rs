@@ -110,6 +110,8 @@ pub(crate) struct Left {
     pub(crate) exit: anyhow::Result<Exit>,
     pub(crate) running: usize,
     pub(crate) reload: bool,
+    /// They may have come since.
+    pub(crate) signals: Signals,
 }
 
 impl Daemon {
@@ -152,14 +154,16 @@ impl Daemon {
             }
             if let Some(exit) = self.carry_out(&mut driver, &mut commit, &mut link, &clock) {
                 let lifecycle = driver.lifecycle();
-                if let Some(desk) = &mut link.0 {
+                let reload = reload && !lifecycle.draining();
+                // The next daemon, which begins at once, tells the rest.
+                if let Some(desk) = link.0.as_mut().filter(|_| !reload) {
                     desk.last(lifecycle, &clock).await;
                 }
                 viewer.last(lifecycle).await;
                 if let Some((spending, expenses)) = self.spending.as_ref().zip(lifecycle.expenses()) {
                     spending.exchange(&expenses).await;
                 }
-                return Ok(Left { exit, running: at_work(lifecycle), reload: reload && !lifecycle.draining() });
+                return Ok(Left { exit, running: at_work(lifecycle), reload, signals });
             }
             let lifecycle = driver.lifecycle();
             let at_rest = || commit.is_none() && lifecycle.has_gone_round();

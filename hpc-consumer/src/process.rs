@@ -79,4 +79,14 @@ impl Signals {
             _ = self.hangup.recv() => if self.at_terminal { Asked::End } else { Asked::Reload },
         }
     }
+
+    /// Has one that asks for an end come, and was not heard yet?
+    pub(crate) async fn have_asked_to_end(&mut self) -> bool {
+        tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => true,
+            _ = self.terminate.recv() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
 }

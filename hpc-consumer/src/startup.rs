@@ -185,8 +185,10 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
     let slots = settings.site.slots();
     let viewer =
         Viewer::new(settings.state_dir, slots, about, store.clone(), shown, under_way, in_slurm, settings.metrics_file);
-    let left = daemon.serve(lifecycle, queue, clock, viewer, signals, invocation).await?;
+    let mut left = daemon.serve(lifecycle, queue, clock, viewer, signals, invocation).await?;
     store.close().await?;
+    // What starts anew hears nothing of it.
+    left.reload &= !left.signals.have_asked_to_end().await;
     // While runs go on under the keeper of this machine, no other machine may use the state unasked.
     if left.running == 0 && !left.reload {
         lock.release();

@@ -134,7 +134,7 @@ fn runtimes_stay_where_they_are_needed() {
             ],
         ),
         ("axum", &["local-edge", "hpc-queue-tests"]),
-        ("rusqlite", &["store", "local-edge", "hpc-consumer", "xtask"]),
+        ("rusqlite", &["store", "local-edge", "hpc-consumer", "xtask", "hpc-queue-tests"]),
         ("worker", &["producer-worker"]),
         ("dotenvy", &["program", "hpc-queue-tests", "xtask"]),
         ("clap", &["program", "local-edge", "hpc-consumer", "laptop-consumer", "xtask"]),

@@ -1,5 +1,5 @@
-//! `chaos JOBS SEED RUNTIME MINUTES FILES`: a long chaos (see `testkit::chaos`), for `cargo xtask chaos`, which builds the
-//! programs and says where they are. Exits with 1 when a job was lost, ran too often, or has two results.
+//! `chaos JOBS SEED RUNTIME MINUTES FILES`: a long chaos (see `testkit::chaos`), for `cargo xtask chaos`, which builds
+//! the programs and says where they are. Exits with 1 when a job was lost, ran too often, or has two results.
 
 use std::process::ExitCode;
 use std::time::Duration;

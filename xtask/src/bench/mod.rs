@@ -58,7 +58,7 @@ pub(crate) enum Part {
     Memory,
     /// What several pools cost, and what jobs that wait in one cost the others
     Pools,
-    /// Jobs in a worker of a real Slurm, against jobs here and against sbatch and srun, and what it costs the controller
+    /// Jobs in a worker of a real Slurm, against jobs here and against sbatch and srun
     Slurm,
     /// The time until a daemon that has run a million jobs takes the next one
     Startup,

@@ -1,5 +1,6 @@
-//! Pools in Slurm, on a real one of this host: jobs in a worker against jobs here, and against `sbatch` of each and `srun`
-//! in one allocation; the time of one job, in a worker that is there and from nothing; what it all costs the controller.
+//! Pools in Slurm, on a real one of this host: jobs in a worker against jobs here, and against `sbatch` of each and
+//! `srun` in one allocation; the time of one job, in a worker that is there and from nothing; what it all costs the
+//! controller.
 
 use std::fs;
 use std::path::Path;
