@@ -27,14 +27,12 @@ const ORPHANS_END_WITHIN: Duration = Duration::from_secs(120);
 
 /// What the daemon may say that cut off a run, of all rows of the table in docs/slurm.md: this chaos does nothing that
 /// leads to another.
-const ENDS: [&str; 6] = [
+const ENDS: [&str; 5] = [
     "its keeper was killed by signal 9",
     "its keeper did not end well",
     "was lost with a node of it",
     "could not be launched",
     "is gone: Slurm does not know it any more",
-    // So Slurm calls it when a controller that was killed had forgotten that it runs, and has it ended for that.
-    "ended by itself",
 ];
 
 /// The cluster.
