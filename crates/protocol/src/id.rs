@@ -31,6 +31,11 @@ impl JobId {
         Self(uuid::Builder::from_random_bytes(bytes).into_uuid().to_string().into())
     }
 
+    /// The id of a child of this job, by its number among them, if that is not too long.
+    pub fn child(&self, number: u32) -> Result<Self, InvalidJobId> {
+        format!("{self}-{number}").parse()
+    }
+
     /// The id that belongs to an idempotency key: the same key gives the same id, on every edge and for ever (a UUID of
     /// version 8 from SHA-256). `position` is the job's place in a batch that was sent under one key.
     pub fn from_idempotency_key(key: &str, position: Option<usize>) -> Self {

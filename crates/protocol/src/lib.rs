@@ -11,6 +11,7 @@
 
 pub mod body;
 mod callback;
+mod continuation;
 pub mod duration;
 mod failure;
 mod fields;
@@ -46,6 +47,7 @@ mod time;
 mod word;
 
 pub use callback::{Callback, CallbackFormat};
+pub use continuation::{Continuation, When};
 pub use failure::FailureClass;
 pub use file::{Content, Digest, InvalidDigest, InvalidWorkPath, JobFile, Outputs, OutputsWhen, WorkPath, meets};
 pub use id::{InvalidJobId, JobId};

@@ -46,6 +46,20 @@ pub const RESOURCES_MAX: u32 = 1_000_000;
 /// How often a job can be tried again after its own task failed, at the most.
 pub const RETRIES_MAX: u32 = 100;
 
+/// The longest `continue.json`.
+pub const CONTINUATION_BYTES_MAX: u64 = 8_000_000;
+
+/// How many children a job starts in one round, and in all of them, at the most.
+pub const CHILDREN_AT_ONCE_MAX: usize = 1_000;
+/// See above.
+pub const CHILDREN_MAX: u32 = 100_000;
+
+/// How many rounds a job has at the most: one that goes round and round must come to an end.
+pub const ROUNDS_MAX: u32 = 100_000;
+
+/// How many generations of children there are below a job that a person has submitted, at the most.
+pub const GENERATIONS_MAX: u32 = 4;
+
 /// The longest idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
