@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lifecycle::{
     Attempt, Claimed, Delivery, Driver, Effect, Ending, Event, Failure, Fatal, Lifecycle, Output, Phase, Pulled,
-    Recalled, Run,
+    Recalled, Round, Run,
 };
 use program::Exit;
 use protocol::{JobId, JobMessage};
@@ -103,6 +103,7 @@ struct Claim {
     message: Option<Arc<JobMessage>>,
     last_attempt: Option<Attempt>,
     rerunnable: bool,
+    round: Round,
 }
 
 /// How the daemon ends, and how many runs it leaves to the keeper.
@@ -132,7 +133,7 @@ impl Daemon {
         let mut events = VecDeque::from([Event::Tick]);
         let mut commit: Option<Commit> = None;
         self.notify.ready();
-        let mut round = Round::of(self.stay);
+        let mut round = Patrol::of(self.stay);
         loop {
             self.notify.turns();
             let happened = !events.is_empty();
@@ -197,7 +198,7 @@ impl Daemon {
                     }
                 }
                 () = sleep_until(round_ends) => {
-                    round = Round::Over;
+                    round = Patrol::Over;
                     events.push_back(Event::HandOver);
                 }
                 // Of what settles elsewhere nothing is heard.
@@ -238,9 +239,9 @@ impl Daemon {
                     }
                     *commit = Some(Box::pin(self.store.commit(facts, clock.wall())));
                 }
-                Output::Perform(Effect::Claim { job_id, last_attempt, rerunnable }) => {
+                Output::Perform(Effect::Claim { job_id, last_attempt, rerunnable, round }) => {
                     let message = driver.lifecycle().message(&job_id).cloned();
-                    claims.push(Claim { job_id, message, last_attempt, rerunnable });
+                    claims.push(Claim { job_id, message, last_attempt, rerunnable, round });
                 }
                 Output::Perform(Effect::Exit) => {
                     tracing::info!("hpc-consumer ends");
@@ -406,13 +407,13 @@ impl Daemon {
                 Ok(messages) => messages.into_iter().collect(),
                 Err(problem) => return events.tell(Err(problem)),
             };
-            for Claim { job_id, message, last_attempt, rerunnable } in claims {
+            for Claim { job_id, message, last_attempt, rerunnable, round } in claims {
                 let message = match message {
                     Some(message) => Ok(message),
                     None => JobMessage::parse(&stored.remove(&job_id).unwrap_or_default()).map(Arc::new),
                 };
                 let claimed = match message {
-                    Ok(job) => files.claim(&job, last_attempt, rerunnable).await,
+                    Ok(job) => files.claim(&job, last_attempt, rerunnable, round).await,
                     // We stored it ourselves, after reading it.
                     Err(error) => Claimed::NodeBroken(format!("a stored job cannot be read: {error}").into()),
                 };
@@ -423,14 +424,15 @@ impl Daemon {
 
     fn start(&self, run: Run, lifecycle: &Lifecycle) {
         let grant = lifecycle.launched(&run.job_id).map(|launched| launched.grant).unwrap_or_default();
+        let round = lifecycle.round(&run.job_id);
         if let Some(job) = lifecycle.brief(&run.job_id) {
-            return begin(&self.jobs, &*self.executor, job, &run, &grant);
+            return begin(&self.jobs, &*self.executor, job, &run, &grant, round);
         }
         let (files, store, executor) = (self.jobs.clone(), self.store.clone(), self.executor.clone());
         let events = self.events.clone();
         tokio::spawn(async move {
             match message_of(&store, &run.job_id).await {
-                Ok(job) => begin(&files, &*executor, &job, &run, &grant),
+                Ok(job) => begin(&files, &*executor, &job, &run, &grant, round),
                 Err(problem) => events.tell(Err(problem)),
             }
         });
@@ -461,9 +463,9 @@ impl Daemon {
 }
 
 /// Has a run begun.
-fn begin(files: &JobFiles, executor: &dyn Executor, job: &JobMessage, run: &Run, grant: &Grant) {
+fn begin(files: &JobFiles, executor: &dyn Executor, job: &JobMessage, run: &Run, grant: &Grant, round: Round) {
     // A slot is empty until then; nobody waits for the line.
-    executor.start(files.start_line(job, run, grant));
+    executor.start(files.start_line(job, run, grant, round));
     tracing::info!(job_id = %run.job_id, attempt = %run.attempt, task = %job.spec.task, "job starts");
 }
 
@@ -504,7 +506,7 @@ fn pulled(pulled: queues::Pulled) -> Pulled {
 }
 
 /// A daemon that is to go one round.
-enum Round {
+enum Patrol {
     /// It is not.
     Endless,
     /// Until then at the latest.
@@ -518,7 +520,7 @@ enum Round {
     Over,
 }
 
-impl Round {
+impl Patrol {
     fn of(stay: Stay) -> Self {
         match stay {
             Stay::UntilTold => Self::Endless,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lifecycle::{Effect, Event};
+use lifecycle::{Effect, Event, Round};
 use protocol::{JobId, JobMessage};
 use queues::PlainHttp;
 use reqwest::header::HeaderValue;
@@ -89,8 +89,9 @@ impl Node {
                 let outcome = self.files.probe(pool.as_ref()).await;
                 return Some(Event::Probed(pool, outcome));
             }
-            Effect::Claim { job_id, last_attempt, rerunnable } => {
-                return Some(Event::Claimed(job_id, self.files.claim_at(job, last_attempt, rerunnable, at).await));
+            Effect::Claim { job_id, last_attempt, rerunnable, round } => {
+                let claimed = self.files.claim_at(job, last_attempt, rerunnable, round, at).await;
+                return Some(Event::Claimed(job_id, claimed));
             }
             Effect::Unclaim(run) => {
                 let outcome = self.files.unclaim(&run).await;
@@ -118,7 +119,9 @@ impl Node {
             }
             Effect::Observe => self.executor.observe(),
             Effect::Reconciled => self.executor.reconciled(),
-            Effect::Start(run) => self.executor.start(self.files.start_line(job, &run, &Grant::default())),
+            Effect::Start(run) => {
+                self.executor.start(self.files.start_line(job, &run, &Grant::default(), Round::FIRST))
+            }
             Effect::End(run, why) => self.executor.end(&run, why),
             Effect::Forget(runs) => self.executor.forget(&runs),
             // These do not concern the node.

@@ -99,6 +99,10 @@ pub(crate) fn say_how_it_ended(run: &Run, concluded: &Concluded) {
             // A record that a newer version wrote; it is published as it stands.
             Err(_) => tracing::info!(%job_id, "job has its record"),
         },
+        Concluded::Parks(continuation) => {
+            let jobs = continuation.run.len();
+            tracing::info!(%job_id, "the job goes on after others that it has left; new ones: {jobs}");
+        }
         // What follows is decided, and said, by `lifecycle`.
         Concluded::TaskFailed(_) => {}
         Concluded::DiskFull(problem, share) if share.is_large() => {

@@ -193,7 +193,7 @@ impl Viewer {
         for (job_id, phase, attempt, since) in lifecycle.jobs() {
             match phase {
                 Phase::Asked => continue,
-                Phase::Waiting | Phase::Staging | Phase::Claiming | Phase::Ready | Phase::Returning => {
+                Phase::Waiting | Phase::Staging | Phase::Claiming | Phase::Ready | Phase::Parked | Phase::Returning => {
                     counts.waiting += 1;
                 }
                 Phase::Running => counts.running += 1,
@@ -204,7 +204,7 @@ impl Viewer {
                 }
             }
             // Results that are owed may be many, and jobs that wait: they must not hide what runs.
-            let may_be_many = matches!(phase, Phase::Recorded | Phase::Uploading | Phase::Waiting);
+            let may_be_many = matches!(phase, Phase::Recorded | Phase::Uploading | Phase::Waiting | Phase::Parked);
             if jobs.len() < if may_be_many { JOBS_MAX / 2 } else { JOBS_MAX } {
                 let (job_id, phase) = (job_id.clone(), phase.name().to_owned());
                 let attempt = attempt.map_or(0, Attempt::get);
@@ -335,7 +335,7 @@ pub(crate) use self::tests::settings as settings_of_test;
 mod tests {
     use std::path::Path;
 
-    use lifecycle::{Entry, Fact, Failures, Lease, Stage, Terms};
+    use lifecycle::{Entry, Fact, Failures, Lease, Origin, Stage, Terms};
     use site::{Defaults, Site};
 
     use super::*;
@@ -415,13 +415,16 @@ mod tests {
             terms: Terms::default(),
             failures: Failures::default(),
             lease: None,
+            parent: None,
+            parking: None,
+            unwanted: false,
             since: Duration::ZERO,
         };
         let accepted = Fact::Accepted {
             job_id: "a".parse().unwrap(),
             message: r#"{"v":1,"job_id":"a","task":"simulate","name":"draft 3"}"#.to_owned(),
             terms: Terms::default(),
-            lease: Lease { id: "l".to_owned(), until: Duration::ZERO, deliveries: Some(1) },
+            origin: Origin::Queue(Lease { id: "l".to_owned(), until: Duration::ZERO, deliveries: Some(1) }),
         };
         viewer.store.commit(vec![accepted], Duration::ZERO).await.unwrap();
         // Nothing is known of the other one, and it is asked for once.

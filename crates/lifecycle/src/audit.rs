@@ -7,7 +7,7 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
     let entry = |run: &Run| book.entry(&run.job_id).filter(|entry| entry.attempt == Some(run.attempt));
     match effect {
         Effect::Claim { job_id, .. } => match book.entry(job_id) {
-            Some(entry) if entry.stage == Stage::Accepted => Ok(()),
+            Some(entry) if matches!(entry.stage, Stage::Accepted | Stage::Parked) => Ok(()),
             other => Err(format!("job {job_id} is claimed and not accepted: {other:?}")),
         },
         Effect::Stage(job_id) => match book.entry(job_id) {
@@ -28,12 +28,14 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
             Some(entry) if entry.stage == Stage::Launching => Ok(()),
             other => Err(format!("run {run} is started and its launch is not recorded: {other:?}")),
         },
-        Effect::Conclude { run, ending: Ending::Finished(_) | Ending::CutOff(_) | Ending::FilledDisk(_), .. } => {
-            match entry(run) {
-                Some(entry) if entry.stage == Stage::Launching => Ok(()),
-                other => Err(format!("run {run} is concluded and its launch is not recorded: {other:?}")),
-            }
-        }
+        Effect::Conclude {
+            run,
+            ending: Ending::Finished(_) | Ending::CutOff(_) | Ending::FilledDisk(_) | Ending::Unparkable(..),
+            ..
+        } => match entry(run) {
+            Some(entry) if entry.stage == Stage::Launching => Ok(()),
+            other => Err(format!("run {run} is concluded and its launch is not recorded: {other:?}")),
+        },
         Effect::Forget(runs) => {
             match runs.iter().find(|run| entry(run).is_some_and(|entry| entry.stage == Stage::Launching)) {
                 Some(run) => Err(format!("run {run} is forgotten and what became of it is not recorded")),

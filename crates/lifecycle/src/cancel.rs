@@ -89,7 +89,9 @@ impl Lifecycle {
                 // Whoever holds it ends it; and if nobody is left there, a claim tells.
                 Some(State::Waiting(_) | State::Staging) if self.jobs.get(&job_id).is_some_and(|job| job.elsewhere) => {
                 }
-                Some(State::Waiting(_) | State::Staging | State::Ready) => self.conclude_cancelled(&job_id, step),
+                Some(State::Waiting(_) | State::Staging | State::Ready | State::Parked) => {
+                    self.conclude_cancelled(&job_id, step)
+                }
                 Some(State::Uploading { .. }) => self.cancel_upload(&job_id, step),
                 Some(State::Running(_)) => {
                     if self.executor.is_known()

@@ -9,7 +9,7 @@ use crate::lifecycle::{Lifecycle, Step, sent};
 use crate::phases::Phase;
 use crate::pools::{Place, PoolNo};
 use crate::table::{NewJob, State};
-use crate::{Delivery, Effect, Fact, Fatal, Lease, Pulled, Recalled, Terms};
+use crate::{Delivery, Effect, Fact, Fatal, Lease, Origin, Pulled, Recalled, Terms};
 
 /// How many results may be owed, and outputs to their store, before no more jobs are taken.
 const OWED_MAX: usize = 10_000;
@@ -105,7 +105,7 @@ impl Lifecycle {
                         job_id: job_id.clone(),
                         message: message.text().to_owned(),
                         terms: job.terms,
-                        lease: lease.clone(),
+                        origin: Origin::Queue(lease.clone()),
                     };
                     if let Some(delay) = self.is_to_stay_in_the_queue(&job_id, step) {
                         let leases = self.jobs.remove(&job_id);

@@ -33,6 +33,8 @@ pub enum Effect {
         last_attempt: Option<Attempt>,
         /// May it be started again when an attempt elsewhere was cut off?
         rerunnable: bool,
+        /// Which round it is, and what the job finds in it.
+        round: Round,
     },
     /// Give the claim for a run up: it was not begun, or the node failed it.
     Unclaim(Run),
@@ -81,6 +83,20 @@ pub enum Effect {
     Exit,
     /// Nothing will get better by itself: say why and exit.
     Fail(Fatal),
+}
+
+/// An execution of a job that goes on after its children.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Round {
+    /// Counted from 1.
+    pub number: u32,
+    /// How many children there are: the results of those that have ended are put into the directory.
+    pub children: u32,
+}
+
+impl Round {
+    /// That of a job that has left no children yet.
+    pub const FIRST: Self = Self { number: 1, children: 0 };
 }
 
 /// Why the daemon cannot go on.

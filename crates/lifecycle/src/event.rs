@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{FailureClass, JobId, PoolName};
+use protocol::{Continuation, FailureClass, JobId, PoolName};
 use site::Held;
 
 use crate::{Attempt, Finished, Observation, Run, Share};
@@ -240,6 +240,9 @@ pub enum Ending {
     Cancelled(Option<Attempt>),
     /// It filled the disk of its directory, whose bulk goes.
     FilledDisk(Box<FilledDisk>),
+    /// It has ended well and asks for children that it cannot have: the outcome is `output`. The text says why, and goes
+    /// on after the name of the file.
+    Unparkable(Box<Finished>, String),
 }
 
 /// A run that filled the disk, as far as can be told.
@@ -262,6 +265,8 @@ pub struct FilledDisk {
 pub enum Concluded {
     /// There is a final record, this one.
     Recorded(String),
+    /// The task has ended well, and goes on after these jobs.
+    Parks(Continuation),
     /// The task failed, and it may be tried again. The text says how, for a person.
     TaskFailed(String),
     /// The node failed, not the job: the run does not count.

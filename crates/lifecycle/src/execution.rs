@@ -78,10 +78,11 @@ impl Lifecycle {
             if !self.is_within_quota(no, true, job) {
                 return false;
             }
-            let (last_attempt, rerunnable) = (job.launched, job.terms.rerunnable);
+            let (last_attempt, rerunnable, round) = (job.launched, job.terms.rerunnable, job.round());
             let Some(job_id) = lane.first_due().map(|(_, job_id)| job_id.clone()) else { return true };
             self.jobs.set(&job_id, State::Claiming);
-            step.effects.push(Effect::Claim { job_id, last_attempt, rerunnable });
+            self.round_claimed(&job_id);
+            step.effects.push(Effect::Claim { job_id, last_attempt, rerunnable, round });
         }
     }
 
@@ -156,6 +157,7 @@ impl Lifecycle {
     pub(crate) fn recorded(&mut self, job_id: &JobId, record: String, step: &mut Step) {
         self.jobs.set(job_id, State::Recorded(record.len()));
         step.facts.push(Fact::Recorded(job_id.clone(), record));
+        self.has_its_record(job_id, step);
     }
 
     /// Observed against recorded: the same pass after a start, after the keeper went, and from time to time.
@@ -329,6 +331,7 @@ impl Lifecycle {
                 self.ended_by_itself(job_id);
                 self.has_outputs_to_send(run);
             }
+            Concluded::Parks(continuation) => self.parks(run, continuation, step),
             Concluded::TaskFailed(why) => {
                 self.job_ended(job_id);
                 self.filled_no_disk(job_id);
@@ -364,7 +367,7 @@ impl Lifecycle {
     }
 
     /// There will be a record. Only a run that went to its end tells that the node is well, and it does so once.
-    fn ended_by_itself(&mut self, job_id: &JobId) {
+    pub(crate) fn ended_by_itself(&mut self, job_id: &JobId) {
         if let Some(job) = self.jobs.get(job_id)
             && job.transfer.to_upload == 0
             && matches!(job.state, State::Ending { ending: Ending::Finished(_), .. })

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{JobId, JobMessage, PoolName};
+use protocol::{JobId, JobMessage, PoolName, When};
 use site::Grant;
 
 use crate::Attempt;
@@ -20,8 +20,8 @@ pub enum Fact {
         message: String,
         /// What the job allows.
         terms: Terms,
-        /// Its delivery.
-        lease: Lease,
+        /// Where it came from.
+        origin: Origin,
     },
     /// The final record of a job that is not to be run, because it has ended before or is none: it is owed, as the
     /// answer to this delivery.
@@ -34,12 +34,47 @@ pub enum Fact {
     Launching(JobId, Attempt, Launched),
     /// The attempt is over and does not count as the job's end; the next one may begin.
     Again(JobId, Failures),
+    /// The job waits for its children, which are accepted with this.
+    Parked(JobId, Parking),
+    /// Nobody wants a job any more: the one whose child it is has ended.
+    Unwanted(JobId),
     /// The final record of the job.
     Recorded(JobId, String),
     /// The result is published, or will never be: the id alone is kept.
     Finished(JobId),
     /// The job is not ours any more: it went back to the queue, or another daemon has taken it over.
     Released(JobId),
+}
+
+/// Where a job came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The queue has delivered it.
+    Queue(Lease),
+    /// Another job has left it behind.
+    Parent(Parent),
+}
+
+/// Whose child a job is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// Which job's.
+    pub job_id: JobId,
+    /// How far it is from a job that the queue has delivered; 1 for a child of such a one.
+    pub generation: u32,
+}
+
+/// How far a job is that leaves children behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Parking {
+    /// How many rounds have ended.
+    pub rounds: u32,
+    /// How many children there were, in all of them.
+    pub children: u32,
+    /// How many of them had ended when the last round began.
+    pub seen: u32,
+    /// For which it waits.
+    pub when: When,
 }
 
 /// Where a run was launched, and what it has there for itself.
@@ -103,6 +138,12 @@ pub struct Entry {
     pub failures: Failures,
     /// The last delivery that is not acknowledged.
     pub lease: Option<Lease>,
+    /// Whose child it is.
+    pub parent: Option<Parent>,
+    /// What it has left behind in earlier rounds.
+    pub parking: Option<Parking>,
+    /// Does nobody want it any more, because its parent has ended?
+    pub unwanted: bool,
     /// Since when it is in its stage, in time since the Unix epoch. It is for people, and no fact tells it.
     pub since: Duration,
 }
@@ -114,6 +155,8 @@ pub enum Stage {
     Accepted,
     /// Its last attempt may be running.
     Launching,
+    /// It waits for its children.
+    Parked,
     /// It has its final record, of so many bytes, which is owed to the queue.
     Recorded(usize),
 }
@@ -140,14 +183,14 @@ impl Book {
     /// Remembers a fact. A fact about a job that is not ours changes nothing.
     pub fn apply(&mut self, fact: &Fact) {
         match fact {
-            Fact::Accepted { job_id, message, terms, lease } => {
-                self.take(job_id, Stage::Accepted, *terms, lease);
+            Fact::Accepted { job_id, message, terms, origin } => {
+                self.take(job_id, Stage::Accepted, *terms, origin.clone());
                 let brief = JobMessage::parse(message).ok().map(|message| Arc::new(message.without_input()));
                 self.change(job_id, |entry| entry.message = brief);
                 self.messages.insert(job_id.clone(), message.clone());
             }
             Fact::Owed(job_id, record, lease) => {
-                self.take(job_id, Stage::Recorded(record.len()), Terms::default(), lease);
+                self.take(job_id, Stage::Recorded(record.len()), Terms::default(), Origin::Queue(lease.clone()));
                 self.records.insert(job_id.clone(), record.clone());
             }
             Fact::Leased(job_id, lease) => self.change(job_id, |entry| entry.lease = Some(lease.clone())),
@@ -162,6 +205,12 @@ impl Book {
                 entry.launched = None;
                 entry.failures = *failures;
             }),
+            Fact::Parked(job_id, parking) => self.change(job_id, |entry| {
+                entry.stage = Stage::Parked;
+                entry.launched = None;
+                entry.parking = Some(*parking);
+            }),
+            Fact::Unwanted(job_id) => self.change(job_id, |entry| entry.unwanted = true),
             Fact::Recorded(job_id, record) => {
                 self.change(job_id, |entry| {
                     entry.stage = Stage::Recorded(record.len());
@@ -179,8 +228,12 @@ impl Book {
         }
     }
 
-    fn take(&mut self, job_id: &JobId, stage: Stage, terms: Terms, lease: &Lease) {
+    fn take(&mut self, job_id: &JobId, stage: Stage, terms: Terms, origin: Origin) {
         self.forget(job_id);
+        let (lease, parent) = match origin {
+            Origin::Queue(lease) => (Some(lease), None),
+            Origin::Parent(parent) => (None, Some(parent)),
+        };
         self.entries.push(Entry {
             job_id: job_id.clone(),
             stage,
@@ -189,7 +242,10 @@ impl Book {
             message: None,
             terms,
             failures: Failures::default(),
-            lease: Some(lease.clone()),
+            lease,
+            parent,
+            parking: None,
+            unwanted: false,
             since: Duration::ZERO,
         });
     }

@@ -302,6 +302,7 @@ impl Lane {
             State::Ending { again_at: None, .. }
             | State::Running(_)
             | State::Uploading { .. }
+            | State::Parked
             | State::Returning(_)
             | State::Recorded(_) => {}
         }
@@ -340,6 +341,7 @@ impl Lane {
             State::Ending { again_at: None, .. }
             | State::Running(_)
             | State::Uploading { .. }
+            | State::Parked
             | State::Returning(_)
             | State::Recorded(_) => {}
         }
@@ -466,6 +468,7 @@ fn holds_grant(job: &Job) -> bool {
         | Phase::Staging
         | Phase::Ending
         | Phase::Uploading
+        | Phase::Parked
         | Phase::Returning
         | Phase::Recorded => false,
     }

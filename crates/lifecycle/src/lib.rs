@@ -29,6 +29,8 @@
 //! 10. No job runs without its files: between waiting and claiming they are staged, for each attempt. A job with
 //!     outputs has its record once these are uploaded, between ending and recorded. Neither takes a slot, and a store
 //!     that is away holds up nothing else.
+//! 11. A job may leave children behind: then it is parked, in no slot, until they have ended, and begins its next round.
+//!     The parent judges them, and none outlives it for long. Only the result of the job at the top is published.
 //!
 //! [`Lifecycle::check`] checks the state after each step, [`permitted`] each effect against what is on disk. The
 //! [`Driver`] is the loop around it: the daemon and the simulation, which goes through crashes before and after every
@@ -51,6 +53,7 @@
 //! | `execution`, `trouble`, `returning`, `leaving` | runs; what the node fails; jobs that go back; the ways out |
 //! | `transfers` | files that a job needs before it can begin, and outputs that its end waits for |
 //! | `report`, `reporter` | what there is to say of jobs and pools; what of it the hub was told, and what is to be |
+//! | `parking` | jobs that wait for other jobs, and their next rounds |
 //! | `cancel` | jobs that a person does not want any more |
 //! | `blame` | whose the end of a run was: the task's, or the node's |
 //! | `disk` | a disk that is full when a run is over, and whether the job filled it |
@@ -74,6 +77,7 @@ mod intake;
 mod lane;
 mod leaving;
 mod lifecycle;
+mod parking;
 mod phases;
 mod pool;
 mod pools;
@@ -97,11 +101,11 @@ pub use audit::permitted;
 pub use blame::{Blame, Evidence, blame};
 pub use disk::Share;
 pub use driver::{Driver, Output};
-pub use effect::{Effect, Fatal, Notice};
+pub use effect::{Effect, Fatal, Notice, Round};
 pub use event::{
     Claimed, Concluded, Delivery, Ending, Event, Failure, FilledDisk, Problem, Pulled, Recalled, Room, Staged, Uploaded,
 };
-pub use fact::{Book, Entry, Fact, Failures, Launched, Lease, Stage, Terms};
+pub use fact::{Book, Entry, Fact, Failures, Launched, Lease, Origin, Parent, Parking, Stage, Terms};
 pub use lifecycle::{Lifecycle, PoolState, Settings, Step};
 pub use phases::{Phase, TRANSITIONS, diagram};
 pub use pool::AHEAD;

@@ -12,7 +12,7 @@ use crate::cancel::Cancellations;
 use crate::executor::ExecutorView;
 use crate::intake::Intake;
 use crate::phases::Phase;
-use crate::pools::{PoolNo, Pools};
+use crate::pools::{Place, PoolNo, Pools};
 use crate::publisher::Publisher;
 use crate::refusal::Refusals;
 use crate::settler::Settler;
@@ -125,6 +125,7 @@ impl Lifecycle {
         let pools = Pools::new(&settings.site, settings.batch_size);
         let mut jobs = Jobs::new(Pools::lanes(&settings.site), margin);
         jobs.now = now;
+        let (mut parkings, mut unwanted) = (Vec::new(), Vec::new());
         for entry in entries {
             let since = entry.since.min(now);
             let (place, resources, _) = match &entry.message {
@@ -141,9 +142,17 @@ impl Lifecycle {
                     }
                     State::Running(None)
                 }
+                Stage::Parked => State::Parked,
                 Stage::Recorded(bytes) => State::Recorded(bytes),
             };
+            let place = match place {
+                Place::Elsewhere(refusal) if entry.parent.is_some() => Place::Nowhere(refusal.to_string().into()),
+                place => place,
+            };
+            parkings.extend(entry.parking.map(|parking| (entry.job_id.clone(), parking)));
+            unwanted.extend(entry.unwanted.then(|| entry.job_id.clone()));
             let job = NewJob {
+                parent: entry.parent.map(Box::new),
                 lane,
                 found,
                 since: Some(since),
@@ -161,7 +170,7 @@ impl Lifecycle {
             }
         }
         let thrift = Thrift::new(Allowance::new(settings.operations_per_day));
-        Self {
+        let mut lifecycle = Self {
             pools,
             refusals: Refusals::default(),
             settings,
@@ -176,7 +185,10 @@ impl Lifecycle {
             file_store: FileStore::default(),
             thrift,
             queue_trouble: None,
-        }
+        };
+        lifecycle.find_children(parkings);
+        unwanted.into_iter().for_each(|job_id| lifecycle.cancel(job_id));
+        lifecycle
     }
 
     /// What follows from an event.
@@ -289,7 +301,8 @@ impl Lifecycle {
             return Some("it was cancelled, and is being ended".into());
         }
         let waits = || job.waits.as_deref().or(job.last_attempt.as_deref());
-        job.says_of_files().map(Cow::from).or_else(|| waits().map(Cow::from))
+        let says = job.says_of_files().or_else(|| job.says_of_children());
+        says.map(Cow::from).or_else(|| waits().map(Cow::from))
     }
 
     /// Does the executor have its run, and has not begun it?

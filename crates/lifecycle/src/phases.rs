@@ -22,19 +22,22 @@ pub enum Phase {
     Ending,
     /// Its run has ended, and its outputs are on their way to the store. It has no slot.
     Uploading,
+    /// It has left children behind, and waits for them. It has no slot.
+    Parked,
     /// It is going back to the queue.
     Returning,
     /// It has its final record, which is owed to the queue.
     Recorded,
 }
 
-use Phase::{Asked, Claiming, Ending, Ready, Recorded, Returning, Running, Staging, Uploading, Waiting};
+use Phase::{Asked, Claiming, Ending, Parked, Ready, Recorded, Returning, Running, Staging, Uploading, Waiting};
 
 /// Every change: from, to, why. `None` is a job that we do not hold.
 pub const TRANSITIONS: &[(Option<Phase>, Option<Phase>, &str)] = &[
     (None, Some(Asked), "delivered"),
     (None, Some(Recorded), "no job, but with an id"),
-    (None, Some(Waiting), "restart"),
+    (None, Some(Waiting), "restart, or a child"),
+    (None, Some(Parked), "restart"),
     (None, Some(Running), "restart"),
     (Some(Asked), Some(Waiting), "new, accepted"),
     (Some(Asked), Some(Recorded), "has ended before, asked for again"),
@@ -63,21 +66,24 @@ pub const TRANSITIONS: &[(Option<Phase>, Option<Phase>, &str)] = &[
     (Some(Ending), Some(Uploading), "outputs to send"),
     (Some(Ending), Some(Recorded), "record written"),
     (Some(Ending), Some(Waiting), "failed, again"),
+    (Some(Ending), Some(Parked), "left children"),
     (Some(Ending), Some(Returning), "node failed it"),
     (Some(Ending), None, "taken over elsewhere"),
     (Some(Uploading), Some(Uploading), "store away, later again"),
     (Some(Uploading), Some(Ending), "outputs are there, or cancelled"),
+    (Some(Parked), Some(Waiting), "children have ended"),
+    (Some(Parked), Some(Ending), "cancelled"),
     (Some(Returning), Some(Waiting), "cannot go back"),
     (Some(Returning), None, "given back"),
     (Some(Recorded), None, "published"),
 ];
 
 impl Phase {
-    pub(crate) const COUNT: usize = 10;
+    pub(crate) const COUNT: usize = 11;
 
     /// All phases, in the order in which a job goes through them.
     pub const ALL: [Self; Self::COUNT] =
-        [Asked, Waiting, Staging, Claiming, Ready, Running, Ending, Uploading, Returning, Recorded];
+        [Asked, Waiting, Staging, Claiming, Ready, Running, Ending, Uploading, Parked, Returning, Recorded];
 
     /// Its name for people and files.
     pub fn name(self) -> &'static str {
@@ -90,6 +96,7 @@ impl Phase {
             Running => "running",
             Ending => "ending",
             Uploading => "uploading",
+            Parked => "parked",
             Returning => "returning",
             Recorded => "recorded",
         }
@@ -99,7 +106,7 @@ impl Phase {
     pub fn state(self) -> Option<JobState> {
         match self {
             Asked => Some(JobState::Unknown),
-            Waiting | Staging | Claiming | Ready => Some(JobState::Held),
+            Waiting | Staging | Claiming | Ready | Parked => Some(JobState::Held),
             Running | Ending | Uploading => Some(JobState::Running),
             Returning => Some(JobState::Queued),
             Recorded => None,

@@ -47,7 +47,7 @@ impl Lifecycle {
 
     /// How the daemon is as a whole.
     pub(crate) fn site_report(&self) -> SiteReport {
-        let waiting = [Phase::Waiting, Phase::Staging, Phase::Claiming, Phase::Ready, Phase::Returning];
+        let waiting = [Phase::Waiting, Phase::Staging, Phase::Claiming, Phase::Ready, Phase::Parked, Phase::Returning];
         let running = [Phase::Running, Phase::Ending, Phase::Uploading];
         let problem = self.node_problem().or(self.executor_problem()).map(ToString::to_string);
         SiteReport {

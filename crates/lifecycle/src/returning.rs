@@ -22,8 +22,8 @@ impl Lifecycle {
         let wanted = !self.is_cancelled(job_id);
         wanted
             && self.jobs.get(job_id).is_some_and(|job| {
-                // What has failed already counts, and would be forgotten.
-                let unharmed = job.failures.task + job.failures.cut_off == 0;
+                // What has failed already counts, and would be forgotten; and so would be its children.
+                let unharmed = job.failures.task + job.failures.cut_off == 0 && !job.has_been_parked();
                 // It must be there for longer than it takes to be delivered again.
                 let young = job.sent.is_none_or(|sent| self.now < sent + GIVE_BACK_AGE_MAX);
                 unharmed

@@ -8,10 +8,11 @@ use protocol::{JobId, JobMessage};
 use site::{Grant, Resources};
 
 use crate::lane::Lane;
+use crate::parking::Children;
 use crate::phases::Phase;
 use crate::pools::{Place, PoolNo};
 use crate::transfers::Transfer;
-use crate::{Attempt, Ending, Failures, Lease, Run, Terms};
+use crate::{Attempt, Ending, Failures, Lease, Parent, Run, Terms};
 
 /// How many bytes of messages are kept in memory at most. What is beyond is read back from the store when its turn
 /// comes; as a rule a job waits for a moment only.
@@ -60,6 +61,10 @@ pub(crate) struct Job {
     pub(crate) disks_filled: u32,
     /// Why its run, which the executor has, has not begun yet; for people.
     pub(crate) waits: Option<Box<str>>,
+    /// Whose child it is.
+    pub(crate) parent: Option<Box<Parent>>,
+    /// What it has left behind in earlier rounds.
+    pub(crate) children: Option<Box<Children>>,
 }
 
 impl Job {
@@ -127,6 +132,8 @@ pub(crate) enum State {
         /// Not before this time; none while they are being sent.
         at: Option<Duration>,
     },
+    /// It waits for its children.
+    Parked,
     /// Its claim is being given up, and then its message goes back with this delay.
     Returning(Duration),
     /// It has its final record of so many bytes.
@@ -144,6 +151,7 @@ impl State {
             Self::Running(_) => Phase::Running,
             Self::Ending { .. } => Phase::Ending,
             Self::Uploading { .. } => Phase::Uploading,
+            Self::Parked => Phase::Parked,
             Self::Returning(_) => Phase::Returning,
             Self::Recorded(_) => Phase::Recorded,
         }
@@ -236,8 +244,21 @@ impl Jobs {
         let no = self.next_no;
         self.next_no += 1;
         self.note(&job_id, None, Some(job.state.phase()));
-        let NewJob { state, place, lane, resources, found, since, attempt, terms, failures, deliveries, message, sent } =
-            job;
+        let NewJob {
+            state,
+            place,
+            lane,
+            resources,
+            found,
+            since,
+            attempt,
+            terms,
+            failures,
+            deliveries,
+            message,
+            sent,
+            parent,
+        } = job;
         let message = message.map_or(Kept::Nothing, Kept::Whole);
         // An earlier daemon may have fetched files.
         let to_unstage = since.is_some() && terms.needs_files && matches!(state, State::Waiting(_));
@@ -265,6 +286,8 @@ impl Jobs {
             transfer: Transfer { to_unstage, ..Transfer::default() },
             disks_filled: 0,
             waits: None,
+            parent,
+            children: None,
         };
         if let Some(grant) = &job.grant {
             self.lanes[job.lane.0].count_found(&job.resources, grant);
@@ -588,6 +611,7 @@ pub(crate) struct NewJob {
     pub(crate) deliveries: Option<u64>,
     pub(crate) message: Option<Arc<JobMessage>>,
     pub(crate) sent: Option<Duration>,
+    pub(crate) parent: Option<Box<Parent>>,
 }
 
 impl NewJob {
@@ -606,6 +630,7 @@ impl NewJob {
             deliveries: None,
             message: None,
             sent: None,
+            parent: None,
         }
     }
 }

@@ -69,7 +69,9 @@ impl Lifecycle {
         if !self.thrift.allowance.is_limited() {
             return 0;
         }
-        let of_jobs = self.jobs.iter().map(|(job_id, job)| {
+        // The result of a child stays on the cluster.
+        let own = self.jobs.iter().filter(|(_, job)| job.parent.is_none() || !job.leases.is_empty());
+        let of_jobs = own.map(|(job_id, job)| {
             let deletions = job.leases.len() as u64 * OF_A_DELETION;
             let result = match job.state.phase() {
                 Phase::Recorded => operations(record_bytes(&self.jobs, job_id)),

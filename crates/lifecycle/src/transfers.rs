@@ -67,9 +67,10 @@ pub(crate) struct Away {
 }
 
 impl Job {
-    /// Does it wait for files that are not here yet? Not where no pool takes it.
+    /// Does it wait for files that are not here yet? Not where no pool takes it, and not after its first round, which
+    /// had them.
     pub(crate) fn lacks_files(&self) -> bool {
-        self.terms.needs_files && !self.transfer.staged && matches!(self.place, Place::In(_))
+        self.terms.needs_files && !self.transfer.staged && !self.has_been_parked() && matches!(self.place, Place::In(_))
     }
 
     /// What there is to say of its files and outputs, for people.

@@ -12,11 +12,11 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
-use lifecycle::{Attempt, Claimed};
+use lifecycle::{Attempt, Claimed, Round};
 use protocol::{JobId, JobInput, JobMessage, JobResult, Reason, Timestamp};
 use rustix::fs::CWD;
 
-use super::files::{INPUT, META, OUTPUT, OwnFile, Place, is_missing, read_own_file, to_json};
+use super::files::{CONTINUE, INPUT, META, OUTPUT, OwnFile, Place, is_missing, read_own_file, to_json};
 use super::inputs::{Trees, move_into};
 use super::job_dir::JobDir;
 use super::meta::meta_of;
@@ -31,7 +31,7 @@ const LOOKS_MAX: u32 = 8;
 
 /// What goes when a further attempt begins in a directory, besides the logs; all else is the job's, its checkpoints
 /// above all.
-const FILES_OF_AN_ATTEMPT: [&str; 2] = [OUTPUT, INPUT];
+const FILES_OF_AN_ATTEMPT: [&str; 3] = [OUTPUT, CONTINUE, INPUT];
 
 /// Of how many attempts before the present one the logs are kept.
 const LOGS_KEPT: u32 = 3;
@@ -46,15 +46,18 @@ pub(super) struct Wanted {
     input: Option<String>,
     /// Files that move into the directory.
     has_files: bool,
+    round: Round,
 }
 
 impl Wanted {
-    pub(super) fn new(job: &JobMessage) -> Self {
+    pub(super) fn new(job: &JobMessage, round: Round) -> Self {
         let (job_id, spec) = (&job.job_id, &job.spec);
         let input = JobInput { job_id, task: &spec.task, input: &spec.input, metadata: &spec.metadata };
         let input = spec.input_file.is_none().then(|| to_json(&input));
         let (task, created_at) = (spec.task.clone(), job.created_at);
-        Self { input, has_files: spec.needs_files(), job_id: job_id.clone(), task, created_at }
+        // The first round has had its files.
+        let has_files = spec.needs_files() && round == Round::FIRST;
+        Self { input, has_files, job_id: job_id.clone(), task, created_at, round }
     }
 }
 
@@ -263,7 +266,7 @@ impl Claims {
             }
         };
         let claim = self.meta(&wanted.job_id, attempt, &self.owner, wanted.has_files);
-        let written = file.write_all(claim.as_bytes()).and_then(|()| Self::place_input(wanted, trees, &dir));
+        let written = file.write_all(claim.as_bytes()).and_then(|()| self.place_input(wanted, trees, &dir));
         if let Err(error) = written {
             // On a full disk, say. Nobody should wait for a claim behind which nobody stands. In this order, so that
             // what is left after a crash is ours, or empty.
@@ -282,7 +285,8 @@ impl Claims {
     }
 
     /// Puts into a directory what the job begins with.
-    fn place_input(wanted: &Wanted, trees: &Trees, dir: &JobDir) -> io::Result<()> {
+    fn place_input(&self, wanted: &Wanted, trees: &Trees, dir: &JobDir) -> io::Result<()> {
+        dir.place_children(&self.results, &wanted.job_id, wanted.round)?;
         if wanted.has_files {
             let tree = trees.place(&wanted.job_id);
             move_into(dir.as_fd(), &tree).map_err(|error| {
@@ -303,7 +307,9 @@ impl Claims {
             return Ok(false);
         }
         dir.unlock()?;
-        for name in FILES_OF_AN_ATTEMPT {
+        // An input that came with the files of the first round stays.
+        let stays = wanted.input.is_none() && !wanted.has_files;
+        for name in FILES_OF_AN_ATTEMPT.iter().filter(|name| !stays || **name != INPUT) {
             dir.remove(name)?;
         }
         for log in LOGS {
@@ -313,7 +319,7 @@ impl Claims {
                 dir.remove(&log_of(log, oldest))?;
             }
         }
-        Self::place_input(wanted, trees, &dir)?;
+        self.place_input(wanted, trees, &dir)?;
         dir.replace(META, &self.meta(&wanted.job_id, attempt, &self.owner, wanted.has_files))?;
         self.is_still(&wanted.job_id, &dir)
     }
@@ -377,7 +383,7 @@ mod tests {
         fn claim(&self, node: &JobFiles, last_attempt: u32, seconds: u64) -> Claimed {
             let last_attempt = Attempt::new(last_attempt);
             let at = self.start + Duration::from_secs(seconds);
-            node.claims.claim(&Wanted::new(&job("j1")), &node.incoming.trees, last_attempt, true, at)
+            node.claims.claim(&Wanted::new(&job("j1"), Round::FIRST), &node.incoming.trees, last_attempt, true, at)
         }
 
         /// Looks until the others must be taken for dead.
@@ -491,7 +497,7 @@ mod tests {
         let shared = Shared::new();
         assert_eq!(shared.claim(&shared.us, 0, 0), ours(1));
         shared.wait(&shared.them);
-        let wanted = Wanted::new(&job("j1"));
+        let wanted = Wanted::new(&job("j1"), Round::FIRST);
         let trees = &shared.them.incoming.trees;
         let claimed = shared.them.claims.claim(&wanted, trees, None, false, shared.start + Duration::from_secs(60));
         let lost = result(claimed.clone());
@@ -526,7 +532,7 @@ mod tests {
         assert_eq!(shared.claim(&shared.us, 0, 60), ours(1));
         assert_eq!(shared.claim(&shared.them, 0, 60), Claimed::Elsewhere);
         // Who made it and was suspended before it wrote its claim.
-        let wanted = Wanted::new(&job("j1"));
+        let wanted = Wanted::new(&job("j1"), Round::FIRST);
         assert!(!shared.them.claims.fill(&wanted, &shared.them.incoming.trees, Attempt::FIRST).unwrap());
     }
 

@@ -11,7 +11,7 @@ use protocol::{
 };
 
 use super::JobFiles;
-use super::files::{META, Place};
+use super::files::{CONTINUE, META, Place};
 use super::job_dir::JobDir;
 use super::meta::meta_of;
 use super::output::{self, Output};
@@ -72,6 +72,12 @@ impl JobFiles {
                 self.in_own_dir(run, |dir| self.conclude_seen(job, run, dir, *finished, may_retry))
             }
             Ending::FilledDisk(filled) => self.in_own_dir(run, |dir| self.clear(job, run, dir, *filled)),
+            Ending::Unparkable(finished, why) => self.in_own_dir(run, |dir| {
+                let outputs = job.spec.outputs.clone();
+                let mut outcome = self.result(job, run, dir, *finished)?;
+                spoil(&mut outcome.result, format!("{CONTINUE} {why}"));
+                self.record_sent(run, outputs.as_ref(), None, outcome)
+            }),
         }
     }
 
@@ -117,7 +123,18 @@ impl JobFiles {
     ) -> io::Result<Concluded> {
         let (ended_at_ms, spec) = (finished.finished_at_ms, job.spec.clone());
         let files_max = finished.launched.as_ref().and_then(|launched| launched.output_files_bytes_max);
-        let outcome = self.result(job, run, dir, finished)?;
+        // Only who has ended well may go on.
+        let continuation = match dir.filter(|_| finished.end == RunEnd::Exit(0)) {
+            Some(dir) => dir.continuation()?,
+            None => None,
+        };
+        if let Some(Ok(continuation)) = continuation {
+            return Ok(Concluded::Parks(continuation));
+        }
+        let mut outcome = self.result(job, run, dir, finished)?;
+        if let Some(Err(problem)) = continuation {
+            spoil(&mut outcome.result, problem);
+        }
         let result = &outcome.result;
         let bad_output = result.reason == Some(Reason::Output.into());
         // It has computed its result, which would be the same once more, and is kept.
@@ -398,7 +415,10 @@ mod tests {
         async fn new() -> Self {
             let temp = tempfile::tempdir().unwrap();
             let node = node(temp.path(), "us");
-            assert_eq!(node.claim(&job("j1"), None, true).await, lifecycle::Claimed::Ours(Attempt::FIRST));
+            assert_eq!(
+                node.claim(&job("j1"), None, true, lifecycle::Round::FIRST).await,
+                lifecycle::Claimed::Ours(Attempt::FIRST)
+            );
             Self { temp, node }
         }
 

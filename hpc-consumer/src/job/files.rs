@@ -26,6 +26,8 @@ use super::results_dir::ResultsDir;
 pub(super) const INPUT: &str = "input.json";
 pub(super) const OUTPUT: &str = "output.json";
 pub(super) const META: &str = "meta.json";
+pub(super) const CONTINUE: &str = "continue.json";
+pub(super) const CHILDREN: &str = "children";
 
 /// Where things are kept that are of no job.
 const REJECTED_DIR: &str = "_rejected";

@@ -113,7 +113,10 @@ mod tests {
             for output in ["[1]", &"x".repeat(50_000)] {
                 let (temp, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
                 let node = node(temp.path(), "us");
-                assert_eq!(node.claim(&job("j1"), None, true).await, lifecycle::Claimed::Ours(Attempt::FIRST));
+                assert_eq!(
+                    node.claim(&job("j1"), None, true, lifecycle::Round::FIRST).await,
+                    lifecycle::Claimed::Ours(Attempt::FIRST)
+                );
                 let place = temp.path().join("j1");
                 fs::create_dir_all(place.join("scratch/deep")).unwrap();
                 for name in ["scratch/deep/large", "checkpoint", LOGS[0], LOGS[1]] {
@@ -156,7 +159,10 @@ mod tests {
     async fn nothing_goes_from_a_directory_that_another_daemon_holds() {
         let temp = tempfile::tempdir().unwrap();
         let us = node(temp.path(), "us");
-        assert_eq!(us.claim(&job("j1"), None, true).await, lifecycle::Claimed::Ours(Attempt::FIRST));
+        assert_eq!(
+            us.claim(&job("j1"), None, true, lifecycle::Round::FIRST).await,
+            lifecycle::Claimed::Ours(Attempt::FIRST)
+        );
         // As another one takes it over.
         fs::create_dir(temp.path().join(".attempts")).unwrap();
         fs::rename(temp.path().join("j1"), temp.path().join(".attempts/j1.1")).unwrap();

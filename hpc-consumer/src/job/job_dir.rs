@@ -128,6 +128,11 @@ impl JobDir {
         files::write_new(&self.path().join(name), content.as_bytes())
     }
 
+    /// Makes a directory that is not there yet.
+    pub(super) fn make_dir(&self, name: &str) -> io::Result<()> {
+        files::new_dir(&self.path().join(name))
+    }
+
     /// Puts a file in place of another, whole.
     pub(super) fn replace(&self, name: &str, content: &str) -> io::Result<()> {
         let path = self.path().join(name);

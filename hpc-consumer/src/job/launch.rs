@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lifecycle::Run;
+use lifecycle::{Round, Run};
 use protocol::{JobMessage, Launched, Memory, RuntimeKind};
 use site::{Grant, Plan, Resources, Where};
 
@@ -66,13 +66,16 @@ impl Launcher {
         Self { results, pools, memory }
     }
 
-    /// How the keeper is to begin a run, which has this of its pool.
-    pub(super) fn start_line(&self, job: &JobMessage, run: &Run, grant: &Grant) -> StartLine {
+    /// How the keeper is to begin a run in this round of its job, which has this of its pool.
+    pub(super) fn start_line(&self, job: &JobMessage, run: &Run, grant: &Grant, round: Round) -> StartLine {
         let directory = self.results.job_dir(&run.job_id);
         let plan = self.pools.plan(&job.spec);
         let (mut command, wrapping) = match &plan {
             Ok(plan) => {
-                let own = if self.pools.kit().from_file { self.own(plan, grant) } else { Own::default() };
+                let mut own = if self.pools.kit().from_file { self.own(plan, grant) } else { Own::default() };
+                if self.pools.kit().from_file || round != Round::FIRST {
+                    own.environment.push(("HPC_QUEUE_ROUND".to_owned(), Some(round.number.to_string())));
+                }
                 match self.pools.variant(plan) {
                     Some(variant) => variant.runtime().command(&run.job_id, &directory, &own),
                     // A plan of this site that is none of its pools'. Then it is not known to work, and is tried.
@@ -220,7 +223,7 @@ environment = { WHERE = "task" }
         let temp = tempfile::tempdir().unwrap();
         let node = site_node(temp.path(), SITE);
         let grant = Grant { cpus: 3, memory: Some("2GiB".parse().unwrap()), gpus: vec![1] };
-        let line = node.start_line(&job(r#""task":"small","pool":"gpu""#), &run("j1", 1), &grant);
+        let line = node.start_line(&job(r#""task":"small","pool":"gpu""#), &run("j1", 1), &grant, Round::FIRST);
         for (name, value) in [
             ("APPTAINERENV_CUDA_VISIBLE_DEVICES", &["1"][..]),
             ("APPTAINERENV_ROCR_VISIBLE_DEVICES", &["1"]),
@@ -251,7 +254,7 @@ environment = { WHERE = "task" }
         fs::write(temp.path().join("dev/nvidiactl"), "").unwrap();
         let of = |pool: &str, gpus: &[u32]| {
             let grant = Grant { cpus: 1, memory: None, gpus: gpus.to_vec() };
-            node.start_line(&job(&format!(r#""task":"small","pool":"{pool}""#)), &run("j1", 1), &grant)
+            node.start_line(&job(&format!(r#""task":"small","pool":"{pool}""#)), &run("j1", 1), &grant, Round::FIRST)
         };
         assert!(words(&of("gpu", &[0])).contains(" --nv /images"), "{}", words(&of("gpu", &[0])));
         assert!(!words(&of("gpu", &[])).contains("--nv"));
@@ -271,9 +274,9 @@ environment = { WHERE = "task" }
         let temp = tempfile::tempdir().unwrap();
         let node = node(temp.path(), "us");
         let grant = Grant { cpus: 3, memory: Some("2GiB".parse().unwrap()), gpus: vec![1] };
-        let plain = node.start_line(&job(r#""task":"echo""#), &run("j1", 1), &Grant::default());
+        let plain = node.start_line(&job(r#""task":"echo""#), &run("j1", 1), &Grant::default(), Round::FIRST);
         let asks = r#""task":"echo","pool":"gpu","resources":{"cpus":64,"memory":"1TiB","gpus":3}"#;
-        let line = node.start_line(&job(asks), &run("j1", 1), &grant);
+        let line = node.start_line(&job(asks), &run("j1", 1), &grant, Round::FIRST);
         assert_eq!((&line.command, &line.limits, &line.wrapping), (&plain.command, &plain.limits, &plain.wrapping));
         let names: Vec<&str> = line.command.environment.iter().map(|(name, _)| name.to_str().unwrap()).collect();
         assert_eq!(names, ["WORK_DIR", "JOB_ID", "HPC_QUEUE_RUN"]);
@@ -284,7 +287,7 @@ environment = { WHERE = "task" }
     fn a_job_that_no_pool_takes_is_not_begun_and_nothing_panics() {
         let temp = tempfile::tempdir().unwrap();
         let node = site_node(temp.path(), SITE);
-        let line = node.start_line(&job(r#""task":"other""#), &run("j1", 1), &Grant::default());
+        let line = node.start_line(&job(r#""task":"other""#), &run("j1", 1), &Grant::default(), Round::FIRST);
         assert_eq!(line.command.words, Vec::<std::ffi::OsString>::new());
     }
 
@@ -304,7 +307,7 @@ environment = { WHERE = "task" }
         fs::write(&image, "image").unwrap();
         assert_eq!(probe("far").await, "");
         assert_ne!(probe("here").await, "", "there is no apptainer");
-        let line = node.start_line(&job(r#""task":"t","pool":"far""#), &run("j1", 1), &Grant::default());
+        let line = node.start_line(&job(r#""task":"t","pool":"far""#), &run("j1", 1), &Grant::default(), Round::FIRST);
         let gpus = |name: &str| line.command.environment.iter().any(|(known, _)| known == name);
         assert!(gpus("APPTAINERENV_CUDA_VISIBLE_DEVICES") && gpus("APPTAINERENV_HPC_QUEUE_GPUS"));
     }

@@ -6,6 +6,8 @@
 //!     input.json         what the task works on
 //!     output.json        what it leaves behind
 //!     stdout.log stderr.log
+//!     continue.json      jobs that it leaves behind and goes on after
+//!     children/<n>.json  their records, once it goes on
 //!     meta.json          the claim: which attempt this is, whose, where and when
 //!   <job_id>.json        the final record: the bytes of the published result, written last and whole
 //!   .probe/              what probes write and remove
@@ -31,6 +33,7 @@
 //! | [`output`] | what a stranger's program wrote |
 //! | [`result`], [`record`] | [`Recorder`]: results, and the file that each becomes |
 //! | [`conclude`] | from a run that is over to its result |
+//! | [`continuation`] | from a run that is over to jobs that go before its next round, and back |
 //! | [`seen`] | what can be seen of a job by who holds nothing |
 //! | [`full_disk`] | from a run that filled the disk to a disk with room |
 //! | [`inputs`] | files that jobs need before they begin |
@@ -46,6 +49,7 @@
 mod cancellations;
 mod claim;
 mod conclude;
+mod continuation;
 mod files;
 mod full_disk;
 mod health;
@@ -69,7 +73,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lifecycle::{Attempt, Claimed, Concluded, Ending, Problem, Run};
+use lifecycle::{Attempt, Claimed, Concluded, Ending, Problem, Round, Run};
 use protocol::{Isolation, JobId, JobMessage, PoolName, Timestamp};
 use site::{Grant, Site};
 use transfer::Store;
@@ -238,8 +242,9 @@ impl JobFiles {
         job: &JobMessage,
         last_attempt: Option<Attempt>,
         rerunnable: bool,
+        round: Round,
     ) -> Claimed {
-        self.claim_at(job, last_attempt, rerunnable, Instant::now()).await
+        self.claim_at(job, last_attempt, rerunnable, round, Instant::now()).await
     }
 
     /// The same at this time, by which signs of life of other daemons are judged.
@@ -248,9 +253,10 @@ impl JobFiles {
         job: &JobMessage,
         last_attempt: Option<Attempt>,
         rerunnable: bool,
+        round: Round,
         at: Instant,
     ) -> Claimed {
-        let (jobs, wanted) = (self.clone(), Wanted::new(job));
+        let (jobs, wanted) = (self.clone(), Wanted::new(job, round));
         blocking(move || jobs.claims.claim(&wanted, &jobs.incoming.trees, last_attempt, rerunnable, at)).await
     }
 
@@ -260,9 +266,9 @@ impl JobFiles {
         blocking(move || jobs.claims.unclaim(&run)).await
     }
 
-    /// How a run is to be begun, which has this of its pool.
-    pub(crate) fn start_line(&self, job: &JobMessage, run: &Run, grant: &Grant) -> StartLine {
-        self.launcher.start_line(job, run, grant)
+    /// How a run is to be begun in this round of its job, which has this of its pool.
+    pub(crate) fn start_line(&self, job: &JobMessage, run: &Run, grant: &Grant, round: Round) -> StartLine {
+        self.launcher.start_line(job, run, grant, round)
     }
 
     /// Deals with what a run left behind. The final record is written unless the task failed and `may_retry`.
@@ -284,7 +290,8 @@ impl JobFiles {
             | Ending::GivenUp(_)
             | Ending::Cancelled(_)
             | Ending::Rejected(_)
-            | Ending::FilledDisk(_) => (false, None),
+            | Ending::FilledDisk(_)
+            | Ending::Unparkable(..) => (false, None),
         };
         let (jobs, job, run) = (self.clone(), job.clone(), run.clone());
         let concluded = blocking(move || {
@@ -455,7 +462,7 @@ mod tests {
     #[test]
     fn every_mark_of_a_run_is_in_its_environment() {
         let node = node(tempfile::tempdir().unwrap().path(), "us");
-        let line = node.start_line(&job("j1"), &run("j1", 3), &Grant::default());
+        let line = node.start_line(&job("j1"), &run("j1", 3), &Grant::default(), Round::FIRST);
         assert!(line.marks.contains(&("HPC_QUEUE_RUN".to_owned(), "j1.3".to_owned())));
         for (name, value) in &line.marks {
             let found = line.command.environment.iter().filter(|(known, _)| known == name.as_str());
@@ -469,7 +476,10 @@ mod tests {
         for (runtime, next) in [(Some(protocol::RuntimeKind::Bare), 2), (None, 1)] {
             let temp = tempfile::tempdir().unwrap();
             let node = node(temp.path(), "us");
-            assert_eq!(node.claim(&job("j1"), None, true).await, Claimed::Ours(Attempt::FIRST));
+            assert_eq!(
+                node.claim(&job("j1"), None, true, lifecycle::Round::FIRST).await,
+                Claimed::Ours(Attempt::FIRST)
+            );
             let at = now().as_millisecond();
             let finished = Finished {
                 runtime,
@@ -482,7 +492,10 @@ mod tests {
             let concluded = node.conclude(&job("j1"), &run("j1", 1), Ending::Finished(Box::new(finished)), true).await;
             assert!(matches!(concluded, Concluded::NodeFailed(_)), "{concluded:?}");
             assert_eq!(node.unclaim(&run("j1", 1)).await, Ok(()));
-            assert_eq!(node.claim(&job("j1"), None, true).await, Claimed::Ours(Attempt::new(next).unwrap()));
+            assert_eq!(
+                node.claim(&job("j1"), None, true, lifecycle::Round::FIRST).await,
+                Claimed::Ours(Attempt::new(next).unwrap())
+            );
         }
     }
 

@@ -239,11 +239,10 @@ impl Tail {
         let now = match at {
             At::Unsaid => return Next::Later(UNSAID_PAUSE),
             At::Held(Phase::Running, attempt) => Some((attempt, false)),
-            At::Held(Phase::Ending | Phase::Uploading | Phase::Recorded | Phase::Waiting | Phase::Staging, attempt)
-                if attempt > 0 =>
-            {
-                Some((attempt, true))
-            }
+            At::Held(
+                Phase::Ending | Phase::Uploading | Phase::Recorded | Phase::Waiting | Phase::Staging | Phase::Parked,
+                attempt,
+            ) if attempt > 0 => Some((attempt, true)),
             At::Held(..) => None,
             // It has ended before, or comes yet.
             At::NotHeld => match self.recorded().await {

@@ -174,6 +174,9 @@ fn side(hub: &Hub, folder: &Path, timing: Timing, jobs: &[&str]) -> Side {
         terms: Terms::default(),
         failures: Failures::default(),
         lease: None,
+        parent: None,
+        parking: None,
+        unwanted: false,
         since: Duration::ZERO,
     };
     let clock = Clock::start();

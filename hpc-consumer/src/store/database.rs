@@ -11,8 +11,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::{Attempt, Entry, Fact, Failures, Launched, Lease, Stage, Terms};
-use protocol::{JobId, JobMessage, PoolName};
+use lifecycle::{Attempt, Entry, Fact, Failures, Launched, Lease, Origin, Parent, Parking, Stage, Terms};
+use protocol::{JobId, JobMessage, PoolName, When};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 use store::{Owned, Schema, Sqlite};
@@ -63,6 +63,16 @@ CREATE TABLE finished (
 ALTER TABLE jobs ADD COLUMN lease_deliveries INTEGER;  -- how often the message of its lease had been delivered
 ALTER TABLE jobs ADD COLUMN pool TEXT;                 -- where the last attempt that was launched may be running
 ALTER TABLE jobs ADD COLUMN launched TEXT;             -- what it has of that for itself, as JSON
+",
+    "
+-- Stage 3: it waits for its children.
+ALTER TABLE jobs ADD COLUMN parent TEXT;                          -- whose child it is
+ALTER TABLE jobs ADD COLUMN generation INTEGER;                   -- how far from a job of the queue; with parent
+ALTER TABLE jobs ADD COLUMN unwanted INTEGER NOT NULL DEFAULT 0;  -- its parent has ended
+ALTER TABLE jobs ADD COLUMN rounds INTEGER;                       -- how many have ended; these four together, or none
+ALTER TABLE jobs ADD COLUMN children INTEGER;                     -- how many there were, in all rounds
+ALTER TABLE jobs ADD COLUMN seen INTEGER;                         -- how many had ended when the last one began
+ALTER TABLE jobs ADD COLUMN waits_for_any INTEGER;                -- or for all
 ",
 ];
 
@@ -118,7 +128,8 @@ pub(super) fn entries(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
     let mut select = connection.prepare(
         "SELECT jobs.job_id, stage, attempt, retries, rerunnable, task_failures, node_failures, cut_off,
                 lease_id, lease_until_ms, octet_length(records.record), changed_ms,
-                lease_deliveries, pool, launched, message
+                lease_deliveries, pool, launched, message, parent, generation, unwanted, rounds, children, seen,
+                waits_for_any
          FROM jobs LEFT JOIN records ON records.no = jobs.no LEFT JOIN messages ON messages.no = jobs.no
          ORDER BY jobs.no",
     )?;
@@ -144,6 +155,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         0 => Stage::Accepted,
         1 => Stage::Launching,
         2 => Stage::Recorded(row.get::<_, u32>(10)? as usize),
+        3 => Stage::Parked,
         other => return Err(unreadable(1, Type::Integer, format!("a job has the unknown stage {other}"))),
     };
     let lease_id: Option<String> = row.get(8)?;
@@ -163,8 +175,24 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         terms: Terms { retries: row.get(3)?, rerunnable: row.get(4)?, needs_files },
         failures: Failures { task: row.get(5)?, node: row.get(6)?, cut_off: row.get(7)? },
         lease,
+        parent: parent(row)?,
+        parking: parking(row)?,
+        unwanted: row.get(18)?,
         since: duration(row.get(11)?),
     })
+}
+
+/// Whose child a job is.
+fn parent(row: &Row<'_>) -> rusqlite::Result<Option<Parent>> {
+    let Some(_) = row.get::<_, Option<String>>(16)? else { return Ok(None) };
+    Ok(Some(Parent { job_id: job_id(row, 16)?, generation: row.get(17)? }))
+}
+
+/// What a job has left behind in earlier rounds.
+fn parking(row: &Row<'_>) -> rusqlite::Result<Option<Parking>> {
+    let Some(rounds) = row.get(19)? else { return Ok(None) };
+    let when = if row.get(22)? { When::Any } else { When::All };
+    Ok(Some(Parking { rounds, children: row.get(20)?, seen: row.get(21)?, when }))
 }
 
 /// Where the run of a job was launched, and what it has there.
@@ -221,16 +249,16 @@ impl Database {
     pub(super) fn apply(&mut self, fact: &Fact, now: Duration) -> rusqlite::Result<()> {
         let now_ms = millis(now);
         match fact {
-            Fact::Accepted { job_id, message, terms, lease } => {
+            Fact::Accepted { job_id, message, terms, origin } => {
                 self.forget(job_id)?;
-                self.accept(job_id, *terms, lease, now_ms)?;
+                self.accept(job_id, *terms, origin, now_ms)?;
                 self.run("INSERT INTO messages (no, message) VALUES (?1, ?2)", params![self.next_no, message])?;
                 self.next_no += 1;
                 Ok(())
             }
             Fact::Owed(job_id, record, lease) => {
                 self.forget(job_id)?;
-                self.accept(job_id, Terms::default(), lease, now_ms)?;
+                self.accept(job_id, Terms::default(), &Origin::Queue(lease.clone()), now_ms)?;
                 self.next_no += 1;
                 self.record(job_id, record, now_ms)
             }
@@ -258,26 +286,40 @@ impl Database {
                  WHERE job_id = ?1",
                 params![job_id.as_str(), failures.task, failures.node, failures.cut_off, now_ms],
             ),
+            Fact::Parked(job_id, Parking { rounds, children, seen, when }) => self.run(
+                "UPDATE jobs SET stage = 3, rounds = ?2, children = ?3, seen = ?4, waits_for_any = ?5, changed_ms = ?6
+                 WHERE job_id = ?1",
+                params![job_id.as_str(), rounds, children, seen, *when == When::Any, now_ms],
+            ),
+            Fact::Unwanted(job_id) => {
+                self.run("UPDATE jobs SET unwanted = 1 WHERE job_id = ?1", params![job_id.as_str()])
+            }
             Fact::Recorded(job_id, record) => self.record(job_id, record, now_ms),
             Fact::Finished(job_id) => self.finish(job_id, now),
             Fact::Released(job_id) => self.forget(job_id),
         }
     }
 
-    fn accept(&self, job_id: &JobId, terms: Terms, lease: &Lease, now_ms: i64) -> rusqlite::Result<()> {
+    fn accept(&self, job_id: &JobId, terms: Terms, origin: &Origin, now_ms: i64) -> rusqlite::Result<()> {
+        let (lease, parent) = match origin {
+            Origin::Queue(lease) => (Some(lease), None),
+            Origin::Parent(parent) => (None, Some(parent)),
+        };
         self.run(
             "INSERT INTO jobs (no, job_id, stage, attempt, retries, rerunnable, task_failures, node_failures, cut_off,
-                               lease_id, lease_until_ms, accepted_ms, changed_ms, lease_deliveries)
-             VALUES (?1, ?2, 0, 0, ?3, ?4, 0, 0, 0, ?5, ?6, ?7, ?7, ?8)",
+                               lease_id, lease_until_ms, accepted_ms, changed_ms, lease_deliveries, parent, generation)
+             VALUES (?1, ?2, 0, 0, ?3, ?4, 0, 0, 0, ?5, ?6, ?7, ?7, ?8, ?9, ?10)",
             params![
                 self.next_no,
                 job_id.as_str(),
                 terms.retries,
                 terms.rerunnable,
-                lease.id,
-                millis(lease.until),
+                lease.map(|lease| &lease.id),
+                lease.map(|lease| millis(lease.until)),
                 now_ms,
-                deliveries(lease)
+                lease.and_then(deliveries),
+                parent.map(|parent| parent.job_id.as_str()),
+                parent.map(|parent| parent.generation),
             ],
         )
     }

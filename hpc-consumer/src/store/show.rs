@@ -331,6 +331,7 @@ fn of_state(entries: Vec<Entry>, mut called: HashMap<JobId, Called>, now: Timest
         let since = timestamp(entry.since);
         let (count, phase) = match entry.stage {
             Stage::Accepted => (&mut report.counts.waiting, Phase::Waiting),
+            Stage::Parked => (&mut report.counts.waiting, Phase::Parked),
             Stage::Launching => (&mut report.counts.running, Phase::Running),
             Stage::Recorded(_) => {
                 report.owed_since = Some(report.owed_since.map_or(since, |earlier| earlier.min(since)));

@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use lifecycle::{Attempt, Book, Failures, Launched, Lease, Stage, Terms};
+use lifecycle::{Attempt, Book, Failures, Launched, Lease, Origin, Parent, Parking, Stage, Terms};
+use protocol::When;
 use rusqlite::Connection;
 use site::Grant;
 use store::{Owned as _, Sqlite};
@@ -23,7 +24,7 @@ fn id(number: usize) -> JobId {
 
 fn accepted(job_id: JobId) -> Fact {
     let lease = Lease { id: "lease".to_owned(), until: T0, deliveries: Some(1) };
-    Fact::Accepted { job_id, message: "{}".to_owned(), terms: Terms::default(), lease }
+    Fact::Accepted { job_id, message: "{}".to_owned(), terms: Terms::default(), origin: Origin::Queue(lease) }
 }
 
 /// With something of everything that a pool has.
@@ -80,7 +81,7 @@ fn random_fact(random: &mut fastrand::Rng) -> Fact {
     let deliveries = Some(random.u64(0..9)).filter(|deliveries| *deliveries > 0);
     let lease =
         Lease { id: random.u8(..).to_string(), until: Duration::from_millis(random.u64(0..1 << 40)), deliveries };
-    match random.u8(0..11) {
+    match random.u8(0..13) {
         0 | 1 => {
             // Whether a job needs files no column tells, but its message.
             let needs_files = random.bool();
@@ -93,7 +94,9 @@ fn random_fact(random: &mut fastrand::Rng) -> Fact {
                 "é".repeat(random.usize(0..3))
             };
             let terms = Terms { retries: random.u32(0..101), rerunnable: random.bool(), needs_files };
-            Fact::Accepted { job_id, message, terms, lease }
+            let parent = Parent { job_id: id(random.usize(0..4)), generation: random.u32(1..5) };
+            let origin = if random.bool() { Origin::Queue(lease) } else { Origin::Parent(parent) };
+            Fact::Accepted { job_id, message, terms, origin }
         }
         2 => Fact::Leased(job_id, lease),
         3 => Fact::Acknowledged(job_id),
@@ -104,7 +107,13 @@ fn random_fact(random: &mut fastrand::Rng) -> Fact {
         }
         6 | 7 => Fact::Recorded(job_id, "ü\0".repeat(random.usize(0..4_000))),
         8 => Fact::Finished(job_id),
-        9 => Fact::Owed(job_id, "ü".repeat(random.usize(0..4)), lease),
+        9 => {
+            let when = if random.bool() { When::Any } else { When::All };
+            let parking = Parking { rounds: random.u32(..9), children: random.u32(..9), seen: random.u32(..9), when };
+            Fact::Parked(job_id, parking)
+        }
+        10 => Fact::Unwanted(job_id),
+        11 => Fact::Owed(job_id, "ü".repeat(random.usize(0..4)), lease),
         _ => Fact::Released(job_id),
     }
 }
@@ -261,7 +270,7 @@ fn the_state_is_readable_by_its_owner_only() {
 fn what_cannot_be_used_is_refused_and_stays_as_it_is() {
     type Spoil = fn(&Path);
     let newer: Spoil = |path| {
-        Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
+        Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 4").unwrap();
     };
     let foreign: Spoil = |path| {
         Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 0").unwrap();
@@ -276,7 +285,7 @@ fn what_cannot_be_used_is_refused_and_stays_as_it_is() {
     };
     let no_database: Spoil = |path| fs::write(path, "hello").unwrap();
     for (spoil, problem, advice) in [
-        (newer, "version 3, and this hpc-consumer knows version 2", "start the newer hpc-consumer"),
+        (newer, "version 4, and this hpc-consumer knows version 3", "start the newer hpc-consumer"),
         (foreign, "another program", "move the whole directory"),
         (unknown_stage, "it is damaged: ", ".recover"),
         (garbage, "it is damaged: ", "move the whole directory"),
@@ -323,7 +332,14 @@ fn a_state_of_every_version_is_opened_and_holds_what_it_held() {
         let held = database.entries().unwrap();
         assert_eq!((seen, columns(&database)), (held.clone(), columns(&in_memory())), "version {version}");
         let jobs: Vec<JobId> = ["waits", "runs-again", "is-owed"].map(|id| id.parse().unwrap()).into();
-        assert_eq!(held.iter().map(|entry| entry.job_id.clone()).collect::<Vec<_>>(), jobs);
+        assert_eq!(held.iter().take(3).map(|entry| entry.job_id.clone()).collect::<Vec<_>>(), jobs);
+        let parked: Vec<_> =
+            held[3..].iter().map(|entry| (entry.job_id.as_str(), entry.stage, entry.parking)).collect();
+        let parking = Parking { rounds: 2, children: 3, seen: 1, when: When::Any };
+        let expected = [("parked", Stage::Parked, Some(parking)), ("parked-3", Stage::Accepted, None)];
+        assert_eq!(parked, if version > 2 { &expected[..] } else { &[] }, "version {version}");
+        let parent = Parent { job_id: "parked".parse().unwrap(), generation: 1 };
+        assert!(held.get(4).is_none_or(|child| child.unwanted && child.parent == Some(parent)));
         assert_eq!((held[0].stage, held[0].attempt, held[0].lease.is_some()), (Stage::Accepted, None, true));
         let failures = Failures { task: 1, node: 0, cut_off: 1 };
         assert_eq!((held[1].stage, held[1].attempt, held[1].failures), (Stage::Launching, Attempt::new(3), failures));

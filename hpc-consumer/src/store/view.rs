@@ -289,6 +289,7 @@ mod tests {
             (Phase::Running, Some(Running)),
             (Phase::Ending, Some(Running)),
             (Phase::Uploading, Some(Running)),
+            (Phase::Parked, Some(Held)),
             (Phase::Returning, Some(Queued)),
             (Phase::Recorded, None),
         ] {

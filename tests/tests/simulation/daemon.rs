@@ -374,6 +374,7 @@ impl World {
             }
             self.may_let_go(n, fact)?;
             self.nodes[n].book.apply(fact);
+            self.is_born(fact);
             self.is_true(n, fact)?;
             match fact {
                 Fact::Acknowledged(_) => self.report.early_acks += 1,

@@ -89,7 +89,7 @@ impl World {
                 let uploaded = self.upload(n, &run)?;
                 Event::Uploaded(run, uploaded)
             }
-            Effect::Claim { job_id, last_attempt, rerunnable } => {
+            Effect::Claim { job_id, last_attempt, rerunnable, .. } => {
                 let claimed = self.claim(n, &job_id, last_attempt, rerunnable);
                 Event::Claimed(job_id, claimed)
             }
@@ -159,7 +159,9 @@ impl World {
             Ending::GivenUp(_) | Ending::Cancelled(_) | Ending::Rejected(_) => {
                 self.files.is_with_another(n, &run.job_id)
             }
-            Ending::Finished(_) | Ending::CutOff(_) | Ending::FilledDisk(_) => !self.files.holds(n, run),
+            Ending::Finished(_) | Ending::CutOff(_) | Ending::FilledDisk(_) | Ending::Unparkable(..) => {
+                !self.files.holds(n, run)
+            }
         };
         if taken_over {
             return Ok(Concluded::TakenOver);
@@ -177,12 +179,16 @@ impl World {
                 let share = Share::Bytes { held: 1, used: Some(1) };
                 return Ok(Concluded::DiskFull("the disk is full".into(), share));
             }
+            (Ending::Unparkable(_, why), _) => return Err(format!("daemon {n} does not park {run}: {why}")),
             (Ending::GivenUp(_), _) => "infrastructure",
             (Ending::Rejected(_), _) => "rejected",
             (Ending::Cancelled(_), _) | (Ending::Finished(_), Some(Outcome::Ended(EndReason::Cancelled))) => {
                 "cancelled"
             }
-            (Ending::Finished(_), Some(Outcome::Completed)) => "completed",
+            (Ending::Finished(_), Some(Outcome::Completed)) => match self.leaves(n, run) {
+                Some(continuation) => return Ok(Concluded::Parks(continuation)),
+                None => "completed",
+            },
             (Ending::Finished(_), Some(Outcome::TaskFailed)) if may_retry => {
                 return Ok(Concluded::TaskFailed("it failed".to_owned()));
             }

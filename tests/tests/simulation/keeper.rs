@@ -217,7 +217,8 @@ impl World {
         if !self.nodes[n].keeper.is_alive(run) {
             return Ok(None);
         }
-        let cancelled = why == EndReason::Cancelled && self.files.cancelled.contains_key(&run.job_id);
+        let unwanted = self.files.cancelled.contains_key(&run.job_id) || self.is_orphan(n, &run.job_id);
+        let cancelled = why == EndReason::Cancelled && unwanted;
         if self.files.holds(n, run) && self.is_open(n, run) && !cancelled {
             return Err(format!("daemon {n} ends {run}, which is its own"));
         }

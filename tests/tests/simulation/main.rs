@@ -7,7 +7,8 @@
 //! alone, one is small, holds little, and is taken out of the site's file and put back, and one is nobody's. In a third
 //! of all there is a hub (`hub.rs`), which loses, repeats and delays what it says and hears. In two fifths jobs have
 //! files and outputs (`transfers.rs`), in a store that is away for seconds and days, loses answers, and does not have
-//! all that it had.
+//! all that it had. In two fifths some jobs leave children behind and go on after them, in several rounds and
+//! generations (`families.rs`).
 //!
 //! After every step the lifecycle and the queue check themselves, each effect is checked against what is on disk, and
 //! the world checks the promises from outside, in books of its own (`promises.rs`). A seed gives the same history each
@@ -25,6 +26,7 @@
 
 mod daemon;
 mod effects;
+mod families;
 mod faults;
 mod files;
 mod hub;
@@ -122,6 +124,7 @@ fn every_history_keeps_the_promises() {
         assert!(total.links > SEEDS, "hardly any daemon was linked: {total}");
         assert!(total.reports > 10 * SEEDS, "hardly anything was reported: {total}");
         assert!(total.wakes > SEEDS / 4 && total.asks > 0, "nobody was woken or asked: {total}");
+        assert!(total.rounds > SEEDS / 4 && total.children > SEEDS / 2, "hardly any job had children: {total}");
         assert!(total.refusals > 0, "no result was refused: {total}");
         assert!(total.unfit > 0, "no result was given up: {total}");
         assert!(total.many_leases > 0, "no run was longer than several of the longest leases: {total}");

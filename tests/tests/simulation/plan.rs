@@ -9,6 +9,7 @@ use fastrand::Rng;
 use lifecycle::Settings;
 use protocol::{FailureClass, JobId, timestamp_from_millis};
 
+use crate::families::has_families;
 use crate::sites::Asks;
 use crate::transfers::{self, Wants, has_transfers};
 
@@ -107,6 +108,8 @@ pub(crate) enum Fault {
 pub(crate) struct Plan {
     pub(crate) daemons: usize,
     pub(crate) slots: usize,
+    /// Do some jobs have children?
+    pub(crate) families: bool,
     /// Has the site several pools? Of one pool, `slots` is all there is.
     pub(crate) several: bool,
     pub(crate) batch_size: usize,
@@ -269,6 +272,7 @@ impl Plan {
         Self {
             daemons,
             slots: long_jobs + rng.usize(1..=3),
+            families: has_families(seed),
             several: several(seed),
             batch_size: rng.usize(1..=5),
             lease: scale.lease.unwrap_or(drawn),
@@ -310,6 +314,7 @@ impl Plan {
             lease,
             calm: START,
             several: false,
+            families: false,
             linked: false,
             ..self
         }

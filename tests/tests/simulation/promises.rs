@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use lifecycle::{Attempt, Effect, Ending, Entry, Fact, Phase, Run, Stage};
-use protocol::JobId;
+use lifecycle::{Attempt, Effect, Ending, Entry, Fact, Origin, Phase, Run, Stage};
+use protocol::{JobId, JobSpec};
 
 use crate::keeper::{Outcome, State};
 use crate::plan::{DAY, HOUR, Job, LEASE_MAX, MINUTE, Time, time};
@@ -48,6 +48,8 @@ pub(crate) struct Known {
     filled_disks: BTreeSet<u32>,
     /// What was published.
     pub(crate) published: Option<String>,
+    /// Whose child it is. What becomes of it nobody else is told.
+    pub(crate) parent: Option<JobId>,
 }
 
 impl Known {
@@ -64,6 +66,26 @@ impl Known {
             cut_off: false,
             filled_disks: BTreeSet::new(),
             published: None,
+            parent: None,
+        }
+    }
+
+    /// What there is to know of a child.
+    pub(crate) fn of_child(now: Time, lasts: Time, spec: &JobSpec, parent: JobId) -> Self {
+        let retries = spec.retries.unwrap_or(0);
+        Self {
+            sent: now,
+            lasts,
+            retries,
+            rerunnable: spec.rerunnable.unwrap_or(true),
+            readable: true,
+            begun: 0,
+            failures: 0,
+            allowed: retries,
+            cut_off: false,
+            filled_disks: BTreeSet::new(),
+            published: None,
+            parent: Some(parent),
         }
     }
 }
@@ -115,6 +137,7 @@ impl World {
         job.begun = run.attempt.get();
         self.has_room(n, run)?;
         self.has_its_files(run)?;
+        self.may_go_on(n, run)?;
         let Some(job) = self.jobs.get(job_id) else { return Err(format!("nobody submitted {run}")) };
         self.report.runs += 1;
         self.report.in_pools += u64::from(self.plan.several);
@@ -194,7 +217,9 @@ impl World {
                     return Err(format!("daemon {n}: {run} has filled disks {known} times, and {ending:?}"));
                 }
             }
-            Ending::Cancelled(_) if !self.files.cancelled.contains_key(&run.job_id) => {
+            Ending::Cancelled(_)
+                if !self.files.cancelled.contains_key(&run.job_id) && !self.is_orphan(n, &run.job_id) =>
+            {
                 return Err(format!("daemon {n} cancels {run}, and nobody asked for that"));
             }
             Ending::Rejected(why) => {
@@ -234,6 +259,9 @@ impl World {
         let Some(job) = self.jobs.get_mut(job_id) else {
             return Err(format!("daemon {n} publishes a result of {job_id}, which nobody submitted"));
         };
+        if let Some(parent) = &job.parent {
+            return Err(format!("daemon {n} publishes the result of {job_id}, which is a child of {parent}"));
+        }
         if let Some(before) = &job.published
             && *before != record
         {
@@ -303,7 +331,7 @@ impl World {
     /// A fact is on the disk of a daemon.
     pub(crate) fn is_true(&self, n: usize, fact: &Fact) -> Checked {
         match fact {
-            Fact::Accepted { lease, .. } | Fact::Leased(_, lease)
+            Fact::Accepted { origin: Origin::Queue(lease), .. } | Fact::Leased(_, lease)
                 if self
                     .queues
                     .kept_until(&lease.id)
@@ -315,8 +343,10 @@ impl World {
                 Err(format!("daemon {n} records {record}, which is not the final record of {job_id}"))
             }
             Fact::Recorded(job_id, record) => self.is_complete(n, job_id, record),
+            Fact::Unwanted(job_id) => self.is_unwanted(n, job_id),
             Fact::Finished(job_id)
-                if self.jobs.get(job_id).is_none_or(|job| job.published.is_none()) && !self.plan.is_unfit(job_id) =>
+                if self.jobs.get(job_id).is_none_or(|job| job.published.is_none() && job.parent.is_none())
+                    && !self.plan.is_unfit(job_id) =>
             {
                 Err(format!("daemon {n} has done with {job_id}, and nothing was published"))
             }
@@ -370,7 +400,7 @@ impl World {
             if !self.files.records.contains_key(job_id) {
                 return Some(format!("{job_id} has no final record"));
             }
-            if job.published.is_none() && !self.plan.is_unfit(job_id) {
+            if job.published.is_none() && job.parent.is_none() && !self.plan.is_unfit(job_id) {
                 return Some(format!("the result of {job_id} was not published"));
             }
         }
@@ -398,7 +428,8 @@ impl World {
             return None;
         }
         let may_wait = |job_id: &JobId| self.plan.is_cursed(job_id) || self.plan.is_unfit(job_id);
-        let late = self.jobs.iter().find(|(job_id, job)| job.published.is_none() && !may_wait(job_id));
+        let owed = |job: &Known| job.published.is_none() && job.parent.is_none();
+        let late = self.jobs.iter().find(|(job_id, job)| owed(job) && !may_wait(job_id));
         late.map(|(job_id, _)| format!("{job_id} has no result yet, held up by one that cannot be claimed"))
     }
 }
@@ -407,10 +438,15 @@ impl World {
 fn tells(entry: &Entry, phase: Phase, attempt: Option<Attempt>) -> bool {
     let so_far = match phase {
         Phase::Asked => false,
+        // Until its next round is launched a job is parked on disk.
+        Phase::Waiting | Phase::Claiming if entry.parking.is_some() => {
+            matches!(entry.stage, Stage::Accepted | Stage::Parked)
+        }
         Phase::Waiting | Phase::Staging | Phase::Claiming | Phase::Returning => entry.stage == Stage::Accepted,
+        Phase::Parked => entry.stage == Stage::Parked,
         Phase::Ready | Phase::Running | Phase::Uploading => entry.stage == Stage::Launching,
         // It may have been given up, or cancelled, without a run.
-        Phase::Ending => matches!(entry.stage, Stage::Accepted | Stage::Launching),
+        Phase::Ending => matches!(entry.stage, Stage::Accepted | Stage::Launching | Stage::Parked),
         Phase::Recorded => matches!(entry.stage, Stage::Recorded(_)),
     };
     // A claim that failed is an attempt as long as the daemon lives, because part of it may stand. It was not launched.

@@ -23,6 +23,9 @@ pub(crate) struct Report {
     pub(crate) crashes: u64,
     /// Claims that another daemon took over.
     pub(crate) taken_over: u64,
+    /// Rounds after the first, and children.
+    pub(crate) rounds: u64,
+    pub(crate) children: u64,
     /// Runs that were cut off.
     pub(crate) cut_off: u64,
     /// Claims that failed and stood all the same.
@@ -72,6 +75,8 @@ impl Report {
         self.rejected += other.rejected;
         self.crashes += other.crashes;
         self.taken_over += other.taken_over;
+        self.rounds += other.rounds;
+        self.children += other.children;
         self.cut_off += other.cut_off;
         self.half_claims += other.half_claims;
         self.given_up += other.given_up;
@@ -107,12 +112,13 @@ impl fmt::Display for Report {
         let Self { links, reports, wakes, asks, .. } = self;
         let Self { staged, unstaged, sent, uploads_stopped, store_away, .. } = self;
         let Self { many_leases, long_outages, died_around, transitions, in_pools, rejected, .. } = self;
+        let Self { rounds, children, .. } = self;
         let seen = transitions.len();
         write!(
             f,
             "{steps} steps, {runs} runs, {in_pools} in one of several pools, {rejected} jobs rejected, {crashes} ends of daemons, {taken_over} claims taken over, \
              {cut_off} runs cut off, {half_claims} claims that failed and stood, {given_up} jobs given up, \
-             {disks_filled} that filled disks, {cancelled} cancelled, \
+             {disks_filled} that filled disks, {cancelled} cancelled, {rounds} further rounds after {children} children, \
              {staged} with files and {unstaged} that did not need them, {sent} outputs and {uploads_stopped} not wanted, \
              {store_away} times a store that was away, {held} pulls held, {held_for_nobody} for nobody, \
              {links} links with {reports} reports, {wakes} wakes and {asks} asks, \
@@ -200,6 +206,7 @@ pub(crate) fn kind_of(event: &Event) -> &'static str {
         Event::RunCutOff(..) => "run cut off",
         Event::RunRejected(..) => "run rejected",
         Event::Concluded(_, Concluded::Recorded(_)) => "concluded: recorded",
+        Event::Concluded(_, Concluded::Parks(_)) => "concluded: parks",
         Event::Concluded(_, Concluded::TaskFailed(_)) => "concluded: task failed",
         Event::Concluded(_, Concluded::NodeFailed(_)) => "concluded: node failed",
         Event::Concluded(_, Concluded::DiskFull(..)) => "concluded: disk full",

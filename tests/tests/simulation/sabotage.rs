@@ -57,6 +57,8 @@ pub(crate) enum Kind {
     Released,
     Leased,
     Acknowledged,
+    Parked,
+    Unwanted,
 }
 
 impl Sabotage {
@@ -71,6 +73,8 @@ impl Sabotage {
             Fact::Released(_) => Kind::Released,
             Fact::Leased(..) => Kind::Leased,
             Fact::Acknowledged(_) => Kind::Acknowledged,
+            Fact::Parked(..) => Kind::Parked,
+            Fact::Unwanted(_) => Kind::Unwanted,
         };
         self == Self::Forget(kind)
     }
@@ -105,6 +109,11 @@ fn a_forgotten_launch_is_noticed() {
 #[test]
 fn a_forgotten_end_of_an_attempt_is_noticed() {
     is_noticed(Sabotage::Forget(Kind::Again));
+}
+
+#[test]
+fn a_forgotten_parking_is_noticed() {
+    is_noticed(Sabotage::Forget(Kind::Parked));
 }
 
 #[test]

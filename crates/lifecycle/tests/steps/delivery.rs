@@ -7,13 +7,16 @@ fn a_job_is_accepted_with_its_terms_and_its_lease_before_it_is_claimed() {
     let mut daemon = Daemon::pulling(settings());
     daemon.now += 5 * SECOND;
     let step = daemon.accept(with_fields("a", "L1", r#""retries":2,"rerunnable":false"#));
-    let [Fact::Accepted { job_id, message, terms, lease: held }] = step.facts.as_slice() else {
+    let [Fact::Accepted { job_id, message, terms, origin: Origin::Queue(held) }] = step.facts.as_slice() else {
         panic!("it is accepted: {step:?}");
     };
     assert_eq!((job_id, *terms), (&id("a"), Terms { retries: 2, rerunnable: false, needs_files: false }));
     assert!(message.contains(r#""task":"echo""#), "{message}");
     assert_eq!(*held, lease("L1"), "a lease counts from the time at which the pull was sent");
-    assert_eq!(step.effects, [Effect::Claim { job_id: id("a"), last_attempt: None, rerunnable: false }]);
+    assert_eq!(
+        step.effects,
+        [Effect::Claim { job_id: id("a"), last_attempt: None, rerunnable: false, round: Round::FIRST }]
+    );
 }
 
 #[test]
@@ -275,7 +278,7 @@ fn a_lease_is_counted_from_the_end_of_the_hold_and_never_from_the_future() {
         daemon.now += passed;
         daemon.step(Event::Pulled(Ok(Pulled { held: Some(held), deliveries: vec![job("a", "L1")], spared: false })));
         let step = daemon.step(Event::Recalled(vec![(id("a"), Recalled::New)]));
-        let [Fact::Accepted { lease, .. }] = step.facts.as_slice() else { panic!("{step:?}") };
+        let [Fact::Accepted { origin: Origin::Queue(lease), .. }] = step.facts.as_slice() else { panic!("{step:?}") };
         lease.until - begun
     };
     let lease = settings().lease;

@@ -77,7 +77,7 @@ fn drain_holds_what_may_be_elsewhere_too() {
     assert_eq!(daemon.step(Event::Drain), Step::default());
     // Found on the disk of a version that did not write down how often it was delivered.
     let mut old = accepted("a", "L1");
-    if let Fact::Accepted { lease, .. } = &mut old {
+    if let Fact::Accepted { origin: Origin::Queue(lease), .. } = &mut old {
         lease.deliveries = None;
     }
     let mut daemon = Daemon::restore(slots(1), &[old]);

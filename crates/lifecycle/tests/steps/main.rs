@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use lifecycle::{
     Attempt, Book, Claimed, Concluded, Delivery, Effect, EndReason, Ending, Event, Fact, Failure, Failures, Fatal,
-    FilledDisk, Finished, Launched, Lease, Lifecycle, Notice, Observation, Phase, Problem, Pulled, Recalled, Run,
-    RunEnd, Settings, Share, Sighting, Stage, Staged, Step, Terms, Uploaded, permitted,
+    FilledDisk, Finished, Launched, Lease, Lifecycle, Notice, Observation, Origin, Parent, Parking, Phase, Problem,
+    Pulled, Recalled, Round, Run, RunEnd, Settings, Share, Sighting, Stage, Staged, Step, Terms, Uploaded, permitted,
 };
 use protocol::{FailureClass, JobId, PoolName};
 use site::{Defaults, Grant, Runtime, Site, SiteFile, Where};
@@ -24,6 +24,7 @@ mod disk;
 mod ending;
 mod execution;
 mod node;
+mod parking;
 mod pools;
 mod report;
 mod restart;
@@ -129,9 +130,14 @@ impl Daemon {
             held += 1;
             let entry = self.book.entry(job_id).expect("a job that is ours is remembered");
             let agrees = match phase {
+                // Until its next round is launched a job is parked on disk.
+                Phase::Waiting | Phase::Claiming if entry.parking.is_some() => {
+                    matches!(entry.stage, Stage::Accepted | Stage::Parked)
+                }
                 Phase::Asked | Phase::Waiting | Phase::Staging | Phase::Claiming | Phase::Returning => {
                     entry.stage == Stage::Accepted
                 }
+                Phase::Parked => entry.stage == Stage::Parked,
                 // A job that could not even be claimed was not launched when it is given up.
                 // What is cancelled while it waits, or rejected, likewise.
                 Phase::Ending
@@ -315,7 +321,7 @@ fn accepted(job_id: &str, with_lease: &str) -> Fact {
 
 fn accepted_with(job_id: &str, lease: Lease) -> Fact {
     let terms = Terms { retries: 0, rerunnable: true, needs_files: false };
-    Fact::Accepted { job_id: id(job_id), message: body(job_id), terms, lease }
+    Fact::Accepted { job_id: id(job_id), message: body(job_id), terms, origin: Origin::Queue(lease) }
 }
 
 fn pulled(deliveries: &[Delivery]) -> Event {
@@ -367,7 +373,7 @@ fn broken(what: &str) -> Effect {
 /// A claim after this attempt, or after none if that is 0.
 fn claim(job_id: &str, last_attempt: u32) -> Effect {
     let last_attempt = Attempt::new(last_attempt);
-    Effect::Claim { job_id: id(job_id), last_attempt, rerunnable: true }
+    Effect::Claim { job_id: id(job_id), last_attempt, rerunnable: true, round: Round::FIRST }
 }
 
 fn cancel(job_id: &str) -> Event {

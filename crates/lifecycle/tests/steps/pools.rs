@@ -234,7 +234,7 @@ fn what_no_pool_can_ever_take_is_rejected_at_once() {
 fn accepted_of(delivery: &Delivery) -> Fact {
     let job_id = protocol::JobMessage::parse(&delivery.body).expect("a job").job_id;
     let terms = Terms { retries: 0, rerunnable: true, needs_files: false };
-    Fact::Accepted { job_id, message: delivery.body.clone(), terms, lease: lease(&delivery.lease_id) }
+    Fact::Accepted { job_id, message: delivery.body.clone(), terms, origin: Origin::Queue(lease(&delivery.lease_id)) }
 }
 
 fn launched_in(pool: &str, job_id: &str, gpus: &[u32]) -> Fact {
@@ -337,6 +337,9 @@ fn many_jobs_may_wait_in_a_pool_while_the_other_one_is_pulled_for() {
                 terms: *terms,
                 failures: Failures::default(),
                 lease: None,
+                parent: None,
+                parking: None,
+                unwanted: false,
                 since: START,
             });
         }

@@ -88,6 +88,9 @@ fn no_more_jobs_are_taken_while_too_many_results_are_owed() {
         terms: Terms::default(),
         failures: Failures::default(),
         lease: None,
+        parent: None,
+        parking: None,
+        unwanted: false,
         since: START,
     };
     // Without the check after each step, which would compare each result with each other.

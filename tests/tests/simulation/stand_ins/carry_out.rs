@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lifecycle::{
-    Claimed, Concluded, Effect, EndReason, Ending, Entry, Event, Fact, Failures, Launched, Lease, Run, Sighting, Stage,
-    Terms,
+    Claimed, Concluded, Effect, EndReason, Ending, Entry, Event, Fact, Failures, Launched, Lease, Origin, Round, Run,
+    Sighting, Stage, Terms,
 };
 use protocol::JobId;
 use rustix::process::Signal;
@@ -289,7 +289,7 @@ impl Pair<'_> {
         let lease = Lease { id: "l".to_owned(), until: Duration::ZERO, deliveries: Some(1) };
         let message = self.world.plan.jobs[no].body();
         let terms = Terms { retries, rerunnable, needs_files: wants.has_files() };
-        self.is_fact(n, Fact::Accepted { job_id: job_id.clone(), message, terms, lease });
+        self.is_fact(n, Fact::Accepted { job_id: job_id.clone(), message, terms, origin: Origin::Queue(lease) });
     }
 
     fn claim(&mut self, n: usize, job_id: JobId) -> Same {
@@ -297,7 +297,7 @@ impl Pair<'_> {
         let Job { rerunnable, .. } = self.world.plan.jobs[no];
         self.accept(n, &job_id);
         let last_attempt = self.world.nodes[n].book.entry(&job_id).and_then(|entry| entry.attempt);
-        let effect = Effect::Claim { job_id: job_id.clone(), last_attempt, rerunnable };
+        let effect = Effect::Claim { job_id: job_id.clone(), last_attempt, rerunnable, round: Round::FIRST };
         if let (Event::Claimed(_, claimed), _) = self.ask(n, effect, no)? {
             if self.rng.u8(0..8) == 0 {
                 // Before it is on disk what came of it.
@@ -374,6 +374,7 @@ impl Pair<'_> {
                 return Ok(());
             }
             Concluded::DiskFull(problem, _) => return Err(format!("no disk is full here: {problem}")),
+            Concluded::Parks(_) => return Err("no job has children here".to_owned()),
             Concluded::TakenOver => self.is_fact(n, Fact::Released(run.job_id.clone())),
         }
         self.forget(n, run.clone())

@@ -138,6 +138,7 @@ fn plain(event: &Event) -> String {
         Event::RunEnded(run, finished) => format!("{run} {}", plain_end(&finished.end)),
         Event::Concluded(run, concluded) => match concluded {
             Concluded::Recorded(record) => format!("{run} recorded: {}", plain_record(record)),
+            Concluded::Parks(_) => format!("{run} goes on after others"),
             Concluded::TaskFailed(_) => format!("{run} failed"),
             Concluded::NodeFailed(_) => format!("{run} was failed by the node"),
             Concluded::NodeBroken(_) => format!("{run} cannot be concluded"),

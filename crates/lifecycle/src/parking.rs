@@ -1,0 +1,267 @@
+//! Jobs that wait for other jobs without a slot: a job that leaves children behind is parked, and begins its next round
+//! once they have ended.
+//!
+//! - The children and the parking are one commit: there is no moment in which a job waits for children that nobody has.
+//! - A round is an execution with a number of its own, because that is what fences its traces; it is no retry, and uses
+//!   none up.
+//! - The end of a child is its parent's to judge. Its record is on the cluster as that of every job, and is not
+//!   published: what travels is the result of the job that a person has submitted.
+//! - Children that go on when their job has ended are wanted by nobody. That is a fact, and they are cancelled. Those of
+//!   a job that another daemon has taken over go on: that daemon finds their records.
+//!
+//! Out of scope: what is in a job's directory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::{Continuation, JobId, JobMessage, JobSpec, When, limits};
+
+use crate::lifecycle::{Lifecycle, Step};
+use crate::pools::Place;
+use crate::report::timestamp;
+use crate::table::{Job, NewJob, State};
+use crate::{Effect, Ending, Fact, Finished, Origin, Parent, Parking, Round, Run, Terms};
+
+/// What is known of the children of a job.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Children {
+    /// What is on disk of them.
+    pub(crate) parking: Parking,
+    /// How many of them have ended.
+    pub(crate) ended: u32,
+    /// How many had when its last round was claimed.
+    seen: u32,
+    /// Those that have not.
+    pub(crate) alive: Vec<JobId>,
+}
+
+impl Children {
+    /// Those that an earlier daemon has left; `alive` are the ones that have not ended.
+    pub(crate) fn found(parking: Parking, alive: Vec<JobId>) -> Self {
+        let ended = parking.children.saturating_sub(u32::try_from(alive.len()).unwrap_or(u32::MAX));
+        Self { ended, seen: parking.seen, parking, alive }
+    }
+
+    /// May the job go on that waits for them?
+    fn are_done(&self) -> bool {
+        match self.parking.when {
+            When::All => self.alive.is_empty(),
+            When::Any => self.alive.is_empty() || self.ended > self.parking.seen,
+        }
+    }
+}
+
+impl Job {
+    /// Its next round.
+    pub(crate) fn round(&self) -> Round {
+        self.children.as_ref().map_or(Round::FIRST, |children| Round {
+            number: children.parking.rounds.saturating_add(1),
+            children: children.parking.children,
+        })
+    }
+
+    /// Is it in a round after the first? Its directory holds what it has done so far.
+    pub(crate) fn has_been_parked(&self) -> bool {
+        self.children.is_some()
+    }
+
+    /// What there is to say of its children while it waits for them, for people.
+    pub(crate) fn says_of_children(&self) -> Option<String> {
+        let children = self.children.as_ref().filter(|_| matches!(self.state, State::Parked))?;
+        let (alive, all) = (children.alive.len(), children.parking.children);
+        let which = match children.parking.when {
+            When::All => "",
+            When::Any => "any of ",
+        };
+        Some(format!("it waits for {which}its jobs: {alive} of {all} go on"))
+    }
+}
+
+impl Lifecycle {
+    /// All jobs that an earlier daemon has left are there: who waits for whom?
+    pub(crate) fn find_children(&mut self, parkings: Vec<(JobId, Parking)>) {
+        let mut alive: BTreeMap<JobId, Vec<JobId>> = BTreeMap::new();
+        for (job_id, job) in self.jobs.iter() {
+            if let Some(parent) = job.parent.as_ref().filter(|_| !matches!(job.state, State::Recorded(_))) {
+                alive.entry(parent.job_id.clone()).or_default().push(job_id.clone());
+            }
+        }
+        for (job_id, parking) in parkings {
+            let children = Children::found(parking, alive.remove(&job_id).unwrap_or_default());
+            if let Some(job) = self.jobs.get_mut(&job_id) {
+                job.children = Some(Box::new(children));
+            }
+            self.go_on_if_done(&job_id);
+        }
+    }
+
+    /// Which execution of a job the next one is, and what it finds.
+    pub fn round(&self, job_id: &JobId) -> Round {
+        self.jobs.get(job_id).map_or(Round::FIRST, Job::round)
+    }
+
+    /// Whose child a job is.
+    pub fn parent(&self, job_id: &JobId) -> Option<&JobId> {
+        self.jobs.get(job_id)?.parent.as_ref().map(|parent| &parent.job_id)
+    }
+
+    /// A round is about to begin: what has ended by now it finds.
+    pub(crate) fn round_claimed(&mut self, job_id: &JobId) {
+        if let Some(children) = self.jobs.get_mut(job_id).and_then(|job| job.children.as_mut()) {
+            children.seen = children.ended;
+        }
+    }
+
+    /// A run has ended well and leaves jobs to be run before its job goes on.
+    pub(crate) fn parks(&mut self, run: &Run, continuation: Continuation, step: &mut Step) {
+        let job_id = &run.job_id;
+        if self.is_cancelled(job_id) {
+            return self.conclude(run, Ending::Cancelled(Some(run.attempt)), step);
+        }
+        let Some(job) = self.jobs.get(job_id) else { return };
+        let Continuation { run: specs, when } = continuation;
+        let new = match self.children_of(job_id, job, specs) {
+            Ok(new) => new,
+            Err(why) => return self.cannot_park(run, why, step),
+        };
+        self.ended_by_itself(job_id);
+        self.filled_no_disk(job_id);
+        let parent = Parent { job_id: job_id.clone(), generation: self.generation(job_id) };
+        let now = self.now;
+        let Some(job) = self.jobs.get_mut(job_id) else { return };
+        let children = job.children.get_or_insert_default();
+        let more = u32::try_from(new.len()).unwrap_or(u32::MAX);
+        children.parking = Parking {
+            rounds: children.parking.rounds.saturating_add(1),
+            children: children.parking.children.saturating_add(more),
+            seen: children.seen,
+            when,
+        };
+        children.alive.extend(new.iter().map(|message| message.job_id.clone()));
+        let parking = children.parking;
+        job.last_attempt = None;
+        self.jobs.set(job_id, State::Parked);
+        step.facts.push(Fact::Parked(job_id.clone(), parking));
+        for message in new {
+            self.accept_child(message, parent.clone(), now, step);
+        }
+        step.effects.push(Effect::Forget(vec![run.clone()]));
+        self.go_on_if_done(job_id);
+    }
+
+    /// The messages of the children that a job asks for, or why it cannot have them.
+    fn children_of(&self, job_id: &JobId, job: &Job, specs: Vec<JobSpec>) -> Result<Vec<JobMessage>, String> {
+        let (parking, alive) =
+            job.children.as_ref().map_or_else(Default::default, |children| (children.parking, children.alive.len()));
+        if specs.is_empty() && alive == 0 {
+            return Err("asks for no job, and no child of an earlier round goes on, so there is nothing to wait for; \
+                        leave no continue.json behind to end"
+                .to_owned());
+        }
+        if parking.rounds >= limits::ROUNDS_MAX {
+            return Err(format!("asks for a further round after {}, which is the most", limits::ROUNDS_MAX));
+        }
+        if self.generation(job_id) > limits::GENERATIONS_MAX {
+            return Err(format!(
+                "asks for children of the generation {}, and {} is the last one",
+                self.generation(job_id),
+                limits::GENERATIONS_MAX
+            ));
+        }
+        let first = parking.children + 1;
+        let count = u32::try_from(specs.len()).unwrap_or(u32::MAX);
+        if parking.children.saturating_add(count) > limits::CHILDREN_MAX {
+            return Err(format!(
+                "asks for {count} more jobs after {}, and {} in all is the most",
+                parking.children,
+                limits::CHILDREN_MAX
+            ));
+        }
+        let created_at = timestamp(self.now);
+        let message = |(number, spec): (u32, JobSpec)| {
+            let child = job_id.child(number).map_err(|_| {
+                format!(
+                    "asks for jobs whose ids would be too long: {job_id}-{number}; submit the job under a shorter id"
+                )
+            })?;
+            if self.jobs.get(&child).is_some() {
+                return Err(format!("asks for the job {child}, and there is one of that id already"));
+            }
+            Ok(JobMessage::new(child, spec, created_at))
+        };
+        (first..).zip(specs).map(message).collect()
+    }
+
+    /// How many generations there are from the job that a person has submitted to the children of this one.
+    fn generation(&self, job_id: &JobId) -> u32 {
+        let parent = self.jobs.get(job_id).and_then(|job| job.parent.as_ref());
+        parent.map_or(0, |parent| parent.generation).saturating_add(1)
+    }
+
+    fn accept_child(&mut self, message: JobMessage, parent: Parent, now: Duration, step: &mut Step) {
+        let job_id = message.job_id.clone();
+        let (place, resources, retries) = self.pools.route(&self.settings.site, &message.spec);
+        // Its parent is here, so it can be nowhere else.
+        let place = match place {
+            Place::Elsewhere(refusal) => Place::Nowhere(refusal.to_string().into()),
+            place => place,
+        };
+        let (rerunnable, needs_files) = (message.spec.rerunnable.unwrap_or(true), message.spec.needs_files());
+        let terms = Terms { retries, rerunnable, needs_files };
+        step.facts.push(Fact::Accepted {
+            job_id: job_id.clone(),
+            message: message.text().to_owned(),
+            terms,
+            origin: Origin::Parent(parent.clone()),
+        });
+        let (sent, message, parent) = (Some(now), Some(Arc::new(message)), Some(Box::new(parent)));
+        let job = NewJob { sent, message, parent, ..NewJob::new(State::Waiting(now), place, resources, terms) };
+        self.jobs.insert(job_id.clone(), job);
+        self.jobs.keep_message(&job_id);
+        self.accepted(&job_id);
+    }
+
+    /// What it asks for cannot be had, which is its own fault.
+    fn cannot_park(&mut self, run: &Run, why: String, step: &mut Step) {
+        let Some(State::Ending { ending: Ending::Finished(finished), .. }) =
+            self.jobs.get(&run.job_id).map(|job| &job.state)
+        else {
+            return;
+        };
+        let finished: Box<Finished> = finished.clone();
+        self.conclude(run, Ending::Unparkable(finished, why), step);
+    }
+
+    /// A job has its final record: its children are wanted by nobody any more, and who waits for it may go on.
+    pub(crate) fn has_its_record(&mut self, job_id: &JobId, step: &mut Step) {
+        let alive = self.jobs.get_mut(job_id).and_then(|job| job.children.take());
+        for child in alive.into_iter().flat_map(|children| children.alive) {
+            step.facts.push(Fact::Unwanted(child.clone()));
+            self.cancel(child);
+        }
+        let Some(parent) = self.parent(job_id).cloned() else { return };
+        if let Some(children) = self.jobs.get_mut(&parent).and_then(|job| job.children.as_mut())
+            && let Some(place) = children.alive.iter().position(|child| child == job_id)
+        {
+            children.alive.swap_remove(place);
+            children.ended = children.ended.saturating_add(1);
+            self.go_on_if_done(&parent);
+        }
+        // Where a message of that id has come from the queue as well, its sender waits for the result.
+        if self.jobs.get(job_id).is_some_and(|job| job.leases.is_empty()) {
+            self.jobs.remove(job_id);
+            step.facts.push(Fact::Finished(job_id.clone()));
+        }
+    }
+
+    /// Begins the next round of a job that is parked, if it need not wait any longer.
+    fn go_on_if_done(&mut self, job_id: &JobId) {
+        let Some(job) = self.jobs.get(job_id) else { return };
+        if matches!(job.state, State::Parked) && job.children.as_ref().is_none_or(|children| children.are_done()) {
+            // Before those that came after it: it has begun, and holds a directory.
+            let turn = job.sent.unwrap_or(self.now).min(self.now);
+            self.jobs.set(job_id, State::Waiting(turn));
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A job that goes on after other jobs: what it leaves of them in `continue.json`, and what it finds of them in
+//! `children/`.
+//!
+//! A stranger's program writes here: the file may be anything, and the directory a link to somewhere else.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+
+use lifecycle::Round;
+use protocol::{Continuation, JobId, limits};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::files::{CHILDREN, CONTINUE};
+use super::job_dir::JobDir;
+use super::record::Record;
+use super::results_dir::ResultsDir;
+
+impl JobDir {
+    /// What a task has left in `continue.json`, if it has: or why that cannot be used, as a sentence that begins with
+    /// the name. An error is one of the file system, not of the task.
+    pub(super) fn continuation(&self) -> io::Result<Option<Result<Continuation, String>>> {
+        let unusable = |problem: &str| Ok(Some(Err(format!("{CONTINUE} {problem}"))));
+        // Not following links, and not waiting for the other end of a FIFO.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(self.as_fd(), CONTINUE, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(Errno::LOOP) => return unusable("is a symbolic link, which is not followed"),
+            Err(Errno::NXIO) => return unusable("is a socket or a device, not a regular file"),
+            Err(Errno::ACCESS | Errno::PERM) => return unusable("cannot be read: permission denied"),
+            Err(error) => return Err(error.into()),
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return unusable("is not a regular file");
+        }
+        let (bytes, most) = (metadata.len(), limits::CONTINUATION_BYTES_MAX);
+        if bytes > most {
+            return unusable(&format!(
+                "has {bytes} bytes, and {most} is the most; give large inputs to the jobs as files"
+            ));
+        }
+        let mut text = Vec::new();
+        // It may grow while it is read.
+        file.take(most).read_to_end(&mut text)?;
+        let Ok(text) = String::from_utf8(text) else { return unusable("is not JSON: it is not UTF-8") };
+        Ok(Some(Continuation::parse(&text).map_err(|problem| format!("{CONTINUE} {problem}"))))
+    }
+
+    /// Puts the records of those children that have ended into `children/`, each under its number, beside those that
+    /// are there.
+    pub(super) fn place_children(&self, results: &ResultsDir, job_id: &JobId, round: Round) -> io::Result<()> {
+        if round.children == 0 {
+            return Ok(());
+        }
+        let directory = self.children_dir()?;
+        for number in 1..=round.children {
+            let name = format!("{number}.json");
+            let Ok(child) = job_id.child(number) else { break };
+            if directory.has(&name) {
+                continue;
+            }
+            if let Record::Whole(record) = results.record(&child)? {
+                match directory.write_new(&name, &record) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    done => done?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory itself, and nothing that a job has put in its place.
+    fn children_dir(&self) -> io::Result<JobDir> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(self.as_fd(), CHILDREN, flags, Mode::empty()).map_err(io::Error::from);
+        match open() {
+            Ok(directory) => return Ok(JobDir::new(File::from(directory))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // A file, or a link, wherever that leads.
+            Err(_) => self.remove(CHILDREN)?,
+        }
+        self.make_dir(CHILDREN)?;
+        open().map(|directory| JobDir::new(File::from(directory)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::job::files::Place;
+
+    struct Case {
+        temp: tempfile::TempDir,
+        results: ResultsDir,
+        job_id: JobId,
+        dir: JobDir,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            let results = ResultsDir::new(temp.path().to_owned());
+            let job_id: JobId = "j1".parse().unwrap();
+            results.make_job_dir(&job_id).unwrap();
+            let Place::Dir(dir) = results.open_job_dir(&job_id).unwrap() else { panic!() };
+            Self { temp, results, job_id, dir }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.temp.path().join("j1").join(name)
+        }
+
+        fn told(&self) -> String {
+            self.dir.continuation().unwrap().unwrap().unwrap_err()
+        }
+    }
+
+    #[test]
+    fn what_is_left_behind_is_read_and_not_trusted() {
+        let case = Case::new();
+        assert!(case.dir.continuation().unwrap().is_none());
+        fs::write(case.path(CONTINUE), r#"{"run": [{"task": "a"}]}"#).unwrap();
+        assert_eq!(case.dir.continuation().unwrap().unwrap().unwrap().run.len(), 1);
+        fs::write(case.path(CONTINUE), "{").unwrap();
+        assert!(case.told().starts_with("continue.json is not JSON"), "{}", case.told());
+        fs::write(case.path(CONTINUE), [0xff]).unwrap();
+        assert!(case.told().contains("UTF-8"), "{}", case.told());
+        // A hole takes no room.
+        fs::File::create(case.path(CONTINUE)).unwrap().set_len(1_000_000_000).unwrap();
+        assert!(case.told().contains("has 1000000000 bytes, and 8000000 is the most"), "{}", case.told());
+        fs::remove_file(case.path(CONTINUE)).unwrap();
+        symlink("/etc/passwd", case.path(CONTINUE)).unwrap();
+        assert!(case.told().contains("symbolic link"), "{}", case.told());
+        fs::remove_file(case.path(CONTINUE)).unwrap();
+        fs::create_dir(case.path(CONTINUE)).unwrap();
+        assert!(case.told().contains("not a regular file"), "{}", case.told());
+    }
+
+    #[test]
+    fn a_round_finds_its_children_and_no_link_leads_elsewhere() {
+        let case = Case::new();
+        let record = |number: u32| fs::write(case.temp.path().join(format!("j1-{number}.json")), RECORD).unwrap();
+        const RECORD: &str =
+            "{\"v\":1,\"job_id\":\"j1-1\",\"status\":\"completed\",\"result_pointer\":\"file://n/x\"}\n";
+        record(2);
+        let elsewhere = tempfile::tempdir().unwrap();
+        symlink(elsewhere.path(), case.path(CHILDREN)).unwrap();
+        let round = Round { number: 2, children: 3 };
+        case.dir.place_children(&case.results, &case.job_id, round).unwrap();
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+        let found = |number: u32| case.path(CHILDREN).join(format!("{number}.json")).exists();
+        assert_eq!([found(1), found(2), found(3)], [false, true, false]);
+        record(1);
+        fs::write(case.path("children/2.json"), "its own").unwrap();
+        case.dir.place_children(&case.results, &case.job_id, round).unwrap();
+        assert_eq!([found(1), found(2), found(3)], [true, true, false]);
+        assert_eq!(fs::read_to_string(case.path("children/2.json")).unwrap(), "its own", "once is enough");
+    }
+}

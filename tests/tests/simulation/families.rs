@@ -1,0 +1,101 @@
+//! Jobs that leave children behind and go on after them: which do follows from their ids, so that whoever runs a job
+//! anew asks for the same.
+
+use lifecycle::{Entry, Fact, Origin, Run};
+use protocol::{Continuation, JobId, JobMessage, JobSpec, When};
+
+use crate::plan::{HOUR, Plan, SECOND, Time};
+use crate::promises::Known;
+use crate::transfers::Wants;
+use crate::world::{Checked, World};
+
+/// In two fifths of the histories some jobs have children.
+pub(crate) fn has_families(seed: u64) -> bool {
+    seed % 5 < 2
+}
+
+/// The deepest generation that has children of its own.
+const GENERATIONS: usize = 2;
+
+/// A number that belongs to a job and a question.
+fn drawn(seed: u64, job_id: &JobId, question: u64) -> u64 {
+    let start = seed ^ question.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    job_id.as_str().bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)) >> 20
+}
+
+impl Plan {
+    /// How many rounds of a job end with children.
+    fn rounds(&self, job_id: &JobId) -> u32 {
+        let generation = job_id.as_str().matches('-').count();
+        let submitted = self.jobs.iter().find(|job| job.job_id == *job_id);
+        let fits = submitted.is_none_or(|job| job.lasts <= HOUR && job.wants == Wants::NOTHING && job.readable);
+        if !self.families || !fits || generation > GENERATIONS {
+            return 0;
+        }
+        let few = if generation == 0 { 2 } else { 4 };
+        if drawn(self.seed, job_id, 1).is_multiple_of(few) { 1 + drawn(self.seed, job_id, 2) as u32 % 3 } else { 0 }
+    }
+}
+
+impl World {
+    /// What a run that has ended well leaves to be run before its job goes on.
+    pub(crate) fn leaves(&self, n: usize, run: &Run) -> Option<Continuation> {
+        let parking = self.nodes[n].book.entry(&run.job_id)?.parking.unwrap_or_default();
+        if parking.rounds >= self.plan.rounds(&run.job_id) {
+            return None;
+        }
+        let draw = |question| drawn(self.plan.seed, &run.job_id, question + 10 * u64::from(parking.rounds));
+        let when = if draw(3).is_multiple_of(3) { When::Any } else { When::All };
+        let spec = |number| JobSpec {
+            task: "t".to_owned(),
+            retries: draw(4 + number).is_multiple_of(3).then_some(1),
+            rerunnable: Some(!draw(5 + number).is_multiple_of(4)),
+            ..JobSpec::default()
+        };
+        Some(Continuation { run: (0..1 + draw(6) % 3).map(spec).collect(), when })
+    }
+
+    /// A job was accepted that is a child: it is one that the world knows.
+    pub(crate) fn is_born(&mut self, fact: &Fact) {
+        let Fact::Accepted { job_id, message, origin: Origin::Parent(parent), .. } = fact else { return };
+        let Ok(message) = JobMessage::parse(message) else { return };
+        self.report.children += 1;
+        let lasts = SECOND + (drawn(self.plan.seed, job_id, 7) % 600) as Time * SECOND;
+        let known = Known::of_child(self.now, lasts, &message.spec, parent.job_id.clone());
+        self.jobs.entry(job_id.clone()).or_insert(known);
+        // Another daemon may have had it, of whose attempts this one knows nothing.
+        self.new_holder(job_id);
+    }
+
+    /// May a round begin? Not before those have ended that its job waits for.
+    pub(crate) fn may_go_on(&mut self, n: usize, run: &Run) -> Checked {
+        let Some(parking) = self.nodes[n].book.entry(&run.job_id).and_then(|entry| entry.parking) else {
+            return Ok(());
+        };
+        self.report.rounds += 1;
+        let has_ended = |number: &u32| {
+            let child = run.job_id.child(*number).expect("the ids are short");
+            self.files.records.contains_key(&child)
+        };
+        let ended = u32::try_from((1..=parking.children).filter(has_ended).count()).unwrap_or(u32::MAX);
+        let enough = match parking.when {
+            When::All => ended == parking.children,
+            When::Any => ended > parking.seen || ended == parking.children,
+        };
+        if enough { Ok(()) } else { Err(format!("{run} begins after {ended} ends of children: {parking:?}")) }
+    }
+
+    /// Is it true that nobody wants a job any more?
+    pub(crate) fn is_unwanted(&self, n: usize, job_id: &JobId) -> Checked {
+        let parent = self.jobs.get(job_id).and_then(|job| job.parent.as_ref());
+        match parent {
+            Some(parent) if self.files.records.contains_key(parent) => Ok(()),
+            _ => Err(format!("daemon {n} takes {job_id} for unwanted, and its parent {parent:?} has not ended")),
+        }
+    }
+
+    /// Is a job to be ended that nobody has cancelled, because nobody wants it?
+    pub(crate) fn is_orphan(&self, n: usize, job_id: &JobId) -> bool {
+        self.nodes[n].book.entry(job_id).is_some_and(|entry: &Entry| entry.unwanted)
+    }
+}
