@@ -64,7 +64,7 @@ pub use ran::Ran;
 pub use resources::ResourceRequest;
 pub use result::{JobResult, Reason, ResultMessage, RuntimeKind, Status, UnreadableResult};
 pub use size::{InvalidMemory, Memory};
-pub use spec::{InvalidJob, JobSpec, check_idempotency_key, check_name};
+pub use spec::{InvalidJob, JobSpec, check_idempotency_key, check_name, check_task};
 pub use state::{InvalidJobState, JobState};
 pub use word::Word;
 

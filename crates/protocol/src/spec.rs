@@ -168,6 +168,15 @@ pub fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The rule for the task of a job: returns what is wrong with it.
+pub fn check_task(task: &str) -> Result<(), String> {
+    if task.is_empty() || task.len() > limits::TASK_BYTES_MAX || task.chars().any(char::is_control) {
+        let max = limits::TASK_BYTES_MAX;
+        return Err(format!("must be 1 to {max} bytes without control characters"));
+    }
+    Ok(())
+}
+
 /// What is right in a field. What a rule says follows the field's name.
 mod rules {
     use serde::de::Error as _;
@@ -180,10 +189,7 @@ mod rules {
 
     pub(super) fn task<'de, D: Deserializer<'de>>(given: D) -> Result<String, D::Error> {
         let task = text(given)?;
-        if task.is_empty() || task.len() > limits::TASK_BYTES_MAX || task.chars().any(char::is_control) {
-            let max = limits::TASK_BYTES_MAX;
-            return Err(D::Error::custom(format!("must be 1 to {max} bytes without control characters")));
-        }
+        super::check_task(&task).map_err(D::Error::custom)?;
         Ok(task)
     }
 
