@@ -6,7 +6,7 @@ const KEEPERS: [&str; 4] =
     ["tests/compat/keeper/v1", "tests/compat/keeper/v2", "tests/compat/keeper/v3", "tests/compat/keeper/v4"];
 
 /// Each target, and the folders of what it begins with.
-pub(crate) const TARGETS: [(&str, &[&str]); 11] = [
+pub(crate) const TARGETS: [(&str, &[&str]); 12] = [
     ("edge_request", &["fuzz/seeds/edge_request"]),
     ("hub_events", &["fuzz/seeds/hub_events"]),
     ("inbox", &["tests/compat/wire/result"]),
@@ -26,6 +26,7 @@ pub(crate) const TARGETS: [(&str, &[&str]); 11] = [
     ("queue_answer", &["fuzz/seeds/queue_answer"]),
     ("settings", &["fuzz/seeds/settings"]),
     ("site_file", &["fuzz/seeds/site_file"]),
+    ("workflow", &["fuzz/seeds/workflow"]),
 ];
 
 /// Gives a target what it begins with, whole and cut short anywhere.
