@@ -209,9 +209,43 @@ pub(crate) enum Command {
         after_help = "Examples:\n  laptop-consumer doctor\n  laptop-consumer doctor --fix\n  laptop-consumer doctor --output json"
     )]
     Doctor(DoctorArgs),
+    /// Check and show workflows: graphs of tasks, in WfFormat 1.5 or HyperFlow's workflow.json
+    ///
+    /// A document has for each task what it runs, which files it reads and writes, and for which others it waits. Only
+    /// the file is read, and nobody is asked.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  laptop-consumer workflow check montage.json\n  laptop-consumer workflow show montage.json"
+    )]
+    Workflow(WorkflowCommand),
     /// Write man pages and completions of shells into a folder, which releases have
     #[command(hide = true)]
     Reference(ReferenceArgs),
+}
+
+/// What to do with the document of a workflow.
+#[derive(Subcommand)]
+pub(crate) enum WorkflowCommand {
+    /// Tell all that is wrong with a workflow, at once
+    ///
+    /// Each mistake is a line on standard error, with the file and the task. Ends with 0 for a workflow, and with 2
+    /// when something is wrong with it, or it cannot be read.
+    #[command(after_help = "Example:\n  laptop-consumer workflow check montage.json")]
+    Check {
+        /// The document, or - for standard input
+        #[arg(value_name = "FILE|-")]
+        file: PathBuf,
+    },
+    /// Print what a workflow is made of
+    ///
+    /// Tasks by name, levels, a longest way, the files that have to be brought, and those that no task reads, which are
+    /// the results. With --output json all of them are named. Ends with 2, as `check` does, where it is no workflow.
+    #[command(after_help = "Example:\n  laptop-consumer workflow show montage.json --output json")]
+    Show {
+        /// The document, or - for standard input
+        #[arg(value_name = "FILE|-")]
+        file: PathBuf,
+    },
 }
 
 /// The arguments of `submit`.

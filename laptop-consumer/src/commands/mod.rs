@@ -19,6 +19,7 @@ mod submit;
 mod submit_from;
 mod tail;
 mod wait;
+mod workflow;
 
 use client::{Arrived, Follower, Patience, Received, Receiver, ResultsQueue};
 use program::{Exit, Failure, Printer};
@@ -50,6 +51,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Fetch(args) => fetch::run(&cli.common, &args, &mut printer).await,
         Command::Doctor(args) => doctor::run(&cli.common, &args, &mut printer).await,
         Command::Cancel(args) => cancel::run(&cli.common, &args, &mut printer).await,
+        Command::Workflow(command) => workflow::run(&command, &mut printer),
         Command::Reference(args) => args.write::<Cli>().map(|()| Exit::Ok),
     }
 }
