@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::draft::{Draft, Files};
+use crate::draft::{Draft, Drafts, Files};
 use crate::graph::Graph;
-use crate::limits::{REFERENCES_MAX, TASKS_MAX};
 use crate::problem::{Found, listed, shown};
 use crate::{FileNo, Problems, Task, TaskNo};
 
@@ -19,8 +18,11 @@ pub(crate) struct Checked {
 }
 
 /// Makes a workflow of drafts, or says all that is wrong, after what was found before.
-pub(crate) fn all(mut drafts: Vec<Draft>, mut found: Found) -> Result<Checked, Problems> {
-    check_size(&drafts, &mut found)?;
+pub(crate) fn all(drafts: Drafts, mut found: Found) -> Result<Checked, Problems> {
+    let mut drafts = drafts.all;
+    if drafts.is_empty() && found.is_empty() {
+        found.say(|| "the workflow has no tasks; there is nothing to run".to_owned());
+    }
     let mut files = Files::default();
     let mut tasks: Vec<Task> = drafts.iter_mut().map(|draft| draft.task(&mut files, &mut found)).collect();
     let writers = writers(&tasks, &files, &mut found);
@@ -49,24 +51,6 @@ pub(crate) fn all(mut drafts: Vec<Draft>, mut found: Found) -> Result<Checked, P
     found.into_result()?;
     let graph = graph.expect("a circle has been told");
     Ok(Checked { tasks, files, writers, graph })
-}
-
-fn check_size(drafts: &[Draft], found: &mut Found) -> Result<(), Problems> {
-    if drafts.is_empty() && found.is_empty() {
-        found.say(|| "the workflow has no tasks; there is nothing to run".to_owned());
-    }
-    let references: usize = drafts.iter().map(Draft::references).sum();
-    let too_large = drafts.len() > TASKS_MAX || references > REFERENCES_MAX;
-    if too_large {
-        found.say(|| {
-            format!(
-                "the workflow has {} tasks, which name each other and files {references} times; it may have {TASKS_MAX} and \
-                 {REFERENCES_MAX}. Make several of it",
-                drafts.len()
-            )
-        });
-    }
-    if drafts.is_empty() || too_large { std::mem::take(found).into_result() } else { Ok(()) }
 }
 
 fn in_words(circle: &[TaskNo], tasks: &[Task]) -> String {

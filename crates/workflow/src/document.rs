@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use protocol::limits::NAME_CHARS_MAX;
 use protocol::{JobSpec, WorkPath};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::draft::Drafts;
 use crate::graph::Graph;
 use crate::limits::DOCUMENT_BYTES_MAX;
 use crate::problem::{Found, of_json};
@@ -84,7 +86,7 @@ impl Workflow {
         self.form
     }
 
-    /// What the document calls itself.
+    /// What the document calls itself, the beginning of it.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
@@ -184,7 +186,7 @@ impl Workflow {
 }
 
 /// Reads what is there of tasks. Where it is nothing, that has been told.
-fn read(text: &str, found: &mut Found) -> Option<(Form, Option<String>, Vec<crate::draft::Draft>)> {
+fn read(text: &str, found: &mut Found) -> Option<(Form, Option<String>, Drafts)> {
     if text.len() > DOCUMENT_BYTES_MAX {
         found.say(|| {
             format!("it is {} bytes long, and may be {DOCUMENT_BYTES_MAX}; make several workflows of it", text.len())
@@ -205,7 +207,8 @@ fn read(text: &str, found: &mut Found) -> Option<(Form, Option<String>, Vec<crat
             return None;
         }
     };
-    let name = top.name.and_then(|name| serde_json::from_str(name.get()).ok());
+    let name = top.name.and_then(|name| serde_json::from_str::<String>(name.get()).ok());
+    let name = name.map(|name| name.chars().take(NAME_CHARS_MAX).collect());
     match (top.workflow, top.processes) {
         (Some(_), Some(_)) => {
             found.say(|| {

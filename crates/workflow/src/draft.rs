@@ -1,10 +1,11 @@
 //! A task as a document has it, before it is known to be one: what both forms are read into.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use protocol::{WorkPath, check_name, check_task};
 
-use crate::limits::{ARGUMENT_BYTES_MAX, COMMAND_BYTES_MAX};
+use crate::limits::{ARGUMENT_BYTES_MAX, COMMAND_BYTES_MAX, REFERENCES_MAX};
 use crate::problem::{Found, shown};
 use crate::{Command, FileNo, Task};
 
@@ -15,8 +16,9 @@ pub(crate) struct Draft {
     pub(crate) name: String,
     /// None where what is wrong with it has been told.
     pub(crate) command: Option<CommandDraft>,
-    pub(crate) inputs: Vec<String>,
-    pub(crate) outputs: Vec<String>,
+    /// Of several tasks that name one file, all may share the text.
+    pub(crate) inputs: Vec<Rc<str>>,
+    pub(crate) outputs: Vec<Rc<str>>,
     /// The tasks that it waits for, where the document says them; where it says them of no task, they follow from the
     /// files.
     pub(crate) parents: Option<Vec<String>>,
@@ -24,6 +26,36 @@ pub(crate) struct Draft {
     pub(crate) children: Option<Vec<String>>,
     pub(crate) cpus: Option<u32>,
     pub(crate) seconds: Option<f64>,
+}
+
+/// The tasks of a document, as it has them.
+#[derive(Debug, Default)]
+pub(crate) struct Drafts {
+    pub(crate) all: Vec<Draft>,
+    references: usize,
+}
+
+impl Drafts {
+    /// Takes one more. `false` says that there is no room for others, which is told.
+    pub(crate) fn push(&mut self, draft: Draft, found: &mut Found) -> bool {
+        self.references += draft.references();
+        self.all.push(draft);
+        is_within(self.references, found)
+    }
+}
+
+/// May a workflow have so many references? If not, that is told.
+pub(crate) fn is_within(references: usize, found: &mut Found) -> bool {
+    let is_within = references <= REFERENCES_MAX;
+    if !is_within {
+        found.say(|| {
+            format!(
+                "its tasks name each other and files, and have arguments, more than {REFERENCES_MAX} times all together; \
+                 make several workflows of it"
+            )
+        });
+    }
+    is_within
 }
 
 /// A command as a document has it.
@@ -46,15 +78,7 @@ impl Files {
     /// The file at a path, which a task names.
     fn at(&mut self, path: &str, task: &str, found: &mut Found) -> Option<FileNo> {
         let Ok(path) = path.parse::<WorkPath>() else {
-            found.of(task, || {
-                format!(
-                    "the file {} must be a path below the directory of the workflow: 1 to {} bytes, parts of up to 255 \
-                     with `/` between them, none of them `.` or `..`, without control characters, `\\` and `:`, none \
-                     ending with a dot or a space",
-                    shown(path),
-                    protocol::limits::WORK_PATH_BYTES_MAX
-                )
-            });
+            found.of(task, || refuse_path(path));
             return None;
         };
         Some(*self.numbers.entry(path).or_insert_with_key(|path| {
@@ -65,22 +89,41 @@ impl Files {
     }
 
     /// The files that lie within what is another file, each with that.
-    pub(crate) fn within_files(&self) -> impl Iterator<Item = (&WorkPath, &WorkPath)> {
-        let folder = |path: &str, end: usize| path[..end].parse::<WorkPath>().ok();
-        let outer = move |path: &WorkPath| {
-            let mut ends = path.as_str().match_indices('/');
-            let outer = ends.find_map(|(end, _)| self.numbers.get(&folder(path.as_str(), end)?));
-            outer.map(|outer| &self.paths[outer.index()])
-        };
-        self.paths.iter().filter_map(move |path| Some((path, outer(path)?)))
+    pub(crate) fn within_files(&self) -> Vec<(&WorkPath, &WorkPath)> {
+        // In the order of their parts, what lies within a file follows it at once. No path has a NUL, which is less
+        // than anything else; part by part takes ten times as long for deep paths that begin alike.
+        let mut paths: Vec<_> = self.paths.iter().map(|path| (path.as_str().replace('/', "\0"), path)).collect();
+        paths.sort_unstable();
+        let mut within = Vec::new();
+        let mut outer: Option<&WorkPath> = None;
+        for (_, path) in paths {
+            let rest = outer.and_then(|outer| path.as_str().strip_prefix(outer.as_str()));
+            match outer {
+                Some(outer) if rest.is_some_and(|rest| rest.starts_with('/')) => within.push((path, outer)),
+                _ => outer = Some(path),
+            }
+        }
+        within
     }
 }
 
+/// Why a text is no path of a file.
+pub(crate) fn refuse_path(path: &str) -> String {
+    format!(
+        "the file {} must be a path below the directory of the workflow: 1 to {} bytes, parts of up to 255 with `/` \
+         between them, none of them `.` or `..`, without control characters, `\\` and `:`, none ending with a dot or a \
+         space",
+        shown(path),
+        protocol::limits::WORK_PATH_BYTES_MAX
+    )
+}
+
 impl Draft {
-    /// How often it names tasks and files.
+    /// How often it names tasks and files, and how many arguments it has.
     pub(crate) fn references(&self) -> usize {
         let of = |list: &Option<Vec<String>>| list.as_ref().map_or(0, Vec::len);
-        self.inputs.len() + self.outputs.len() + of(&self.parents) + of(&self.children)
+        let arguments = self.command.as_ref().map_or(0, |command| command.arguments.len());
+        self.inputs.len() + self.outputs.len() + of(&self.parents) + of(&self.children) + arguments
     }
 
     /// The task, which waits for nothing yet.
@@ -99,16 +142,16 @@ impl Draft {
             draft.command(&id, files, found)
         });
         let command = command.unwrap_or_default();
-        let mut all = |paths: &[String]| {
+        let mut all = |paths: &[Rc<str>]| {
             let mut files: Vec<FileNo> = paths.iter().filter_map(|path| files.at(path, &id, found)).collect();
             files.sort_unstable();
             files.dedup();
             files
         };
         let inputs = all(&self.inputs);
-        let streams = [&command.stdout, &command.stderr].into_iter().flatten().map(|path| path.as_str().to_owned());
-        let outputs: Vec<String> = std::mem::take(&mut self.outputs).into_iter().chain(streams).collect();
-        let outputs = all(&outputs);
+        let streams = [&command.stdout, &command.stderr].into_iter().flatten();
+        self.outputs.extend(streams.map(|path| Rc::from(path.as_str())));
+        let outputs = all(&self.outputs);
         if let Some(file) = outputs.iter().find(|file| inputs.binary_search(file).is_ok()) {
             let file = &files.paths[file.index()];
             found.of(&id, || {

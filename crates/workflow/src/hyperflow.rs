@@ -5,12 +5,17 @@
 //! engine, and is refused by name: processes of other types or that fire more than once, functions in JavaScript,
 //! signals that control. Which of HyperFlow's own functions hands the command over (`function`) says nothing here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::rc::Rc;
 
+use protocol::WorkPath;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::draft::{CommandDraft, Draft};
+use crate::draft::{CommandDraft, Draft, Drafts, refuse_path};
+use crate::limits::{REFERENCES_MAX, TASKS_MAX};
+use crate::list::{Keys, List};
 use crate::problem::{Found, of_json, shown};
 
 /// What a process may have. The last ones have no meaning for a process that fires once.
@@ -31,36 +36,33 @@ const OF_EXECUTOR: [&str; 5] = ["executable", "args", "stdout", "stderr", "shell
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Process {
+struct Process<'a> {
     name: Option<String>,
     r#type: Option<String>,
     function: Option<String>,
     firing_limit: Option<f64>,
-    config: Option<Config>,
-    ins: Option<Vec<Port>>,
-    outs: Option<Vec<Port>>,
-    /// What is not in `OF_PROCESS` is refused.
-    #[serde(flatten)]
-    others: BTreeMap<String, serde_json::Value>,
+    #[serde(borrow)]
+    config: Option<&'a RawValue>,
+    ins: Option<Ports>,
+    outs: Option<Ports>,
 }
 
 #[derive(Deserialize)]
-struct Config {
-    executor: Option<Executor>,
-    #[serde(flatten)]
-    others: BTreeMap<String, serde_json::Value>,
+struct Config<'a> {
+    #[serde(borrow)]
+    executor: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Executor {
     executable: Option<String>,
-    args: Option<Vec<String>>,
+    args: Option<List<String, REFERENCES_MAX>>,
     stdout: Option<String>,
     stderr: Option<String>,
     shell: Option<bool>,
-    #[serde(flatten)]
-    others: BTreeMap<String, serde_json::Value>,
 }
+
+type Ports = List<Port, REFERENCES_MAX>;
 
 /// A signal: its place among all, or its name.
 #[derive(Deserialize)]
@@ -73,38 +75,46 @@ enum Port {
 #[derive(Deserialize)]
 struct Signal {
     name: String,
-    data: Option<Vec<serde_json::Value>>,
-    #[serde(flatten)]
-    others: BTreeMap<String, serde_json::Value>,
+    // What is in it takes no memory.
+    data: Option<Vec<IgnoredAny>>,
 }
 
 /// Reads `processes` and `signals`.
-pub(crate) fn read(processes: &RawValue, signals: Option<&RawValue>, found: &mut Found) -> Vec<Draft> {
+pub(crate) fn read(processes: &RawValue, signals: Option<&RawValue>, found: &mut Found) -> Drafts {
     let signals = Signals::read(signals, found);
-    let Some(processes) = list(processes, "processes", found) else { return Vec::new() };
-    let mut drafts = Vec::with_capacity(processes.len());
-    for (raw, number) in processes.into_iter().zip(1..) {
-        match serde_json::from_str::<Process>(raw.get()) {
-            Ok(process) => drafts.push(process.draft(number, &signals, found)),
+    let mut drafts = Drafts::default();
+    let processes: List<&RawValue, TASKS_MAX> = list(processes, "processes", found).unwrap_or_default();
+    for (raw, number) in processes.0.into_iter().zip(1..) {
+        match object::<Process<'_>>(raw) {
+            Ok((process, keys)) => {
+                let draft = process.draft(&keys, number, &signals, found);
+                if !drafts.push(draft, found) {
+                    return Drafts::default();
+                }
+            }
             Err(error) => found.say(|| format!("entry {number} of `processes` cannot be read: {}", of_json(&error))),
         }
     }
     drafts
 }
 
-fn list<'a>(raw: &'a RawValue, what: &str, found: &mut Found) -> Option<Vec<&'a RawValue>> {
+fn list<'a, T: Deserialize<'a>>(raw: &'a RawValue, what: &str, found: &mut Found) -> Option<T> {
     let list = serde_json::from_str(raw.get());
-    if list.is_err() {
-        found.say(|| format!("`{what}` must be a list, as HyperFlow has it"));
-    }
-    list.ok()
+    list.map_err(|error| found.say(|| format!("`{what}` must be a list, as HyperFlow has it: {}", of_json(&error))))
+        .ok()
+}
+
+/// An object, and the names of all its fields.
+fn object<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<(T, Keys), serde_json::Error> {
+    Ok((serde_json::from_str(raw.get())?, serde_json::from_str(raw.get())?))
 }
 
 /// The names of the signals, which are files.
 #[derive(Default)]
 struct Signals {
-    names: Vec<String>,
-    places: HashMap<String, usize>,
+    /// Nothing where it is no name of a file, which has been told.
+    names: Vec<Option<Rc<str>>>,
+    places: HashMap<Rc<str>, usize>,
     /// They could not be read, so that no process can be blamed for the ones that it names.
     is_unknown: bool,
 }
@@ -112,46 +122,53 @@ struct Signals {
 impl Signals {
     fn read(signals: Option<&RawValue>, found: &mut Found) -> Self {
         let Some(signals) = signals else { return Self::default() };
-        let Some(list) = list(signals, "signals", found) else { return Self { is_unknown: true, ..Self::default() } };
+        let list: Option<List<&RawValue, REFERENCES_MAX>> = list(signals, "signals", found);
+        let Some(list) = list else { return Self { is_unknown: true, ..Self::default() } };
         let mut read = Self::default();
-        for (raw, number) in list.into_iter().zip(1..) {
-            let signal = match serde_json::from_str::<Signal>(raw.get()) {
-                Ok(signal) => signal,
+        for (raw, number) in list.0.into_iter().zip(1..) {
+            match object::<Signal>(raw) {
+                Ok((signal, keys)) => read.add(signal, &keys, found),
                 Err(error) => {
                     found.say(|| format!("entry {number} of `signals` cannot be read: {}", of_json(&error)));
                     read.is_unknown = true;
-                    continue;
                 }
-            };
-            let Signal { name, data, others } = signal;
-            for word in ["control", "function", "remoteSinks"].into_iter().filter(|word| others.contains_key(*word)) {
-                found.say(|| {
-                    format!(
-                        "the signal {} has `{word}`, which needs HyperFlow's engine; here a signal is a file",
-                        shown(&name)
-                    )
-                });
             }
-            if data.is_some_and(|data| data.len() > 1) {
-                found.say(|| {
-                    format!(
-                        "the signal {} comes more than once (`data`); here a signal is a file, and there once",
-                        shown(&name)
-                    )
-                });
-            }
-            if read.places.insert(name.clone(), read.names.len()).is_some() {
-                found.say(|| format!("the signal {} is there twice; give each its own name", shown(&name)));
-            }
-            read.names.push(name);
         }
         read
     }
 
-    fn file(&self, port: &Port, task: &str, found: &mut Found) -> Option<String> {
+    fn add(&mut self, Signal { name, data }: Signal, keys: &Keys, found: &mut Found) {
+        let name: Rc<str> = name.into();
+        for word in keys.0.iter().filter(|key| ["control", "function", "remoteSinks"].contains(&key.as_str())) {
+            found.say(|| {
+                format!(
+                    "the signal {} has `{word}`, which needs HyperFlow's engine; here a signal is a file",
+                    shown(&name)
+                )
+            });
+        }
+        if data.is_some_and(|data| data.len() > 1) {
+            found.say(|| {
+                format!(
+                    "the signal {} comes more than once (`data`); here a signal is a file, and there once",
+                    shown(&name)
+                )
+            });
+        }
+        if self.places.insert(name.clone(), self.names.len()).is_some() {
+            found.say(|| format!("the signal {} is there twice; give each its own name", shown(&name)));
+        }
+        let is_path = name.parse::<WorkPath>().is_ok();
+        if !is_path {
+            found.say(|| refuse_path(&name));
+        }
+        self.names.push(is_path.then_some(name));
+    }
+
+    fn file(&self, port: &Port, task: &str, found: &mut Found) -> Option<Rc<str>> {
         let place = match port {
             Port::Place(place) => usize::try_from(*place).ok(),
-            Port::Name(name) => self.places.get(name).copied(),
+            Port::Name(name) => self.places.get(name.as_str()).copied(),
         };
         let name = place.and_then(|place| self.names.get(place));
         if name.is_none() && !self.is_unknown {
@@ -162,14 +179,17 @@ impl Signals {
                 Port::Name(name) => format!("it names the signal {}, which is not among `signals`", shown(name)),
             });
         }
-        name.cloned()
+        name.cloned().flatten()
     }
 }
 
-impl Process {
-    fn draft(self, number: usize, signals: &Signals, found: &mut Found) -> Draft {
-        let executable = || self.config.as_ref()?.executor.as_ref()?.executable.as_deref();
-        let name = self.name.clone().unwrap_or_else(|| executable().unwrap_or("process").to_owned());
+impl Process<'_> {
+    fn draft(self, keys: &Keys, number: usize, signals: &Signals, found: &mut Found) -> Draft {
+        let executor = executor(self.config);
+        let name = self.name.unwrap_or_else(|| match &executor {
+            Ok(Some((Executor { executable: Some(executable), .. }, _))) => executable.clone(),
+            _ => "process".to_owned(),
+        });
         // HyperFlow counts processes from 1, and lets several have one name.
         let id = format!("{name}_{number}");
         let mut refuse = |what: String| found.of(&id, || what);
@@ -182,45 +202,52 @@ impl Process {
         if let Some(limit) = self.firing_limit.filter(|limit| *limit != 1.0) {
             refuse(format!("its `firingLimit` is {limit}; only a process that fires once, which is 1, can be run"));
         }
-        refuse_others("a process", &self.others, &OF_PROCESS, &mut refuse);
-        let command = match self.config {
-            Some(Config { executor: Some(executor), others }) => {
-                refuse_others("`config`", &others, &["executor"], &mut refuse);
+        refuse_others("a process", keys, &OF_PROCESS, &mut refuse);
+        let command = match executor {
+            Ok(Some((executor, others))) => {
+                others.iter().for_each(|(of, keys, known)| refuse_others(of, keys, known, &mut refuse));
                 executor.command(&mut refuse)
             }
-            _ => {
-                let function = self.function.as_deref().map(shown).unwrap_or_else(|| "missing".to_owned());
+            Ok(None) => {
+                let function = self.function.as_deref().map_or_else(|| "missing".to_owned(), shown);
                 refuse(format!(
-                    "its function is {function}, which is JavaScript and needs HyperFlow's engine; only a process with a \
-                     command, `config.executor.executable`, can be run"
+                    "its function is {function}, which is JavaScript and needs HyperFlow's engine; only a process with \
+                     a command, `config.executor.executable`, can be run"
                 ));
                 None
             }
+            Err(error) => {
+                refuse(format!("its `config` cannot be read: {}", of_json(&error)));
+                None
+            }
         };
-        let mut files = |ports: Option<Vec<Port>>| {
-            ports.unwrap_or_default().iter().filter_map(|port| signals.file(port, &id, found)).collect::<Vec<_>>()
+        let mut files = |ports: Option<Ports>| {
+            ports.unwrap_or_default().0.iter().filter_map(|port| signals.file(port, &id, found)).collect::<Vec<_>>()
         };
         let (inputs, outputs) = (files(self.ins), files(self.outs));
         Draft { id, name, command, inputs, outputs, ..Draft::default() }
     }
 }
 
+/// The fields of what there are, and which may be.
+type Others = [(&'static str, Keys, &'static [&'static str]); 2];
+
+/// What a process runs, if it runs anything.
+fn executor(config: Option<&RawValue>) -> Result<Option<(Executor, Others)>, serde_json::Error> {
+    let Some(config) = config else { return Ok(None) };
+    let (Config { executor }, of_config) = object(config)?;
+    let Some(executor) = executor else { return Ok(None) };
+    let (executor, of_executor) = object(executor)?;
+    Ok(Some((executor, [("`config`", of_config, &["executor"]), ("`executor`", of_executor, &OF_EXECUTOR)])))
+}
+
 impl Executor {
     fn command(self, refuse: &mut impl FnMut(String)) -> Option<CommandDraft> {
-        for word in ["stdoutAppend", "stderrAppend"].into_iter().filter(|word| self.others.contains_key(*word)) {
-            let instead = &word[..6];
-            refuse(format!(
-                "its `executor` has `{word}`: who adds to a file that others add to cannot be run again. Use `{instead}`, \
-                 with a file of its own"
-            ));
-        }
-        let others = self.others.into_iter().filter(|(word, _)| !word.ends_with("Append")).collect();
-        refuse_others("`executor`", &others, &OF_EXECUTOR, refuse);
         let Some(executable) = self.executable else {
             refuse("its `executor` has no `executable`; say which program to run".to_owned());
             return None;
         };
-        let arguments = self.args.unwrap_or_default();
+        let arguments = self.args.unwrap_or_default().0;
         let (program, arguments) = if self.shell == Some(true) {
             // As Node.js starts a command with `shell`, which HyperFlow does.
             let line = std::iter::once(executable).chain(arguments).collect::<Vec<_>>().join(" ");
@@ -233,13 +260,17 @@ impl Executor {
 }
 
 /// What has a meaning that is not known here could make another task of it.
-fn refuse_others(
-    of: &str,
-    others: &BTreeMap<String, serde_json::Value>,
-    known: &[&str],
-    refuse: &mut impl FnMut(String),
-) {
-    for word in others.keys().filter(|word| !known.contains(&word.as_str())) {
-        refuse(format!("{of} has {}, which is not known here; what can be given is {}", shown(word), known.join(", ")));
+fn refuse_others(of: &str, keys: &Keys, known: &[&str], refuse: &mut impl FnMut(String)) {
+    for word in keys.0.iter().filter(|word| !known.contains(&word.as_str())) {
+        refuse(match word.as_str() {
+            "stdoutAppend" | "stderrAppend" => format!(
+                "its {of} has `{word}`: who adds to a file that others add to cannot be run again. Use `{}`, with a file \
+                 of its own",
+                &word[..6]
+            ),
+            _ => {
+                format!("{of} has {}, which is not known here; what can be given is {}", shown(word), known.join(", "))
+            }
+        });
     }
 }

@@ -12,6 +12,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | `wfformat`, `hyperflow` | the two forms, each read into drafts of tasks |
+//! | `list` | lists of a document, as long as they may be |
 //! | `draft` | from drafts to tasks: names, files, commands |
 //! | `check` | what must hold of all tasks together: no circle, files that are there when they are read |
 //! | `graph` | what waits for what, and how long the longest way is |
@@ -35,6 +36,7 @@ pub mod fuzz;
 mod graph;
 mod hyperflow;
 pub mod limits;
+mod list;
 mod problem;
 mod progress;
 mod resume;

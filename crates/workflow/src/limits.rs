@@ -6,7 +6,7 @@ pub const DOCUMENT_BYTES_MAX: usize = 64 << 20;
 /// The most tasks.
 pub const TASKS_MAX: usize = 20_000;
 
-/// How often tasks name each other and files, all together, at the most.
+/// How often tasks name each other and files, and how many arguments their commands have, all together, at the most.
 pub const REFERENCES_MAX: usize = 2_000_000;
 
 /// The longest argument of a command. Linux takes 32 pages for one, its end included (`MAX_ARG_STRLEN`, `execve(2)`).

@@ -6,13 +6,18 @@
 //! allows them.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use protocol::limits::RESOURCES_MAX;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::draft::{CommandDraft, Draft};
+use crate::draft::{CommandDraft, Draft, Drafts, is_within};
+use crate::limits::{REFERENCES_MAX, TASKS_MAX};
+use crate::list::List;
 use crate::problem::{Found, of_json, shown};
+
+type Texts = List<String, REFERENCES_MAX>;
 
 #[derive(Deserialize)]
 struct Body<'a> {
@@ -25,7 +30,7 @@ struct Body<'a> {
 #[derive(Deserialize, Default)]
 struct Part<'a> {
     #[serde(borrow)]
-    tasks: Vec<&'a RawValue>,
+    tasks: List<&'a RawValue, TASKS_MAX>,
 }
 
 #[derive(Deserialize)]
@@ -38,10 +43,10 @@ struct Id {
 struct Specified {
     id: String,
     name: String,
-    parents: Option<Vec<String>>,
-    children: Option<Vec<String>>,
-    input_files: Option<Vec<String>>,
-    output_files: Option<Vec<String>>,
+    parents: Option<Texts>,
+    children: Option<Texts>,
+    input_files: Option<Texts>,
+    output_files: Option<Texts>,
 }
 
 #[derive(Deserialize)]
@@ -56,49 +61,54 @@ struct Executed {
 #[derive(Deserialize)]
 struct Said {
     program: Option<String>,
-    arguments: Option<Vec<String>>,
+    arguments: Option<Texts>,
 }
 
 /// Reads `schemaVersion` and `workflow`.
-pub(crate) fn read(version: Option<&RawValue>, body: &RawValue, found: &mut Found) -> Vec<Draft> {
+pub(crate) fn read(version: Option<&RawValue>, body: &RawValue, found: &mut Found) -> Drafts {
     if version.is_none_or(|version| version.get() != r#""1.5""#) {
         found.say(|| {
             let version = version.map_or("missing".to_owned(), |version| shown(version.get()));
             format!(r#"`schemaVersion` is {version}; only "1.5" of WfFormat can be read, others have other fields"#)
         });
-        return Vec::new();
+        return Drafts::default();
     }
     let body: Body<'_> = match serde_json::from_str(body.get()) {
         Ok(body) => body,
         Err(error) => {
             found.say(|| format!("`workflow` is not as WfFormat 1.5 has it: {}", of_json(&error)));
-            return Vec::new();
+            return Drafts::default();
         }
     };
-    let mut executed = executed(&body.execution.tasks, found);
+    let (specified, executed) = (body.specification.tasks.0, body.execution.tasks.0);
+    let Some(mut executed) = runs(&executed, found) else { return Drafts::default() };
     let has_commands = executed.values().any(|task| task.as_ref().is_none_or(|task| task.command.is_some()));
-    if !has_commands && !body.specification.tasks.is_empty() {
+    if !has_commands && !specified.is_empty() {
         found.say(|| {
             "no task has a command: `workflow.execution.tasks` must have for each one its `id` and \
              `\"command\": {\"program\": …, \"arguments\": […]}`"
                 .to_owned()
         });
     }
-    let mut drafts = Vec::with_capacity(body.specification.tasks.len());
-    for (raw, number) in body.specification.tasks.iter().zip(1..) {
-        match serde_json::from_str::<Specified>(raw.get()) {
+    let mut drafts = Drafts::default();
+    for (raw, number) in specified.into_iter().zip(1..) {
+        let draft = match serde_json::from_str::<Specified>(raw.get()) {
             Ok(specified) => {
                 // Of a second task of this id something else is told.
                 let executed = executed.get_mut(&specified.id).map(Option::take);
-                drafts.push(draft(specified, executed, has_commands, found));
+                draft(specified, executed, has_commands, found)
             }
-            Err(error) => {
-                let id = unreadable(raw, "specification", number, &error, found);
-                drafts.extend(id.map(|id| Draft { id, ..Draft::default() }));
-            }
+            Err(error) => match unreadable(raw, "specification", number, &error, found) {
+                Some(id) => Draft { id, ..Draft::default() },
+                None => continue,
+            },
+        };
+        if !drafts.push(draft, found) {
+            // What is left would only be said to be missing.
+            return Drafts::default();
         }
     }
-    let specified: HashSet<&str> = drafts.iter().map(|draft| draft.id.as_str()).collect();
+    let specified: HashSet<&str> = drafts.all.iter().map(|draft| draft.id.as_str()).collect();
     let mut unknown: Vec<&String> = executed.keys().filter(|id| !specified.contains(id.as_str())).collect();
     // So that the same is told on every try.
     unknown.sort_unstable();
@@ -109,8 +119,9 @@ pub(crate) fn read(version: Option<&RawValue>, body: &RawValue, found: &mut Foun
 }
 
 /// What is known of the runs of tasks, by id; nothing where it cannot be read, which has been told.
-fn executed(tasks: &[&RawValue], found: &mut Found) -> HashMap<String, Option<Executed>> {
+fn runs(tasks: &[&RawValue], found: &mut Found) -> Option<HashMap<String, Option<Executed>>> {
     let mut executed = HashMap::with_capacity(tasks.len());
+    let mut arguments = 0;
     for (raw, number) in tasks.iter().zip(1..) {
         let (id, task) = match serde_json::from_str::<Executed>(raw.get()) {
             Ok(task) => (task.id.clone(), Some(task)),
@@ -119,12 +130,17 @@ fn executed(tasks: &[&RawValue], found: &mut Found) -> HashMap<String, Option<Ex
                 None => continue,
             },
         };
+        let command = task.as_ref().and_then(|task| task.command.as_ref()?.arguments.as_ref());
+        arguments += command.map_or(0, |arguments| arguments.0.len());
+        if !is_within(arguments, found) {
+            return None;
+        }
         if executed.contains_key(&id) {
             found.of(&id, || "it is in `workflow.execution` twice; leave the one that says what it runs".to_owned());
         }
         executed.insert(id, task);
     }
-    executed
+    Some(executed)
 }
 
 /// Says what is wrong with an entry, and returns its id, if it has one.
@@ -169,7 +185,7 @@ fn draft(specified: Specified, executed: Option<Option<Executed>>, has_commands:
     }
     let command = command.map(|Said { program, arguments }| CommandDraft {
         program: program.unwrap_or_default(),
-        arguments: arguments.unwrap_or_default(),
+        arguments: arguments.unwrap_or_default().0,
         ..CommandDraft::default()
     });
     if command.is_none() && !is_told {
@@ -179,7 +195,9 @@ fn draft(specified: Specified, executed: Option<Option<Executed>>, has_commands:
         Some(command) if is_numbered(&name) => file_name(&command.program).to_owned(),
         _ => name,
     };
-    let (inputs, outputs) = (input_files.unwrap_or_default(), output_files.unwrap_or_default());
+    let files = |files: Option<Texts>| files.unwrap_or_default().0.into_iter().map(Rc::from).collect();
+    let (inputs, outputs) = (files(input_files), files(output_files));
+    let (parents, children) = (parents.map(|parents| parents.0), children.map(|children| children.0));
     Draft { id, name, command, inputs, outputs, parents, children, cpus, seconds }
 }
 

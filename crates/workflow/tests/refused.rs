@@ -124,8 +124,9 @@ fn a_file_is_of_one_task_and_there_when_it_is_read() {
     assert_eq!(said(&wfformat(&read(&["b"]))), [""; 0], "it waits for it through another");
     says(&wfformat(&[task("a", &[], &["x"], &["x"])]), &["task `a`: it reads and writes `x`"]);
     says(&hyperflow(&[process(&[0], &[0])], &["x"]), &["task `p_1`: it reads and writes `x`"]);
-    let within = [task("a", &[], &[], &["x"]), task("b", &[], &["x/y/z"], &[])];
-    says(&wfformat(&within), &["the file `x/y/z` lies within `x`, which is a file as well"]);
+    let within = [task("a", &[], &[], &["x"]), task("b", &[], &["x/y/z", "x.a", "x-", "x/a", "xy/z"], &[])];
+    let expected = ["`x/y/z` lies within `x`, which is a file as well", "the file `x/a` lies within `x`"];
+    says(&wfformat(&within), &expected);
     // More writers than are looked at together, and each is read too early by the one before it.
     let id = |number| format!("t{number}");
     let tasks: Vec<Value> = (0..200)
@@ -251,8 +252,7 @@ fn all_of_it_is_told_at_once() {
         &hyperflow(&[first, second, third], &["../x", "y"]),
         &[
             "task `p_1`: it is of the type `choice`",
-            "task `p_1`: the file `../x` must",
-            "task `p_1`: the file `../x` must",
+            "the file `../x` must",
             "task `p_2`: its `firingLimit` is 3",
             "task `p_2`: it names the signal 7",
             "task `p_3`: it writes `y`, and `p_2` writes it",
@@ -276,8 +276,15 @@ fn redirections_and_shells_of_hyperflow_are_kept() {
 fn what_is_too_large_is_told_by_its_size() {
     says(&" ".repeat(DOCUMENT_BYTES_MAX + 1), &["bytes long, and may be 67108864"]);
     let tasks: Vec<Value> = (0..=TASKS_MAX).map(|number| task(&number.to_string(), &[], &[], &[])).collect();
-    says(&wfformat(&tasks), &["the workflow has 20001 tasks"]);
+    says(&with_runs(&tasks, &[]), &["`workflow` is not as WfFormat 1.5 has it: a list has more than 20000 entries"]);
     assert_eq!(said(&wfformat(&tasks[1..])), [""; 0], "so many can be");
-    let files = vec!["x"; REFERENCES_MAX + 1];
-    says(&wfformat(&[task("a", &[], &files, &[])]), &["name each other and files 2000001 times"]);
+    let processes = vec![json!({}); TASKS_MAX + 1];
+    says(&hyperflow(&processes, &[]), &["`processes` must be a list, as HyperFlow has it: a list has more than 20000"]);
+    let words = vec!["x"; REFERENCES_MAX / 2 + 1];
+    let too_many = "its tasks name each other and files, and have arguments, more than 2000000 times";
+    says(&wfformat(&[task("a", &[], &words, &[]), task("b", &[], &words, &[])]), &[too_many]);
+    let run = |id: &str| json!({"id": id, "command": {"program": "p", "arguments": words}});
+    says(&with_runs(&[], &[run("a"), run("b"), run("c")]), &[too_many]);
+    let places = vec![0; REFERENCES_MAX / 2 + 1];
+    says(&hyperflow(&[process(&places, &[]), process(&places, &[])], &["x"]), &[too_many]);
 }
