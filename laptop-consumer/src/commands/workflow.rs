@@ -38,10 +38,8 @@ fn read(from: &Path) -> anyhow::Result<Workflow> {
     let text = String::from_utf8(bytes)
         .map_err(|error| usage(format!("it is not UTF-8, from byte {} on", error.utf8_error().valid_up_to())))?;
     Workflow::parse(&text).map_err(|problems| {
-        // A line for each, all of which say whose they are, as compilers do.
-        let told = problems.told.iter().map(ToString::to_string);
-        let more = (problems.more > 0).then(|| format!("{} more problems are told when these are gone", problems.more));
-        usage(told.chain(more).collect::<Vec<_>>().join(&format!("\n{}: ", escaped(&name))))
+        // A line for each, as compilers have it; none of them has a line break in it.
+        usage(problems.to_string().replace('\n', &format!("\n{}: ", escaped(&name))))
     })
 }
 
