@@ -18,13 +18,12 @@ use lifecycle::{
 use program::Exit;
 use protocol::{JobId, JobMessage};
 use queues::Client;
-use site::Grant;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::events::{Events, Heard};
 use crate::executor::Executor;
-use crate::job::JobFiles;
+use crate::job::{JobFiles, Within};
 use crate::link::{self, Desk};
 use crate::notices;
 use crate::pace::Pace;
@@ -349,6 +348,14 @@ impl Daemon {
                     Event::Unclaimed(run, outcome)
                 });
             }
+            Effect::Unfold { run, alive, room } => {
+                let (files, store) = (self.jobs.clone(), self.store.clone());
+                self.spawn_fallible(async move {
+                    let job = whole_message_of(&store, &run.job_id).await?;
+                    let unfolded = files.unfold(job, run.clone(), alive, room).await;
+                    Ok(Event::Unfolded(run, unfolded))
+                });
+            }
             Effect::Start(run) => self.start(run, lifecycle),
             Effect::Conclude { run, ending, may_retry } => self.conclude(run, ending, may_retry, lifecycle),
             Effect::End(run, why) => self.executor.end(&run, why),
@@ -424,15 +431,19 @@ impl Daemon {
 
     fn start(&self, run: Run, lifecycle: &Lifecycle) {
         let grant = lifecycle.launched(&run.job_id).map(|launched| launched.grant).unwrap_or_default();
-        let round = lifecycle.round(&run.job_id);
+        let (round, workflow) = (lifecycle.round(&run.job_id), lifecycle.workflow_of(&run.job_id).cloned());
         if let Some(job) = lifecycle.brief(&run.job_id) {
-            return begin(&self.jobs, &*self.executor, job, &run, &grant, round);
+            let within = Within { grant: &grant, round, workflow: workflow.as_ref() };
+            return begin(&self.jobs, &*self.executor, job, &run, within);
         }
         let (files, store, executor) = (self.jobs.clone(), self.store.clone(), self.executor.clone());
         let events = self.events.clone();
         tokio::spawn(async move {
             match message_of(&store, &run.job_id).await {
-                Ok(job) => begin(&files, &*executor, &job, &run, &grant, round),
+                Ok(job) => {
+                    let within = Within { grant: &grant, round, workflow: workflow.as_ref() };
+                    begin(&files, &*executor, &job, &run, within);
+                }
                 Err(problem) => events.tell(Err(problem)),
             }
         });
@@ -463,9 +474,9 @@ impl Daemon {
 }
 
 /// Has a run begun.
-fn begin(files: &JobFiles, executor: &dyn Executor, job: &JobMessage, run: &Run, grant: &Grant, round: Round) {
+fn begin(files: &JobFiles, executor: &dyn Executor, job: &JobMessage, run: &Run, within: Within<'_>) {
     // A slot is empty until then; nobody waits for the line.
-    executor.start(files.start_line(job, run, grant, round));
+    executor.start(files.start_line(job, run, within));
     tracing::info!(job_id = %run.job_id, attempt = %run.attempt, task = %job.spec.task, "job starts");
 }
 

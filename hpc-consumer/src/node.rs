@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lifecycle::{Effect, Event, Round};
+use lifecycle::{Effect, Event};
 use protocol::{JobId, JobMessage};
 use queues::PlainHttp;
 use reqwest::header::HeaderValue;
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::events::{self, Heard};
 use crate::executor::{Executor as _, Here};
-use crate::job::{FileSettings, JobFiles, ResultsDir, Tell};
+use crate::job::{FileSettings, JobFiles, ResultsDir, Tell, Within};
 use crate::keeper::Keeper;
 use crate::link::KEY_HEADER;
 use crate::run::Kit;
@@ -107,6 +107,10 @@ impl Node {
                     Err(error) => Event::PutAwayFailed { lease_id, problem: error.into() },
                 });
             }
+            Effect::Unfold { run, alive, room } => {
+                let unfolded = self.files.unfold(Arc::new(job.clone()), run.clone(), alive, room).await;
+                return Some(Event::Unfolded(run, unfolded));
+            }
             Effect::Stage(job_id) => {
                 let (_stop, stopped) = watch::channel(false);
                 let staged = self.files.stage(&Arc::new(job.clone()), stopped, &unheard()).await?;
@@ -120,7 +124,7 @@ impl Node {
             Effect::Observe => self.executor.observe(),
             Effect::Reconciled => self.executor.reconciled(),
             Effect::Start(run) => {
-                self.executor.start(self.files.start_line(job, &run, &Grant::default(), Round::FIRST))
+                self.executor.start(self.files.start_line(job, &run, Within::first(&Grant::default())))
             }
             Effect::End(run, why) => self.executor.end(&run, why),
             Effect::Forget(runs) => self.executor.forget(&runs),

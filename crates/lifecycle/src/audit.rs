@@ -24,6 +24,10 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
             Some(entry) if entry.stage == Stage::Launching => Ok(()),
             other => Err(format!("the outputs of {run} are sent and its launch is not recorded: {other:?}")),
         },
+        Effect::Unfold { run, .. } => match entry(run) {
+            Some(entry) if matches!(entry.stage, Stage::Launching | Stage::Parked) => Ok(()),
+            other => Err(format!("the graph of {run} unfolds and its launch is not recorded: {other:?}")),
+        },
         Effect::Start(run) => match entry(run) {
             Some(entry) if entry.stage == Stage::Launching => Ok(()),
             other => Err(format!("run {run} is started and its launch is not recorded: {other:?}")),
@@ -33,7 +37,8 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
             ending: Ending::Finished(_) | Ending::CutOff(_) | Ending::FilledDisk(_) | Ending::Unparkable(..),
             ..
         } => match entry(run) {
-            Some(entry) if entry.stage == Stage::Launching => Ok(()),
+            // A graph is parked for as long as it has anything to do.
+            Some(entry) if matches!(entry.stage, Stage::Launching | Stage::Parked) => Ok(()),
             other => Err(format!("run {run} is concluded and its launch is not recorded: {other:?}")),
         },
         Effect::Forget(runs) => {

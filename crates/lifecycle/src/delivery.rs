@@ -7,7 +7,7 @@ use protocol::{JobId, JobMessage};
 
 use crate::lifecycle::{Lifecycle, Step, sent};
 use crate::phases::Phase;
-use crate::pools::{Place, PoolNo};
+use crate::pools::{Place, PoolNo, Routed};
 use crate::table::{NewJob, State};
 use crate::{Delivery, Effect, Fact, Fatal, Lease, Origin, Pulled, Recalled, Terms};
 
@@ -70,12 +70,12 @@ impl Lifecycle {
             self.jobs.add_lease(&job_id, lease);
             return None;
         }
-        let (place, resources, retries) = self.pools.route(&self.settings.site, &message.spec);
+        let Routed { place, resources, retries, is_graph } = self.pools.route(&self.settings.site, &message.spec);
         let (rerunnable, needs_files) = (message.spec.rerunnable.unwrap_or(true), message.spec.needs_files());
         let terms = Terms { retries, rerunnable, needs_files };
         let (deliveries, sent, message) = (Some(delivery.deliveries), sent(&message), Some(Arc::new(message)));
         let fits = matches!(place, Place::In(no) if self.wants_for(no) > 0);
-        let job = NewJob { deliveries, message, sent, ..NewJob::new(State::Asked, place, resources, terms) };
+        let job = NewJob { deliveries, message, sent, is_graph, ..NewJob::new(State::Asked, place, resources, terms) };
         self.jobs.insert(job_id.clone(), job);
         self.jobs.add_lease(&job_id, lease);
         Some((job_id, fits))
@@ -128,7 +128,7 @@ impl Lifecycle {
         let lease = Lease { id: lease_id, until: self.now, deliveries: None };
         if self.jobs.get(&job_id).is_none() {
             step.facts.push(Fact::Owed(job_id.clone(), record.clone(), lease.clone()));
-            let (place, resources, _) = self.pools.of_unknown(&self.settings.site);
+            let Routed { place, resources, .. } = self.pools.of_unknown(&self.settings.site);
             let job = NewJob::new(State::Recorded(record.len()), place, resources, Terms::default());
             self.jobs.insert(job_id.clone(), job);
         }

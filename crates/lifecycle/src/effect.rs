@@ -38,6 +38,15 @@ pub enum Effect {
     },
     /// Give the claim for a run up: it was not begun, or the node failed it.
     Unclaim(Run),
+    /// Look what there is to do of a job that is a graph.
+    Unfold {
+        /// Its only execution, of which nothing runs.
+        run: Run,
+        /// Those of its tasks that have begun, by the ids of their jobs.
+        alive: Vec<JobId>,
+        /// How many more may.
+        room: usize,
+    },
     /// Have the executor begin a run.
     Start(Run),
     /// Deal with what a run left behind, and write the final record unless the task failed and `may_retry`.

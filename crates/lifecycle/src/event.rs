@@ -8,7 +8,7 @@ use std::time::Duration;
 use protocol::{Continuation, FailureClass, JobId, PoolName};
 use site::Held;
 
-use crate::{Attempt, Finished, Observation, Run, Share};
+use crate::{Attempt, Finished, Observation, Run, Share, Unfolded};
 
 /// Everything that can make the daemon act.
 #[derive(Debug, Clone)]
@@ -45,6 +45,8 @@ pub enum Event {
     RunRejected(Run, String),
     /// What a run left behind was dealt with.
     Concluded(Run, Concluded),
+    /// What there is to do of a job that is a graph.
+    Unfolded(Run, Unfolded),
     /// The outputs of a run are in the store of files, or not.
     Uploaded(Run, Uploaded),
     /// A message that is no job was put away; with the final record where it has one that is owed to its user.

@@ -132,6 +132,9 @@ impl Lifecycle {
                 self.jobs.drop_input(job_id);
                 self.jobs.set(job_id, State::Ready);
                 step.facts.extend(self.launched(job_id).map(|at| Fact::Launching(job_id.clone(), attempt, at)));
+                if self.jobs.get(job_id).is_some_and(|job| job.is_graph) {
+                    self.begin_unfolding(job_id);
+                }
             }
             Claimed::Finished(record) => {
                 self.unstage(job_id, step);
@@ -370,6 +373,7 @@ impl Lifecycle {
     pub(crate) fn ended_by_itself(&mut self, job_id: &JobId) {
         if let Some(job) = self.jobs.get(job_id)
             && job.transfer.to_upload == 0
+            && !job.is_graph
             && matches!(job.state, State::Ending { ending: Ending::Finished(_), .. })
         {
             self.job_ended(job_id);

@@ -54,6 +54,7 @@
 //! | `transfers` | files that a job needs before it can begin, and outputs that its end waits for |
 //! | `report`, `reporter` | what there is to say of jobs and pools; what of it the hub was told, and what is to be |
 //! | `parking` | jobs that wait for other jobs, and their next rounds |
+//! | `unfolding` | jobs that are graphs of others |
 //! | `cancel` | jobs that a person does not want any more |
 //! | `blame` | whose the end of a run was: the task's, or the node's |
 //! | `disk` | a disk that is full when a run is over, and whether the job filled it |
@@ -96,6 +97,7 @@ mod table;
 mod thrift;
 mod transfers;
 mod trouble;
+mod unfolding;
 
 pub use audit::permitted;
 pub use blame::{Blame, Evidence, blame};
@@ -113,3 +115,4 @@ pub use reporter::Reporter;
 pub use run::{Attempt, EndReason, Finished, Observation, Run, RunEnd, Sighting};
 pub use table::{Change, Changes};
 pub use thrift::Expenses;
+pub use unfolding::Unfolded;

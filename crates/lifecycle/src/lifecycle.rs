@@ -12,7 +12,7 @@ use crate::cancel::Cancellations;
 use crate::executor::ExecutorView;
 use crate::intake::Intake;
 use crate::phases::Phase;
-use crate::pools::{Place, PoolNo, Pools};
+use crate::pools::{Place, PoolNo, Pools, Routed};
 use crate::publisher::Publisher;
 use crate::refusal::Refusals;
 use crate::settler::Settler;
@@ -20,6 +20,7 @@ use crate::shutdown::Shutdown;
 use crate::table::{Jobs, NewJob, State};
 use crate::thrift::Thrift;
 use crate::transfers::FileStore;
+use crate::unfolding::Unfolding;
 use crate::{Attempt, Changes, Effect, Entry, Event, Fact, Launched, Notice, Problem, Room, Run, Stage};
 
 /// What the life of a job depends on.
@@ -109,6 +110,7 @@ pub struct Lifecycle {
     pub(crate) shutdown: Shutdown,
     pub(crate) cancellations: Cancellations,
     pub(crate) file_store: FileStore,
+    pub(crate) unfolding: Unfolding,
     /// What the queues may cost.
     pub(crate) thrift: Thrift,
     /// What was said of the queue: it does not answer, and not yet that it does again.
@@ -128,7 +130,7 @@ impl Lifecycle {
         let (mut parkings, mut unwanted) = (Vec::new(), Vec::new());
         for entry in entries {
             let since = entry.since.min(now);
-            let (place, resources, _) = match &entry.message {
+            let Routed { place, resources, is_graph, .. } = match &entry.message {
                 Some(message) => pools.route(&settings.site, &message.spec),
                 None => pools.of_unknown(&settings.site),
             };
@@ -140,7 +142,8 @@ impl Lifecycle {
                         lane = Some(pools.of_name(launched.pool.as_ref()));
                         found = Some(launched.grant);
                     }
-                    State::Running(None)
+                    // Of a graph nothing runs.
+                    if is_graph { State::Parked } else { State::Running(None) }
                 }
                 Stage::Parked => State::Parked,
                 Stage::Recorded(bytes) => State::Recorded(bytes),
@@ -153,6 +156,7 @@ impl Lifecycle {
             unwanted.extend(entry.unwanted.then(|| entry.job_id.clone()));
             let job = NewJob {
                 parent: entry.parent.map(Box::new),
+                is_graph,
                 lane,
                 found,
                 since: Some(since),
@@ -183,10 +187,12 @@ impl Lifecycle {
             shutdown: Shutdown::default(),
             cancellations: Cancellations::default(),
             file_store: FileStore::default(),
+            unfolding: Unfolding::default(),
             thrift,
             queue_trouble: None,
         };
         lifecycle.find_children(parkings);
+        lifecycle.find_graphs();
         unwanted.into_iter().for_each(|job_id| lifecycle.cancel(job_id));
         lifecycle
     }
@@ -219,6 +225,7 @@ impl Lifecycle {
             Event::Recalled(answers) => self.recalled(answers, &mut step),
             Event::Staged(job_id, staged) => self.staged(&job_id, staged, &mut step),
             Event::Uploaded(run, uploaded) => self.uploaded(&run, uploaded, &mut step),
+            Event::Unfolded(run, unfolded) => self.unfolded(&run, unfolded, &mut step),
             Event::Claimed(job_id, claimed) => self.claimed(&job_id, claimed, &mut step),
             Event::Unclaimed(run, outcome) => self.unclaimed(&run, outcome, &mut step),
             Event::Observed(observation) => self.observed(observation, &mut step),
@@ -255,7 +262,9 @@ impl Lifecycle {
         let pull = if self.wants_pull() > 0 { self.intake.pulls.next() } else { self.next_day_at() };
         let publish = self.publisher.next(self.jobs.outbox(), quiet);
         let settle = self.settler.next(quiet);
-        let times = [self.executor.ask_at(), pull, publish, settle, self.jobs.next_lapse(), self.jobs.next_upload()];
+        let unfold = self.unfolding.next().filter(|_| !self.draining());
+        let times =
+            [self.executor.ask_at(), pull, publish, settle, unfold, self.jobs.next_lapse(), self.jobs.next_upload()];
         let of_pools = self.pools.all().flat_map(|no| self.wake_at_of(no));
         // What is not done although its time has come waits for an event and not for the time.
         times.into_iter().chain(of_pools).chain(self.shutdown.ends()).flatten().filter(|at| *at > self.now).min()
@@ -446,6 +455,7 @@ impl Lifecycle {
         self.begin_runs(step);
         self.begin_staging(step);
         self.begin_uploads(step);
+        self.unfold(step);
         self.say_files_are_back(step);
         self.publish_due(step);
         self.say_how_careful(step);

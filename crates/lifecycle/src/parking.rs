@@ -18,7 +18,7 @@ use std::time::Duration;
 use protocol::{Continuation, JobId, JobMessage, JobSpec, When, limits};
 
 use crate::lifecycle::{Lifecycle, Step};
-use crate::pools::Place;
+use crate::pools::{Place, Routed};
 use crate::report::timestamp;
 use crate::table::{Job, NewJob, State};
 use crate::{Effect, Ending, Fact, Finished, Origin, Parent, Parking, Round, Run, Terms};
@@ -92,7 +92,7 @@ impl Lifecycle {
             if let Some(job) = self.jobs.get_mut(&job_id) {
                 job.children = Some(Box::new(children));
             }
-            self.go_on_if_done(&job_id);
+            self.a_child_has_ended(&job_id);
         }
     }
 
@@ -104,6 +104,12 @@ impl Lifecycle {
     /// Whose child a job is.
     pub fn parent(&self, job_id: &JobId) -> Option<&JobId> {
         self.jobs.get(job_id)?.parent.as_ref().map(|parent| &parent.job_id)
+    }
+
+    /// The workflow that a job is a task of.
+    pub fn workflow_of(&self, job_id: &JobId) -> Option<&JobId> {
+        let parent = self.parent(job_id)?;
+        self.jobs.get(parent).filter(|job| job.is_graph).map(|_| parent)
     }
 
     /// A round is about to begin: what has ended by now it finds.
@@ -119,14 +125,48 @@ impl Lifecycle {
         if self.is_cancelled(job_id) {
             return self.conclude(run, Ending::Cancelled(Some(run.attempt)), step);
         }
-        let Some(job) = self.jobs.get(job_id) else { return };
         let Continuation { run: specs, when } = continuation;
-        let new = match self.children_of(job_id, job, specs) {
+        let Some(job) = self.jobs.get(job_id) else { return };
+        let (first, alive) = job
+            .children
+            .as_ref()
+            .map_or((1, 0), |children| (children.parking.children.saturating_add(1), children.alive.len()));
+        if specs.is_empty() && alive == 0 {
+            let why = "asks for no job, and no child of an earlier round goes on, so there is nothing to wait for; \
+                       leave no continue.json behind to end";
+            return self.cannot_park(run, why.to_owned(), step);
+        }
+        let new = match self.children_of(job_id, (first..).zip(specs).collect()) {
             Ok(new) => new,
             Err(why) => return self.cannot_park(run, why, step),
         };
         self.ended_by_itself(job_id);
         self.filled_no_disk(job_id);
+        if let Some(job) = self.jobs.get_mut(job_id) {
+            job.last_attempt = None;
+        }
+        self.jobs.set(job_id, State::Parked);
+        self.has_children(job_id, new, when, step);
+        step.effects.push(Effect::Forget(vec![run.clone()]));
+        self.a_child_has_ended(job_id);
+    }
+
+    /// A graph goes on with these tasks; or why it cannot.
+    pub(crate) fn start_children(
+        &mut self,
+        job_id: &JobId,
+        tasks: Vec<(u32, JobSpec)>,
+        step: &mut Step,
+    ) -> Result<(), String> {
+        if !tasks.is_empty() {
+            let new = self.children_of(job_id, tasks)?;
+            self.has_children(job_id, new, When::Any, step);
+        }
+        Ok(())
+    }
+
+    /// A job that is parked has further children.
+    fn has_children(&mut self, job_id: &JobId, new: Vec<JobMessage>, when: When, step: &mut Step) {
         let parent = Parent { job_id: job_id.clone(), generation: self.generation(job_id) };
         let now = self.now;
         let Some(job) = self.jobs.get_mut(job_id) else { return };
@@ -139,26 +179,16 @@ impl Lifecycle {
             when,
         };
         children.alive.extend(new.iter().map(|message| message.job_id.clone()));
-        let parking = children.parking;
-        job.last_attempt = None;
-        self.jobs.set(job_id, State::Parked);
-        step.facts.push(Fact::Parked(job_id.clone(), parking));
+        step.facts.push(Fact::Parked(job_id.clone(), children.parking));
         for message in new {
             self.accept_child(message, parent.clone(), now, step);
         }
-        step.effects.push(Effect::Forget(vec![run.clone()]));
-        self.go_on_if_done(job_id);
     }
 
-    /// The messages of the children that a job asks for, or why it cannot have them.
-    fn children_of(&self, job_id: &JobId, job: &Job, specs: Vec<JobSpec>) -> Result<Vec<JobMessage>, String> {
-        let (parking, alive) =
-            job.children.as_ref().map_or_else(Default::default, |children| (children.parking, children.alive.len()));
-        if specs.is_empty() && alive == 0 {
-            return Err("asks for no job, and no child of an earlier round goes on, so there is nothing to wait for; \
-                        leave no continue.json behind to end"
-                .to_owned());
-        }
+    /// The messages of the children that a job asks for, each with its number, or why it cannot have them.
+    fn children_of(&self, job_id: &JobId, specs: Vec<(u32, JobSpec)>) -> Result<Vec<JobMessage>, String> {
+        let children = self.jobs.get(job_id).and_then(|job| job.children.as_ref());
+        let parking = children.map(|children| children.parking).unwrap_or_default();
         if parking.rounds >= limits::ROUNDS_MAX {
             return Err(format!("asks for a further round after {}, which is the most", limits::ROUNDS_MAX));
         }
@@ -169,7 +199,6 @@ impl Lifecycle {
                 limits::GENERATIONS_MAX
             ));
         }
-        let first = parking.children + 1;
         let count = u32::try_from(specs.len()).unwrap_or(u32::MAX);
         if parking.children.saturating_add(count) > limits::CHILDREN_MAX {
             return Err(format!(
@@ -190,7 +219,7 @@ impl Lifecycle {
             }
             Ok(JobMessage::new(child, spec, created_at))
         };
-        (first..).zip(specs).map(message).collect()
+        specs.into_iter().map(message).collect()
     }
 
     /// How many generations there are from the job that a person has submitted to the children of this one.
@@ -201,7 +230,7 @@ impl Lifecycle {
 
     fn accept_child(&mut self, message: JobMessage, parent: Parent, now: Duration, step: &mut Step) {
         let job_id = message.job_id.clone();
-        let (place, resources, retries) = self.pools.route(&self.settings.site, &message.spec);
+        let Routed { place, resources, retries, is_graph } = self.pools.route(&self.settings.site, &message.spec);
         // Its parent is here, so it can be nowhere else.
         let place = match place {
             Place::Elsewhere(refusal) => Place::Nowhere(refusal.to_string().into()),
@@ -216,7 +245,8 @@ impl Lifecycle {
             origin: Origin::Parent(parent.clone()),
         });
         let (sent, message, parent) = (Some(now), Some(Arc::new(message)), Some(Box::new(parent)));
-        let job = NewJob { sent, message, parent, ..NewJob::new(State::Waiting(now), place, resources, terms) };
+        let job =
+            NewJob { sent, message, parent, is_graph, ..NewJob::new(State::Waiting(now), place, resources, terms) };
         self.jobs.insert(job_id.clone(), job);
         self.jobs.keep_message(&job_id);
         self.accepted(&job_id);
@@ -246,7 +276,7 @@ impl Lifecycle {
         {
             children.alive.swap_remove(place);
             children.ended = children.ended.saturating_add(1);
-            self.go_on_if_done(&parent);
+            self.a_child_has_ended(&parent);
         }
         // Where a message of that id has come from the queue as well, its sender waits for the result.
         if self.jobs.get(job_id).is_some_and(|job| job.leases.is_empty()) {
@@ -255,10 +285,13 @@ impl Lifecycle {
         }
     }
 
-    /// Begins the next round of a job that is parked, if it need not wait any longer.
-    fn go_on_if_done(&mut self, job_id: &JobId) {
-        let Some(job) = self.jobs.get(job_id) else { return };
-        if matches!(job.state, State::Parked) && job.children.as_ref().is_none_or(|children| children.are_done()) {
+    /// Begins the next round of a job that is parked, if it need not wait any longer; a graph is asked what follows.
+    fn a_child_has_ended(&mut self, job_id: &JobId) {
+        let Some(job) = self.jobs.get(job_id).filter(|job| matches!(job.state, State::Parked)) else { return };
+        if job.is_graph {
+            return self.is_to_unfold(job_id, self.now);
+        }
+        if job.children.as_ref().is_none_or(|children| children.are_done()) {
             // Before those that came after it: it has begun, and holds a directory.
             let turn = job.sent.unwrap_or(self.now).min(self.now);
             self.jobs.set(job_id, State::Waiting(turn));

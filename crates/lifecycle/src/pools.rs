@@ -4,7 +4,7 @@
 //! of the site's file while they waited or ran, and those that are about to be rejected. Nothing begins there.
 
 use protocol::{JobSpec, PoolName};
-use site::{Capacity, Refusal, Resources, Site, Where};
+use site::{Capacity, Refusal, Resources, Site, TaskKind, Where};
 
 use crate::lane::Lane;
 use crate::pool::Pool;
@@ -24,6 +24,18 @@ pub(crate) enum Place {
     Elsewhere(Box<Refusal>),
     /// Nowhere: it is to be rejected. The text says why.
     Nowhere(Box<str>),
+}
+
+/// How a job runs by the site as it is.
+#[derive(Debug)]
+pub(crate) struct Routed {
+    pub(crate) place: Place,
+    /// What it gets there.
+    pub(crate) resources: Resources,
+    /// How often it is tried again.
+    pub(crate) retries: u32,
+    /// Is it a graph of jobs?
+    pub(crate) is_graph: bool,
 }
 
 /// All pools, and the place of what is in none.
@@ -91,15 +103,22 @@ impl Pools {
     }
 
     /// The place of a job of which nothing but its id is known.
-    pub(crate) fn of_unknown(&self, site: &Site) -> (Place, Resources, u32) {
+    pub(crate) fn of_unknown(&self, site: &Site) -> Routed {
         let slot = site.pools.values().next().map(|pool| Resources::of(&pool.slot));
-        (Place::In(PoolNo(0)), slot.unwrap_or_else(|| Resources::of(&site::Slot::default())), 0)
+        let resources = slot.unwrap_or_else(|| Resources::of(&site::Slot::default()));
+        Routed { place: Place::In(PoolNo(0)), resources, retries: 0, is_graph: false }
     }
 
-    /// Where a job is to run, what it gets there, and how often it is tried again.
-    pub(crate) fn route(&self, site: &Site, job: &JobSpec) -> (Place, Resources, u32) {
+    /// Where a job is to run, and how.
+    pub(crate) fn route(&self, site: &Site, job: &JobSpec) -> Routed {
         match site.route(job) {
-            Ok(route) => (Place::In(self.of_name(Some(&route.pool))), route.resources, route.retries),
+            Ok(route) => {
+                let is_graph = site.kind(&route) == TaskKind::Workflow;
+                // Each task of a graph has retries of its own.
+                let retries = if is_graph { 0 } else { route.retries };
+                let place = Place::In(self.of_name(Some(&route.pool)));
+                Routed { place, is_graph, resources: route.resources, retries }
+            }
             Err(refusal) => {
                 let resources = Resources::asked(job.resources.as_ref(), &site::Slot::default());
                 let place = if refusal.may_run_elsewhere() {
@@ -107,7 +126,7 @@ impl Pools {
                 } else {
                     Place::Nowhere(refusal.to_string().into())
                 };
-                (place, resources, 0)
+                Routed { place, resources, retries: 0, is_graph: false }
             }
         }
     }

@@ -65,6 +65,8 @@ pub(crate) struct Job {
     pub(crate) parent: Option<Box<Parent>>,
     /// What it has left behind in earlier rounds.
     pub(crate) children: Option<Box<Children>>,
+    /// Is it a graph of jobs, of which nothing runs itself?
+    pub(crate) is_graph: bool,
 }
 
 impl Job {
@@ -258,6 +260,7 @@ impl Jobs {
             message,
             sent,
             parent,
+            is_graph,
         } = job;
         let message = message.map_or(Kept::Nothing, Kept::Whole);
         // An earlier daemon may have fetched files.
@@ -288,6 +291,7 @@ impl Jobs {
             waits: None,
             parent,
             children: None,
+            is_graph,
         };
         if let Some(grant) = &job.grant {
             self.lanes[job.lane.0].count_found(&job.resources, grant);
@@ -612,6 +616,7 @@ pub(crate) struct NewJob {
     pub(crate) message: Option<Arc<JobMessage>>,
     pub(crate) sent: Option<Duration>,
     pub(crate) parent: Option<Box<Parent>>,
+    pub(crate) is_graph: bool,
 }
 
 impl NewJob {
@@ -631,6 +636,7 @@ impl NewJob {
             message: None,
             sent: None,
             parent: None,
+            is_graph: false,
         }
     }
 }

@@ -20,6 +20,8 @@ fn command_of(kind: TaskKind) -> Vec<String> {
         // Its task has whatever name the site gives it.
         TaskKind::Command => &[TASK_RUNNER, "command"],
         TaskKind::Python => &[TASK_RUNNER, "python"],
+        // No program runs it. The word is what a result says.
+        TaskKind::Workflow => &["workflow"],
     };
     words.iter().map(|&word| word.to_owned()).collect()
 }
@@ -154,7 +156,9 @@ impl Site {
     /// where there are no sections.
     pub fn plans(&self, pool: &PoolName) -> Vec<Plan> {
         let Some(slot) = self.pools.get(pool).map(|pool| &pool.slot) else { return Vec::new() };
-        let open = self.tasks.iter().filter(|(_, task)| task.pools.is_empty() || task.pools.contains(pool));
+        // Of a workflow nothing runs.
+        let runs = self.tasks.iter().filter(|(_, task)| task.kind != TaskKind::Workflow);
+        let open = runs.filter(|(_, task)| task.pools.is_empty() || task.pools.contains(pool));
         let mut sections: Vec<Option<&Pattern>> = open.map(|(pattern, _)| Some(pattern)).collect();
         if self.tasks.is_empty() {
             sections.push(None);

@@ -8,7 +8,7 @@ use std::fmt;
 use protocol::{JobSpec, Memory, PoolName};
 
 use crate::resources::Room;
-use crate::{Capacity, Held, InUse, Pattern, Pool, Resources, Shortage, Site, Slot, Where};
+use crate::{Capacity, Held, InUse, Pattern, Pool, Resources, Shortage, Site, Slot, TaskKind, Where};
 
 /// Where a job goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +127,11 @@ fn names<'n, N: fmt::Display + 'n>(names: impl IntoIterator<Item = &'n N>) -> Ve
 }
 
 impl Site {
+    /// Who brings the program of a job that is routed like this.
+    pub fn kind(&self, route: &Route) -> TaskKind {
+        route.task.as_ref().and_then(|pattern| self.tasks.get(pattern)).map_or(TaskKind::default(), |task| task.kind)
+    }
+
     /// The pool that takes a job.
     pub fn route(&self, job: &JobSpec) -> Result<Route, Refusal> {
         let asked = (job.pool.as_ref(), job.resources.as_ref());

@@ -250,6 +250,8 @@ pub enum TaskKind {
     Command,
     /// The job brings a function in Python.
     Python,
+    /// The job is a graph of others, and the daemon itself does what there is to do.
+    Workflow,
 }
 
 impl fmt::Display for TaskKind {
@@ -258,6 +260,7 @@ impl fmt::Display for TaskKind {
             Self::Program => "program",
             Self::Command => "command",
             Self::Python => "python",
+            Self::Workflow => "workflow",
         })
     }
 }

@@ -124,7 +124,9 @@ impl JobFiles {
         let (ended_at_ms, spec) = (finished.finished_at_ms, job.spec.clone());
         let files_max = finished.launched.as_ref().and_then(|launched| launched.output_files_bytes_max);
         // Only who has ended well may go on.
-        let continuation = match dir.filter(|_| finished.end == RunEnd::Exit(0)) {
+        // And of a workflow its tasks have the directory as well.
+        let may_go_on = finished.end == RunEnd::Exit(0) && !self.is_workflow(&job);
+        let continuation = match dir.filter(|_| may_go_on) {
             Some(dir) => dir.continuation()?,
             None => None,
         };

@@ -12,6 +12,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use files::{DIR_MODE, Disarmed, Durability, Held};
@@ -99,6 +100,26 @@ impl JobDir {
             Err(error) if refused(&error) => Ok(OwnFile::Foreign),
             done => done,
         }
+    }
+
+    /// Reads a file of text that others may have made, if it is one and no longer than this; the last part of its path
+    /// is no link.
+    pub(super) fn read_text(&self, name: &str, bytes_max: u64) -> io::Result<Option<String>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match self.unlocked(|| Ok(rustix::fs::open(self.path().join(name), flags, Mode::empty())?)) {
+            Ok(file) => File::from(file),
+            Err(error) if is_missing(&error) || error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.len() > bytes_max {
+            return Ok(None);
+        }
+        let mut text = Vec::new();
+        file.take(bytes_max).read_to_end(&mut text)?;
+        Ok(String::from_utf8(text).ok())
     }
 
     /// Does a file of ours begin with this text? It may be of any length.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifecycle::{Round, Run};
-use protocol::{JobMessage, Launched, Memory, RuntimeKind};
+use protocol::{JobId, JobMessage, Launched, Memory, RuntimeKind};
 use site::{Grant, Plan, Resources, Where};
 
 use super::pools::Pools;
@@ -52,6 +52,24 @@ impl StartLine {
     }
 }
 
+/// What a run has besides its job.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Within<'a> {
+    /// What it has of its pool.
+    pub(crate) grant: &'a Grant,
+    /// Which round of its job it is.
+    pub(crate) round: Round,
+    /// The workflow that it is a task of: it runs in the directory of that.
+    pub(crate) workflow: Option<&'a JobId>,
+}
+
+impl<'a> Within<'a> {
+    /// The first round of a job that is of no workflow.
+    pub(crate) fn first(grant: &'a Grant) -> Self {
+        Self { grant, round: Round::FIRST, workflow: None }
+    }
+}
+
 /// From a job to the begin of its run.
 #[derive(Debug)]
 pub(super) struct Launcher {
@@ -66,8 +84,9 @@ impl Launcher {
         Self { results, pools, memory }
     }
 
-    /// How the keeper is to begin a run in this round of its job, which has this of its pool.
-    pub(super) fn start_line(&self, job: &JobMessage, run: &Run, grant: &Grant, round: Round) -> StartLine {
+    /// How the keeper is to begin a run.
+    pub(super) fn start_line(&self, job: &JobMessage, run: &Run, within: Within<'_>) -> StartLine {
+        let Within { grant, round, workflow } = within;
         let directory = self.results.job_dir(&run.job_id);
         let plan = self.pools.plan(&job.spec);
         let (mut command, wrapping) = match &plan {
@@ -76,6 +95,7 @@ impl Launcher {
                 if self.pools.kit().from_file || round != Round::FIRST {
                     own.environment.push(("HPC_QUEUE_ROUND".to_owned(), Some(round.number.to_string())));
                 }
+                own.workflow = workflow.map(|workflow| self.results.job_dir(workflow));
                 match self.pools.variant(plan) {
                     Some(variant) => variant.runtime().command(&run.job_id, &directory, &own),
                     // A plan of this site that is none of its pools'. Then it is not known to work, and is tried.
@@ -145,6 +165,7 @@ impl Launcher {
             command: plan.command.clone(),
             environment,
             arguments: flag.map(str::to_owned).into_iter().collect(),
+            workflow: None,
             launched: Some(Box::new(launched)),
         }
     }
@@ -223,7 +244,7 @@ environment = { WHERE = "task" }
         let temp = tempfile::tempdir().unwrap();
         let node = site_node(temp.path(), SITE);
         let grant = Grant { cpus: 3, memory: Some("2GiB".parse().unwrap()), gpus: vec![1] };
-        let line = node.start_line(&job(r#""task":"small","pool":"gpu""#), &run("j1", 1), &grant, Round::FIRST);
+        let line = node.start_line(&job(r#""task":"small","pool":"gpu""#), &run("j1", 1), Within::first(&grant));
         for (name, value) in [
             ("APPTAINERENV_CUDA_VISIBLE_DEVICES", &["1"][..]),
             ("APPTAINERENV_ROCR_VISIBLE_DEVICES", &["1"]),
@@ -254,7 +275,7 @@ environment = { WHERE = "task" }
         fs::write(temp.path().join("dev/nvidiactl"), "").unwrap();
         let of = |pool: &str, gpus: &[u32]| {
             let grant = Grant { cpus: 1, memory: None, gpus: gpus.to_vec() };
-            node.start_line(&job(&format!(r#""task":"small","pool":"{pool}""#)), &run("j1", 1), &grant, Round::FIRST)
+            node.start_line(&job(&format!(r#""task":"small","pool":"{pool}""#)), &run("j1", 1), Within::first(&grant))
         };
         assert!(words(&of("gpu", &[0])).contains(" --nv /images"), "{}", words(&of("gpu", &[0])));
         assert!(!words(&of("gpu", &[])).contains("--nv"));
@@ -274,9 +295,9 @@ environment = { WHERE = "task" }
         let temp = tempfile::tempdir().unwrap();
         let node = node(temp.path(), "us");
         let grant = Grant { cpus: 3, memory: Some("2GiB".parse().unwrap()), gpus: vec![1] };
-        let plain = node.start_line(&job(r#""task":"echo""#), &run("j1", 1), &Grant::default(), Round::FIRST);
+        let plain = node.start_line(&job(r#""task":"echo""#), &run("j1", 1), Within::first(&Grant::default()));
         let asks = r#""task":"echo","pool":"gpu","resources":{"cpus":64,"memory":"1TiB","gpus":3}"#;
-        let line = node.start_line(&job(asks), &run("j1", 1), &grant, Round::FIRST);
+        let line = node.start_line(&job(asks), &run("j1", 1), Within::first(&grant));
         assert_eq!((&line.command, &line.limits, &line.wrapping), (&plain.command, &plain.limits, &plain.wrapping));
         let names: Vec<&str> = line.command.environment.iter().map(|(name, _)| name.to_str().unwrap()).collect();
         assert_eq!(names, ["WORK_DIR", "JOB_ID", "HPC_QUEUE_RUN"]);
@@ -287,7 +308,7 @@ environment = { WHERE = "task" }
     fn a_job_that_no_pool_takes_is_not_begun_and_nothing_panics() {
         let temp = tempfile::tempdir().unwrap();
         let node = site_node(temp.path(), SITE);
-        let line = node.start_line(&job(r#""task":"other""#), &run("j1", 1), &Grant::default(), Round::FIRST);
+        let line = node.start_line(&job(r#""task":"other""#), &run("j1", 1), Within::first(&Grant::default()));
         assert_eq!(line.command.words, Vec::<std::ffi::OsString>::new());
     }
 
@@ -307,7 +328,7 @@ environment = { WHERE = "task" }
         fs::write(&image, "image").unwrap();
         assert_eq!(probe("far").await, "");
         assert_ne!(probe("here").await, "", "there is no apptainer");
-        let line = node.start_line(&job(r#""task":"t","pool":"far""#), &run("j1", 1), &Grant::default(), Round::FIRST);
+        let line = node.start_line(&job(r#""task":"t","pool":"far""#), &run("j1", 1), Within::first(&Grant::default()));
         let gpus = |name: &str| line.command.environment.iter().any(|(known, _)| known == name);
         assert!(gpus("APPTAINERENV_CUDA_VISIBLE_DEVICES") && gpus("APPTAINERENV_HPC_QUEUE_GPUS"));
     }

@@ -31,7 +31,7 @@ pub(super) struct Meta {
     #[serde(default)]
     pub(super) owner: String,
     pub(super) host: String,
-    started_at: Timestamp,
+    pub(super) started_at: Timestamp,
     /// Files of the job were moved here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     files: bool,

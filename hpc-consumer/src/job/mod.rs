@@ -29,6 +29,7 @@
 //! | [`claim`], [`meta`], [`whose`] | [`Claims`]: whose a job is among daemons that share the directory |
 //! | [`pools`] | [`Pools`]: what the pools of a site are on this node |
 //! | [`launch`] | [`Launcher`]: how a run is begun |
+//! | [`graph`] | which tasks of a workflow can begin |
 //! | [`health`] | [`Health`]: whether this node can run jobs, and what it was seen in |
 //! | [`output`] | what a stranger's program wrote |
 //! | [`result`], [`record`] | [`Recorder`]: results, and the file that each becomes |
@@ -52,6 +53,7 @@ mod conclude;
 mod continuation;
 mod files;
 mod full_disk;
+mod graph;
 mod health;
 mod inputs;
 mod job_dir;
@@ -75,15 +77,16 @@ use std::time::{Duration, Instant};
 
 use lifecycle::{Attempt, Claimed, Concluded, Ending, Problem, Round, Run};
 use protocol::{Isolation, JobId, JobMessage, PoolName, Timestamp};
-use site::{Grant, Site};
+use site::Site;
 use transfer::Store;
 
 pub(crate) use self::cancellations::Cancellations;
 use self::claim::{Claims, Wanted};
+use self::graph::Graphs;
 use self::health::Health;
 use self::inputs::Incoming;
 use self::launch::Launcher;
-pub(crate) use self::launch::StartLine;
+pub(crate) use self::launch::{StartLine, Within};
 pub(crate) use self::meta::HeldDir;
 use self::outputs::Outgoing;
 pub(crate) use self::outputs::Tell;
@@ -106,6 +109,7 @@ pub(crate) struct JobFiles {
     incoming: Incoming,
     outgoing: Outgoing,
     store: Result<Store, String>,
+    graphs: Graphs,
 }
 
 /// What is known of files that travel with jobs.
@@ -155,6 +159,7 @@ impl JobFiles {
             incoming: Incoming::new(&results, &owner, cache_bytes),
             outgoing: Outgoing::new(&results, output_bytes_max),
             store,
+            graphs: Graphs::default(),
             claims: Claims::new(results.clone(), recorder.clone(), owner, stale),
             launcher: Launcher::new(results.clone(), pools.clone(), memory),
             health: Health::new(results, pools.clone(), require),
@@ -266,9 +271,9 @@ impl JobFiles {
         blocking(move || jobs.claims.unclaim(&run)).await
     }
 
-    /// How a run is to be begun in this round of its job, which has this of its pool.
-    pub(crate) fn start_line(&self, job: &JobMessage, run: &Run, grant: &Grant, round: Round) -> StartLine {
-        self.launcher.start_line(job, run, grant, round)
+    /// How a run is to be begun.
+    pub(crate) fn start_line(&self, job: &JobMessage, run: &Run, within: Within<'_>) -> StartLine {
+        self.launcher.start_line(job, run, within)
     }
 
     /// Deals with what a run left behind. The final record is written unless the task failed and `may_retry`.
@@ -462,7 +467,7 @@ mod tests {
     #[test]
     fn every_mark_of_a_run_is_in_its_environment() {
         let node = node(tempfile::tempdir().unwrap().path(), "us");
-        let line = node.start_line(&job("j1"), &run("j1", 3), &Grant::default(), Round::FIRST);
+        let line = node.start_line(&job("j1"), &run("j1", 3), Within::first(&site::Grant::default()));
         assert!(line.marks.contains(&("HPC_QUEUE_RUN".to_owned(), "j1.3".to_owned())));
         for (name, value) in &line.marks {
             let found = line.command.environment.iter().filter(|(known, _)| known == name.as_str());

@@ -24,10 +24,13 @@ use super::programs;
 use super::pull::{Credentials, Pull};
 use super::scratch::Scratch;
 use super::unpacked::{Unpacked, asks_to_write};
-use super::{CommandLine, Confinement, Own, Says, Wrapping, lock, secrets};
+use super::{CommandLine, Confinement, Own, Says, WORKFLOW_DIR, Wrapping, lock, secrets};
 
 /// Where a container sees its job directory.
 pub(super) const WORK_DIR: &str = "/work";
+
+/// Where it sees that of the workflow that it is a task of.
+const WORKFLOW: &str = "/workflow";
 
 /// A program that no image has: the probe gets as far as looking for it, if all before that works.
 const NO_SUCH_PROGRAM: &str = "/hpc-queue-probe-no-such-program";
@@ -91,13 +94,20 @@ pub(super) struct Said {
     pub(super) stderr: String,
 }
 
+/// Can what tells of the begin of a command be put into containers of this image? In a directory that Apptainer has not
+/// made itself it would take the place of all variables that a job is given.
+fn takes_hook(root: &Path) -> bool {
+    !root.is_dir() || root.join(".singularity.d/env").is_dir()
+}
+
 impl Apptainer {
     pub(super) fn command(&self, job_id: &JobId, job_dir: &Path, own: &Own) -> (CommandLine, Wrapping) {
         let root = self.root();
+
         // What a container may write to changes for its own reasons.
         let image = (!self.arguments.iter().any(|argument| asks_to_write(argument))).then(|| root.clone());
         let (parts, facts) = self.containment.parts_and_facts();
-        let mut words = self.exec_words(root, job_dir, job_id.as_str(), &parts, &own.arguments);
+        let mut words = self.exec_words(root, job_dir, job_id.as_str(), &parts, own);
         let command = if own.command.is_empty() { &self.command } else { &own.command };
         words.extend(command.iter().map(OsString::from));
         let mut environment = self.inherited.clone();
@@ -106,7 +116,7 @@ impl Apptainer {
         environment.extend(passed);
         // Not the job directory: apptainer and its helpers must not find there what a job has put there for them.
         let confinement = Confinement { writable: None, keyring: self.keyring };
-        let hook = self.seen.hook.load(Ordering::Relaxed);
+        let hook = self.seen.hook.load(Ordering::Relaxed) && takes_hook(&self.root());
         let command = CommandLine { words, environment, directory: "/".into() };
         let isolation = facts.map(Box::new);
         let (secrets, launched) = (self.secrets.clone(), own.launched.clone());
@@ -142,7 +152,7 @@ impl Apptainer {
         job_dir: &Path,
         job_id: &str,
         parts: &Parts,
-        arguments: &[String],
+        Own { arguments, workflow, .. }: &Own,
     ) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec![self.program.clone().into()];
         words.extend(["--quiet", "exec", "--containall", "--no-mount", "bind-paths"].map(OsString::from));
@@ -161,6 +171,12 @@ impl Apptainer {
             words.extend([flag.into(), value]);
         }
         words.extend(["--env".into(), format!("WORK_DIR={WORK_DIR}").into()]);
+        if let Some(workflow) = workflow {
+            let mut bind = workflow.as_os_str().to_owned();
+            bind.push(":");
+            bind.push(WORKFLOW);
+            words.extend(["--bind".into(), bind, "--env".into(), format!("{WORKFLOW_DIR}={WORKFLOW}").into()]);
+        }
         for bind in &self.binds {
             words.extend(["--bind".into(), bind.into()]);
         }
@@ -280,7 +296,7 @@ impl Apptainer {
     }
 
     async fn start_in(&self, root: &Path, place: &Path, parts: &Parts) -> Result<Tried, String> {
-        let mut words = self.exec_words(root.to_owned(), place, "probe", parts, &[]);
+        let mut words = self.exec_words(root.to_owned(), place, "probe", parts, &Own::default());
         words.push(NO_SUCH_PROGRAM.into());
         let inside = Scratch::inside();
         let lookup = if self.may_set_path() { String::new() } else { Lookup::script(&self.command[0], &inside) };

@@ -12,7 +12,7 @@ use site::Secret;
 use super::confine::{Confinement, Facts, look};
 use super::programs::{is_executable, missing, on_path};
 use super::secrets::check_all;
-use super::{CommandLine, Own, Says, Wrapping, isolation};
+use super::{CommandLine, Own, Says, WORKFLOW_DIR, Wrapping, isolation};
 use crate::{blocking, lock};
 
 /// A command without a container.
@@ -40,11 +40,15 @@ impl Bare {
     pub(super) fn command(&self, job_id: &JobId, job_dir: &Path, own: &Own) -> (CommandLine, Wrapping) {
         let mut environment = own.over(&self.inherited);
         environment.push(("WORK_DIR".into(), job_dir.into()));
+        let mut confinement = self.confinement.clone();
+        if let Some(workflow) = &own.workflow {
+            environment.push((WORKFLOW_DIR.into(), workflow.into()));
+            confinement.writable.iter_mut().for_each(|writable| writable.push(workflow.clone()));
+        }
         environment.push(("JOB_ID".into(), job_id.as_str().into()));
         let command = if own.command.is_empty() { &self.command } else { &own.command };
         let words = command.iter().map(OsString::from).collect();
         let command = CommandLine { words, environment, directory: job_dir.to_owned() };
-        let confinement = self.confinement.clone();
         // What there is to tell is known once it is started.
         let (secrets, launched) = (self.secrets.clone(), own.launched.clone());
         let (runtime, image, hook, isolation) = (RuntimeKind::Bare, None, false, None);

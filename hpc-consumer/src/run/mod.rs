@@ -129,6 +129,9 @@ pub(crate) struct Wrapping {
     pub(crate) launched: Option<Box<Launched>>,
 }
 
+/// Tells a command where the workflow is that it is a task of.
+pub(crate) const WORKFLOW_DIR: &str = "HPC_QUEUE_WORKFLOW_DIR";
+
 /// What one run has of its own, beside others that are begun in the same way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Own {
@@ -138,6 +141,8 @@ pub(crate) struct Own {
     pub(crate) environment: Vec<(String, Option<String>)>,
     /// More arguments of `apptainer exec`.
     pub(crate) arguments: Vec<String>,
+    /// The directory of the workflow that it is a task of, in which its command runs.
+    pub(crate) workflow: Option<PathBuf>,
     pub(crate) launched: Option<Box<Launched>>,
 }
 

@@ -97,6 +97,10 @@ impl World {
                 let outcome = self.unclaim(n, &run)?;
                 Event::Unclaimed(run, outcome.map_err(Problem::from))
             }
+            Effect::Unfold { run, alive, room } => {
+                let unfolded = self.unfold(n, &run, &alive, room)?;
+                Event::Unfolded(run, unfolded)
+            }
             Effect::Start(run) => return self.start(n, run),
             Effect::Reconciled => {
                 self.nodes[n].keeper.complete = true;
@@ -169,6 +173,10 @@ impl World {
         self.may_conclude(n, run, ending, may_retry)?;
         let outcome = self.nodes[n].keeper.runs.get(run).map(|kept| kept.outcome);
         let status = match (ending, outcome) {
+            // Of a graph nothing runs.
+            (Ending::Finished(finished), None) if self.plan.tasks_of(&run.job_id).is_some() => {
+                if finished.has_failed() { "failed" } else { "completed" }
+            }
             (Ending::CutOff(_), _) => "lost",
             (Ending::FilledDisk(filled), _) if filled.again => {
                 return Ok(Concluded::NodeFailed(filled.problem.clone()));

@@ -58,21 +58,26 @@ impl Kept {
             Outcome::NotStarted => RunEnd::NotStarted("its directory is not there".to_owned()),
             Outcome::Ended(why) => RunEnd::EndedBy(why),
         };
-        let (stdout_tail, stderr_tail) = (String::new(), String::new());
-        Box::new(Finished {
-            end,
-            stdout_tail,
-            stderr_tail,
-            started_at_ms: 0,
-            finished_at_ms: 0,
-            runtime: None,
-            began: None,
-            image_lost: false,
-            isolation: None,
-            launched: None,
-            ran: None,
-        })
+        finished(end)
     }
+}
+
+/// A run that has ended like this.
+pub(crate) fn finished(end: RunEnd) -> Box<Finished> {
+    let (stdout_tail, stderr_tail) = (String::new(), String::new());
+    Box::new(Finished {
+        end,
+        stdout_tail,
+        stderr_tail,
+        started_at_ms: 0,
+        finished_at_ms: 0,
+        runtime: None,
+        began: None,
+        image_lost: false,
+        isolation: None,
+        launched: None,
+        ran: None,
+    })
 }
 
 /// The process, and the journal that outlives it.

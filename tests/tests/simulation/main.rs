@@ -8,7 +8,7 @@
 //! of all there is a hub (`hub.rs`), which loses, repeats and delays what it says and hears. In two fifths jobs have
 //! files and outputs (`transfers.rs`), in a store that is away for seconds and days, loses answers, and does not have
 //! all that it had. In two fifths some jobs leave children behind and go on after them, in several rounds and
-//! generations (`families.rs`).
+//! generations, or are graphs of others (`families.rs`).
 //!
 //! After every step the lifecycle and the queue check themselves, each effect is checked against what is on disk, and
 //! the world checks the promises from outside, in books of its own (`promises.rs`). A seed gives the same history each
@@ -54,7 +54,7 @@ const SEEDS: u64 = 800;
 pub(crate) const SEEDS_OF_MANY_LEASES: [u64; 2] = [397, 398];
 
 /// The effects before and after which a daemon must have died in some history.
-const EFFECTS: [&str; 18] = [
+const EFFECTS: [&str; 19] = [
     "probe",
     "observe",
     "reconciled",
@@ -64,6 +64,7 @@ const EFFECTS: [&str; 18] = [
     "unstage",
     "upload",
     "stop upload",
+    "unfold",
     "claim",
     "unclaim",
     "start",
@@ -124,6 +125,7 @@ fn every_history_keeps_the_promises() {
         assert!(total.links > SEEDS, "hardly any daemon was linked: {total}");
         assert!(total.reports > 10 * SEEDS, "hardly anything was reported: {total}");
         assert!(total.wakes > SEEDS / 4 && total.asks > 0, "nobody was woken or asked: {total}");
+        assert!(total.unfolded > SEEDS / 4, "hardly anything was a graph: {total}");
         assert!(total.rounds > SEEDS / 4 && total.children > SEEDS / 2, "hardly any job had children: {total}");
         assert!(total.refusals > 0, "no result was refused: {total}");
         assert!(total.unfit > 0, "no result was given up: {total}");

@@ -50,7 +50,7 @@ pub(crate) struct Job {
 
 impl Job {
     /// The body of its messages.
-    pub(crate) fn body(&self) -> String {
+    pub(crate) fn body(&self, task: &str) -> String {
         let Self { job_id, retries, rerunnable, readable, asks, wants, .. } = self;
         let v = if !readable {
             99
@@ -62,7 +62,7 @@ impl Job {
         let sent = timestamp_from_millis(self.sent[0]);
         let terms = format!(r#""retries":{retries},"rerunnable":{rerunnable}"#);
         let asks = asks.fields() + &wants.fields();
-        format!(r#"{{"v":{v},"job_id":"{job_id}","task":"t","created_at":"{sent}",{terms}{asks}}}"#)
+        format!(r#"{{"v":{v},"job_id":"{job_id}","task":"{task}","created_at":"{sent}",{terms}{asks}}}"#)
     }
 }
 

@@ -138,6 +138,7 @@ impl World {
         self.has_room(n, run)?;
         self.has_its_files(run)?;
         self.may_go_on(n, run)?;
+        self.may_begin_task(run)?;
         let Some(job) = self.jobs.get(job_id) else { return Err(format!("nobody submitted {run}")) };
         self.report.runs += 1;
         self.report.in_pools += u64::from(self.plan.several);
@@ -201,7 +202,7 @@ impl World {
             return Err(format!("daemon {n} concludes {run} ({ending:?}), which goes on"));
         }
         match ending {
-            Ending::Finished(_) if state != Some(State::Ended) => {
+            Ending::Finished(_) if state != Some(State::Ended) && self.plan.tasks_of(&run.job_id).is_none() => {
                 return Err(format!("daemon {n} takes {run} for ended; the keeper has {kept:?}"));
             }
             // It may have been ended before its time.
@@ -443,7 +444,8 @@ fn tells(entry: &Entry, phase: Phase, attempt: Option<Attempt>) -> bool {
             matches!(entry.stage, Stage::Accepted | Stage::Parked)
         }
         Phase::Waiting | Phase::Staging | Phase::Claiming | Phase::Returning => entry.stage == Stage::Accepted,
-        Phase::Parked => entry.stage == Stage::Parked,
+        // A graph is launched once, and parked for as long as it has anything to do.
+        Phase::Parked => matches!(entry.stage, Stage::Parked | Stage::Launching),
         Phase::Ready | Phase::Running | Phase::Uploading => entry.stage == Stage::Launching,
         // It may have been given up, or cancelled, without a run.
         Phase::Ending => matches!(entry.stage, Stage::Accepted | Stage::Launching | Stage::Parked),

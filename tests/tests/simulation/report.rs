@@ -26,6 +26,8 @@ pub(crate) struct Report {
     /// Rounds after the first, and children.
     pub(crate) rounds: u64,
     pub(crate) children: u64,
+    /// How often it was looked what there is to do of a graph.
+    pub(crate) unfolded: u64,
     /// Runs that were cut off.
     pub(crate) cut_off: u64,
     /// Claims that failed and stood all the same.
@@ -77,6 +79,7 @@ impl Report {
         self.taken_over += other.taken_over;
         self.rounds += other.rounds;
         self.children += other.children;
+        self.unfolded += other.unfolded;
         self.cut_off += other.cut_off;
         self.half_claims += other.half_claims;
         self.given_up += other.given_up;
@@ -112,13 +115,13 @@ impl fmt::Display for Report {
         let Self { links, reports, wakes, asks, .. } = self;
         let Self { staged, unstaged, sent, uploads_stopped, store_away, .. } = self;
         let Self { many_leases, long_outages, died_around, transitions, in_pools, rejected, .. } = self;
-        let Self { rounds, children, .. } = self;
+        let Self { rounds, children, unfolded, .. } = self;
         let seen = transitions.len();
         write!(
             f,
             "{steps} steps, {runs} runs, {in_pools} in one of several pools, {rejected} jobs rejected, {crashes} ends of daemons, {taken_over} claims taken over, \
              {cut_off} runs cut off, {half_claims} claims that failed and stood, {given_up} jobs given up, \
-             {disks_filled} that filled disks, {cancelled} cancelled, {rounds} further rounds after {children} children, \
+             {disks_filled} that filled disks, {cancelled} cancelled, {rounds} further rounds after {children} children, {unfolded} looks at graphs, \
              {staged} with files and {unstaged} that did not need them, {sent} outputs and {uploads_stopped} not wanted, \
              {store_away} times a store that was away, {held} pulls held, {held_for_nobody} for nobody, \
              {links} links with {reports} reports, {wakes} wakes and {asks} asks, \
@@ -164,6 +167,7 @@ pub(crate) fn kind_of_effect(effect: &Effect) -> &'static str {
         Effect::StopUpload(_) => "stop upload",
         Effect::Claim { .. } => "claim",
         Effect::Unclaim(_) => "unclaim",
+        Effect::Unfold { .. } => "unfold",
         Effect::Start(_) => "start",
         Effect::Conclude { .. } => "conclude",
         Effect::End(..) => "end",
@@ -217,6 +221,7 @@ pub(crate) fn kind_of(event: &Event) -> &'static str {
         Event::PutAwayFailed { .. } => "put away failed",
         Event::Published(Ok(())) => "published",
         Event::Published(Err(_)) => "publish failed",
+        Event::Unfolded(..) => "unfolded",
         Event::Settled(Ok(())) => "settled",
         Event::Settled(Err(_)) => "settle failed",
         Event::Cancel(_) => "cancel",

@@ -84,6 +84,7 @@ impl Plan {
             "[pool.{MAIN}]\nruntime = \"bare\"\ndefault = true\ncapacity = {{ cpus = {slots} }}\n\
              [pool.{GPU}]\nruntime = \"bare\"\nslot = {{ cpus = 1, gpus = 1 }}\ncapacity = {{ cpus = 3, gpus = [0, 3] }}\n"
         );
+        text.push_str("[task.flow]\nkind = \"workflow\"\n[task.t]\n");
         if !without_side {
             text.push_str(&format!("[pool.{SIDE}]\nruntime = \"bare\"\ncapacity = {{ cpus = 1 }}\nhold = 2\n"));
         }

@@ -263,7 +263,8 @@ impl World {
         match happening {
             Happening::Submit(no) => {
                 let job = &self.plan.jobs[no];
-                let (job_id, body) = (job.job_id.clone(), job.body());
+                let task = if self.plan.is_graph(job) { "flow" } else { "t" };
+                let (job_id, body) = (job.job_id.clone(), job.body(task));
                 self.note(format_args!("{body} is sent"));
                 self.send(Some(job_id), body)
             }

@@ -22,6 +22,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
+use crate::config;
 use crate::error::TaskError;
 use crate::fields::{Fields, shortened};
 
@@ -88,7 +89,8 @@ pub(crate) fn run(input: &RawValue, work_dir: &Path) -> Result<(String, u8), Tas
     if words.iter().any(|word| word.contains('\0')) {
         return Err(fields.invalid("argv", "has a NUL character, which no command can have"));
     }
-    let output = perform(&words, stdin, work_dir);
+    // The files of a workflow are those of all its tasks.
+    let output = perform(&words, stdin, config::workflow_dir().as_deref().unwrap_or(work_dir));
     let code = u8::try_from(output.exit_code).unwrap_or(u8::MAX);
     Ok((super::json(&output), code))
 }
@@ -124,14 +126,16 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), TaskError> {
     write().map_err(|error| TaskError::io("write", path, error))
 }
 
-fn perform(words: &[String], stdin: Option<String>, work_dir: &Path) -> Output {
+fn perform(words: &[String], stdin: Option<String>, directory: &Path) -> Output {
     // Handled and not ignored, which the command would inherit.
     for signal in [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2] {
         let _ = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
     }
     let begun = Command::new(&words[0])
         .args(&words[1..])
-        .current_dir(work_dir)
+        .current_dir(directory)
+        // There are programs that believe this and not the kernel.
+        .env("PWD", directory)
         .stdin(if stdin.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

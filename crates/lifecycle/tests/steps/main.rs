@@ -13,7 +13,8 @@ use std::time::Duration;
 use lifecycle::{
     Attempt, Book, Claimed, Concluded, Delivery, Effect, EndReason, Ending, Event, Fact, Failure, Failures, Fatal,
     FilledDisk, Finished, Launched, Lease, Lifecycle, Notice, Observation, Origin, Parent, Parking, Phase, Problem,
-    Pulled, Recalled, Round, Run, RunEnd, Settings, Share, Sighting, Stage, Staged, Step, Terms, Uploaded, permitted,
+    Pulled, Recalled, Round, Run, RunEnd, Settings, Share, Sighting, Stage, Staged, Step, Terms, Unfolded, Uploaded,
+    permitted,
 };
 use protocol::{FailureClass, JobId, PoolName};
 use site::{Defaults, Grant, Runtime, Site, SiteFile, Where};
@@ -32,6 +33,7 @@ mod results;
 mod round;
 mod thrift;
 mod transfers;
+mod unfolding;
 mod wake;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -137,7 +139,9 @@ impl Daemon {
                 Phase::Asked | Phase::Waiting | Phase::Staging | Phase::Claiming | Phase::Returning => {
                     entry.stage == Stage::Accepted
                 }
-                Phase::Parked => entry.stage == Stage::Parked,
+                // A graph is launched once, and parked for as long as it has anything to do.
+                Phase::Parked => matches!(entry.stage, Stage::Parked | Stage::Launching),
+                Phase::Ending if entry.parking.is_some() => !matches!(entry.stage, Stage::Recorded(_)),
                 // A job that could not even be claimed was not launched when it is given up.
                 // What is cancelled while it waits, or rejected, likewise.
                 Phase::Ending

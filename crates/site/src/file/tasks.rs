@@ -46,7 +46,12 @@ fn task<'t>(
     found: &mut Found<'_>,
 ) -> Draft<'t> {
     let known = |value: &DeValue<'_>| known_pool(value, pools);
-    let kinds = [("program", TaskKind::Program), ("command", TaskKind::Command), ("python", TaskKind::Python)];
+    let kinds = [
+        ("program", TaskKind::Program),
+        ("command", TaskKind::Command),
+        ("python", TaskKind::Python),
+        ("workflow", TaskKind::Workflow),
+    ];
     let pool = table.read("pool", found, known);
     let others = table.list("pools", found, known);
     let mut routed = pool.is_some() || !table.has("pool");

@@ -1,0 +1,360 @@
+//! A job that is a workflow: which of its tasks can begin by now, found from what is there.
+//!
+//! The tasks are jobs of their own, `<job_id>-<n>` for the n-th task of the document, and run in the directory of the
+//! workflow. A task is done when its record says that it completed and what it is to write is there; it has failed when
+//! its record says anything else. So nothing is remembered here but what is quick to find again.
+//!
+//! Out of scope: what a document may be (`workflow`), when this is asked (`lifecycle`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use lifecycle::{Finished, Run, RunEnd, Unfolded};
+use protocol::{JobId, JobMessage, JobResult, Launched, Status};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use site::TaskKind;
+use workflow::{Ended, Form, Progress, TaskNo, TaskState, Workflow};
+
+use super::files::{INPUT, META, OUTPUT, Place, to_json};
+use super::job_dir::JobDir;
+use super::meta::meta_of;
+use super::record::Record;
+use super::{JobFiles, now};
+use crate::{blocking, lock};
+
+/// How many workflows are kept as far as they are known. What falls out is read again.
+const KNOWN_MAX: usize = 16;
+
+/// The longest document.
+const DOCUMENT_BYTES_MAX: u64 = workflow::limits::DOCUMENT_BYTES_MAX as u64;
+
+/// How many of the tasks that failed an output names.
+const FAILED_TOLD: usize = 100;
+
+/// How many files that are missing are named.
+const MISSING_TOLD: usize = 10;
+
+/// Workflows as far as they are known.
+#[derive(Debug, Default)]
+pub(super) struct Graphs(Mutex<BTreeMap<JobId, Known>>);
+
+/// One of them.
+#[derive(Debug, Clone)]
+struct Known {
+    workflow: Arc<Workflow>,
+    progress: Progress,
+    /// Tasks that have begun and not ended.
+    begun: BTreeSet<TaskNo>,
+    /// Those that failed, and why.
+    failed: BTreeMap<TaskNo, String>,
+}
+
+/// The input of a workflow that is a file of the job.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InFile {
+    file: String,
+}
+
+/// `input.json`, where it came as a file.
+#[derive(Deserialize)]
+struct Input<'a> {
+    #[serde(borrow)]
+    input: &'a RawValue,
+}
+
+/// `output.json` of a workflow.
+#[derive(Serialize)]
+struct Output<'a> {
+    tasks: usize,
+    done: usize,
+    failed: usize,
+    /// Tasks that will never begin, because one that they need has failed.
+    skipped: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failures: Vec<FailedTask<'a>>,
+}
+
+#[derive(Serialize)]
+struct FailedTask<'a> {
+    task: &'a str,
+    job_id: JobId,
+    why: &'a str,
+}
+
+/// Why nothing is said of a workflow.
+enum Stuck {
+    /// The node cannot tell.
+    Node(io::Error),
+    /// It is its own fault.
+    Own(String),
+}
+
+impl From<io::Error> for Stuck {
+    fn from(error: io::Error) -> Self {
+        Self::Node(error)
+    }
+}
+
+impl JobFiles {
+    /// Which tasks of a workflow can begin, besides those whose jobs go on: so many at the most.
+    pub(crate) async fn unfold(
+        self: &Arc<Self>,
+        job: Arc<JobMessage>,
+        run: Run,
+        alive: Vec<JobId>,
+        room: usize,
+    ) -> Unfolded {
+        let files = self.clone();
+        blocking(move || files.unfold_now(&job, &run, &alive, room)).await
+    }
+
+    /// Is a job one?
+    pub(super) fn is_workflow(&self, job: &JobMessage) -> bool {
+        self.pools.plan(&job.spec).is_ok_and(|plan| plan.kind == TaskKind::Workflow)
+    }
+
+    fn unfold_now(&self, job: &JobMessage, run: &Run, alive: &[JobId], room: usize) -> Unfolded {
+        let known = lock(&self.graphs.0).remove(&run.job_id);
+        match self.try_unfold(job, run, known, alive, room) {
+            Ok(unfolded) => unfolded,
+            Err(Stuck::Own(why)) => Unfolded::Over(Box::new(self.finished(job, run, Some(why)))),
+            Err(Stuck::Node(error)) => {
+                let place = self.claims.results().job_dir(&run.job_id);
+                let what =
+                    format!("what there is to do of the workflow in {} cannot be told: {error}", place.display());
+                Unfolded::NodeBroken(what.into())
+            }
+        }
+    }
+
+    fn try_unfold(
+        &self,
+        job: &JobMessage,
+        run: &Run,
+        known: Option<Known>,
+        alive: &[JobId],
+        room: usize,
+    ) -> Result<Unfolded, Stuck> {
+        let dir = match self.claims.results().open_job_dir(&run.job_id)? {
+            Place::Dir(dir) => dir,
+            Place::Nothing | Place::Foreign => {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "its directory is not there").into());
+            }
+        };
+        let alive: BTreeSet<&JobId> = alive.iter().collect();
+        let mut known = match known {
+            Some(known) => known,
+            None => self.find(job, run, &dir, &alive)?,
+        };
+        if !self.has_ended(run, &dir, &mut known, &alive)? {
+            // It was begun, and is not there: what was kept is not what is.
+            known = self.find(job, run, &dir, &alive)?;
+        }
+        if known.progress.is_over() {
+            return Ok(Unfolded::Over(Box::new(self.over(job, run, &dir, &known)?)));
+        }
+        let ready: Vec<TaskNo> = known.progress.ready().take(room).collect();
+        let mut tasks = Vec::with_capacity(ready.len());
+        for task in ready {
+            known.progress.begun(task);
+            known.begun.insert(task);
+            tasks.extend(known.workflow.job(task).map(|spec| (number(task), spec)));
+        }
+        let mut graphs = lock(&self.graphs.0);
+        if graphs.len() >= KNOWN_MAX {
+            graphs.pop_first();
+        }
+        graphs.insert(run.job_id.clone(), known);
+        Ok(Unfolded::GoesOn(tasks))
+    }
+
+    /// Reads the document, and what has become of its tasks.
+    fn find(&self, job: &JobMessage, run: &Run, dir: &JobDir, alive: &BTreeSet<&JobId>) -> Result<Known, Stuck> {
+        let workflow =
+            Arc::new(Workflow::parse(&document(job, dir)?).map_err(|problems| Stuck::Own(problems.to_string()))?);
+        let mut known = Known {
+            progress: Progress::new(&workflow),
+            begun: BTreeSet::new(),
+            failed: BTreeMap::new(),
+            workflow: workflow.clone(),
+        };
+        for task in workflow.order() {
+            if known.progress.state(*task) != Some(TaskState::Ready) {
+                continue;
+            }
+            if alive.contains(&child(run, *task)?) {
+                known.progress.begun(*task);
+                known.begun.insert(*task);
+            } else {
+                self.look_at(run, dir, &mut known, *task)?;
+            }
+        }
+        if known.begun.is_empty() && known.progress.summary().done + known.failed.len() == 0 {
+            self.prepare(dir, &workflow)?;
+        }
+        Ok(known)
+    }
+
+    /// Before anything has begun: what has to be brought is there, and the directories that tasks write to. A signal of
+    /// HyperFlow's need not be a file: its own graphs name programs among them.
+    fn prepare(&self, dir: &JobDir, workflow: &Workflow) -> Result<(), Stuck> {
+        let are_files = workflow.form() == Form::WfFormat;
+        let brought = workflow.brought().map(|path| path.as_str());
+        let missing: Vec<&str> = brought.filter(|path| are_files && !dir.has(path)).collect();
+        if !missing.is_empty() {
+            let more = missing.len().saturating_sub(MISSING_TOLD);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let told = missing[..missing.len().min(MISSING_TOLD)].join(", ");
+            return Err(Stuck::Own(format!(
+                "these files are read by tasks, written by none, and not there: {told}{more}; bring them with the job"
+            )));
+        }
+        for folder in workflow.folders() {
+            let mut path = String::new();
+            for part in folder.split('/') {
+                path.push_str(part);
+                match dir.make_dir(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+                    _ => path.push('/'),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Which tasks have ended since? `false` if one that has begun is neither alive nor has a record.
+    fn has_ended(&self, run: &Run, dir: &JobDir, known: &mut Known, alive: &BTreeSet<&JobId>) -> Result<bool, Stuck> {
+        let mut all_there = true;
+        for task in known.begun.clone() {
+            if alive.contains(&child(run, task)?) {
+                continue;
+            }
+            known.begun.remove(&task);
+            all_there &= self.look_at(run, dir, known, task)?;
+        }
+        Ok(all_there)
+    }
+
+    /// Has a task its record? Then it has ended.
+    fn look_at(&self, run: &Run, dir: &JobDir, known: &mut Known, task: TaskNo) -> Result<bool, Stuck> {
+        let Record::Whole(record) = self.claims.results().record(&child(run, task)?)? else { return Ok(false) };
+        let why = match JobResult::parse(&record) {
+            Ok(result) if result.status == Status::Completed => missing_output(dir, known, task),
+            Ok(result) => {
+                let reason = result.reason.map(|reason| reason.to_string()).unwrap_or_default();
+                Some(result.message.unwrap_or(reason))
+            }
+            Err(error) => Some(format!("its record cannot be read: {error}")),
+        };
+        known.progress.ended(task, if why.is_none() { Ended::Done } else { Ended::Failed });
+        known.failed.extend(why.map(|why| (task, why)));
+        Ok(true)
+    }
+
+    /// Nothing is left to do: leaves behind what has become of it, and says how it has ended.
+    fn over(&self, job: &JobMessage, run: &Run, dir: &JobDir, known: &Known) -> Result<Finished, Stuck> {
+        let (summary, tasks) = (known.progress.summary(), known.workflow.tasks());
+        let failures: Vec<FailedTask<'_>> = known
+            .failed
+            .iter()
+            .take(FAILED_TOLD)
+            .map(|(task, why)| Ok(FailedTask { task: &tasks[task.index()].id, job_id: child(run, *task)?, why }))
+            .collect::<Result<_, Stuck>>()?;
+        let why = (summary.failed > 0).then(|| {
+            let told: Vec<String> =
+                failures.iter().map(|failed| format!("{} ({}): {}", failed.task, failed.job_id, failed.why)).collect();
+            format!(
+                "{} of {} tasks failed, and {} were not begun for that\n{}",
+                summary.failed,
+                tasks.len(),
+                summary.skipped,
+                told.join("\n")
+            )
+        });
+        let output = Output {
+            tasks: tasks.len(),
+            done: summary.done,
+            failed: summary.failed,
+            skipped: summary.skipped,
+            failures,
+        };
+        dir.replace(OUTPUT, &to_json(&output))?;
+        Ok(self.finished(job, run, why))
+    }
+
+    /// How it has ended; with why, where it failed.
+    fn finished(&self, job: &JobMessage, run: &Run, why: Option<String>) -> Finished {
+        let begun = match self.claims.results().open_job_dir(&run.job_id) {
+            Ok(Place::Dir(dir)) => dir.read(META).ok().and_then(|file| meta_of(&run.job_id, &file)),
+            Ok(Place::Nothing | Place::Foreign) | Err(_) => None,
+        };
+        let finished_at_ms = now().as_millisecond();
+        let launched = self.pools.plan(&job.spec).ok().map(|plan| {
+            Box::new(Launched {
+                pool: plan.pool,
+                image: None,
+                command: plan.command,
+                time_limit_ms: u64::MAX,
+                output_bytes_max: plan.limits.output_bytes,
+                output_files_bytes_max: plan.limits.output_files_bytes,
+            })
+        });
+        Finished {
+            end: RunEnd::Exit(i32::from(why.is_some())),
+            stdout_tail: String::new(),
+            stderr_tail: why.unwrap_or_default(),
+            started_at_ms: begun.map_or(finished_at_ms, |meta| meta.started_at.as_millisecond()),
+            finished_at_ms,
+            runtime: None,
+            began: Some(true),
+            image_lost: false,
+            isolation: None,
+            launched,
+            ran: None,
+        }
+    }
+}
+
+/// The text of the document.
+fn document(job: &JobMessage, dir: &JobDir) -> Result<String, Stuck> {
+    let text = |text: Option<String>, name: &str| {
+        text.ok_or_else(|| Stuck::Own(format!("{name} is not there, or is no file of text of up to 64 MiB")))
+    };
+    let input = if job.spec.input_file.is_some() {
+        let whole = text(dir.read_text(INPUT, DOCUMENT_BYTES_MAX)?, INPUT)?;
+        let Input { input } = serde_json::from_str(&whole).map_err(|error| Stuck::Own(format!("{INPUT}: {error}")))?;
+        input.get().to_owned()
+    } else {
+        job.spec.input.as_str().to_owned()
+    };
+    let Ok(InFile { file }) = serde_json::from_str(&input) else { return Ok(input) };
+    if file.parse::<protocol::WorkPath>().is_err() {
+        return Err(Stuck::Own(format!("`file` is {file:?}, which is no path of a file of the job")));
+    }
+    text(dir.read_text(&file, DOCUMENT_BYTES_MAX)?, &file)
+}
+
+/// What a task that completed has not written, as a sentence.
+fn missing_output(dir: &JobDir, known: &Known, task: TaskNo) -> Option<String> {
+    let outputs = known.workflow.tasks()[task.index()].outputs.iter();
+    let missing = outputs.map(|file| known.workflow.file(*file)).find(|path| !dir.has(path.as_str()))?;
+    Some(format!("it ended well and has not written {missing}"))
+}
+
+/// The number of a task among the children.
+fn number(task: TaskNo) -> u32 {
+    u32::try_from(task.index()).unwrap_or(u32::MAX).saturating_add(1)
+}
+
+/// The job of a task.
+fn child(run: &Run, task: TaskNo) -> Result<JobId, Stuck> {
+    run.job_id.child(number(task)).map_err(|_| {
+        Stuck::Own(format!(
+            "the id {} is too long for those of its tasks; submit the workflow under a shorter one",
+            run.job_id
+        ))
+    })
+}
