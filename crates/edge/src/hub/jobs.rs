@@ -182,17 +182,26 @@ pub(crate) fn held_by<D: Database>(db: &mut D, site: &str) -> Result<Vec<(JobId,
     Ok(rows.iter().filter_map(|row| Some((id_at(row, 0)?, daemon(row)))).collect())
 }
 
-/// Did this daemon speak of the job last?
+/// Did this daemon speak of the job last, and not to say that it gave it back to the queue?
 pub(crate) fn is_held_by<D: Database>(db: &mut D, job_id: &JobId, daemon: &str) -> Result<bool, D::Error> {
-    Ok(find(db, job_id)?.is_some_and(|row| row.view.daemon() == Some(daemon)))
+    Ok(find(db, job_id)?.is_some_and(|row| row.view.daemon() == Some(daemon) && !row.view.is_queued()))
 }
 
-/// Jobs that wait in the queue since this time or before, oldest first.
-pub(crate) fn queued_before<D: Database>(db: &mut D, at: i64, limit: usize) -> Result<Vec<JobId>, D::Error> {
+/// Jobs that wait in the queue since this time or before, in the order of their numbers, which are returned, too, and
+/// above this one.
+pub(crate) fn queued_before<D: Database>(
+    db: &mut D,
+    at: i64,
+    above: i64,
+    limit: usize,
+) -> Result<Vec<(i64, JobId)>, D::Error> {
     let queued = rank(Some(JobState::Queued));
-    let sql = format!("SELECT job_id FROM job WHERE state = {queued} AND updated_at <= ?1 ORDER BY number LIMIT ?2");
-    let rows = db.run(&sql, &[at.into(), i64::try_from(limit).unwrap_or(i64::MAX).into()])?;
-    Ok(rows.iter().filter_map(|row| id_at(row, 0)).collect())
+    let sql = format!(
+        "SELECT number, job_id FROM job WHERE state = {queued} AND number > ?1 AND updated_at <= ?2
+         ORDER BY number LIMIT ?3"
+    );
+    let rows = db.run(&sql, &[above.into(), at.into(), i64::try_from(limit).unwrap_or(i64::MAX).into()])?;
+    Ok(rows.iter().filter_map(|row| Some((integer_at(row, 0), id_at(row, 1)?))).collect())
 }
 
 /// How many jobs wait in the queue, and since when the first of them does.

@@ -17,9 +17,6 @@ pub(crate) const REPORT_PATIENCE: Duration = Duration::from_secs(90);
 /// How many jobs a site may tell of before all of them are told: more than any holds.
 const TOLD_MAX: usize = 200_000;
 
-/// A site that links is asked for jobs that have been in the queue for so long, in milliseconds.
-const QUEUED_FOR_LONG: i64 = 10 * 60 * 1_000;
-
 /// How many messages of cancelled jobs follow a `hello` at the most.
 const CANCEL_MESSAGES_MAX: usize = 100;
 
@@ -119,6 +116,7 @@ impl Hub {
         }
         sites::hello(step.db, hello, socket.map(String::as_str), step.millis())?;
         if let Some(socket) = socket {
+            self.asking.may_be_needed();
             self.told.insert(socket.clone(), Default::default());
         }
         let mut downs = vec![Down::Welcome { v: VERSION }];
@@ -174,20 +172,21 @@ impl Hub {
             self.tell_of_site(step, &daemon.daemon)?;
         }
         let mut downs = vec![Down::Ack { number: report.number }];
-        if report.complete
-            && let Some(told) = socket.and_then(|socket| self.told.remove(socket))
-        {
+        let told = match socket {
+            Some(socket) if report.complete => self.told.remove(socket),
+            // Between two requests nothing is remembered, so all of it has to be in this one.
+            None if report.complete && report.number == 1 => {
+                Some(report.jobs.iter().map(|job| job.job_id.clone()).collect())
+            }
+            _ => None,
+        };
+        if let Some(told) = told {
             let believed = jobs::held_by(step.db, &daemon.site)?.into_iter();
             let untold: Vec<_> = believed
                 .filter(|(job_id, said_by)| said_by.as_ref() == Some(&daemon.daemon) && !told.contains(job_id))
                 .map(|(job_id, _)| job_id)
                 .collect();
             downs.extend(untold.chunks(JOBS_MAX).map(|jobs| Down::Ask { jobs: jobs.to_vec() }));
-            // They may have ended here while there was no link to say so.
-            let queued = jobs::queued_before(step.db, step.millis() - QUEUED_FOR_LONG, JOBS_MAX)?;
-            if !queued.is_empty() {
-                downs.push(Down::Ask { jobs: queued });
-            }
         }
         Ok(Ok(downs))
     }
@@ -221,8 +220,11 @@ impl Hub {
             }
         }
         let (queued, _) = jobs::queued(step.db)?;
-        if queued > 0 && daemon.is_some() {
+        if queued > 0
+            && let Some(daemon) = daemon
+        {
             downs.push(Down::Wake);
+            downs.extend(self.question(step, &daemon.daemon)?);
         }
         step.answer(follower, Response::of(200, &protocol::link::Download { down: downs }));
         Ok(())

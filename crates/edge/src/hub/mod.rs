@@ -19,12 +19,14 @@
 //! | `logs` | what jobs print, on its way to those who look |
 //! | `link` | what sites say |
 //! | `bell` | who is woken for a submission |
+//! | `asking` | when sites are asked for jobs that may have ended |
 //! | `callbacks` | who is called when a job is so far |
 //! | `database`, `schema` | what tables are here, and which there are |
 //!
 //! Out of scope: HTTP, WebSockets, the tables themselves, clocks (the shells).
 
 mod answers;
+mod asking;
 mod bell;
 mod callbacks;
 mod database;
@@ -189,6 +191,7 @@ pub struct Hub {
     /// Which jobs a site has told of since it linked, until it has told of all.
     told: HashMap<Socket, HashSet<JobId>>,
     bell: bell::Bell,
+    asking: asking::Asking,
     /// May calls wait to be made? After a start nobody knows.
     calls_wait: bool,
     files: Files,
@@ -246,6 +249,7 @@ impl Hub {
             Event::Alarm => {
                 self.alarm = None;
                 self.ring_again(&mut step)?;
+                self.ask_sites(&mut step)?;
                 self.make_calls(&mut step)?;
                 self.files.sweep(&mut step)?;
             }
@@ -281,6 +285,9 @@ impl Hub {
         if before == View::default() {
             self.make_room(step)?;
         }
+        if after.is_queued() {
+            self.asking.may_be_needed();
+        }
         if after.has_ended() && !before.has_ended() {
             self.files.ended(step, job_id)?;
         }
@@ -305,7 +312,8 @@ impl Hub {
     }
 
     fn set_alarm<D: Database>(&mut self, step: &mut Step<'_, D>) -> Result<(), D::Error> {
-        let due = self.bell.again_at.into_iter().chain(self.next_call(step)?).chain(self.files.next_sweep(step)?).min();
+        let due = [self.bell.again_at, self.next_asking(step)?, self.next_call(step)?, self.files.next_sweep(step)?];
+        let due = due.into_iter().flatten().min();
         if due != self.alarm
             && let Some(at) = due
         {

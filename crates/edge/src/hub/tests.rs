@@ -47,6 +47,8 @@ pub(crate) struct World {
     pub(crate) now: i64,
     followers: Follower,
     pub(crate) effects: Vec<Effect>,
+    /// The alarm that is set.
+    alarm: Option<i64>,
     files: bool,
 }
 
@@ -62,7 +64,8 @@ impl World {
     pub(crate) fn with(settings: Settings) -> Self {
         let tables = Tables(Connection::open_in_memory().unwrap());
         SCHEMA.iter().for_each(|step| tables.0.execute_batch(step).unwrap());
-        Self { hub: Hub::new(settings), tables, now: 1_000_000, followers: 0, effects: Vec::new(), files: true }
+        let (hub, effects, alarm) = (Hub::new(settings), Vec::new(), None);
+        Self { hub, tables, now: 1_000_000, followers: 0, effects, alarm, files: true }
     }
 
     fn store(&self) -> Option<Store> {
@@ -72,8 +75,22 @@ impl World {
 
     pub(crate) fn handle(&mut self, event: Event) -> &[Effect] {
         self.now += 1;
+        self.alarm = self.alarm.filter(|_| !matches!(event, Event::Alarm));
         self.effects = self.hub.handle(&mut self.tables, event, timestamp_from_millis(self.now)).unwrap();
+        for effect in &self.effects {
+            if let Effect::Alarm(at) = effect {
+                self.alarm = Some(at.as_millisecond());
+            }
+        }
         &self.effects
+    }
+
+    /// The time comes of the alarm that is set, if one is.
+    fn alarm(&mut self) -> bool {
+        let Some(at) = self.alarm else { return false };
+        self.now = self.now.max(at - 1);
+        self.handle(Event::Alarm);
+        true
     }
 
     /// The object is put to sleep, and wakes with its tables and these links.
@@ -314,22 +331,74 @@ fn a_hub_that_was_wiped_is_told_again_and_asks_after_what_it_believes() {
     // Jobs that another daemon of the site holds are not this one's to tell.
     world.hello("u", "alpha", "e");
     assert_eq!(world.says("u", json!({"type":"report","number":1,"complete":true})).len(), 1);
-    // One that came, ran and ended while there was no link, and one that is in the queue in truth.
-    world.submit("e", "t");
-    world.submit("q", "t");
-    world.now += 11 * 60_000;
-    world.hello("v", "alpha", "d");
-    let down = world.says("v", json!({"type":"report","number":1,"jobs":[job("b", "running", 1)],"complete":true}));
-    assert_eq!(down[1], json!({"type":"ask","jobs":["e","q"]}));
-    let unknown = |id: &str| json!({"job_id":id,"state":"unknown","at":"1970-01-01T00:00:09Z"});
-    world.report("v", &[ended("e"), unknown("q"), unknown("never-heard-of")]);
-    assert_eq!(world.get("/jobs/e").1["state"], "completed");
-    assert_eq!(world.get("/jobs/q").1["state"], "queued");
-    assert_eq!(world.get("/jobs?state=unknown").1["jobs"].as_array().unwrap().len(), 1, "c");
     let mut wiped = World::new();
     wiped.hello("s", "alpha", "d");
     wiped.report("s", &[job("b", "running", 1)]);
     assert_eq!(wiped.get("/jobs/b").1["state"], "running");
+}
+
+#[test]
+fn what_has_been_in_the_queue_for_long_is_asked_for_while_links_hold() {
+    let asks = |world: &World, socket| world.sent(socket).iter().any(|down| down["type"] == "ask");
+    let mut world = World::new();
+    world.submit("e", "t");
+    assert!(!world.alarm(), "there is nobody to ask");
+    // Two of one directory of results, and one of another.
+    world.submit("q", "t");
+    world.submit("back", "t");
+    for (socket, site, daemon) in [("s", "alpha", "d"), ("t", "alpha", "f"), ("u", "beta", "g")] {
+        world.hello(socket, site, daemon);
+    }
+    let back = json!({"job_id": "back", "state": "queued", "attempt": 0, "at": "1970-01-01T00:16:40Z"});
+    world.report("s", &[job("back", "held", 0), back]);
+    // The first one is the bell's, for what was given back.
+    for _ in 0..2 {
+        assert!(world.alarm(), "while something is queued there is an alarm");
+        assert!(!asks(&world, "s"), "it was not there for long");
+    }
+    assert!(world.alarm());
+    let ask = json!({"type": "ask", "jobs": ["e", "q", "back"]});
+    assert_eq!((world.sent("s"), world.sent("t"), world.sent("u")), (vec![ask.clone()], vec![], vec![ask.clone()]));
+    // One was over, and whoever was to tell it was killed; the others are in the queue in truth.
+    let unknown = |id: &str| json!({"job_id": id, "state": "unknown", "at": "1970-01-01T01:00:00Z"});
+    world.report("s", &[ended("e"), unknown("q"), unknown("back"), unknown("never-heard-of")]);
+    let state = |world: &mut World, id: &str| world.get(&format!("/jobs/{id}")).1["state"].clone();
+    assert_eq!((state(&mut world, "e"), state(&mut world, "q")), (json!("completed"), json!("queued")));
+    assert_eq!(state(&mut world, "back"), "queued", "who gave it back knows nothing more of it");
+    assert_eq!(world.get("/jobs?state=unknown").1["jobs"], json!([]));
+    // An object that was asleep does not know when it has asked, and is not put off by what wakes it.
+    let before = world.now;
+    for _ in 0..5 {
+        world.sleeps(&["s", "t", "u"]);
+    }
+    assert!(world.alarm() && world.now - before < 61_000, "{}", world.now - before);
+    assert_eq!(world.sent("u"), [json!({"type": "ask", "jobs": ["q", "back"]})]);
+    world.handle(Event::Alarm);
+    assert!(!asks(&world, "u"), "one that was set for something else comes too early");
+    world.report("s", &[job("q", "held", 0), job("back", "running", 1)]);
+    world.alarm();
+    assert!(!world.alarm(), "nothing is in the queue");
+}
+
+#[test]
+fn very_many_that_wait_are_asked_for_in_turn() {
+    let mut world = World::new();
+    world.hello("s", "alpha", "d");
+    for number in 0..450 {
+        world.submit(&format!("j{number}"), "t");
+    }
+    world.now += 120_000;
+    world.handle(Event::Alarm);
+    let mut counts = Vec::new();
+    let mut asked = HashSet::new();
+    for _ in 0..4 {
+        let sent = world.sent("s");
+        let jobs = sent[0]["jobs"].as_array().unwrap();
+        counts.push(jobs.len());
+        asked.extend(jobs.iter().map(|id| id.as_str().unwrap().to_owned()));
+        assert!(world.alarm());
+    }
+    assert_eq!((counts, asked.len()), (vec![200, 200, 50, 200], 450));
 }
 
 #[test]
@@ -401,6 +470,12 @@ fn a_site_without_a_link_reports_by_requests() {
     assert_eq!(world.get("/sites").1["sites"][0]["linked"], true);
     world.now += 100_000;
     assert_eq!(world.get("/sites").1["sites"][0]["linked"], false);
+    // It is asked for what it does not name any more, and for what has been in the queue for long.
+    let hello = json!({"type":"hello","v":2,"site":"beta","daemon":"d","results":"r"});
+    let up = json!({"up": [hello, {"type":"report","number":1,"jobs":[job("n", "running", 1)],"complete":true}]});
+    let (_, body) = world.post("/report", &up.to_string());
+    let asks: Vec<_> = body["down"].as_array().unwrap().iter().filter(|down| down["type"] == "ask").collect();
+    assert_eq!(asks, [&json!({"type":"ask","jobs":["i"]}), &json!({"type":"ask","jobs":["j"]})]);
     assert_eq!(world.post("/report", r#"{"up":[{"type":"report"}]}"#).1["code"], "bad_message");
     assert_eq!(world.post("/report", "{").1["code"], "malformed_json");
 }

@@ -218,6 +218,11 @@ impl View {
         self.turn.as_ref().map_or(0, |turn| turn.rank)
     }
 
+    /// Is it in the queue, as far as is known?
+    pub(crate) fn is_queued(&self) -> bool {
+        self.rank() == rank(Some(JobState::Queued))
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         self.turn.as_ref().is_some_and(|turn| turn.ended)
     }
