@@ -97,7 +97,7 @@ impl Lifecycle {
                     self.jobs.drop_input(&job_id);
                 }
                 Recalled::Ended(_) => {
-                    let leases = self.jobs.remove(&job_id);
+                    let leases = self.jobs.remove_ended(&job_id);
                     self.settler.acknowledge(leases.into_iter().map(|lease| lease.id));
                 }
                 Recalled::New => {

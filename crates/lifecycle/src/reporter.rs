@@ -121,6 +121,10 @@ impl Reporter {
                 self.keep(report(&job_id, JobState::Queued, attempt, at));
             }
             if let Some(connection) = &mut self.connection {
+                // Its submission was repeated, or the hub was wiped, and believes it to be in the queue.
+                if change == Change::EndedBefore && connection.asked.len() < LOOK_UPS_MAX {
+                    connection.asked.insert(job_id.clone());
+                }
                 connection.changed.insert(job_id);
             }
         }

@@ -91,6 +91,8 @@ pub enum Change {
     },
     /// It is not held any more, and somebody else has to say what it is: its record, or another daemon.
     Gone,
+    /// It came once more after its end: who has just heard of it anew is to be told what its record says.
+    EndedBefore,
 }
 
 /// What has become of which jobs.
@@ -346,6 +348,15 @@ impl Jobs {
         self.away.remove(job_id);
         if let Some(mut job) = self.map.remove(job_id) {
             self.lanes[job.lane.0].take_back(&mut job);
+        }
+        leases
+    }
+
+    /// The same of one that has ended before.
+    pub(crate) fn remove_ended(&mut self, job_id: &JobId) -> Vec<Lease> {
+        let leases = self.remove(job_id);
+        if let Some(changes) = &mut self.changes {
+            changes.insert(job_id.clone(), Change::EndedBefore);
         }
         leases
     }

@@ -237,6 +237,19 @@ fn what_the_hub_asks_for_is_answered_whatever_it_is() {
 }
 
 #[test]
+fn a_job_that_comes_again_after_its_end_is_told_as_ended() {
+    let mut told = Told::connected(Daemon::pulling(settings()));
+    // Nobody holds it any more, so only its record says what became of it.
+    told.step(pulled(&[second_delivery("a", "L1")]));
+    let step = told.step(Event::Recalled(vec![(id("a"), Recalled::Ended(Some(record_of("a", 2))))]));
+    assert_eq!(step.effects, [acks(&["L1"])]);
+    assert_eq!(told.next(), None);
+    assert_eq!(told.look_up(&["a"]), ids(&["a"]));
+    assert_eq!(words(&told.all()), ["a completed 1"]);
+    assert!(told.reporter.is_done());
+}
+
+#[test]
 fn whoever_asks_for_very_much_is_answered_in_part() {
     let mut told = Told::connected(Daemon::pulling(settings()));
     for from in (0..1_000_000).step_by(1_000) {
