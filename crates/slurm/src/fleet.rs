@@ -50,8 +50,8 @@ use self::pools::Pool;
 pub use self::pools::{Demand, PoolDemand, ShownAllocation};
 pub use self::runs::{Need, Sighted};
 use crate::{
-    Accounted, AllocationEnd, Answer, Element, Ending, Listed, Listing, NoAnswer, Row, Shape, State as SlurmState,
-    answer,
+    Accounted, AllocationEnd, Answer, Element, Ending, Listed, Listing, NoAnswer, NoRecords, Row, Shape,
+    State as SlurmState, answer,
 };
 
 /// Between two looks into the folders of allocations that may come, or that run one run.
@@ -89,7 +89,7 @@ pub struct Settings {
     pub prefix: String,
     /// A number that no earlier life of this daemon had, as the time: no name is given twice.
     pub seed: u64,
-    /// Is there an accounting that can be asked?
+    /// Is there an accounting that can be asked? Where there is a `sacct`, only its first answer tells.
     pub has_accounting: bool,
     /// What all pools together may have.
     pub quota: scaling::Quota,
@@ -427,7 +427,7 @@ impl Fleet {
     pub fn listed(
         &mut self,
         listing: Result<Listing, NoAnswer>,
-        records: Option<Result<Listed<Accounted>, NoAnswer>>,
+        records: Option<Result<Listed<Accounted>, NoRecords>>,
         now: Duration,
     ) {
         self.pass(now);
@@ -455,9 +455,11 @@ impl Fleet {
                 }
             }
         }
-        // An accounting that does not answer is none that knows nothing.
-        if let Some(Ok(records)) = records {
-            self.take_records(&records);
+        match records {
+            Some(Ok(records)) => self.take_records(&records),
+            Some(Err(NoRecords::NotKept)) => self.settings.has_accounting = false,
+            // An accounting that does not answer is none that knows nothing.
+            Some(Err(NoRecords::NoAnswer(_))) | None => {}
         }
         self.advance();
     }

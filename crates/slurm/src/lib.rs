@@ -33,7 +33,7 @@ pub use answer::{Answer, Submitted};
 pub use blame::{AllocationEnd, Ending};
 pub use command::{Ended, Output};
 pub use listing::{
-    Accounted, Listed, Listing, NoAnswer, Row, Shown, cancel_arguments, queue_arguments, record_arguments,
+    Accounted, Listed, Listing, NoAnswer, NoRecords, Row, Shown, cancel_arguments, queue_arguments, record_arguments,
     show_arguments,
 };
 pub use reason::Reason;

@@ -51,6 +51,18 @@ impl NoAnswer {
     }
 }
 
+/// Why the accounting has said nothing of any job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoRecords {
+    /// It did not answer.
+    NoAnswer(NoAnswer),
+    /// This Slurm keeps no accounts, although there is a `sacct`: nothing is ever to be heard of it.
+    NotKept,
+}
+
+/// What `sacct` says then, from 22.05 to 24.11, by the configuration alone: it asks nobody.
+const NOT_KEPT: &str = "accounting storage is disabled";
+
 /// What a listing says, row by row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed<R> {
@@ -177,8 +189,12 @@ impl Accounted {
 
 impl Listed<Accounted> {
     /// Reads what `sacct` said.
-    pub fn of_records(output: &Output) -> Result<Self, NoAnswer> {
-        NoAnswer::unless_good(output, "sacct")?;
+    pub fn of_records(output: &Output) -> Result<Self, NoRecords> {
+        NoAnswer::unless_good(output, "sacct").map_err(|no_answer| {
+            // A part of what was said may be of another question, so all of it has to be this.
+            let says_so = output.stderr.trim().ends_with(NOT_KEPT) && output.stderr.trim().lines().count() == 1;
+            if says_so { NoRecords::NotKept } else { NoRecords::NoAnswer(no_answer) }
+        })?;
         Ok(Self::read(&output.stdout, Accounted::read))
     }
 }
@@ -274,7 +290,10 @@ mod tests {
         assert_eq!(records.rows[1].exit, Some(ExitCode { code: 0, signal: 125 }));
         assert_eq!((records.rows[1].name().as_str(), records.rows[1].ended), ("hpcq-b_0", None));
         assert_eq!((records.rows[2].nodes.as_str(), records.rows[2].job_name.as_str()), ("", "hpcq|c"));
-        assert!(Listed::of_records(&output(1, "", "sacct: error: Connection refused\n")).is_err());
+        let refused = Listed::of_records(&output(1, "", "sacct: error: Connection refused\n"));
+        assert!(matches!(refused, Err(NoRecords::NoAnswer(_))), "{refused:?}");
+        let disabled = Listed::of_records(&output(1, "", "Slurm accounting storage is disabled\n"));
+        assert_eq!(disabled, Err(NoRecords::NotKept));
     }
 
     #[test]

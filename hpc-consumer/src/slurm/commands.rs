@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use slurm::{
-    Accounted, Answer, Element, Ended, Listed, Listing, NoAnswer, Output, Request, cancel_arguments, queue_arguments,
-    record_arguments,
+    Accounted, Answer, Element, Ended, Listed, Listing, NoAnswer, NoRecords, Output, Request, cancel_arguments,
+    queue_arguments, record_arguments,
 };
 
 use crate::{config, run};
@@ -58,8 +58,8 @@ impl Commands {
         self.find("squeue")
     }
 
-    /// Does Slurm keep accounts that can be asked?
-    pub(crate) fn has_accounting(&self) -> bool {
+    /// May Slurm keep accounts that can be asked? Whether it does is in the answer.
+    pub(crate) fn may_have_accounting(&self) -> bool {
         self.find("sacct").is_some()
     }
 
@@ -94,7 +94,7 @@ impl Commands {
     }
 
     /// What the accounting has of the jobs of these names.
-    pub(crate) async fn records(&self, jobs: &[String]) -> Result<Listed<Accounted>, NoAnswer> {
+    pub(crate) async fn records(&self, jobs: &[String]) -> Result<Listed<Accounted>, NoRecords> {
         let names: Vec<&str> = jobs.iter().map(String::as_str).collect();
         let arguments = record_arguments(user(), &names, RECORDS_OF.as_secs());
         Listed::of_records(&self.ask("sacct", &arguments, "", WITHIN).await)

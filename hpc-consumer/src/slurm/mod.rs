@@ -124,7 +124,7 @@ impl Slurm {
             &site,
             format!("hpcq-{}", own.to_ascii_lowercase()),
             clock.wall().as_secs(),
-            commands.has_accounting(),
+            commands.may_have_accounting(),
         );
         let fleet = Fleet::restore(fleet_settings, found, clock.now());
         let program = std::env::current_exe().context("this program cannot be found")?;

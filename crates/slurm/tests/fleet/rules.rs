@@ -9,6 +9,7 @@ use site::Resources;
 use slurm::fleet::{
     Claim, Demand, Effect, Fleet, Found, Kind, Left, Need, Notice, Place, PoolDemand, Seen, Settings, Sighted, Told,
 };
+use slurm::{Accounted, Answer, Element, ExitCode, Listed, NoAnswer, NoRecords, Reason, Row, State, Submitted};
 use slurm::{Accounted, Answer, Element, ExitCode, Listed, NoAnswer, Reason, Row, State, Submitted};
 
 use super::world::{pool, settings, workers};
@@ -316,7 +317,7 @@ fn nothing_is_concluded_from_an_answer_that_failed_or_from_one_that_does_not_nam
 
 #[test]
 fn an_accounting_that_says_otherwise_or_nothing_holds_a_conclusion_up_but_not_for_ever() {
-    let with = |records: Option<Result<Listed<Accounted>, NoAnswer>>| {
+    let with = |records: Option<Result<Listed<Accounted>, NoRecords>>| {
         let mut settings = settings(&[("cpu", workers(4, 2, false))], 10);
         settings.has_accounting = true;
         let mut case = Case::of(settings, Vec::new());
@@ -357,7 +358,10 @@ fn an_accounting_that_says_otherwise_or_nothing_holds_a_conclusion_up_but_not_fo
     // One that a controller has forgotten runs there for ever.
     let (_, after, _) = with(rows(vec![record(State::Running)]));
     assert!((600..800).contains(&after), "{after}");
-    let (_, after, _) = with(Some(Err(NoAnswer("Connection refused".to_owned()))));
+    let (_, after, _) = with(Some(Err(NoRecords::NoAnswer(NoAnswer("Connection refused".to_owned())))));
+    // One that there is not, although there is a sacct, is waited for by nobody.
+    let (asked, after, what) = with(Some(Err(NoRecords::NotKept)));
+    assert!(asked && after < 60 && what.contains("is gone"), "{after} {what}");
     assert!((600..800).contains(&after), "{after}");
 }
 
