@@ -46,6 +46,9 @@ pub enum AllocationEnd {
     Cancelled(Option<u32>),
     /// Somebody had it begin again, which it does not do.
     Requeued,
+    /// Slurm says that it ended well, and the keeper that was there has left no word of that: a controller that was
+    /// killed has forgotten that it had begun, and who came second found its place taken, and ended.
+    BegunTwice,
     /// Slurm could not start its script.
     NotLaunched(String),
     /// It could not end before its deadline.
@@ -110,7 +113,7 @@ impl AllocationEnd {
             Self::Exit(_) | Self::Signal(_) | Self::OutOfMemory | Self::NodeFailed | Self::NotLaunched(_) => true,
             // It did what it should, or others had a reason; of what is not known nothing is concluded.
             Self::Completed | Self::Asked | Self::TimeLimit | Self::Preempted | Self::Cancelled(_) => false,
-            Self::Requeued | Self::Deadline | Self::Gone | Self::Other(_) => false,
+            Self::Requeued | Self::BegunTwice | Self::Deadline | Self::Gone | Self::Other(_) => false,
         };
         died && !had_job
     }
@@ -141,6 +144,9 @@ impl fmt::Display for AllocationEnd {
             Self::Cancelled(Some(user)) => write!(f, "was cancelled by the user {user}"),
             Self::Cancelled(None) => f.write_str("was cancelled by a person"),
             Self::Requeued => f.write_str("was put back into the queue by an administrator"),
+            Self::BegunTwice => {
+                f.write_str("ended without a word of its keeper: Slurm may have begun it a second time")
+            }
             Self::NotLaunched(why) => write!(f, "could not be launched: {why}"),
             Self::Deadline => f.write_str("could not end before its deadline"),
             Self::Gone => f.write_str("is gone: Slurm does not know it any more, and it left no word"),

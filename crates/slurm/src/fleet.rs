@@ -659,7 +659,8 @@ impl Fleet {
         allocation.connection = Connection::None { tries: 0, next: now };
         let claimed = allocation.claim.is_some();
         // What a node wrote last before it was lost need not have come to any disk.
-        let may_lack = !clean && claimed && matches!(end, AllocationEnd::NodeFailed | AllocationEnd::Gone);
+        let is_lost = matches!(end, AllocationEnd::NodeFailed | AllocationEnd::Gone | AllocationEnd::BegunTwice);
+        let may_lack = !clean && claimed && is_lost;
         let (pool, had_job) = (allocation.pool.clone(), allocation.had_job);
         let said = end.sentence(allocation.element, &allocation.nodes, None);
         let mut runs = std::mem::take(&mut allocation.runs);

@@ -27,12 +27,14 @@ const ORPHANS_END_WITHIN: Duration = Duration::from_secs(120);
 
 /// What the daemon may say that cut off a run, of all rows of the table in docs/slurm.md: this chaos does nothing that
 /// leads to another.
-const ENDS: [&str; 5] = [
+const ENDS: [&str; 6] = [
     "its keeper was killed by signal 9",
     "its keeper did not end well",
     "was lost with a node of it",
     "could not be launched",
     "is gone: Slurm does not know it any more",
+    // Seen: a controller that was killed begins what it has forgotten to have begun.
+    "ended without a word of its keeper: Slurm may have begun it a second time",
 ];
 
 /// The cluster.

@@ -358,12 +358,7 @@ impl Allocation {
                 state if state.is_waiting() => self.claim.is_some() && self.is_silent_for(SILENT_WHEN_ABSENT, now),
                 state => state.is_over(),
             };
-            let end = match AllocationEnd::of(&ending) {
-                // Up to 22.05 one whose script was killed looks like this in the queue, too.
-                AllocationEnd::NotLaunched(_) if self.claim.is_some() => AllocationEnd::Exit(None),
-                end => end,
-            };
-            return over.then_some((end, false));
+            return over.then(|| (self.end(&ending), false));
         }
         if !self.is_missed(now) {
             return None;
@@ -372,9 +367,12 @@ impl Allocation {
             // One of an array that waits goes without a trace when it is cancelled: of the rest Slurm keeps one record.
             return Some((AllocationEnd::Asked, false));
         }
+                // A keeper that ends well leaves word of it. Where there is none, Slurm tells of one that came second, and
+                // the first may go on.
+                SlurmState::Completed => self.claim.is_none() || self.is_silent_for(SILENT_WHEN_ABSENT, now),
         let long = self.absent_since.is_some_and(|since| since + RECORDED_MAX <= now);
         match &self.recorded {
-            Recorded::Over(ending) => Some((AllocationEnd::of(ending), false)),
+            Recorded::Over(ending) => Some((self.end(ending), false)),
             Recorded::Nothing => Some((AllocationEnd::Gone, false)),
             Recorded::Unknown if !has_accounting => Some((AllocationEnd::Gone, false)),
             Recorded::Unknown | Recorded::GoesOn => long.then_some((AllocationEnd::Gone, false)),
@@ -399,3 +397,13 @@ impl Allocation {
         (self.absent, self.absent_since, self.recorded) = (0, None, Recorded::Unknown);
     }
 }
+    /// How it ended of which Slurm says this, and its keeper nothing.
+    fn end(&self, ending: &Ending) -> AllocationEnd {
+        match AllocationEnd::of(ending) {
+            // Up to 22.05 one whose script was killed looks like this in the queue, too.
+            AllocationEnd::NotLaunched(_) if self.claim.is_some() => AllocationEnd::Exit(None),
+            AllocationEnd::Completed if self.claim.is_some() => AllocationEnd::BegunTwice,
+            end => end,
+        }
+    }
+

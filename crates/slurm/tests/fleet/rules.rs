@@ -451,6 +451,95 @@ fn what_was_told_to_a_node_that_was_lost_may_have_begun() {
 #[test]
 fn a_job_of_its_own_waits_in_slurm_and_is_seen_to() {
     let mut case = Case::once();
+#[test]
+fn an_end_of_which_its_keeper_says_nothing_is_believed_when_the_keeper_is_silent() {
+    let mut case = Case::once();
+    case.start("j1.1", "mpi");
+    let job = case.submitted("mpi");
+    case.fleet.looked(vec![(job.clone(), claimed(1))], case.now);
+    case.effects();
+    // A controller that was killed has begun it a second time, and who came second has ended at once.
+    let mut effects = case.listed(vec![row(&job, 7, State::Completed, "None")]);
+    for beat in 2..20 {
+        case.fleet.looked(vec![(job.clone(), claimed(beat))], case.now);
+        effects.extend(case.pass(10));
+        assert!(!effects.iter().any(is_close), "the first one lives: {effects:?}");
+        assert_eq!(case.sighted("j1.1"), Some(Sighted::Alive));
+    }
+    let begin = case.now;
+    let what = loop {
+        if let Some(Effect::Close { what, .. }) = case.pass(1).into_iter().find(is_close) {
+            break what;
+        }
+        assert!(case.now < begin + Duration::from_secs(100), "it is silent");
+    };
+    assert!(case.now > begin + Duration::from_secs(40) && what.contains("begun it a second time"), "{what}");
+    let effects = case.closes(&job, Left::default());
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::CutOff(..))), "it may have begun: {effects:?}");
+}
+
+#[test]
+fn a_job_of_its_own_waits_in_slurm_and_is_seen_to() {
+    let mut case = Case::once();
+#[test]
+fn an_end_of_which_its_keeper_says_nothing_is_believed_when_the_keeper_is_silent() {
+    let mut case = Case::once();
+    case.start("j1.1", "mpi");
+    let job = case.submitted("mpi");
+    case.fleet.looked(vec![(job.clone(), claimed(1))], case.now);
+    case.effects();
+    // A controller that was killed has begun it a second time, and who came second has ended at once.
+    let mut effects = case.listed(vec![row(&job, 7, State::Completed, "None")]);
+    for beat in 2..20 {
+        case.fleet.looked(vec![(job.clone(), claimed(beat))], case.now);
+        effects.extend(case.pass(10));
+        assert!(!effects.iter().any(is_close), "the first one lives: {effects:?}");
+        assert_eq!(case.sighted("j1.1"), Some(Sighted::Alive));
+    }
+    let begin = case.now;
+    let what = loop {
+        if let Some(Effect::Close { what, .. }) = case.pass(1).into_iter().find(is_close) {
+            break what;
+        }
+        assert!(case.now < begin + Duration::from_secs(100), "it is silent");
+    };
+    assert!(case.now > begin + Duration::from_secs(40) && what.contains("begun it a second time"), "{what}");
+    let effects = case.closes(&job, Left::default());
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::CutOff(..))), "it may have begun: {effects:?}");
+}
+
+#[test]
+fn what_an_earlier_daemon_has_closed_is_told_as_it_ended_and_what_may_have_begun_is_not_begun_again() {
+    let lost = |closed: Closed, ended: bool| {
+        let runs = BTreeMap::from([(run("j1.1"), Place { slots: 1, gpus: Vec::new() })]);
+        let name = "hpcq-abc-cpu-7-1".to_owned();
+        let seen = Seen { closed: Some(closed), ended, ..claimed(1) };
+        let (pool, kind, cost) = ("cpu".parse().unwrap(), Kind::Worker { slots: 2 }, scaling::Amount::default());
+        let found = Found { name: name.clone(), pool, kind, runs, cost, element: Some(element(7)), seen };
+        let mut case = Case::of(settings(&[("cpu", workers(4, 2, false))], 10), vec![found]);
+        let effects = case.effects();
+        let what = effects.iter().find_map(|effect| match effect {
+            Effect::Close { what, .. } => Some(what.clone()),
+            _ => None,
+        });
+        case.closes(&name, Left::default());
+        (what.unwrap_or_else(|| panic!("it is read again: {effects:?}")), case.sighted("j1.1"))
+    };
+    let is_cut_off = |sighted: &Option<Sighted>| matches!(sighted, Some(Sighted::CutOff(_)));
+    let (what, sighted) = lost(Closed { end: AllocationEnd::NodeFailed, clean: false }, false);
+    assert!(what.contains("was lost with a node of it") && is_cut_off(&sighted), "{what} {sighted:?}");
+    let (what, sighted) = lost(Closed::default(), false);
+    assert!(what.contains("is gone") && is_cut_off(&sighted), "{what} {sighted:?}");
+    let (what, sighted) = lost(Closed { end: AllocationEnd::Signal(9), clean: false }, false);
+    assert!(
+        what.contains("killed by signal 9") && sighted.is_none(),
+        "had it begun, its journal would say so: {sighted:?}"
+    );
+    // It lived after all, and has ended what it had when it saw that it was given up.
+    let (what, sighted) = lost(Closed { end: AllocationEnd::NodeFailed, clean: false }, true);
+    assert!(what.contains("node") && sighted.is_none(), "{what} {sighted:?}");
+}
+
     let effects = case.start("j1.1", "mpi");
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::Record { .. })), "nobody has decided yet");
     let job = case.submitted("mpi");
