@@ -43,7 +43,7 @@ use protocol::PoolName;
 use site::{Held, Resources, Site, Where, Workers};
 
 use self::allocation::{Allocation, Closing, Connection, Over, Placed, Progress, Recorded, Stage};
-pub use self::allocation::{Claim, Kind, Place, Seen};
+pub use self::allocation::{Claim, Closed, Kind, Place, Seen};
 pub use self::effect::{Effect, Notice, Order};
 use self::poll::Poll;
 use self::pools::Pool;
@@ -582,7 +582,10 @@ impl Fleet {
             allocation.ends_at = seen.left.map(|left| now + left);
         }
         allocation.stopping |= seen.stopping;
-        if seen.ended && !allocation.is_connected() {
+        if let Some(Closed { end, clean }) = seen.closed {
+            // An earlier daemon came so far, and may have told nobody.
+            self.ends(name, end, clean || seen.ended);
+        } else if seen.ended && !allocation.is_connected() {
             let end = if allocation.asked_to_end { AllocationEnd::Asked } else { AllocationEnd::Completed };
             self.ends(name, end, true);
         } else if seen.listens
@@ -778,10 +781,11 @@ impl Fleet {
                 && matches!(over.closing, Closing::Due(at) if at <= self.now)
             {
                 over.closing = Closing::Reading;
-                due.push((name.clone(), over.end.sentence(element, nodes, None)));
+                let closed = Closed { end: over.end.clone(), clean: over.clean };
+                due.push((name.clone(), over.end.sentence(element, nodes, None), closed));
             }
         }
-        due.into_iter().for_each(|(name, what)| self.push(Effect::Close { name, what }));
+        due.into_iter().for_each(|(name, what, closed)| self.push(Effect::Close { name, what, closed }));
     }
 
     /// What nobody asks for any more goes.

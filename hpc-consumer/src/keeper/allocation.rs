@@ -10,7 +10,8 @@
 //! stop             made by the daemon: to end as soon as nothing runs
 //! end-JOB.ATTEMPT  made by the daemon: to end this run
 //! caller-KEY       made by the daemon for as long as it connects: that who has this key is the daemon
-//! closed           made by the daemon: nothing that still happens there counts, so that all is to be ended
+//! closed           made by the daemon: nothing that still happens there counts, so that all is to be ended; and what
+//!                  is known of how it came to that
 //! keeper.log       what it has to tell a person
 //! ```
 //!
@@ -28,6 +29,7 @@ use protocol::{PoolName, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use slurm::fleet::Closed;
 
 use super::client::{Said, named};
 use super::finished::Why;
@@ -178,7 +180,7 @@ pub(crate) struct Look {
     /// Has it ended by itself?
     pub(crate) end: Option<CleanEnd>,
     /// Was all that is left of it taken over ([`left`])?
-    pub(crate) closed: bool,
+    pub(crate) closed: Option<Closed>,
 }
 
 impl Beat {
@@ -271,7 +273,7 @@ pub(crate) fn look(folder: &Path) -> io::Result<Look> {
         capacity: card.and_then(|card| card.capacity),
         beat: get(folder.path(), BEAT)?,
         end: get(folder.path(), END)?,
-        closed: exists(folder.path(), CLOSED)?,
+        closed: closed(folder.path())?,
     })
 }
 
@@ -279,9 +281,9 @@ pub(crate) fn look(folder: &Path) -> io::Result<Look> {
 /// says by what. From then on no keeper begins anything there, and one that lives after all ends what it has.
 ///
 /// An error where a keeper still has the lock: then nothing is known.
-pub(crate) async fn left(folder: &Path, what: &str) -> anyhow::Result<Said> {
+pub(crate) async fn left(folder: &Path, what: &str, closed: Closed) -> anyhow::Result<Said> {
     let (folder, what) = (Folder::of_allocation(folder), what.to_owned());
-    let Left { runs, leftovers, dead } = crate::blocking(move || Left::take(&folder, &what)).await?;
+    let Left { runs, leftovers, dead } = crate::blocking(move || Left::take(&folder, &what, &closed)).await?;
     // Slurm ends what is left of an allocation, if it can find it. On this machine we can as well.
     run::kill_leftovers(&leftovers, dead).await;
     Ok(Said::Runs {
@@ -300,13 +302,13 @@ struct Left {
 }
 
 impl Left {
-    fn take(folder: &Folder, what: &str) -> anyhow::Result<Self> {
+    fn take(folder: &Folder, what: &str, closed: &Closed) -> anyhow::Result<Self> {
         let path = folder.path();
         // The lock of a keeper on another machine is not seen everywhere, which is what the mark is for.
         let Some(_lock) = folder.lock()?.filter(|_| !folder.lives()) else {
             bail!("the keeper of the allocation with the folder {} still lives", path.display());
         };
-        put(path, CLOSED, &(), Durability::Named)
+        put(path, CLOSED, closed, Durability::Named)
             .and_then(|()| claim(path, None))
             .with_context(|| format!("the folder {} of an allocation that is over cannot be closed", path.display()))?;
         let here = Origin::here();
@@ -334,6 +336,16 @@ pub(super) fn claim(folder: &Path, by: Option<&Claim>) -> io::Result<bool> {
 /// Who has claimed it.
 pub(super) fn claimed_by(folder: &Path) -> io::Result<Option<Claim>> {
     Ok(get::<Option<Claim>>(folder, CLAIM)?.flatten())
+}
+
+/// What was known of its end when all that is left of it was taken over, if that was done.
+fn closed(folder: &Path) -> io::Result<Option<Closed>> {
+    match files::read_own(&folder.join(CLOSED), BYTES_MAX) {
+        // Earlier versions wrote nothing there, and a later one may know other ends.
+        Ok(text) => Ok(Some(serde_json::from_slice(&text).unwrap_or_default())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Was all that is left of it taken over?

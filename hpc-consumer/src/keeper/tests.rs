@@ -10,6 +10,7 @@ use clap::Parser as _;
 use lifecycle::{EndReason, Run};
 use protocol::{Ran, RuntimeKind};
 use rustix::process::{Pid, Signal, kill_process};
+use slurm::fleet::Closed;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -141,7 +142,7 @@ impl Site {
 
     /// What is left, once the keeper is gone: which runs have ended, and which were cut off.
     async fn left(&self) -> (Vec<(String, Finished)>, Vec<(String, String)>) {
-        let said = left(&self.folder(), "the node has failed").await.unwrap();
+        let said = left(&self.folder(), "the node has failed", Closed::default()).await.unwrap();
         let Said::Runs { alive, ended, cut_off, complete } = said else { panic!("{said:?}") };
         assert!(alive.is_empty() && complete);
         let ended = ended.into_iter().map(|(run, finished)| (run.to_string(), finished)).collect();
@@ -414,8 +415,8 @@ async fn of_a_keeper_that_was_killed_the_ends_are_left_and_the_others_are_cut_of
     daemon.keeper.start(site.job("j2", "echo $$ > pid; exec sleep 600"));
     let pid = || fs::read_to_string(site.file_of("j2", "pid")).ok()?.trim().parse::<i32>().ok();
     until("it runs", || pid().is_some()).await;
-    let error = left(&site.folder(), "x").await.unwrap_err().to_string();
-    assert!(error.contains("still lives") && !site.look().closed, "{error}");
+    let error = left(&site.folder(), "x", Closed::default()).await.unwrap_err().to_string();
+    assert!(error.contains("still lives") && site.look().closed.is_none(), "{error}");
     process.signal(Signal::KILL);
     process.end().await;
     assert!(matches!(daemon.hear().await, Said::Gone));
@@ -444,6 +445,23 @@ async fn where_the_daemon_has_given_up_waiting_nothing_is_begun_any_more() {
     Allocation::begin(&site.folder(), &[]).ends_well().await;
     assert!(site.log().contains("was closed by its daemon"), "{}", site.log());
     assert!(!site.file_of("j1", "begun").exists());
+}
+
+#[tokio::test]
+async fn what_was_known_of_the_end_is_there_for_the_next_daemon() {
+    let site = Site::new();
+    site.worker(2, PATIENCE).write(&site.folder()).unwrap();
+    assert_eq!(site.look().closed, None);
+    let closed = Closed { end: slurm::AllocationEnd::NodeFailed, clean: false };
+    left(&site.folder(), "x", closed.clone()).await.unwrap();
+    assert_eq!(site.look().closed, Some(closed));
+    let text = fs::read_to_string(site.folder().join("closed")).unwrap();
+    assert_eq!(text, "{\"end\":\"node_failed\",\"clean\":false}\n");
+    // What other versions wrote.
+    for text in ["null\n", "{\"end\":\"melted\",\"clean\":true}\n", ""] {
+        fs::write(site.folder().join("closed"), text).unwrap();
+        assert_eq!(site.look().closed, Some(Closed::default()), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -641,7 +659,7 @@ async fn what_is_read_on_another_machine_is_whole_also_when_the_node_is_gone() {
         fs::write(site.folder().join("claim"), serde_json::to_vec(&claim).unwrap()).unwrap();
     };
     let is_complete = async || {
-        let said = left(&site.folder(), "x").await.unwrap();
+        let said = left(&site.folder(), "x", Closed::default()).await.unwrap();
         matches!(said, Said::Runs { complete: true, ended, .. } if ended.len() == 1)
     };
     boot_of_claim("the-node");

@@ -209,7 +209,8 @@ pub(super) fn seen(look: &keeper::Look) -> Seen {
         beat: look.beat.as_ref().map(|beat| beat.at_ms),
         left: look.beat.as_ref().and_then(keeper::Beat::left),
         stopping: look.beat.as_ref().is_some_and(|beat| beat.stopping),
-        ended: look.end.is_some() || look.closed,
+        ended: look.end.is_some(),
+        closed: look.closed.clone(),
     }
 }
 

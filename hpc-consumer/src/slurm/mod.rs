@@ -317,9 +317,9 @@ impl Slurm {
                     tracing::warn!("the allocation {name} cannot be told to end: {error}");
                 }
             })),
-            Effect::Close { name, what } => drop(tokio::spawn(async move {
+            Effect::Close { name, what, closed } => drop(tokio::spawn(async move {
                 let folder = folders.of_name(&name);
-                let outcome = keeper::left(&folder, &what)
+                let outcome = keeper::left(&folder, &what, closed)
                     .await
                     .map(|said| slurm.left(&name, said))
                     .map_err(|error| format!("{error:#}"));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use lifecycle::{EndReason, Run};
 use protocol::PoolName;
 use scaling::Amount;
+use serde::{Deserialize, Serialize};
 
 use super::runs::Need;
 use crate::{AllocationEnd, Element, Ending, Reason, Shape, State as SlurmState};
@@ -106,6 +107,25 @@ pub struct Seen {
     pub stopping: bool,
     /// Has its keeper ended by itself?
     pub ended: bool,
+    /// What was known of its end when what it left was taken over, if that was done.
+    pub closed: Option<Closed>,
+}
+
+/// How an allocation ended of which all that is left was taken over. A daemon that dies before it has made anything of
+/// that leaves it to the next one, which would else have to guess.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// Its end.
+    pub end: AllocationEnd,
+    /// Had its keeper ended by itself, so that its journal has all of its runs?
+    pub clean: bool,
+}
+
+impl Default for Closed {
+    /// What earlier versions have closed they said nothing of, so nothing is concluded from what is not there.
+    fn default() -> Self {
+        Self { end: AllocationEnd::Gone, clean: false }
+    }
 }
 
 /// Which keeper has begun.
@@ -352,6 +372,9 @@ impl Allocation {
                 ..Ending::default()
             };
             let over = match state {
+                // A keeper that ends well leaves word of it. Where there is none, Slurm tells of one that came second, and
+                // the first may go on.
+                SlurmState::Completed => self.claim.is_none() || self.is_silent_for(SILENT_WHEN_ABSENT, now),
                 // Slurm may say so of a node that it only cannot reach.
                 SlurmState::NodeFail => self.is_silent_for(SILENT_WHEN_NODE_FAILED, now),
                 // Begun again by somebody: whoever comes then finds that another one was there.
@@ -367,15 +390,22 @@ impl Allocation {
             // One of an array that waits goes without a trace when it is cancelled: of the rest Slurm keeps one record.
             return Some((AllocationEnd::Asked, false));
         }
-                // A keeper that ends well leaves word of it. Where there is none, Slurm tells of one that came second, and
-                // the first may go on.
-                SlurmState::Completed => self.claim.is_none() || self.is_silent_for(SILENT_WHEN_ABSENT, now),
         let long = self.absent_since.is_some_and(|since| since + RECORDED_MAX <= now);
         match &self.recorded {
             Recorded::Over(ending) => Some((self.end(ending), false)),
             Recorded::Nothing => Some((AllocationEnd::Gone, false)),
             Recorded::Unknown if !has_accounting => Some((AllocationEnd::Gone, false)),
             Recorded::Unknown | Recorded::GoesOn => long.then_some((AllocationEnd::Gone, false)),
+        }
+    }
+
+    /// How it ended of which Slurm says this, and its keeper nothing.
+    fn end(&self, ending: &Ending) -> AllocationEnd {
+        match AllocationEnd::of(ending) {
+            // Up to 22.05 one whose script was killed looks like this in the queue, too.
+            AllocationEnd::NotLaunched(_) if self.claim.is_some() => AllocationEnd::Exit(None),
+            AllocationEnd::Completed if self.claim.is_some() => AllocationEnd::BegunTwice,
+            end => end,
         }
     }
 
@@ -397,13 +427,3 @@ impl Allocation {
         (self.absent, self.absent_since, self.recorded) = (0, None, Recorded::Unknown);
     }
 }
-    /// How it ended of which Slurm says this, and its keeper nothing.
-    fn end(&self, ending: &Ending) -> AllocationEnd {
-        match AllocationEnd::of(ending) {
-            // Up to 22.05 one whose script was killed looks like this in the queue, too.
-            AllocationEnd::NotLaunched(_) if self.claim.is_some() => AllocationEnd::Exit(None),
-            AllocationEnd::Completed if self.claim.is_some() => AllocationEnd::BegunTwice,
-            end => end,
-        }
-    }
-

@@ -7,7 +7,7 @@ use lifecycle::{EndReason, Room, Run};
 use protocol::PoolName;
 use scaling::Logged;
 
-use super::allocation::{Kind, Place};
+use super::allocation::{Closed, Kind, Place};
 use crate::{Element, Shape};
 
 /// An allocation that is to be asked for, as it is to stand on disk.
@@ -96,6 +96,8 @@ pub enum Effect {
         name: String,
         /// What is to be said of runs that were cut off.
         what: String,
+        /// What is known of its end, for the next daemon, should this one not get further.
+        closed: Closed,
     },
     /// Remove its folder.
     Remove(String),

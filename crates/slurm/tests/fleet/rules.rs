@@ -7,10 +7,12 @@ use lifecycle::{EndReason, Run};
 use protocol::PoolName;
 use site::Resources;
 use slurm::fleet::{
-    Claim, Demand, Effect, Fleet, Found, Kind, Left, Need, Notice, Place, PoolDemand, Seen, Settings, Sighted, Told,
+    Claim, Closed, Demand, Effect, Fleet, Found, Kind, Left, Need, Notice, Place, PoolDemand, Seen, Settings, Sighted,
+    Told,
 };
-use slurm::{Accounted, Answer, Element, ExitCode, Listed, NoAnswer, NoRecords, Reason, Row, State, Submitted};
-use slurm::{Accounted, Answer, Element, ExitCode, Listed, NoAnswer, Reason, Row, State, Submitted};
+use slurm::{
+    Accounted, AllocationEnd, Answer, Element, ExitCode, Listed, NoAnswer, NoRecords, Reason, Row, State, Submitted,
+};
 
 use super::world::{pool, settings, workers};
 
@@ -359,10 +361,10 @@ fn an_accounting_that_says_otherwise_or_nothing_holds_a_conclusion_up_but_not_fo
     let (_, after, _) = with(rows(vec![record(State::Running)]));
     assert!((600..800).contains(&after), "{after}");
     let (_, after, _) = with(Some(Err(NoRecords::NoAnswer(NoAnswer("Connection refused".to_owned())))));
+    assert!((600..800).contains(&after), "{after}");
     // One that there is not, although there is a sacct, is waited for by nobody.
     let (asked, after, what) = with(Some(Err(NoRecords::NotKept)));
     assert!(asked && after < 60 && what.contains("is gone"), "{after} {what}");
-    assert!((600..800).contains(&after), "{after}");
 }
 
 #[test]
@@ -400,7 +402,8 @@ fn runs_of_a_worker_that_is_gone_come_out_as_its_journal_says_and_the_others_beg
     case.fleet.disconnected(&name, case.now);
     let effects = case.listed(vec![row(&name, 7, State::Preempted, "None")]);
     let what = "the allocation 7 on n1 was preempted: Slurm gave its nodes to another job".to_owned();
-    assert!(effects.contains(&Effect::Close { name: name.clone(), what: what.clone() }), "{effects:?}");
+    let closed = Closed { end: AllocationEnd::Preempted, clean: false };
+    assert!(effects.contains(&Effect::Close { name: name.clone(), what: what.clone(), closed }), "{effects:?}");
     let left = Left { ended: Vec::new(), cut_off: vec![(run("j1.1"), what.clone())] };
     let effects = case.closes(&name, left);
     assert!(effects.contains(&Effect::CutOff(run("j1.1"), what)), "{effects:?}");
@@ -448,39 +451,6 @@ fn what_was_told_to_a_node_that_was_lost_may_have_begun() {
     assert!(what.as_ref().is_some_and(|what| what.contains("nothing tells whether the run had begun")), "{what:?}");
 }
 
-#[test]
-fn a_job_of_its_own_waits_in_slurm_and_is_seen_to() {
-    let mut case = Case::once();
-#[test]
-fn an_end_of_which_its_keeper_says_nothing_is_believed_when_the_keeper_is_silent() {
-    let mut case = Case::once();
-    case.start("j1.1", "mpi");
-    let job = case.submitted("mpi");
-    case.fleet.looked(vec![(job.clone(), claimed(1))], case.now);
-    case.effects();
-    // A controller that was killed has begun it a second time, and who came second has ended at once.
-    let mut effects = case.listed(vec![row(&job, 7, State::Completed, "None")]);
-    for beat in 2..20 {
-        case.fleet.looked(vec![(job.clone(), claimed(beat))], case.now);
-        effects.extend(case.pass(10));
-        assert!(!effects.iter().any(is_close), "the first one lives: {effects:?}");
-        assert_eq!(case.sighted("j1.1"), Some(Sighted::Alive));
-    }
-    let begin = case.now;
-    let what = loop {
-        if let Some(Effect::Close { what, .. }) = case.pass(1).into_iter().find(is_close) {
-            break what;
-        }
-        assert!(case.now < begin + Duration::from_secs(100), "it is silent");
-    };
-    assert!(case.now > begin + Duration::from_secs(40) && what.contains("begun it a second time"), "{what}");
-    let effects = case.closes(&job, Left::default());
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::CutOff(..))), "it may have begun: {effects:?}");
-}
-
-#[test]
-fn a_job_of_its_own_waits_in_slurm_and_is_seen_to() {
-    let mut case = Case::once();
 #[test]
 fn an_end_of_which_its_keeper_says_nothing_is_believed_when_the_keeper_is_silent() {
     let mut case = Case::once();
@@ -540,6 +510,9 @@ fn what_an_earlier_daemon_has_closed_is_told_as_it_ended_and_what_may_have_begun
     assert!(what.contains("node") && sighted.is_none(), "{what} {sighted:?}");
 }
 
+#[test]
+fn a_job_of_its_own_waits_in_slurm_and_is_seen_to() {
+    let mut case = Case::once();
     let effects = case.start("j1.1", "mpi");
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::Record { .. })), "nobody has decided yet");
     let job = case.submitted("mpi");

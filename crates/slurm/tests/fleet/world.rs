@@ -10,8 +10,8 @@ use protocol::PoolName;
 use scaling::Amount;
 use site::{Resources, Workers};
 use slurm::fleet::{
-    Claim, Demand, Effect, Fleet, Found, Kind, Left, Need, Place, PoolDemand, PoolSettings, Seen, Settings, Sighted,
-    Told,
+    Claim, Closed, Demand, Effect, Fleet, Found, Kind, Left, Need, Place, PoolDemand, PoolSettings, Seen, Settings,
+    Sighted, Told,
 };
 use slurm::{Answer, Element, Listed, NoAnswer, Reason, Row, State, Submitted};
 
@@ -79,7 +79,7 @@ struct Folder {
     runs: BTreeMap<Run, Place>,
     noted: Option<Element>,
     claim: Option<(usize, Claim)>,
-    closed: bool,
+    closed: Option<Closed>,
     ended: bool,
     beat: i64,
     journal: BTreeMap<Run, InJournal>,
@@ -106,7 +106,7 @@ enum Reply {
     Looked(Vec<String>),
     Placed(String, BTreeMap<Run, Place>),
     Connect(String),
-    Close(String, String),
+    Close(String, String, Closed),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -286,7 +286,7 @@ impl World {
                 let name = name_of(&self.slurm[at]);
                 self.slurm[at].state = State::Running;
                 match self.folders.get_mut(&name) {
-                    Some(folder) if folder.claim.is_none() && !folder.closed => {
+                    Some(folder) if folder.claim.is_none() && folder.closed.is_none() => {
                         let keeper = self.keepers.len();
                         let claim = Claim { job: Some(self.slurm[at].element), node: "n1".to_owned() };
                         folder.claim = Some((keeper, claim));
@@ -327,7 +327,7 @@ impl World {
 
     fn begin(&mut self, keeper: &mut Keeper, run: &Run) {
         let folder = self.folders.get_mut(&keeper.folder).unwrap();
-        if folder.closed || folder.journal.contains_key(run) {
+        if folder.closed.is_some() || folder.journal.contains_key(run) {
             return;
         }
         folder.journal.insert(run.clone(), InJournal::Begun);
@@ -366,7 +366,7 @@ impl World {
                 self.keepers[at].runs.remove(run);
                 folder.journal.insert(run.clone(), InJournal::Ended);
             }
-            if folder.closed {
+            if folder.closed.is_some() {
                 // Whatever still goes on is ended: the daemon does not count it any more.
                 self.end_keeper(at, State::Completed);
                 continue;
@@ -623,7 +623,7 @@ impl World {
                     self.keepers[at].stopping = true;
                 }
             }
-            Effect::Close { name, what } => self.later(0..3, Reply::Close(name, what)),
+            Effect::Close { name, what, closed } => self.later(0..3, Reply::Close(name, what, closed)),
             Effect::Remove(name) => drop(self.folders.remove(&name)),
             Effect::Ended(run) => self.ended(&run),
             Effect::CutOff(run, _) => self.cut_off(&run),
@@ -650,7 +650,7 @@ impl World {
             runs: BTreeMap::new(),
             noted: None,
             claim: None,
-            closed: false,
+            closed: None,
             ended: false,
             beat: 0,
             journal: BTreeMap::new(),
@@ -728,7 +728,7 @@ impl World {
                     self.fleet.placed(&name, Ok(()), now);
                 }
                 Reply::Connect(name) => self.connect(&name),
-                Reply::Close(name, what) => self.close(&name, &what),
+                Reply::Close(name, what, closed) => self.close(&name, &what, closed),
             }
             self.perform();
         }
@@ -749,14 +749,14 @@ impl World {
         self.fleet.connected(name, told, now);
     }
 
-    fn close(&mut self, name: &str, what: &str) {
+    fn close(&mut self, name: &str, what: &str, closed: Closed) {
         let now = self.clock();
         let lives = self.keeper_of(name).is_some();
         let Some(folder) = self.folders.get_mut(name) else { return };
         if lives {
             return self.fleet.closed(name, Err("a keeper has the lock".to_owned()), now);
         }
-        folder.closed = true;
+        folder.closed = Some(closed);
         let mut left = Left::default();
         for (run, state) in &mut folder.journal {
             if *state == InJournal::Begun {
@@ -808,6 +808,7 @@ fn seen(folder: &Folder) -> Seen {
         beat: folder.claim.as_ref().map(|_| folder.beat),
         left: folder.claim.as_ref().map(|_| Duration::from_secs(3_000)),
         stopping: false,
-        ended: folder.ended || folder.closed,
+        ended: folder.ended,
+        closed: folder.closed.clone(),
     }
 }
