@@ -51,7 +51,8 @@ enum Runtime {
 /// Builds the programs, lets chaos loose on them, and tells the count. The exit code says whether all is well.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<ExitCode> {
     let (runtime, kinds, jobs): (&str, &[Kind], u32) = match options.runtime {
-        _ if options.slurm => ("slurm", &[Kind::Slurm22, Kind::Slurm24], JOBS_IN_SLURM),
+        // A daemon with a site's file has an Apptainer, whatever its pools run in.
+        _ if options.slurm => ("slurm", &[Kind::Slurm22, Kind::Slurm24, Kind::Apptainer], JOBS_IN_SLURM),
         Runtime::Bare => ("bare", &[], JOBS),
         Runtime::Apptainer => ("apptainer", &[Kind::Apptainer], JOBS),
     };

@@ -31,8 +31,10 @@ const KEEPER_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a keeper without a run is spared.
 const RUN_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long the hub may be behind, once nothing goes wrong any more: a link that was lost comes back within a minute.
-const HUB_PATIENCE: Duration = Duration::from_secs(90);
+/// How long the hub may be behind, once nothing goes wrong any more: a link that was lost comes back within a minute,
+/// and what a daemon that was killed had not come to tell is asked for each minute, once it is a minute old. Where no
+/// WebSocket got through, each word takes half a minute.
+const HUB_PATIENCE: Duration = Duration::from_secs(180);
 
 /// How many lines of the log of a daemon are shown that ended as it should not.
 const LAST_LINES: usize = 10;
