@@ -582,6 +582,7 @@ impl Fleet {
             allocation.ends_at = seen.left.map(|left| now + left);
         }
         allocation.stopping |= seen.stopping;
+        allocation.gone = seen.gone;
         if let Some(Closed { end, clean }) = seen.closed {
             // An earlier daemon came so far, and may have told nobody.
             self.ends(name, end, clean || seen.ended);

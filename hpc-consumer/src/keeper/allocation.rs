@@ -179,8 +179,19 @@ pub(crate) struct Look {
     pub(crate) beat: Option<Beat>,
     /// Has it ended by itself?
     pub(crate) end: Option<CleanEnd>,
+    /// Is it gone, for sure: it was on this machine, and is not there any more?
+    pub(crate) gone: bool,
     /// Was all that is left of it taken over ([`left`])?
     pub(crate) closed: Option<Closed>,
+}
+
+impl Claim {
+    /// Is who claimed it gone, for sure? It was on this machine since that was started, where nobody has its lock: it
+    /// takes that after its claim, and before its first beat.
+    fn is_gone(&self, folder: &Folder, beat: Option<&Beat>) -> bool {
+        let is_of_here = !self.boot_id.is_empty() && self.boot_id == Origin::here().boot_id;
+        is_of_here && beat.is_some() && !folder.lives() && folder.is_locked().is_ok_and(|locked| !locked)
+    }
 }
 
 impl Beat {
@@ -267,11 +278,13 @@ impl From<OrderText> for Order {
 pub(crate) fn look(folder: &Path) -> io::Result<Look> {
     let folder = Folder::of_allocation(folder);
     let card = folder.card_if_any()?;
+    let (claim, beat) = (claimed_by(folder.path())?, get(folder.path(), BEAT)?);
     Ok(Look {
-        claim: claimed_by(folder.path())?,
+        gone: claim.as_ref().is_some_and(|claim| claim.is_gone(&folder, beat.as_ref())),
+        claim,
         listens: card.as_ref().is_some_and(|card| card.network.is_some()),
         capacity: card.and_then(|card| card.capacity),
-        beat: get(folder.path(), BEAT)?,
+        beat,
         end: get(folder.path(), END)?,
         closed: closed(folder.path())?,
     })

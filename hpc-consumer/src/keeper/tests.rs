@@ -417,8 +417,10 @@ async fn of_a_keeper_that_was_killed_the_ends_are_left_and_the_others_are_cut_of
     until("it runs", || pid().is_some()).await;
     let error = left(&site.folder(), "x", Closed::default()).await.unwrap_err().to_string();
     assert!(error.contains("still lives") && site.look().closed.is_none(), "{error}");
+    assert!(site.look().beat.is_some() && !site.look().gone);
     process.signal(Signal::KILL);
     process.end().await;
+    assert!(site.look().gone, "nobody has to wait until its silence tells that");
     assert!(matches!(daemon.hear().await, Said::Gone));
     assert_eq!(site.look().end, None);
     for _ in 0..2 {

@@ -210,6 +210,7 @@ pub(super) fn seen(look: &keeper::Look) -> Seen {
         left: look.beat.as_ref().and_then(keeper::Beat::left),
         stopping: look.beat.as_ref().is_some_and(|beat| beat.stopping),
         ended: look.end.is_some(),
+        gone: look.gone,
         closed: look.closed.clone(),
     }
 }

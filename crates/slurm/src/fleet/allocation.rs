@@ -107,6 +107,8 @@ pub struct Seen {
     pub stopping: bool,
     /// Has its keeper ended by itself?
     pub ended: bool,
+    /// Is its keeper gone, for sure: it was on this machine, and is not there any more?
+    pub gone: bool,
     /// What was known of its end when what it left was taken over, if that was done.
     pub closed: Option<Closed>,
 }
@@ -160,6 +162,8 @@ pub(crate) struct Allocation {
     pub(crate) beat: Option<i64>,
     /// When it was alive for sure: its keeper was heard, or its beat changed.
     pub(crate) alive_at: Option<Duration>,
+    /// Is its keeper gone, for sure?
+    pub(crate) gone: bool,
     /// When its time is up, by our clock.
     pub(crate) ends_at: Option<Duration>,
     pub(crate) connection: Connection,
@@ -248,6 +252,7 @@ impl Allocation {
             claim: None,
             beat: None,
             alive_at: None,
+            gone: false,
             ends_at: None,
             connection: Connection::None { tries: 0, next: now },
             stopping: false,
@@ -347,7 +352,7 @@ impl Allocation {
     }
 
     fn is_silent_for(&self, patience: Duration, now: Duration) -> bool {
-        !self.is_connected() && self.alive_at.is_none_or(|at| at + patience <= now)
+        !self.is_connected() && (self.gone || self.alive_at.is_none_or(|at| at + patience <= now))
     }
 
     /// Is it to be looked up in the accounting?

@@ -809,6 +809,7 @@ fn seen(folder: &Folder) -> Seen {
         left: folder.claim.as_ref().map(|_| Duration::from_secs(3_000)),
         stopping: false,
         ended: folder.ended,
+        gone: false,
         closed: folder.closed.clone(),
     }
 }
