@@ -46,8 +46,8 @@ pub enum AllocationEnd {
     Cancelled(Option<u32>),
     /// Somebody had it begin again, which it does not do.
     Requeued,
-    /// Slurm says that it ended well, and the keeper that was there has left no word of that: a controller that was
-    /// killed has forgotten that it had begun, and who came second found its place taken, and ended.
+    /// Slurm says that it ended well, or that it waits again, and the keeper that was there has left no word of that: a
+    /// controller that was killed has forgotten that it had begun. Who comes second finds its place taken, and ends.
     BegunTwice,
     /// Slurm could not start its script.
     NotLaunched(String),
@@ -145,7 +145,7 @@ impl fmt::Display for AllocationEnd {
             Self::Cancelled(None) => f.write_str("was cancelled by a person"),
             Self::Requeued => f.write_str("was put back into the queue by an administrator"),
             Self::BegunTwice => {
-                f.write_str("ended without a word of its keeper: Slurm may have begun it a second time")
+                f.write_str("ended without a word of its keeper: Slurm may begin it a second time, or have done so")
             }
             Self::NotLaunched(why) => write!(f, "could not be launched: {why}"),
             Self::Deadline => f.write_str("could not end before its deadline"),

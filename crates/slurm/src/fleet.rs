@@ -558,6 +558,8 @@ impl Fleet {
             allocation.element = allocation.element.or(claim.job);
             allocation.nodes.clone_from(&claim.node);
             allocation.claim = Some(claim);
+            // What Slurm said is of the time before it began.
+            allocation.row = None;
             allocation.alive_at = Some(now);
             allocation.set(Stage::Submitted, now);
             allocation.is_listed();
@@ -582,7 +584,12 @@ impl Fleet {
             allocation.ends_at = seen.left.map(|left| now + left);
         }
         allocation.stopping |= seen.stopping;
+        let is_news = seen.gone && !allocation.gone;
         allocation.gone = seen.gone;
+        if is_news {
+            // Slurm may say why.
+            self.poll.soon(now);
+        }
         if let Some(Closed { end, clean }) = seen.closed {
             // An earlier daemon came so far, and may have told nobody.
             self.ends(name, end, clean || seen.ended);

@@ -34,7 +34,7 @@ const ENDS: [&str; 6] = [
     "could not be launched",
     "is gone: Slurm does not know it any more",
     // Seen: a controller that was killed begins what it has forgotten to have begun.
-    "ended without a word of its keeper: Slurm may have begun it a second time",
+    "ended without a word of its keeper",
 ];
 
 /// The cluster.

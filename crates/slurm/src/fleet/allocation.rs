@@ -377,8 +377,8 @@ impl Allocation {
                 ..Ending::default()
             };
             let over = match state {
-                // A keeper that ends well leaves word of it. Where there is none, Slurm tells of one that came second, and
-                // the first may go on.
+                // A keeper that ends well leaves word of it. Where there is none, Slurm tells of one that came second,
+                // and the first may go on.
                 SlurmState::Completed => self.claim.is_none() || self.is_silent_for(SILENT_WHEN_ABSENT, now),
                 // Slurm may say so of a node that it only cannot reach.
                 SlurmState::NodeFail => self.is_silent_for(SILENT_WHEN_NODE_FAILED, now),
@@ -410,6 +410,9 @@ impl Allocation {
             // Up to 22.05 one whose script was killed looks like this in the queue, too.
             AllocationEnd::NotLaunched(_) if self.claim.is_some() => AllocationEnd::Exit(None),
             AllocationEnd::Completed if self.claim.is_some() => AllocationEnd::BegunTwice,
+            AllocationEnd::Other(_) if ending.state.as_ref().is_some_and(SlurmState::is_waiting) => {
+                AllocationEnd::BegunTwice
+            }
             end => end,
         }
     }
