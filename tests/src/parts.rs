@@ -87,6 +87,11 @@ pub fn standard_webhooks() -> PathBuf {
     part("STANDARD_WEBHOOKS", "Python with Standard Webhooks")
 }
 
+/// A Python that has actionlint.
+pub fn actionlint() -> PathBuf {
+    part("ACTIONLINT", "Python with actionlint")
+}
+
 /// A Python that has `mpi4py`, with the library of MPICH.
 pub fn mpi() -> PathBuf {
     part("MPI", "Python with MPI")

@@ -91,6 +91,7 @@ fn build_parts(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Vec<Part>
         Part { name: "SNAKEMAKE", found: path(Kind::Snakemake) },
         Part { name: "SCHEMATHESIS", found: path(Kind::Schemathesis) },
         Part { name: "STANDARD_WEBHOOKS", found: path(Kind::StandardWebhooks) },
+        Part { name: "ACTIONLINT", found: path(Kind::Actionlint) },
         Part { name: "HYPERFLOW", found: path(Kind::HyperFlow) },
         Part { name: "REDIS", found: path(Kind::Redis) },
         Part { name: "SLURM_22_05", found: path(Kind::Slurm22) },

