@@ -15,7 +15,7 @@ use crate::config::{
 use crate::run::{Own, Runtime};
 use crate::service::ServiceCommand;
 use crate::site::{Asked, SiteOf};
-use crate::{config, doctor, image, scaling, store};
+use crate::{doctor, image, scaling, service, store};
 
 /// The shortest and the longest length of time that an argument may name.
 const DURATION_MIN: Duration = Duration::from_millis(1);
@@ -661,7 +661,7 @@ impl Doctor {
             settings: settings.map(Box::new).map_err(|error| format!("{error:#}")),
             queues,
             site,
-            service: config::service_place().map_err(|error| format!("{error:#}")),
+            service: service::place().map_err(|error| format!("{error:#}")),
         })
     }
 }
