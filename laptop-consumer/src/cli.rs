@@ -11,6 +11,7 @@ use protocol::{
     limits,
 };
 
+use crate::commands::ServiceCommand;
 use crate::config::{CommonArgs, EdgeArgs, QueueArgs, length_of_time, time_limit};
 
 /// Submit jobs to the cluster, and fetch, keep and show their results
@@ -209,6 +210,14 @@ pub(crate) enum Command {
         after_help = "Examples:\n  laptop-consumer doctor\n  laptop-consumer doctor --fix\n  laptop-consumer doctor --output json"
     )]
     Doctor(DoctorArgs),
+    /// Install, start, stop and look at `tail` as a service, which fetches results whenever you are logged in
+    ///
+    /// There is one service for each user. Without it, results wait in the queue until `tail`, `wait` or `pull`.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  laptop-consumer service install --env-file ~/hpc-queue.env\n  laptop-consumer service status"
+    )]
+    Service(ServiceCommand),
     /// Write man pages and completions of shells into a folder, which releases have
     #[command(hide = true)]
     Reference(ReferenceArgs),
@@ -421,6 +430,9 @@ pub(crate) struct TailArgs {
     /// then left.
     #[arg(long)]
     pub(crate) until_idle: bool,
+    /// Check the settings and the inbox, ask how much the queue holds, print that, and end; nothing is fetched
+    #[arg(long, conflicts_with = "until_idle")]
+    pub(crate) check: bool,
     /// Fetch the files that jobs leave as well, each job's into a directory of its name in DIR; without DIR, here
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = ".")]
     pub(crate) fetch: Option<PathBuf>,

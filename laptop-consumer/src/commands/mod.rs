@@ -12,6 +12,7 @@ mod pull;
 mod purge;
 mod rerun;
 mod run;
+mod service;
 mod several;
 mod show;
 mod status;
@@ -25,6 +26,7 @@ use program::{Exit, Failure, Printer};
 use protocol::JobResult;
 use queues::UnusableUrl;
 
+pub(crate) use self::service::ServiceCommand;
 use crate::cli::{Cli, Command};
 use crate::config::{CommonArgs, QueueArgs, http_client};
 
@@ -50,6 +52,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Fetch(args) => fetch::run(&cli.common, &args, &mut printer).await,
         Command::Doctor(args) => doctor::run(&cli.common, &args, &mut printer).await,
         Command::Cancel(args) => cancel::run(&cli.common, &args, &mut printer).await,
+        Command::Service(command) => service::run(&cli.common, command).await,
         Command::Reference(args) => args.write::<Cli>().map(|()| Exit::Ok),
     }
 }
