@@ -20,6 +20,7 @@
 //! | `republish` | results that have left the queue, published once more |
 //! | `scaling` | the rule by which pools in Slurm grow, tried, and its log decided again |
 //! | `service` | the daemon as a service: systemd, cron, `scrontab`, or a detached start |
+//! | `setup` | the first command of a newcomer: questions, and files with the answers |
 //! | `spending` | what daemons of one `RESULTS_DIR` have spent of the day's operations |
 //! | `site` | the file of a site, read and held against what is on this node |
 //! | `verbs` | what is asked of single jobs: how far they are, what they print |
@@ -58,6 +59,7 @@ mod republish;
 mod run;
 mod scaling;
 mod service;
+mod setup;
 mod site;
 mod slurm;
 mod spending;
@@ -73,7 +75,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use program::{
-    Exit, Failure, Given, JobFilter, OutputFormat, Printer, ReferenceArgs, StdoutClosed, escaped_lines,
+    Exit, Failure, Given, JobFilter, Origins, OutputFormat, Printer, ReferenceArgs, StdoutClosed, escaped_lines,
 };
 pub(crate) use program::{boot_id, host, print};
 use protocol::JobId;
@@ -116,6 +118,7 @@ enum Resolved {
     Doctor(Box<doctor::Asked>),
     Image(Box<image::Asked>),
     Service(upkeep::Asked, upkeep::Place),
+    Setup(Box<setup::SetupArgs>, Origins),
     Reference(ReferenceArgs),
     Keeper(KeeperSettings),
     Allocation(PathBuf),
@@ -197,6 +200,7 @@ fn settings() -> anyhow::Result<Resolved> {
         Command::Image(asked) => Resolved::Image(Box::new(asked.resolve(&origins)?)),
         Command::Scaling(asked) => Resolved::Scaling(asked.resolve(&origins)?),
         Command::Service(asked) => Resolved::Service(asked.with(&cli.files)?, service::place()?),
+        Command::Setup(asked) => Resolved::Setup(asked, origins),
         Command::Reference(asked) => Resolved::Reference(asked),
         Command::Keeper(settings) => Resolved::Keeper(settings),
         Command::Allocation(settings) => Resolved::Allocation(settings.folder),
@@ -269,6 +273,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         Resolved::Doctor(asked) => reactor()?.block_on(asked.answer()),
         Resolved::Reference(asked) => asked.write::<Cli>().map(|()| Exit::Ok),
         Resolved::Service(command, place) => reactor()?.block_on(service::run(command, place)),
+        Resolved::Setup(asked, origins) => reactor()?.block_on(asked.run(&origins)),
         Resolved::Jobs(state_dir, format, filter) => store::show_jobs(&state_dir, format, &filter),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
         Resolved::Pools(state_dir, format) => store::show_pools(&state_dir, format),

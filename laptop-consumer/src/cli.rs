@@ -210,6 +210,20 @@ pub(crate) enum Command {
         after_help = "Examples:\n  laptop-consumer doctor\n  laptop-consumer doctor --fix\n  laptop-consumer doctor --output json"
     )]
     Doctor(DoctorArgs),
+    /// Ask five questions, and write the answers into a settings file; the first command of a newcomer
+    ///
+    /// It asks for the edge and its key, the account and its token, and the queue of the results, whose id it looks up by
+    /// its name. What a flag says is not asked, and what is set already is the answer to an empty line; where nobody can
+    /// be asked, all must be there. Nothing that is there is changed before you agree: of a settings file, other lines
+    /// stay. In the end it says what `doctor` does, and which command is the next one.
+    ///
+    /// Ends with 0 when all is written and well, with 1 when the doctor has found a failure or you have not agreed.
+    #[command(
+        after_help = "Examples:\n  laptop-consumer setup\n  laptop-consumer setup --file ~/hpc-queue.env \\\n    \
+                            --producer-url https://hpc-queue-producer.you.workers.dev --api-key-file key.txt \\\n    \
+                            --cf-account-id 0123456789abcdef0123456789abcdef --token-file token.txt"
+    )]
+    Setup(Box<SetupArgs>),
     /// Install, start, stop and look at `tail` as a service, which fetches results whenever you are logged in
     ///
     /// There is one service for each user. Without it, results wait in the queue until `tail`, `wait` or `pull`.
@@ -595,6 +609,21 @@ pub(crate) struct DoctorArgs {
     /// Do not ask, with --fix
     #[arg(long, requires = "fix")]
     pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
+}
+
+/// The arguments of `setup`.
+#[derive(Args)]
+pub(crate) struct SetupArgs {
+    /// Write the settings into FILE, which only you can read then
+    #[arg(long, value_name = "FILE", default_value = ".env")]
+    pub(crate) file: PathBuf,
+    /// Change the file without asking
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) edge: EdgeArgs,
     #[command(flatten)]

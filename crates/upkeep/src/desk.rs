@@ -36,6 +36,17 @@ pub async fn run(words: &'static Words, asked: Asked, place: Place) -> anyhow::R
     }
 }
 
+/// Runs a command of this program with nothing but what a service has; what it prints, a person reads. The code with
+/// which it has ended, unless a signal has ended it.
+pub async fn tried(place: &Place, arguments: &[&str]) -> anyhow::Result<Option<i32>> {
+    let program = std::env::current_exe().context("where this program is cannot be told")?;
+    let program = program.to_str().context("where this program is, is no text in UTF-8")?;
+    let carried = place.carried.iter().map(|(name, value)| (name.into(), value.into()));
+    let environment: Vec<_> = place.basics.iter().cloned().chain(carried).collect();
+    let words: Vec<&str> = [program].into_iter().chain(arguments.iter().copied()).collect();
+    show(&words, &environment).await.with_context(|| words.join(" "))
+}
+
 /// What the service of this user is.
 #[derive(Debug, Clone)]
 pub struct Found {

@@ -29,7 +29,7 @@ mod place;
 mod steps;
 mod words;
 
-pub use desk::{Found, found, run};
+pub use desk::{Found, found, run, tried};
 pub use notify::{Listener, Notify};
 pub use place::Place;
 pub use words::{Asked, Install, Words};

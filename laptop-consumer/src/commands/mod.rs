@@ -13,6 +13,7 @@ mod purge;
 mod rerun;
 mod run;
 mod service;
+mod setup;
 mod several;
 mod show;
 mod status;
@@ -52,6 +53,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Fetch(args) => fetch::run(&cli.common, &args, &mut printer).await,
         Command::Doctor(args) => doctor::run(&cli.common, &args, &mut printer).await,
         Command::Cancel(args) => cancel::run(&cli.common, &args, &mut printer).await,
+        Command::Setup(args) => setup::run(&cli.common, &args).await,
         Command::Service(command) => service::run(&cli.common, command).await,
         Command::Reference(args) => args.write::<Cli>().map(|()| Exit::Ok),
     }

@@ -159,3 +159,8 @@ pub(super) async fn run(common: &CommonArgs, command: ServiceCommand) -> anyhow:
 pub(super) async fn found() -> anyhow::Result<Option<Found>> {
     upkeep::found(&WORDS, Place::of(&WORDS)?).await
 }
+
+/// Runs a command of this program with nothing but what a service has.
+pub(super) async fn tried(arguments: &[&str]) -> anyhow::Result<Option<i32>> {
+    upkeep::tried(&Place::of(&WORDS)?, arguments).await
+}
