@@ -232,6 +232,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  laptop-consumer service install --env-file ~/hpc-queue.env\n  laptop-consumer service status"
     )]
     Service(ServiceCommand),
+    /// Print what completes the arguments of this program in a shell, ids of jobs included
+    ///
+    /// A release has it already, where shells look for it. The ids are those of the inbox, the newest first.
+    #[command(
+        after_help = "Examples:\n  source <(laptop-consumer completions bash)\n  laptop-consumer completions fish > ~/.config/fish/completions/laptop-consumer.fish"
+    )]
+    Completions(CompletionsArgs),
+    /// Print the ids of jobs, for completions
+    #[command(hide = true)]
+    Ids,
     /// Write man pages and completions of shells into a folder, which releases have
     #[command(hide = true)]
     Reference(ReferenceArgs),
@@ -613,6 +623,35 @@ pub(crate) struct DoctorArgs {
     pub(crate) edge: EdgeArgs,
     #[command(flatten)]
     pub(crate) queue: QueueArgs,
+}
+
+/// The arguments of `completions`.
+#[derive(Args)]
+pub(crate) struct CompletionsArgs {
+    /// For this shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: CompletedShell,
+}
+
+/// A shell for which there are completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompletedShell {
+    /// Bash, from 4.4 on
+    Bash,
+    /// Fish
+    Fish,
+    /// Zsh
+    Zsh,
+}
+
+impl From<CompletedShell> for program::Shell {
+    fn from(shell: CompletedShell) -> Self {
+        match shell {
+            CompletedShell::Bash => Self::Bash,
+            CompletedShell::Fish => Self::Fish,
+            CompletedShell::Zsh => Self::Zsh,
+        }
+    }
 }
 
 /// The arguments of `setup`.

@@ -5,6 +5,7 @@
 //! Out of scope: the settings themselves; each program's `config.rs` names and checks its own.
 
 mod ask;
+mod completions;
 mod directory;
 mod environment;
 mod exit;
@@ -30,6 +31,7 @@ mod trust;
 mod verbs;
 
 pub use ask::{can_be_asked, confirmed, is_meant};
+pub use completions::{Shell, completions};
 pub use directory::{UserDirectory, user_directory};
 pub use environment::variables;
 pub use exit::{Exit, Failure, finish};

@@ -4,6 +4,7 @@ mod cancel;
 mod doctor;
 mod fetch;
 mod hub;
+mod ids;
 mod jobs;
 mod list;
 mod logs;
@@ -55,6 +56,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Cancel(args) => cancel::run(&cli.common, &args, &mut printer).await,
         Command::Setup(args) => setup::run(&cli.common, &args).await,
         Command::Service(command) => service::run(&cli.common, command).await,
+        Command::Completions(args) => ids::script(&args),
+        Command::Ids => ids::ids(&cli.common),
         Command::Reference(args) => args.write::<Cli>().map(|()| Exit::Ok),
     }
 }
