@@ -194,10 +194,10 @@ pub(crate) enum Command {
     /// Ask five questions, and write the settings and a first site's file; the first command of a newcomer
     ///
     /// It asks for the account and its token, a directory for results, the image that jobs run in, and a partition of
-    /// Slurm, if they are to run there; the ids of the queues it looks up by their names. What a flag says is not asked,
-    /// and what is set already is the answer to an empty line; where nobody can be asked, all must be there. Nothing that
-    /// is there is changed before you agree: of a settings file, other lines stay. In the end it says what `doctor` does,
-    /// and which command is the next one.
+    /// Slurm, if they are to run there; the ids of the queues it looks up by their names. What a flag says is not
+    /// asked, and what is set already is the answer to an empty line; where nobody can be asked, all must be there.
+    /// Nothing that is there is changed before you agree: of a settings file, other lines stay. In the end it says what
+    /// `doctor` does, and which command is the next one.
     ///
     /// Exit codes: 0 all is written and well; 1 the doctor has found a failure, or you have not agreed; 2 wrong
     /// arguments, or something is missing.

@@ -212,10 +212,10 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Ask five questions, and write the answers into a settings file; the first command of a newcomer
     ///
-    /// It asks for the edge and its key, the account and its token, and the queue of the results, whose id it looks up by
-    /// its name. What a flag says is not asked, and what is set already is the answer to an empty line; where nobody can
-    /// be asked, all must be there. Nothing that is there is changed before you agree: of a settings file, other lines
-    /// stay. In the end it says what `doctor` does, and which command is the next one.
+    /// It asks for the edge and its key, the account and its token, and the queue of the results, whose id it looks up
+    /// by its name. What a flag says is not asked, and what is set already is the answer to an empty line; where nobody
+    /// can be asked, all must be there. Nothing that is there is changed before you agree: of a settings file, other
+    /// lines stay. In the end it says what `doctor` does, and which command is the next one.
     ///
     /// Ends with 0 when all is written and well, with 1 when the doctor has found a failure or you have not agreed.
     #[command(

@@ -54,8 +54,8 @@ pub(crate) enum ServiceCommand {
     /// Have results fetched from now on, whenever you are logged in; and start it
     ///
     /// It is `laptop-consumer tail`. On Linux a systemd manager of the user keeps it running where there is one; else
-    /// cron, by a line that starts it with the machine and one that looks every few minutes; else nobody, and a start by
-    /// hand is all. On macOS launchd does. It is said which it is, and why.
+    /// cron, by a line that starts it with the machine and one that looks every few minutes; else nobody, and a start
+    /// by hand is all. On macOS launchd does. It is said which it is, and why.
     ///
     /// A service has its settings from the same file as `laptop-consumer tail` started here, and from what stands
     /// behind `--`; of the environment it has PATH, XDG_DATA_HOME, XDG_STATE_HOME and proxies. They are checked before
