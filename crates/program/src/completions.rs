@@ -28,7 +28,10 @@ pub fn completions<C: CommandFactory>(shell: Shell) -> String {
     }
     let taking = taking_jobs(&command);
     match shell {
-        Shell::Bash => script + &bash(&name, &taking),
+        Shell::Bash => match function_in(&script).map(|function| bash(&name, function, &taking)) {
+            Some(more) => script + &more,
+            None => script,
+        },
         Shell::Zsh => zsh(&name, &script),
         Shell::Fish => script + &fish(&name, &taking),
         _ => script,
@@ -44,13 +47,18 @@ fn taking_jobs(command: &Command) -> Vec<String> {
     taking.flat_map(|command| command.get_name_and_visible_aliases().into_iter().map(str::to_owned)).collect()
 }
 
+/// The function of the library, by the line that has Bash use it.
+fn function_in(script: &str) -> Option<&str> {
+    script.split_once("complete -F ")?.1.split(' ').next()
+}
+
 /// A function around the one that the library has written.
-fn bash(name: &str, taking: &[String]) -> String {
+fn bash(name: &str, function: &str, taking: &[String]) -> String {
     format!(
         r#"
 # The ids of jobs, for commands that take one: they are asked of the program.
 _{name}_with_ids() {{
-    _{name} "$@"
+    {function} "$@"
     local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}} command='' word index
     local -a passed=()
     [[ $current != -* ]] || return 0
@@ -65,7 +73,8 @@ _{name}_with_ids() {{
     [[ -n $command && $previous != -* ]] || return 0
     COMPREPLY=($(compgen -W "$("${{COMP_WORDS[0]}}" "${{passed[@]}}" {IDS} 2>/dev/null)" -- "$current"))
 }}
-complete -F _{name}_with_ids -o nosort -o bashdefault -o default {name}
+complete -F _{name}_with_ids -o nosort -o bashdefault -o default {name} 2>/dev/null ||
+    complete -F _{name}_with_ids -o bashdefault -o default {name}
 "#,
         passed = PASSED.join("|"),
         taking = taking.join("|"),
@@ -92,14 +101,15 @@ fn zsh(name: &str, script: &str) -> String {
                 r#"
 # The ids of jobs: they are asked of the program.
 {function}() {{
-    local -a ids passed
+    # Of $words, what stands before the command is gone.
+    local -a ids passed line=("${{(Q@)${{(z)BUFFER}}}}")
     local index
-    for ((index = 2; index < $#words; index++)); do
-        case ${{words[index]}} in
-            {passed}) passed+=("${{words[index]}}" "${{words[index+1]}}") ;;
+    for ((index = 2; index < $#line; index++)); do
+        case ${{line[index]}} in
+            {passed}) passed+=("${{line[index]}}" "${{line[index+1]}}") ;;
         esac
     done
-    ids=(${{(f)"$(_call_program ids ${{words[1]}} $passed {IDS} 2>/dev/null)"}})
+    ids=(${{(f)"$({name} $passed {IDS} 2>/dev/null)"}})
     compadd -V ids -a ids
 }}
 "#,

@@ -18,7 +18,7 @@ fn script(laptop: &Laptop, shell: &str) -> String {
 fn completed(laptop: &Laptop, words: &[&str]) -> Vec<String> {
     let program = env!("CARGO_BIN_EXE_laptop-consumer");
     let script = script(laptop, "bash")
-        + "\nCOMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _laptop-consumer_with_ids laptop-consumer \"${COMP_WORDS[COMP_CWORD]}\" \
+        + "\nCOMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _laptop-consumer_with_ids \"$1\" \"${COMP_WORDS[COMP_CWORD]}\" \
            \"${COMP_WORDS[COMP_CWORD-1]}\"; printf '%s\\n' \"${COMPREPLY[@]}\"\n";
     let mut command = Command::new("/bin/bash");
     command.args(["--norc", "-c", &script, "bash", program]).args(words).env_clear();
