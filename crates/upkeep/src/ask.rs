@@ -108,11 +108,14 @@ pub(crate) fn start_apart(
     program::with_given_core_limit(|| command.spawn()).map(Apart)
 }
 
-/// A program is looked for in the `PATH` of its environment: in absolute entries alone.
+/// A program that is no whole path is looked for in the `PATH` of its environment: in absolute entries alone.
 fn command(words: &[&str], environment: &Environment) -> io::Result<Command> {
     let (program, arguments) = words.split_first().expect("there is a program");
     let path = environment.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
-    let found = path.and_then(|path| program::on_path(path, Path::new(program)));
+    let found = match Path::new(program) {
+        whole if whole.is_absolute() => Some(whole.to_owned()),
+        name => path.and_then(|path| program::on_path(path, name)),
+    };
     let program =
         found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no {program} here")))?;
     let mut command = Command::new(program);
