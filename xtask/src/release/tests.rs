@@ -263,9 +263,14 @@ fn one_command_of_an_archive_gives_a_place_to_try_it_and_leaves_nothing_behind()
     let up_folder = home.join(".local/share/hpc-queue/up");
     assert_eq!(processes_of(&up_folder), [""; 0], "what was started has ended");
 
-    // What was there stays, and another one beside it is a further shell, which ends nothing.
+    // What was there stays, and another one beside it is a further shell, which ends nothing. A job of hours that runs
+    // when the shell ends is ended with its keeper.
     let script = format!(
-        "'{}' -- laptop-consumer show last --output json && laptop-consumer submit --task echo --input 2 --wait",
+        "set -e
+'{}' -- laptop-consumer show last --output json
+laptop-consumer submit --task simulate --input '{{\"walkers\": 1000000, \"steps\": 1000000}}'
+until hpc-consumer jobs --state running --output json | grep -q running; do sleep 0.1; done
+pgrep -f \"keeper --state-dir $PWD/state\" > /dev/null",
         bin.join("hpc-queue-up").display()
     );
     let output = up(&bin, &home, &["--", "sh", "-c", &script]).output().unwrap();
