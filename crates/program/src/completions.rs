@@ -22,7 +22,12 @@ pub fn completions<C: CommandFactory>(shell: Shell) -> String {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, &name, &mut script);
-    let script = String::from_utf8_lossy(&script).into_owned();
+    let mut script = String::from_utf8_lossy(&script).into_owned();
+    if shell == Shell::Bash {
+        // In a name with a dash, the library (4.6.12) takes the dash for the end of a command in one of two places, so
+        // that no flag of a command is completed.
+        script = script.replace(&name.replace('-', "__subcmd__"), &name.replace('-', "__"));
+    }
     if command.find_subcommand(IDS).is_none() {
         return script;
     }
