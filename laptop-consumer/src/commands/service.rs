@@ -2,8 +2,9 @@
 //!
 //! How it is installed, started and looked at is in the crate `upkeep`.
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use program::{Exit, OutputFormat, whole};
+use program::{Exit, Origin, OutputFormat, whole};
 use service::Way;
 use service::unit::Sort;
 use upkeep::{Asked, Found, Place, Words};
@@ -141,7 +142,13 @@ pub(crate) struct ServiceLogs {
 pub(super) async fn run(common: &CommonArgs, command: ServiceCommand) -> anyhow::Result<Exit> {
     let asked = match command {
         ServiceCommand::Install(Install { way, force, dry_run, run }) => {
-            let file = common.files.to_arguments()?;
+            let mut file = common.files.to_arguments()?;
+            // What stands in the arguments is meant for the service; of this shell it has nothing.
+            if matches!(common.origins.of("LAPTOP_DATA_DIR"), Some(Origin::Flag(_))) {
+                let path = common.data_dir()?.into_os_string().into_string();
+                let path = path.ok().context("the directory of --data-dir is no text in UTF-8; use another name")?;
+                file.extend(["--data-dir".to_owned(), path]);
+            }
             Asked::Install(upkeep::Install { way, force, dry_run, scron: Vec::new(), file, run })
         }
         ServiceCommand::Uninstall(Uninstall { dry_run }) => Asked::Uninstall { dry_run },

@@ -147,7 +147,7 @@ fn a_receiver_of_systemd_is_installed_looked_at_and_taken_away() {
     shell.run("laptop-consumer service install");
     let install = "laptop-consumer service install --force --env-file laptop.env";
     shell.run(&install.replace("--force ", ""));
-    shell.run(&install.replace("--force", "--force --dry-run"));
+    shell.run(&install.replace("--force", "--force --dry-run --data-dir results"));
     shell.run(install);
     shell.run("laptop-consumer service status");
     shell.run("laptop-consumer service stop");
