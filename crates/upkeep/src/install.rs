@@ -33,6 +33,13 @@ impl Desk {
             },
             None => managers.seen.best(),
         };
+        // A process of ours is known by when it started, which macOS has nowhere to be read.
+        if matches!(way, Way::Cron | Way::Detached) && !Path::new("/proc/self/stat").exists() {
+            bail!(
+                "{way} cannot be used here, where processes cannot be told apart; on macOS, install it in a session at \
+                 the screen, where launchd keeps it"
+            );
+        }
         let before = self.before(&managers)?;
         self.refuse_what_is_in_the_way(way, &before, asked.force)?;
         self.check(&start, asked.force).await?;
