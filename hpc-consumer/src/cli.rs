@@ -14,8 +14,9 @@ use crate::config::{
 };
 use crate::run::{Own, Runtime};
 use crate::service::ServiceCommand;
+use crate::setup::SetupArgs;
 use crate::site::{Asked, SiteOf};
-use crate::{config, doctor, image, scaling, store};
+use crate::{doctor, image, scaling, service, store};
 
 /// The shortest and the longest length of time that an argument may name.
 const DURATION_MIN: Duration = Duration::from_millis(1);
@@ -190,6 +191,21 @@ pub(crate) enum Command {
     /// There is one service for each user on each machine. Without it, `hpc-consumer run` runs as long as you let it.
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Ask five questions, and write the settings and a first site's file; the first command of a newcomer
+    ///
+    /// It asks for the account and its token, a directory for results, the image that jobs run in, and a partition of
+    /// Slurm, if they are to run there; the ids of the queues it looks up by their names. What a flag says is not
+    /// asked, and what is set already is the answer to an empty line; where nobody can be asked, all must be there.
+    /// Nothing that is there is changed before you agree: of a settings file, other lines stay. In the end it says what
+    /// `doctor` does, and which command is the next one.
+    ///
+    /// Exit codes: 0 all is written and well; 1 the doctor has found a failure, or you have not agreed; 2 wrong
+    /// arguments, or something is missing.
+    #[command(
+        mut_args = needed_to_setup,
+        after_help = "Examples:\n  hpc-consumer setup\n  hpc-consumer setup --cf-account-id 0123456789abcdef0123456789abcdef --token-file token.txt \\\n    --results-dir /scratch/$USER/results --image ghcr.io/OWNER/hpc-queue-runtime:latest --partition none"
+    )]
+    Setup(Box<SetupArgs>),
     /// Write man pages and completions of shells into a folder; releases have them
     #[command(hide = true)]
     Reference(ReferenceArgs),
@@ -661,9 +677,17 @@ impl Doctor {
             settings: settings.map(Box::new).map_err(|error| format!("{error:#}")),
             queues,
             site,
-            service: config::service_place().map_err(|error| format!("{error:#}")),
+            service: service::place().map_err(|error| format!("{error:#}")),
         })
     }
+}
+
+/// They have defaults that do, and nobody is asked for them.
+fn needed_to_setup(argument: Arg) -> Arg {
+    const NOT_NEEDED: [&str; 4] =
+        ["job_time_limit_seconds", "job_kill_grace_seconds", "job_memory_limit", "output_log_bytes_max"];
+    let hidden = NOT_NEEDED.contains(&argument.get_id().as_str());
+    argument.hide(hidden)
 }
 
 /// The doctor starts nothing that stays.

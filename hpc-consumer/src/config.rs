@@ -18,8 +18,8 @@ use clap::{ArgAction, Args};
 use doctor::queue::{Named, Role};
 use program::duration::{self, Unit};
 use program::{
-    Bare as BareName, Files, Origins, Shared, Sources, TrustArgs, TrustedGroup, UserDirectory, counted, user_directory,
-    whole,
+    Bare as BareName, Files, Origins, Shared, Sources, TrustArgs, TrustedGroup, UserDirectory, absolute_entries,
+    counted, on_path, user_directory, variables, whole,
 };
 use protocol::{Memory, PoolName, SiteName, limits, size};
 use reqwest::header::HeaderValue;
@@ -28,7 +28,7 @@ pub(crate) use self::runtime::{NetworkSettings, RuntimeSettings};
 use crate::doctor::Queues;
 use crate::link::Target;
 use crate::metrics;
-use crate::run::{Invocation, Kit, Required, Runtime, absolute_entries, on_path, shared_overlay};
+use crate::run::{Invocation, Kit, Required, Runtime, shared_overlay};
 use crate::site::SiteOf;
 
 /// How often a job that another daemon holds is looked at.
@@ -633,7 +633,8 @@ impl JobSettings {
     }
 }
 
-fn cores() -> usize {
+/// How many processors this machine has for us.
+pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
@@ -691,93 +692,12 @@ pub(crate) fn environment_of_slurm() -> Vec<(OsString, OsString)> {
     from_environment(&OF_SLURM)
 }
 
-/// Who wants to know that the daemon is up, and lives: what systemd says in the environment.
-#[derive(Debug)]
-pub(crate) struct Listener {
-    pub(crate) socket: Option<OsString>,
-    pub(crate) watchdog_usec: Option<String>,
-}
-
-impl Listener {
-    pub(crate) fn of_environment() -> Self {
-        let is_ours = std::env::var("WATCHDOG_PID").map_or(true, |pid| pid == std::process::id().to_string());
-        let watchdog_usec = std::env::var("WATCHDOG_USEC").ok().filter(|_| is_ours);
-        Self { socket: std::env::var_os("NOTIFY_SOCKET"), watchdog_usec }
-    }
-}
-
-/// What every process of a user has.
-const BASICS: [&str; 4] = ["HOME", "USER", "LOGNAME", "XDG_RUNTIME_DIR"];
-
-/// What a service has besides of the shell in which it is installed: it tells where programs and directories are, and
-/// how to get out. Settings are not among them: they stand in a file.
-const CARRIED: [&str; 14] = [
-    "PATH",
-    "XDG_STATE_HOME",
-    "APPTAINER_CACHEDIR",
-    "APPTAINER_CONFIGDIR",
-    "APPTAINER_TMPDIR",
-    "ALL_PROXY",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "NO_PROXY",
-    "all_proxy",
-    "https_proxy",
-    "http_proxy",
-    "no_proxy",
-    "SLURM_CONF",
-];
-
-/// What the programs of service managers are given besides.
-const OF_MANAGERS: [&str; 4] = ["PATH", "DBUS_SESSION_BUS_ADDRESS", "SLURM_CONF", "TERM"];
-
-/// Where the service of this user is, and what it is given.
-#[derive(Debug)]
-pub(crate) struct ServicePlace {
-    /// What is remembered of it, for this machine.
-    pub(crate) folder: PathBuf,
-    /// The unit of systemd.
-    pub(crate) unit: PathBuf,
-    pub(crate) user: u32,
-    pub(crate) basics: Vec<(OsString, OsString)>,
-    pub(crate) carried: Vec<(String, String)>,
-    /// The environment of the programs of service managers.
-    pub(crate) managers: Vec<(OsString, OsString)>,
-}
-
-pub(crate) fn service_place() -> anyhow::Result<ServicePlace> {
-    let (home, state) = (std::env::var_os("HOME").map(PathBuf::from), user_directory(UserDirectory::State));
-    let (Some(home), Some(state)) = (home.filter(|home| home.is_absolute()), state) else {
-        bail!("HOME is not set; it is where a service is remembered");
-    };
-    let user = rustix::process::getuid().as_raw();
-    let mut basics = from_environment(&BASICS);
-    // A session without it, as one of ssh may be, still has a manager there.
-    let runtime_dir = PathBuf::from(format!("/run/user/{user}"));
-    if basics.iter().all(|(name, _)| name != "XDG_RUNTIME_DIR") && runtime_dir.is_dir() {
-        basics.push(("XDG_RUNTIME_DIR".into(), runtime_dir.into()));
-    }
-    let mut managers = basics.clone();
-    managers.extend(from_environment(&OF_MANAGERS));
-    managers.push(("LC_ALL".into(), "C.UTF-8".into()));
-    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
-    Ok(ServicePlace {
-        folder: state.join(format!("service-{}", crate::host())),
-        // Where the manager looks, whatever this shell has in XDG_CONFIG_HOME.
-        unit: home.join(".config/systemd/user/hpc-consumer.service"),
-        user,
-        basics,
-        carried: from_environment(&CARRIED).into_iter().filter_map(text).collect(),
-        managers,
-    })
-}
-
+/// The variables of these names, with the absolute entries of `PATH` alone.
 fn from_environment(names: &[&str]) -> Vec<(OsString, OsString)> {
-    let value = |name: &str| {
-        let value = std::env::var_os(name)?;
-        Some(if name == "PATH" { absolute_entries(&value) } else { value })
+    let absolute = |(name, value): (OsString, OsString)| {
+        if name == "PATH" { (name, absolute_entries(&value)) } else { (name, value) }
     };
-    names.iter().filter_map(|name| Some((OsString::from(name), value(name)?))).collect()
+    variables(names).into_iter().map(absolute).collect()
 }
 
 /// Settings that have no default. All that are missing are told at once.

@@ -20,6 +20,7 @@ use protocol::{JobId, JobMessage};
 use queues::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use upkeep::Notify;
 
 use crate::events::{Events, Heard};
 use crate::executor::Executor;
@@ -29,7 +30,6 @@ use crate::notices;
 use crate::pace::Pace;
 use crate::process::{Asked, Clock, Signals};
 use crate::run::Invocation;
-use crate::service::Notify;
 use crate::spending::Spending;
 use crate::startup::{Stay, WrongSettings};
 use crate::store::{Problem, Store};

@@ -20,6 +20,7 @@
 //! | `republish` | results that have left the queue, published once more |
 //! | `scaling` | the rule by which pools in Slurm grow, tried, and its log decided again |
 //! | `service` | the daemon as a service: systemd, cron, `scrontab`, or a detached start |
+//! | `setup` | the first command of a newcomer: questions, and files with the answers |
 //! | `spending` | what daemons of one `RESULTS_DIR` have spent of the day's operations |
 //! | `site` | the file of a site, read and held against what is on this node |
 //! | `verbs` | what is asked of single jobs: how far they are, what they print |
@@ -58,6 +59,7 @@ mod republish;
 mod run;
 mod scaling;
 mod service;
+mod setup;
 mod site;
 mod slurm;
 mod spending;
@@ -67,20 +69,21 @@ mod transfers;
 mod verbs;
 mod viewer;
 
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use program::{Exit, Failure, Given, JobFilter, OutputFormat, Printer, ReferenceArgs, StdoutClosed, escaped_lines};
+use program::{
+    Exit, Failure, Given, JobFilter, Origins, OutputFormat, Printer, ReferenceArgs, StdoutClosed, escaped_lines,
+};
+pub(crate) use program::{boot_id, host, print};
 use protocol::JobId;
 use tokio::runtime::Runtime;
 
 use crate::cli::{Cli, Command, KeeperSettings, ListJobs, Purge, Republish, ShowLogs, WaitFor};
-use crate::config::{ServicePlace, Settings};
+use crate::config::Settings;
 use crate::run::Invocation;
-use crate::service::ServiceCommand;
 use crate::startup::{End, Stay, WrongSettings};
 use crate::verbs::Jobs;
 
@@ -114,7 +117,8 @@ enum Resolved {
     Scaling(scaling::Asked),
     Doctor(Box<doctor::Asked>),
     Image(Box<image::Asked>),
-    Service(ServiceCommand, ServicePlace),
+    Service(upkeep::Asked, upkeep::Place),
+    Setup(Box<setup::SetupArgs>, Origins),
     Reference(ReferenceArgs),
     Keeper(KeeperSettings),
     Allocation(PathBuf),
@@ -132,27 +136,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// A lock on what is never left half changed: nothing panics while it holds one of these.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What tells one boot of one machine from all others, where the operating system says it.
-fn boot_id() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
-}
-
-/// The name of this machine.
-fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// Prints what was asked for.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // The reader, such as `head`, has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write to standard output"),
-    }
 }
 
 fn settings() -> anyhow::Result<Resolved> {
@@ -216,7 +199,8 @@ fn settings() -> anyhow::Result<Resolved> {
         Command::Site(asked) => Resolved::Site(asked.resolve(&origins)?),
         Command::Image(asked) => Resolved::Image(Box::new(asked.resolve(&origins)?)),
         Command::Scaling(asked) => Resolved::Scaling(asked.resolve(&origins)?),
-        Command::Service(asked) => Resolved::Service(asked.with(&cli.files)?, config::service_place()?),
+        Command::Service(asked) => Resolved::Service(asked.with(&cli.files)?, service::place()?),
+        Command::Setup(asked) => Resolved::Setup(asked, origins),
         Command::Reference(asked) => Resolved::Reference(asked),
         Command::Keeper(settings) => Resolved::Keeper(settings),
         Command::Allocation(settings) => Resolved::Allocation(settings.folder),
@@ -289,6 +273,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         Resolved::Doctor(asked) => reactor()?.block_on(asked.answer()),
         Resolved::Reference(asked) => asked.write::<Cli>().map(|()| Exit::Ok),
         Resolved::Service(command, place) => reactor()?.block_on(service::run(command, place)),
+        Resolved::Setup(asked, origins) => reactor()?.block_on(asked.run(&origins)),
         Resolved::Jobs(state_dir, format, filter) => store::show_jobs(&state_dir, format, &filter),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
         Resolved::Pools(state_dir, format) => store::show_pools(&state_dir, format),

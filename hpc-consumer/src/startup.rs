@@ -10,8 +10,9 @@ use program::{Exit, counted};
 use protocol::{FailureClass, PoolName, hold};
 use queues::Client;
 use tokio::sync::watch;
+use upkeep::{Listener, Notify};
 
-use crate::config::{FileArgs, Listener, Settings};
+use crate::config::{FileArgs, Settings};
 use crate::consumers::Look;
 use crate::daemon::{Daemon, Link};
 use crate::events::{self, Events};
@@ -23,7 +24,6 @@ use crate::link::{self, Desk};
 use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
 use crate::run::{Invocation, Runtime, told};
-use crate::service::Notify;
 use crate::slurm::{self, Slurm};
 use crate::spending::Spending;
 use crate::store::view::{self, About, Queue};

@@ -11,6 +11,7 @@ use protocol::{
     limits,
 };
 
+use crate::commands::ServiceCommand;
 use crate::config::{CommonArgs, EdgeArgs, QueueArgs, length_of_time, time_limit};
 
 /// Submit jobs to the cluster, and fetch, keep and show their results
@@ -209,6 +210,38 @@ pub(crate) enum Command {
         after_help = "Examples:\n  laptop-consumer doctor\n  laptop-consumer doctor --fix\n  laptop-consumer doctor --output json"
     )]
     Doctor(DoctorArgs),
+    /// Ask five questions, and write the answers into a settings file; the first command of a newcomer
+    ///
+    /// It asks for the edge and its key, the account and its token, and the queue of the results, whose id it looks up
+    /// by its name. What a flag says is not asked, and what is set already is the answer to an empty line; where nobody
+    /// can be asked, all must be there. Nothing that is there is changed before you agree: of a settings file, other
+    /// lines stay. In the end it says what `doctor` does, and which command is the next one.
+    ///
+    /// Ends with 0 when all is written and well, with 1 when the doctor has found a failure or you have not agreed.
+    #[command(
+        after_help = "Examples:\n  laptop-consumer setup\n  laptop-consumer setup --file ~/hpc-queue.env \\\n    \
+                            --producer-url https://hpc-queue-producer.you.workers.dev --api-key-file key.txt \\\n    \
+                            --cf-account-id 0123456789abcdef0123456789abcdef --token-file token.txt"
+    )]
+    Setup(Box<SetupArgs>),
+    /// Install, start, stop and look at `tail` as a service, which fetches results whenever you are logged in
+    ///
+    /// There is one service for each user. Without it, results wait in the queue until `tail`, `wait` or `pull`.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  laptop-consumer service install --env-file ~/hpc-queue.env\n  laptop-consumer service status"
+    )]
+    Service(ServiceCommand),
+    /// Print what completes the arguments of this program in a shell, ids of jobs included
+    ///
+    /// A release has it already, where shells look for it. The ids are those of the inbox, the newest first.
+    #[command(
+        after_help = "Examples:\n  source <(laptop-consumer completions bash)\n  laptop-consumer completions fish > ~/.config/fish/completions/laptop-consumer.fish"
+    )]
+    Completions(CompletionsArgs),
+    /// Print the ids of jobs, for completions
+    #[command(hide = true)]
+    Ids,
     /// Check and show workflows: graphs of tasks, in WfFormat 1.5 or HyperFlow's workflow.json
     ///
     /// A document has for each task what it runs, which files it reads and writes, and for which others it waits. Only
@@ -455,6 +488,9 @@ pub(crate) struct TailArgs {
     /// then left.
     #[arg(long)]
     pub(crate) until_idle: bool,
+    /// Check the settings and the inbox, ask how much the queue holds, print that, and end; nothing is fetched
+    #[arg(long, conflicts_with = "until_idle")]
+    pub(crate) check: bool,
     /// Fetch the files that jobs leave as well, each job's into a directory of its name in DIR; without DIR, here
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = ".")]
     pub(crate) fetch: Option<PathBuf>,
@@ -617,6 +653,50 @@ pub(crate) struct DoctorArgs {
     /// Do not ask, with --fix
     #[arg(long, requires = "fix")]
     pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
+}
+
+/// The arguments of `completions`.
+#[derive(Args)]
+pub(crate) struct CompletionsArgs {
+    /// For this shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: CompletedShell,
+}
+
+/// A shell for which there are completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompletedShell {
+    /// Bash, from 4.4 on
+    Bash,
+    /// Fish
+    Fish,
+    /// Zsh
+    Zsh,
+}
+
+impl From<CompletedShell> for program::Shell {
+    fn from(shell: CompletedShell) -> Self {
+        match shell {
+            CompletedShell::Bash => Self::Bash,
+            CompletedShell::Fish => Self::Fish,
+            CompletedShell::Zsh => Self::Zsh,
+        }
+    }
+}
+
+/// The arguments of `setup`.
+#[derive(Args)]
+pub(crate) struct SetupArgs {
+    /// Write the settings into FILE, which only you can read then
+    #[arg(long, value_name = "FILE", default_value = ".env")]
+    pub(crate) file: PathBuf,
+    /// Change the file without asking
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) edge: EdgeArgs,
     #[command(flatten)]

@@ -210,6 +210,11 @@ impl CommonArgs {
         }
     }
 
+    /// Can this be the address of an edge? The error is the end of a sentence that begins with it.
+    pub(crate) fn check_edge(&self, url: &str) -> Result<(), String> {
+        Edge::address(url, self.plain_http()).map(drop).map_err(|error| format!("cannot be used: {error}"))
+    }
+
     fn plain_http(&self) -> PlainHttp {
         PlainHttp::allowed_anywhere(self.allow_plain_http)
     }
@@ -271,7 +276,26 @@ pub(crate) fn http_client(address: &Address) -> anyhow::Result<reqwest::Client> 
     queues::http_client(address).context("cannot set up HTTPS: are the system's root certificates installed?")
 }
 
+/// What is set of an edge, as it is.
+pub(crate) struct EdgeTold<'a> {
+    pub(crate) url: Option<&'a str>,
+    pub(crate) key: Option<&'a str>,
+}
+
+/// The same of the queue of the results.
+pub(crate) struct QueueTold<'a> {
+    pub(crate) base_url: &'a str,
+    pub(crate) account: Option<&'a str>,
+    pub(crate) token: Option<&'a str>,
+    pub(crate) id: Option<&'a str>,
+}
+
 impl EdgeArgs {
+    /// What is set.
+    pub(crate) fn told(&self) -> EdgeTold<'_> {
+        EdgeTold { url: self.producer_url.as_deref(), key: self.api_key.as_deref() }
+    }
+
     /// What `submit` needs.
     pub(crate) fn complete(&self, common: &CommonArgs) -> anyhow::Result<Edge> {
         let what = "the address of the edge, for example https://hpc-queue-producer.you.workers.dev";
@@ -304,6 +328,27 @@ impl EdgeArgs {
 }
 
 impl QueueArgs {
+    /// What is set.
+    pub(crate) fn told(&self) -> QueueTold<'_> {
+        QueueTold {
+            base_url: &self.api_base_url,
+            account: self.account_id.as_deref(),
+            token: self.queues_api_token.as_deref(),
+            id: self.results_queue_id.as_deref(),
+        }
+    }
+
+    /// Where the queues of this account are.
+    pub(crate) fn endpoint_of(&self, common: &CommonArgs, account: &str, token: &str) -> queues::Endpoint {
+        queues::Endpoint {
+            base_url: self.api_base_url.clone(),
+            account_id: account.to_owned(),
+            api_token: token.to_owned(),
+            api_token_origin: "CF_QUEUES_API_TOKEN".to_owned(),
+            plain_http: common.plain_http(),
+        }
+    }
+
     /// How often the queue is looked at.
     pub(crate) fn poll_interval(&self) -> Duration {
         self.poll_interval

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, ensure};
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use program::{Bare, Files, LogArgs, Origins, Shared, Sources, TrustArgs, TrustedGroup};
+use program::{Bare, Files, LogArgs, Origins, OutputFormat, Shared, Sources, TrustArgs, TrustedGroup};
 
 use crate::listener::{self, Place};
 
@@ -45,6 +45,15 @@ pub(crate) enum Command {
         after_help = "Example:\n  local-edge serve --data-dir ~/.local/share/hpc-queue/edge --env-file .env\n  . ./.env && printf 'x-api-key: %s' \"$API_KEY\" | curl -sS \"$PRODUCER_URL/jobs\" -H @- \\\n    -H 'content-type: application/json' -d '{\"task\":\"echo\",\"input\":1}'"
     )]
     Serve(Box<ServeArgs>),
+    /// Look whether a server runs, can start and can be used, and say what to do about it
+    ///
+    /// Give it what the server was given. It prints a line for each check: settings, data directory and room, address,
+    /// server and its version, queues and what reads them, clock, the file of --env-file. It changes nothing of the
+    /// server, and works beside it.
+    ///
+    /// Ends with 0 when there is no failure, warnings or not, and with 1 when there is one.
+    #[command(after_help = "Example:\n  local-edge doctor --data-dir ~/.local/share/hpc-queue/edge --env-file .env")]
+    Doctor(Box<DoctorArgs>),
     /// Write man pages and completions of shells into a folder; releases have them
     #[command(hide = true)]
     Reference(program::ReferenceArgs),
@@ -157,6 +166,16 @@ pub(crate) struct ServeArgs {
     faults: bool,
     #[command(flatten)]
     trust: TrustArgs,
+}
+
+/// The flags of `doctor`.
+#[derive(Args)]
+pub(crate) struct DoctorArgs {
+    /// Print it in this form
+    #[arg(long, default_value = "text", value_name = "FORMAT")]
+    pub(crate) output: OutputFormat,
+    #[command(flatten)]
+    pub(crate) settings: ServeArgs,
 }
 
 /// What `serve` works with.

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::data_dir::{DataDir, write_private};
 use crate::random;
 
+/// Where they are in the data directory.
+const FILE: &str = "credentials.json";
+
 /// They are not longer.
 const BYTES_MAX: u64 = 100_000;
 
@@ -38,7 +41,7 @@ pub(crate) struct Credentials {
 impl Credentials {
     /// Reads them from the data directory, or makes them and writes them there.
     pub(crate) fn load_or_make(data_dir: &DataDir) -> anyhow::Result<Self> {
-        let path = data_dir.path().join("credentials.json");
+        let path = data_dir.path().join(FILE);
         match files::read_own_text(&path, BYTES_MAX) {
             Ok(text) => {
                 let mut known: Self = serde_json::from_str(&text).with_context(|| damaged(&path))?;
@@ -56,6 +59,14 @@ impl Credentials {
             }
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
+    }
+
+    /// Reads those of a server that runs.
+    pub(crate) fn read(data_dir: &Path) -> anyhow::Result<Self> {
+        let path = data_dir.join(FILE);
+        let text = files::read_own_text(&path, BYTES_MAX);
+        let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| damaged(&path))
     }
 
     /// Those of our own store of files.

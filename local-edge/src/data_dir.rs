@@ -33,6 +33,26 @@ impl DataDir {
         }
     }
 
+    /// Does a server have it? Nobody has it afterwards who did not before.
+    pub(crate) fn is_served(path: &Path, trust: &dyn Trust) -> anyhow::Result<bool> {
+        let lock_path = path.join("lock");
+        if !lock_path.exists() {
+            // It is tried whether it can be had.
+            return Self::open(path, trust).map(|_| false);
+        }
+        let lock = files::open_lock(&lock_path).with_context(|| format!("cannot open {}", lock_path.display()))?;
+        match lock.try_lock() {
+            Ok(()) => {
+                drop(lock);
+                Self::open(path, trust).map(|_| false)
+            }
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {}", lock_path.display()))
+            }
+        }
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -58,7 +78,9 @@ mod tests {
         let first = DataDir::open(&path, &files::NobodyElse).unwrap();
         let error = DataDir::open(&path, &files::NobodyElse).err().unwrap().to_string();
         assert!(error.contains("another local-edge serves"), "{error}");
+        assert!(DataDir::is_served(&path, &files::NobodyElse).unwrap());
         drop(first);
+        assert!(!DataDir::is_served(&path, &files::NobodyElse).unwrap());
         DataDir::open(&path, &files::NobodyElse).unwrap();
     }
 }

@@ -15,6 +15,7 @@
 //! | `faults` | faults on demand, for tests of the other programs; only with `--faults` |
 //! | `http` | reading bodies and writing answers |
 //! | `store` | one thread that owns all queues; what it answers is on disk |
+//! | `doctor` | whether there is a server, or can be one |
 //! | `data_dir`, `credentials`, `env_file` | what is on disk besides the queues |
 //!
 //! Invariant: no answer leaves before the facts that it tells of are on disk.
@@ -25,6 +26,7 @@ mod config;
 mod connections;
 mod credentials;
 mod data_dir;
+mod doctor;
 mod env_file;
 mod faults;
 mod files;
@@ -36,30 +38,37 @@ mod random;
 mod server;
 mod store;
 
-use program::{Exit, Failure, Given};
+use program::{Exit, Failure, Given, OutputFormat};
 
 use crate::config::{Cli, Command, Settings};
 
 /// The whole program: reads its arguments and environment, and serves until a signal asks it to stop.
 pub fn main() -> Exit {
     program::harden();
-    program::finish(settings().map_err(Failure::usage).and_then(|settings| {
-        if let Some(settings) = settings {
-            server::serve(settings)?;
-        }
-        Ok(Exit::Ok)
+    program::finish(asked().map_err(Failure::usage).and_then(|asked| match asked {
+        Asked::Serve(settings) => server::serve(*settings).map(|()| Exit::Ok),
+        Asked::Doctor(settings, format) => doctor::answer(settings.map(|settings| *settings), format),
+        Asked::Nothing => Ok(Exit::Ok),
     }))
 }
 
-/// Everything that a person can get wrong. Without settings there is nothing more to do.
-fn settings() -> anyhow::Result<Option<Settings>> {
+/// What there is to be done, once everything that a person can get wrong was looked at.
+enum Asked {
+    Serve(Box<Settings>),
+    /// Wrong settings are what it tells of.
+    Doctor(anyhow::Result<Box<Settings>>, OutputFormat),
+    Nothing,
+}
+
+fn asked() -> anyhow::Result<Asked> {
     let Given { cli, origins, warnings } = program::read::<Cli>(&config::SOURCES)?;
     cli.log.init()?;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
     match cli.command {
-        Command::Serve(settings) => settings.resolve(&origins).map(Some),
-        Command::Reference(asked) => asked.write::<Cli>().map(|()| None),
+        Command::Serve(settings) => settings.resolve(&origins).map(|settings| Asked::Serve(Box::new(settings))),
+        Command::Doctor(asked) => Ok(Asked::Doctor(asked.settings.resolve(&origins).map(Box::new), asked.output)),
+        Command::Reference(asked) => asked.write::<Cli>().map(|()| Asked::Nothing),
     }
 }

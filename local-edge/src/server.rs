@@ -235,7 +235,7 @@ fn settings_for_others(
 }
 
 /// The address for clients on this machine.
-fn base_url(mut address: SocketAddr) -> String {
+pub(crate) fn base_url(mut address: SocketAddr) -> String {
     if address.ip().is_unspecified() {
         address.set_ip(match address {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -287,7 +287,7 @@ fn announce(settings: &Settings, place: &Place) {
 }
 
 /// A path as a shell's `.` takes it: one without a slash would be looked for in PATH.
-fn shell_path(path: &Path) -> String {
+pub(crate) fn shell_path(path: &Path) -> String {
     let path = if path.components().count() == 1 { Path::new(".").join(path) } else { path.to_owned() };
     format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
 }

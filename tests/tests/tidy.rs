@@ -41,6 +41,9 @@ const BUILT_ON: &[(&str, &str)] = &[
     ("store", "files"),
     ("transfer", "files"),
     ("transfer", "queues"),
+    ("upkeep", "files"),
+    ("upkeep", "program"),
+    ("upkeep", "service"),
 ];
 
 fn metadata() -> Metadata {
@@ -197,7 +200,9 @@ fn processes_are_started_in_one_place() {
         found += usize::from(path.starts_with("hpc-consumer/src/run"));
         // The task runner is a part of the job, and starts what the job brings.
         let of_job = path.starts_with("containers/task-runner/src/tasks");
-        let allowed = path.starts_with("hpc-consumer/src/run") || of_job || is_test_or_xtask(&path);
+        // Service managers are asked, and a program of ours is started that none of them holds.
+        let of_services = path.ends_with("upkeep/src/ask.rs");
+        let allowed = path.starts_with("hpc-consumer/src/run") || of_job || of_services || is_test_or_xtask(&path);
         assert!(allowed, "{} starts processes; only hpc-consumer/src/run does", path.display());
     }
     assert!(found > 0, "the search finds nothing any more");

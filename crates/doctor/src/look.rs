@@ -42,6 +42,17 @@ pub async fn look(client: &Client, endpoint: &Endpoint, account_subject: String,
     }
 }
 
+/// The ids of the queues of these roles, by the names that the documentation gives them; `None` where there is no
+/// such queue.
+pub async fn ids(client: &Client, roles: &[Role]) -> Result<Vec<Option<String>>, queues::Error> {
+    let all = client.queues().await?;
+    let id = |role: &Role| {
+        let queue = all.iter().find(|queue| queue.name.as_deref() == Some(role.usual_name()))?;
+        queue.id.clone()
+    };
+    Ok(roles.iter().map(id).collect())
+}
+
 impl Seen {
     /// When the service has answered, by its own clock.
     pub fn answered(&self) -> Option<&str> {

@@ -1,7 +1,13 @@
-//! The environment of this process, as far as it holds settings. Nothing else in this crate reads it.
+//! The environment of this process. Nothing else in this crate reads it.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+
+/// Those of these variables that are set, as they are. It is for what another program is to have of the environment,
+/// and for what is said in it by who has started us; settings are read as such.
+pub fn variables(names: &[&str]) -> Vec<(OsString, OsString)> {
+    names.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?))).collect()
+}
 
 /// Variables by name. One that is empty sets nothing, as `NAME=` in a unit or a template means it.
 #[derive(Debug, Default)]

@@ -1,10 +1,13 @@
 //! What comes with a released program: its man pages, and what completes its arguments in shells.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::CommandFactory;
-use clap_complete::Shell;
+use clap_complete::{Generator as _, Shell};
+use files::Durability;
+
+use crate::completions::completions;
 
 /// Where they are written.
 #[derive(Debug, clap::Args)]
@@ -18,10 +21,10 @@ impl ReferenceArgs {
     /// are called as each shell looks for them.
     pub fn write<C: CommandFactory>(&self) -> anyhow::Result<()> {
         let cannot = || format!("cannot write into {}", self.folder.display());
-        let mut command = C::command();
-        let name = command.get_name().to_owned();
+        let name = C::command().get_name().to_owned();
         for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
-            clap_complete::generate_to(shell, &mut command, &name, &self.folder).with_context(cannot)?;
+            let path = self.folder.join(Path::new(&shell.file_name(&name)));
+            files::replace(&path, completions::<C>(shell).as_bytes(), Durability::Cached).with_context(cannot)?;
         }
         clap_mangen::generate_to(C::command(), &self.folder).with_context(cannot)
     }

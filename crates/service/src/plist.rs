@@ -74,6 +74,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_agent_is_as_it_was() {
+        let start = Start {
+            program: "/Users/me/bin/laptop-consumer".into(),
+            arguments: ["tail", "--env-file", "/Users/me/R&D/hpc queue.env"].map(str::to_owned).into(),
+            directory: "/Users/me".into(),
+            environment: [("PATH", "/usr/bin:/bin"), ("HTTPS_PROXY", "http://proxy:3128")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+        };
+        let agent = Agent {
+            label: "hpc-queue.laptop-consumer",
+            name: "laptop-consumer",
+            version: "1.2.3",
+            start: &start,
+            log: "/Users/me/.local/state/hpc-queue/laptop-service/receiver.log",
+        };
+        assert_eq!(agent.text().unwrap(), include_str!("../tests/golden/laptop-consumer.plist"));
+    }
+
+    #[test]
     fn texts_are_no_markup() {
         let start = Start {
             program: "/a<b>&/laptop-consumer".into(),

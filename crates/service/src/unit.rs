@@ -39,7 +39,7 @@ pub struct Unit<'a> {
 pub enum Sort {
     /// It tells systemd how it is ([`crate::notify`]), and what it has started outlives it.
     Daemon,
-    /// It tells nothing and starts nothing. What it prints is somewhere else as well.
+    /// It tells that it is up, and starts nothing. What it prints is somewhere else as well.
     Simple,
 }
 
@@ -78,7 +78,12 @@ impl Unit<'_> {
                 line("TimeoutStartSec=300", "");
                 line("WatchdogSec=120", "");
             }
-            Sort::Simple => line("Type=exec", ""),
+            Sort::Simple => {
+                line("# It says when it is up.", "");
+                line("Type=notify", "");
+                line("NotifyAccess=main", "");
+                line("TimeoutStartSec=300", "");
+            }
         }
         let words: Vec<String> = [program].into_iter().chain(arguments).map(|word| exec_word(word)).collect();
         line("ExecStart=", &words.join(" "));

@@ -1,7 +1,6 @@
 //! Who keeps a program running.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,23 +38,27 @@ impl fmt::Display for Way {
 }
 
 /// No such way.
-#[derive(Debug, thiserror::Error)]
-#[error("it is systemd, cron, scrontab or detached")]
-pub struct UnknownWay;
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is {0}")]
+pub struct UnknownWay(String);
 
-impl FromStr for Way {
-    type Err = UnknownWay;
-
-    fn from_str(text: &str) -> Result<Self, UnknownWay> {
-        // launchd is of macOS, where nobody chooses.
-        let found = Self::ALL.iter().find(|(name, way)| *name == text && *way != Self::Launchd);
-        found.map(|(_, way)| *way).ok_or(UnknownWay)
+impl Way {
+    /// The one of this name, if it is one of these.
+    pub fn among(text: &str, ways: &[Self]) -> Result<Self, UnknownWay> {
+        let found = ways.iter().find(|way| way.to_string() == text);
+        found.copied().ok_or_else(|| {
+            let names: Vec<String> = ways.iter().map(ToString::to_string).collect();
+            let (last, before) = names.split_last().map_or(("", &[][..]), |(last, before)| (last.as_str(), before));
+            UnknownWay(format!("{} or {last}", before.join(", ")))
+        })
     }
 }
 
-/// What was seen of the service managers of a Linux machine: for each, whether it can be used by this user, or why not.
+/// What was seen of the service managers of a machine: for each, whether it can be used by this user, or why not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
+    /// launchd has a session of this user.
+    pub launchd: Result<(), String>,
     /// A systemd manager of this user answers.
     pub systemd: Result<(), String>,
     /// The crontab of this user can be read, and a cron daemon runs.
@@ -70,6 +73,10 @@ impl Seen {
     /// With Slurm's the daemon lives in an allocation that ends, and its jobs with it: so cron goes before it.
     pub fn best(&self) -> (Way, Vec<String>) {
         let ways = [(Way::Systemd, &self.systemd), (Way::Cron, &self.cron), (Way::Scrontab, &self.scrontab)];
+        // Where it is, there is nothing else; and where it is not, nobody would look for it.
+        if self.launchd.is_ok() {
+            return (Way::Launchd, Vec::new());
+        }
         let mut passed_over = Vec::new();
         for (way, found) in ways {
             match found {
@@ -86,7 +93,7 @@ impl Seen {
             Way::Systemd => &self.systemd,
             Way::Cron => &self.cron,
             Way::Scrontab => &self.scrontab,
-            Way::Launchd => return Some("launchd is of macOS"),
+            Way::Launchd => &self.launchd,
             Way::Detached => return None,
         };
         found.as_ref().err().map(String::as_str)
@@ -114,19 +121,12 @@ impl Lingering {
         }
     }
 
-    /// What a person has to know of it.
-    pub fn advice(self) -> Option<&'static str> {
+    /// What a person has to know of it. `off` says what it means for the program that it is off.
+    pub fn advice(self, off: &str) -> Option<String> {
         match self {
             Self::On => None,
-            Self::Off => Some(
-                "lingering is off: when your last session here ends, systemd ends your services and all that they have \
-                 started, jobs included, and it starts none when the machine starts; `loginctl enable-linger` sets it, \
-                 where the site allows that",
-            ),
-            Self::Unknown => Some(
-                "whether lingering is on cannot be told: without it, systemd ends your services, jobs included, when \
-                 your last session here ends; `loginctl enable-linger` sets it, where the site allows that",
-            ),
+            Self::Off => Some(format!("lingering is off: {off}")),
+            Self::Unknown => Some(format!("whether lingering is on cannot be told; without it, {off}")),
         }
     }
 }
@@ -137,7 +137,7 @@ mod tests {
 
     fn seen(systemd: bool, cron: bool, scrontab: bool) -> Seen {
         let of = |there: bool| if there { Ok(()) } else { Err("why".to_owned()) };
-        Seen { systemd: of(systemd), cron: of(cron), scrontab: of(scrontab) }
+        Seen { launchd: of(false), systemd: of(systemd), cron: of(cron), scrontab: of(scrontab) }
     }
 
     #[test]
@@ -149,14 +149,19 @@ mod tests {
         assert_eq!(seen(false, false, false).best().0, Way::Detached);
         assert_eq!(seen(false, true, true).refuses(Way::Systemd), Some("why"));
         assert_eq!(seen(false, false, false).refuses(Way::Detached), None);
+        let mac = Seen { launchd: Ok(()), ..seen(false, true, false) };
+        assert_eq!(mac.best(), (Way::Launchd, vec![]));
     }
 
     #[test]
     fn names_are_read_as_they_are_shown() {
         for (name, way) in Way::ALL {
             assert_eq!(way.to_string(), name);
-            assert_eq!(name.parse::<Way>().ok(), Some(way).filter(|way| *way != Way::Launchd));
+            assert_eq!(Way::among(name, &[Way::Cron, Way::Systemd]).is_ok(), [Way::Cron, Way::Systemd].contains(&way));
+            assert_eq!(Way::among(name, &[way]), Ok(way));
         }
+        let told = Way::among("docker", &[Way::Systemd, Way::Cron, Way::Detached]).unwrap_err();
+        assert_eq!(told.to_string(), "it is systemd, cron or detached");
     }
 
     #[test]
@@ -165,6 +170,8 @@ mod tests {
         assert_eq!(Lingering::told(Some("Linger=no\n")), Lingering::Off);
         assert_eq!(Lingering::told(Some("")), Lingering::Unknown);
         assert_eq!(Lingering::told(None), Lingering::Unknown);
-        assert!(Lingering::On.advice().is_none() && Lingering::Off.advice().is_some());
+        assert_eq!(Lingering::On.advice("it ends"), None);
+        assert_eq!(Lingering::Off.advice("it ends").as_deref(), Some("lingering is off: it ends"));
+        assert!(Lingering::Unknown.advice("it ends").is_some_and(|advice| advice.ends_with("without it, it ends")));
     }
 }

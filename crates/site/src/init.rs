@@ -41,6 +41,23 @@ const REST: &str = r##"
 impl Settings {
     /// The text of a file that says the same.
     pub fn to_file(&self) -> String {
+        self.to_file_with(&format!(
+            "# How much of this node its jobs have together.\ncapacity = {{ cpus = {} }}",
+            self.slots
+        ))
+    }
+
+    /// The same, but for where jobs run: in allocations of this partition of Slurm.
+    pub fn to_file_in_slurm(&self, partition: &str) -> String {
+        self.to_file_with(&format!(
+            "# Jobs run in allocations of Slurm, which come and go with the work; none runs longer than one of them.\n\
+             where = \"slurm\"\nslurm = {{ partition = {}, time = \"4h\" }}\nworkers = {{ max = 4 }}",
+            quoted(partition)
+        ))
+    }
+
+    /// With these lines that say where jobs run.
+    fn to_file_with(&self, place: &str) -> String {
         let mut lines = vec![HEAD.to_owned(), "[pool.default]".to_owned()];
         lines.push("# It takes what no section below sends elsewhere.\ndefault = true".to_owned());
         match self.runtime {
@@ -59,7 +76,7 @@ impl Settings {
             let given = lists.into_iter().filter(|(_, items)| !items.is_empty());
             lines.extend(given.map(|(key, items)| format!("{key} = {}", list(items))));
         }
-        lines.push(format!("# How much of this node its jobs have together.\ncapacity = {{ cpus = {} }}", self.slots));
+        lines.push(place.to_owned());
         let longest = duration::shown(self.defaults.time_limit);
         lines.push(format!(
             "# Jobs may run for {longest}, as JOB_TIME_LIMIT_SECONDS says, unless their task says something else."

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
-use program::Origins;
+use program::{Origins, on_path};
 use protocol::PoolName;
 
 use super::{absolute, from_environment};
-use crate::run::{JobNetwork, JobSeccomp, Kit, Runtime, Unpacked, on_path};
+use crate::run::{JobNetwork, JobSeccomp, Kit, Runtime, Unpacked};
 
 /// What wraps the command of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -17,10 +17,10 @@ use program::{Exit, OutputFormat};
 use protocol::{PoolName, Timestamp};
 use queues::{Client, Endpoint};
 use rustix::process::{Resource, getrlimit};
+use upkeep::Place;
 
-pub(crate) use self::verdicts::ServiceSeen;
 use self::verdicts::{Limits, UserNamespaces};
-use crate::config::{ServicePlace, Settings};
+use crate::config::Settings;
 use crate::job::{self, ResultsDir};
 use crate::link::Target;
 use crate::site::{self, SiteOf};
@@ -45,7 +45,7 @@ pub(crate) struct Asked {
     pub(crate) queues: Option<Queues>,
     /// The site's file, where there is one.
     pub(crate) site: Option<SiteOf>,
-    pub(crate) service: Result<ServicePlace, String>,
+    pub(crate) service: Result<Place, String>,
 }
 
 /// Where the queues are, and which they are.
@@ -83,7 +83,7 @@ impl Asked {
             report.add(of_slurm(site).await);
         }
         let seen = match service {
-            Ok(place) => service::seen(place).await.map_err(|error| format!("{error:#}")),
+            Ok(place) => service::found(place).await.map_err(|error| format!("{error:#}")),
             Err(why) => Err(why),
         };
         report.add(verdicts::service(seen, runs));

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use doctor::Line;
 use protocol::PoolName;
+use upkeep::Found;
 
 use crate::job::Tried;
 use crate::run::told;
@@ -142,23 +143,8 @@ pub(super) fn pool(name: Option<&PoolName>, tried: &Tried) -> Line {
     }
 }
 
-/// What the service of this user is.
-#[derive(Debug, Clone)]
-pub(crate) struct ServiceSeen {
-    /// By whom it is kept running.
-    pub(crate) way: service::Way,
-    /// By which version it was installed, and which one this is.
-    pub(crate) version: String,
-    pub(crate) ours: &'static str,
-    /// Whether it runs, where that can be told, and how it is.
-    pub(crate) running: bool,
-    pub(crate) said: String,
-    /// What a person has to know of the way.
-    pub(crate) advice: Vec<String>,
-}
-
 /// `runs` says whether a daemon holds `STATE_DIR`, whoever started it.
-pub(super) fn service(seen: Result<Option<ServiceSeen>, String>, runs: bool) -> Vec<Line> {
+pub(super) fn service(seen: Result<Option<Found>, String>, runs: bool) -> Vec<Line> {
     let check = "service";
     let seen = match seen {
         Err(why) => return vec![Line::warning(check, why, "hpc-consumer service status")],
@@ -172,7 +158,7 @@ pub(super) fn service(seen: Result<Option<ServiceSeen>, String>, runs: bool) -> 
         }
         Ok(Some(seen)) => seen,
     };
-    let ServiceSeen { way, version, ours, running, said, advice } = seen;
+    let Found { way, version, ours, running, said, advice } = seen;
     let mut lines = vec![match way {
         _ if running => Line::ok(check, format!("by {way}, {said}")),
         service::Way::Scrontab => Line::ok(check, format!("by {way}; {said}")),
@@ -290,7 +276,7 @@ mod tests {
     fn a_service_is_told_with_what_starts_it() {
         let seen = |way, running, version: &str, advice: &[&str]| {
             let (advice, said) = (advice.iter().map(|&text| text.to_owned()).collect(), "said".to_owned());
-            service(Ok(Some(ServiceSeen { way, version: version.into(), ours: "2", running, said, advice })), false)
+            service(Ok(Some(Found { way, version: version.into(), ours: "2", running, said, advice })), false)
         };
         let well = seen(Way::Systemd, true, "2", &[]);
         assert_eq!(well.iter().map(told_of).collect::<Vec<_>>(), [(Verdict::Ok, "by systemd, said", "")]);

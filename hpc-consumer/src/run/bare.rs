@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use program::{is_executable, on_path};
 use protocol::{Isolation, JobId, RuntimeKind};
 use site::Secret;
 
 use super::confine::{Confinement, Facts, look};
-use super::programs::{is_executable, missing, on_path};
+use super::programs::missing;
 use super::secrets::check_all;
 use super::{CommandLine, Own, Says, WORKFLOW_DIR, Wrapping, isolation};
 use crate::{blocking, lock};

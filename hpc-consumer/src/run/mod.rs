@@ -1,4 +1,5 @@
-//! Running the command of a job. This is the only place in the project's programs that starts processes.
+//! Running the command of a job. This is the only place in the project's programs that starts processes;
+//! what keeps one of them running as a service, and starts that, is the crate `upkeep`.
 //!
 //! A [`Runtime`], made by the [`kit`], turns a job directory into a [`CommandLine`] ([`apptainer`], with [`pull`],
 //! [`pulled`] and [`unpacked`] for its image, or [`bare`]); [`process`] runs it with its limits, begun by the
@@ -8,8 +9,8 @@
 //! from the rest of the node, with the filter of [`seccomp`], and [`isolation`] tells how far. [`ending`] decides how
 //! all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it carries, and [`children`] tells whether
 //! there is any such thing; [`leftovers`] finds what is left of runs that nobody watches any more; [`service`] starts
-//! the process in which all this happens, the keeper; [`answer`] asks another program something, [`client`] a batch
-//! system, and [`managers`] the service managers of the machine.
+//! the process in which all this happens, the keeper; [`answer`] asks another program something, and [`client`] a batch
+//! system.
 //!
 //! Out of scope: what the result means (`job`), and which runs there are (`keeper`). Invariant: when [`process::run`]
 //! returns, no process of the run that can be found is alive.
@@ -33,7 +34,6 @@ mod isolation;
 mod kit;
 mod leftovers;
 mod log_file;
-mod managers;
 mod memory;
 mod proc;
 mod process;
@@ -71,11 +71,9 @@ pub(crate) use isolation::{Required, check, told};
 pub(crate) use kit::{Kit, Recipe, named};
 pub(crate) use leftovers::{Leftover, kill_leftovers};
 pub(crate) use log_file::LOGS;
-pub(crate) use managers::{Answer, Apart, ask, show, start_apart};
 pub(crate) use memory::memory_limit;
 pub(crate) use proc::{FirstProcess, descends_from_us, is_running, started_at};
 pub(crate) use process::{Place, Stop, Told, make_room, run};
-pub(crate) use programs::{absolute_entries, on_path};
 pub(crate) use pull::{Credentials, Pull, auth_file_of_apptainer};
 pub(crate) use pulled::{Note, Notes};
 pub(crate) use service::{Invocation, Service, start_service};

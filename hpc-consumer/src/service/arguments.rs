@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use program::{FileArgs, OutputFormat, whole};
 use service::Way;
+use upkeep::Asked;
+
+use super::WAYS;
 
 /// What to do about the service.
 #[derive(Debug, Subcommand)]
@@ -63,7 +66,7 @@ pub(crate) enum ServiceCommand {
 #[derive(Debug, Args)]
 pub(crate) struct Install {
     /// Have this keep it running: systemd, cron, scrontab or detached; without it, the first of them that can
-    #[arg(long, value_name = "WAY")]
+    #[arg(long, value_name = "WAY", value_parser = |text: &str| Way::among(text, &WAYS))]
     pub(crate) way: Option<Way>,
     /// Replace also what this program has not made, and install also where no job could run now
     #[arg(long)]
@@ -77,9 +80,6 @@ pub(crate) struct Install {
     /// More arguments of `hpc-consumer run`, behind --
     #[arg(last = true, value_name = "ARGUMENT")]
     pub(crate) run: Vec<String>,
-    /// Which file has the settings.
-    #[arg(skip = Vec::new())]
-    pub(crate) file: Vec<String>,
 }
 
 /// The arguments of `hpc-consumer service uninstall`.
@@ -117,11 +117,20 @@ pub(crate) struct WatchFolder {
 }
 
 impl ServiceCommand {
-    /// With the file of settings that the arguments name.
-    pub(crate) fn with(mut self, files: &FileArgs) -> anyhow::Result<Self> {
-        if let Self::Install(install) = &mut self {
-            install.file = files.to_arguments()?;
-        }
-        Ok(self)
+    /// What is asked, with the file of settings that the arguments name.
+    pub(crate) fn with(self, files: &FileArgs) -> anyhow::Result<Asked> {
+        Ok(match self {
+            Self::Install(Install { way, force, dry_run, scron, run }) => {
+                let file = files.to_arguments()?;
+                Asked::Install(upkeep::Install { way, force, dry_run, scron, file, run })
+            }
+            Self::Uninstall(Uninstall { dry_run }) => Asked::Uninstall { dry_run },
+            Self::Start => Asked::Start,
+            Self::Stop => Asked::Stop,
+            Self::Restart => Asked::Restart,
+            Self::Status(ServiceStatus { output }) => Asked::Status(output),
+            Self::Logs(ServiceLogs { follow, lines }) => Asked::Logs { follow, lines },
+            Self::Watch(WatchFolder { folder }) => Asked::Watch(folder),
+        })
     }
 }

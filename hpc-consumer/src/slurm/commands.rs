@@ -41,7 +41,7 @@ impl Commands {
 
     fn find(&self, program: &str) -> Option<PathBuf> {
         let (_, path) = self.environment.iter().find(|(name, _)| name == "PATH")?;
-        run::on_path(path, program.as_ref())
+        program::on_path(path, program.as_ref())
     }
 
     /// Why nothing can be asked, if that is so: the end of a sentence about a pool.

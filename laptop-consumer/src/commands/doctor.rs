@@ -3,13 +3,16 @@
 use ::doctor::look::{edge_version, look};
 use ::doctor::queue::{Named, Role};
 use ::doctor::{Line, Report, fix, machine};
+use ::service::Way;
 use client::Edge;
 use client::hub::{Answer, Error};
 use program::{Exit, OutputFormat, Printer, counted};
 use protocol::Timestamp;
 use protocol::hub::Sites;
 use queues::Client;
+use upkeep::Found;
 
+use super::service;
 use crate::cli::DoctorArgs;
 use crate::config::{CommonArgs, QueueArgs, http_client, hub_of};
 
@@ -22,6 +25,7 @@ pub(super) async fn run(common: &CommonArgs, args: &DoctorArgs, printer: &mut Pr
     of_queues(common, args, &mut report).await?;
     of_inbox(common, &mut report);
     of_edge(common, args, &mut report).await;
+    report.add(of_service(service::found().await.map_err(|error| format!("{error:#}"))));
     printer.text(&report.shown(common.format().unwrap_or(OutputFormat::Text)))?;
     Ok(report.exit())
 }
@@ -95,6 +99,32 @@ async fn of_edge(common: &CommonArgs, args: &DoctorArgs, report: &mut Report) {
     }
 }
 
+/// Results come without a service as well, by `tail` and `wait`.
+fn of_service(found: Result<Option<Found>, String>) -> Vec<Line> {
+    let check = "service";
+    let found = match found {
+        Err(why) => return vec![Line::warning(check, why, "laptop-consumer service status")],
+        Ok(None) => {
+            return vec![Line::ok(check, "none is installed: results come by `tail`, `wait` and `pull`")];
+        }
+        Ok(Some(found)) => found,
+    };
+    let Found { way, version, ours, running, said, advice } = found;
+    let mut lines = vec![match running {
+        true => Line::ok(check, format!("by {way}, {said}")),
+        false => Line::failure(check, format!("by {way}, {said}"), "laptop-consumer service start"),
+    }];
+    if version != ours {
+        let text = format!("it was installed by laptop-consumer {version}, and this is laptop-consumer {ours}");
+        let next = "laptop-consumer service install   (with the arguments of the first time)";
+        lines.push(Line::warning(check, text, next));
+    }
+    // A laptop whose user has logged out is not in use: lingering is no matter for a warning.
+    let advice = advice.into_iter().filter(|_| way == Way::Detached);
+    lines.extend(advice.map(|advice| Line::warning(check, advice, "laptop-consumer service status")));
+    lines
+}
+
 /// Results come without an edge as well.
 fn not_set(why: &str) -> Line {
     Line::warning("edge", format!("no job can be submitted from here: {why}"), "laptop-consumer submit --help")
@@ -165,6 +195,20 @@ mod tests {
         assert_eq!((verdict, next.as_str()), (Verdict::Failure, "curl -sS https://edge.test/health"));
         assert_eq!(last(Ok(Answer::NoHub)).0, Verdict::Ok);
         assert_eq!(not_set("PRODUCER_URL is not set").verdict, Verdict::Warning);
+    }
+
+    #[test]
+    fn a_service_that_does_not_run_is_a_failure_and_none_is_not() {
+        let found = |way, running, version: &str| {
+            let advice = vec!["advice".to_owned()];
+            let found = Found { way, version: version.into(), ours: "2", running, said: "said".into(), advice };
+            of_service(Ok(Some(found))).into_iter().map(|line| line.verdict).collect::<Vec<_>>()
+        };
+        assert_eq!(of_service(Ok(None))[0].verdict, Verdict::Ok);
+        assert_eq!(of_service(Err("why".into()))[0].verdict, Verdict::Warning);
+        assert_eq!(found(Way::Systemd, true, "2"), [Verdict::Ok]);
+        assert_eq!(found(Way::Cron, false, "1"), [Verdict::Failure, Verdict::Warning]);
+        assert_eq!(found(Way::Detached, true, "2"), [Verdict::Ok, Verdict::Warning]);
     }
 
     #[test]

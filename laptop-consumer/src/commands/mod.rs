@@ -4,6 +4,7 @@ mod cancel;
 mod doctor;
 mod fetch;
 mod hub;
+mod ids;
 mod jobs;
 mod list;
 mod logs;
@@ -12,6 +13,8 @@ mod pull;
 mod purge;
 mod rerun;
 mod run;
+mod service;
+mod setup;
 mod several;
 mod show;
 mod status;
@@ -26,6 +29,7 @@ use program::{Exit, Failure, Printer};
 use protocol::JobResult;
 use queues::UnusableUrl;
 
+pub(crate) use self::service::ServiceCommand;
 use crate::cli::{Cli, Command};
 use crate::config::{CommonArgs, QueueArgs, http_client};
 
@@ -51,6 +55,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Fetch(args) => fetch::run(&cli.common, &args, &mut printer).await,
         Command::Doctor(args) => doctor::run(&cli.common, &args, &mut printer).await,
         Command::Cancel(args) => cancel::run(&cli.common, &args, &mut printer).await,
+        Command::Setup(args) => setup::run(&cli.common, &args).await,
+        Command::Service(command) => service::run(&cli.common, command).await,
+        Command::Completions(args) => ids::script(&args),
+        Command::Ids => ids::ids(&cli.common),
         Command::Workflow(command) => workflow::run(&command, &mut printer),
         Command::Reference(args) => args.write::<Cli>().map(|()| Exit::Ok),
     }

@@ -7,6 +7,7 @@ use client::hub::{Interest, Listener};
 use client::{Follower, Patience, Received, Receiver, Troubles, Watch};
 use program::{Exit, Printer};
 use protocol::JobResult;
+use upkeep::Notify;
 
 use super::fetch::Fetches;
 use super::{follower, hub, note, print_new, receiver};
@@ -15,6 +16,9 @@ use crate::config::CommonArgs;
 use crate::stop::Stop;
 
 pub(super) async fn run(common: &CommonArgs, args: &TailArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
+    if args.check {
+        return check(common, args).await;
+    }
     let stop = Stop::listen()?;
     let mut files = match &args.fetch {
         Some(into) => Some(Files { fetches: Fetches::begin(args.edge.store(common)?)?, into }),
@@ -30,6 +34,17 @@ pub(super) async fn run(common: &CommonArgs, args: &TailArgs, printer: &mut Prin
         }
         follow(follower, stop, printer, files.as_mut()).await
     }
+}
+
+/// Would it fetch results like this?
+async fn check(common: &CommonArgs, args: &TailArgs) -> anyhow::Result<Exit> {
+    if args.fetch.is_some() {
+        args.edge.store(common)?;
+    }
+    let receiver = receiver(common, args.queue.complete(common)?)?;
+    let held = receiver.backlog().await?.map_or_else(String::new, |count| format!(", which holds {count} messages"));
+    note(&format!("the settings are valid: results go to {}, from the queue{held}", common.data_dir()?.display()));
+    Ok(Exit::Ok)
 }
 
 /// The files of jobs, each job's in a directory of its name.
@@ -74,6 +89,8 @@ async fn follow(
     mut files: Option<&mut Files<'_>>,
 ) -> anyhow::Result<Exit> {
     let mut watch = Watch::new(follower.inbox())?;
+    // Its settings are good and its inbox is there; the queue may be out of reach for now.
+    Notify::to(&upkeep::Listener::of_environment()).ready();
     loop {
         let received = tokio::select! {
             received = follower.step() => received?,

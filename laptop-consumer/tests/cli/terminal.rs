@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::hub_server::{Reply, Step, brief, sites, status};
 use crate::laptop::{Laptop, wait_until};
+use crate::server::{ACCOUNT, QUEUE, TOKEN};
 
 /// A program at a terminal.
 struct AtTerminal {
@@ -180,6 +181,63 @@ fn tables_fit_the_terminal() {
     assert!(screen.contains("67995bdb ") && screen.contains("running"), "{screen}");
     let whole = laptop.run(&["jobs", "--output", "text"]).stdout;
     assert!(ids.iter().all(|id| whole.contains(id)) && whole.contains("as long as it may be"), "{whole}");
+}
+
+#[test]
+fn a_newcomer_is_asked_five_questions_and_no_secret_is_shown() {
+    let laptop = Laptop::new();
+    let mut command = laptop.command(&["setup"]);
+    for name in ["PRODUCER_URL", "HPC_QUEUE_API_KEY", "CF_ACCOUNT_ID", "CF_RESULTS_QUEUE_ID", "CF_QUEUES_API_TOKEN"] {
+        command.env_remove(name);
+    }
+    command.env("CF_API_BASE_URL", "http://127.0.0.1:9/client/v4").env("HOME", laptop.path(""));
+    let mut person = AtTerminal::start(&mut command);
+    person.wait_for("1/5 The address of the edge");
+    person.types("edge.example\n");
+    person.wait_for("cannot be used");
+    // Nobody answers there, which the doctor says at once.
+    person.types("http://127.0.0.1:9\n");
+    person.wait_for("2/5 The key");
+    person.types("a secret key\n");
+    person.wait_for("3/5 The id of the Cloudflare account");
+    person.types(&format!("{ACCOUNT}\n"));
+    person.wait_for("4/5 An API token");
+    person.types(&format!("{TOKEN}\n"));
+    person.wait_for("5/5 The id of the queue hpc-results");
+    person.types(&format!("{QUEUE}\n"));
+    person.wait_for("what the doctor says of it:");
+    person.wait_for("next: ");
+    assert!(person.end().is_some());
+    let screen = person.screen();
+    assert!(!screen.contains("secret") && !screen.contains(TOKEN), "{screen}");
+    let text = std::fs::read_to_string(laptop.path(".env")).expect("it was written");
+    for line in [
+        format!("CF_ACCOUNT_ID={ACCOUNT}"),
+        format!("CF_QUEUES_API_TOKEN={TOKEN}"),
+        "API_KEY='a secret key'".to_owned(),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
+    }
+
+    // What is there is the answer to an empty line, and is changed only when that is agreed to.
+    for (answer, changes) in [("n\n", false), ("y\n", true)] {
+        let mut command = laptop.command(&["setup", "--producer-url", "https://other.example"]);
+        for name in ["HPC_QUEUE_API_KEY", "CF_ACCOUNT_ID", "CF_RESULTS_QUEUE_ID", "CF_QUEUES_API_TOKEN"] {
+            command.env_remove(name);
+        }
+        command.env("CF_API_BASE_URL", "http://127.0.0.1:9/client/v4").env("HOME", laptop.path(""));
+        let mut person = AtTerminal::start(&mut command);
+        for question in ["2/5", "3/5", "4/5", "5/5"] {
+            person.wait_for(question);
+            person.types("\n");
+        }
+        person.wait_for("is there; change it? [y/N]");
+        person.types(answer);
+        assert_eq!(person.end(), Some(1));
+        let text = std::fs::read_to_string(laptop.path(".env")).expect("it is there");
+        assert_eq!(text.contains("PRODUCER_URL=https://other.example\n"), changes, "{text}");
+        assert!(text.contains("API_KEY='a secret key'\n"), "{text}");
+    }
 }
 
 #[test]

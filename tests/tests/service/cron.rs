@@ -5,31 +5,21 @@ use std::fs;
 use rustix::process::Signal;
 use testkit::{PATIENCE, Process, is_alive, signal, wait_until, words_of};
 
-use super::{CRONTAB, RUN, User};
+use super::{RUN, User};
 
 /// A user who may use cron, and something that looks like it.
 fn user_of_cron() -> (User, Process) {
     let user = User::new();
-    user.stand_in("crontab", CRONTAB);
-    let cron = user.path("bin/cron");
-    fs::copy("/bin/sleep", &cron).expect("there is a program to copy");
-    let cron =
-        Process::start("cron", &mut user.command(cron.to_str().expect("it is plain"), &["600"]), &user.path("."));
+    let cron = user.home.cron();
     (user, cron)
 }
 
 fn crontab(user: &User) -> String {
-    fs::read_to_string(user.path("crontab")).unwrap_or_default()
+    user.home.crontab()
 }
 
-/// What cron does with a line: it gives it to a shell, with a small environment.
 fn run_line(user: &User, begin: &str) {
-    let crontab = crontab(user);
-    let line =
-        crontab.lines().find_map(|line| line.strip_prefix(begin)).unwrap_or_else(|| panic!("{begin}: {crontab}"));
-    let mut command = user.command("/bin/sh", &["-c", &line.replace("\\%", "%")]);
-    let spoken = user.run(command.env("PATH", "/usr/bin:/bin"));
-    assert!(spoken.status.success() && spoken.log.is_empty() && spoken.output.is_empty(), "{spoken:?}");
+    user.home.run_line(begin);
 }
 
 #[test]
@@ -161,8 +151,8 @@ fn settings_of_the_shell_are_none_of_the_service() {
     fs::write(&settings, lines.flat_map(|line| [line, "\n"]).collect::<String>()).expect("it is ours");
     let program = testkit::parts::program("hpc-consumer");
     let words = [&["service", "install", "--env-file", "service.env", "--"], &RUN[..]].concat();
-    let mut command = user.command(program.to_str().expect("it is plain"), &words);
-    let installed = user.run(command.env("RESULTS_DIR", user.path("results")));
+    let mut command = user.home.command(program.to_str().expect("it is plain"), &words);
+    let installed = user.home.run(command.env("RESULTS_DIR", user.path("results")));
     assert_eq!(installed.status.code(), Some(2), "{installed:?}");
     assert!(installed.log.contains("RESULTS_DIR") && installed.log.contains("behind --"), "{installed:?}");
 }

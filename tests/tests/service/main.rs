@@ -1,14 +1,16 @@
-//! `hpc-consumer service` on real programs: the daemon under cron, or under nobody, really starts, dies, comes back and
-//! ends; a stand-in keeps the crontab, and does what cron would do when the test says so. And under a real systemd.
+//! `service` of `hpc-consumer` and `laptop-consumer` on real programs: under cron, or under nobody, they really start,
+//! die, come back and end; a stand-in keeps the crontab, and does what cron would do when the test says so. And under a
+//! real systemd.
 //!
 //! No program of the machine that keeps services is ever reached from here: each has a stand-in that is found first.
 
 mod cron;
+mod laptop;
 mod systemd;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -31,17 +33,103 @@ case "$1" in
 esac
 "#;
 
-/// A user with a home directory, settings in a file, and programs that keep services as the test wants them.
+/// A home directory, and programs that keep services as the test wants them.
+#[derive(Debug, Clone)]
+struct Home(PathBuf);
+
+impl Home {
+    /// In this directory, where nothing keeps a service.
+    fn new(path: &Path) -> Self {
+        let home = Self(path.to_owned());
+        fs::create_dir(home.path("bin")).expect("a home directory can be written to");
+        for name in ["systemctl", "loginctl", "journalctl", "crontab", "scrontab", "scancel", "launchctl"] {
+            home.stand_in(name, NOT_THERE);
+        }
+        home
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn stand_in(&self, name: &str, text: &str) {
+        let path = self.path("bin").join(name);
+        fs::write(&path, text).expect("a home directory can be written to");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode can be set");
+    }
+
+    /// A command with nothing of this process's environment.
+    fn command(&self, program: &str, words: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        let path = format!("{}:/usr/bin:/bin", self.path("bin").display());
+        command.env_clear().env("HOME", &self.0).env("PATH", path);
+        command.args(words).current_dir(&self.0);
+        command
+    }
+
+    fn run(&self, command: &mut Command) -> Spoken {
+        let mut process = Process::start("command", command, &self.0);
+        let status = process.wait(PATIENCE);
+        Spoken { status, output: process.output(), log: process.log() }
+    }
+
+    /// Asks a program of ours for something of its service.
+    fn service(&self, program: &str, words: &[&str]) -> Spoken {
+        let program = parts::program(program);
+        let words: Vec<&str> = ["service"].into_iter().chain(words.iter().copied()).collect();
+        self.run(&mut self.command(program.to_str().expect("a path of a test is plain"), &words))
+    }
+
+    /// Settings for a service, in a file of ours.
+    fn settings(&self, text: &str) {
+        let settings = self.path("service.env");
+        fs::write(&settings, text).expect("a home directory can be written to");
+        fs::set_permissions(&settings, fs::Permissions::from_mode(0o600)).expect("a mode can be set");
+    }
+
+    /// A crontab, and something that looks like cron.
+    fn cron(&self) -> Process {
+        self.stand_in("crontab", CRONTAB);
+        let cron = self.path("bin/cron");
+        fs::copy("/bin/sleep", &cron).expect("there is a program to copy");
+        Process::start("cron", &mut self.command(cron.to_str().expect("it is plain"), &["600"]), &self.path("."))
+    }
+
+    fn crontab(&self) -> String {
+        fs::read_to_string(self.path("crontab")).unwrap_or_default()
+    }
+
+    /// What cron does with a line: it gives it to a shell, with a small environment.
+    fn run_line(&self, begin: &str) {
+        let crontab = self.crontab();
+        let line =
+            crontab.lines().find_map(|line| line.strip_prefix(begin)).unwrap_or_else(|| panic!("{begin}: {crontab}"));
+        let mut command = self.command("/bin/sh", &["-c", &line.replace("\\%", "%")]);
+        let spoken = self.run(command.env("PATH", "/usr/bin:/bin"));
+        assert!(spoken.status.success() && spoken.log.is_empty() && spoken.output.is_empty(), "{spoken:?}");
+    }
+}
+
+/// The process id in what `status --output json` says.
+fn pid_in(spoken: &Spoken) -> u32 {
+    let status: Value = serde_json::from_str(&spoken.output).unwrap_or_else(|error| panic!("{error}: {spoken:?}"));
+    let pid = status["pid"].as_u64().unwrap_or_else(|| panic!("it does not run: {status}"));
+    u32::try_from(pid).expect("process ids are small")
+}
+
+/// A user with settings in a file.
 struct User {
     consumer: Consumer,
     edge: Edge,
+    home: Home,
 }
 
 impl User {
     fn new() -> Self {
         let edge = Edge::start();
         let consumer = Consumer::bare(&edge, SCRIPT);
-        let user = Self { consumer, edge };
+        let home = Home::new(consumer.home());
+        let user = Self { consumer, edge, home };
         let mut text = fs::read_to_string(user.edge.env_file()).expect("local-edge has written it");
         for (name, value) in [
             ("RUNTIME", "bare"),
@@ -55,46 +143,17 @@ impl User {
         ] {
             text += &format!("{name}={value}\n");
         }
-        let settings = user.path("service.env");
-        fs::write(&settings, text).expect("a home directory can be written to");
-        fs::set_permissions(&settings, fs::Permissions::from_mode(0o600)).expect("a mode can be set");
-        fs::create_dir(user.path("bin")).expect("a home directory can be written to");
-        for name in ["systemctl", "loginctl", "journalctl", "crontab", "scrontab", "scancel"] {
-            user.stand_in(name, NOT_THERE);
-        }
+        user.home.settings(&text);
         user
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.consumer.home().join(name)
-    }
-
-    fn stand_in(&self, name: &str, text: &str) {
-        let path = self.path("bin").join(name);
-        fs::write(&path, text).expect("a home directory can be written to");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode can be set");
-    }
-
-    /// A command with nothing of this process's environment.
-    fn command(&self, program: &str, words: &[&str]) -> Command {
-        let mut command = Command::new(program);
-        let path = format!("{}:/usr/bin:/bin", self.path("bin").display());
-        command.env_clear().env("HOME", self.consumer.home()).env("PATH", path);
-        command.args(words).current_dir(self.consumer.home());
-        command
-    }
-
-    fn run(&self, command: &mut Command) -> Spoken {
-        let mut process = Process::start("command", command, self.consumer.home());
-        let status = process.wait(PATIENCE);
-        Spoken { status, output: process.output(), log: process.log() }
+        self.home.path(name)
     }
 
     /// Asks `hpc-consumer service` for something.
     fn service(&self, words: &[&str]) -> Spoken {
-        let program = parts::program("hpc-consumer");
-        let words: Vec<&str> = ["service"].into_iter().chain(words.iter().copied()).collect();
-        self.run(&mut self.command(program.to_str().expect("a path of a test is plain"), &words))
+        self.home.service("hpc-consumer", words)
     }
 
     /// The same, which must succeed.
@@ -117,9 +176,7 @@ impl User {
 
     /// The process id of the daemon that runs.
     fn pid(&self) -> u32 {
-        let status = self.status();
-        let pid = status["pid"].as_u64().unwrap_or_else(|| panic!("the daemon does not run: {status}"));
-        u32::try_from(pid).expect("process ids are small")
+        pid_in(&self.service(&["status", "--output", "json"]))
     }
 
     /// A job that waits for a file, and has begun.

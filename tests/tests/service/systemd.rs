@@ -2,13 +2,14 @@
 //! sockets is empty, and the systemd of the machine is not reached.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use testkit::{PATIENCE, Process, Spoken, is_alive, parts, signal, wait_until};
 
-use super::{RUN, User};
+use super::{Home, RUN, User, pid_in};
 
 const LINGER: &str = "#!/bin/sh\ntest \"$1\" = show-user && echo Linger=no\n";
 
@@ -21,23 +22,22 @@ exec \"$1\" --user --log-target=console
 ";
 
 /// A systemd of the user, with nothing but what it is given.
-struct Manager {
+pub(crate) struct Manager {
     process: Process,
-    user: User,
+    home: Home,
 }
 
 impl Manager {
-    fn start() -> Self {
-        let user = User::new();
-        user.stand_in("loginctl", LINGER);
+    pub(crate) fn start(home: &Home) -> Self {
+        home.stand_in("loginctl", LINGER);
         for name in ["systemctl", "journalctl"] {
-            fs::remove_file(user.path("bin").join(name)).expect("the stand-in is there");
+            fs::remove_file(home.path("bin").join(name)).expect("the stand-in is there");
         }
         let systemd = parts::systemd();
         let words = ["--mount", "sh", "-c", BEFORE, "sh", systemd.to_str().expect("it is plain")];
-        let mut command = user.command("/usr/bin/unshare", &words);
-        let process = Process::start("systemd", command.env("XDG_RUNTIME_DIR", "/run/user/0"), user.consumer.home());
-        let manager = Self { process, user };
+        let mut command = home.command("/usr/bin/unshare", &words);
+        let process = Process::start("systemd", command.env("XDG_RUNTIME_DIR", "/run/user/0"), &home.path("."));
+        let manager = Self { process, home: home.clone() };
         wait_until("systemd to answer", PATIENCE, || {
             manager.within("/usr/bin/systemctl", &["--user", "is-system-running"]).status.success()
         });
@@ -45,19 +45,31 @@ impl Manager {
     }
 
     /// Runs a command as a user of that manager does.
-    fn within(&self, program: &str, words: &[&str]) -> Spoken {
+    pub(crate) fn within(&self, program: &str, words: &[&str]) -> Spoken {
         let target = self.process.pid().to_string();
-        let directory = format!("--wdns={}", self.user.consumer.home().display());
+        let directory = format!("--wdns={}", self.home.path("").display());
         let mut all = vec!["--target", &target, "--mount", &directory, program];
         all.extend(words);
-        let mut command: Command = self.user.command("/usr/bin/nsenter", &all);
-        self.user.run(command.env("XDG_RUNTIME_DIR", "/run/user/0"))
+        let mut command: Command = self.home.command("/usr/bin/nsenter", &all);
+        self.home.run(command.env("XDG_RUNTIME_DIR", "/run/user/0"))
+    }
+
+    /// Asks a program of ours for something of its service.
+    pub(crate) fn service_of(&self, program: &str, words: &[&str]) -> Spoken {
+        let program = parts::program(program);
+        let words: Vec<&str> = ["service"].into_iter().chain(words.iter().copied()).collect();
+        self.within(program.to_str().expect("it is plain"), &words)
+    }
+
+    /// systemd takes every line of a unit for what it is.
+    pub(crate) fn verify(&self, unit: &Path) {
+        let unit = unit.to_str().expect("it is plain");
+        let verified = self.within("/usr/bin/systemd-analyze", &["--user", "verify", unit]);
+        assert!(verified.status.success() && verified.log.is_empty(), "{verified:?}");
     }
 
     fn service(&self, words: &[&str]) -> Spoken {
-        let program = parts::program("hpc-consumer");
-        let words: Vec<&str> = ["service"].into_iter().chain(words.iter().copied()).collect();
-        self.within(program.to_str().expect("it is plain"), &words)
+        self.service_of("hpc-consumer", words)
     }
 
     fn served(&self, words: &[&str]) -> Spoken {
@@ -67,9 +79,7 @@ impl Manager {
     }
 
     fn pid(&self) -> u32 {
-        let spoken = self.served(&["status", "--output", "json"]);
-        let status: serde_json::Value = serde_json::from_str(&spoken.output).expect("it is JSON");
-        status["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_else(|| panic!("{status}"))
+        pid_in(&self.served(&["status", "--output", "json"]))
     }
 }
 
@@ -85,18 +95,15 @@ impl Drop for Manager {
 
 #[test]
 fn a_daemon_under_a_real_systemd_is_restarted_and_its_jobs_go_on() {
-    let manager = Manager::start();
-    let user = &manager.user;
+    let user = User::new();
+    let manager = Manager::start(&user.home);
     let install = [&["install", "--env-file", "service.env", "--"], &RUN[..]].concat();
     let installed = manager.served(&install);
     assert!(installed.log.contains("systemd starts the daemon"), "{installed:?}");
     assert!(installed.log.contains("lingering is off"), "{installed:?}");
 
-    // systemd takes every line of the unit for what it is.
     let unit = user.path(".config/systemd/user/hpc-consumer.service");
-    let unit_path = unit.to_str().expect("it is plain");
-    let verified = manager.within("/usr/bin/systemd-analyze", &["--user", "verify", unit_path]);
-    assert!(verified.status.success() && verified.log.is_empty(), "{verified:?}");
+    manager.verify(&unit);
 
     let first = manager.pid();
     let job = user.job_at_work();

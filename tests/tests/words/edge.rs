@@ -35,3 +35,31 @@ fn a_server_that_cannot_start_says_why() {
     shell.run(&format!("local-edge serve --data-dir edge --listen {address}"));
     shell.assert_as_in("local-edge/errors.txt");
 }
+
+#[test]
+fn a_doctor_says_whether_a_server_runs_and_can_be_used() {
+    let mut shell = Transcript::new();
+    shell.run("local-edge doctor");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let address = taken.local_addr().expect("it has an address");
+    shell.run(&format!("local-edge doctor --data-dir edge --listen {address} --env-file .env"));
+    drop(taken);
+    shell.run(&format!("local-edge doctor --data-dir edge --listen {address} --output json"));
+    fs::set_permissions(shell.path("edge"), fs::Permissions::from_mode(0o755)).expect("a mode can be set");
+    shell.file("notes", "mine");
+    shell.run("local-edge doctor --data-dir notes --listen 127.0.0.1:9");
+    // One that runs.
+    let edge = testkit::Edge::start();
+    let home = edge.env_file().parent().expect("a file lies in a directory").to_owned();
+    let doctor = format!("local-edge doctor --data-dir {} --listen {}", home.join("data").display(), edge.address());
+    shell.run(&format!("{doctor} --env-file {}", edge.env_file().display()));
+    shell.run(&doctor.replace(&edge.address(), "0.0.0.0:9"));
+    edge.pause(testkit::Queue::Jobs, true);
+    shell.run(&doctor);
+    let id = edge.queue_id(testkit::Queue::Results).to_owned();
+    let answer = edge.api(reqwest::Method::DELETE, &format!("/{id}"), None);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    shell.run(&doctor);
+    shell.also_redact("[EDGE]", &home);
+    shell.assert_as_in("local-edge/doctor.txt");
+}

@@ -50,6 +50,7 @@ fn of_hpc_consumer() {
             "scaling",
             "doctor",
             "service",
+            "setup",
         ],
     );
     for (group, expected) in [
@@ -69,13 +70,34 @@ fn of_laptop_consumer() {
     is_as_it_was(
         "laptop-consumer",
         &[
-            "submit", "run", "pull", "tail", "wait", "status", "jobs", "logs", "show", "output", "rerun", "purge",
-            "fetch", "cancel", "doctor",
+            "submit",
+            "run",
+            "pull",
+            "tail",
+            "wait",
+            "status",
+            "jobs",
+            "logs",
+            "show",
+            "output",
+            "rerun",
+            "purge",
+            "fetch",
+            "cancel",
+            "doctor",
+            "setup",
+            "service",
+            "completions",
         ],
     );
+    let expected = ["install", "uninstall", "start", "stop", "restart", "status", "logs"];
+    assert_eq!(commands(&help("laptop-consumer", &["service"])), expected, "each command has its golden file");
+    for name in expected {
+        assert_as_in(&format!("laptop-consumer/help-service-{name}.txt"), &help("laptop-consumer", &["service", name]));
+    }
 }
 
 #[test]
 fn of_local_edge() {
-    is_as_it_was("local-edge", &["serve"]);
+    is_as_it_was("local-edge", &["serve", "doctor"]);
 }

@@ -10,4 +10,5 @@ mod edge;
 mod help;
 mod laptop;
 mod service;
+mod setup;
 mod transcript;

@@ -1,5 +1,5 @@
-//! `hpc-consumer service`. The service managers are stand-ins, which say what real ones say, and keep no service; how
-//! it is with real ones is in `tests/service`.
+//! `service` of `hpc-consumer` and `laptop-consumer`. The service managers are stand-ins, which say what real ones say,
+//! and keep no service; how it is with real ones is in `tests/service`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -115,4 +115,61 @@ fn a_service_of_scrontab_is_installed_and_taken_away() {
     shell.assert_as_in("hpc-consumer/service-scrontab.txt");
     let kept = fs::read_to_string(shell.path("scrontab.kept")).expect("the stand-in keeps it");
     assert_eq!(kept, "#SCRON --time=5\n1 2 * * * backup\n");
+}
+
+/// An edge that does not answer, and all that `tail` needs besides.
+const OF_LAPTOP: &str = "CF_API_BASE_URL=http://127.0.0.1:9/client/v4\nCF_ACCOUNT_ID=0123456789abcdef0123456789abcdef\n\
+                         CF_RESULTS_QUEUE_ID=0123456789abcdef0123456789abcdef\nCF_QUEUES_API_TOKEN=s3cret\n";
+
+/// A launchd that keeps which agent it has, and fails as the real one does.
+const LAUNCHCTL: &str = r#"#!/bin/sh
+PATH=/usr/bin:/bin
+case "$1 $2" in
+  print\ gui/*/*) test -e "$HOME/.loaded" || { echo "Could not find service" >&2; exit 113; }
+    printf '%s = {\n\tstate = running\n\tpid = 4711\n}\n' "$2" ;;
+  print\ gui/*) ;;
+  bootstrap*) test -e "$HOME/.loaded" && { echo "Bootstrap failed: 5: Input/output error" >&2; exit 5; }; touch "$HOME/.loaded" ;;
+  bootout*) rm "$HOME/.loaded" 2>/dev/null || exit 3 ;;
+  enable*|kickstart*) ;;
+  *) exit 64 ;;
+esac
+"#;
+
+#[test]
+fn a_receiver_of_systemd_is_installed_looked_at_and_taken_away() {
+    let systemctl = SYSTEMCTL.replace("hpc-consumer", "laptop-consumer");
+    let mut shell =
+        user([("systemctl", &systemctl), ("loginctl", LINGER), ("crontab", DENIED), ("scrontab", DISABLED)]);
+    shell.quiet_file("laptop.env", OF_LAPTOP);
+    shell.run("laptop-consumer service");
+    shell.run("laptop-consumer service status");
+    shell.run("laptop-consumer service install --way scrontab");
+    shell.run("laptop-consumer service install");
+    let install = "laptop-consumer service install --force --env-file laptop.env";
+    shell.run(&install.replace("--force ", ""));
+    shell.run(&install.replace("--force", "--force --dry-run --data-dir results"));
+    shell.run(install);
+    shell.run("laptop-consumer service status");
+    shell.run("laptop-consumer service stop");
+    shell.run("laptop-consumer doctor --env-file laptop.env");
+    shell.run("laptop-consumer service restart");
+    shell.run("laptop-consumer service uninstall");
+    shell.assert_as_in("laptop-consumer/service-systemd.txt");
+}
+
+#[test]
+fn a_receiver_of_launchd_is_installed_looked_at_and_taken_away() {
+    let mut shell =
+        user([("systemctl", NO_BUS), ("launchctl", LAUNCHCTL), ("crontab", DENIED), ("scrontab", DISABLED)]);
+    shell.quiet_file("laptop.env", OF_LAPTOP);
+    shell.run("laptop-consumer service install --force --dry-run --env-file laptop.env");
+    shell.run("laptop-consumer service install --force --env-file laptop.env");
+    shell.run("laptop-consumer service status");
+    shell.run("laptop-consumer service stop");
+    shell.run("laptop-consumer service status --output json");
+    shell.run("laptop-consumer service start");
+    shell.run("laptop-consumer service restart");
+    shell.run("laptop-consumer service uninstall --dry-run");
+    shell.run("laptop-consumer service uninstall");
+    shell.assert_as_in("laptop-consumer/service-launchd.txt");
 }

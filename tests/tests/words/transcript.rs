@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use testkit::{PATIENCE, Process, parts};
 
 /// What differs from run to run or from machine to machine, and what stands in its place.
-const CHANGING: [(&str, &str); 13] = [
+const CHANGING: [(&str, &str); 15] = [
     ("[TIME]", r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"),
     ("[ID]", r"\b([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\b"),
     ("[PORT]", r"127\.0\.0\.1:(?<redacted>\d{2,})"),
@@ -26,8 +26,10 @@ const CHANGING: [(&str, &str); 13] = [
     ("[ROOM]", r"has (?<redacted>\d+\.\d GB of \d+\.\d GB) free"),
     ("[LIMITS]", r#"limits( {2,}|","verdict":"ok","text":")(?<redacted>[^"\n]+)"#),
     ("[KERNEL]", r"(?<redacted>(ok|warning) +(user namespaces|/dev/fuse) .+\n( +next: .+\n)?)"),
+    ("[SLOTS]", r"settings +(?<redacted>\d+ slots?), pools default"),
     // Where the programs under test are.
-    ("[BIN]", r"(?<redacted>/\S+)/hpc-consumer "),
+    ("[BIN]", r#"(?<redacted>/[^\s<>"]+)/(hpc|laptop)-consumer[ <"]"#),
+    ("[UID]", r"gui/(?<redacted>\d+)"),
     ("[VERSION]", r"(version|hpc-consumer|laptop-consumer|local-edge) (?<redacted>\d+\.\d+\.\d+)"),
 ];
 
@@ -38,17 +40,30 @@ pub(crate) struct Transcript {
     said: TempDir,
     text: String,
     path: String,
+    /// Other directories, and what stands in their place.
+    others: Vec<(&'static str, String)>,
 }
 
 impl Transcript {
     pub(crate) fn new() -> Self {
         let directory = || tempfile::tempdir().expect("a directory can be made");
-        Self { folder: directory(), said: directory(), text: String::new(), path: "/usr/bin:/bin".to_owned() }
+        Self {
+            folder: directory(),
+            said: directory(),
+            text: String::new(),
+            path: "/usr/bin:/bin".to_owned(),
+            others: Vec::new(),
+        }
     }
 
     /// Has programs found in this directory first.
     pub(crate) fn path_first(&mut self, name: &str) {
         self.path = format!("{}:{}", self.path(name).display(), self.path);
+    }
+
+    /// Shows another directory of a test by this name.
+    pub(crate) fn also_redact(&mut self, placeholder: &'static str, directory: &Path) {
+        self.others.push((placeholder, directory.display().to_string()));
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -96,6 +111,9 @@ impl Transcript {
             redactions.insert(placeholder, value).expect("it is a placeholder");
         };
         redact("[DIR]", self.folder.path().display().to_string().into());
+        for (placeholder, directory) in &self.others {
+            redact(placeholder, directory.clone().into());
+        }
         for (placeholder, pattern) in CHANGING {
             redact(placeholder, Regex::new(pattern).expect("the patterns are right").into());
         }

@@ -81,21 +81,38 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-/// The programs that this system has, and the target that they are built for.
-fn of_this_system() -> anyhow::Result<(&'static [&'static str], String)> {
+/// What a person starts, and what else lies beside it.
+struct Contents {
+    /// Programs with man pages and completions.
+    programs: &'static [&'static str],
+    /// Programs that others start: the tasks of the runtime image, for jobs without a container.
+    others: &'static [&'static str],
+    /// Scripts of this repository, by the names that they have without `.sh`.
+    scripts: &'static [&'static str],
+}
+
+/// What this system has, and the target that it is built for.
+fn of_this_system() -> anyhow::Result<(Contents, String)> {
     match std::env::consts::OS {
-        "linux" => Ok((&["hpc-consumer", "local-edge", "laptop-consumer"], musl_target())),
-        "macos" => Ok((&["laptop-consumer"], format!("{}-apple-darwin", std::env::consts::ARCH))),
+        "linux" => {
+            let programs = &["hpc-consumer", "local-edge", "laptop-consumer"];
+            Ok((Contents { programs, others: &["task-runner"], scripts: &["hpc-queue-up"] }, musl_target()))
+        }
+        "macos" => {
+            let contents = Contents { programs: &["laptop-consumer"], others: &[], scripts: &[] };
+            Ok((contents, format!("{}-apple-darwin", std::env::consts::ARCH)))
+        }
         other => bail!("there are releases for Linux and macOS, and not for {other}"),
     }
 }
 
 /// Builds the programs and puts them into an archive.
 fn programs(workspace: &Workspace, out: &Path) -> anyhow::Result<PathBuf> {
-    let (names, target) = of_this_system()?;
+    let (contents, target) = of_this_system()?;
+    let names = [contents.programs, contents.others].concat();
     let mut build = workspace.cargo("build");
     build.args(["--locked", "--release", "--target", &target]);
-    for name in names {
+    for name in &names {
         build.args(["--package", name]);
     }
     if cfg!(target_os = "linux") {
@@ -118,23 +135,40 @@ fn programs(workspace: &Workspace, out: &Path) -> anyhow::Result<PathBuf> {
             bail!("{} has {} bytes; the limit is {DAEMON_BYTES_MAX}", program.display(), bytes.len());
         }
     }
-    let sbom = sbom::of(workspace, names, &target)?;
+    let sbom = sbom::of(workspace, &names, &target)?;
     let named = format!("hpc-queue-{VERSION}-{target}");
     fs::write(out.join(format!("{named}.cdx.json")), &sbom)?;
-    pack(&workspace.root, &programs, &sbom, &named, out)
+    let (programs, others) = programs.split_at(contents.programs.len());
+    pack(&workspace.root, &Packed { programs, others, scripts: contents.scripts }, &sbom, &named, out)
 }
 
-/// An archive of these programs, of this name.
-fn pack(root: &Path, programs: &[PathBuf], sbom: &str, named: &str, out: &Path) -> anyhow::Result<PathBuf> {
+/// The same, where it is built.
+struct Packed<'a> {
+    programs: &'a [PathBuf],
+    others: &'a [PathBuf],
+    scripts: &'a [&'a str],
+}
+
+/// An archive of this, of this name.
+fn pack(root: &Path, packed: &Packed<'_>, sbom: &str, named: &str, out: &Path) -> anyhow::Result<PathBuf> {
     let scratch = tempfile::tempdir()?;
     let folder = scratch.path().join(named);
     let bin = folder.join("bin");
     fs::create_dir_all(&bin)?;
-    for program in programs {
-        let place = bin.join(name_of(program));
-        fs::copy(program, &place).with_context(|| format!("cannot copy {}", program.display()))?;
+    let put = |from: &Path, name: &str| -> anyhow::Result<PathBuf> {
+        let place = bin.join(name);
+        fs::copy(from, &place).with_context(|| format!("cannot copy {}", from.display()))?;
         image::set_mode(&place, 0o755)?;
-        reference(&place, &folder.join("share"))?;
+        Ok(place)
+    };
+    for program in packed.programs {
+        reference(&put(program, &name_of(program))?, &folder.join("share"))?;
+    }
+    for other in packed.others {
+        put(other, &name_of(other))?;
+    }
+    for script in packed.scripts {
+        put(&root.join(format!("{script}.sh")), script)?;
     }
     for file in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", ".env.example"] {
         fs::copy(root.join(file), folder.join(file)).with_context(|| format!("cannot copy {file}"))?;

@@ -63,7 +63,8 @@ impl Releases {
         }
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let (_, target) = of_this_system().unwrap();
-        let archive = pack(root, &programs, "{}\n", &format!("hpc-queue-{VERSION}-{target}"), &out).unwrap();
+        let packed = Packed { programs: &programs, others: &[], scripts: &[] };
+        let archive = pack(root, &packed, "{}\n", &format!("hpc-queue-{VERSION}-{target}"), &out).unwrap();
         archive::write_sums(&[archive], &out).unwrap();
     }
 
@@ -200,4 +201,105 @@ fn a_program_that_needs_the_systems_libraries_is_noticed() {
     elf[64] = 3;
     assert!(archive::has_interpreter(&elf));
     assert!(!archive::has_interpreter(b"\x7fELF\x02\x01"), "cut short");
+}
+
+/// A program of the workspace, as `cargo xtask test` has built it; another file, where it says so.
+fn built(name: &str) -> PathBuf {
+    let of_xtask = std::env::var_os(format!("HPC_QUEUE_{}", name.to_uppercase().replace('-', "_")));
+    let in_folder = || PathBuf::from(std::env::var_os("HPC_QUEUE_BIN_DIR").expect("run `cargo xtask test`")).join(name);
+    let path = of_xtask.map_or_else(in_folder, PathBuf::from);
+    assert!(path.is_file(), "{} is not there: run `cargo xtask test`", path.display());
+    path
+}
+
+/// The archive, unpacked as a person does it, with the real programs: packing all of what is in them takes a minute,
+/// so each is a line that starts it.
+fn unpacked(folder: &Path) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let (contents, _) = of_this_system().unwrap();
+    let made = folder.join("made");
+    fs::create_dir(&made).unwrap();
+    let line = |name: &&str| {
+        let path = made.join(name);
+        fs::write(&path, format!("#!/bin/sh\nexec '{}' \"$@\"\n", built(name).display())).unwrap();
+        image::set_mode(&path, 0o755).unwrap();
+        path
+    };
+    let programs: Vec<PathBuf> = contents.programs.iter().map(line).collect();
+    let others: Vec<PathBuf> = contents.others.iter().map(line).collect();
+    let packed = Packed { programs: &programs, others: &others, scripts: contents.scripts };
+    let archive = pack(root, &packed, "{}\n", "hpc-queue-1.2.3-any", folder).unwrap();
+    command::capture(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(folder)).unwrap();
+    folder.join("hpc-queue-1.2.3-any/bin")
+}
+
+/// `hpc-queue-up` of an archive, in a home of its own.
+fn up(bin: &Path, home: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(bin.join("hpc-queue-up"));
+    command.args(arguments).env_clear().env("HOME", home).env("PATH", "/usr/bin:/bin").env("ALLOW_ROOT", "1");
+    // A shell of a person may have these: they are of something else.
+    command.env("CF_ACCOUNT_ID", "of something else").env("HPC_QUEUE_API_KEY", "another").current_dir(home);
+    command
+}
+
+/// The processes of which the command line names this folder.
+fn processes_of(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let lines = entries.filter_map(|path| fs::read(path.join("cmdline")).ok());
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    lines.filter(|line| line.contains(&*folder.to_string_lossy())).collect()
+}
+
+#[test]
+fn one_command_of_an_archive_gives_a_place_to_try_it_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bin, home) = (unpacked(folder.path()), folder.path().join("a home"));
+    fs::create_dir(&home).unwrap();
+    let script = "laptop-consumer submit --task echo --input '{\"a\": 1}' --wait --output json && hpc-consumer status >status && exit 7";
+    let output = up(&bin, &home, &["--", "sh", "-c", script]).output().unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", said(&output));
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&result["status"], &result["output"]), (&"completed".into(), &serde_json::json!({"a": 1})), "{result}");
+    let up_folder = home.join(".local/share/hpc-queue/up");
+    assert_eq!(processes_of(&up_folder), [""; 0], "what was started has ended");
+
+    // What was there stays, and another one beside it is a further shell, which ends nothing. A job of hours that runs
+    // when the shell ends is ended with its keeper.
+    let script = format!(
+        "set -e
+'{}' -- laptop-consumer show last --output json
+laptop-consumer submit --task simulate --input '{{\"walkers\": 1000000, \"steps\": 1000000}}'
+until hpc-consumer jobs --state running --output json | grep -q running; do sleep 0.1; done
+pgrep -f \"keeper --state-dir $PWD/state\" > /dev/null",
+        bin.join("hpc-queue-up").display()
+    );
+    let output = up(&bin, &home, &["--", "sh", "-c", &script]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("are up already; this shell uses them"), "{}", said(&output));
+    assert_eq!(processes_of(&up_folder), [""; 0]);
+}
+
+#[test]
+fn what_up_cannot_do_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (bin, home) = (unpacked(folder.path()), folder.path());
+    for (arguments, says) in [
+        (&["--image", "none.sif"][..], "none.sif cannot be read"),
+        (&["--imgae"], "there is no argument --imgae"),
+        (&["--image"], "--image needs a file"),
+    ] {
+        let output = up(&bin, home, arguments).output().unwrap();
+        assert!(output.status.code() == Some(1) && said(&output).contains(says), "{}", said(&output));
+    }
+    let output = up(&bin, home, &["--help"]).output().unwrap();
+    assert!(output.status.success() && said(&output).contains("hpc-queue-up --image runtime.sif"), "{}", said(&output));
+    fs::remove_file(bin.join("task-runner")).unwrap();
+    let output = up(&bin, home, &["--", "true"]).output().unwrap();
+    assert!(said(&output).contains("task-runner is not in"), "{}", said(&output));
+    // A daemon that does not start is told, and the edge goes with it.
+    fs::write(home.join("image.sif"), "none").unwrap();
+    fs::write(bin.join("hpc-consumer"), "#!/bin/sh\necho no; exit 2\n").unwrap();
+    let output = up(&bin, home, &["--image", "image.sif", "--", "true"]).output().unwrap();
+    assert!(output.status.code() == Some(1) && said(&output).contains("the daemon has ended"), "{}", said(&output));
+    assert_eq!(processes_of(&home.join(".local/share/hpc-queue/up")), [""; 0]);
 }

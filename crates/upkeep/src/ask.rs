@@ -1,9 +1,9 @@
-//! Asking the programs of service managers (systemd, cron, Slurm), and starting the daemon where none of them does it.
+//! Asking the programs of service managers (systemd, launchd, cron, Slurm), and starting ours where none of them does.
 //!
-//! Out of scope: what they are asked for, and what follows from their answers (`service`).
+//! Out of scope: what they are asked for, and what follows from their answers (`managers`).
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -79,31 +79,59 @@ impl Apart {
     }
 }
 
+/// Where the standard output of a program goes that is started apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Into its log.
+    Logged,
+    /// Nowhere.
+    Dropped,
+}
+
 /// Starts a program in a group of processes of its own: no signal of our terminal reaches it. It stays when we end.
 pub(crate) fn start_apart(
     program: &str,
     arguments: &[String],
     environment: &Environment,
     directory: &Path,
+    output: Output,
     log: File,
 ) -> io::Result<Apart> {
     let mut command = std::process::Command::new(program);
     command.args(arguments).env_clear().envs(environment.iter().cloned()).current_dir(directory);
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+    let stdout = match output {
+        Output::Logged => log.try_clone()?.into(),
+        Output::Dropped => Stdio::null(),
+    };
+    command.stdin(Stdio::null()).stdout(stdout).stderr(log).process_group(0);
     let mut command = Command::from(command);
     program::with_given_core_limit(|| command.spawn()).map(Apart)
 }
 
-/// A program is looked for in the `PATH` of its environment: in absolute entries alone.
+/// A program that is no whole path is looked for in the `PATH` of its environment: in absolute entries alone.
 fn command(words: &[&str], environment: &Environment) -> io::Result<Command> {
     let (program, arguments) = words.split_first().expect("there is a program");
     let path = environment.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
-    let found = path.and_then(|path| super::on_path(path, Path::new(program)));
+    let found = match Path::new(program) {
+        whole if whole.is_absolute() => Some(whole.to_owned()),
+        name => path.and_then(|path| program::on_path(path, name)),
+    };
     let program =
         found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no {program} here")))?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(environment.iter().cloned()).kill_on_drop(true);
     Ok(command)
+}
+
+/// When a process that has not ended was started, in clock ticks since the machine was, by the 22nd word of its line in
+/// `/proc` (`proc_pid_stat(5)`).
+pub(crate) fn started_at(pid: i32) -> Option<u64> {
+    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second word is its name, in parentheses, and may hold any character.
+    let (_, rest) = line.rsplit_once(") ")?;
+    let mut words = rest.split(' ');
+    let is_zombie = matches!(words.next()?, "Z" | "X");
+    words.nth(18)?.parse().ok().filter(|_| !is_zombie)
 }
 
 fn late(limit: Duration) -> io::Error {
@@ -134,5 +162,23 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         let error = ask(&["no-such-program"], &environment(), None, limit).await.unwrap_err();
         assert_eq!(error.to_string(), "there is no no-such-program here");
+    }
+
+    #[test]
+    fn a_process_is_known_by_when_it_started_and_none_that_has_ended() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(started_at(own).is_some_and(|ticks| ticks > 0));
+        let mut child = std::process::Command::new("/bin/sleep").arg("600").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(started_at(pid) >= started_at(own));
+        child.kill().unwrap();
+        // Not waited for: it stays as a zombie.
+        let gone = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z ");
+        while !gone() {
+            std::thread::yield_now();
+        }
+        assert_eq!(started_at(pid), None);
+        child.wait().unwrap();
+        assert_eq!(started_at(pid), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What the service managers of this machine say: whether they can be used, and how the daemon is that they hold.
+//! What the service managers of this machine say: whether they can be used, and how the program is that they hold.
 
 use std::fs;
 
@@ -8,27 +8,35 @@ use service::watch::Record;
 use service::way::Lingering;
 use service::{Seen, Way};
 
-use super::steps::UNIT;
-use super::{ANSWER_MAX, Desk};
-use crate::run::{Answer, ask};
+use crate::ask::{Answer, ask};
+use crate::desk::{ANSWER_MAX, Desk};
 
 /// What cron calls itself.
 const CRONS: [&str; 4] = ["cron", "crond", "fcron", "dcron"];
 
-/// How the daemon is.
-pub(super) struct State {
-    pub(super) running: bool,
-    pub(super) pid: Option<u32>,
-    pub(super) said: String,
+/// How the program is.
+pub(crate) struct State {
+    pub(crate) running: bool,
+    pub(crate) pid: Option<u32>,
+    pub(crate) said: String,
+    /// It has died, and waits for the service manager to start it.
+    pub(crate) is_between_starts: bool,
+}
+
+impl State {
+    /// It runs as this process, or does not run.
+    pub(crate) fn of(pid: Option<u32>, said: String) -> Self {
+        Self { running: pid.is_some(), pid, said, is_between_starts: false }
+    }
 }
 
 /// What was seen of the service managers.
-pub(super) struct Managers {
-    pub(super) seen: Seen,
+pub(crate) struct Managers {
+    pub(crate) seen: Seen,
     /// The version of systemd.
-    pub(super) systemd: u32,
-    pub(super) crontab: String,
-    pub(super) scrontab: String,
+    pub(crate) systemd: u32,
+    pub(crate) crontab: String,
+    pub(crate) scrontab: String,
 }
 
 impl Desk {
@@ -38,7 +46,24 @@ impl Desk {
     }
 
     /// Looks which service managers can be used.
-    pub(super) async fn managers(&self) -> Managers {
+    pub(crate) async fn managers(&self) -> Managers {
+        if !self.words.ways.contains(&Way::Launchd) {
+            return self.linux("it is of macOS").await;
+        }
+        let domain = self.names.domain.clone();
+        match self.asked(&["launchctl", "print", &domain]).await {
+            Ok(answer) if answer.is_ok() => {
+                let none = || Err("it is not asked where launchd is".to_owned());
+                let seen = Seen { launchd: Ok(()), systemd: none(), cron: none(), scrontab: none() };
+                Managers { seen, systemd: 0, crontab: String::new(), scrontab: String::new() }
+            }
+            Ok(answer) => self.linux(&words_of(&answer)).await,
+            Err(why) => self.linux(&why).await,
+        }
+    }
+
+    /// Where launchd is not.
+    async fn linux(&self, no_launchd: &str) -> Managers {
         let (systemd, crontab, scrontab) = tokio::join!(
             self.asked(&["systemctl", "--user", "show", "--property=Version"]),
             self.asked(&["crontab", "-l"]),
@@ -54,6 +79,7 @@ impl Desk {
         let scrontab = scrontab.and_then(table);
         Managers {
             seen: Seen {
+                launchd: Err(no_launchd.to_owned()),
                 systemd: version.clone().map(drop),
                 cron: crontab.clone().map(drop),
                 scrontab: scrontab.clone().map(drop),
@@ -65,8 +91,9 @@ impl Desk {
     }
 
     /// How the unit is.
-    pub(super) async fn unit_state(&self) -> anyhow::Result<State> {
-        let words = ["systemctl", "--user", "show", UNIT, "--property=ActiveState,SubState,MainPID,NRestarts,Result"];
+    pub(crate) async fn unit_state(&self) -> anyhow::Result<State> {
+        let unit = &self.names.unit;
+        let words = ["systemctl", "--user", "show", unit, "--property=ActiveState,SubState,MainPID,NRestarts,Result"];
         let answer = self.asked(&words).await.map_err(anyhow::Error::msg).with_context(|| words.join(" "))?;
         if !answer.is_ok() {
             return Err(failed(&words, &answer));
@@ -86,33 +113,57 @@ impl Desk {
             said += &format!(", started again {restarts} times");
         }
         if !running && !matches!(of("Result"), "" | "success") {
-            said += &format!("; its last end: {}; `hpc-consumer service logs` says more", of("Result"));
+            said += &format!("; its last end: {}; {} says more", of("Result"), self.words.command("logs"));
         }
-        Ok(State { running, pid, said })
+        Ok(State { running, pid, said, is_between_starts: sub == "auto-restart" })
     }
 
-    /// What a person has to know of where the daemon is.
-    pub(super) async fn advice(&self, record: &Record) -> Vec<String> {
+    /// How the agent is, by what launchd prints of it.
+    pub(crate) async fn agent_state(&self) -> anyhow::Result<State> {
+        let agent = self.names.agent();
+        let answer = self.asked(&["launchctl", "print", &agent]).await.map_err(anyhow::Error::msg)?;
+        if !answer.is_ok() {
+            let said = format!("stopped; {} starts it", self.words.command("start"));
+            return Ok(State::of(None, said));
+        }
+        Ok(told_of_agent(&answer.stdout))
+    }
+
+    /// What a person has to know of where the program is.
+    pub(crate) async fn advice(&self, record: &Record) -> Vec<String> {
         match record.way {
             Way::Systemd => {
                 let user = self.place.user.to_string();
                 let answer = self.asked(&["loginctl", "show-user", &user, "--property=Linger"]).await.ok();
                 let lingering = Lingering::told(answer.filter(Answer::is_ok).map(|answer| answer.stdout).as_deref());
-                lingering.advice().map(str::to_owned).into_iter().collect()
+                lingering.advice(self.words.lingering).into_iter().collect()
             }
             Way::Scrontab => vec![
                 "jobs that run here, and not in allocations of their own, end with the allocation that Slurm gives the daemon; keep STATE_DIR in the settings, on a file system that all nodes see".to_owned(),
             ],
-            Way::Detached => vec![
-                "nobody starts the daemon again when it has died, or with the machine: `hpc-consumer service start` does".to_owned(),
-            ],
+            Way::Detached => vec![format!(
+                "nobody starts {} again when it has died, or with the machine: {} does",
+                self.words.what,
+                self.words.command("start")
+            )],
             Way::Cron | Way::Launchd => Vec::new(),
         }
     }
 }
 
+/// What launchd prints is for people, and not promised; these two lines have been in it for long.
+fn told_of_agent(printed: &str) -> State {
+    let of = |name: &str| printed.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(" = "));
+    let pid = of("pid").and_then(|pid| pid.parse().ok());
+    let said = match pid {
+        Some(pid) => format!("running, process {pid}"),
+        None => of("state").unwrap_or("unknown").to_owned(),
+    };
+    State::of(pid, said)
+}
+
 /// A command that was to do something has not.
-pub(super) fn failed(words: &[&str], answer: &Answer) -> anyhow::Error {
+pub(crate) fn failed(words: &[&str], answer: &Answer) -> anyhow::Error {
     anyhow::anyhow!("`{}` failed: {}", words.join(" "), words_of(answer))
 }
 
@@ -165,6 +216,14 @@ mod tests {
         let denied = "You (me) are not allowed to use this program (crontab)\nSee crontab(1)\n";
         assert!(table(answer(1, "", denied)).unwrap_err().contains("not allowed"));
         assert_eq!(table(answer(1, "", "")), Err("exit code 1".into()));
+    }
+
+    #[test]
+    fn an_agent_runs_when_it_has_a_process() {
+        let running = told_of_agent("gui/501/x = {\n\tactive count = 1\n\tstate = running\n\n\tpid = 4711\n}\n");
+        assert!(running.running && running.pid == Some(4711) && running.said == "running, process 4711");
+        let waiting = told_of_agent("gui/501/x = {\n\tstate = spawn scheduled\n\tlast exit code = 2\n}\n");
+        assert!(!waiting.running && waiting.said == "spawn scheduled", "{}", waiting.said);
     }
 
     #[test]

@@ -1,28 +1,44 @@
-//! The daemon tells who started it that it is up, and that its loop turns: systemd, or `hpc-consumer service start`.
+//! A program tells who started it that it is up, and that its loop turns: systemd, or `service start` of the program.
 //!
 //! Invariant: nothing here holds the daemon up, and nobody who does not listen is any trouble.
 
-use std::ffi::OsStr;
-use std::os::linux::net::SocketAddrExt as _;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use program::variables;
 use service::notify::{READY, alive, interval};
 use tokio::time::Instant;
 
-use crate::config::Listener;
+/// Who wants to know that the program is up, and lives: what systemd says in the environment.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Option<OsString>,
+    watchdog_usec: Option<String>,
+}
+
+impl Listener {
+    /// What the environment of this process says.
+    pub fn of_environment() -> Self {
+        let of = |name| variables(&[name]).pop().map(|(_, value)| value);
+        let text = |name| of(name)?.into_string().ok();
+        let is_ours = text("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());
+        Self { socket: of("NOTIFY_SOCKET"), watchdog_usec: text("WATCHDOG_USEC").filter(|_| is_ours) }
+    }
+}
 
 /// Who is told, if anybody is.
 #[derive(Debug)]
-pub(crate) struct Notify {
+pub struct Notify {
     to: Option<(UnixDatagram, SocketAddr)>,
     interval: Duration,
     next: Instant,
 }
 
 impl Notify {
-    pub(crate) fn to(listener: &Listener) -> Self {
+    /// Tells this one.
+    pub fn to(listener: &Listener) -> Self {
         let to = listener.socket.as_deref().and_then(|name| {
             let socket = UnixDatagram::unbound().ok()?;
             socket.set_nonblocking(true).ok()?;
@@ -31,13 +47,13 @@ impl Notify {
         Self { to, interval: interval(listener.watchdog_usec.as_deref()), next: Instant::now() }
     }
 
-    /// The daemon is up.
-    pub(crate) fn ready(&self) {
+    /// The program is up.
+    pub fn ready(&self) {
         self.tell(READY);
     }
 
     /// Its loop turns.
-    pub(crate) fn turns(&mut self) {
+    pub fn turns(&mut self) {
         if self.to.is_some() && Instant::now() >= self.next {
             self.next = Instant::now() + self.interval;
             self.tell(&alive());
@@ -45,7 +61,7 @@ impl Notify {
     }
 
     /// Until that is to be said again.
-    pub(crate) async fn due(&self) {
+    pub async fn due(&self) {
         match self.to {
             Some(_) => tokio::time::sleep_until(self.next).await,
             None => std::future::pending().await,
@@ -62,7 +78,8 @@ impl Notify {
 /// A path, or with an @ in front a name without a file.
 fn address(name: &OsStr) -> Option<SocketAddr> {
     match name.as_bytes().split_first()? {
-        (b'@', name) => SocketAddr::from_abstract_name(name).ok(),
+        #[cfg(target_os = "linux")]
+        (b'@', name) => <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name).ok(),
         (b'/', _) => SocketAddr::from_pathname(name).ok(),
         _ => None,
     }

@@ -1,7 +1,7 @@
-//! A daemon that was started by us, and that no service manager holds: by whom it is found again, and how it ends.
+//! A program that was started by us, and that no service manager holds: by whom it is found again, and how it ends.
 //!
-//! In the folder of the service: `service.json`, what is to run; `process.json`, what does; `daemon.log` and the part
-//! before it, `daemon.log.old`.
+//! In the folder of the service: `service.json`, what is to run; `process.json`, what does; its log and the part before
+//! it, as `daemon.log` and `daemon.log.old`.
 //!
 //! Out of scope: when it is started. Invariant: of several who start it at a time, one does.
 
@@ -14,11 +14,13 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
+use service::unit::Sort;
 use service::watch::Record;
 use tokio::net::UnixDatagram;
 
-use crate::config::ServicePlace;
-use crate::run::{Apart, FirstProcess, is_running, start_apart, started_at};
+use crate::ask::{Apart, Output, start_apart, started_at};
+use crate::place::Place;
+use crate::words::Words;
 
 /// How much of a log is kept, twice.
 const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -26,7 +28,7 @@ const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// The file of a record is smaller.
 const BYTES_MAX: u64 = 1024 * 1024;
 
-/// How long a daemon may take until it is up. It asks the queue first, and waits for that for seconds only.
+/// How long a program may take until it is up. It asks the queue first, and waits for that for seconds only.
 const START_MAX: Duration = Duration::from_secs(120);
 
 /// How long one may drain, and a little more.
@@ -46,7 +48,7 @@ struct Process {
 
 /// How a start has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Started {
+pub(crate) enum Started {
     /// It is up.
     Up(i32),
     /// It was running before.
@@ -57,31 +59,34 @@ pub(super) enum Started {
 
 /// The folder of a service.
 #[derive(Debug, Clone)]
-pub(super) struct Folder(PathBuf);
+pub(crate) struct Folder {
+    path: PathBuf,
+    words: &'static Words,
+}
 
 impl Folder {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self(path)
+    pub(crate) fn new(path: PathBuf, words: &'static Words) -> Self {
+        Self { path, words }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.0
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
-    pub(super) fn record_path(&self) -> PathBuf {
-        self.0.join("service.json")
+    pub(crate) fn record_path(&self) -> PathBuf {
+        self.path.join("service.json")
     }
 
-    pub(super) fn log(&self) -> PathBuf {
-        self.0.join("daemon.log")
+    pub(crate) fn log(&self) -> PathBuf {
+        self.path.join(self.words.log).with_extension("log")
     }
 
     fn process_path(&self) -> PathBuf {
-        self.0.join("process.json")
+        self.path.join("process.json")
     }
 
     /// What is installed, if anything is.
-    pub(super) fn record(&self) -> anyhow::Result<Option<Record>> {
+    pub(crate) fn record(&self) -> anyhow::Result<Option<Record>> {
         let path = self.record_path();
         let text = match files::read_own_text(&path, BYTES_MAX) {
             Ok(text) => text,
@@ -91,13 +96,13 @@ impl Folder {
         let record: Record = serde_json::from_str(&text)
             .with_context(|| format!("{} cannot be understood; remove it, and install anew", path.display()))?;
         if record.v > Record::V {
-            bail!("{} is of a newer hpc-consumer, {}; use that one", path.display(), record.version);
+            bail!("{} is of a newer {}, {}; use that one", path.display(), self.words.name, record.version);
         }
         Ok(Some(record))
     }
 
     /// Remembers it, also that a person has stopped it.
-    pub(super) fn write(&self, record: &Record) -> anyhow::Result<()> {
+    pub(crate) fn write(&self, record: &Record) -> anyhow::Result<()> {
         let text = serde_json::to_string(record)? + "\n";
         let path = self.record_path();
         files::replace(&path, text.as_bytes(), files::Durability::Named)
@@ -105,23 +110,23 @@ impl Folder {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The process id of the daemon that we have started, if it runs.
-    pub(super) fn running(&self) -> Option<i32> {
+    /// The process id of the program that we have started, if it runs.
+    pub(crate) fn running(&self) -> Option<i32> {
         let text = files::read_own_text(&self.process_path(), BYTES_MAX).ok()?;
         let Process { pid, started, boot_id } = serde_json::from_str(&text).ok()?;
-        let is_here = crate::boot_id().unwrap_or_default() == boot_id;
-        (is_here && is_running(FirstProcess { pid, started })).then_some(pid)
+        let is_here = program::boot_id().unwrap_or_default() == boot_id;
+        (is_here && started_at(pid) == Some(started)).then_some(pid)
     }
 
-    /// Starts the daemon unless it runs, and waits until it is up.
-    pub(super) async fn start(&self, place: &ServicePlace, record: &Record) -> anyhow::Result<Started> {
+    /// Starts it unless it runs, and waits until it is up.
+    pub(crate) async fn start(&self, place: &Place, record: &Record) -> anyhow::Result<Started> {
         let _one = self.lock().await?;
         if let Some(pid) = self.running() {
             return Ok(Started::Before(pid));
         }
         self.bound_log();
         let log = files::open_append(&self.log()).with_context(|| format!("cannot write {}", self.log().display()))?;
-        let told = self.0.join("notify");
+        let told = self.path.join("notify");
         // Of an earlier start that was ended in between.
         let _ = fs::remove_file(&told);
         // The path may be too long for a socket: then only an end is noticed.
@@ -132,7 +137,9 @@ impl Folder {
             environment.push(("NOTIFY_SOCKET".into(), told.clone().into()));
         }
         let start = &record.start;
-        let mut process = start_apart(&start.program, &start.arguments, &environment, Path::new(&start.directory), log)
+        let output = if self.words.sort == Sort::Simple { Output::Dropped } else { Output::Logged };
+        let directory = Path::new(&start.directory);
+        let mut process = start_apart(&start.program, &start.arguments, &environment, directory, output, log)
             .with_context(|| format!("cannot start {} in {}", start.program, start.directory))?;
         let pid = i32::try_from(process.id()).unwrap_or_default();
         let noted = self.note(pid);
@@ -143,38 +150,44 @@ impl Folder {
             Up::Yes => Ok(Started::Up(pid)),
             Up::NotYet => Ok(Started::NotYet(pid)),
             Up::Ended(status) => {
-                bail!("the daemon has ended ({status}); the end of its log {} says why", self.log().display())
+                let (what, log) = (self.words.what, self.log());
+                bail!("{what} has ended ({status}); the end of its log {} says why", log.display())
             }
         }
     }
 
     fn note(&self, pid: i32) -> anyhow::Result<()> {
-        let process = Process { pid, started: started_at(pid), boot_id: crate::boot_id().unwrap_or_default() };
+        let process = Process {
+            pid,
+            started: started_at(pid).unwrap_or_default(),
+            boot_id: program::boot_id().unwrap_or_default(),
+        };
         let text = serde_json::to_string(&process)?;
         let path = self.process_path();
-        files::replace(&path, text.as_bytes(), files::Durability::Content)
-            .map(drop)
-            .with_context(|| format!("cannot write {}, so that the daemon would not be found again", path.display()))
+        files::replace(&path, text.as_bytes(), files::Durability::Content).map(drop).with_context(|| {
+            format!("cannot write {}, so that {} would not be found again", path.display(), self.words.what)
+        })
     }
 
-    /// Has the daemon drain, and waits for its end. Nothing is done if it does not run.
-    pub(super) async fn stop(&self) -> anyhow::Result<bool> {
+    /// Has it end as it does, and waits for that. Nothing is done if it does not run.
+    pub(crate) async fn stop(&self) -> anyhow::Result<bool> {
         let Some(pid) = self.running() else { return Ok(false) };
         let process = Pid::from_raw(pid).context("a process has a number above 0")?;
-        kill_process(process, Signal::TERM).with_context(|| format!("cannot end the daemon, process {pid}"))?;
+        let what = self.words.what;
+        kill_process(process, Signal::TERM).with_context(|| format!("cannot end {what}, process {pid}"))?;
         let end = async {
             while self.running() == Some(pid) {
                 tokio::time::sleep(INTERVAL).await;
             }
         };
-        tokio::time::timeout(STOP_MAX, end).await.with_context(|| {
-            format!("the daemon, process {pid}, has not ended; `kill -9 {pid}` ends it, and no job")
-        })?;
+        tokio::time::timeout(STOP_MAX, end)
+            .await
+            .with_context(|| format!("{what}, process {pid}, has not ended; `kill -9 {pid}` ends it"))?;
         Ok(true)
     }
 
-    /// Keeps the log from growing. The file stays the same, because a daemon may have it open.
-    pub(super) fn bound_log(&self) {
+    /// Keeps the log from growing. The file stays the same, because a program may have it open.
+    pub(crate) fn bound_log(&self) {
         let path = self.log();
         if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
             // Where there is no room for a copy, what is new counts more than what is old.
@@ -185,7 +198,7 @@ impl Folder {
 
     /// Goes with the value.
     async fn lock(&self) -> anyhow::Result<File> {
-        let path = self.0.join("lock");
+        let path = self.path.join("lock");
         let file = files::open_lock(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let locked = async {
             loop {
@@ -205,7 +218,8 @@ impl Folder {
                 )
             }),
             Err(_) => {
-                bail!("another `hpc-consumer service` has been starting the daemon for {START_MAX:?}; see to that one")
+                let Words { name, what, .. } = self.words;
+                bail!("another `{name} service` has been starting {what} for {START_MAX:?}; see to that one")
             }
         }
     }
