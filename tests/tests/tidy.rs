@@ -9,8 +9,19 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use testkit::{command, parts};
 
 /// Crates that decide and perform nothing: time, ids and randomness are their arguments.
-const PURE: &[&str] =
-    &["allowance", "protocol", "edge", "leased-queue", "lifecycle", "page", "scaling", "service", "site", "slurm"];
+const PURE: &[&str] = &[
+    "allowance",
+    "protocol",
+    "edge",
+    "lease",
+    "leased-queue",
+    "lifecycle",
+    "page",
+    "scaling",
+    "service",
+    "site",
+    "slurm",
+];
 
 /// Crates that stand on others than `protocol`, and on which.
 const BUILT_ON: &[(&str, &str)] = &[
