@@ -103,8 +103,9 @@ impl Book {
             Fact::JobEnded(job) => {
                 self.jobs.remove(job);
                 self.entries.retain_mut(|entry| {
-                    entry.forsaken |= entry.job == *job;
-                    !entry.forsaken || matches!(entry.stage, Stage::Submitting | Stage::Running(_))
+                    let of_it = entry.job == *job;
+                    entry.forsaken |= of_it;
+                    !of_it || matches!(entry.stage, Stage::Submitting | Stage::Running(_))
                 });
             }
             Fact::Queued { id, job, qpu, payload, key } => self.entries.push(Entry {
