@@ -1,0 +1,86 @@
+"""What every adapter of `qpu-broker` does in the same way: a question on a line, an answer on a line.
+
+    class Vendor:
+        def submit(self, tag, payload): return vendor_id      # or raise Fault
+        def find(self, tag): return vendor_id, or None where there is surely no such task
+        def status(self, vendor_id): return "queued" | "running" | "completed" | "failed" | "cancelled", message or None
+        def result(self, vendor_id): return anything that JSON can say
+        def cancel(self, vendor_id): ...
+
+    adapter.serve(Vendor())
+
+A method may return `Told(value, tag)` in place of its value, where the vendor says under which tag it keeps the task:
+the broker compares it, and takes nothing of somebody else's. What the questions mean is in docs/lease.md.
+"""
+
+import json
+import sys
+import traceback
+
+
+class Fault(Exception):
+    """There is no answer, and what that means:
+
+    busy         surely nothing was done; later it may be
+    refused      surely nothing was done, and never will be
+    unreachable  the vendor was surely not reached
+    unknown      nobody can say what was done
+    """
+
+    def __init__(self, kind, message, retry_after=None):
+        super().__init__(message)
+        self.kind, self.retry_after = kind, retry_after
+
+
+class Told:
+    """A value, and the tag under which the vendor keeps the task."""
+
+    def __init__(self, value, tag):
+        self.value, self.tag = value, tag
+
+
+def answer(vendor, asked):
+    told = ask(vendor, asked)
+    value, tag = (told.value, {"tag": told.tag}) if isinstance(told, Told) else (told, {})
+    match asked["op"]:
+        case "submit":
+            return {"ok": True, "vendor_id": value, **tag}
+        case "find" if value is None:
+            return {"ok": True, "found": False}
+        case "find":
+            return {"ok": True, "found": True, "vendor_id": value, "tag": asked["tag"], **tag}
+        case "status":
+            return {"ok": True, "status": value[0], "message": value[1], **tag}
+        case "result":
+            return {"ok": True, "result": value, **tag}
+        case _:
+            return {"ok": True}
+
+
+def ask(vendor, asked):
+    match asked["op"]:
+        case "submit":
+            return vendor.submit(asked["tag"], asked["payload"])
+        case "find":
+            return vendor.find(asked["tag"])
+        case "status" | "result" | "cancel" as op:
+            return getattr(vendor, op)(asked["vendor_id"])
+    raise Fault("refused", f"this adapter knows no {asked['op']!r}")
+
+
+def serve(vendor):
+    """Answers until the broker has gone: then there is nothing more to read."""
+    # What libraries print is not to stand among the answers.
+    answers, sys.stdout = sys.stdout, sys.stderr
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            told = answer(vendor, asked)
+        except Fault as fault:
+            error = {"kind": fault.kind, "message": str(fault)}
+            told = {"error": error if fault.retry_after is None else {**error, "retry_after_seconds": fault.retry_after}}
+        except Exception as error:
+            # Whether it has reached the vendor is not known.
+            traceback.print_exc()
+            told = {"error": {"kind": "unknown", "message": f"{type(error).__name__}: {error}"}}
+        print(json.dumps({"id": asked["id"], **told}), file=answers, flush=True)
