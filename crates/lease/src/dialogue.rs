@@ -1,7 +1,7 @@
 //! A task at its vendor: what is asked next, and what follows from the answer.
 //!
-//! Invariant: a task for which the vendor may hold something already is never submitted; it is looked up first, and goes
-//! back into the queue only if it is surely not there.
+//! Invariant: a task that the vendor may have already is never submitted; it is looked up first, and goes back into the
+//! queue only if it is surely not there.
 
 use std::time::Duration;
 
@@ -158,7 +158,6 @@ impl Lease {
         }
         task.unknown += 1;
         if let Some(dialogue) = task.dialogue() {
-            // From here on the vendor has its time to show it.
             dialogue.heard = now;
         }
         self.table.set_due(id, Some(now));
@@ -169,7 +168,9 @@ impl Lease {
         let Some(qpu) = self.settings.qpus.get(&task.qpu) else { return };
         let lookup = qpu.lookup;
         let unknown = task.unknown;
-        let shown = task.dialogue().map_or(now, |dialogue| dialogue.heard) + qpu.settle;
+        // Whoever asked the vendor has ended by the first answer to a look, and not always before.
+        let looked = task.dialogue().map_or(now, |dialogue| *dialogue.looked.get_or_insert(now));
+        let shown = looked + qpu.settle;
         if now < shown {
             return self.table.set_due(id, Some(shown));
         }

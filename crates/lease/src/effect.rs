@@ -121,7 +121,7 @@ pub enum ViewStage {
 }
 
 impl ViewStage {
-    /// The word that clients see. Whether the vendor has been asked already is nothing that they could do anything with.
+    /// The word that clients see. Whether the vendor has been asked already is nothing that they could act on.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Queued { .. } | Self::Submitting => "queued",

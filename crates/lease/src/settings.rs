@@ -21,7 +21,7 @@ pub struct Qpu {
     pub max_in_flight: usize,
     /// What it means that the vendor does not find a tag.
     pub lookup: Lookup,
-    /// For so long after it was asked to take a task, the vendor may not show it yet.
+    /// For so long after it has taken a task, the vendor may not show it yet.
     pub settle: Duration,
     /// Between two questions how far a task is: so long at first, growing up to the second.
     pub poll: (Duration, Duration),

@@ -110,6 +110,8 @@ pub(crate) struct Dialogue {
     pub(crate) refused: u32,
     /// When there was an answer last.
     pub(crate) heard: Duration,
+    /// When the vendor was first found not to have it. From then on it has its time to show it.
+    pub(crate) looked: Option<Duration>,
     /// How long until the next question.
     pub(crate) interval: Duration,
     /// The vendor was asked to cancel it, and that came to nothing.
@@ -129,16 +131,8 @@ pub(crate) enum Next {
 
 impl Dialogue {
     pub(crate) fn new(next: Next, interval: Duration, now: Duration) -> Self {
-        Self {
-            asking: None,
-            next,
-            silent: 0,
-            refused: 0,
-            heard: now,
-            interval,
-            cancel_tried: false,
-            cancel_told: false,
-        }
+        let (asking, looked, cancel_tried, cancel_told) = (None, None, false, false);
+        Self { asking, next, silent: 0, refused: 0, heard: now, looked, interval, cancel_tried, cancel_told }
     }
 }
 

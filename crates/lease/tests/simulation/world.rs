@@ -27,6 +27,8 @@ struct AtVendor {
     tag: String,
     payload: String,
     ready_at: Duration,
+    /// A look by its tag finds it from here on.
+    shown_at: Duration,
     cancelled: bool,
 }
 
@@ -60,6 +62,8 @@ pub(crate) struct World {
     payloads: BTreeMap<TaskId, String>,
     pub(crate) vendor: Vendor,
     coming: Vec<(Duration, Coming)>,
+    /// The adapter of a broker that has died may live up to here, and the next one asks nothing before.
+    locked_until: Duration,
     ends: BTreeMap<TaskId, EndKind>,
     /// Tasks of which nobody could know at some time whether the vendor has them.
     pub(crate) vague: BTreeSet<TaskId>,
@@ -100,6 +104,7 @@ impl World {
             payloads: BTreeMap::new(),
             vendor: Vendor::default(),
             coming: Vec::new(),
+            locked_until: Duration::ZERO,
             ends: BTreeMap::new(),
             vague: BTreeSet::new(),
             accepted: Vec::new(),
@@ -201,7 +206,7 @@ impl World {
             match effect {
                 Effect::Ask(ask) => {
                     let payload = self.payloads[&ask.task].clone();
-                    let at = self.soon(1_000);
+                    let at = self.soon(1_000).max(self.locked_until);
                     self.coming.push((at, Coming::Heard(ask, payload)));
                 }
                 Effect::Reply(_, Reply::Accepted(id)) => {
@@ -223,17 +228,21 @@ impl World {
         self.now + Duration::from_millis(self.rng.u64(0..millis))
     }
 
-    /// The broker dies. What was on its way to the vendor may still get there, before it has settled.
+    /// The broker dies. What was on its way to the vendor may still get there, as long as its adapter lives.
     fn crash(&mut self) {
         self.crashes += 1;
         let coming = std::mem::take(&mut self.coming);
-        for (at, coming) in coming {
+        for (_, coming) in coming {
             if let Coming::Heard(ask, payload) = coming
                 && self.rng.bool()
             {
+                let at = self.soon(30_000);
+                self.locked_until = self.locked_until.max(at);
                 self.coming.push((at, Coming::Heard(ask, payload)));
             }
         }
+        // One that asks after a death of its own broker has the lock before.
+        self.coming.sort_by_key(|(at, _)| *at);
         for entry in &self.disk.entries {
             if entry.stage == Stage::Submitting {
                 self.vague.insert(entry.id.clone());
@@ -290,14 +299,15 @@ impl World {
                 }
                 let vendor_id = format!("v{}", self.vendor.tasks.len());
                 let ready_at = now + Duration::from_millis(self.rng.u64(10..20_000));
-                let task = AtVendor { tag: tag.clone(), payload, ready_at, cancelled: false };
+                let shown_at = now + if self.plan.faults { SETTLE.mul_f64(self.rng.f64()) } else { Duration::ZERO };
+                let task = AtVendor { tag: tag.clone(), payload, ready_at, shown_at, cancelled: false };
                 self.vendor.tasks.insert(vendor_id.clone(), task);
                 *self.vendor.paid.entry(tag.clone()).or_default() += 1;
                 Answer::Taken { vendor_id, tag: self.rng.bool().then_some(tag) }
             }
             Question::Find => {
                 self.vendor.lookups += 1;
-                let found = self.vendor.tasks.iter().find(|(_, task)| task.tag == tag);
+                let found = self.vendor.tasks.iter().find(|(_, task)| task.tag == tag && task.shown_at <= now);
                 // One that cannot be relied upon shows not all that it has.
                 let hidden = self.plan.lookup == Lookup::Unreliable && self.rng.bool();
                 match found {
