@@ -1,5 +1,5 @@
-//! Random histories of a lease in virtual time: crashes around every effect, faults of the vendor, clients that come and
-//! go. What the world does is in `world`, what must hold at each step and at the end in the tests here.
+//! Random histories of a lease in virtual time: crashes around every effect, faults of the vendor, clients that come
+//! and go. What the world does is in `world`, what must hold at each step and at the end in the tests here.
 
 #![allow(clippy::unwrap_used, reason = "clippy takes the helpers of an integration test for product code")]
 
