@@ -11,7 +11,7 @@ use crate::adapter::Adapters;
 use crate::config::ServeArgs;
 use crate::desk::Desk;
 use crate::qpus::Offer;
-use crate::sockets::Sockets;
+use crate::sockets::{self, Sockets};
 use crate::state::State;
 
 /// Where whoever starts and ends jobs speaks with us.
@@ -29,6 +29,9 @@ pub(crate) fn serve(settings: &ServeArgs, offer: Offer) -> anyhow::Result<()> {
         notes.iter().for_each(|note| tracing::warn!("{note}"));
     }
     let (state, book) = State::open(&settings.state_dir)?;
+    let control = settings.state_dir.join(CONTROL);
+    // Who finds it takes us for ready, and one that was killed has left it.
+    sockets::clear(&control).with_context(|| format!("{} is in the way", control.display()))?;
     let (store, thread) = store::Store::start(state, store::Options::default()).context("cannot start a thread")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(async {
@@ -43,7 +46,7 @@ pub(crate) fn serve(settings: &ServeArgs, offer: Offer) -> anyhow::Result<()> {
             sockets.open(job)?;
         }
         // Whoever finds it finds all the others as well.
-        let control = sockets.control(&settings.state_dir.join(CONTROL))?;
+        let control = sockets.control(&control)?;
         tracing::info!("ready: {} jobs, {} tasks", jobs.len(), book.entries.len());
         let ended = tokio::spawn(desk.run(adapters, stopping));
         tokio::pin!(ended);

@@ -1,7 +1,7 @@
 //! One socket for each job, and one for whoever starts and ends jobs.
 //!
-//! Whose a request is, is told by the socket through which it came, and by nothing that is in it. A job's socket lies in
-//! a directory of its own, which is what a container is shown: after a restart there is a new socket in the same
+//! Whose a request is, is told by the socket through which it came, and by nothing that is in it. A job's socket lies
+//! in a directory of its own, which is what a container is shown: after a restart there is a new socket in the same
 //! directory, while a socket that was shown itself would be the old one for ever.
 //!
 //! A path of a socket may have about 100 bytes, and a directory with the id of a job is soon longer. So it is named
@@ -23,6 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use protocol::JobId;
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -36,8 +37,9 @@ const NAME: &str = "qpu.sock";
 /// How many connections one job may have; more wait.
 const CONNECTIONS_OF_JOB: usize = 32;
 
-/// How many there may be in all. Each needs an open file; those that a process may have are often no more than 1,024.
-const CONNECTIONS: usize = 512;
+/// How many open files are asked for. Half of what there is are for connections of jobs, in all; the others for their
+/// sockets, the state and the adapters.
+const FILES_WANTED: u64 = 16_384;
 
 /// How long the head of a request may take, and how long a connection may be idle before it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -85,7 +87,7 @@ impl Sockets {
     ) -> anyhow::Result<Self> {
         let dir = std::path::absolute(dir).with_context(|| format!("where {} is cannot be told", dir.display()))?;
         let (ways, stopping, open) = (ways.clone(), stopping.clone(), Mutex::default());
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let connections = Arc::new(Semaphore::new(connections()));
         Ok(Self(Arc::new(Inner { dir, ways, payload_max, connections, stopping, open })))
     }
 
@@ -96,7 +98,7 @@ impl Sockets {
         if !open.contains_key(job) {
             files::own_dir(&dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
             let router = http::of_job(job.clone(), self.0.ways.clone(), self.0.payload_max);
-            open.insert(job.clone(), self.listen(&dir.join(NAME), router, CONNECTIONS_OF_JOB)?);
+            open.insert(job.clone(), self.listen(&dir.join(NAME), router, self.0.connections.clone())?);
         }
         Ok(dir.join(NAME))
     }
@@ -116,7 +118,10 @@ impl Sockets {
     /// Listens for whoever starts and ends jobs.
     pub(crate) fn control(&self, path: &Path) -> anyhow::Result<Listening> {
         let path = std::path::absolute(path).with_context(|| format!("where {} is cannot be told", path.display()))?;
-        self.listen(&path, http::control(self.clone(), self.0.ways.clone()), CONNECTIONS_OF_JOB)
+        let router = http::control(self.clone(), self.0.ways.clone());
+        // Whatever jobs do, it is answered.
+        let of_all = Arc::new(Semaphore::new(CONNECTIONS_OF_JOB));
+        self.listen(&path, router, of_all)
     }
 
     /// Does not listen any more. The directories of jobs stay, which are shown in their containers.
@@ -124,11 +129,21 @@ impl Sockets {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn listen(&self, path: &Path, router: Router, connections: usize) -> anyhow::Result<Listening> {
+    fn listen(&self, path: &Path, router: Router, of_all: Arc<Semaphore>) -> anyhow::Result<Listening> {
         let listener = bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
-        let serving = serve(listener, router, Arc::new(Semaphore::new(connections)), self.0.clone());
+        let serving = serve(listener, router, of_all, self.0.stopping.clone());
         Ok(Listening { path: path.to_owned(), task: tokio::spawn(serving).abort_handle() })
     }
+}
+
+/// How many connections jobs may have in all. The limit of open files is raised as far as it can be.
+fn connections() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let before = limit.current.unwrap_or(FILES_WANTED);
+    let wanted = FILES_WANTED.min(limit.maximum.unwrap_or(FILES_WANTED)).max(before);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
+    let files = if raised.is_ok() { wanted } else { before };
+    usize::try_from(files / 2).unwrap_or(usize::MAX).clamp(CONNECTIONS_OF_JOB, Semaphore::MAX_PERMITS)
 }
 
 /// Binds the socket of this path, which may be long.
@@ -145,7 +160,7 @@ fn bind(path: &Path) -> anyhow::Result<UnixListener> {
 }
 
 /// Removes the socket that a broker has left which was killed. There is no other one: it would have the state.
-fn clear(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn clear(path: &Path) -> anyhow::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         found => found?,
@@ -157,19 +172,19 @@ fn clear(path: &Path) -> anyhow::Result<()> {
 }
 
 /// Answers what comes through one socket. With this future go its connections.
-async fn serve(listener: UnixListener, router: Router, of_this: Arc<Semaphore>, inner: Arc<Inner>) {
+async fn serve(listener: UnixListener, router: Router, of_all: Arc<Semaphore>, mut stopping: watch::Receiver<bool>) {
+    let of_this = Arc::new(Semaphore::new(CONNECTIONS_OF_JOB));
     let mut open = JoinSet::new();
-    let mut stopping = inner.stopping.clone();
     loop {
         let accepted = async {
             // Neither is ever closed.
-            let places = (of_this.clone().acquire_owned().await, inner.connections.clone().acquire_owned().await);
+            let places = (of_this.clone().acquire_owned().await, of_all.clone().acquire_owned().await);
             (listener.accept().await, places)
         };
         tokio::select! {
             (accepted, places) = accepted => match accepted {
                 Ok((stream, _)) => {
-                    let (router, stopping) = (router.clone(), inner.stopping.clone());
+                    let (router, stopping) = (router.clone(), stopping.clone());
                     open.spawn(async move {
                         converse(stream, router, stopping).await;
                         drop(places);
