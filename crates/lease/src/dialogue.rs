@@ -22,6 +22,9 @@ const REFUSED_MAX: u32 = 3;
 /// between two tries that is a quarter of an hour.
 const UNKNOWN_MAX: u32 = 20;
 
+/// How often in a row a vendor takes nothing, before a person is told: once is what vendors do.
+const TOLD_AT: u32 = 2;
+
 /// The longest id of a vendor.
 const VENDOR_ID_BYTES_MAX: usize = 512;
 
@@ -133,9 +136,11 @@ impl Lease {
         let Some(task) = self.table.get_mut(id) else { return };
         let Some(machine) = self.machines.get_mut(&task.qpu) else { return };
         let Some(qpu) = self.settings.qpus.get(&task.qpu) else { return };
+        let was_told = machine.strikes >= TOLD_AT;
         machine.strikes = 0;
         machine.pause_until = Duration::ZERO;
-        if machine.trouble.take().is_some() {
+        machine.trouble = None;
+        if was_told {
             step.effects.push(Effect::Say(format!("{} takes tasks again", task.qpu)));
         }
         machine.vendor_ids.insert(vendor_id.clone(), id.clone());
@@ -288,12 +293,12 @@ impl Lease {
         // Of several that were on their way, the first one counts.
         if machine.strikes == 0 || machine.pause_until <= now {
             machine.strikes = machine.strikes.saturating_add(1);
+            if machine.strikes == TOLD_AT {
+                let (qpu, why) = (&task.qpu, &fault.message);
+                step.effects.push(Effect::Say(format!("{qpu} takes no tasks, and is tried again: {why}")));
+            }
         }
         machine.pause_until = machine.pause_until.max(now + pause(fault, machine.strikes));
-        if machine.trouble.is_none() {
-            let (qpu, why) = (&task.qpu, &fault.message);
-            step.effects.push(Effect::Say(format!("{qpu} takes no tasks, and is tried again: {why}")));
-        }
         machine.trouble = Some(fault.message.clone());
     }
 }

@@ -18,6 +18,7 @@ struct Desk {
     now: Duration,
     request: u64,
     asks: Vec<Ask>,
+    said: Vec<String>,
 }
 
 fn settings() -> Settings {
@@ -75,6 +76,7 @@ impl Desk {
             now: seconds(1_000),
             request: 0,
             asks: Vec::new(),
+            said: Vec::new(),
         };
         for name in ["a", "b"] {
             desk.event(Event::OpenJob(0, job(name)));
@@ -92,7 +94,8 @@ impl Desk {
             match effect {
                 Effect::Ask(ask) => self.asks.push(ask),
                 Effect::Reply(_, reply) => replies.push(reply),
-                Effect::Ended(_) | Effect::Say(_) => {}
+                Effect::Say(what) => self.said.push(what),
+                Effect::Ended(_) => {}
             }
         }
         replies
@@ -172,6 +175,7 @@ fn a_vendor_that_is_busy_is_left_in_peace_as_long_as_it_says_or_longer_each_time
     assert_eq!(waits, [1, 2, 4, 30, 1, 3_600, 60, 60, 60]);
     desk.answer(&Question::Submit, taken("v"));
     assert_eq!(desk.lease.machines(desk.now)[&"q".parse().unwrap()].trouble, None);
+    assert_eq!(desk.said, ["q takes no tasks, and is tried again: why", "q takes tasks again"], "each once");
 }
 
 #[test]
