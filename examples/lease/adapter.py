@@ -14,6 +14,7 @@ the broker compares it, and takes nothing of somebody else's. What the questions
 """
 
 import json
+import re
 import sys
 import traceback
 
@@ -68,14 +69,22 @@ def ask(vendor, asked):
     raise Fault("refused", f"this adapter knows no {asked['op']!r}")
 
 
+def read(line):
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise Fault("refused", f"this adapter cannot read the payload: {error}") from error
+
+
 def serve(vendor):
     """Answers until the broker has gone: then there is nothing more to read."""
     # What libraries print is not to stand among the answers.
     answers, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
-        asked = json.loads(line)
+        # It stands first, whatever a job has written behind it.
+        number = int(re.match(r'{"id":(\d+)', line)[1])
         try:
-            told = answer(vendor, asked)
+            told = answer(vendor, read(line))
         except Fault as fault:
             error = {"kind": fault.kind, "message": str(fault)}
             told = {"error": error if fault.retry_after is None else {**error, "retry_after_seconds": fault.retry_after}}
@@ -83,4 +92,4 @@ def serve(vendor):
             # Whether it has reached the vendor is not known.
             traceback.print_exc()
             told = {"error": {"kind": "unknown", "message": f"{type(error).__name__}: {error}"}}
-        print(json.dumps({"id": asked["id"], **told}), file=answers, flush=True)
+        print(json.dumps({"id": number, **told}), file=answers, flush=True)

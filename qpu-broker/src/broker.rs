@@ -42,6 +42,7 @@ pub(crate) fn serve(settings: &ServeArgs, offer: Offer) -> anyhow::Result<()> {
         let adapters = Adapters::start(offer.programs, &settings.state_dir, &store, &ways, &stopping);
         let jobs: Vec<_> = book.jobs.iter().cloned().collect();
         let sockets = Sockets::new(&settings.sockets, &ways, offer.payload_max, &stopping)?;
+        sockets.sweep(&jobs)?;
         for job in &jobs {
             sockets.open(job)?;
         }

@@ -29,6 +29,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a request waits for the end of a task at most.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// How deep a payload may be. What reads it in an adapter may end over one that is deeper.
+const DEPTH_MAX: usize = 100;
+
 /// The longest Idempotency-Key.
 const KEY_BYTES_MAX: usize = 128;
 
@@ -115,6 +118,10 @@ async fn submit(
     let payload = read_body(body, of.payload_max).await?;
     let payload = String::from_utf8(payload).map_err(|error| Problem::malformed_json(&error.to_string()))?;
     serde_json::from_str::<&RawValue>(&payload).map_err(|error| Problem::malformed_json(&error.to_string()))?;
+    if is_deeper(&payload, DEPTH_MAX) {
+        let why = format!("what is within one another is deeper than {DEPTH_MAX}");
+        return Err(Problem::malformed_json(&why));
+    }
     // A line break stands between the parts of JSON and never within one; an adapter has it in one line.
     let payload = payload.trim().replace(['\n', '\r'], " ");
     let digest = Sha256::digest(payload.as_bytes()).iter().fold(String::new(), |mut text, byte| {
@@ -130,6 +137,25 @@ async fn submit(
         Reply::Refused(refusal) => Err(refusal.into()),
         Reply::Done | Reply::Task(_) => Err(Problem::internal()),
     }
+}
+
+/// Are lists and objects of this JSON deeper within one another?
+fn is_deeper(json: &str, max: usize) -> bool {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => depth += 1,
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > max {
+            return true;
+        }
+    }
+    false
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
@@ -330,4 +356,22 @@ fn job_id(text: &str) -> Result<JobId, Problem> {
 
 fn body_of(status: u16, body: &impl Serialize) -> Response {
     json(status, serde_json::to_string(body).expect("an answer holds only texts, numbers and JSON"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_is_that_of_lists_and_objects_and_not_of_texts() {
+        for (json, deeper) in [
+            ("[[1],[2]]", false),
+            ("[{\"a\":[1]}]", true),
+            ("[\"[[[\\\"[[\",[1]]", false),
+            ("[\"\\\\\",[[1]]]", true),
+            ("1", false),
+        ] {
+            assert_eq!(is_deeper(json, 2), deeper, "{json}");
+        }
+    }
 }

@@ -115,6 +115,22 @@ impl Sockets {
         }
     }
 
+    /// Removes what a broker has left that was killed while a job ended.
+    pub(crate) fn sweep(&self, jobs: &[JobId]) -> anyhow::Result<()> {
+        let cannot = || format!("cannot read {}", self.0.dir.display());
+        for entry in fs::read_dir(&self.0.dir).with_context(cannot)? {
+            let name = entry.with_context(cannot)?.file_name();
+            let job = name.to_str().and_then(|name| name.parse::<JobId>().ok());
+            let Some(job) = job.filter(|job| !jobs.contains(job)) else { continue };
+            // What is none of ours stays, with the directory around it.
+            match clear(&self.0.dir.join(&name).join(NAME)) {
+                Ok(()) => self.remove(&job),
+                Err(error) => tracing::debug!("the socket of {job}, which has ended, stays: {error:#}"),
+            }
+        }
+        Ok(())
+    }
+
     /// Listens for whoever starts and ends jobs.
     pub(crate) fn control(&self, path: &Path) -> anyhow::Result<Listening> {
         let path = std::path::absolute(path).with_context(|| format!("where {} is cannot be told", path.display()))?;

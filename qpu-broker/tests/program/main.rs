@@ -6,7 +6,8 @@
 mod parts;
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -43,6 +44,7 @@ fn a_task_goes_its_way_and_belongs_to_its_job() {
     wait_for("a machine at rest", || (broker.machine() == machine).then_some(()));
     assert_eq!(broker.control("GET", "/v1/jobs").json(), json!({"jobs": ["a", "b"]}));
 
+    let deep = format!("{}{}", "[".repeat(101), "]".repeat(101));
     let big = format!("[{}1]", "1,".repeat(2_000));
     for (method, path, body, status, code) in [
         ("GET", "/v1/nothing", None, 404, "not_found"),
@@ -53,6 +55,7 @@ fn a_task_goes_its_way_and_belongs_to_its_job() {
         ("POST", "/v1/qpus/q/tasks", Some("{"), 400, "malformed_json"),
         ("POST", "/v1/qpus/q/tasks", Some(""), 400, "malformed_json"),
         ("POST", "/v1/qpus/q/tasks", Some("1 2"), 400, "malformed_json"),
+        ("POST", "/v1/qpus/q/tasks", Some(&deep), 400, "malformed_json"),
         ("POST", "/v1/qpus/q/tasks", Some(&big), 413, "payload_too_large"),
         ("GET", &format!("{path}?wait=soon"), None, 400, "invalid_request"),
         ("GET", &path.replace("/q/", "/other/"), None, 404, "unknown_task"),
@@ -80,7 +83,12 @@ fn a_task_that_the_vendor_has_taken_is_found_after_a_kill_and_paid_once() {
     let id = job.submit("1");
     wait_for("a task at the vendor", || (vendor.paid() == 1).then_some(()));
     broker.kill();
+    // What a kill has left of a job that has ended goes.
+    let left = broker.dir.path().join("sockets/ended");
+    fs::create_dir(&left).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(left.join("qpu.sock")).unwrap());
     broker.start_again();
+    assert!(!left.exists());
     let before = job.task(&id, 1);
     assert_eq!(
         (before["status"].as_str(), vendor.times("FIND /tasks")),
@@ -189,6 +197,39 @@ fn a_task_is_cancelled_wherever_it_is() {
     vendor.set(|doings| doings.mute = None);
     assert_eq!(job.end_of(&submitting)["status"], "cancelled");
     assert_eq!(vendor.doings().tasks["task-1"].status, "cancelled");
+}
+
+#[test]
+fn a_job_with_many_connections_holds_up_nobody_else() {
+    let vendor = Vendor::start();
+    let broker = Broker::start(&vendor, "", RELIABLE);
+    let (a, b) = (broker.job("a"), broker.job("b"));
+    let idle: Vec<_> = (0..32).map(|_| UnixStream::connect(&a.socket).unwrap()).collect();
+    // Each has its place once the next one is accepted; the last one has none.
+    let mut waiting = UnixStream::connect(&a.socket).unwrap();
+    waiting.write_all(b"GET /v1/qpus HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    assert_eq!(b.end_of(&b.submit("1"))["status"], "completed");
+    assert_eq!(broker.control("GET", "/v1/jobs").status, 200);
+    waiting.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(waiting.read(&mut [0; 9]).is_err(), "there is a bound");
+    drop(idle);
+    waiting.set_read_timeout(Some(parts::BOUND)).unwrap();
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
+fn a_payload_that_the_adapter_cannot_read_fails_alone() {
+    let vendor = Vendor::start();
+    let broker = Broker::start(&vendor, "", RELIABLE);
+    let job = broker.job("a");
+    // A number that is too long for Python.
+    let task = job.end_of(&job.submit(&"7".repeat(10_000)));
+    assert_eq!(task["status"], "failed");
+    assert!(task["error"].as_str().unwrap().contains("cannot read the payload"), "{task}");
+    assert_eq!(job.end_of(&job.submit("1"))["status"], "completed");
+    assert_eq!(broker.log().matches("the adapter is started").count(), 1, "it goes on");
 }
 
 #[test]

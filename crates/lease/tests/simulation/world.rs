@@ -254,7 +254,8 @@ impl World {
         self.event(Event::Tick);
     }
 
-    /// The vendor hears a question. Its answer may be wrong, come twice, late, or never; then the adapter ends the wait.
+    /// The vendor hears a question. Its answer may be wrong, late, come twice, or never; then the adapter ends the
+    /// wait.
     fn heard(&mut self, ask: &Ask, payload: String) {
         let bad = self.plan.faults && !self.calm && self.rng.u32(0..5) == 0;
         let kind = match self.rng.u32(0..4) {
