@@ -14,8 +14,9 @@
 //! 2. Nothing is paid twice. A task goes to a vendor under one tag, and goes there again only once it is surely not
 //!    there. Where nobody can say that, it is `lost`.
 //! 3. Nothing is lost that need not be: what the vendor's adapter looks up reliably is found again, or submitted again.
-//! 4. One queue for each machine, fair by job: the jobs take turns, and of one job the oldest task goes first. Of what
-//!    waits in a queue, no task is passed by another job's more than once for each turn of its own job.
+//! 4. One queue for each machine, fair by job: the jobs take turns, and of one job the oldest task goes first. While a
+//!    job waits, another one has no more than one task go before for each turn of its own; what the vendor did not take
+//!    comes again before that, as much as was in flight.
 //! 5. No more tasks are at a vendor than `max_in_flight`, those counted of which nobody knows whether they are there.
 //! 6. What comes from a vendor under a tag that is not the task's, or under an id that another task has, is not taken.
 //! 7. A task belongs to its job and to nobody else. With the end of the job it is cancelled and forgotten; a client

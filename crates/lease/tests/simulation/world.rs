@@ -68,6 +68,8 @@ pub(crate) struct World {
     /// Tasks of which nobody could know at some time whether the vendor has them.
     pub(crate) vague: BTreeSet<TaskId>,
     accepted: Vec<(JobId, TaskId)>,
+    /// Tasks of the second job that were submitted since the first one waits for its turn.
+    passed: BTreeMap<(JobId, JobId), BTreeSet<TaskId>>,
     request: u64,
     pub(crate) crashes: usize,
     calm: bool,
@@ -108,6 +110,7 @@ impl World {
             ends: BTreeMap::new(),
             vague: BTreeSet::new(),
             accepted: Vec::new(),
+            passed: BTreeMap::new(),
             request: 0,
             crashes: 0,
             calm: false,
@@ -196,6 +199,7 @@ impl World {
                 let expected = (end.kind == EndKind::Completed).then(|| format!("result of {}", self.payloads[id]));
                 assert_eq!(end.result, expected, "the result is that of the task");
             }
+            self.watch_turns(fact);
             self.disk.apply(fact);
         }
         for effect in step.effects {
@@ -224,6 +228,37 @@ impl World {
         }
     }
 
+    /// No job is passed by another one more than once for each turn of its own. Tasks that the vendor did not take come
+    /// again before their turn, as many as were in flight.
+    fn watch_turns(&mut self, fact: &Fact) {
+        let waits = |job: &JobId| {
+            let mut of_job = self.disk.entries.iter().filter(|entry| entry.job == *job);
+            of_job.any(|entry| entry.stage == Stage::Queued)
+        };
+        match fact {
+            Fact::Queued { job, .. } if !waits(job) => self.passed.retain(|(waiting, _), _| waiting != job),
+            Fact::Returned(id) => {
+                let job = &self.disk.entry(id).unwrap().job;
+                if !waits(job) {
+                    self.passed.retain(|(waiting, _), _| waiting != job);
+                }
+            }
+            Fact::Submitting(id) => {
+                let job = &self.disk.entry(id).unwrap().job;
+                self.passed.retain(|(waiting, _), _| waiting != job);
+                let bound = if self.plan.faults { 1 + MAX_IN_FLIGHT } else { 1 };
+                for other in JOBS.map(|name| name.parse::<JobId>().unwrap()) {
+                    if other != *job && waits(&other) {
+                        let passed = self.passed.entry((other.clone(), job.clone())).or_default();
+                        passed.insert(id.clone());
+                        assert!(passed.len() <= bound, "{other} waits, and {job} goes before with {passed:?}");
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn soon(&mut self, millis: u64) -> Duration {
         self.now + Duration::from_millis(self.rng.u64(0..millis))
     }
@@ -231,6 +266,8 @@ impl World {
     /// The broker dies. What was on its way to the vendor may still get there, as long as its adapter lives.
     fn crash(&mut self) {
         self.crashes += 1;
+        // The turns begin anew.
+        self.passed.clear();
         let coming = std::mem::take(&mut self.coming);
         for (_, coming) in coming {
             if let Coming::Heard(ask, payload) = coming
