@@ -2,7 +2,7 @@
 
     class Vendor:
         def submit(self, tag, payload): return vendor_id      # or raise Fault
-        def find(self, tag): return vendor_id, or None where there is surely no such task
+        def find(self, tag): return Told(vendor_id, tag), or None where there is no such task
         def status(self, vendor_id): return "queued" | "running" | "completed" | "failed" | "cancelled", message or None
         def result(self, vendor_id): return anything that JSON can say
         def cancel(self, vendor_id): ...
@@ -10,7 +10,7 @@
     adapter.serve(Vendor())
 
 A method may return `Told(value, tag)` in place of its value, where the vendor says under which tag it keeps the task:
-the broker compares it, and takes nothing of somebody else's. What the questions mean is in docs/lease.md.
+the broker compares it, and takes nothing of somebody else's; what was found it takes by its tag only. What the questions mean is in docs/lease.md.
 """
 
 import json
@@ -49,7 +49,7 @@ def answer(vendor, asked):
         case "find" if value is None:
             return {"ok": True, "found": False}
         case "find":
-            return {"ok": True, "found": True, "vendor_id": value, "tag": asked["tag"], **tag}
+            return {"ok": True, "found": True, "vendor_id": value, **tag}
         case "status":
             return {"ok": True, "status": value[0], "message": value[1], **tag}
         case "result":
