@@ -10,7 +10,8 @@
     adapter.serve(Vendor())
 
 A method may return `Told(value, tag)` in place of its value, where the vendor says under which tag it keeps the task:
-the broker compares it, and takes nothing of somebody else's; what was found it takes by its tag only. What the questions mean is in docs/lease.md.
+the broker compares it, and takes nothing of somebody else's. What was found it takes by its tag only. What the
+questions mean is in docs/lease.md.
 """
 
 import json
@@ -86,8 +87,8 @@ def serve(vendor):
         try:
             told = answer(vendor, read(line))
         except Fault as fault:
-            error = {"kind": fault.kind, "message": str(fault)}
-            told = {"error": error if fault.retry_after is None else {**error, "retry_after_seconds": fault.retry_after}}
+            error = {"kind": fault.kind, "message": str(fault), "retry_after_seconds": fault.retry_after}
+            told = {"error": error}
         except Exception as error:
             # Whether it has reached the vendor is not known.
             traceback.print_exc()
