@@ -13,6 +13,7 @@ const PURE: &[&str] = &[
     "allowance",
     "protocol",
     "edge",
+    "lease",
     "leased-queue",
     "lifecycle",
     "page",
@@ -147,11 +148,11 @@ fn runtimes_stay_where_they_are_needed() {
                 "hpc-queue-tests",
             ],
         ),
-        ("axum", &["local-edge", "hpc-queue-tests"]),
-        ("rusqlite", &["store", "local-edge", "hpc-consumer", "xtask", "hpc-queue-tests"]),
+        ("axum", &["local-edge", "qpu-broker", "hpc-queue-tests"]),
+        ("rusqlite", &["store", "local-edge", "hpc-consumer", "qpu-broker", "xtask", "hpc-queue-tests"]),
         ("worker", &["producer-worker"]),
         ("dotenvy", &["program", "hpc-queue-tests", "xtask"]),
-        ("clap", &["program", "local-edge", "hpc-consumer", "laptop-consumer", "xtask"]),
+        ("clap", &["program", "local-edge", "hpc-consumer", "laptop-consumer", "qpu-broker", "xtask"]),
     ];
     for package in &metadata.packages {
         let (name, used) = (package.name.as_str(), built_with(package));
@@ -200,9 +201,12 @@ fn processes_are_started_in_one_place() {
         found += usize::from(path.starts_with("hpc-consumer/src/run"));
         // The task runner is a part of the job, and starts what the job brings.
         let of_job = path.starts_with("containers/task-runner/src/tasks");
+        // An adapter speaks with a vendor, and is started by whoever holds the credential.
+        let of_broker = path.starts_with("qpu-broker/src/adapter");
         // Service managers are asked, and a program of ours is started that none of them holds.
         let of_services = path.ends_with("upkeep/src/ask.rs");
-        let allowed = path.starts_with("hpc-consumer/src/run") || of_job || of_services || is_test_or_xtask(&path);
+        let ours = path.starts_with("hpc-consumer/src/run") || of_broker || of_services;
+        let allowed = ours || of_job || is_test_or_xtask(&path);
         assert!(allowed, "{} starts processes; only hpc-consumer/src/run does", path.display());
     }
     assert!(found > 0, "the search finds nothing any more");
