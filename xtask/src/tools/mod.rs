@@ -15,6 +15,7 @@ mod npm;
 mod page;
 mod python;
 mod python_image;
+mod quantum_image;
 mod rclone;
 mod registry;
 mod rust_targets;
@@ -68,6 +69,8 @@ pub(crate) enum Kind {
     Slurm24,
     /// A folder with an unpacked image that holds Debian's Python.
     PythonImage,
+    /// The file of the image with Qiskit.
+    QuantumImage,
     /// A folder with an unpacked image that holds Montage.
     Montage,
     /// A Python with moto, whose server speaks S3, and boto3, the client of AWS.
@@ -96,7 +99,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every tool, in an order in which each finds what it needs itself.
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -112,6 +115,7 @@ impl Kind {
         Self::Slurm22,
         Self::Slurm24,
         Self::PythonImage,
+        Self::QuantumImage,
         Self::Montage,
         Self::Moto,
         Self::Mpi,
@@ -128,7 +132,7 @@ impl Kind {
     ];
 
     /// What the tests need.
-    pub(crate) const TEST: [Self; 25] = [
+    pub(crate) const TEST: [Self; 26] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -144,6 +148,7 @@ impl Kind {
         Self::Slurm22,
         Self::Slurm24,
         Self::PythonImage,
+        Self::QuantumImage,
         Self::Montage,
         Self::Moto,
         Self::Mpi,
@@ -198,6 +203,7 @@ impl Kind {
             Self::Slurm22 => "Slurm 22.05, with MariaDB",
             Self::Slurm24 => "Slurm 24.11, with MariaDB",
             Self::PythonImage => "image with Python",
+            Self::QuantumImage => "image with Qiskit",
             Self::Montage => "image with Montage",
             Self::Moto => "Python with moto and boto3",
             Self::Mpi => "Python with MPI",
@@ -233,6 +239,7 @@ impl Kind {
             Self::Slurm22 => Ok(slurm::SLURM_22_05.find(place)),
             Self::Slurm24 => Ok(slurm::SLURM_24_11.find(place)),
             Self::PythonImage => Ok(python_image::find(place)),
+            Self::QuantumImage => Ok(quantum_image::find(place)),
             Self::Montage => Ok(montage::find(place)),
             Self::Moto => Ok(python::MOTO.find(place)),
             Self::Mpi => Ok(python::MPI.find(place)),
@@ -267,6 +274,7 @@ impl Kind {
             Self::Slurm22 => slurm::SLURM_22_05.install(session),
             Self::Slurm24 => slurm::SLURM_24_11.install(session),
             Self::PythonImage => python_image::install(session),
+            Self::QuantumImage => quantum_image::install(place, session),
             Self::Montage => montage::install(session),
             Self::Moto => python::MOTO.install(session),
             Self::Mpi => python::MPI.install(session),
