@@ -20,7 +20,7 @@ FAILURES = 10
 
 def main():
     given = work.job()["input"] or {}
-    search = optimizer.begin(given.get("start", h2.START))
+    search = optimizer.begin(given.get("start", h2.START), exact=given.get("shots") is None)
     state = work.load({"search": search, "points": optimizer.ask(search), "energies": {}, "asked": 0, "failures": 0})
     if work.ROUND > 1:
         read(state)

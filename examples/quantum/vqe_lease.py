@@ -69,7 +69,9 @@ def main():
     qpu = Qpu(given.get("qpu", "aer"))
     # An attempt that was cut off has left the search where it was.
     kept = pathlib.Path(work.DIRECTORY, "search.json")
-    search = json.loads(kept.read_text()) if kept.exists() else optimizer.begin(given.get("start", h2.START))
+    search = optimizer.begin(given.get("start", h2.START), exact=given.get("shots") is None)
+    if kept.exists():
+        search = json.loads(kept.read_text())
     converged = False
     for _ in range(given.get("steps", 40)):
         # All of a step at once: they are computed side by side, as far as the machine lets them. The keys say where the
