@@ -295,7 +295,21 @@ fn the_largest_cut_of_a_graph_is_found() {
     assert_eq!(site.children(&id).len(), 11);
 }
 
-/// The classical half decides: a vendor that does not know a gate fails the task, and with it the search, with a reason.
+/// The vendor does not know a tag again by itself.
+#[test]
+fn an_order_is_found_and_not_repeated_when_its_job_was_killed() {
+    let site = Site::new(1, 1);
+    site.vendor.set_faults(r#"{"delay":4,"forgetful":1}"#);
+    let mut daemon = site.consumer.start();
+    let circuit = "OPENQASM 2.0;\nqreg q[1];\nx q[0];\n";
+    let id = site.submit(&json!({ "task": "qpu", "input": { "circuits": [circuit], "terms": [[1.0, "Z"]] } }));
+    wait_until("an order", PATIENCE, || !site.vendor.paid().is_empty());
+    assert_eq!(site.kill_at_the_vendor(&id), 1, "it waits for the vendor");
+    let record = site.record(&id, &mut daemon);
+    assert_eq!((output(&record), &record["attempt"]), (&json!({ "values": [-1.0] }), &json!(2)), "{record}");
+    assert_eq!(site.vendor.paid(), BTreeMap::from([(id, 1)]));
+}
+
 #[test]
 fn a_task_that_the_machine_cannot_do_fails_with_its_reason_and_is_ordered_once() {
     let site = Site::new(1, 1);
