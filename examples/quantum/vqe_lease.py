@@ -1,6 +1,6 @@
 """The same as `vqe.py` in one go: it asks a machine through the broker of the lease, and stays while it waits.
 
-    {"qpu": "aer", "start": [0.1, 0.1, 0.1, 0.1], "tolerance": 1e-5, "steps": 40, "shots": null}
+    {"qpu": "vendor", "start": [0.1, 0.1, 0.1, 0.1], "tolerance": 1e-5, "steps": 40, "shots": null}
 
 The broker listens on a Unix socket in the container. It has the vendor's token; this program has none, and needs no
 network.
@@ -66,7 +66,7 @@ class OverSocket(http.client.HTTPConnection):
 
 def main():
     given = work.job()["input"] or {}
-    qpu = Qpu(given.get("qpu", "aer"))
+    qpu = Qpu(given.get("qpu", "vendor"))
     # An attempt that was cut off has left the search where it was.
     kept = pathlib.Path(work.DIRECTORY, "search.json")
     search = optimizer.begin(given.get("start", h2.START), exact=given.get("shots") is None)
