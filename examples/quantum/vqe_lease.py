@@ -12,6 +12,7 @@ import json
 import pathlib
 import socket
 import sys
+import time
 import urllib.parse
 
 import h2
@@ -20,8 +21,11 @@ import work
 
 SOCKET = "/run/hpc-queue/qpu.sock"
 
-# Seconds that one question waits for an end, at most.
+# Seconds that one question waits for the end of a task, at most.
 WAIT = 60
+
+# Seconds for which the broker may be away.
+PATIENCE = 300
 
 
 class Qpu:
@@ -44,17 +48,25 @@ class Qpu:
                 sys.exit(f"the task {name} is {task['status']}: {task.get('message', 'no reason was given')}")
 
     def ask(self, method, path, body=None, headers=None):
-        connection = OverSocket("localhost", timeout=WAIT + 30)
-        try:
-            text = None if body is None else json.dumps(body)
-            connection.request(method, path, text, {"content-type": "application/json", **(headers or {})})
-            answer = connection.getresponse()
-            text = answer.read()
-        finally:
-            connection.close()
-        if answer.status >= 400:
-            sys.exit(f"the broker refused {method} {path}: {answer.status} {text.decode()}")
-        return json.loads(text) if text else None
+        """One request and its answer. The broker may be away for a moment, as in an update: what it has taken it keeps,
+        and with its key a task can be handed over again."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            connection = OverSocket("localhost", timeout=WAIT + 30)
+            try:
+                text = None if body is None else json.dumps(body)
+                connection.request(method, path, text, {"content-type": "application/json", **(headers or {})})
+                answer = connection.getresponse()
+                status, text = answer.status, answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                status, text = 503, str(error).encode()
+            finally:
+                connection.close()
+            if status < 400:
+                return json.loads(text)
+            if (status < 500 and status != 429) or time.monotonic() > end:
+                sys.exit(f"the broker refused {method} {path}: {status} {text.decode()}")
+            time.sleep(1)
 
 
 class OverSocket(http.client.HTTPConnection):
