@@ -1,5 +1,5 @@
-//! The programs of `examples/quantum`, as they are: hybrid jobs in real containers, whose quantum half is a simulator or
-//! a vendor that counts what would be paid.
+//! The programs of `examples/quantum`, as they are: hybrid jobs in real containers, whose quantum half is a simulator
+//! or a vendor that counts what would be paid.
 
 use std::collections::BTreeMap;
 use std::fs;
