@@ -42,6 +42,11 @@ pub fn python_sif() -> PathBuf {
     part("PYTHON_SIF", "the image with Python")
 }
 
+/// The image with Qiskit and its simulator.
+pub fn quantum_sif() -> PathBuf {
+    part("QUANTUM_SIF", "the image with Qiskit")
+}
+
 /// The program `workerd`.
 pub fn workerd() -> PathBuf {
     part("WORKERD", "workerd")

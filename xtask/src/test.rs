@@ -82,6 +82,7 @@ fn build_parts(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Vec<Part>
         },
         Part { name: "RUNTIME_SIF", found: image },
         Part { name: "PYTHON_SIF", found: python_image },
+        Part { name: "QUANTUM_SIF", found: path(Kind::QuantumImage) },
         Part { name: "WORKERD", found: packages.clone().map(|folder| tools::workerd(&folder)) },
         Part { name: "WORKER_DIR", found: worker.map(|worker| worker.folder) },
         Part { name: "PAGE_TOOLS", found: path(Kind::PagePackages) },

@@ -15,6 +15,7 @@ mod npm;
 mod page;
 mod python;
 mod python_image;
+mod quantum_image;
 mod rclone;
 mod registry;
 mod rust_targets;
@@ -70,6 +71,8 @@ pub(crate) enum Kind {
     Slurm24,
     /// A folder with an unpacked image that holds Debian's Python.
     PythonImage,
+    /// The file of the image with Qiskit.
+    QuantumImage,
     /// A folder with an unpacked image that holds Montage.
     Montage,
     /// A Python with moto, whose server speaks S3, and boto3, the client of AWS.
@@ -115,6 +118,7 @@ impl Kind {
         Self::Slurm22,
         Self::Slurm24,
         Self::PythonImage,
+        Self::QuantumImage,
         Self::Montage,
         Self::Moto,
         Self::Mpi,
@@ -148,6 +152,7 @@ impl Kind {
         Self::Slurm22,
         Self::Slurm24,
         Self::PythonImage,
+        Self::QuantumImage,
         Self::Montage,
         Self::Moto,
         Self::Mpi,
@@ -203,6 +208,7 @@ impl Kind {
             Self::Slurm22 => "Slurm 22.05, with MariaDB",
             Self::Slurm24 => "Slurm 24.11, with MariaDB",
             Self::PythonImage => "image with Python",
+            Self::QuantumImage => "image with Qiskit",
             Self::Montage => "image with Montage",
             Self::Moto => "Python with moto and boto3",
             Self::Mpi => "Python with MPI",
@@ -239,6 +245,7 @@ impl Kind {
             Self::Slurm22 => Ok(slurm::SLURM_22_05.find(place)),
             Self::Slurm24 => Ok(slurm::SLURM_24_11.find(place)),
             Self::PythonImage => Ok(python_image::find(place)),
+            Self::QuantumImage => Ok(quantum_image::find(place)),
             Self::Montage => Ok(montage::find(place)),
             Self::Moto => Ok(python::MOTO.find(place)),
             Self::Mpi => Ok(python::MPI.find(place)),
@@ -274,6 +281,7 @@ impl Kind {
             Self::Slurm22 => slurm::SLURM_22_05.install(session),
             Self::Slurm24 => slurm::SLURM_24_11.install(session),
             Self::PythonImage => python_image::install(session),
+            Self::QuantumImage => quantum_image::install(place, session),
             Self::Montage => montage::install(session),
             Self::Moto => python::MOTO.install(session),
             Self::Mpi => python::MPI.install(session),

@@ -11,10 +11,10 @@ use crate::image;
 const WHAT: &str = "Debian's Python for an image";
 
 /// The folder; the number changes with what is in it.
-const FOLDER: &str = "python-image-debian13-1";
+pub(super) const FOLDER: &str = "python-image-debian13-1";
 
 /// The suite, whose Python is the version in the names below.
-const SUITE: &str = "trixie";
+pub(super) const SUITE: &str = "trixie";
 
 /// Python with its standard library, a shell, the programs that scripts expect, and what those need.
 const PACKAGES: [&str; 32] = [
