@@ -62,7 +62,9 @@ impl Case {
 }
 
 /// A task of a document: its id, what it waits for, what it reads and writes, and a line for the shell.
-fn document(tasks: &[(&str, &[&str], &[&str], &[&str], &str)]) -> Value {
+type Task<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str], &'a str);
+
+fn document(tasks: &[Task<'_>]) -> Value {
     let specification = tasks.iter().map(|(id, parents, reads, writes, _)| {
         let children: Vec<&str> = tasks.iter().filter(|other| other.1.contains(id)).map(|other| other.0).collect();
         json!({ "id": id, "name": id, "parents": parents, "children": children, "inputFiles": reads, "outputFiles": writes })

@@ -101,7 +101,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every tool, in an order in which each finds what it needs itself.
-    pub(crate) const ALL: [Self; 29] = [
+    pub(crate) const ALL: [Self; 30] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -135,7 +135,7 @@ impl Kind {
     ];
 
     /// What the tests need.
-    pub(crate) const TEST: [Self; 26] = [
+    pub(crate) const TEST: [Self; 27] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
