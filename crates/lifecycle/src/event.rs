@@ -242,8 +242,8 @@ pub enum Ending {
     Cancelled(Option<Attempt>),
     /// It filled the disk of its directory, whose bulk goes.
     FilledDisk(Box<FilledDisk>),
-    /// It has ended well and asks for children that it cannot have: the outcome is `output`. The text says why, and goes
-    /// on after the name of the file.
+    /// It has ended well and asks for children that it cannot have: the outcome is `output`. The text says why, and
+    /// goes on after the name of the file.
     Unparkable(Box<Finished>, String),
 }
 

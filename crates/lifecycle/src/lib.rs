@@ -29,8 +29,9 @@
 //! 10. No job runs without its files: between waiting and claiming they are staged, for each attempt. A job with
 //!     outputs has its record once these are uploaded, between ending and recorded. Neither takes a slot, and a store
 //!     that is away holds up nothing else.
-//! 11. A job may leave children behind: then it is parked, in no slot, until they have ended, and begins its next round.
-//!     The parent judges them, and none outlives it for long. Only the result of the job at the top is published.
+//! 11. A job may leave children behind: then it is parked, in no slot, until they have ended, and begins its next
+//!     round. The parent judges them, and none outlives it for long. Only the result of the job at the top is
+//!     published.
 //!
 //! [`Lifecycle::check`] checks the state after each step, [`permitted`] each effect against what is on disk. The
 //! [`Driver`] is the loop around it: the daemon and the simulation, which goes through crashes before and after every

@@ -6,8 +6,8 @@
 //!   none up.
 //! - The end of a child is its parent's to judge. Its record is on the cluster as that of every job, and is not
 //!   published: what travels is the result of the job that a person has submitted.
-//! - Children that go on when their job has ended are wanted by nobody. That is a fact, and they are cancelled. Those of
-//!   a job that another daemon has taken over go on: that daemon finds their records.
+//! - Children that go on when their job has ended are wanted by nobody. That is a fact, and they are cancelled. Those
+//!   of a job that another daemon has taken over go on: that daemon finds their records.
 //!
 //! Out of scope: what is in a job's directory.
 

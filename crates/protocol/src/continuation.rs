@@ -1,7 +1,8 @@
 //! What a task leaves in `/work/continue.json` that has more to do once other jobs have ended: which jobs, and whether
 //! it waits for all of them.
 //!
-//! A stranger's program wrote it: it is read as strictly as a submission, because nobody is there to ask what was meant.
+//! A stranger's program wrote it: it is read as strictly as a submission, because nobody is there to ask what was
+//! meant.
 //! Out of scope: what becomes of it (`lifecycle`).
 
 use serde::de::Error as _;

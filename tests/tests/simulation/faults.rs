@@ -135,7 +135,7 @@ impl World {
         let one_in = match kind {
             _ if RARE.contains(&kind) => 4,
             // Not all histories have them, and those have few.
-            "stage" | "upload" => 20.min(self.plan.crash_one_in),
+            "stage" | "upload" | "unfold" => 20.min(self.plan.crash_one_in),
             _ => self.plan.crash_one_in,
         };
         let dies = self.dies_one_in(one_in);

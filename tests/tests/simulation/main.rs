@@ -7,7 +7,7 @@
 //! alone, one is small, holds little, and is taken out of the site's file and put back, and one is nobody's. In a third
 //! of all there is a hub (`hub.rs`), which loses, repeats and delays what it says and hears. In two fifths jobs have
 //! files and outputs (`transfers.rs`), in a store that is away for seconds and days, loses answers, and does not have
-//! all that it had. In two fifths some jobs leave children behind and go on after them, in several rounds and
+//! all that it had. In half of all some jobs leave children behind and go on after them, in several rounds and
 //! generations, or are graphs of others (`families.rs`).
 //!
 //! After every step the lifecycle and the queue check themselves, each effect is checked against what is on disk, and

@@ -88,6 +88,7 @@ fn of_laptop_consumer() {
             "setup",
             "service",
             "completions",
+            "workflow",
         ],
     );
     let expected = ["install", "uninstall", "start", "stop", "restart", "status", "logs"];
