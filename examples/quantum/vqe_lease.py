@@ -45,7 +45,7 @@ class Qpu:
             if task["status"] == "completed":
                 return task["result"]
             if task["status"] not in ("queued", "running"):
-                sys.exit(f"the task {name} is {task['status']}: {task.get('message', 'no reason was given')}")
+                sys.exit(f"the task {name} is {task['status']}: {task.get('error', 'no reason was given')}")
 
     def ask(self, method, path, body=None, headers=None):
         """One request and its answer. The broker may be away for a moment, as in an update: what it has taken it keeps,
