@@ -47,9 +47,6 @@ class Client:
     def show(self, name):
         return self.ask("GET", f"/tasks/{name}")
 
-    def cancel(self, name):
-        return self.ask("DELETE", f"/tasks/{name}")
-
     def ask(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
         headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
