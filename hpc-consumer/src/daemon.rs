@@ -432,20 +432,27 @@ impl Daemon {
     fn start(&self, run: Run, lifecycle: &Lifecycle) {
         let grant = lifecycle.launched(&run.job_id).map(|launched| launched.grant).unwrap_or_default();
         let (round, workflow) = (lifecycle.round(&run.job_id), lifecycle.workflow_of(&run.job_id).cloned());
-        if let Some(job) = lifecycle.brief(&run.job_id) {
-            let within = Within { grant: &grant, round, workflow: workflow.as_ref() };
-            return begin(&self.jobs, &*self.executor, job, &run, within);
+        let known = lifecycle.brief(&run.job_id).cloned();
+        if let Some(job) = known.as_ref().filter(|_| workflow.is_none()) {
+            return begin(&self.jobs, &*self.executor, job, &run, Within { grant: &grant, round, workflow: None });
         }
         let (files, store, executor) = (self.jobs.clone(), self.store.clone(), self.executor.clone());
         let events = self.events.clone();
         tokio::spawn(async move {
-            match message_of(&store, &run.job_id).await {
-                Ok(job) => {
-                    let within = Within { grant: &grant, round, workflow: workflow.as_ref() };
-                    begin(&files, &*executor, &job, &run, within);
-                }
-                Err(problem) => events.tell(Err(problem)),
+            let job = match known {
+                Some(job) => job,
+                None => match message_of(&store, &run.job_id).await {
+                    Ok(job) => job,
+                    Err(problem) => return events.tell(Err(problem)),
+                },
+            };
+            if let Some(workflow) = &workflow
+                && files.has_lost_its_dir(workflow).await
+            {
+                let why = "the directory of its workflow is gone: one of the tasks has removed it".to_owned();
+                return events.send(Event::RunRejected(run, why));
             }
+            begin(&files, &*executor, &job, &run, Within { grant: &grant, round, workflow: workflow.as_ref() });
         });
     }
 

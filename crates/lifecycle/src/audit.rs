@@ -21,7 +21,8 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
             _ => Ok(()),
         },
         Effect::Upload(run) => match entry(run) {
-            Some(entry) if entry.stage == Stage::Launching => Ok(()),
+            // A graph is parked until it has its record.
+            Some(entry) if matches!(entry.stage, Stage::Launching | Stage::Parked) => Ok(()),
             other => Err(format!("the outputs of {run} are sent and its launch is not recorded: {other:?}")),
         },
         Effect::Unfold { run, .. } => match entry(run) {

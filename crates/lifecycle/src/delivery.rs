@@ -72,10 +72,10 @@ impl Lifecycle {
         }
         let Routed { place, resources, retries, is_graph } = self.pools.route(&self.settings.site, &message.spec);
         let (rerunnable, needs_files) = (message.spec.rerunnable.unwrap_or(true), message.spec.needs_files());
-        let terms = Terms { retries, rerunnable, needs_files };
+        let terms = Terms { retries, rerunnable, needs_files, is_graph };
         let (deliveries, sent, message) = (Some(delivery.deliveries), sent(&message), Some(Arc::new(message)));
         let fits = matches!(place, Place::In(no) if self.wants_for(no) > 0);
-        let job = NewJob { deliveries, message, sent, is_graph, ..NewJob::new(State::Asked, place, resources, terms) };
+        let job = NewJob { deliveries, message, sent, ..NewJob::new(State::Asked, place, resources, terms) };
         self.jobs.insert(job_id.clone(), job);
         self.jobs.add_lease(&job_id, lease);
         Some((job_id, fits))

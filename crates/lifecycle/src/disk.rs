@@ -63,7 +63,9 @@ impl Lifecycle {
         }
         job.disks_filled += 1;
         let (times, finished) = (job.disks_filled, (**finished).clone());
-        let filled = FilledDisk { finished, problem, share, times, again: times < FILLS_MAX };
+        // What earlier rounds have left goes with the bulk, and does not come again.
+        let again = times < FILLS_MAX && !job.has_been_parked();
+        let filled = FilledDisk { finished, problem, share, times, again };
         self.conclude(run, Ending::FilledDisk(Box::new(filled)), step);
     }
 

@@ -132,7 +132,7 @@ impl Lifecycle {
                 self.jobs.drop_input(job_id);
                 self.jobs.set(job_id, State::Ready);
                 step.facts.extend(self.launched(job_id).map(|at| Fact::Launching(job_id.clone(), attempt, at)));
-                if self.jobs.get(job_id).is_some_and(|job| job.is_graph) {
+                if self.jobs.get(job_id).is_some_and(|job| job.terms.is_graph) {
                     self.begin_unfolding(job_id);
                 }
             }
@@ -362,6 +362,7 @@ impl Lifecycle {
             Concluded::TakenOver if self.is_being_cancelled(job_id) => self.cancelled_elsewhere(run, step),
             Concluded::TakenOver => {
                 // Its successor holds the job, and the message as well: the leases lapse.
+                self.is_waited_for_no_more(job_id);
                 self.jobs.remove(job_id);
                 step.facts.push(Fact::Released(job_id.clone()));
                 step.effects.push(Effect::Forget(vec![run.clone()]));
@@ -373,7 +374,7 @@ impl Lifecycle {
     pub(crate) fn ended_by_itself(&mut self, job_id: &JobId) {
         if let Some(job) = self.jobs.get(job_id)
             && job.transfer.to_upload == 0
-            && !job.is_graph
+            && !job.terms.is_graph
             && matches!(job.state, State::Ending { ending: Ending::Finished(_), .. })
         {
             self.job_ended(job_id);

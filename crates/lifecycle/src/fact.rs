@@ -95,6 +95,8 @@ pub struct Terms {
     pub rerunnable: bool,
     /// Are there files that have to be here before it can begin? No store keeps it: its message says it.
     pub needs_files: bool,
+    /// Is it a graph of jobs, of which nothing runs itself? What it is does not change when the site's file does.
+    pub is_graph: bool,
 }
 
 /// A delivery of the queue.

@@ -64,6 +64,7 @@ impl Lifecycle {
             && published
             && settled
             && !self.intake.is_putting_away()
+            && !self.unfolding.is_busy(self.now)
             && moving + ending == 0
     }
 

@@ -130,7 +130,7 @@ impl Lifecycle {
         let (mut parkings, mut unwanted) = (Vec::new(), Vec::new());
         for entry in entries {
             let since = entry.since.min(now);
-            let Routed { place, resources, is_graph, .. } = match &entry.message {
+            let Routed { place, resources, .. } = match &entry.message {
                 Some(message) => pools.route(&settings.site, &message.spec),
                 None => pools.of_unknown(&settings.site),
             };
@@ -143,7 +143,7 @@ impl Lifecycle {
                         found = Some(launched.grant);
                     }
                     // Of a graph nothing runs.
-                    if is_graph { State::Parked } else { State::Running(None) }
+                    if entry.terms.is_graph { State::Parked } else { State::Running(None) }
                 }
                 Stage::Parked => State::Parked,
                 Stage::Recorded(bytes) => State::Recorded(bytes),
@@ -156,7 +156,6 @@ impl Lifecycle {
             unwanted.extend(entry.unwanted.then(|| entry.job_id.clone()));
             let job = NewJob {
                 parent: entry.parent.map(Box::new),
-                is_graph,
                 lane,
                 found,
                 since: Some(since),

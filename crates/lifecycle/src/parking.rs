@@ -11,7 +11,7 @@
 //!
 //! Out of scope: what is in a job's directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::lifecycle::{Lifecycle, Step};
 use crate::pools::{Place, Routed};
 use crate::report::timestamp;
 use crate::table::{Job, NewJob, State};
-use crate::{Effect, Ending, Fact, Finished, Origin, Parent, Parking, Round, Run, Terms};
+use crate::{Effect, Ending, Fact, Failures, Finished, Origin, Parent, Parking, Round, Run, Terms};
 
 /// What is known of the children of a job.
 #[derive(Debug, Clone, Default)]
@@ -33,12 +33,12 @@ pub(crate) struct Children {
     /// How many had when its last round was claimed.
     seen: u32,
     /// Those that have not.
-    pub(crate) alive: Vec<JobId>,
+    pub(crate) alive: BTreeSet<JobId>,
 }
 
 impl Children {
     /// Those that an earlier daemon has left; `alive` are the ones that have not ended.
-    pub(crate) fn found(parking: Parking, alive: Vec<JobId>) -> Self {
+    pub(crate) fn found(parking: Parking, alive: BTreeSet<JobId>) -> Self {
         let ended = parking.children.saturating_sub(u32::try_from(alive.len()).unwrap_or(u32::MAX));
         Self { ended, seen: parking.seen, parking, alive }
     }
@@ -55,7 +55,7 @@ impl Children {
 impl Job {
     /// Its next round.
     pub(crate) fn round(&self) -> Round {
-        self.children.as_ref().map_or(Round::FIRST, |children| Round {
+        self.children.as_ref().filter(|_| !self.terms.is_graph).map_or(Round::FIRST, |children| Round {
             number: children.parking.rounds.saturating_add(1),
             children: children.parking.children,
         })
@@ -81,10 +81,10 @@ impl Job {
 impl Lifecycle {
     /// All jobs that an earlier daemon has left are there: who waits for whom?
     pub(crate) fn find_children(&mut self, parkings: Vec<(JobId, Parking)>) {
-        let mut alive: BTreeMap<JobId, Vec<JobId>> = BTreeMap::new();
+        let mut alive: BTreeMap<JobId, BTreeSet<JobId>> = BTreeMap::new();
         for (job_id, job) in self.jobs.iter() {
             if let Some(parent) = job.parent.as_ref().filter(|_| !matches!(job.state, State::Recorded(_))) {
-                alive.entry(parent.job_id.clone()).or_default().push(job_id.clone());
+                alive.entry(parent.job_id.clone()).or_default().insert(job_id.clone());
             }
         }
         for (job_id, parking) in parkings {
@@ -109,7 +109,7 @@ impl Lifecycle {
     /// The workflow that a job is a task of.
     pub fn workflow_of(&self, job_id: &JobId) -> Option<&JobId> {
         let parent = self.parent(job_id)?;
-        self.jobs.get(parent).filter(|job| job.is_graph).map(|_| parent)
+        self.jobs.get(parent).filter(|job| job.terms.is_graph).map(|_| parent)
     }
 
     /// A round is about to begin: what has ended by now it finds.
@@ -127,11 +127,12 @@ impl Lifecycle {
         }
         let Continuation { run: specs, when } = continuation;
         let Some(job) = self.jobs.get(job_id) else { return };
-        let (first, alive) = job
-            .children
-            .as_ref()
-            .map_or((1, 0), |children| (children.parking.children.saturating_add(1), children.alive.len()));
-        if specs.is_empty() && alive == 0 {
+        let (first, is_more_to_come) = job.children.as_ref().map_or((1, false), |children| {
+            // One that ended while the round ran it has not found yet.
+            let more = !children.alive.is_empty() || children.ended > children.seen;
+            (children.parking.children.saturating_add(1), more)
+        });
+        if specs.is_empty() && !is_more_to_come {
             let why = "asks for no job, and no child of an earlier round goes on, so there is nothing to wait for; \
                        leave no continue.json behind to end";
             return self.cannot_park(run, why.to_owned(), step);
@@ -144,6 +145,11 @@ impl Lifecycle {
         self.filled_no_disk(job_id);
         if let Some(job) = self.jobs.get_mut(job_id) {
             job.last_attempt = None;
+            // Each round has budgets of its own, as if it were a job.
+            if job.failures != Failures::default() {
+                job.failures = Failures::default();
+                step.facts.push(Fact::Again(job_id.clone(), job.failures));
+            }
         }
         self.jobs.set(job_id, State::Parked);
         self.has_children(job_id, new, when, step);
@@ -207,6 +213,14 @@ impl Lifecycle {
                 limits::CHILDREN_MAX
             ));
         }
+        let alive = children.map_or(0, |children| children.alive.len());
+        if alive + specs.len() > limits::CHILDREN_AT_ONCE_MAX {
+            return Err(format!(
+                "asks for {count} jobs while {alive} go on, and {} at once is the most; wait for some of them first, with \
+                 \"run\": []",
+                limits::CHILDREN_AT_ONCE_MAX
+            ));
+        }
         let created_at = timestamp(self.now);
         let message = |(number, spec): (u32, JobSpec)| {
             let child = job_id.child(number).map_err(|_| {
@@ -237,7 +251,7 @@ impl Lifecycle {
             place => place,
         };
         let (rerunnable, needs_files) = (message.spec.rerunnable.unwrap_or(true), message.spec.needs_files());
-        let terms = Terms { retries, rerunnable, needs_files };
+        let terms = Terms { retries, rerunnable, needs_files, is_graph };
         step.facts.push(Fact::Accepted {
             job_id: job_id.clone(),
             message: message.text().to_owned(),
@@ -245,8 +259,7 @@ impl Lifecycle {
             origin: Origin::Parent(parent.clone()),
         });
         let (sent, message, parent) = (Some(now), Some(Arc::new(message)), Some(Box::new(parent)));
-        let job =
-            NewJob { sent, message, parent, is_graph, ..NewJob::new(State::Waiting(now), place, resources, terms) };
+        let job = NewJob { sent, message, parent, ..NewJob::new(State::Waiting(now), place, resources, terms) };
         self.jobs.insert(job_id.clone(), job);
         self.jobs.keep_message(&job_id);
         self.accepted(&job_id);
@@ -270,14 +283,10 @@ impl Lifecycle {
             step.facts.push(Fact::Unwanted(child.clone()));
             self.cancel(child);
         }
-        let Some(parent) = self.parent(job_id).cloned() else { return };
-        if let Some(children) = self.jobs.get_mut(&parent).and_then(|job| job.children.as_mut())
-            && let Some(place) = children.alive.iter().position(|child| child == job_id)
-        {
-            children.alive.swap_remove(place);
-            children.ended = children.ended.saturating_add(1);
-            self.a_child_has_ended(&parent);
+        if self.parent(job_id).is_none() {
+            return;
         }
+        self.is_waited_for_no_more(job_id);
         // Where a message of that id has come from the queue as well, its sender waits for the result.
         if self.jobs.get(job_id).is_some_and(|job| job.leases.is_empty()) {
             self.jobs.remove(job_id);
@@ -285,10 +294,21 @@ impl Lifecycle {
         }
     }
 
+    /// A child has ended, or is with another daemon, which has its parent as well.
+    pub(crate) fn is_waited_for_no_more(&mut self, job_id: &JobId) {
+        let Some(parent) = self.parent(job_id).cloned() else { return };
+        if let Some(children) = self.jobs.get_mut(&parent).and_then(|job| job.children.as_mut())
+            && children.alive.remove(job_id)
+        {
+            children.ended = children.ended.saturating_add(1);
+            self.a_child_has_ended(&parent);
+        }
+    }
+
     /// Begins the next round of a job that is parked, if it need not wait any longer; a graph is asked what follows.
     fn a_child_has_ended(&mut self, job_id: &JobId) {
         let Some(job) = self.jobs.get(job_id).filter(|job| matches!(job.state, State::Parked)) else { return };
-        if job.is_graph {
+        if job.terms.is_graph {
             return self.is_to_unfold(job_id, self.now);
         }
         if job.children.as_ref().is_none_or(|children| children.are_done()) {

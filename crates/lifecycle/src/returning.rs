@@ -21,7 +21,7 @@ impl Lifecycle {
         // Its end is known, and here.
         let wanted = !self.is_cancelled(job_id);
         wanted
-            && self.jobs.get(job_id).is_some_and(|job| {
+            && self.jobs.get(job_id).filter(|job| job.parent.is_none()).is_some_and(|job| {
                 // What has failed already counts, and would be forgotten; and so would be its children.
                 let unharmed = job.failures.task + job.failures.cut_off == 0 && !job.has_been_parked();
                 // It must be there for longer than it takes to be delivered again.

@@ -65,8 +65,6 @@ pub(crate) struct Job {
     pub(crate) parent: Option<Box<Parent>>,
     /// What it has left behind in earlier rounds.
     pub(crate) children: Option<Box<Children>>,
-    /// Is it a graph of jobs, of which nothing runs itself?
-    pub(crate) is_graph: bool,
 }
 
 impl Job {
@@ -262,7 +260,6 @@ impl Jobs {
             message,
             sent,
             parent,
-            is_graph,
         } = job;
         let message = message.map_or(Kept::Nothing, Kept::Whole);
         // An earlier daemon may have fetched files.
@@ -293,7 +290,6 @@ impl Jobs {
             waits: None,
             parent,
             children: None,
-            is_graph,
         };
         if let Some(grant) = &job.grant {
             self.lanes[job.lane.0].count_found(&job.resources, grant);
@@ -627,7 +623,6 @@ pub(crate) struct NewJob {
     pub(crate) message: Option<Arc<JobMessage>>,
     pub(crate) sent: Option<Duration>,
     pub(crate) parent: Option<Box<Parent>>,
-    pub(crate) is_graph: bool,
 }
 
 impl NewJob {
@@ -647,7 +642,6 @@ impl NewJob {
             message: None,
             sent: None,
             parent: None,
-            is_graph: false,
         }
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! Out of scope: graphs (crate `workflow`), and where their files are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use protocol::{JobId, JobSpec};
@@ -20,7 +20,7 @@ use crate::trouble::pause_of_its_own;
 use crate::{Effect, Ending, Finished, Notice, Problem, Run};
 
 /// How many jobs are asked at a time. Each reads a document, which may be large.
-const AT_A_TIME: usize = 4;
+const AT_A_TIME: usize = 2;
 
 /// How many children of one graph are waited for at a time, at the most. The others begin when these have ended.
 const ALIVE_MAX: usize = 1_000;
@@ -44,6 +44,7 @@ pub enum Unfolded {
 pub(crate) struct Unfolding {
     /// When, and in the order of acceptance.
     due: BTreeMap<(Duration, u64), JobId>,
+    waiting: BTreeSet<JobId>,
     /// Those that are asked now; and whether something has changed since.
     asked: BTreeMap<JobId, bool>,
     /// How often in a row one could not be answered for.
@@ -56,8 +57,9 @@ impl Unfolding {
         self.due.keys().next().map(|(at, _)| *at).filter(|_| self.asked.len() < AT_A_TIME)
     }
 
-    fn is_due(&self, job_id: &JobId) -> bool {
-        self.due.values().any(|due| due == job_id)
+    /// Is one asked now, or to be asked at once?
+    pub(crate) fn is_busy(&self, now: Duration) -> bool {
+        !self.asked.is_empty() || self.due.first_key_value().is_some_and(|((at, _), _)| *at <= now)
     }
 }
 
@@ -73,7 +75,7 @@ impl Lifecycle {
 
     /// An earlier daemon has left graphs: they are asked again.
     pub(crate) fn find_graphs(&mut self) {
-        let graphs = self.jobs.iter().filter(|(_, job)| job.is_graph && matches!(job.state, State::Parked));
+        let graphs = self.jobs.iter().filter(|(_, job)| job.terms.is_graph && matches!(job.state, State::Parked));
         for job_id in graphs.map(|(job_id, _)| job_id.clone()).collect::<Vec<_>>() {
             if let Some(job) = self.jobs.get_mut(&job_id) {
                 job.children.get_or_insert_default();
@@ -86,9 +88,10 @@ impl Lifecycle {
     pub(crate) fn is_to_unfold(&mut self, job_id: &JobId, at: Duration) {
         if let Some(again) = self.unfolding.asked.get_mut(job_id) {
             *again = true;
-        } else if !self.unfolding.is_due(job_id)
+        } else if !self.unfolding.waiting.contains(job_id)
             && let Some(job) = self.jobs.get(job_id)
         {
+            self.unfolding.waiting.insert(job_id.clone());
             self.unfolding.due.insert((at, job.no), job_id.clone());
         }
     }
@@ -102,11 +105,12 @@ impl Lifecycle {
             && let Some(first) = self.unfolding.due.first_entry().filter(|first| first.key().0 <= self.now)
         {
             let job_id = first.remove();
+            self.unfolding.waiting.remove(&job_id);
             let Some(run) = self.run_of(&job_id).filter(|_| self.phase_of(&job_id) == Some(Phase::Parked)) else {
                 continue;
             };
             let alive = self.jobs.get(&job_id).and_then(|job| job.children.as_ref());
-            let alive: Vec<JobId> = alive.map(|children| children.alive.clone()).unwrap_or_default();
+            let alive: Vec<JobId> = alive.map(|children| children.alive.iter().cloned().collect()).unwrap_or_default();
             let room = ALIVE_MAX.saturating_sub(alive.len());
             self.unfolding.asked.insert(job_id, false);
             step.effects.push(Effect::Unfold { run, alive, room });

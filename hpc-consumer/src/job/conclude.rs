@@ -73,10 +73,11 @@ impl JobFiles {
             }
             Ending::FilledDisk(filled) => self.in_own_dir(run, |dir| self.clear(job, run, dir, *filled)),
             Ending::Unparkable(finished, why) => self.in_own_dir(run, |dir| {
+                let files_max = finished.launched.as_ref().and_then(|launched| launched.output_files_bytes_max);
                 let outputs = job.spec.outputs.clone();
                 let mut outcome = self.result(job, run, dir, *finished)?;
                 spoil(&mut outcome.result, format!("{CONTINUE} {why}"));
-                self.record_sent(run, outputs.as_ref(), None, outcome)
+                self.record_sent(run, outputs.as_ref(), files_max, outcome)
             }),
         }
     }
@@ -124,8 +125,8 @@ impl JobFiles {
         let (ended_at_ms, spec) = (finished.finished_at_ms, job.spec.clone());
         let files_max = finished.launched.as_ref().and_then(|launched| launched.output_files_bytes_max);
         // Only who has ended well may go on.
-        // And of a workflow its tasks have the directory as well.
-        let may_go_on = finished.end == RunEnd::Exit(0) && !self.is_workflow(&job);
+        // And of a workflow, of which nothing ran, its tasks have the directory as well.
+        let may_go_on = finished.end == RunEnd::Exit(0) && finished.runtime.is_some();
         let continuation = match dir.filter(|_| may_go_on) {
             Some(dir) => dir.continuation()?,
             None => None,
@@ -248,6 +249,10 @@ impl JobFiles {
         let output_max = finished.launched.as_ref().and_then(|launched| launched.output_bytes_max);
         let failure = match &finished.end {
             RunEnd::Exit(0) => None,
+            // Nothing ran: what there is to say of a workflow is the first line of what it says.
+            RunEnd::Exit(_) if finished.runtime.is_none() && !finished.stderr_tail.is_empty() => {
+                Some((Reason::Exit, finished.stderr_tail.lines().next().unwrap_or_default().to_owned()))
+            }
             RunEnd::Exit(code) => Some((Reason::Exit, format!("the task ended with exit code {code}"))),
             RunEnd::Signal(signal) => {
                 let name = signal_name(*signal).map(|name| format!(" ({name})")).unwrap_or_default();

@@ -3,6 +3,7 @@
 //!
 //! A stranger's program writes here: the file may be anything, and the directory a link to somewhere else.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _};
 
@@ -55,17 +56,15 @@ impl JobDir {
             return Ok(());
         }
         let directory = self.children_dir()?;
+        let there = directory.names()?;
         for number in 1..=round.children {
             let name = format!("{number}.json");
             let Ok(child) = job_id.child(number) else { break };
-            if directory.has(&name) {
+            if there.contains(OsStr::new(&name)) {
                 continue;
             }
             if let Record::Whole(record) = results.record(&child)? {
-                match directory.write_new(&name, &record) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                    done => done?,
-                }
+                directory.replace(&name, &record)?;
             }
         }
         Ok(())
@@ -76,7 +75,12 @@ impl JobDir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || rustix::fs::openat(self.as_fd(), CHILDREN, flags, Mode::empty()).map_err(io::Error::from);
         match open() {
-            Ok(directory) => return Ok(JobDir::new(File::from(directory))),
+            Ok(directory) => {
+                let directory = JobDir::new(File::from(directory));
+                // Its job may have locked us out.
+                directory.unlock()?;
+                return Ok(directory);
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // A file, or a link, wherever that leads.
             Err(_) => self.remove(CHILDREN)?,
@@ -145,9 +149,11 @@ mod tests {
     #[test]
     fn a_round_finds_its_children_and_no_link_leads_elsewhere() {
         let case = Case::new();
-        let record = |number: u32| fs::write(case.temp.path().join(format!("j1-{number}.json")), RECORD).unwrap();
-        const RECORD: &str =
-            "{\"v\":1,\"job_id\":\"j1-1\",\"status\":\"completed\",\"result_pointer\":\"file://n/x\"}\n";
+        let record = |number: u32| {
+            let id = format!("j1-{number}");
+            let text = format!(r#"{{"v":1,"job_id":"{id}","status":"completed","result_pointer":"file://n/x"}}"#);
+            fs::write(case.temp.path().join(format!("{id}.json")), text + "\n").unwrap();
+        };
         record(2);
         let elsewhere = tempfile::tempdir().unwrap();
         symlink(elsewhere.path(), case.path(CHILDREN)).unwrap();

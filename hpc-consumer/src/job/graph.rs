@@ -21,11 +21,15 @@ use super::files::{INPUT, META, OUTPUT, Place, to_json};
 use super::job_dir::JobDir;
 use super::meta::meta_of;
 use super::record::Record;
+use super::results_dir::ResultsDir;
 use super::{JobFiles, now};
 use crate::{blocking, lock};
 
 /// How many workflows are kept as far as they are known. What falls out is read again.
 const KNOWN_MAX: usize = 16;
+
+/// How long the documents of these may be together.
+const KNOWN_BYTES_MAX: usize = 64 << 20;
 
 /// The longest document.
 const DOCUMENT_BYTES_MAX: u64 = workflow::limits::DOCUMENT_BYTES_MAX as u64;
@@ -33,16 +37,41 @@ const DOCUMENT_BYTES_MAX: u64 = workflow::limits::DOCUMENT_BYTES_MAX as u64;
 /// How many of the tasks that failed an output names.
 const FAILED_TOLD: usize = 100;
 
+/// How much is told of why one did, in characters.
+const WHY_MAX: usize = 300;
+
+/// How much is told of how a workflow has ended, in bytes: a result has other things to carry.
+const TOLD_MAX: usize = 16_000;
+
 /// How many files that are missing are named.
 const MISSING_TOLD: usize = 10;
 
 /// Workflows as far as they are known.
 #[derive(Debug, Default)]
-pub(super) struct Graphs(Mutex<BTreeMap<JobId, Known>>);
+pub(super) struct Graphs(Mutex<Vec<(JobId, Known)>>);
+
+impl Graphs {
+    fn take(&self, job_id: &JobId) -> Option<Known> {
+        let mut graphs = lock(&self.0);
+        let place = graphs.iter().position(|(known, _)| known == job_id)?;
+        Some(graphs.remove(place).1)
+    }
+
+    /// Those that were asked for last stay, as long as they are not too many or too large.
+    fn keep(&self, job_id: JobId, known: Known) {
+        let mut graphs = lock(&self.0);
+        graphs.push((job_id, known));
+        while graphs.len() > KNOWN_MAX || graphs.iter().map(|(_, known)| known.bytes).sum::<usize>() > KNOWN_BYTES_MAX {
+            graphs.remove(0);
+        }
+    }
+}
 
 /// One of them.
 #[derive(Debug, Clone)]
 struct Known {
+    /// How long its document is.
+    bytes: usize,
     workflow: Arc<Workflow>,
     progress: Progress,
     /// Tasks that have begun and not ended.
@@ -116,8 +145,19 @@ impl JobFiles {
         self.pools.plan(&job.spec).is_ok_and(|plan| plan.kind == TaskKind::Workflow)
     }
 
+    /// Has a workflow no directory any more, although all others are where they were?
+    pub(crate) async fn has_lost_its_dir(self: &Arc<Self>, workflow: &JobId) -> bool {
+        let (files, workflow) = (self.clone(), workflow.clone());
+        blocking(move || {
+            let found = files.claims.results().open_job_dir(&workflow);
+            let is_gone = matches!(found, Ok(Place::Nothing | Place::Foreign));
+            is_gone && files.claims.is_mounted().unwrap_or(false)
+        })
+        .await
+    }
+
     fn unfold_now(&self, job: &JobMessage, run: &Run, alive: &[JobId], room: usize) -> Unfolded {
-        let known = lock(&self.graphs.0).remove(&run.job_id);
+        let known = self.graphs.take(&run.job_id);
         match self.try_unfold(job, run, known, alive, room) {
             Ok(unfolded) => unfolded,
             Err(Stuck::Own(why)) => Unfolded::Over(Box::new(self.finished(job, run, Some(why)))),
@@ -140,10 +180,15 @@ impl JobFiles {
     ) -> Result<Unfolded, Stuck> {
         let dir = match self.claims.results().open_job_dir(&run.job_id)? {
             Place::Dir(dir) => dir,
-            Place::Nothing | Place::Foreign => {
-                return Err(io::Error::new(io::ErrorKind::NotFound, "its directory is not there").into());
+            Place::Nothing | Place::Foreign if self.claims.is_mounted()? => {
+                return Err(Stuck::Own("its directory is gone: one of its tasks has removed it".to_owned()));
             }
+            Place::Nothing | Place::Foreign => return Err(ResultsDir::not_where_it_was().into()),
         };
+        if !self.claims.is_ours(Some(&dir), run)? {
+            // Another daemon has it, which is found when this is concluded.
+            return Ok(Unfolded::Over(Box::new(self.finished(job, run, None))));
+        }
         let alive: BTreeSet<&JobId> = alive.iter().collect();
         let mut known = match known {
             Some(known) => known,
@@ -163,20 +208,18 @@ impl JobFiles {
             known.begun.insert(task);
             tasks.extend(known.workflow.job(task).map(|spec| (number(task), spec)));
         }
-        let mut graphs = lock(&self.graphs.0);
-        if graphs.len() >= KNOWN_MAX {
-            graphs.pop_first();
-        }
-        graphs.insert(run.job_id.clone(), known);
+        self.graphs.keep(run.job_id.clone(), known);
         Ok(Unfolded::GoesOn(tasks))
     }
 
     /// Reads the document, and what has become of its tasks.
     fn find(&self, job: &JobMessage, run: &Run, dir: &JobDir, alive: &BTreeSet<&JobId>) -> Result<Known, Stuck> {
-        let workflow =
-            Arc::new(Workflow::parse(&document(job, dir)?).map_err(|problems| Stuck::Own(problems.to_string()))?);
+        let document = document(job, dir)?;
+        let workflow = Workflow::parse(&document).map_err(|problems| Stuck::Own(problems.to_string()))?;
+        let (workflow, bytes) = (Arc::new(check_names(workflow)?), document.len());
         let mut known = Known {
             progress: Progress::new(&workflow),
+            bytes,
             begun: BTreeSet::new(),
             failed: BTreeMap::new(),
             workflow: workflow.clone(),
@@ -189,7 +232,7 @@ impl JobFiles {
                 known.progress.begun(*task);
                 known.begun.insert(*task);
             } else {
-                self.look_at(run, dir, &mut known, *task)?;
+                self.look_at(run, dir, &mut known, *task, alive)?;
             }
         }
         if known.begun.is_empty() && known.progress.summary().done + known.failed.len() == 0 {
@@ -202,8 +245,12 @@ impl JobFiles {
     /// HyperFlow's need not be a file: its own graphs name programs among them.
     fn prepare(&self, dir: &JobDir, workflow: &Workflow) -> Result<(), Stuck> {
         let are_files = workflow.form() == Form::WfFormat;
-        let brought = workflow.brought().map(|path| path.as_str());
-        let missing: Vec<&str> = brought.filter(|path| are_files && !dir.has(path)).collect();
+        let mut missing = Vec::new();
+        for path in workflow.brought().filter(|_| are_files) {
+            if !dir.is_there(path.as_str())? {
+                missing.push(path.as_str());
+            }
+        }
         if !missing.is_empty() {
             let more = missing.len().saturating_sub(MISSING_TOLD);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -213,14 +260,7 @@ impl JobFiles {
             )));
         }
         for folder in workflow.folders() {
-            let mut path = String::new();
-            for part in folder.split('/') {
-                path.push_str(part);
-                match dir.make_dir(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
-                    _ => path.push('/'),
-                }
-            }
+            dir.make_dirs(folder)?;
         }
         Ok(())
     }
@@ -233,16 +273,27 @@ impl JobFiles {
                 continue;
             }
             known.begun.remove(&task);
-            all_there &= self.look_at(run, dir, known, task)?;
+            all_there &= self.look_at(run, dir, known, task, alive)?;
         }
         Ok(all_there)
     }
 
     /// Has a task its record? Then it has ended.
-    fn look_at(&self, run: &Run, dir: &JobDir, known: &mut Known, task: TaskNo) -> Result<bool, Stuck> {
+    fn look_at(
+        &self,
+        run: &Run,
+        dir: &JobDir,
+        known: &mut Known,
+        task: TaskNo,
+        alive: &BTreeSet<&JobId>,
+    ) -> Result<bool, Stuck> {
         let Record::Whole(record) = self.claims.results().record(&child(run, task)?)? else { return Ok(false) };
         let why = match JobResult::parse(&record) {
-            Ok(result) if result.status == Status::Completed => missing_output(dir, known, task),
+            Ok(result) if result.status == Status::Completed => match missing_output(dir, known, task)? {
+                // What follows it has begun: it was found done before, and its files may have gone since.
+                Some(_) if self.is_followed(run, known, alive, task)? => None,
+                missing => missing,
+            },
             Ok(result) => {
                 let reason = result.reason.map(|reason| reason.to_string()).unwrap_or_default();
                 Some(result.message.unwrap_or(reason))
@@ -250,8 +301,19 @@ impl JobFiles {
             Err(error) => Some(format!("its record cannot be read: {error}")),
         };
         known.progress.ended(task, if why.is_none() { Ended::Done } else { Ended::Failed });
-        known.failed.extend(why.map(|why| (task, why)));
+        known.failed.extend(why.map(|why| (task, why.chars().take(WHY_MAX).collect())));
         Ok(true)
+    }
+
+    /// Has a task begun that waits for this one?
+    fn is_followed(&self, run: &Run, known: &Known, alive: &BTreeSet<&JobId>, task: TaskNo) -> Result<bool, Stuck> {
+        for next in known.workflow.children(task) {
+            let next = child(run, *next)?;
+            if alive.contains(&next) || !matches!(self.claims.results().record(&next)?, Record::Missing) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Nothing is left to do: leaves behind what has become of it, and says how it has ended.
@@ -305,7 +367,7 @@ impl JobFiles {
         Finished {
             end: RunEnd::Exit(i32::from(why.is_some())),
             stdout_tail: String::new(),
-            stderr_tail: why.unwrap_or_default(),
+            stderr_tail: shortened(why.unwrap_or_default()),
             started_at_ms: begun.map_or(finished_at_ms, |meta| meta.started_at.as_millisecond()),
             finished_at_ms,
             runtime: None,
@@ -337,11 +399,37 @@ fn document(job: &JobMessage, dir: &JobDir) -> Result<String, Stuck> {
     text(dir.read_text(&file, DOCUMENT_BYTES_MAX)?, &file)
 }
 
+/// What tasks write must not be in the way of what is there besides.
+fn check_names(workflow: Workflow) -> Result<Workflow, Stuck> {
+    let is_ours = |path: &str| super::inputs::is_ours(path.split('/').next().unwrap_or_default());
+    for task in workflow.tasks() {
+        if let Some(path) = task.outputs.iter().map(|file| workflow.file(*file)).find(|path| is_ours(path.as_str())) {
+            let what = "is what hpc-consumer or the job itself makes in its directory: give it another name";
+            return Err(Stuck::Own(format!("the task {} writes {path}, and {path} {what}", task.id)));
+        }
+    }
+    Ok(workflow)
+}
+
 /// What a task that completed has not written, as a sentence.
-fn missing_output(dir: &JobDir, known: &Known, task: TaskNo) -> Option<String> {
-    let outputs = known.workflow.tasks()[task.index()].outputs.iter();
-    let missing = outputs.map(|file| known.workflow.file(*file)).find(|path| !dir.has(path.as_str()))?;
-    Some(format!("it ended well and has not written {missing}"))
+fn missing_output(dir: &JobDir, known: &Known, task: TaskNo) -> io::Result<Option<String>> {
+    for file in &known.workflow.tasks()[task.index()].outputs {
+        let path = known.workflow.file(*file);
+        if !dir.is_there(path.as_str())? {
+            return Ok(Some(format!("it ended well and has not written {path}")));
+        }
+    }
+    Ok(None)
+}
+
+/// As much of a text as there is room for, in whole lines.
+fn shortened(text: String) -> String {
+    if text.len() <= TOLD_MAX {
+        return text;
+    }
+    let end = text.char_indices().map(|(at, _)| at).take_while(|at| *at <= TOLD_MAX).last().unwrap_or(0);
+    let end = text[..end].rfind('\n').unwrap_or(end);
+    format!("{}\nand more", &text[..end])
 }
 
 /// The number of a task among the children.

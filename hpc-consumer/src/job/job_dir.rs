@@ -4,10 +4,10 @@
 //! told apart.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -102,16 +102,15 @@ impl JobDir {
         }
     }
 
-    /// Reads a file of text that others may have made, if it is one and no longer than this; the last part of its path
-    /// is no link.
+    /// Reads a file of text that others may have made, if it is one and no longer than this; no part of
+    /// its path may be a link.
     pub(super) fn read_text(&self, name: &str, bytes_max: u64) -> io::Result<Option<String>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match self.unlocked(|| Ok(rustix::fs::open(self.path().join(name), flags, Mode::empty())?)) {
+        let file = match self.beneath(name, OFlags::RDONLY | OFlags::NONBLOCK) {
             Ok(file) => File::from(file),
-            Err(error) if is_missing(&error) || error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS | Errno::PERM | Errno::NXIO) => {
                 return Ok(None);
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.len() > bytes_max {
@@ -147,6 +146,49 @@ impl JobDir {
     /// Makes a file that is not there yet.
     pub(super) fn write_new(&self, name: &str, content: &str) -> io::Result<()> {
         files::write_new(&self.path().join(name), content.as_bytes())
+    }
+
+    /// What is in it, by name.
+    pub(super) fn names(&self) -> io::Result<HashSet<OsString>> {
+        fs::read_dir(self.path())?.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
+    /// Opens what a path within leads to, if no part of it is a link: others may have made them.
+    fn beneath(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (folders, name) = path.rsplit_once('/').map_or((None, path), |(folders, name)| (Some(folders), name));
+        let mut within: Option<OwnedFd> = None;
+        for part in folders.into_iter().flat_map(|folders| folders.split('/')) {
+            let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let from = within.as_ref().map_or(self.as_fd(), |within| within.as_fd());
+            within = Some(rustix::fs::openat(from, part, directory, Mode::empty())?);
+        }
+        let from = within.as_ref().map_or(self.as_fd(), |within| within.as_fd());
+        rustix::fs::openat(from, name, flags, Mode::empty())
+    }
+
+    /// Is there anything at this path? What a job has made unreachable is not.
+    pub(super) fn is_there(&self, path: &str) -> io::Result<bool> {
+        match self.beneath(path, OFlags::PATH) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS | Errno::PERM) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes the directories of this path that are not there yet.
+    pub(super) fn make_dirs(&self, path: &str) -> io::Result<()> {
+        let parts: Vec<&str> = path.split('/').collect();
+        for end in 1..=parts.len() {
+            let (folders, name) = (parts[..end - 1].join("/"), parts[end - 1]);
+            let folders = if folders.is_empty() { "." } else { &folders };
+            let within = self.beneath(folders, OFlags::PATH | OFlags::DIRECTORY)?;
+            match rustix::fs::mkdirat(&within, name, Mode::from_raw_mode(DIR_MODE)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Makes a directory that is not there yet.

@@ -288,7 +288,12 @@ impl JobFiles {
             Ending::Finished(finished) => {
                 // How the node is weeks later, when its outputs are in the store, tells nothing of the run.
                 let is_judged = finished.has_failed() && self.outgoing.has_begun(run);
-                let exonerated = if is_judged { Ok(()) } else { self.health.exonerate(&job.spec, finished).await };
+                // Of a workflow nothing ran that the node could have failed.
+                let exonerated = if is_judged || self.is_workflow(job) {
+                    Ok(())
+                } else {
+                    self.health.exonerate(&job.spec, finished).await
+                };
                 (finished.runtime.is_some(), exonerated.err())
             }
             Ending::CutOff(_)

@@ -66,6 +66,7 @@ ALTER TABLE jobs ADD COLUMN launched TEXT;             -- what it has of that fo
 ",
     "
 -- Stage 3: it waits for its children.
+ALTER TABLE jobs ADD COLUMN is_graph INTEGER NOT NULL DEFAULT 0;  -- of jobs; nothing of it runs itself
 ALTER TABLE jobs ADD COLUMN parent TEXT;                          -- whose child it is
 ALTER TABLE jobs ADD COLUMN generation INTEGER;                   -- how far from a job of the queue; with parent
 ALTER TABLE jobs ADD COLUMN unwanted INTEGER NOT NULL DEFAULT 0;  -- its parent has ended
@@ -129,7 +130,7 @@ pub(super) fn entries(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
         "SELECT jobs.job_id, stage, attempt, retries, rerunnable, task_failures, node_failures, cut_off,
                 lease_id, lease_until_ms, octet_length(records.record), changed_ms,
                 lease_deliveries, pool, launched, message, parent, generation, unwanted, rounds, children, seen,
-                waits_for_any
+                waits_for_any, is_graph
          FROM jobs LEFT JOIN records ON records.no = jobs.no LEFT JOIN messages ON messages.no = jobs.no
          ORDER BY jobs.no",
     )?;
@@ -172,7 +173,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         attempt: Attempt::new(row.get(2)?),
         launched: if stage == Stage::Launching { launched(row)? } else { None },
         message: message.map(|job| Arc::new(job.without_input())),
-        terms: Terms { retries: row.get(3)?, rerunnable: row.get(4)?, needs_files },
+        terms: Terms { retries: row.get(3)?, rerunnable: row.get(4)?, needs_files, is_graph: row.get(23)? },
         failures: Failures { task: row.get(5)?, node: row.get(6)?, cut_off: row.get(7)? },
         lease,
         parent: parent(row)?,
@@ -307,8 +308,8 @@ impl Database {
         };
         self.run(
             "INSERT INTO jobs (no, job_id, stage, attempt, retries, rerunnable, task_failures, node_failures, cut_off,
-                               lease_id, lease_until_ms, accepted_ms, changed_ms, lease_deliveries, parent, generation)
-             VALUES (?1, ?2, 0, 0, ?3, ?4, 0, 0, 0, ?5, ?6, ?7, ?7, ?8, ?9, ?10)",
+                               lease_id, lease_until_ms, accepted_ms, changed_ms, lease_deliveries, parent, generation, is_graph)
+             VALUES (?1, ?2, 0, 0, ?3, ?4, 0, 0, 0, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11)",
             params![
                 self.next_no,
                 job_id.as_str(),
@@ -320,6 +321,7 @@ impl Database {
                 lease.and_then(deliveries),
                 parent.map(|parent| parent.job_id.as_str()),
                 parent.map(|parent| parent.generation),
+                terms.is_graph,
             ],
         )
     }

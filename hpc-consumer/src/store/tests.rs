@@ -93,7 +93,8 @@ fn random_fact(random: &mut fastrand::Rng) -> Fact {
             } else {
                 "é".repeat(random.usize(0..3))
             };
-            let terms = Terms { retries: random.u32(0..101), rerunnable: random.bool(), needs_files };
+            let is_graph = random.bool();
+            let terms = Terms { retries: random.u32(0..101), rerunnable: random.bool(), needs_files, is_graph };
             let parent = Parent { job_id: id(random.usize(0..4)), generation: random.u32(1..5) };
             let origin = if random.bool() { Origin::Queue(lease) } else { Origin::Parent(parent) };
             Fact::Accepted { job_id, message, terms, origin }
@@ -339,11 +340,12 @@ fn a_state_of_every_version_is_opened_and_holds_what_it_held() {
         let expected = [("parked", Stage::Parked, Some(parking)), ("parked-3", Stage::Accepted, None)];
         assert_eq!(parked, if version > 2 { &expected[..] } else { &[] }, "version {version}");
         let parent = Parent { job_id: "parked".parse().unwrap(), generation: 1 };
+        assert_eq!(held.get(3).map(|parked| parked.terms.is_graph), (version > 2).then_some(true));
         assert!(held.get(4).is_none_or(|child| child.unwanted && child.parent == Some(parent)));
         assert_eq!((held[0].stage, held[0].attempt, held[0].lease.is_some()), (Stage::Accepted, None, true));
         let failures = Failures { task: 1, node: 0, cut_off: 1 };
         assert_eq!((held[1].stage, held[1].attempt, held[1].failures), (Stage::Launching, Attempt::new(3), failures));
-        assert_eq!(held[1].terms, Terms { retries: 2, rerunnable: false, needs_files: false });
+        assert_eq!(held[1].terms, Terms { retries: 2, ..Terms::default() });
         let deliveries = |entry: &Entry| entry.lease.as_ref().and_then(|lease| lease.deliveries);
         let known = (version > 1).then(|| (launched(), 1));
         assert_eq!(held[1].launched.clone().zip(deliveries(&held[0])), known, "version {version}");

@@ -108,13 +108,56 @@ fn tasks_pass_files_in_one_directory_and_a_failed_one_fails_what_needs_it_and_no
     let record = record_of(&case.consumer, &job_id, PATIENCE);
     assert_eq!((&record["status"], &record["reason"]), (&json!("failed"), &json!("exit")), "{record}");
     let told = record["stderr_tail"].as_str().unwrap_or_default();
-    assert!(told.starts_with("2 of 5 tasks failed, and 1 were not begun for that"), "{told}");
+    let sum = "2 of 5 tasks failed, and 1 were not begun for that";
+    assert!(told.starts_with(sum) && record["message"] == json!(sum), "{record}");
     assert!(told.contains("the task ended with exit code 3") && told.contains("has not written never.txt"), "{told}");
     let output = fs::read_to_string(case.consumer.job_dir(&job_id).join("output.json")).expect("it tells of itself");
     let output: Value = serde_json::from_str(&output).expect("it is JSON");
     assert_eq!((&output["done"], &output["failed"], &output["skipped"]), (&json!(2), &json!(2), &json!(1)));
     // One message each, however many tasks there are.
     wait_until("the results", PATIENCE, || case.edge.backlog(Queue::Results) == 2);
+}
+
+/// The next daemon finds what the one before it had found, although a file on the way is gone.
+#[test]
+fn a_workflow_that_removes_what_lies_on_the_way_goes_on_after_a_restart() {
+    let case = Case::bare();
+    let mut daemon = case.consumer.start();
+    let job_id = case.submit(&document(&[
+        ("a", &[], &[], &["a.tmp"], "echo 1 > a.tmp"),
+        ("b", &["a"], &["a.tmp"], &["b.txt"], "mv a.tmp b.txt"),
+        ("c", &["b"], &["b.txt"], &["c.txt"], "while [ ! -e go ]; do sleep 0.05; done; cp b.txt c.txt"),
+        ("d", &["c"], &["c.txt"], &["d.txt"], "cp c.txt d.txt"),
+    ]));
+    wait_until("the second task", PATIENCE, || case.ended(&job_id) == 2);
+    daemon.kill();
+    let _daemon = case.consumer.start();
+    fs::write(case.consumer.job_dir(&job_id).join("go"), "").expect("a file can be written");
+    let record = record_of(&case.consumer, &job_id, PATIENCE);
+    assert_eq!(record["output"], json!({ "tasks": 4, "done": 4, "failed": 0, "skipped": 0 }), "{record}");
+}
+
+#[test]
+fn a_task_that_harms_its_workflow_harms_nobody_else() {
+    let case = Case::bare();
+    let _daemon = case.consumer.start();
+    let elsewhere = tempfile::tempdir().expect("a directory can be made");
+    fs::write(elsewhere.path().join("there"), "").expect("a file can be written");
+    let link = format!("ln -s {} sub", elsewhere.path().display());
+    for (line, writes, why) in [
+        ("rm -rf -- \"$PWD\"", "x", "its directory is gone: one of its tasks has removed it"),
+        (link.as_str(), "sub/there", "has not written sub/there"),
+        ("echo > output.json", "output.json", "is what hpc-consumer or the job itself makes in its directory"),
+    ] {
+        let line = if writes.starts_with("sub") { format!("rmdir sub; {line}") } else { line.to_owned() };
+        let job_id =
+            case.submit(&document(&[("a", &[], &[], &[writes], &line), ("b", &["a"], &[writes], &[], "true")]));
+        let record = record_of(&case.consumer, &job_id, PATIENCE);
+        assert_eq!(record["status"], json!("failed"), "{record}");
+        assert!(record["stderr_tail"].as_str().is_some_and(|told| told.contains(why)), "{why}: {record}");
+    }
+    let good = case.submit(&document(&[("a", &[], &[], &["x"], "echo > x")]));
+    assert_eq!(record_of(&case.consumer, &good, PATIENCE)["status"], json!("completed"), "the pool is well");
 }
 
 #[test]

@@ -132,6 +132,10 @@ impl World {
 
     /// A job was accepted that is a child: it is one that the world knows.
     pub(crate) fn is_born(&mut self, fact: &Fact) {
+        if let Fact::Parked(job_id, _) = fact {
+            // Each round has budgets of its own.
+            self.new_holder(job_id);
+        }
         let Fact::Accepted { job_id, message, origin: Origin::Parent(parent), .. } = fact else { return };
         let Ok(message) = JobMessage::parse(message) else { return };
         self.report.children += 1;

@@ -10,7 +10,10 @@ fn a_job_is_accepted_with_its_terms_and_its_lease_before_it_is_claimed() {
     let [Fact::Accepted { job_id, message, terms, origin: Origin::Queue(held) }] = step.facts.as_slice() else {
         panic!("it is accepted: {step:?}");
     };
-    assert_eq!((job_id, *terms), (&id("a"), Terms { retries: 2, rerunnable: false, needs_files: false }));
+    assert_eq!(
+        (job_id, *terms),
+        (&id("a"), Terms { retries: 2, rerunnable: false, needs_files: false, is_graph: false })
+    );
     assert!(message.contains(r#""task":"echo""#), "{message}");
     assert_eq!(*held, lease("L1"), "a lease counts from the time at which the pull was sent");
     assert_eq!(

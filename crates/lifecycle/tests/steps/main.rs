@@ -324,7 +324,7 @@ fn accepted(job_id: &str, with_lease: &str) -> Fact {
 }
 
 fn accepted_with(job_id: &str, lease: Lease) -> Fact {
-    let terms = Terms { retries: 0, rerunnable: true, needs_files: false };
+    let terms = Terms { retries: 0, rerunnable: true, needs_files: false, is_graph: false };
     Fact::Accepted { job_id: id(job_id), message: body(job_id), terms, origin: Origin::Queue(lease) }
 }
 

@@ -104,6 +104,63 @@ fn whoever_ended_while_the_round_ran_lets_it_go_on_at_once() {
 }
 
 #[test]
+fn a_job_that_waits_for_the_last_one_finds_it_although_it_ended_while_the_round_ran() {
+    let mut daemon = Daemon::pulling(slots(2));
+    daemon.start("a", job("a", "L1"));
+    daemon.step(ended("a", 1));
+    daemon.step(parks("a", 1, &["b", "c"], When::Any));
+    daemon.step(claimed("a-2", 1));
+    through(&mut daemon, "a-1");
+    daemon.step(claimed("a", 2));
+    daemon.finish("a-2");
+    daemon.step(ended("a", 2));
+    let step = daemon.step(parks("a", 2, &[], When::All));
+    assert!(step.effects.contains(&goes_on("a", 2, 3, 2)), "{step:?}");
+}
+
+#[test]
+fn each_round_has_budgets_of_its_own() {
+    let mut daemon = Daemon::pulling(slots(1));
+    daemon.start("a", with_fields("a", "L1", r#""retries":1"#));
+    daemon.step(ended("a", 1));
+    daemon.step(task_failed("a", 1));
+    daemon.step(claimed("a", 2));
+    daemon.step(ended("a", 2));
+    let step = daemon.step(parks("a", 2, &["b"], When::All));
+    assert_eq!(step.facts[0], Fact::Again(id("a"), Failures::default()));
+    through(&mut daemon, "a-1");
+    daemon.step(claimed("a", 3));
+    let step = daemon.step(ended("a", 3));
+    assert!(matches!(step.effects[0], Effect::Conclude { may_retry: true, .. }), "{step:?}");
+}
+
+#[test]
+fn a_child_that_another_daemon_has_is_not_waited_for() {
+    let (mut daemon, _) = parked(&["b"], When::All);
+    daemon.step(claimed("a-1", 1));
+    daemon.step(ended("a-1", 1));
+    let step = daemon.step(Event::Concluded(run("a-1", 1), Concluded::TakenOver));
+    assert!(step.effects.contains(&goes_on("a", 1, 2, 1)), "{step:?}");
+}
+
+#[test]
+fn no_more_than_a_thousand_go_on_at_once() {
+    let mut daemon = Daemon::pulling(slots(1));
+    daemon.start("a", job("a", "L1"));
+    daemon.step(ended("a", 1));
+    let tasks = ["b"; 600];
+    daemon.step(parks("a", 1, &tasks, When::Any));
+    through(&mut daemon, "a-1");
+    daemon.step(claimed("a", 2));
+    daemon.step(ended("a", 2));
+    let step = daemon.step(parks("a", 2, &tasks, When::Any));
+    assert!(
+        format!("{step:?}").contains("asks for 600 jobs while 599 go on, and 1000 at once is the most"),
+        "{step:?}"
+    );
+}
+
+#[test]
 fn what_cannot_be_had_is_the_jobs_own_fault() {
     let mut daemon = Daemon::pulling(slots(1));
     daemon.start("a", job("a", "L1"));

@@ -233,7 +233,7 @@ fn what_no_pool_can_ever_take_is_rejected_at_once() {
 /// The fact of its acceptance.
 fn accepted_of(delivery: &Delivery) -> Fact {
     let job_id = protocol::JobMessage::parse(&delivery.body).expect("a job").job_id;
-    let terms = Terms { retries: 0, rerunnable: true, needs_files: false };
+    let terms = Terms { retries: 0, rerunnable: true, needs_files: false, is_graph: false };
     Fact::Accepted { job_id, message: delivery.body.clone(), terms, origin: Origin::Queue(lease(&delivery.lease_id)) }
 }
 

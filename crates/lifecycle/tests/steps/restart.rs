@@ -30,7 +30,7 @@ fn a_job_that_was_accepted_is_claimed_anew_with_its_last_attempt() {
 
 #[test]
 fn what_has_failed_before_a_restart_counts_after_it() {
-    let terms = Terms { retries: 1, rerunnable: true, needs_files: false };
+    let terms = Terms { retries: 1, rerunnable: true, needs_files: false, is_graph: false };
     let accepted = Fact::Accepted { job_id: id("a"), message: body("a"), terms, origin: Origin::Queue(lease("L1")) };
     let failures = Failures { task: 1, ..Failures::default() };
     let again = Fact::Again(id("a"), failures);
@@ -77,7 +77,7 @@ fn a_launch_that_may_have_begun_counts_as_cut_off() {
     assert_eq!(step.facts, [Fact::Again(id("a"), Failures { cut_off: 1, ..Failures::default() })]);
     assert_eq!(step.effects[1..], [forget("a", 1), Effect::Reconciled, claim("a", 1)]);
 
-    let terms = Terms { retries: 0, rerunnable: false, needs_files: false };
+    let terms = Terms { retries: 0, rerunnable: false, needs_files: false, is_graph: false };
     let accepted = Fact::Accepted { job_id: id("a"), message: body("a"), terms, origin: Origin::Queue(lease("L1")) };
     let mut daemon = asking(&[accepted, launch("a", 1)]);
     let step = daemon.step(unknown);
@@ -121,7 +121,7 @@ fn a_lease_that_is_remembered_is_acknowledged_in_time_whatever_the_clock_did() {
 
 #[test]
 fn a_list_is_called_complete_only_when_what_is_lost_has_its_record() {
-    let terms = Terms { retries: 0, rerunnable: false, needs_files: false };
+    let terms = Terms { retries: 0, rerunnable: false, needs_files: false, is_graph: false };
     let accepted = Fact::Accepted { job_id: id("a"), message: body("a"), terms, origin: Origin::Queue(lease("L1")) };
     let is_reconciled = |effect: &Effect| *effect == Effect::Reconciled;
     let mut daemon = asking(&[accepted, launch("a", 1)]);

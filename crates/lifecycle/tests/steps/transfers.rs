@@ -17,7 +17,7 @@ fn with_files_and(job_id: &str, lease: &str, fields: &str) -> Delivery {
 
 /// The fact of its acceptance.
 fn accepted_files(job_id: &str, lease_id: &str) -> Fact {
-    let terms = Terms { retries: 0, rerunnable: true, needs_files: true };
+    let terms = Terms { retries: 0, rerunnable: true, needs_files: true, is_graph: false };
     let message = with_files(job_id, lease_id).body;
     Fact::Accepted { job_id: id(job_id), message, terms, origin: Origin::Queue(lease(lease_id)) }
 }
@@ -501,7 +501,7 @@ fn a_restart_sends_again_what_its_keeper_still_knows() {
 
 #[test]
 fn a_lost_run_whose_outputs_are_sent_is_not_settled_until_it_has_its_record() {
-    let terms = Terms { retries: 0, rerunnable: false, needs_files: false };
+    let terms = Terms { retries: 0, rerunnable: false, needs_files: false, is_graph: false };
     let accepted = Fact::Accepted { job_id: id("a"), message: body("a"), terms, origin: Origin::Queue(lease("L1")) };
     let mut daemon = Daemon::restore(slots(1), &[accepted, launch("a", 1)]);
     daemon.step(Event::Tick);

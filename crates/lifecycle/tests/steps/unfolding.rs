@@ -91,6 +91,29 @@ fn a_graph_is_asked_again_after_a_restart_and_what_goes_on_is_not_begun_twice() 
     assert!(restart(&daemon).contains(&unfold(&["a-2"])));
 }
 
+/// Its tasks would begin in directories of their own, and have records of that for good.
+#[test]
+fn what_a_job_is_does_not_change_with_the_sites_file() {
+    let (mut daemon, _) = claimed_graph();
+    daemon.step(unfolded(tasks(&[1, 2])));
+    for settings in [settings(), graphs()] {
+        let state = Lifecycle::restore(settings, daemon.book.entries.clone(), START);
+        assert_eq!(state.phase_of(&id("a")), Some(Phase::Parked));
+        assert_eq!(state.workflow_of(&id("a-2")), Some(&id("a")));
+    }
+}
+
+#[test]
+fn a_round_is_not_over_before_a_graph_has_answered() {
+    let (mut daemon, _) = claimed_graph();
+    assert!(!daemon.state.has_gone_round());
+    daemon.step(unfolded(tasks(&[1])));
+    daemon.step(claimed("a-1", 1));
+    daemon.step(pulled(&[]));
+    daemon.step(Event::Tick);
+    assert!(daemon.state.has_gone_round(), "what is left runs");
+}
+
 #[test]
 fn a_graph_that_cannot_be_read_now_is_asked_later() {
     let (mut daemon, _) = claimed_graph();

@@ -18,7 +18,7 @@ use protocol::{Fit, Outputs, Patterns, WorkPath};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 
 use super::notes::{Left, Notes};
-use crate::job::files::{INPUT, META};
+use crate::job::files::{CHILDREN, CONTINUE, INPUT, META};
 
 /// How deep directories are entered; each takes a descriptor.
 const DEPTH_MAX: usize = 64;
@@ -96,7 +96,10 @@ pub(super) fn walk(
         };
         let entry = entry.map_err(io::Error::from)?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        if name == "." || name == ".." || (*length == 0 && (name == META || name == INPUT)) {
+        if name == "."
+            || name == ".."
+            || (*length == 0 && [META, INPUT, CONTINUE, CHILDREN].iter().any(|ours| name == *ours))
+        {
             continue;
         }
         names += 1;

@@ -288,7 +288,7 @@ impl Pair<'_> {
         let Job { retries, rerunnable, wants, .. } = self.world.plan.jobs[no];
         let lease = Lease { id: "l".to_owned(), until: Duration::ZERO, deliveries: Some(1) };
         let message = self.world.plan.jobs[no].body("t");
-        let terms = Terms { retries, rerunnable, needs_files: wants.has_files() };
+        let terms = Terms { retries, rerunnable, needs_files: wants.has_files(), is_graph: false };
         self.is_fact(n, Fact::Accepted { job_id: job_id.clone(), message, terms, origin: Origin::Queue(lease) });
     }
 
