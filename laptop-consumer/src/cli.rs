@@ -242,10 +242,10 @@ pub(crate) enum Command {
     /// Print the ids of jobs, for completions
     #[command(hide = true)]
     Ids,
-    /// Check and show workflows: graphs of tasks, in WfFormat 1.5 or HyperFlow's workflow.json
+    /// Check, show and run workflows: graphs of tasks, in WfFormat 1.5 or HyperFlow's workflow.json
     ///
-    /// A document has for each task what it runs, which files it reads and writes, and for which others it waits. Only
-    /// the file is read, and nobody is asked.
+    /// A document has for each task what it runs, which files it reads and writes, and for which others it waits. `check`
+    /// and `show` read the file alone, and ask nobody.
     #[command(
         subcommand,
         after_help = "Examples:\n  laptop-consumer workflow check montage.json\n  laptop-consumer workflow show montage.json"
@@ -279,6 +279,60 @@ pub(crate) enum WorkflowCommand {
         #[arg(value_name = "FILE|-")]
         file: PathBuf,
     },
+    /// Submit a workflow as one job, with the files that it needs
+    ///
+    /// It is checked first. What its tasks read and none writes is taken from the directory of the document, or from
+    /// --dir, and goes along. Without --output PATTERN, what no task reads is wanted back, as far as these are no more
+    /// than 100 files. The site says by --task which of its tasks runs workflows.
+    ///
+    /// Ends as `submit` does: with --wait, with 0 when every task is done, and with 3 when one has failed.
+    #[command(
+        after_help = "Example:\n  laptop-consumer workflow run montage.json --task montage --wait --fetch=mosaic"
+    )]
+    Run(Box<WorkflowRunArgs>),
+}
+
+/// The arguments of `workflow run`.
+#[derive(Args)]
+pub(crate) struct WorkflowRunArgs {
+    /// The document
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Run this task of the site, one of the kind workflow
+    #[arg(long, value_name = "NAME", default_value = "workflow")]
+    pub(crate) task: String,
+    /// Look for the files that it needs here, instead of beside the document
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    /// Have the files back after a success, or however the workflow ends; without it, after a success
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) outputs_when: Option<When>,
+    #[command(flatten)]
+    pub(crate) follow: FollowArgs,
+}
+
+/// What becomes of a job once it is submitted.
+#[derive(Args)]
+pub(crate) struct FollowArgs {
+    /// Print the id of the job and nothing else, on a terminal and elsewhere
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) id: bool,
+    /// Wait for the result and print it
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// With --wait, fetch the files that the job leaves into DIR; without DIR, to here
+    #[arg(long, value_name = "DIR", requires = "wait", num_args = 0..=1, require_equals = true,
+          default_missing_value = ".")]
+    pub(crate) fetch: Option<PathBuf>,
+    /// With --wait, end with 75 when the result is not there after this long
+    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = length_of_time)]
+    pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) edge: EdgeArgs,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
 }
 
 /// The arguments of `submit`.
@@ -308,25 +362,10 @@ pub(crate) struct SubmitArgs {
     pub(crate) metadata: Option<String>,
     #[command(flatten)]
     pub(crate) job: JobArgs,
-    /// Print the id of the job and nothing else, on a terminal and elsewhere
-    #[arg(long, conflicts_with = "wait")]
-    pub(crate) id: bool,
-    /// Wait for the result and print it
-    #[arg(long)]
-    pub(crate) wait: bool,
     #[command(flatten)]
     pub(crate) files: FilesArgs,
-    /// With --wait, fetch the files that the job leaves into DIR; without DIR, to here
-    #[arg(long, value_name = "DIR", requires = "wait", num_args = 0..=1, require_equals = true,
-          default_missing_value = ".")]
-    pub(crate) fetch: Option<PathBuf>,
-    /// With --wait, end with 75 when the result is not there after this long
-    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = length_of_time)]
-    pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
-    pub(crate) edge: EdgeArgs,
-    #[command(flatten)]
-    pub(crate) queue: QueueArgs,
+    pub(crate) follow: FollowArgs,
 }
 
 /// What a job is told besides what it is to do.
@@ -430,22 +469,27 @@ pub(crate) enum When {
 impl FilesArgs {
     /// What the job is to leave.
     pub(crate) fn outputs(&self, patterns: Vec<WorkPath>) -> anyhow::Result<Option<Outputs>> {
-        let when = self.outputs_when.map(|when| match when {
-            When::Success => OutputsWhen::Success,
-            When::Always => OutputsWhen::Always,
-        });
-        if patterns.is_empty() {
-            return match when {
-                Some(_) => Err(Failure::usage("--outputs-when says when --output PATTERN is wanted; give a pattern")),
-                None => Ok(None),
-            };
-        }
-        let max = limits::OUTPUT_PATTERNS_MAX;
-        if patterns.len() > max {
-            return Err(Failure::usage(format!("--output: a job has {max} patterns at the most")));
-        }
-        Ok(Some(Outputs { patterns, when: when.map(Into::into) }))
+        outputs(patterns, self.outputs_when)
     }
+}
+
+/// What a job is to leave, by the patterns of --output.
+pub(crate) fn outputs(patterns: Vec<WorkPath>, when: Option<When>) -> anyhow::Result<Option<Outputs>> {
+    let when = when.map(|when| match when {
+        When::Success => OutputsWhen::Success,
+        When::Always => OutputsWhen::Always,
+    });
+    if patterns.is_empty() {
+        return match when {
+            Some(_) => Err(Failure::usage("--outputs-when says when --output PATTERN is wanted; give a pattern")),
+            None => Ok(None),
+        };
+    }
+    let max = limits::OUTPUT_PATTERNS_MAX;
+    if patterns.len() > max {
+        return Err(Failure::usage(format!("--output: a job has {max} patterns at the most")));
+    }
+    Ok(Some(Outputs { patterns, when: when.map(Into::into) }))
 }
 
 /// The arguments of `run`.

@@ -30,13 +30,15 @@ use protocol::JobResult;
 use queues::UnusableUrl;
 
 pub(crate) use self::service::ServiceCommand;
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, WorkflowCommand};
 use crate::config::{CommonArgs, QueueArgs, http_client};
 
 /// Runs the command that was given.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let mut printer = Printer::new(cli.common.format(), "laptop-consumer show");
-    if !matches!(cli.command, Command::Submit(_) | Command::Run(_)) {
+    let submits =
+        matches!(cli.command, Command::Submit(_) | Command::Run(_) | Command::Workflow(WorkflowCommand::Run(_)));
+    if !submits {
         cli.common.no_patterns()?;
     }
     match cli.command {
@@ -59,7 +61,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Service(command) => service::run(&cli.common, command).await,
         Command::Completions(args) => ids::script(&args),
         Command::Ids => ids::ids(&cli.common),
-        Command::Workflow(command) => workflow::run(&command, &mut printer),
+        Command::Workflow(command) => workflow::run(&cli.common, command, &mut printer).await,
         Command::Reference(args) => args.write::<Cli>().map(|()| Exit::Ok),
     }
 }

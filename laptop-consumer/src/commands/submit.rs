@@ -15,7 +15,7 @@ use serde::de::IgnoredAny;
 use super::fetch::{Fetches, needs_store, whole};
 use super::wait::{Results, until_here};
 use super::{follower, hub, note, print_one, submit_from};
-use crate::cli::{FilesArgs, SubmitArgs};
+use crate::cli::{FilesArgs, FollowArgs, SubmitArgs};
 use crate::config::{CommonArgs, http_client, hub_of, store_of};
 use crate::meter::Meter;
 use crate::stop::Stop;
@@ -37,7 +37,7 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
         return submit_from::run(common, &from, args, printer).await;
     }
     // All settings are checked before anything is sent: a job whose result cannot be fetched would be a surprise.
-    let edge = args.edge.complete(common)?;
+    let edge = args.follow.edge.complete(common)?;
     let input = args.input.as_deref().map(|value| input("--input", value, io::stdin())).transpose()?;
     let metadata = metadata(&args)?;
     let (input, input_file) = match input.unwrap_or_default() {
@@ -47,12 +47,25 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
     let mut job = args.job.spec(args.task, input, metadata);
     job.outputs = args.files.outputs(common.patterns())?;
     let gathered = gathered(&args.files)?;
-    let follower = if args.wait { Some(follower(common, &args.queue, Patience::OF_A_WAIT)?) } else { None };
+    let key = args.job.idempotency_key;
+    submit_and_follow(common, &edge, job, (&gathered, input_file), key, &args.follow, printer).await
+}
 
-    if send(common, &edge, &mut job, &gathered, input_file).await? == Exit::Interrupted {
+/// Submits a job with its files, and its input where that is a file, and waits for its result where that is wanted.
+pub(super) async fn submit_and_follow(
+    common: &CommonArgs,
+    edge: &Edge,
+    mut job: JobSpec,
+    (gathered, input_file): (&Gathered, Option<Input>),
+    key: Option<String>,
+    args: &FollowArgs,
+    printer: &mut Printer,
+) -> anyhow::Result<Exit> {
+    let follower = if args.wait { Some(follower(common, &args.queue, Patience::OF_A_WAIT)?) } else { None };
+    if send(common, edge, &mut job, gathered, input_file).await? == Exit::Interrupted {
         return Ok(Exit::Interrupted);
     }
-    let queued = submitted(common, &edge, &job, args.job.idempotency_key).await?;
+    let queued = submitted(common, edge, &job, key).await?;
     let Some(mut follower) = follower else {
         if args.id {
             printer.id(&queued.job_id)?;
@@ -61,13 +74,13 @@ pub(super) async fn run(common: &CommonArgs, args: SubmitArgs, printer: &mut Pri
         }
         return Ok(Exit::Ok);
     };
-    hub::listen(&mut follower, Some(hub_of(&edge)?), std::slice::from_ref(&queued.job_id));
+    hub::listen(&mut follower, Some(hub_of(edge)?), std::slice::from_ref(&queued.job_id));
     let (exit, came) = until_result(Waiting::new(follower, vec![queued.job_id]), args.timeout).await?;
     let Some(arrived) = came else { return Ok(exit) };
-    let arrived = whole(common, store_of(&edge), arrived).await;
+    let arrived = whole(common, store_of(edge), arrived).await;
     let exit = print_one(&arrived, printer)?;
     match &args.fetch {
-        Some(into) => fetched(&edge, &arrived, into, exit).await,
+        Some(into) => fetched(edge, &arrived, into, exit).await,
         None => Ok(exit),
     }
 }

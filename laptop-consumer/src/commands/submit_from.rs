@@ -41,13 +41,14 @@ pub(super) async fn run(
     mut args: SubmitArgs,
     printer: &mut Printer,
 ) -> anyhow::Result<Exit> {
-    let edge = args.edge.complete(common)?;
+    let edge = args.follow.edge.complete(common)?;
     let lines = read(from)?;
     let word = args.job.idempotency_key.take().map_or_else(|| Ok(String::new()), checked_key)?;
     let mut job = args.job.spec(std::mem::take(&mut args.task), Json::null(), metadata(&args)?);
     job.outputs = args.files.outputs(common.patterns())?;
     let gathered = gathered(&args.files)?;
-    let follower = if args.wait { Some(follower(common, &args.queue, Patience::OF_A_WAIT)?) } else { None };
+    let follower =
+        if args.follow.wait { Some(follower(common, &args.follow.queue, Patience::OF_A_WAIT)?) } else { None };
     // Before the files are sent, as far as it can be told by then.
     fits(&lines, &job, from)?;
     let inbox = common.inbox()?;
@@ -87,7 +88,7 @@ pub(super) async fn run(
         return Ok(Exit::Interrupted);
     }
     let Some(mut follower) = follower else {
-        if printer.is_human() && !args.id {
+        if printer.is_human() && !args.follow.id {
             let text = counted(jobs.len(), "job");
             let is = if jobs.len() == 1 { "is" } else { "are" };
             printer.text(&format!("{text} {is} submitted; `laptop-consumer wait --all` waits for all results\n"))?;
@@ -96,16 +97,16 @@ pub(super) async fn run(
     };
     let jobs: Vec<JobId> = jobs.into_iter().map(|(_, job_id)| job_id).collect();
     hub::listen(&mut follower, Some(hub_of(&edge)?), &jobs);
-    let exit = wait::for_results(follower, &inbox, jobs, args.timeout, printer).await?;
+    let exit = wait::for_results(follower, &inbox, jobs, args.follow.timeout, printer).await?;
     Ok(if exit == Exit::Ok { sent.exit } else { exit })
 }
 
 /// What is printed of a job. With --wait its result is printed alone, and for people on a terminal the sum.
 fn print(args: &SubmitArgs, printer: &mut Printer, status: &str, line: u64, job_id: &JobId) -> anyhow::Result<()> {
-    if args.wait || (printer.is_human() && !args.id) {
+    if args.follow.wait || (printer.is_human() && !args.follow.id) {
         return Ok(());
     }
-    if args.id {
+    if args.follow.id {
         return printer.id(job_id);
     }
     printer.json(&json!({"status": status, "job_id": job_id, "line": line}).to_string())

@@ -1,28 +1,72 @@
-//! `workflow`: what is wrong with the document of one, and what it is made of. Asks nobody, and needs no settings.
+//! `workflow`: what is wrong with the document of one, and what it is made of, which asks nobody and needs no settings;
+//! and a workflow as one job, with its files.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use client::upload::{Gathered, Given};
 use program::{Exit, Failure, Printer, counted, one_line, pairs, stdout_width, table};
-use protocol::WorkPath;
 use protocol::text::escaped;
+use protocol::{Json, WorkPath, limits};
 use serde::Serialize;
-use workflow::{Workflow, limits::DOCUMENT_BYTES_MAX};
+use workflow::{Form, Workflow, limits::DOCUMENT_BYTES_MAX};
 
-use crate::cli::WorkflowCommand;
+use super::note;
+use super::submit::submit_and_follow;
+use crate::cli::{WorkflowCommand, WorkflowRunArgs, outputs};
+use crate::config::CommonArgs;
 
-pub(super) fn run(command: &WorkflowCommand, printer: &mut Printer) -> anyhow::Result<Exit> {
+pub(super) async fn run(common: &CommonArgs, command: WorkflowCommand, printer: &mut Printer) -> anyhow::Result<Exit> {
     match command {
-        WorkflowCommand::Check { file } => check(&read(file)?, printer),
-        WorkflowCommand::Show { file } => show(&read(file)?, printer),
+        WorkflowCommand::Check { file } => check(&read(&file)?.0, printer).map(|()| Exit::Ok),
+        WorkflowCommand::Show { file } => show(&read(&file)?.0, printer).map(|()| Exit::Ok),
+        WorkflowCommand::Run(args) => submitted(common, *args, printer).await,
     }
-    .map(|()| Exit::Ok)
 }
 
-/// The workflow in a file, or on standard input.
-fn read(from: &Path) -> anyhow::Result<Workflow> {
+/// Submits a workflow with the files that it needs.
+async fn submitted(common: &CommonArgs, args: WorkflowRunArgs, printer: &mut Printer) -> anyhow::Result<Exit> {
+    let edge = args.follow.edge.complete(common)?;
+    let (workflow, text) = read(&args.file)?;
+    let beside = || args.file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = args.dir.as_deref().unwrap_or_else(beside);
+    let brought = brought(&workflow, dir)?;
+    let gathered = Gathered::of(&brought).map_err(|error| Failure::usage(error.to_string()))?;
+    gathered.notes.iter().for_each(|text| note(text));
+    let mut patterns = common.patterns();
+    if patterns.is_empty() && workflow.results().count() <= limits::OUTPUT_PATTERNS_MAX {
+        patterns = workflow.results().cloned().collect();
+    }
+    // As it is read it is no longer than it must be.
+    let document: serde_json::Value = serde_json::from_str(&text)?;
+    let input = Json::parse(&document.to_string())?;
+    let mut job = args.job.spec(args.task, input, None);
+    job.outputs = outputs(patterns, args.outputs_when)?;
+    let key = args.job.idempotency_key;
+    submit_and_follow(common, &edge, job, (&gathered, None), key, &args.follow, printer).await
+}
+
+/// The files that a workflow needs, as they are in this directory. A signal of HyperFlow's need not be a file.
+fn brought(workflow: &Workflow, dir: &Path) -> anyhow::Result<Vec<Given>> {
+    let given = |path: &WorkPath| Given { from: dir.join(path.as_str()), path: Some(path.clone()) };
+    let (there, missing): (Vec<Given>, Vec<Given>) =
+        workflow.brought().map(given).partition(|given| given.from.exists());
+    if workflow.form() == Form::WfFormat
+        && let Some(first) = missing.first()
+    {
+        let others = if missing.len() > 1 { format!(", nor are {} others", missing.len() - 1) } else { String::new() };
+        return Err(Failure::usage(format!(
+            "the workflow reads {}, which no task writes, and it is not there{others}; --dir says where they are",
+            first.from.display()
+        )));
+    }
+    Ok(there)
+}
+
+/// The workflow in a file, or on standard input, and its text.
+fn read(from: &Path) -> anyhow::Result<(Workflow, String)> {
     let is_stdin = from.as_os_str() == "-";
     let name = if is_stdin { "standard input".to_owned() } else { from.display().to_string() };
     let usage = |why: String| Failure::usage(format!("{}: {why}", escaped(&name)));
@@ -37,10 +81,11 @@ fn read(from: &Path) -> anyhow::Result<Workflow> {
     read.map_err(|error| usage(format!("it cannot be read: {error}")))?;
     let text = String::from_utf8(bytes)
         .map_err(|error| usage(format!("it is not UTF-8, from byte {} on", error.utf8_error().valid_up_to())))?;
-    Workflow::parse(&text).map_err(|problems| {
+    match Workflow::parse(&text) {
+        Ok(workflow) => Ok((workflow, text)),
         // A line for each, as compilers have it; none of them has a line break in it.
-        usage(problems.to_string().replace('\n', &format!("\n{}: ", escaped(&name))))
-    })
+        Err(problems) => Err(usage(problems.to_string().replace('\n', &format!("\n{}: ", escaped(&name))))),
+    }
 }
 
 /// What `check` says of a workflow. As JSON, fields may be added, nothing else.
@@ -176,7 +221,7 @@ mod tests {
     use super::*;
 
     fn case(name: &str) -> Workflow {
-        read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases").join(name)).unwrap()
+        read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases").join(name)).unwrap().0
     }
 
     #[test]
