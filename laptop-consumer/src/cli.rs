@@ -244,8 +244,8 @@ pub(crate) enum Command {
     Ids,
     /// Check, show and run workflows: graphs of tasks, in WfFormat 1.5 or HyperFlow's workflow.json
     ///
-    /// A document has for each task what it runs, which files it reads and writes, and for which others it waits. `check`
-    /// and `show` read the file alone, and ask nobody.
+    /// A document has for each task what it runs, which files it reads and writes, and for which others it waits.
+    /// `check` and `show` read the file alone, and ask nobody.
     #[command(
         subcommand,
         after_help = "Examples:\n  laptop-consumer workflow check montage.json\n  laptop-consumer workflow show montage.json"

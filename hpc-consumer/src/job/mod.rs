@@ -431,6 +431,7 @@ mod tests {
         let kit = Kit {
             from_file: true,
             devices: results.join("dev"),
+            state_dir: results.join("state"),
             ..Kit::bare(vec![("PATH".into(), "/usr/bin:/bin".into())])
         };
         let kit = Kit {
