@@ -431,7 +431,7 @@ mod tests {
         let kit = Kit {
             from_file: true,
             devices: results.join("dev"),
-            state_dir: results.join("state"),
+            state_dir: results.to_owned(),
             ..Kit::bare(vec![("PATH".into(), "/usr/bin:/bin".into())])
         };
         let kit = Kit {
