@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use protocol::{JobId, JobSpec};
+use protocol::{JobId, JobSpec, limits};
 
 use crate::lifecycle::{Lifecycle, Step};
 use crate::phases::Phase;
@@ -21,9 +21,6 @@ use crate::{Effect, Ending, Finished, Notice, Problem, Run};
 
 /// How many jobs are asked at a time. Each reads a document, which may be large.
 const AT_A_TIME: usize = 2;
-
-/// How many children of one graph are waited for at a time, at the most. The others begin when these have ended.
-const ALIVE_MAX: usize = 1_000;
 
 /// Before a job is asked again that could not be answered for; the second time twice as long.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -44,6 +41,7 @@ pub enum Unfolded {
 pub(crate) struct Unfolding {
     /// When, and in the order of acceptance.
     due: BTreeMap<(Duration, u64), JobId>,
+    /// The same, to be looked up.
     waiting: BTreeSet<JobId>,
     /// Those that are asked now; and whether something has changed since.
     asked: BTreeMap<JobId, bool>,
@@ -111,7 +109,8 @@ impl Lifecycle {
             };
             let alive = self.jobs.get(&job_id).and_then(|job| job.children.as_ref());
             let alive: Vec<JobId> = alive.map(|children| children.alive.iter().cloned().collect()).unwrap_or_default();
-            let room = ALIVE_MAX.saturating_sub(alive.len());
+            // The others begin when these have ended.
+            let room = limits::CHILDREN_AT_ONCE_MAX.saturating_sub(alive.len());
             self.unfolding.asked.insert(job_id, false);
             step.effects.push(Effect::Unfold { run, alive, room });
         }

@@ -1,4 +1,4 @@
-//! How large a workflow may be. More than what is known of real ones, and little enough to be read in a second.
+//! How large a workflow may be. More than what is known of real ones, and little enough to be read in a few seconds.
 
 /// The longest document, in bytes. It is held in memory whole while it is read.
 pub const DOCUMENT_BYTES_MAX: usize = 64 << 20;

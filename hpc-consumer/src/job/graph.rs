@@ -68,7 +68,7 @@ impl Graphs {
 }
 
 /// One of them.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Known {
     /// How long its document is.
     bytes: usize,

@@ -289,11 +289,9 @@ impl JobFiles {
                 // How the node is weeks later, when its outputs are in the store, tells nothing of the run.
                 let is_judged = finished.has_failed() && self.outgoing.has_begun(run);
                 // Of a workflow nothing ran that the node could have failed.
-                let exonerated = if is_judged || self.is_workflow(job) {
-                    Ok(())
-                } else {
-                    self.health.exonerate(&job.spec, finished).await
-                };
+                let nothing_ran = finished.runtime.is_none() && self.is_workflow(job);
+                let exonerated =
+                    if is_judged || nothing_ran { Ok(()) } else { self.health.exonerate(&job.spec, finished).await };
                 (finished.runtime.is_some(), exonerated.err())
             }
             Ending::CutOff(_)

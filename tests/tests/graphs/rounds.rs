@@ -1,7 +1,6 @@
 //! Jobs that leave children behind and go on after them.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -158,6 +157,4 @@ fn what_cannot_be_gone_on_with_fails_the_job_and_says_why() {
         assert!(record["message"].as_str().is_some_and(|said| said.contains(why)), "{why}: {record}");
     }
     assert!(!case.has("ran"), "nobody has children");
-    let mode = fs::metadata("/etc/passwd").expect("every machine has it").permissions().mode();
-    assert_eq!(mode & 0o777, 0o644, "what a link leads to is left alone");
 }

@@ -87,8 +87,8 @@ fn a_job_may_go_on_when_any_child_has_ended_and_again_for_the_next() {
     assert!(step.effects.contains(&conclude("a-3", 1, Ending::Cancelled(None))), "{step:?}");
 }
 
-#[test]
-fn whoever_ended_while_the_round_ran_lets_it_go_on_at_once() {
+/// A daemon in which the last child of `a` has ended while the second round ran, which has not seen it.
+fn unseen() -> Daemon {
     let mut daemon = Daemon::pulling(slots(2));
     daemon.start("a", job("a", "L1"));
     daemon.step(ended("a", 1));
@@ -96,24 +96,21 @@ fn whoever_ended_while_the_round_ran_lets_it_go_on_at_once() {
     daemon.step(claimed("a-2", 1));
     through(&mut daemon, "a-1");
     daemon.step(claimed("a", 2));
-    // This one it has not seen.
     daemon.finish("a-2");
     daemon.step(ended("a", 2));
+    daemon
+}
+
+#[test]
+fn whoever_ended_while_the_round_ran_lets_it_go_on_at_once() {
+    let mut daemon = unseen();
     let step = daemon.step(parks("a", 2, &["d"], When::Any));
     assert!(step.effects.contains(&goes_on("a", 2, 3, 3)), "{step:?}");
 }
 
 #[test]
 fn a_job_that_waits_for_the_last_one_finds_it_although_it_ended_while_the_round_ran() {
-    let mut daemon = Daemon::pulling(slots(2));
-    daemon.start("a", job("a", "L1"));
-    daemon.step(ended("a", 1));
-    daemon.step(parks("a", 1, &["b", "c"], When::Any));
-    daemon.step(claimed("a-2", 1));
-    through(&mut daemon, "a-1");
-    daemon.step(claimed("a", 2));
-    daemon.finish("a-2");
-    daemon.step(ended("a", 2));
+    let mut daemon = unseen();
     let step = daemon.step(parks("a", 2, &[], When::All));
     assert!(step.effects.contains(&goes_on("a", 2, 3, 2)), "{step:?}");
 }
