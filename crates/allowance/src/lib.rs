@@ -188,10 +188,14 @@ impl Allowance {
     /// of what is left goes into looks, evenly over the rest of the day: the other half is for what they find.
     pub fn pause(&self, usual: Duration, owed: u64, now: Duration) -> Duration {
         let Some(limit) = self.limit else { return usual };
+        let rest = next_day(now).saturating_sub(now);
+        // However late it is: who is at the end of it is not ahead of the day any more.
+        if self.spent(now) >= limit {
+            return usual.max(rest);
+        }
         if !self.is_ahead(limit, owed, now) {
             return usual;
         }
-        let rest = next_day(now).saturating_sub(now);
         let looks = u32::try_from(self.left(limit, owed, now) / 2).unwrap_or(u32::MAX);
         usual.max(rest.checked_div(looks).unwrap_or(rest))
     }
@@ -295,6 +299,8 @@ mod tests {
         allowance.spend(1_999, at);
         assert_eq!(allowance.pause(usual, 0, at), 18 * HOUR);
         assert_eq!((allowance.messages(100, 0, at), allowance.state(0, at).unwrap().care), (0, Care::Stop));
+        let evening = midnight() + 23 * HOUR;
+        assert_eq!(allowance.pause(usual, 0, evening), HOUR, "late in the day as well");
         let tomorrow = midnight() + DAY;
         assert_eq!((next_day(at), allowance.messages(100, 0, tomorrow)), (tomorrow, 100));
         assert_eq!(allowance.pause(usual, 0, tomorrow), usual);

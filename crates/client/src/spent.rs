@@ -110,7 +110,9 @@ mod tests {
         first.spend(12);
         assert_eq!((first.messages(100), second.messages(100), of().messages(100)), (0, 0, 0));
         assert_eq!(of().state().unwrap().spent, 60);
-        assert!(second.pause(Duration::from_secs(5)) > Duration::from_secs(5));
+        let pause = second.pause(Duration::from_secs(5));
+        let rest = allowance::next_day(now()).saturating_sub(now());
+        assert!(pause >= rest, "{pause:?}, and the day goes on for {rest:?}");
         let free = Spent::new(&temp.path().join("none"), None);
         free.spend(1_000_000);
         assert_eq!((free.messages(100), free.pause(Duration::ZERO)), (100, Duration::ZERO));
