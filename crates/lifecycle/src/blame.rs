@@ -109,6 +109,7 @@ mod tests {
             isolation: None,
             launched: None,
             ran: None,
+            usage: None,
         }
     }
 

@@ -376,6 +376,7 @@ impl JobFiles {
             isolation: None,
             launched,
             ran: None,
+            usage: None,
         }
     }
 }

@@ -461,6 +461,7 @@ mod tests {
             isolation: None,
             launched: None,
             ran: None,
+            usage: None,
         }
     }
 

@@ -288,6 +288,7 @@ fn finished() -> Box<Finished> {
         isolation: None,
         launched: None,
         ran: None,
+        usage: None,
     })
 }
 
