@@ -121,6 +121,8 @@ fn programs(workspace: &Workspace, out: &Path) -> anyhow::Result<PathBuf> {
         if std::env::var_os(&variable).is_none() {
             build.env(variable, "cc");
         }
+        // Under their own names musl has these functions for large files as well, and under no others.
+        build.env("LIBSQLITE3_FLAGS", "-DSQLITE_DISABLE_LFS");
     }
     command::run(&mut build)?;
 
