@@ -15,6 +15,7 @@ use crate::phases::Phase;
 use crate::pools::{Place, PoolNo, Pools, Routed};
 use crate::publisher::Publisher;
 use crate::refusal::Refusals;
+use crate::report::EndedChildren;
 use crate::settler::Settler;
 use crate::shutdown::Shutdown;
 use crate::table::{Jobs, NewJob, State};
@@ -111,6 +112,8 @@ pub struct Lifecycle {
     pub(crate) cancellations: Cancellations,
     pub(crate) file_store: FileStore,
     pub(crate) unfolding: Unfolding,
+    /// Children that have ended and of which there is something to say, if anybody asks.
+    pub(crate) ended: EndedChildren,
     /// What the queues may cost.
     pub(crate) thrift: Thrift,
     /// What was said of the queue: it does not answer, and not yet that it does again.
@@ -187,6 +190,7 @@ impl Lifecycle {
             cancellations: Cancellations::default(),
             file_store: FileStore::default(),
             unfolding: Unfolding::default(),
+            ended: EndedChildren::default(),
             thrift,
             queue_trouble: None,
         };
@@ -414,6 +418,12 @@ impl Lifecycle {
     pub fn take_changes(&mut self) -> Changes {
         self.jobs.keep_changes();
         self.jobs.take_changes()
+    }
+
+    /// What there is to say of children whose records are among these facts, besides the records. Whoever asks what has
+    /// become of jobs is to ask this of all facts, too.
+    pub fn take_ended(&mut self, facts: &[Fact]) -> EndedChildren {
+        self.ended.take(facts)
     }
 
     /// Checks what must hold in every state; the text says what does not.

@@ -66,6 +66,8 @@ pub(crate) struct Job {
     pub(crate) parent: Option<Box<Parent>>,
     /// What it has left behind in earlier rounds.
     pub(crate) children: Option<Box<Children>>,
+    /// Is it one too many for the hub to be told of?
+    pub(crate) is_untold: bool,
 }
 
 impl Job {
@@ -306,6 +308,7 @@ impl Jobs {
             waits: None,
             parent,
             children: None,
+            is_untold: false,
         };
         if let Some(grant) = &job.grant {
             self.lanes[job.lane.0].count_found(&job.resources, grant);
@@ -519,9 +522,21 @@ impl Jobs {
         self.changes.get_or_insert_default();
     }
 
+    /// Does somebody ask what becomes of jobs?
+    pub(crate) fn are_changes_kept(&self) -> bool {
+        self.changes.is_some()
+    }
+
     /// What has become of jobs since this was asked last.
     pub(crate) fn take_changes(&mut self) -> Changes {
         self.changes.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// There is something new to be said of a job, although it is as far as it was.
+    pub(crate) fn has_news(&mut self, job_id: &JobId) {
+        if let Some(changes) = &mut self.changes {
+            changes.entry(job_id.clone()).or_insert(Change::Held);
+        }
     }
 
     /// The changes of a job are to be acted on from here on, and what it is now.
