@@ -19,11 +19,11 @@ const MOSAICS: [(&str, &str); 2] = [
     ("mosaic_20130212_013030_8881_area.fits", "87cfe520b869efa529044dc3488c3473"),
 ];
 
-struct Case {
+pub(crate) struct Case {
     // Declared first, so that the processes are gone before their directories are.
-    edge: Edge,
-    consumer: Consumer,
-    _home: TempDir,
+    pub(crate) edge: Edge,
+    pub(crate) consumer: Consumer,
+    pub(crate) home: TempDir,
 }
 
 impl Case {
@@ -31,11 +31,11 @@ impl Case {
         let (edge, home) = (Edge::start(), tempfile::tempdir().expect("a directory can be made"));
         let site = write_site(home.path(), text);
         let consumer = Consumer::of_site(&edge, &site);
-        Self { edge, consumer, _home: home }
+        Self { edge, consumer, home }
     }
 
     /// Two processors without a container, in which every task is a command.
-    fn bare() -> Self {
+    pub(crate) fn bare() -> Self {
         let runner = parts::task_runner();
         Self::of_site(&format!(
             "[pool.cpu]\nruntime = \"bare\"\ncapacity = {{ cpus = 2 }}\n\
@@ -45,12 +45,19 @@ impl Case {
         ))
     }
 
-    fn submit(&self, document: &Value) -> String {
+    /// The same, where tasks may write to `home` and elsewhere only as jobs may.
+    pub(crate) fn confined() -> Self {
+        let Self { edge, consumer, home } = Self::bare();
+        let place = home.path().to_str().expect("paths of tests are plain").to_owned();
+        Self { edge, consumer: consumer.set("BARE_WRITABLE", place), home }
+    }
+
+    pub(crate) fn submit(&self, document: &Value) -> String {
         self.edge.producer().submit(&json!({ "task": "flow", "input": document }))
     }
 
     /// How many of its tasks have a record.
-    fn ended(&self, job_id: &str) -> usize {
+    pub(crate) fn ended(&self, job_id: &str) -> usize {
         let entries = fs::read_dir(self.consumer.results_dir()).into_iter().flatten().flatten();
         let begins = format!("{job_id}-");
         entries
@@ -62,9 +69,9 @@ impl Case {
 }
 
 /// A task of a document: its id, what it waits for, what it reads and writes, and a line for the shell.
-type Task<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str], &'a str);
+pub(crate) type Task<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str], &'a str);
 
-fn document(tasks: &[Task<'_>]) -> Value {
+pub(crate) fn document(tasks: &[Task<'_>]) -> Value {
     let specification = tasks.iter().map(|(id, parents, reads, writes, _)| {
         let children: Vec<&str> = tasks.iter().filter(|other| other.1.contains(id)).map(|other| other.0).collect();
         json!({ "id": id, "name": id, "parents": parents, "children": children, "inputFiles": reads, "outputFiles": writes })

@@ -26,7 +26,7 @@ use transfer::{Bounds, Class};
 
 use super::cache::Cache;
 use super::input::{self, Unusable};
-use crate::job::files::{CHILDREN, CONTINUE, INPUT, META, OUTPUT, REMOVED_WITHIN, is_missing};
+use crate::job::files::{CHILDREN, CONTINUE, INPUT, META, OUTPUT, REMOVED_WITHIN, RESUMED, is_missing};
 use crate::run::LOGS;
 
 /// How much is copied before it is looked whether anybody still wants it.
@@ -170,7 +170,7 @@ fn check(path: &WorkPath) -> Result<(), NoTree> {
 
 /// Is this the name of a file that we make in a job's directory, or read there?
 pub(in crate::job) fn is_ours(name: &str) -> bool {
-    [META, INPUT, OUTPUT, CONTINUE, CHILDREN].contains(&name) || LOGS.contains(&name)
+    [META, INPUT, OUTPUT, CONTINUE, CHILDREN, RESUMED].contains(&name) || LOGS.contains(&name)
 }
 
 fn twice(path: &WorkPath) -> String {
