@@ -2,6 +2,7 @@
 //! programs, killed on the way.
 
 mod graphs;
+mod replay;
 mod resumed;
 mod rounds;
 
