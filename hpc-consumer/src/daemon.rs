@@ -352,8 +352,8 @@ impl Daemon {
             Effect::Unfold { run, alive, room } => {
                 let (files, store) = (self.jobs.clone(), self.store.clone());
                 self.spawn_fallible(async move {
-                    let job = whole_message_of(&store, &run.job_id).await?;
-                    let unfolded = files.unfold(job, run.clone(), alive, room).await;
+                    let whole = whole_message_of(&store, &run.job_id);
+                    let unfolded = files.unfold(whole, run.clone(), alive, room).await?;
                     Ok(Event::Unfolded(run, unfolded))
                 });
             }

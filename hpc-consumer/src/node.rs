@@ -108,7 +108,8 @@ impl Node {
                 });
             }
             Effect::Unfold { run, alive, room } => {
-                let unfolded = self.files.unfold(Arc::new(job.clone()), run.clone(), alive, room).await;
+                let whole = std::future::ready(Ok::<_, std::convert::Infallible>(Arc::new(job.clone())));
+                let Ok(unfolded) = self.files.unfold(whole, run.clone(), alive, room).await;
                 return Some(Event::Unfolded(run, unfolded));
             }
             Effect::Stage(job_id) => {

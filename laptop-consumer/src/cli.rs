@@ -157,7 +157,8 @@ pub(crate) enum Command {
     ///
     /// What is sent is what was noted here when the job was submitted; its files are those that the store of files has.
     /// Of a job that was submitted elsewhere, the hub of the edge knows task, input, name and pool. Nothing is asked,
-    /// and nothing happens to the earlier jobs. Prints a line for each new job: its id, and which job it is again.
+    /// and nothing happens to the earlier jobs. Prints a line for each new job: its id, and which job it is again. Of a
+    /// workflow that has not completed, only those tasks run that are not done (see --anew).
     ///
     /// With --failed, all jobs of this inbox that failed, but for those that were submitted again already; the same
     /// command again sends nothing twice.
@@ -305,6 +306,12 @@ pub(crate) struct WorkflowRunArgs {
     /// Look for the files that it needs here, instead of beside the document
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+    /// Take over what is done of this earlier job, and run what is missing or has changed
+    ///
+    /// It is named as `show` takes it. A task is done if it has completed, and has the same id, command and files as now, and what it reads that was
+    /// brought is the same. Where the directory of that job is not on the cluster any more, all tasks run.
+    #[arg(long, value_name = "JOB")]
+    pub(crate) resume: Option<JobId>,
     #[command(flatten)]
     pub(crate) job: JobArgs,
     /// Have the files back after a success, or however the workflow ends; without it, after a success
@@ -431,6 +438,7 @@ impl JobArgs {
             retries: self.retries,
             // Only what was said is sent: the default is the cluster's.
             rerunnable: self.not_rerunnable.then_some(false),
+            resume: None,
             // The request carries it, for this job is all of it.
             idempotency_key: None,
             callback: None,
@@ -647,6 +655,12 @@ pub(crate) struct RerunArgs {
     /// With --failed, only jobs that have ended within this time
     #[arg(long, value_name = "DURATION", requires = "failed", value_parser = length_of_time)]
     pub(crate) since: Option<Duration>,
+    /// Run all tasks of a workflow, also those that are done
+    ///
+    /// Without it, a workflow that has not completed runs only what is missing, and takes over the rest from the directory
+    /// of the earlier job.
+    #[arg(long)]
+    pub(crate) anew: bool,
     /// Print the ids of the new jobs and nothing else
     #[arg(long)]
     pub(crate) id: bool,

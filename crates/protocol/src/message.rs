@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn what_is_large_is_left_out_of_a_job_at_work() {
         let message = message(
-            r#"{"task":"a","input":[1],"metadata":{},"name":"n","pool":"p","resources":{"cpus":2},"time_limit_seconds":7,"retries":1,"rerunnable":true}"#,
+            r#"{"task":"a","input":[1],"metadata":{},"name":"n","pool":"p","resources":{"cpus":2},"time_limit_seconds":7,"retries":1,"rerunnable":true,"resume":"j-1"}"#,
         );
         let small = message.without_input();
         assert_eq!((small.text(), small.spec.input.as_str(), &small.spec.metadata), ("", "null", &None));

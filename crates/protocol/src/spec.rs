@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fields::{Fields, NoFields, Unknown};
 use crate::file::{self, Content, JobFile, Outputs};
-use crate::{Callback, Json, PoolName, ResourceRequest, limits};
+use crate::{Callback, JobId, Json, PoolName, ResourceRequest, limits};
 
 /// What a user says of a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,10 @@ pub struct JobSpec {
     /// the runs went down? It may when this is absent; when it may not, its outcome is [`crate::Reason::Lost`].
     #[serde(default, deserialize_with = "rules::yes_or_no", skip_serializing_if = "Option::is_none")]
     pub rerunnable: Option<bool>,
+    /// An earlier job that was the same workflow, or nearly: what is done of it is taken over, and not run again. Jobs
+    /// that are no workflow take no notice.
+    #[serde(default, deserialize_with = "rules::job_id", skip_serializing_if = "Option::is_none")]
+    pub resume: Option<JobId>,
     /// The same key gives the same job id, so a repeated submission is one job.
     #[serde(default, deserialize_with = "rules::idempotency_key", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = limits::IDEMPOTENCY_KEY_BYTES_MAX), regex(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")))]
@@ -185,7 +189,7 @@ mod rules {
     use serde_json::value::RawValue;
 
     use crate::file::{self, JobFile, Outputs};
-    use crate::{Callback, Json, PoolName, ResourceRequest, limits};
+    use crate::{Callback, InvalidJobId, JobId, Json, PoolName, ResourceRequest, limits};
 
     pub(super) fn task<'de, D: Deserializer<'de>>(given: D) -> Result<String, D::Error> {
         let task = text(given)?;
@@ -244,6 +248,11 @@ mod rules {
 
     pub(super) fn yes_or_no<'de, D: Deserializer<'de>>(given: D) -> Result<Option<bool>, D::Error> {
         bool::deserialize(given).map(Some).map_err(|_| D::Error::custom("must be true or false"))
+    }
+
+    pub(super) fn job_id<'de, D: Deserializer<'de>>(given: D) -> Result<Option<JobId>, D::Error> {
+        let refused = |_| D::Error::custom(format!("must be the id of a job: {InvalidJobId}"));
+        text(given)?.parse().map(Some).map_err(refused)
     }
 
     pub(super) fn idempotency_key<'de, D: Deserializer<'de>>(given: D) -> Result<Option<String>, D::Error> {
@@ -306,6 +315,8 @@ mod tests {
             (r#"{"task":"a","retries":"2"}"#, "`retries`"),
             (r#"{"task":"a","rerunnable":1}"#, "`rerunnable` must be true or false"),
             (r#"{"task":"a","rerunnable":"false"}"#, "`rerunnable`"),
+            (r#"{"task":"a","resume":"../a"}"#, "`resume` must be the id of a job"),
+            (r#"{"task":"a","resume":1}"#, "`resume` must be a string"),
             (r#"{"task":"a","idempotency_key":""}"#, "`idempotency_key`"),
             (r#"{"task":"a","idempotency_key":7}"#, "`idempotency_key` must be a string"),
             (r#"{"task":"a","callback":"https://a.example"}"#, "`callback` must be an object such as"),
@@ -351,7 +362,7 @@ mod tests {
 
     #[test]
     fn what_is_given_is_kept_and_null_is_absent() {
-        let given = r#"{"callback":{"url":"https://a.example","events":null},"idempotency_key":"k","rerunnable":false,"retries":100,"time_limit_seconds":60,"resources":{"memory":"2GiB","gpus":null},"runtime":"qpu","name":"é","metadata":{ "n":1 },"input":[1.0],"task":"a"}"#;
+        let given = r#"{"callback":{"url":"https://a.example","events":null},"idempotency_key":"k","rerunnable":false,"resume":"j-1","retries":100,"time_limit_seconds":60,"resources":{"memory":"2GiB","gpus":null},"runtime":"qpu","name":"é","metadata":{ "n":1 },"input":[1.0],"task":"a"}"#;
         let spec = JobSpec {
             task: "a".to_owned(),
             input: Json::parse("[1.0]").unwrap(),
@@ -362,6 +373,7 @@ mod tests {
             time_limit_seconds: Some(60),
             retries: Some(100),
             rerunnable: Some(false),
+            resume: Some("j-1".parse().unwrap()),
             idempotency_key: Some("k".to_owned()),
             callback: Some(Callback {
                 url: "https://a.example".to_owned(),
@@ -374,7 +386,7 @@ mod tests {
             input_file: None,
         };
         assert_eq!(JobSpec::parse(given).unwrap(), spec);
-        let nothing = r#"{"task":"a","input":null,"metadata":null,"name":null,"pool":null,"runtime":null,"resources":null,"time_limit_seconds":null,"retries":null,"rerunnable":null,"idempotency_key":null,"callback":null,"outputs":null,"input_file":null,"files":null}"#;
+        let nothing = r#"{"task":"a","input":null,"metadata":null,"name":null,"pool":null,"runtime":null,"resources":null,"time_limit_seconds":null,"retries":null,"rerunnable":null,"resume":null,"idempotency_key":null,"callback":null,"outputs":null,"input_file":null,"files":null}"#;
         let bare = JobSpec::parse(r#"{"task":"a"}"#).unwrap();
         assert_eq!(JobSpec::parse(nothing).unwrap(), bare);
         assert_eq!(serde_json::to_string(&bare).unwrap(), r#"{"task":"a","input":null}"#);

@@ -94,7 +94,7 @@ impl Progress {
     }
 
     /// Some tasks are done, and all others are yet to be. For a task of these it is waited for those of them alone.
-    pub(crate) fn of(workflow: &Workflow, is_done: impl Fn(TaskNo) -> bool) -> Self {
+    pub fn of(workflow: &Workflow, is_done: impl Fn(TaskNo) -> bool) -> Self {
         let graph = workflow.graph.clone();
         let mut progress = Self {
             states: vec![TaskState::Waiting; graph.len()],

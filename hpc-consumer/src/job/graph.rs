@@ -2,7 +2,8 @@
 //!
 //! The tasks are jobs of their own, `<job_id>-<n>` for the n-th task of the document, and run in the directory of the
 //! workflow. A task is done when its record says that it completed and what it is to write is there; it has failed when
-//! its record says anything else. So nothing is remembered here but what is quick to find again.
+//! its record says anything else, or it was taken over from an earlier job (`resumed`). So nothing is remembered here
+//! but what is quick to find again.
 //!
 //! Out of scope: what a document may be (`workflow`), when this is asked (`lifecycle`).
 
@@ -22,6 +23,7 @@ use super::job_dir::JobDir;
 use super::meta::meta_of;
 use super::record::Record;
 use super::results_dir::ResultsDir;
+use super::resumed::{Resumed, Told};
 use super::{JobFiles, now};
 use crate::{blocking, lock};
 
@@ -86,12 +88,16 @@ impl Graphs {
 struct Known {
     /// How long its document is.
     bytes: usize,
+    /// Its job, without the document.
+    job: Arc<JobMessage>,
     workflow: Arc<Workflow>,
     progress: Progress,
     /// Tasks that have begun and not ended.
     begun: BTreeSet<TaskNo>,
     /// Those that failed, and why.
     failed: BTreeMap<TaskNo, String>,
+    /// What was taken over of an earlier job.
+    resumed: Resumed,
 }
 
 /// The input of a workflow that is a file of the job.
@@ -116,6 +122,8 @@ struct Output<'a> {
     failed: usize,
     /// Tasks that will never begin, because one that they need has failed.
     skipped: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed: Option<Told<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failures: Vec<FailedTask<'a>>,
 }
@@ -128,7 +136,7 @@ struct FailedTask<'a> {
 }
 
 /// Why nothing is said of a workflow.
-enum Stuck {
+pub(super) enum Stuck {
     /// The node cannot tell.
     Node(io::Error),
     /// It is its own fault.
@@ -142,16 +150,28 @@ impl From<io::Error> for Stuck {
 }
 
 impl JobFiles {
-    /// Which tasks of a workflow can begin, besides those whose jobs go on: so many at the most.
-    pub(crate) async fn unfold(
+    /// Which tasks of a workflow can begin, besides those whose jobs go on: so many at the most. Its whole message, which
+    /// may be long, is asked for only where it is not known any more.
+    pub(crate) async fn unfold<E>(
         self: &Arc<Self>,
-        job: Arc<JobMessage>,
+        whole: impl Future<Output = Result<Arc<JobMessage>, E>>,
         run: Run,
         alive: Vec<JobId>,
         room: usize,
-    ) -> Unfolded {
-        let files = self.clone();
-        blocking(move || files.unfold_now(&job, &run, &alive, room)).await
+    ) -> Result<Unfolded, E> {
+        let (files, asked) = (self.clone(), (run, alive));
+        let (known, (run, alive)) = blocking(move || {
+            let known = files.graphs.take(&asked.0.job_id);
+            (known.and_then(|known| files.unfold_now(&known.job.clone(), &asked.0, Some(known), &asked.1, room)), asked)
+        })
+        .await;
+        if let Some(unfolded) = known {
+            return Ok(unfolded);
+        }
+        let (files, job) = (self.clone(), whole.await?);
+        let found = blocking(move || files.unfold_now(&job, &run, None, &alive, room)).await;
+        // It is there always; without it, this is asked again.
+        Ok(found.unwrap_or(Unfolded::GoesOn(Vec::new())))
     }
 
     /// How many tasks a workflow has, as far as that is known without looking.
@@ -176,16 +196,23 @@ impl JobFiles {
         .await
     }
 
-    fn unfold_now(&self, job: &JobMessage, run: &Run, alive: &[JobId], room: usize) -> Unfolded {
-        let known = self.graphs.take(&run.job_id);
+    /// None where what was known is not what is.
+    fn unfold_now(
+        &self,
+        job: &JobMessage,
+        run: &Run,
+        known: Option<Known>,
+        alive: &[JobId],
+        room: usize,
+    ) -> Option<Unfolded> {
         match self.try_unfold(job, run, known, alive, room) {
             Ok(unfolded) => unfolded,
-            Err(Stuck::Own(why)) => Unfolded::Over(Box::new(self.finished(job, run, Some(why)))),
+            Err(Stuck::Own(why)) => Some(Unfolded::Over(Box::new(self.finished(job, run, Some(why))))),
             Err(Stuck::Node(error)) => {
                 let place = self.claims.results().job_dir(&run.job_id);
                 let what =
                     format!("what there is to do of the workflow in {} cannot be told: {error}", place.display());
-                Unfolded::NodeBroken(what.into())
+                Some(Unfolded::NodeBroken(what.into()))
             }
         }
     }
@@ -197,7 +224,7 @@ impl JobFiles {
         known: Option<Known>,
         alive: &[JobId],
         room: usize,
-    ) -> Result<Unfolded, Stuck> {
+    ) -> Result<Option<Unfolded>, Stuck> {
         let dir = match self.claims.results().open_job_dir(&run.job_id)? {
             Place::Dir(dir) => dir,
             Place::Nothing | Place::Foreign if self.claims.is_mounted()? => {
@@ -207,19 +234,21 @@ impl JobFiles {
         };
         if !self.claims.is_ours(Some(&dir), run)? {
             // Another daemon has it, which is found when this is concluded.
-            return Ok(Unfolded::Over(Box::new(self.finished(job, run, None))));
+            return Ok(Some(Unfolded::Over(Box::new(self.finished(job, run, None)))));
         }
         let alive: BTreeSet<&JobId> = alive.iter().collect();
         let mut known = match known {
-            Some(known) => known,
+            Some(mut known) => {
+                if !self.has_ended(run, &dir, &mut known, &alive)? {
+                    // One was begun, and is not there.
+                    return Ok(None);
+                }
+                known
+            }
             None => self.find(job, run, &dir, &alive)?,
         };
-        if !self.has_ended(run, &dir, &mut known, &alive)? {
-            // It was begun, and is not there: what was kept is not what is.
-            known = self.find(job, run, &dir, &alive)?;
-        }
         if known.progress.is_over() {
-            return Ok(Unfolded::Over(Box::new(self.over(job, run, &dir, &known)?)));
+            return Ok(Some(Unfolded::Over(Box::new(self.over(job, run, &dir, &known)?))));
         }
         let ready: Vec<TaskNo> = known.progress.ready().take(room).collect();
         let mut tasks = Vec::with_capacity(ready.len());
@@ -229,7 +258,7 @@ impl JobFiles {
             tasks.extend(known.workflow.job(task).map(|spec| (number(task), spec)));
         }
         self.graphs.keep(run.job_id.clone(), known);
-        Ok(Unfolded::GoesOn(tasks))
+        Ok(Some(Unfolded::GoesOn(tasks)))
     }
 
     /// Reads the document, and what has become of its tasks.
@@ -238,9 +267,12 @@ impl JobFiles {
         let workflow = Workflow::parse(&document).map_err(|problems| Stuck::Own(problems.to_string()))?;
         let (workflow, bytes) = (Arc::new(check_names(workflow)?), document.len());
         self.graphs.has_tasks(&run.job_id, workflow.tasks().len());
+        let resumed = self.resumed(job.spec.resume.as_ref(), run, dir, &workflow)?;
         let mut known = Known {
-            progress: Progress::new(&workflow),
+            progress: Progress::of(&workflow, |task| resumed.has(task)),
             bytes,
+            job: Arc::new(job.without_input()),
+            resumed,
             begun: BTreeSet::new(),
             failed: BTreeMap::new(),
             workflow: workflow.clone(),
@@ -249,14 +281,15 @@ impl JobFiles {
             if known.progress.state(*task) != Some(TaskState::Ready) {
                 continue;
             }
-            if alive.contains(&child(run, *task)?) {
+            if alive.contains(&child(&run.job_id, *task)?) {
                 known.progress.begun(*task);
                 known.begun.insert(*task);
             } else {
                 self.look_at(run, dir, &mut known, *task, alive)?;
             }
         }
-        if known.begun.is_empty() && known.progress.summary().done + known.failed.len() == 0 {
+        let ended = known.progress.summary().done - known.resumed.count() + known.failed.len();
+        if known.begun.is_empty() && ended == 0 {
             self.prepare(dir, &workflow)?;
         }
         Ok(known)
@@ -290,7 +323,7 @@ impl JobFiles {
     fn has_ended(&self, run: &Run, dir: &JobDir, known: &mut Known, alive: &BTreeSet<&JobId>) -> Result<bool, Stuck> {
         let mut all_there = true;
         for task in known.begun.clone() {
-            if alive.contains(&child(run, task)?) {
+            if alive.contains(&child(&run.job_id, task)?) {
                 continue;
             }
             known.begun.remove(&task);
@@ -308,7 +341,7 @@ impl JobFiles {
         task: TaskNo,
         alive: &BTreeSet<&JobId>,
     ) -> Result<bool, Stuck> {
-        let Record::Whole(record) = self.claims.results().record(&child(run, task)?)? else { return Ok(false) };
+        let Record::Whole(record) = self.claims.results().record(&child(&run.job_id, task)?)? else { return Ok(false) };
         let why = match JobResult::parse(&record) {
             Ok(result) if result.status == Status::Completed => match missing_output(dir, known, task)? {
                 // What follows it has begun: it was found done before, and its files may have gone since.
@@ -329,7 +362,7 @@ impl JobFiles {
     /// Has a task begun that waits for this one?
     fn is_followed(&self, run: &Run, known: &Known, alive: &BTreeSet<&JobId>, task: TaskNo) -> Result<bool, Stuck> {
         for next in known.workflow.children(task) {
-            let next = child(run, *next)?;
+            let next = child(&run.job_id, *next)?;
             if alive.contains(&next) || !matches!(self.claims.results().record(&next)?, Record::Missing) {
                 return Ok(true);
             }
@@ -344,7 +377,9 @@ impl JobFiles {
             .failed
             .iter()
             .take(FAILED_TOLD)
-            .map(|(task, why)| Ok(FailedTask { task: &tasks[task.index()].id, job_id: child(run, *task)?, why }))
+            .map(|(task, why)| {
+                Ok(FailedTask { task: &tasks[task.index()].id, job_id: child(&run.job_id, *task)?, why })
+            })
             .collect::<Result<_, Stuck>>()?;
         let why = (summary.failed > 0).then(|| {
             let told: Vec<String> =
@@ -362,6 +397,7 @@ impl JobFiles {
             done: summary.done,
             failed: summary.failed,
             skipped: summary.skipped,
+            resumed: known.resumed.told(),
             failures,
         };
         dir.replace(OUTPUT, &to_json(&output))?;
@@ -404,21 +440,27 @@ impl JobFiles {
 
 /// The text of the document.
 fn document(job: &JobMessage, dir: &JobDir) -> Result<String, Stuck> {
-    let text = |text: Option<String>, name: &str| {
-        text.ok_or_else(|| Stuck::Own(format!("{name} is not there, or is no file of text of up to 64 MiB")))
-    };
-    let input = if job.spec.input_file.is_some() {
-        let whole = text(dir.read_text(INPUT, DOCUMENT_BYTES_MAX)?, INPUT)?;
-        let Input { input } = serde_json::from_str(&whole).map_err(|error| Stuck::Own(format!("{INPUT}: {error}")))?;
-        input.get().to_owned()
-    } else {
-        job.spec.input.as_str().to_owned()
-    };
+    if job.spec.input_file.is_some() { in_input(dir) } else { of_input(job.spec.input.as_str().to_owned(), dir) }
+}
+
+/// The same, as it was found by a job in its directory.
+pub(super) fn in_input(dir: &JobDir) -> Result<String, Stuck> {
+    let whole = text(dir.read_text(INPUT, DOCUMENT_BYTES_MAX)?, INPUT)?;
+    let Input { input } = serde_json::from_str(&whole).map_err(|error| Stuck::Own(format!("{INPUT}: {error}")))?;
+    of_input(input.get().to_owned(), dir)
+}
+
+/// The input of a workflow is its document, or says in which file that is.
+fn of_input(input: String, dir: &JobDir) -> Result<String, Stuck> {
     let Ok(InFile { file }) = serde_json::from_str(&input) else { return Ok(input) };
     if file.parse::<protocol::WorkPath>().is_err() {
         return Err(Stuck::Own(format!("`file` is {file:?}, which is no path of a file of the job")));
     }
     text(dir.read_text(&file, DOCUMENT_BYTES_MAX)?, &file)
+}
+
+fn text(text: Option<String>, name: &str) -> Result<String, Stuck> {
+    text.ok_or_else(|| Stuck::Own(format!("{name} is not there, or is no file of text of up to 64 MiB")))
 }
 
 /// What tasks write must not be in the way of what is there besides.
@@ -455,16 +497,15 @@ fn shortened(text: String) -> String {
 }
 
 /// The number of a task among the children.
-fn number(task: TaskNo) -> u32 {
+pub(super) fn number(task: TaskNo) -> u32 {
     u32::try_from(task.index()).unwrap_or(u32::MAX).saturating_add(1)
 }
 
-/// The job of a task.
-fn child(run: &Run, task: TaskNo) -> Result<JobId, Stuck> {
-    run.job_id.child(number(task)).map_err(|_| {
+/// The job of a task of this workflow.
+pub(super) fn child(workflow: &JobId, task: TaskNo) -> Result<JobId, Stuck> {
+    workflow.child(number(task)).map_err(|_| {
         Stuck::Own(format!(
-            "the id {} is too long for those of its tasks; submit the workflow under a shorter one",
-            run.job_id
+            "the id {workflow} is too long for those of its tasks; submit the workflow under a shorter one"
         ))
     })
 }

@@ -105,13 +105,7 @@ impl JobDir {
     /// Reads a file of text that others may have made, if it is one and no longer than this; no part of
     /// its path may be a link.
     pub(super) fn read_text(&self, name: &str, bytes_max: u64) -> io::Result<Option<String>> {
-        let file = match self.beneath(name, OFlags::RDONLY | OFlags::NONBLOCK) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS | Errno::PERM | Errno::NXIO) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let Some(file) = self.open_file(name)? else { return Ok(None) };
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.len() > bytes_max {
             return Ok(None);
@@ -119,6 +113,21 @@ impl JobDir {
         let mut text = Vec::new();
         file.take(bytes_max).read_to_end(&mut text)?;
         Ok(String::from_utf8(text).ok())
+    }
+
+    /// Opens a file that others may have made, to be read, if no part of its path is a link. It may be a directory.
+    pub(super) fn open_file(&self, path: &str) -> io::Result<Option<File>> {
+        match self.beneath(path, OFlags::RDONLY | OFlags::NONBLOCK) {
+            Ok(file) => Ok(Some(File::from(file))),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS | Errno::PERM | Errno::NXIO) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The directory that a path within lies in, if no part of that is a link, and its name there.
+    pub(super) fn parent_of<'a>(&self, path: &'a str) -> io::Result<(OwnedFd, &'a str)> {
+        let (folders, name) = path.rsplit_once('/').unwrap_or((".", path));
+        Ok((self.beneath(folders, OFlags::RDONLY | OFlags::DIRECTORY)?, name))
     }
 
     /// Does a file of ours begin with this text? It may be of any length.

@@ -8,6 +8,7 @@
 //!     stdout.log stderr.log
 //!     continue.json      jobs that it leaves behind and goes on after
 //!     children/<n>.json  their records, once it goes on
+//!     resumed.json       what a workflow has taken over of an earlier job
 //!     meta.json          the claim: which attempt this is, whose, where and when
 //!   <job_id>.json        the final record: the bytes of the published result, written last and whole
 //!   .probe/              what probes write and remove
@@ -29,7 +30,7 @@
 //! | [`claim`], [`meta`], [`whose`] | [`Claims`]: whose a job is among daemons that share the directory |
 //! | [`pools`] | [`Pools`]: what the pools of a site are on this node |
 //! | [`launch`] | [`Launcher`]: how a run is begun |
-//! | [`graph`] | which tasks of a workflow can begin |
+//! | [`graph`], [`resumed`] | which tasks of a workflow can begin; what it takes over of an earlier job |
 //! | [`health`] | [`Health`]: whether this node can run jobs, and what it was seen in |
 //! | [`output`] | what a stranger's program wrote |
 //! | [`result`], [`record`] | [`Recorder`]: results, and the file that each becomes |
@@ -65,6 +66,7 @@ mod pools;
 mod record;
 mod result;
 mod results_dir;
+mod resumed;
 mod seen;
 mod size;
 mod trash;

@@ -1,12 +1,14 @@
-//! `rerun`: the same jobs again, as new ones.
+//! `rerun`: the same jobs again, as new ones; of a workflow that did not end well, only what is missing.
 
 use std::collections::HashSet;
 
 use client::Inbox;
 use client::hub::{Answer, Hub};
 use program::{Exit, Failure, Printer};
-use protocol::{JobId, JobSpec, JobState};
+use protocol::{JobId, JobSpec, JobState, Status};
+use serde::Deserialize;
 use serde_json::json;
+use workflow::Workflow;
 
 use super::several::{self, Outgoing, SAME_COMMAND};
 use super::submit::{bytes_of, random_key};
@@ -38,6 +40,8 @@ pub(super) async fn run(common: &CommonArgs, args: &RerunArgs, printer: &mut Pri
             Some(job) => job,
             None => of_hub(job_id, hub.as_ref()).await?,
         };
+        let goes_on = !args.anew && may_be_workflow(&job) && !has_completed(job_id, &inbox);
+        job.resume = goes_on.then(|| job_id.clone());
         // Who says which jobs wants them again; who says which kind may say so twice.
         job.idempotency_key = Some(if args.failed { format!("rerun-{job_id}") } else { random_key()? });
         specs.push(job);
@@ -66,6 +70,23 @@ pub(super) async fn run(common: &CommonArgs, args: &RerunArgs, printer: &mut Pri
 
 fn outgoing((job_id, job): (&JobId, &JobSpec)) -> Outgoing {
     Outgoing { what: format!("the job {job_id}"), bytes: bytes_of(job), rerun_of: Some(job_id.clone()) }
+}
+
+/// Is the input that of a workflow? The site alone knows, and for other jobs it means nothing.
+fn may_be_workflow(job: &JobSpec) -> bool {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct InFile {
+        #[serde(rename = "file")]
+        _file: String,
+    }
+    let text = job.input.as_str();
+    job.input_file.is_some() || serde_json::from_str::<InFile>(text).is_ok() || Workflow::parse(text).is_ok()
+}
+
+/// Does the result here say that a job ended well? Then nothing is missing of it.
+fn has_completed(job_id: &JobId, inbox: &Inbox) -> bool {
+    inbox.find(job_id).ok().flatten().is_some_and(|arrived| arrived.result.status == Status::Completed)
 }
 
 /// The jobs that failed, but for those of which there is another run.

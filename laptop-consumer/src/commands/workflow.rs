@@ -13,8 +13,8 @@ use protocol::{Json, WorkPath, limits};
 use serde::Serialize;
 use workflow::{Form, Workflow, limits::DOCUMENT_BYTES_MAX};
 
-use super::note;
 use super::submit::submit_and_follow;
+use super::{hub, jobs, note};
 use crate::cli::{WorkflowCommand, WorkflowRunArgs, outputs};
 use crate::config::CommonArgs;
 
@@ -44,6 +44,10 @@ async fn submitted(common: &CommonArgs, args: WorkflowRunArgs, printer: &mut Pri
     let input = Json::parse(&document.to_string())?;
     let mut job = args.job.spec(args.task, input, None);
     job.outputs = outputs(patterns, args.outputs_when)?;
+    if let Some(earlier) = &args.resume {
+        let hub = hub::if_any(common, &args.follow.edge);
+        job.resume = Some(jobs::named(earlier, &common.inbox()?, hub.as_ref()).await?);
+    }
     let key = args.job.idempotency_key;
     submit_and_follow(common, &edge, job, (&gathered, None), key, &args.follow, printer).await
 }

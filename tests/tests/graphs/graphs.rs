@@ -23,7 +23,7 @@ pub(crate) struct Case {
     // Declared first, so that the processes are gone before their directories are.
     pub(crate) edge: Edge,
     pub(crate) consumer: Consumer,
-    _home: TempDir,
+    pub(crate) home: TempDir,
 }
 
 impl Case {
@@ -31,7 +31,7 @@ impl Case {
         let (edge, home) = (Edge::start(), tempfile::tempdir().expect("a directory can be made"));
         let site = write_site(home.path(), text);
         let consumer = Consumer::of_site(&edge, &site);
-        Self { edge, consumer, _home: home }
+        Self { edge, consumer, home }
     }
 
     /// Two processors without a container, in which every task is a command.
@@ -45,12 +45,19 @@ impl Case {
         ))
     }
 
+    /// The same, where tasks may write to `home` and elsewhere only as jobs may.
+    pub(crate) fn confined() -> Self {
+        let Self { edge, consumer, home } = Self::bare();
+        let place = home.path().to_str().expect("paths of tests are plain").to_owned();
+        Self { edge, consumer: consumer.set("BARE_WRITABLE", place), home }
+    }
+
     pub(crate) fn submit(&self, document: &Value) -> String {
         self.edge.producer().submit(&json!({ "task": "flow", "input": document }))
     }
 
     /// How many of its tasks have a record.
-    fn ended(&self, job_id: &str) -> usize {
+    pub(crate) fn ended(&self, job_id: &str) -> usize {
         let entries = fs::read_dir(self.consumer.results_dir()).into_iter().flatten().flatten();
         let begins = format!("{job_id}-");
         entries

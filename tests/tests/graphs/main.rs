@@ -2,6 +2,8 @@
 //! programs, killed on the way.
 
 mod graphs;
+mod replay;
+mod resumed;
 mod rounds;
 mod tree;
 

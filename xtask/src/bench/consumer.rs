@@ -70,6 +70,11 @@ impl Node {
         &self.state
     }
 
+    /// Where its jobs are.
+    pub(super) fn results(&self) -> &Path {
+        &self.results
+    }
+
     /// The daemon's command.
     pub(super) fn command(&self, workspace: &Workspace, edge: &LocalEdge) -> Command {
         let mut command = Command::new(workspace.program(Profile::Release, "hpc-consumer"));

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
 
 use super::consumer::{Daemon, Node};
 use super::results::Results;
@@ -116,9 +117,14 @@ impl<'a> User<'a> {
 
     /// The seconds from the request to the result.
     pub(super) fn one_job(&mut self) -> anyhow::Result<f64> {
+        self.job(&json!({"task": "true"}))
+    }
+
+    /// The same of this job.
+    pub(super) fn job(&mut self, job: &Value) -> anyhow::Result<f64> {
         let begin = Instant::now();
         let headers = [("x-api-key", self.key)];
-        let answer = self.connection.post(&self.jobs, &headers, br#"{"task":"true"}"#)?.json(202)?;
+        let answer = self.connection.post(&self.jobs, &headers, job.to_string().as_bytes())?.json(202)?;
         let id = answer["job_id"].as_str().context("the answer to the job has no id")?;
         loop {
             let arrived = self.results.pull()?;

@@ -13,6 +13,7 @@ mod load;
 mod machine;
 mod memory;
 mod overhead;
+mod parking;
 mod pools;
 mod results;
 mod slurm;
@@ -20,6 +21,7 @@ mod startup;
 mod table;
 mod throughput;
 mod worker;
+mod workflows;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -58,6 +60,10 @@ pub(crate) enum Part {
     Memory,
     /// What several pools cost, and what jobs that wait in one cost the others
     Pools,
+    /// What a round of parking costs in time and memory, and what it saves of held processors
+    Parking,
+    /// Workflows as one message: against the simulation of their traces, and against an engine that submits each task
+    Workflows,
     /// Jobs in a worker of a real Slurm, against jobs here and against sbatch and srun
     Slurm,
     /// The time until a daemon that has run a million jobs takes the next one
@@ -78,7 +84,7 @@ pub(crate) fn run(workspace: &Workspace, parts: &[Part], sizes: &Sizes) -> anyho
     let parts = if parts.is_empty() { Part::value_variants() } else { parts };
     // Without its tools, an edge with the page of a few lines is measured.
     let _ = page::build_with(workspace, &Tools::set_up(workspace, &[Kind::PagePackages])?)?;
-    workspace.build(Profile::Release, &["local-edge", "hpc-consumer"])?;
+    workspace.build(Profile::Release, &["local-edge", "hpc-consumer", "laptop-consumer"])?;
     let mut rows = Vec::new();
     for part in parts {
         eprintln!("Measuring: {}", format!("{part:?}").to_lowercase());
@@ -96,6 +102,8 @@ pub(crate) fn run(workspace: &Workspace, parts: &[Part], sizes: &Sizes) -> anyho
             Part::Latency => latency::measure(workspace, folder.path()),
             Part::Memory => memory::measure(workspace, folder.path()),
             Part::Pools => pools::measure(workspace, folder.path()),
+            Part::Parking => parking::measure(workspace, folder.path()),
+            Part::Workflows => workflows::measure(workspace, folder.path()),
             Part::Slurm => slurm::measure(workspace, folder.path(), sizes.jobs),
             Part::Startup => startup::measure(workspace, folder.path()),
         };

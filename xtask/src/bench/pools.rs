@@ -122,7 +122,7 @@ fn waiting(workspace: &Workspace, folder: &Path, held: usize) -> anyhow::Result<
 }
 
 /// How many jobs wait in a pool, as the daemon says.
-fn held_in(workspace: &Workspace, node: &Node, pool: &str) -> anyhow::Result<usize> {
+pub(super) fn held_in(workspace: &Workspace, node: &Node, pool: &str) -> anyhow::Result<usize> {
     let mut command = Command::new(workspace.program(Profile::Release, "hpc-consumer"));
     clear_settings(&mut command);
     command.args(["pools", "--output", "json"]).env("STATE_DIR", node.state());
@@ -132,7 +132,7 @@ fn held_in(workspace: &Workspace, node: &Node, pool: &str) -> anyhow::Result<usi
     Ok(known["held"].as_u64().and_then(|held| usize::try_from(held).ok()).unwrap_or(0))
 }
 
-fn site_file(folder: &Path, text: &str) -> anyhow::Result<PathBuf> {
+pub(super) fn site_file(folder: &Path, text: &str) -> anyhow::Result<PathBuf> {
     let path = folder.join("site.toml");
     write_private(&path, text)?;
     Ok(path)
