@@ -692,6 +692,19 @@ pub(crate) fn environment_of_slurm() -> Vec<(OsString, OsString)> {
     from_environment(&OF_SLURM)
 }
 
+/// What the broker of the lease and its adapters need of our environment.
+const OF_BROKER: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
+
+/// The environment of the broker of the lease.
+pub(crate) fn environment_of_broker() -> Vec<(OsString, OsString)> {
+    from_environment(&OF_BROKER)
+}
+
+/// Where a program of ours is, in the absolute entries of `PATH`.
+pub(crate) fn on_our_path(name: &str) -> Option<PathBuf> {
+    on_path(&std::env::var_os("PATH")?, Path::new(name))
+}
+
 /// The variables of these names, with the absolute entries of `PATH` alone.
 fn from_environment(names: &[&str]) -> Vec<(OsString, OsString)> {
     let absolute = |(name, value): (OsString, OsString)| {

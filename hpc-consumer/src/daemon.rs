@@ -25,6 +25,7 @@ use upkeep::Notify;
 use crate::events::{Events, Heard};
 use crate::executor::Executor;
 use crate::job::{JobFiles, Within};
+use crate::lease::Lease;
 use crate::link::{self, Desk};
 use crate::notices;
 use crate::pace::Pace;
@@ -75,6 +76,8 @@ pub(crate) struct Daemon {
     pub(crate) executor: Arc<dyn Executor + Send + Sync>,
     pub(crate) events: Events,
     pub(crate) transfers: Transfers,
+    /// The quantum machines that jobs may ask while they run, where there are any.
+    pub(crate) quantum: Option<Lease>,
     pub(crate) link: Link,
     /// Who has started us, and wants to know that we are up.
     pub(crate) notify: Notify,
@@ -166,6 +169,9 @@ impl Daemon {
                 return Ok(Left { exit, running: at_work(lifecycle), reload, signals });
             }
             let lifecycle = driver.lifecycle();
+            if let Some(quantum) = &self.quantum {
+                quantum.happened(lifecycle);
+            }
             let at_rest = || commit.is_none() && lifecycle.has_gone_round();
             let round_ends = round.ends(at_rest, || self.executor.is_settled());
             let wake = lifecycle.wake_at().map_or(Duration::MAX, |at| at.saturating_sub(clock.now()));
@@ -266,7 +272,14 @@ impl Daemon {
                     return self.events.send(Event::Probed(pool, Err(problem.into())));
                 }
                 let files = self.jobs.clone();
+                let quantum =
+                    self.quantum.clone().filter(|quantum| pool.as_ref().is_some_and(|pool| quantum.is_of(pool)));
                 self.spawn(async move {
+                    if let Some(quantum) = quantum
+                        && let Some(problem) = quantum.problem().await
+                    {
+                        return Event::Probed(pool, Err(problem.into()));
+                    }
                     let outcome = files.probe(pool.as_ref()).await;
                     Event::Probed(pool, outcome)
                 });
@@ -409,6 +422,7 @@ impl Daemon {
 
     fn claim(&self, claims: Vec<Claim>) {
         let (files, store, events) = (self.jobs.clone(), self.store.clone(), self.events.clone());
+        let quantum = self.quantum.clone();
         tokio::spawn(async move {
             let unknown = claims.iter().filter(|claim| claim.message.is_none()).map(|claim| claim.job_id.clone());
             let mut stored: HashMap<JobId, String> = match read_messages(&store, unknown.collect()).await {
@@ -420,12 +434,31 @@ impl Daemon {
                     Some(message) => Ok(message),
                     None => JobMessage::parse(&stored.remove(&job_id).unwrap_or_default()).map(Arc::new),
                 };
-                let claimed = match message {
-                    Ok(job) => files.claim(&job, last_attempt, rerunnable, round).await,
+                let job = match message {
+                    Ok(job) => job,
                     // We stored it ourselves, after reading it.
-                    Err(error) => Claimed::NodeBroken(format!("a stored job cannot be read: {error}").into()),
+                    Err(error) => {
+                        let problem = format!("a stored job cannot be read: {error}");
+                        events.send(Event::Claimed(job_id, Claimed::NodeBroken(problem.into())));
+                        continue;
+                    }
                 };
-                events.send(Event::Claimed(job_id, claimed));
+                let quantum = quantum.clone().filter(|_| files.has_lease(&job));
+                let (files, events) = (files.clone(), events.clone());
+                let has_lease = quantum.is_some();
+                let claim = async move {
+                    let claimed = match begin_to_ask(quantum, &job_id).await {
+                        Ok(()) => files.claim(&job, last_attempt, rerunnable, round).await,
+                        Err(problem) => Claimed::NodeBroken(problem.into()),
+                    };
+                    events.send(Event::Claimed(job_id, claimed));
+                };
+                if has_lease {
+                    // The broker may be starting, which is not for others to wait for.
+                    tokio::spawn(claim);
+                } else {
+                    claim.await;
+                }
             }
         });
     }
@@ -478,6 +511,14 @@ impl Daemon {
     fn spawn_fallible(&self, task: impl Future<Output = Heard> + Send + 'static) {
         let events = self.events.clone();
         tokio::spawn(async move { events.tell(task.await) });
+    }
+}
+
+/// From now on the job may ask quantum machines, if it is one that may.
+async fn begin_to_ask(quantum: Option<Lease>, job_id: &JobId) -> Result<(), String> {
+    match quantum {
+        Some(quantum) => quantum.begin(job_id).await,
+        None => Ok(()),
     }
 }
 

@@ -30,6 +30,7 @@
 //! | `store` | what must not be forgotten, in `STATE_DIR`, and `hpc-consumer jobs` and `status`, which show it |
 //! | `link` | what goes to the hub and comes from it |
 //! | `keeper` | the process that holds the runs and outlives the daemon, and the daemon's side of it |
+//! | `lease` | the broker of quantum machines, kept running, and told which jobs may ask it |
 //! | `slurm` | allocations of Slurm as a place where runs happen |
 //! | `job` | the files of a job: its directory and the claim for it, its output, its record |
 //! | `run` | the only place that starts processes: commands, limits, logs, ending a whole process tree |
@@ -48,6 +49,7 @@ mod image;
 mod inherited;
 mod job;
 mod keeper;
+mod lease;
 mod link;
 mod metrics;
 pub mod node;

@@ -26,6 +26,7 @@ use site::{
 use slurm::{Answer, Request, Shape};
 
 use crate::config;
+use crate::lease;
 use crate::run::secrets;
 use crate::slurm::Commands;
 use crate::store::view::timestamp;
@@ -60,6 +61,8 @@ struct Loaded {
     notices: Vec<site::Notice>,
     /// Where each pool in Slurm says how its allocations are asked for.
     asks_slurm: BTreeMap<PoolName, Position>,
+    /// Where the file of the lease's machines is named.
+    lease_at: Option<Position>,
 }
 
 impl Asked {
@@ -109,7 +112,13 @@ impl SiteOf {
                 return Err(Failure::usage(format!("{} has {count}", self.name())));
             }
         };
-        Ok(Loaded { site: file.site, lacking, notices: file.notices, asks_slurm: file.asks_slurm })
+        Ok(Loaded {
+            site: file.site,
+            lacking,
+            notices: file.notices,
+            asks_slurm: file.asks_slurm,
+            lease_at: file.lease_at,
+        })
     }
 
     fn name(&self) -> String {
@@ -145,16 +154,25 @@ impl Loaded {
 
 fn check(of: &SiteOf) -> anyhow::Result<Exit> {
     let loaded = of.load()?;
-    let asked = crate::reactor()?.block_on(ask_slurm(&loaded));
+    let reactor = crate::reactor()?;
+    let asked = reactor.block_on(ask_slurm(&loaded));
+    let lease = reactor.block_on(ask_broker(&loaded));
+    if let Some(Err((problem, true))) = &lease {
+        say(&escaped(&format!("{}:{problem}", of.name())));
+        return Err(Failure::usage(format!("{} has 1 mistake", of.name())));
+    }
+    let no_lease = lease.as_ref().and_then(|lease| lease.as_ref().err()).map(|(problem, _)| problem);
     let refused: Vec<(&PoolName, &Option<Problem>)> =
         asked.iter().filter_map(|(pool, answer)| Some((pool, answer.as_ref().err()?))).collect();
     let mut warnings: Vec<&Problem> = loaded.lacking.iter().map(|(_, problem)| problem).collect();
     warnings.extend(loaded.notices.iter().map(|notice| &notice.problem));
     warnings.extend(refused.iter().filter_map(|(_, problem)| problem.as_ref()));
+    warnings.extend(no_lease);
     warnings.sort();
     warnings.into_iter().for_each(|problem| of.warn(problem));
     let pools = loaded.site.pools.iter().map(|(name, pool)| {
-        let is_ready = loaded.is_ready(name) && !refused.iter().any(|(refused, _)| *refused == name);
+        let lacks_lease = no_lease.is_some() && loaded.site.plans(name).iter().any(|plan| plan.lease);
+        let is_ready = loaded.is_ready(name) && !lacks_lease && !refused.iter().any(|(refused, _)| *refused == name);
         let is = [(pool.is_default, "default"), (!is_ready, "not ready")];
         let is: Vec<&str> = is.into_iter().filter(|(so, _)| *so).map(|(_, word)| word).collect();
         if is.is_empty() { name.to_string() } else { format!("{name} ({})", is.join(", ")) }
@@ -165,8 +183,23 @@ fn check(of: &SiteOf) -> anyhow::Result<Exit> {
     for (pool, words) in asked.iter().filter_map(|(pool, answer)| Some((pool, answer.as_ref().ok()?))) {
         text += &format!("Slurm would take an allocation of {pool}: {words}\n");
     }
+    if let Some(Ok(machines)) = &lease {
+        text += &format!("the lease offers {machines}\n");
+    }
     crate::print(&escaped_lines(&text))?;
     Ok(Exit::Ok)
+}
+
+/// Which machines the lease offers, where there is one; or what is wrong with it, and whether that is a mistake in its
+/// files. Without its program they cannot be looked at.
+async fn ask_broker(loaded: &Loaded) -> Option<Result<String, (Problem, bool)>> {
+    let position = loaded.lease_at?;
+    let problem = |why: String| Problem { position, text: format!("`lease.machines`: {why}") };
+    if let Some(why) = lease::missing() {
+        return Some(Err((problem(format!("{why}; until then its jobs cannot run")), false)));
+    }
+    let offer = lease::look(&loaded.site).await;
+    Some(offer.map(|offer| offer.machines.join(", ")).map_err(|why| (problem(why), true)))
 }
 
 /// Has Slurm say of each pool in it whether its allocations would be taken, or why not, where that was not told of

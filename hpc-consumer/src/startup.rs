@@ -20,6 +20,7 @@ use crate::executor::{Executor, Here, Places};
 use crate::inherited;
 use crate::job::{self, Cancellations, FileSettings, JobFiles, ResultsDir, Tried};
 use crate::keeper::{self, Keeper};
+use crate::lease::{self, Lease};
 use crate::link::{self, Desk};
 use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
@@ -145,6 +146,10 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
     } else {
         None
     };
+    let quantum = Lease::open(&settings.state_dir, &settings.site, settings.trust)?;
+    if let Some(quantum) = &quantum {
+        quantum.tend(events.clone(), jobs.clone());
+    }
     tokio::spawn(watch_cancellations(jobs.cancellations(), events.clone()));
     jobs.clean_files(false).await;
     tokio::spawn(clean_files(jobs.clone()));
@@ -179,6 +184,7 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
         executor,
         events,
         transfers,
+        quantum: quantum.clone(),
         link: Link(desk),
         notify: Notify::to(&Listener::of_environment()),
     };
@@ -191,6 +197,9 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
     left.reload &= !left.signals.have_asked_to_end().await;
     // While runs go on under the keeper of this machine, no other machine may use the state unasked.
     if left.running == 0 && !left.reload {
+        if let Some(quantum) = quantum {
+            quantum.leave().await;
+        }
         lock.release();
     }
     let exit = left.exit?;
@@ -280,9 +289,16 @@ pub(crate) fn check(settings: Settings) -> anyhow::Result<String> {
         None => "hub: none, because SITE_KEY is not set".to_owned(),
     };
     let results = ResultsDir::new(settings.results_dir).trusting(settings.trust);
+    let quantum = match &settings.site.lease {
+        Some(_) => match reactor.block_on(lease::look(&settings.site)) {
+            Ok(offer) => format!("lease: jobs may ask {}\n", offer.machines.join(", ")),
+            Err(why) => anyhow::bail!("the lease of quantum machines cannot be had: {why}"),
+        },
+        None => String::new(),
+    };
     let from_file = settings.kit.from_file;
     let tried = reactor.block_on(job::probe(results, settings.site, settings.kit, settings.require));
-    Ok(format!("{}\n{hub}\n{}", look.names(), if from_file { of_pools(&tried)? } else { of_one(tried)? }))
+    Ok(format!("{}\n{hub}\n{quantum}{}", look.names(), if from_file { of_pools(&tried)? } else { of_one(tried)? }))
 }
 
 /// What was tried of the one pool of the settings.

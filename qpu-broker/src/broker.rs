@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::adapter::Adapters;
 use crate::config::ServeArgs;
 use crate::desk::Desk;
+use crate::needed::{self, Visits};
 use crate::qpus::Offer;
 use crate::sockets::{self, Sockets};
 use crate::state::State;
@@ -41,7 +42,8 @@ pub(crate) fn serve(settings: &ServeArgs, offer: Offer) -> anyhow::Result<()> {
         let (desk, ways) = Desk::new(offer.settings, &book, store.clone());
         let adapters = Adapters::start(offer.programs, &settings.state_dir, &store, &ways, &stopping);
         let jobs: Vec<_> = book.jobs.iter().cloned().collect();
-        let sockets = Sockets::new(&settings.sockets, &ways, offer.payload_max, &stopping)?;
+        let visits = Visits::new();
+        let sockets = Sockets::new(&settings.sockets, &ways, offer.payload_max, &visits, &stopping)?;
         sockets.sweep(&jobs)?;
         for job in &jobs {
             sockets.open(job)?;
@@ -55,6 +57,10 @@ pub(crate) fn serve(settings: &ServeArgs, offer: Offer) -> anyhow::Result<()> {
             ended = &mut ended => Some(ended),
             _ = interrupt.recv() => None,
             _ = terminate.recv() => None,
+            why = needed::unneeded(settings.idle, &visits, &ways) => {
+                tracing::info!("it is not needed any more: {why}");
+                None
+            }
         };
         if let Some(ended) = early {
             ended.context("the desk has panicked; see the log above")??;

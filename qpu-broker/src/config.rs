@@ -4,9 +4,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use program::{Files, LogArgs, Sources, TrustArgs};
+use protocol::duration::{self, Unit};
 
 /// Where the settings come from. No `.env` is read: the file of the machines says all.
 pub(crate) const SOURCES: Sources = Sources { files: Files::None, shared: &[] };
@@ -39,6 +41,8 @@ pub(crate) enum Command {
     )]
     Serve(Box<ServeArgs>),
     /// Read the file of the machines, and say what is wrong with it
+    ///
+    /// What is right is told on standard output as JSON: the machines, and the files that hold secrets.
     Check {
         /// Read the machines from FILE
         #[arg(long, value_name = "FILE")]
@@ -58,8 +62,18 @@ pub(crate) struct ServeArgs {
     /// Make the sockets of jobs in DIR, as JOB_ID/qpu.sock
     #[arg(long, value_name = "DIR")]
     pub(crate) sockets: PathBuf,
+    /// End by itself once nobody has asked anything through control.sock for so long (as 1m) and there is no job and no
+    /// task; with some of them, once nobody has asked anything at all for a day
+    ///
+    /// What is there stays on disk for the next start. Without this it serves until a signal comes.
+    #[arg(long, value_name = "TIME", value_parser = idle)]
+    pub(crate) idle: Option<Duration>,
     #[command(flatten)]
     pub(crate) trust: TrustArgs,
+}
+
+fn idle(text: &str) -> Result<Duration, String> {
+    duration::parse(text, Unit::Seconds, Duration::from_secs(1)..=Duration::from_hours(24))
 }
 
 /// What adapters have of our environment.

@@ -4,7 +4,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | `config`, `qpus` | flags and the environment, which nothing else reads; the file that names the machines |
-//! | `broker` | start and stop |
+//! | `broker`, `needed` | start and stop; whether anybody still has a use for it |
 //! | `desk` | the loop around the lease: what comes, what goes to disk, what is done then |
 //! | `state` | the file `lease.sqlite`: what is remembered |
 //! | `adapter` | the program that speaks with a vendor: its process, its lines, what is secret in them |
@@ -19,6 +19,7 @@ mod broker;
 mod config;
 mod desk;
 mod http;
+mod needed;
 mod problem;
 mod qpus;
 mod sockets;
@@ -50,6 +51,7 @@ fn run() -> anyhow::Result<Exit> {
         Command::Check { config } => {
             let offer = qpus::Offer::read(&config).map_err(Failure::usage)?;
             tracing::info!("{} can be used; it names {} machines", config.display(), offer.settings.qpus.len());
+            program::print(&format!("{}\n", offer.told()))?;
         }
     }
     Ok(Exit::Ok)

@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use lease::{Limits, Lookup, Qpu, QpuName, Settings};
 use protocol::duration::{self, Unit};
 use protocol::size;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::adapter::{Program, Secrets};
 use crate::config::handed_on;
@@ -26,6 +26,15 @@ pub(crate) struct Offer {
     pub(crate) programs: BTreeMap<QpuName, Program>,
     /// The largest payload, in bytes.
     pub(crate) payload_max: usize,
+    /// The files that hold what is secret.
+    secrets: Vec<PathBuf>,
+}
+
+/// What a file that is right says, for programs. Its fields stay; others may come.
+#[derive(Serialize)]
+struct Told<'a> {
+    machines: Vec<&'a str>,
+    secrets: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -104,6 +113,13 @@ impl Offer {
         Self::parse(&text, folder).with_context(|| format!("{} cannot be used", path.display()))
     }
 
+    /// What it says, in one line of JSON.
+    pub(crate) fn told(&self) -> String {
+        let machines = self.programs.keys().map(QpuName::as_str).collect();
+        let secrets = self.secrets.iter().map(|path| path.display().to_string()).collect();
+        serde_json::to_string(&Told { machines, secrets }).expect("it holds only texts")
+    }
+
     fn parse(text: &str, folder: &Path) -> anyhow::Result<Self> {
         let FileText { limits, qpu: qpus } = toml::from_str(text)?;
         ensure!(!qpus.is_empty(), "it names no machine; `[qpu.NAME]` does, with a `command`");
@@ -113,15 +129,16 @@ impl Offer {
             payload_max <= limits.bytes_of_job.min(limits.bytes),
             "`limits.payload` is more than `limits.bytes_of_job` or `limits.bytes`, so no such payload could be taken"
         );
-        let (mut known, mut programs) = (BTreeMap::new(), BTreeMap::new());
+        let (mut known, mut programs, mut secrets) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for (name, qpu) in qpus {
             let at = format!("`qpu.{name}`");
             let name: QpuName = name.parse().map_err(|error| anyhow!("{at}: the name {error}"))?;
+            secrets.extend(qpu.secrets.as_ref().map(|file| folder.join(file)));
             known.insert(name.clone(), qpu_of(&name, &qpu)?);
             programs.insert(name.clone(), program_of(&name, qpu, folder).with_context(|| at)?);
         }
         let payload_max = usize::try_from(payload_max).context("`limits.payload` is more than memory has")?;
-        Ok(Self { settings: Settings { qpus: known, limits }, programs, payload_max })
+        Ok(Self { settings: Settings { qpus: known, limits }, programs, payload_max, secrets })
     }
 }
 

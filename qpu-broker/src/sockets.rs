@@ -30,6 +30,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::desk::Ways;
 use crate::http;
+use crate::needed::{Through, Visits};
 
 /// The socket in the directory of a job.
 const NAME: &str = "qpu.sock";
@@ -59,6 +60,7 @@ struct Inner {
     ways: Ways,
     payload_max: usize,
     connections: Arc<Semaphore>,
+    visits: Visits,
     stopping: watch::Receiver<bool>,
     open: Mutex<BTreeMap<JobId, Listening>>,
 }
@@ -83,12 +85,13 @@ impl Sockets {
         dir: &Path,
         ways: &Ways,
         payload_max: usize,
+        visits: &Visits,
         stopping: &watch::Receiver<bool>,
     ) -> anyhow::Result<Self> {
         let dir = std::path::absolute(dir).with_context(|| format!("where {} is cannot be told", dir.display()))?;
-        let (ways, stopping, open) = (ways.clone(), stopping.clone(), Mutex::default());
+        let (ways, visits, stopping, open) = (ways.clone(), visits.clone(), stopping.clone(), Mutex::default());
         let connections = Arc::new(Semaphore::new(connections()));
-        Ok(Self(Arc::new(Inner { dir, ways, payload_max, connections, stopping, open })))
+        Ok(Self(Arc::new(Inner { dir, ways, payload_max, connections, visits, stopping, open })))
     }
 
     /// Listens for a job. The path is that of its socket.
@@ -98,7 +101,7 @@ impl Sockets {
         if !open.contains_key(job) {
             files::own_dir(&dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
             let router = http::of_job(job.clone(), self.0.ways.clone(), self.0.payload_max);
-            open.insert(job.clone(), self.listen(&dir.join(NAME), router, self.0.connections.clone())?);
+            open.insert(job.clone(), self.listen(&dir.join(NAME), router, self.0.connections.clone(), Through::Job)?);
         }
         Ok(dir.join(NAME))
     }
@@ -137,7 +140,7 @@ impl Sockets {
         let router = http::control(self.clone(), self.0.ways.clone());
         // Whatever jobs do, it is answered.
         let of_all = Arc::new(Semaphore::new(CONNECTIONS_OF_JOB));
-        self.listen(&path, router, of_all)
+        self.listen(&path, router, of_all, Through::Control)
     }
 
     /// Does not listen any more. The directories of jobs stay, which are shown in their containers.
@@ -145,9 +148,16 @@ impl Sockets {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn listen(&self, path: &Path, router: Router, of_all: Arc<Semaphore>) -> anyhow::Result<Listening> {
+    fn listen(
+        &self,
+        path: &Path,
+        router: Router,
+        of_all: Arc<Semaphore>,
+        through: Through,
+    ) -> anyhow::Result<Listening> {
         let listener = bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
-        let serving = serve(listener, router, of_all, self.0.stopping.clone());
+        let visits = self.0.visits.clone();
+        let serving = serve(listener, router, of_all, move || visits.come(through), self.0.stopping.clone());
         Ok(Listening { path: path.to_owned(), task: tokio::spawn(serving).abort_handle() })
     }
 }
@@ -188,7 +198,13 @@ pub(crate) fn clear(path: &Path) -> anyhow::Result<()> {
 }
 
 /// Answers what comes through one socket. With this future go its connections.
-async fn serve(listener: UnixListener, router: Router, of_all: Arc<Semaphore>, mut stopping: watch::Receiver<bool>) {
+async fn serve(
+    listener: UnixListener,
+    router: Router,
+    of_all: Arc<Semaphore>,
+    come: impl Fn(),
+    mut stopping: watch::Receiver<bool>,
+) {
     let of_this = Arc::new(Semaphore::new(CONNECTIONS_OF_JOB));
     let mut open = JoinSet::new();
     loop {
@@ -200,6 +216,7 @@ async fn serve(listener: UnixListener, router: Router, of_all: Arc<Semaphore>, m
         tokio::select! {
             (accepted, places) = accepted => match accepted {
                 Ok((stream, _)) => {
+                    come();
                     let (router, stopping) = (router.clone(), stopping.clone());
                     open.spawn(async move {
                         converse(stream, router, stopping).await;

@@ -28,6 +28,7 @@ mod process;
 mod registry;
 pub mod slurm;
 mod store;
+mod vendor;
 mod wait;
 mod worker;
 
@@ -41,6 +42,7 @@ pub use ledger::{Ledger, Noted, Runs, allocation_number};
 pub use process::{Process, command, is_alive, signal, words_of};
 pub use registry::Registry;
 pub use store::ObjectStore;
+pub use vendor::{Vendor, files_with, write_private};
 pub use wait::{wait_for, wait_until};
 pub use worker::Worker;
 

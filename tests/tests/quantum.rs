@@ -3,16 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use testkit::http::{Answer, client, send};
-use testkit::{Consumer, Edge, PATIENCE, Process, command, parts, signal, wait_for, wait_until};
+use testkit::{
+    Consumer, Edge, PATIENCE, Process, Vendor, files_with, parts, signal, wait_for, wait_until, write_private,
+};
 
 /// Some dozens of containers, one after the other, on a busy machine.
 const LONG: Duration = Duration::from_secs(400);
@@ -21,71 +20,8 @@ const LONG: Duration = Duration::from_secs(400);
 const EXACT: f64 = -1.857_275;
 const NEAR: f64 = 0.001;
 
-/// What only jobs of one pool may see.
-const TOKEN: &str = "v3nd0r-t0k3n-that-costs-money";
-
 /// All at once: refusals, answers that are late, double, lost or somebody else's, and tags that mean nothing.
 const FAULTS: &str = r#"{"delay":1,"too_many":6,"late":0.1,"lose":4,"twice":1,"stranger":5,"forgetful":1}"#;
-
-fn example() -> PathBuf {
-    parts::workspace().join("examples/quantum")
-}
-
-/// The vendor of the example.
-struct Vendor {
-    process: Process,
-    home: TempDir,
-    address: String,
-}
-
-impl Vendor {
-    fn start() -> Self {
-        let home = tempfile::tempdir().expect("a directory can be made");
-        write_private(&home.path().join("token"), TOKEN);
-        let (process, address) = Self::serve(home.path(), "127.0.0.1:0");
-        Self { process, home, address }
-    }
-
-    fn serve(home: &Path, listen: &str) -> (Process, String) {
-        let python = parts::on_path("python3").expect("a Python is on the PATH");
-        let mut vendor = command(&python, home);
-        vendor.env("PYTHONDONTWRITEBYTECODE", "1").arg(example().join("vendor.py")).args(["--listen", listen]);
-        vendor.args(["--token-file", "token", "--state", "paid.jsonl", "--address-file", "address"]);
-        let mut process = Process::start("vendor", &mut vendor, home);
-        let address = wait_for("the address of the vendor", PATIENCE, || {
-            assert!(process.is_running(), "the vendor has ended");
-            fs::read_to_string(home.join("address")).ok()
-        });
-        (process, address)
-    }
-
-    /// Kills it and starts it again at the same address; it has forgotten its faults, and no task.
-    fn restart(&mut self) {
-        self.process.kill();
-        fs::remove_file(self.home.path().join("address")).expect("it was there");
-        let listen = self.address.trim_start_matches("http://").to_owned();
-        self.process = Self::serve(self.home.path(), &listen).0;
-    }
-
-    fn ask(&self, method: Method, path: &str, body: &str) -> Answer {
-        let request = client().request(method, format!("{}{path}", self.address)).bearer_auth(TOKEN);
-        send(request.body(body.to_owned()))
-    }
-
-    fn set_faults(&self, faults: &str) {
-        assert_eq!(self.ask(Method::PUT, "/faults", faults).status, 200);
-    }
-
-    /// Who has paid, and for how many tasks.
-    fn paid(&self) -> BTreeMap<String, u64> {
-        let bill = self.ask(Method::GET, "/bill", "").json();
-        let tags = bill["tags"].as_object().unwrap_or_else(|| panic!("no tags in {bill}"));
-        let paid: BTreeMap<_, _> =
-            tags.iter().map(|(tag, count)| (tag.clone(), count.as_u64().unwrap_or_default())).collect();
-        assert_eq!(bill["paid"], json!(paid.values().sum::<u64>()), "{bill}");
-        paid
-    }
-}
 
 /// The site of the example, with its vendor.
 struct Site {
@@ -100,10 +36,10 @@ impl Site {
     fn new(cpu: u32, qpu: u32) -> Self {
         let (edge, vendor) = (Edge::start(), Vendor::start());
         let home = tempfile::tempdir().expect("a directory can be made");
-        let mut text = fs::read_to_string(example().join("site.toml")).expect("the example has a site's file");
+        let mut text = fs::read_to_string(Vendor::example().join("site.toml")).expect("the example has a site's file");
         for (of_example, ours) in [
             ("/images/quantum.sif", shown(&parts::quantum_sif())),
-            ("/home/you/hpc-queue/examples/quantum", shown(&example())),
+            ("/home/you/hpc-queue/examples/quantum", shown(&Vendor::example())),
             ("https://quantum.example", vendor.address.clone()),
             ("capacity = { cpus = 8, memory = \"8GiB\" }", format!("capacity = {{ cpus = {cpu}, memory = \"8GiB\" }}")),
             ("capacity = { cpus = 4, memory = \"4GiB\" }", format!("capacity = {{ cpus = {qpu}, memory = \"4GiB\" }}")),
@@ -112,7 +48,7 @@ impl Site {
             text = text.replace(of_example, &ours);
         }
         fs::create_dir(home.path().join("secrets")).expect("a directory can be made");
-        write_private(&home.path().join("secrets/vendor.token"), TOKEN);
+        write_private(&home.path().join("secrets/vendor.token"), Vendor::TOKEN);
         write_private(&home.path().join("site.toml"), &text);
         let consumer = Consumer::of_site(&edge, &home.path().join("site.toml"));
         Self { consumer, edge, vendor, home }
@@ -150,41 +86,18 @@ impl Site {
 
     /// No file that anything of us has written has the token in it.
     fn assert_token_is_nowhere(&self) {
-        let mut found = Vec::new();
-        files_with(self.home.path(), TOKEN, &mut found);
+        let found = files_with(self.home.path(), Vendor::TOKEN);
         assert_eq!(found, [self.home.path().join("secrets/vendor.token")], "the search finds it where it belongs");
-        found.clear();
         let edge = self.edge.env_file();
         // Results, state and logs of the daemon, queues and log of the edge.
         for directory in [self.consumer.home(), edge.parent().expect("a file lies in a directory")] {
-            files_with(directory, TOKEN, &mut found);
+            assert_eq!(files_with(directory, Vendor::TOKEN), Vec::<PathBuf>::new(), "the token is in them");
         }
-        assert_eq!(found, Vec::<PathBuf>::new(), "the token is in them");
     }
-}
-
-fn write_private(path: &Path, content: &str) {
-    fs::write(path, content).expect("a file can be written");
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("it is ours");
 }
 
 fn shown(path: &Path) -> String {
     path.to_str().expect("paths of tests are plain").to_owned()
-}
-
-/// Every file below a directory in which these bytes are.
-fn files_with(directory: &Path, wanted: &str, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
-        if kind.is_dir() {
-            files_with(&path, wanted, found);
-        } else if kind.is_file() {
-            let content = fs::read(&path).unwrap_or_default();
-            if content.windows(wanted.len()).any(|window| window == wanted.as_bytes()) {
-                found.push(path);
-            }
-        }
-    }
 }
 
 /// The output of a job that has ended well.

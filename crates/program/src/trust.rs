@@ -45,6 +45,13 @@ impl TrustArgs {
     }
 }
 
+impl TrustedGroup {
+    /// Its number, if there is one.
+    pub fn number(self) -> Option<u32> {
+        self.0
+    }
+}
+
 impl Trust for TrustedGroup {
     fn group(&self, group: u32) -> bool {
         self.0 == Some(group) || is_of_one_user(group)

@@ -4,6 +4,7 @@
 //! section can know by itself.
 
 mod checks;
+mod lease;
 mod pools;
 mod tasks;
 mod values;
@@ -34,6 +35,8 @@ pub struct SiteFile {
     pub notices: Vec<Notice>,
     /// Where each pool in Slurm says how its allocations are asked for: whether that is right, only Slurm knows.
     pub asks_slurm: BTreeMap<PoolName, Position>,
+    /// Where the file of the lease's machines is named: whether that is right, only the broker knows.
+    pub lease_at: Option<Position>,
 }
 
 /// A file that must be there for what the site's file says.
@@ -107,6 +110,7 @@ impl SiteFile {
         }
         let mut root = Table::root(&root);
         let quota = root.table("quota", &mut found).map(|table| quota(table, &mut found)).unwrap_or_default();
+        let lease = root.table("lease", &mut found);
         let pools = root.table("pool", &mut found);
         let tasks = root.table("task", &mut found);
         root.finish(&mut found);
@@ -114,10 +118,11 @@ impl SiteFile {
             found.say(&(0..0), "there is no pool, so no job can run: write a section as [pool.cpu], with an image");
         }
         let context = values::Context { directory };
+        let lease = lease.map(|table| lease::read(table, &context, &mut found));
         let pools = pools.map(|table| pools::read(&table, &context, &mut found)).unwrap_or_default();
         let names: BTreeSet<PoolName> = pools.iter().map(|draft| draft.name.clone()).collect();
         let tasks = tasks.map(|table| tasks::read(&table, &names, &context, &mut found)).unwrap_or_default();
-        let file = checks::whole(quota, pools, tasks, defaults, &mut found);
+        let file = checks::whole(quota, lease, pools, tasks, defaults, &mut found);
         let problems = found.into_problems();
         let needs = file.needs.clone();
         (needs, if problems.is_empty() { Ok(file) } else { Err(Problems(problems)) })

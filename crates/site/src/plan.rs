@@ -63,6 +63,9 @@ pub struct Plan {
     /// What it can see of its pool's secrets: names and files, never a value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, Secret>,
+    /// May it ask the machines of the lease?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lease: bool,
 }
 
 /// How much a job may take.
@@ -205,6 +208,10 @@ impl Site {
         } else {
             Chosen { value: true, rule: format!("{the_pool}, where nothing keeps a job from it") }
         };
+        let of_task = task.lease.filter(|_| task.kind != TaskKind::Workflow);
+        // Of a workflow nothing runs that could ask.
+        let of_pool = pool.lease && task.kind != TaskKind::Workflow;
+        let lease = Chosen::first([(of_task, &the_task)], of_pool, &the_pool);
         let mut binds = pool.binds.clone();
         binds.extend(task.binds.iter().filter(|bind| !pool.binds.contains(bind)).cloned());
         let mut environment = pool.environment.clone();
@@ -257,6 +264,9 @@ impl Site {
             let names: Vec<&str> = pool.secrets.keys().map(String::as_str).collect();
             say("secrets", names.join(" "), the_pool.clone());
         }
+        if lease.value {
+            say("lease", "the machines that running jobs may ask, at /run/hpc-queue/qpu.sock".to_owned(), lease.rule);
+        }
 
         let plan = Plan {
             pool: route.pool.clone(),
@@ -279,6 +289,7 @@ impl Site {
             network: network.value,
             resources: route.resources.clone(),
             secrets: pool.secrets.clone(),
+            lease: lease.value,
         };
         (plan, parts)
     }

@@ -43,11 +43,13 @@ impl Site {
             secrets: BTreeMap::new(),
             expose_secrets: false,
             is_default: true,
+            lease: false,
         };
         Self {
             quota: Quota::default(),
             pools: BTreeMap::from([(PoolName::default(), pool)]),
             tasks: BTreeMap::new(),
+            lease: None,
             defaults: settings.defaults.clone(),
             is_of_file: false,
         }

@@ -19,11 +19,20 @@ pub struct Site {
     pub pools: BTreeMap<PoolName, Pool>,
     /// What may run. Where it is empty, every task may.
     pub tasks: BTreeMap<Pattern, Task>,
+    /// The quantum machines that running jobs may ask, where there are any.
+    pub lease: Option<Lease>,
     /// What counts where neither job nor task nor pool says anything.
     pub defaults: Defaults,
     /// Is it what a file says? Else its one pool, that of the daemon's settings, takes every job alike, whatever the
     /// job says of pools and resources.
     pub is_of_file: bool,
+}
+
+/// Quantum machines that running jobs may ask, through a broker that has the credential (`docs/lease.md`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The file that names them, which the broker reads.
+    pub machines: PathBuf,
 }
 
 /// What counts where a site's file says nothing: the settings of the daemon, and its node.
@@ -81,6 +90,8 @@ pub struct Pool {
     pub expose_secrets: bool,
     /// Does it take the jobs that nothing else sends anywhere? Of one pool of a site at most.
     pub is_default: bool,
+    /// May its jobs ask the machines of the lease, where their task does not say otherwise?
+    pub lease: bool,
 }
 
 /// What wraps the command of a job.
@@ -237,6 +248,8 @@ pub struct Task {
     pub retries: Option<u32>,
     /// May its jobs use the network?
     pub network: Option<bool>,
+    /// May its jobs ask the machines of the lease?
+    pub lease: Option<bool>,
 }
 
 /// Who brings the program that a job runs.

@@ -10,7 +10,8 @@ use site::{Image, Needed, Pattern, Runtime, SiteFile, Where};
 
 #[test]
 fn the_example_of_the_design_means_what_it_says() {
-    let SiteFile { site, needs, notices, asks_slurm } = file(WHOLE);
+    let SiteFile { site, needs, notices, asks_slurm, lease_at } = file(WHOLE);
+    assert_eq!((lease_at, &site.lease), (None, &None));
     let pool = |name: &str| &site.pools[&name.parse().unwrap()];
     assert_eq!((site.quota.cpus, site.quota.gpus, site.quota.allocations), (Some(256), Some(8), Some(20)));
     assert_eq!(pool("cpu").image, Some(Image::File { path: "/images/science.sif".into(), pull: None }));

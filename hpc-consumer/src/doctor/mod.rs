@@ -22,6 +22,7 @@ use upkeep::Place;
 use self::verdicts::{Limits, UserNamespaces};
 use crate::config::Settings;
 use crate::job::{self, ResultsDir};
+use crate::lease;
 use crate::link::Target;
 use crate::site::{self, SiteOf};
 use crate::store::{self, Held};
@@ -156,6 +157,8 @@ async fn of_runtime(settings: Settings, report: &mut Report) {
             verdicts::fuse(seen_fuse()),
         ]);
     }
+    let lease = if site.lease.is_some() { Some(lease::look(&site).await) } else { None };
+    report.add(lease.map(|offer| verdicts::lease(offer.map(|offer| offer.machines))));
     let from_file = kit.from_file;
     let results = ResultsDir::new(results_dir).trusting(trust);
     if let Some(problem) = results.refused() {

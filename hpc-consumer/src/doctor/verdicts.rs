@@ -29,6 +29,14 @@ pub(super) fn apptainer(program: &Path, answer: Result<String, String>) -> Line 
     }
 }
 
+/// The quantum machines that running jobs may ask.
+pub(super) fn lease(offer: Result<Vec<String>, String>) -> Line {
+    match offer {
+        Ok(machines) => Line::ok("lease", format!("running jobs may ask {}", machines.join(", "))),
+        Err(why) => Line::failure("lease", why, "hpc-consumer site check"),
+    }
+}
+
 /// The settings of the kernel that decide about user namespaces, where it has them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct UserNamespaces {

@@ -9,6 +9,7 @@ use site::{Grant, Plan, Resources, Where};
 
 use super::pools::Pools;
 use super::results_dir::ResultsDir;
+use crate::lease;
 use crate::run::{CommandLine, Confinement, Limits, Own, Wrapping, named, shows_gpus};
 
 /// How many threads programs start, as the libraries are told that know no other way.
@@ -96,6 +97,8 @@ impl Launcher {
                     own.environment.push(("HPC_QUEUE_ROUND".to_owned(), Some(round.number.to_string())));
                 }
                 own.workflow = workflow.map(|workflow| self.results.job_dir(workflow));
+                let state_dir = &self.pools.kit().state_dir;
+                own.lease = plan.lease.then(|| lease::socket_dir(state_dir, &run.job_id));
                 match self.pools.variant(plan) {
                     Some(variant) => variant.runtime().command(&run.job_id, &directory, &own),
                     // A plan of this site that is none of its pools'. Then it is not known to work, and is tried.
@@ -166,6 +169,7 @@ impl Launcher {
             environment,
             arguments: flag.map(str::to_owned).into_iter().collect(),
             workflow: None,
+            lease: None,
             launched: Some(Box::new(launched)),
         }
     }
@@ -288,6 +292,23 @@ environment = { WHERE = "task" }
         let bare = of("cpu", &[]);
         assert_eq!((words(&bare).as_str(), variable(&bare, "OMP_NUM_THREADS")), ("/bin/true", vec!["1"]));
         assert_eq!((variable(&bare, "CUDA_VISIBLE_DEVICES"), variable(&bare, "WHERE")), (vec![""], vec!["task"]));
+    }
+
+    #[test]
+    fn a_run_with_the_lease_sees_the_directory_of_its_own_socket_and_no_other_run_does() {
+        let temp = tempfile::tempdir().unwrap();
+        let pool = |rest: &str| format!("image = \"/a.sif\"\ncapacity = {{ cpus = 1 }}\n{rest}");
+        let (hybrid, plain) = (pool("lease = true\n"), pool("default = true\n"));
+        let site = format!("[lease]\nmachines = \"q.toml\"\n[pool.hybrid]\n{hybrid}[pool.plain]\n{plain}");
+        let node = site_node(temp.path(), &site);
+        let of = |pool: &str, attempt: u32| {
+            let job = job(&format!(r#""task":"t","pool":"{pool}""#));
+            assert_eq!(node.has_lease(&job), pool == "hybrid");
+            words(&node.start_line(&job, &run("j1", attempt), Within::first(&Grant::default())))
+        };
+        let bind = format!(" --bind {}/lease/sockets/j1:/run/hpc-queue:ro ", temp.path().display());
+        assert!(of("hybrid", 1).contains(&bind) && of("hybrid", 2).contains(&bind), "{}", of("hybrid", 1));
+        assert!(!of("plain", 1).contains("/run/hpc-queue"), "{}", of("plain", 1));
     }
 
     #[test]

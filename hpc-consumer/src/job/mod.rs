@@ -273,6 +273,11 @@ impl JobFiles {
         blocking(move || jobs.claims.unclaim(&run)).await
     }
 
+    /// May this job ask the machines of the lease?
+    pub(crate) fn has_lease(&self, job: &JobMessage) -> bool {
+        self.pools.site().lease.is_some() && self.pools.plan(&job.spec).is_ok_and(|plan| plan.lease)
+    }
+
     /// How a run is to be begun.
     pub(crate) fn start_line(&self, job: &JobMessage, run: &Run, within: Within<'_>) -> StartLine {
         self.launcher.start_line(job, run, within)

@@ -25,6 +25,7 @@ use super::pull::{Credentials, Pull};
 use super::scratch::Scratch;
 use super::unpacked::{Unpacked, asks_to_write};
 use super::{CommandLine, Confinement, Own, Says, WORKFLOW_DIR, Wrapping, lock, secrets};
+use crate::lease::IN_CONTAINER;
 
 /// Where a container sees its job directory.
 pub(super) const WORK_DIR: &str = "/work";
@@ -152,7 +153,7 @@ impl Apptainer {
         job_dir: &Path,
         job_id: &str,
         parts: &Parts,
-        Own { arguments, workflow, .. }: &Own,
+        Own { arguments, workflow, lease, .. }: &Own,
     ) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec![self.program.clone().into()];
         words.extend(["--quiet", "exec", "--containall", "--no-mount", "bind-paths"].map(OsString::from));
@@ -176,6 +177,12 @@ impl Apptainer {
             bind.push(":");
             bind.push(WORKFLOW);
             words.extend(["--bind".into(), bind, "--env".into(), format!("{WORKFLOW_DIR}={WORKFLOW}").into()]);
+        }
+        if let Some(lease) = lease {
+            // The directory, because a broker that starts anew makes another socket in it.
+            let mut bind = lease.as_os_str().to_owned();
+            bind.push(format!(":{IN_CONTAINER}:ro"));
+            words.extend(["--bind".into(), bind]);
         }
         for bind in &self.binds {
             words.extend(["--bind".into(), bind.into()]);

@@ -77,7 +77,7 @@ pub(crate) use process::{Place, Stop, Told, make_room, run};
 pub(crate) use protocol::job_dir::LOGS;
 pub(crate) use pull::{Credentials, Pull, auth_file_of_apptainer};
 pub(crate) use pulled::{Note, Notes};
-pub(crate) use service::{Invocation, Service, start_service};
+pub(crate) use service::{Invocation, Service, start_program, start_service};
 pub(crate) use token::Token;
 pub(crate) use unpacked::Unpacked;
 
@@ -142,6 +142,8 @@ pub(crate) struct Own {
     pub(crate) arguments: Vec<String>,
     /// The directory of the workflow that it is a task of, in which its command runs.
     pub(crate) workflow: Option<PathBuf>,
+    /// The directory with the socket of the lease, if it may ask quantum machines.
+    pub(crate) lease: Option<PathBuf>,
     pub(crate) launched: Option<Box<Launched>>,
 }
 

@@ -1,4 +1,4 @@
-//! Starting this very program a second time, as a process that outlives us.
+//! Starting this very program a second time, or another one of ours, as a process that outlives us.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -56,7 +56,7 @@ fn program() -> PathBuf {
     std::env::current_exe().ok().filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from(SELF))
 }
 
-/// A process of this program that outlives us.
+/// A process that outlives us.
 #[derive(Debug)]
 pub(crate) struct Service {
     child: Child,
@@ -72,6 +72,11 @@ impl Service {
         self.child.try_wait()
     }
 
+    /// Resolves when it has ended.
+    pub(crate) async fn ended(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
     pub(crate) async fn wait(mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
     }
@@ -82,6 +87,22 @@ impl Service {
 pub(crate) fn start_service(arguments: &[OsString], directory: &Path, log: File) -> io::Result<Service> {
     let mut command = Command::new(program());
     command.args(arguments).env_clear().current_dir(directory);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let child = program::with_given_core_limit(|| command.spawn())?;
+    Ok(Service { _known: Known::new(&child), child })
+}
+
+/// Starts another program of ours with this environment alone, in a group of its own: a signal to ours leaves it alone.
+/// The process stays when the returned handle is dropped.
+pub(crate) fn start_program(
+    program: &Path,
+    arguments: &[OsString],
+    environment: &[(OsString, OsString)],
+    directory: &Path,
+    log: File,
+) -> io::Result<Service> {
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(environment.iter().cloned()).current_dir(directory).process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     let child = program::with_given_core_limit(|| command.spawn())?;
     Ok(Service { _known: Known::new(&child), child })

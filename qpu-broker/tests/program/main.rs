@@ -387,3 +387,37 @@ fn what_is_wrong_with_the_file_or_a_second_broker_is_told_at_the_start() {
     assert!(said.contains("`qpu.q`") && said.contains("none.env"), "{said}");
     assert_eq!(broker.job("a").ask("GET", "/v1/qpus", None).status, 200, "the first one goes on");
 }
+
+#[test]
+fn a_broker_that_nobody_needs_ends_by_itself_and_one_with_a_job_or_a_task_does_not() {
+    let vendor = Vendor::start();
+    let mut broker = Broker::start(&vendor, "", RELIABLE);
+    broker.terminate();
+    broker.start_again_with(&["--idle", "1s"]);
+    let job = broker.job("a");
+    vendor.set(|doings| doings.hold = true);
+    let id = job.submit("1");
+    wait_for("a task at the vendor", || (vendor.paid() == 1).then_some(()));
+    // Nobody asks through the control socket for longer than that.
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(broker.is_there() && job.task(&id, 0)["status"] == "running", "a job may ask at any time");
+    assert_eq!(broker.control("DELETE", "/v1/jobs/a").status, 204);
+    assert!(broker.end().success(), "{}", broker.log());
+    assert!(vendor.times("DELETE /tasks") >= 1, "what is at the vendor was cancelled before that");
+    assert!(broker.log().contains("it is not needed any more: there is no job and no task"), "{}", broker.log());
+    assert!(!broker.dir.path().join("state/control.sock").exists());
+}
+
+#[test]
+fn what_check_says_of_a_file_is_for_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, secrets) = (dir.path().join("qpus.toml"), dir.path().join("vendor.env"));
+    fs::write(&secrets, "A=b\n").unwrap();
+    fs::set_permissions(&secrets, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    fs::write(&file, "[qpu.b]\ncommand = [\"sh\"]\n[qpu.a]\ncommand = [\"sh\"]\nsecrets = \"vendor.env\"\n").unwrap();
+    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_qpu-broker"));
+    let said = check.args(["check", "--config"]).arg(&file).output().unwrap();
+    assert!(said.status.success(), "{said:?}");
+    let told: Value = serde_json::from_slice(&said.stdout).unwrap();
+    assert_eq!(told, json!({"machines": ["a", "b"], "secrets": [secrets]}));
+}

@@ -223,6 +223,7 @@ pub(crate) struct Broker {
     pub(crate) dir: TempDir,
     child: Child,
     starts: usize,
+    more: &'static [&'static str],
 }
 
 impl Broker {
@@ -242,15 +243,30 @@ impl Broker {
         fs::set_permissions(&secrets, Permissions::from_mode(0o600)).unwrap();
         let file = format!("{before}\n[qpu.q]\nsecrets = \"vendor.env\"\n{lines}\n");
         fs::write(dir.path().join("qpus.toml"), file).unwrap();
-        let child = spawn(dir.path(), 0);
-        let mut broker = Self { dir, child, starts: 0 };
+        let child = spawn(dir.path(), 0, &[]);
+        let mut broker = Self { dir, child, starts: 0, more: &[] };
         broker.wait_until_ready();
         broker
     }
 
+    /// Starts it again with these arguments, once it has ended.
+    pub(crate) fn start_again_with(&mut self, more: &'static [&'static str]) {
+        self.more = more;
+        self.start_again();
+    }
+
+    /// How it ends by itself.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        wait_for("the end of the broker", || self.child.try_wait().unwrap())
+    }
+
+    pub(crate) fn is_there(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     pub(crate) fn start_again(&mut self) {
         self.starts += 1;
-        self.child = spawn(self.dir.path(), self.starts);
+        self.child = spawn(self.dir.path(), self.starts, self.more);
         self.wait_until_ready();
     }
 
@@ -269,7 +285,7 @@ impl Broker {
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        wait_for("the end of the broker", || self.child.try_wait().unwrap())
+        self.end()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -311,10 +327,10 @@ impl Drop for Broker {
     }
 }
 
-fn spawn(dir: &Path, start: usize) -> Child {
+fn spawn(dir: &Path, start: usize, more: &[&str]) -> Child {
     let log = File::create(dir.join(format!("log.{start}"))).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_qpu-broker"));
-    command.args(["serve", "--log", "debug", "--config"]).arg(dir.join("qpus.toml"));
+    command.args(["serve", "--log", "debug"]).args(more).arg("--config").arg(dir.join("qpus.toml"));
     command.arg("--state-dir").arg(dir.join("state")).arg("--sockets").arg(dir.join("sockets"));
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", dir);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()

@@ -88,7 +88,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ex
 struct Contents {
     /// Programs with man pages and completions.
     programs: &'static [&'static str],
-    /// Programs that others start: the tasks of the runtime image, for jobs without a container.
+    /// Programs that others start: the tasks of the runtime image, for jobs without a container; the broker of the
+    /// lease.
     others: &'static [&'static str],
     /// Scripts of this repository, by the names that they have without `.sh`.
     scripts: &'static [&'static str],
@@ -99,7 +100,10 @@ fn of_this_system() -> anyhow::Result<(Contents, String)> {
     match std::env::consts::OS {
         "linux" => {
             let programs = &["hpc-consumer", "local-edge", "laptop-consumer"];
-            Ok((Contents { programs, others: &["task-runner"], scripts: &["hpc-queue-up"] }, musl_target()))
+            Ok((
+                Contents { programs, others: &["task-runner", "qpu-broker"], scripts: &["hpc-queue-up"] },
+                musl_target(),
+            ))
         }
         "macos" => {
             let contents = Contents { programs: &["laptop-consumer"], others: &[], scripts: &[] };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use protocol::PoolName;
 
 use super::values::source;
-use super::{Need, Needed, Notice, SiteFile, pools, tasks};
+use super::{Need, Needed, Notice, SiteFile, lease, pools, tasks};
 use crate::plan::TASK_RUNNER;
 use crate::problem::Found;
 use crate::{Capacity, Defaults, Image, Pool, Problem, Quota, Resources, Runtime, Site, Where};
@@ -14,6 +14,7 @@ use crate::{Capacity, Defaults, Image, Pool, Problem, Quota, Resources, Runtime,
 /// A site of these, with what is wrong in their relations told.
 pub(super) fn whole(
     quota: Quota,
+    lease: Option<lease::Draft>,
     mut pools: Vec<pools::Draft<'_>>,
     tasks: Vec<tasks::Draft<'_>>,
     defaults: &Defaults,
@@ -29,6 +30,7 @@ pub(super) fn whole(
     ties(&tasks, found);
     images(&pools, &tasks, found);
     without_container(&pools, &tasks, found);
+    lease::whole(lease.is_some(), &pools, &tasks, found);
     let needs = needs(&pools, &tasks, found);
     let notices = notices(&pools, &tasks, found);
     let in_slurm = pools.iter().filter(|draft| matches!(draft.pool.place, Where::Slurm { .. }));
@@ -36,8 +38,10 @@ pub(super) fn whole(
     let asks_slurm = in_slurm.map(|draft| (draft.name.clone(), asked_at(draft))).collect();
     let pools = pools.into_iter().map(|draft| (draft.name, draft.pool)).collect();
     let tasks = tasks.into_iter().map(|draft| (draft.pattern, draft.task)).collect();
-    let site = Site { quota, pools, tasks, defaults: defaults.clone(), is_of_file: true };
-    SiteFile { site, needs, notices, asks_slurm }
+    let lease_at = lease.as_ref().map(|draft| found.position(&draft.machines_at));
+    let lease = lease.and_then(|draft| draft.lease);
+    let site = Site { quota, pools, tasks, lease, defaults: defaults.clone(), is_of_file: true };
+    SiteFile { site, needs, notices, asks_slurm, lease_at }
 }
 
 fn one_default(pools: &[pools::Draft<'_>], found: &mut Found<'_>) {
@@ -188,7 +192,7 @@ fn ties(tasks: &[tasks::Draft<'_>], found: &mut Found<'_>) {
 }
 
 /// The pools that jobs of a task may run in.
-fn allowed<'p, 't>(
+pub(super) fn allowed<'p, 't>(
     pools: &'p [pools::Draft<'t>],
     task: &tasks::Draft<'_>,
 ) -> impl Iterator<Item = &'p pools::Draft<'t>> {

@@ -64,6 +64,7 @@ fn pool<'t>(name: PoolName, mut table: Table<'t>, context: &Context<'_>, found: 
     let hold = table.read("hold", found, whole(1..=HOLD_MAX));
     let (secrets, secrets_at) = secrets(&mut table, context, found);
     let expose_secrets = table.read("expose_secrets", found, yes_or_no).unwrap_or(false);
+    let lease = table.read("lease", found, yes_or_no).unwrap_or(false);
     table.finish(found);
 
     if runtime == Some(Runtime::Bare) {
@@ -114,6 +115,7 @@ fn pool<'t>(name: PoolName, mut table: Table<'t>, context: &Context<'_>, found: 
         secrets,
         expose_secrets,
         is_default,
+        lease,
     };
     Draft { name, pool, table, placed, secrets_at }
 }

@@ -79,6 +79,7 @@ fn task<'t>(
         log_max: table.read("log_max", found, bytes(LOG_MIN..=1 << 40)),
         retries: table.read("retries", found, whole(0..=RETRIES_MAX)),
         network: table.read("network", found, yes_or_no),
+        lease: table.read("lease", found, yes_or_no),
     };
     table.finish(found);
     Draft { pattern, task, table, routed }

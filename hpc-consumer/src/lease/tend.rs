@@ -1,0 +1,247 @@
+//! Keeps the broker running for as long as this process lives, and ends jobs there that have ended here.
+//!
+//! One that dies is started again: at once the first time, then after growing pauses. Until it answers nothing begins
+//! in the pools that have the lease; their jobs that run wait for it, or ask again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifecycle::Event;
+use tokio::time::Instant;
+
+use super::broker::{Found, LastWords};
+use super::control::NoAnswer;
+use super::{Broker, PATIENCE, Shared, Standing};
+use crate::events::Events;
+use crate::job::JobFiles;
+use crate::lock;
+use crate::run::Service;
+
+/// Between two looks at one that answers. Much shorter than the time after which it ends without us.
+const LOOKS: Duration = Duration::from_secs(2);
+
+/// Between two looks at one that is about to be there.
+const STARTS: Duration = Duration::from_millis(50);
+
+/// The longest pause before it is started again.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The longest pause before what could not be started is looked at again.
+const MENDED_WITHIN: Duration = Duration::from_secs(10);
+
+/// One that has lived for so long is not taken for one that dies again and again.
+const PROVEN: Duration = Duration::from_secs(60);
+
+/// What is known of the process.
+#[derive(Default)]
+struct Process {
+    /// The one that we have started, until its end is seen.
+    child: Option<(Service, LastWords)>,
+    /// Since when there is one that may answer.
+    since: Option<Instant>,
+    /// How often in a row it has died soon.
+    deaths: u32,
+    /// It is not started before.
+    not_before: Option<Instant>,
+    /// It was asked once which jobs it has. What has begun since we have begun ourselves.
+    was_asked: bool,
+}
+
+pub(super) async fn tend(shared: Arc<Shared>, events: Events, jobs: Arc<JobFiles>) {
+    let mut process = Process::default();
+    if let Some(broker) = &shared.broker {
+        replace_if_changed(&shared, broker).await;
+    }
+    loop {
+        if *shared.leaves.borrow() {
+            return;
+        }
+        let next = match process.look(&shared).await {
+            Ok(()) => {
+                process.since.get_or_insert_with(Instant::now);
+                shared.is(Standing::Ready, &events);
+                find_records(&shared, &jobs).await;
+                shared.end_jobs().await;
+                if shared.broker.is_none() && lock(&shared.book).is_empty() {
+                    // Nobody has a use for it any more. If this fails it ends by itself.
+                    let _ = shared.control.stop(PATIENCE).await;
+                    return;
+                }
+                LOOKS
+            }
+            Err(error) if !error.is_gone() => {
+                shared.is(Standing::Not(format!("the broker of the lease: {error}")), &events);
+                LOOKS
+            }
+            Err(_) => match &shared.broker {
+                Some(broker) => process.raise(&shared, broker, &events).await,
+                // One that an earlier site has left is gone.
+                None => return,
+            },
+        };
+        let mut leaves = shared.leaves.subscribe();
+        tokio::select! {
+            () = tokio::time::sleep(next) => {}
+            () = shared.wake.notified() => {}
+            () = process.ended() => {}
+            _ = leaves.wait_for(|leaves| *leaves) => return,
+        }
+    }
+}
+
+/// Ends one that was started with something else, if it can be started with what there is now.
+async fn replace_if_changed(shared: &Shared, broker: &Broker) {
+    if shared.control.jobs().await.is_err() {
+        return;
+    }
+    match broker.look().await {
+        Ok(offer) if broker.is_of(&offer) => tracing::info!("the broker of the lease still runs, and is gone on with"),
+        Ok(_) => match shared.control.stop(PATIENCE).await {
+            Ok(Found::There | Found::Nothing) => {
+                tracing::info!(
+                    "the broker of the lease or what it was started with is another now: it is started anew"
+                );
+            }
+            Err(error) => tracing::warn!("the broker of the lease cannot be started anew, and goes on: {error}"),
+        },
+        Err(why) => tracing::error!("the broker of the lease goes on with what it was started with: {why}"),
+    }
+}
+
+/// Jobs that are not held here any more may have been recorded by another daemon.
+async fn find_records(shared: &Shared, jobs: &Arc<JobFiles>) {
+    let due = lock(&shared.book).due_looks(Instant::now());
+    for job in due {
+        if jobs.final_record(&job).await.is_some() {
+            lock(&shared.book).has_record(&job);
+        }
+    }
+}
+
+impl Shared {
+    /// Ends those there that have their records. What does not end now is tried again with the next look.
+    pub(super) async fn end_jobs(&self) {
+        let over = lock(&self.book).over();
+        for job in over {
+            match self.control.end(&job).await {
+                Ok(()) => lock(&self.book).ended(&job),
+                Err(error) => {
+                    tracing::debug!(job_id = %job, "the job does not end at the broker of the lease yet: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// How the broker is now. The pools that have the lease hear of it when nothing can begin in them any more; that it
+    /// can again, a look tells them.
+    fn is(&self, standing: Standing, events: &Events) {
+        let before = self.standing.send_replace(standing.clone());
+        if let Standing::Not(why) = &standing
+            && before != standing
+        {
+            for pool in &self.pools {
+                events.send(Event::PoolBroken(pool.clone(), why.clone().into()));
+            }
+        }
+    }
+}
+
+impl Process {
+    /// Does it answer?
+    async fn look(&mut self, shared: &Shared) -> Result<(), NoAnswer> {
+        if self.was_asked {
+            return shared.control.in_flight().await.map(drop);
+        }
+        let jobs = shared.control.jobs().await?;
+        lock(&shared.book).found(jobs);
+        self.was_asked = true;
+        Ok(())
+    }
+
+    /// Sees to it that there is one, where none answers. Returns when to look again.
+    async fn raise(&mut self, shared: &Shared, broker: &Broker, events: &Events) -> Duration {
+        if let Some((child, words)) = &mut self.child {
+            match child.try_wait() {
+                Ok(None) => {
+                    let age = self.since.map_or(Duration::ZERO, |since| since.elapsed());
+                    if age < PATIENCE {
+                        return STARTS;
+                    }
+                    let log = broker.log();
+                    let why = format!(
+                        "the broker of the lease was started and is not ready after {} s; see {}",
+                        PATIENCE.as_secs(),
+                        log.display()
+                    );
+                    shared.is(Standing::Not(why), events);
+                    return LOOKS;
+                }
+                Ok(Some(status)) => {
+                    let words = words.read().map(|words| format!(": {words}")).unwrap_or_default();
+                    self.has_died(format!("the broker of the lease has ended ({status}){words}"), shared, events);
+                }
+                Err(error) => {
+                    self.has_died(format!("how the broker of the lease is cannot be seen: {error}"), shared, events);
+                }
+            }
+        } else if self.since.is_some() {
+            // One that an earlier daemon has started.
+            self.has_died("the broker of the lease has ended".to_owned(), shared, events);
+        }
+        let now = Instant::now();
+        if let Some(left) = self.not_before.and_then(|at| at.checked_duration_since(now)).filter(|left| !left.is_zero())
+        {
+            return left;
+        }
+        let started = match broker.look().await {
+            Ok(offer) => broker.start(&offer),
+            Err(why) => Err(why),
+        };
+        match started {
+            Ok(child) => {
+                (self.child, self.since) = (Some(child), Some(Instant::now()));
+                STARTS
+            }
+            Err(why) => {
+                self.deaths += 1;
+                shared.is(Standing::Not(format!("the broker of the lease cannot be started: {why}")), events);
+                // Somebody is about to mend it.
+                self.pause(MENDED_WITHIN)
+            }
+        }
+    }
+
+    fn has_died(&mut self, how: String, shared: &Shared, events: &Events) {
+        let lived = self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        if self.child.take().is_none() {
+            shared.control.bury();
+        }
+        self.deaths = if lived >= PROVEN { 1 } else { self.deaths + 1 };
+        if self.deaths == 1 {
+            // Who wants to begin a job waits for so long.
+            tracing::warn!("{how}; it is started again");
+            shared.is(Standing::Starting, events);
+            self.not_before = None;
+        } else {
+            shared.is(Standing::Not(how), events);
+            self.pause(PAUSE_MAX);
+        }
+    }
+
+    /// Sets the pause before the next start, and returns it.
+    fn pause(&mut self, longest: Duration) -> Duration {
+        let pause = Duration::from_secs(1 << self.deaths.saturating_sub(1).min(6)).min(longest);
+        self.not_before = Some(Instant::now() + pause);
+        pause
+    }
+
+    /// Resolves when the one that we have started has ended.
+    async fn ended(&mut self) {
+        match &mut self.child {
+            // The error shows again with the next look.
+            Some((child, _)) => drop(child.ended().await),
+            None => std::future::pending().await,
+        }
+    }
+}
