@@ -5,6 +5,9 @@
  *                       writes output.json, and appends another line; the first run of a job that comes to its end
  *                       fails there, if it is told to, and writes no output.json
  *
+ * As a task of a workflow it has {"argv": ["ledger", "N", "M"]}, and makes a file of the name N in the workflow's
+ * directory.
+ *
  * With files, it makes out/data of in/data and a line with its number, its attempt and the time of its begin, and
  * out/line of the line alone. A run that fails spoils in/data as well, which is not to be what the next one finds.
  *
@@ -17,6 +20,8 @@
  *   begin    it begins, and no other run of the job is there
  *   beside   it begins, and another one is still there: each run holds a lock on the file, which goes with its process
  *   end      it came to its end
+ *   parked   it came to its end, and goes on after two others: {"parks": N} in the first round of a job, whose children
+ *            have the numbers that are N and twice N higher; in a further round they must have left their records
  *   failed   it came to its end, and fails
  */
 #include <fcntl.h>
@@ -57,6 +62,17 @@ static long long number_in(const char *json, const char *name)
     snprintf(quoted, sizeof quoted, "\"%s\"", name);
     at = strstr(json, quoted);
     at = at ? strchr(at, ':') : NULL;
+    return at ? strtoll(at + 1, NULL, 10) : 0;
+}
+
+/* The word at this place, from 1, behind "argv" in a list of plain words; 0 when there is none, or it is no number. */
+static long long word_in(const char *json, int place)
+{
+    const char *at = strstr(json, "\"argv\"");
+    at = at ? strchr(at, '[') : NULL;
+    while (at && place-- > 0)
+        at = strchr(at + 1, ',');
+    at = at ? strchr(at, '"') : NULL;
     return at ? strtoll(at + 1, NULL, 10) : 0;
 }
 
@@ -115,6 +131,33 @@ static int leave(long long number, long long attempt, long long begun)
     return failed;
 }
 
+/* Leaves two jobs behind that go before this one goes on, the second of which fails once; 0 when that went well. */
+static int park(long long number, long long stride, long long sleep_ms)
+{
+    static const char job[] = "{\"task\":\"ledger\",\"retries\":%d,\"input\":"
+                              "{\"number\":%lld,\"sleep_ms\":%lld,\"fails\":%d}}";
+    FILE *out = fopen("continue.json", "w");
+    int failed = !out || fputs("{\"run\":[", out) < 0;
+    for (int child = 1; !failed && child <= 2; child++) {
+        failed |= fprintf(out, job, child - 1, number + child * stride, sleep_ms, child - 1) < 0;
+        failed |= fputs(child == 1 ? "," : "]}\n", out) < 0;
+    }
+    return failed | (out && fclose(out) != 0);
+}
+
+/* The file that a task of a workflow is to make; 0 when that went well, or this is none. */
+static int make(long long number)
+{
+    const char *folder = getenv("HPC_QUEUE_WORKFLOW_DIR");
+    char path[4096];
+    FILE *out;
+    if (!folder)
+        return 0;
+    snprintf(path, sizeof path, "%s/%lld", folder, number);
+    out = fopen(path, "w");
+    return !out || fclose(out) != 0;
+}
+
 /* The number of the allocation that this runs in, by its name (FNV-1a); 0 when it is in none. */
 static long long allocation(void)
 {
@@ -148,7 +191,8 @@ static long long allocation(void)
 int main(int count, char **words)
 {
     char path[4096];
-    long long number, sleep_ms, gate, fails, files, attempt, node, begun;
+    long long number, sleep_ms, gate, fails, files, parks, attempt, node, begun;
+    const char *round = getenv("HPC_QUEUE_ROUND");
     int ledger;
     FILE *out;
     const char *begin;
@@ -162,6 +206,11 @@ int main(int count, char **words)
     gate = number_in(text, "gate");
     fails = number_in(text, "fails");
     files = number_in(text, "files");
+    parks = number_in(text, "parks");
+    if (strstr(text, "\"argv\"")) {
+        number = word_in(text, 1);
+        sleep_ms = word_in(text, 2);
+    }
     attempt = number_in(content("meta.json"), "attempt");
     node = count == 3 ? strtoll(words[2], NULL, 10) : 0;
     if (count == 3 && strcmp(words[2], "allocation") == 0)
@@ -190,6 +239,21 @@ int main(int count, char **words)
         perror("in/data");
     if (fails)
         return note(ledger, "failed", nanoseconds(), attempt, node) ? FAILED : 1;
+    if (parks && (!round || strcmp(round, "1") == 0)) {
+        if (park(number, parks, sleep_ms) != 0) {
+            perror("continue.json");
+            return 1;
+        }
+        return note(ledger, "parked", nanoseconds(), attempt, node) ? 0 : 1;
+    }
+    if (parks && (access("children/1.json", F_OK) != 0 || access("children/2.json", F_OK) != 0)) {
+        fputs("a child has left no record\n", stderr);
+        return 1;
+    }
+    if (make(number) != 0) {
+        perror("the file of the workflow");
+        return 1;
+    }
     /* The time makes the outputs of two runs differ. */
     out = fopen("output.json", "w");
     if (!out || fprintf(out, "{\"number\":%lld,\"begun\":%lld}\n", number, begun) < 0 || fclose(out) != 0) {

@@ -50,6 +50,8 @@ pub struct Noted {
     pub ended: Option<Duration>,
     /// Did it fail there?
     pub failed: bool,
+    /// Did it leave jobs behind there, after which its job goes on?
+    pub parked: bool,
 }
 
 impl Ledger {
@@ -71,6 +73,20 @@ impl Ledger {
     pub fn bare_node(&self, edge: &Edge, node: usize) -> Consumer {
         let command = format!("'{}' '{}' {node}", self.program().display(), self.directory().display());
         Consumer::bare(edge, &command).set("BARE_WRITABLE", self.directory())
+    }
+
+    /// The same with a file of its site, so that there are workflows: jobs of the task `flow`.
+    pub fn site_node(&self, edge: &Edge, node: usize, slots: usize) -> Consumer {
+        let site = self.home.path().join(format!("site-{node}.toml"));
+        let text = format!(
+            "[pool.cpu]\ndefault = true\nruntime = \"bare\"\ncapacity = {{ cpus = {slots} }}\n\
+             [task.flow]\nkind = \"workflow\"\npool = \"cpu\"\n\
+             [task.ledger]\npool = \"cpu\"\ncommand = [\"{}\", \"{}\", \"{node}\"]\n",
+            self.program().display(),
+            self.directory().display()
+        );
+        fs::write(&site, text).expect("the directory of a test can be written to");
+        Consumer::of_site(edge, &site).set("BARE_WRITABLE", self.directory())
     }
 
     /// A consumer whose jobs write to it out of real containers.
@@ -111,6 +127,38 @@ impl Ledger {
         job["input"]["fails"] = json!(1);
         job["retries"] = json!(1);
         job
+    }
+
+    /// A job that goes on after two others, whose numbers are so much and twice as much higher; the second of them fails
+    /// once.
+    pub fn parking(number: usize, stride: usize, duration: Duration) -> Value {
+        let mut job = Self::job(number, duration);
+        job["input"]["parks"] = json!(stride);
+        job
+    }
+
+    /// A workflow of three tasks with these numbers, of which the last one waits for the others.
+    pub fn workflow(numbers: [usize; 3], duration: Duration) -> Value {
+        let [first, second, last] = numbers.map(|number| number.to_string());
+        let task = |id: &str, parents: &[&str], children: &[&str]| {
+            json!({
+                "id": id, "name": "ledger", "parents": parents, "children": children,
+                "inputFiles": parents, "outputFiles": [id],
+            })
+        };
+        let milliseconds = duration.as_millis().to_string();
+        let command =
+            |id: &String| json!({"id": id, "command": {"program": "ledger", "arguments": [id, milliseconds]}});
+        let commands = [&first, &second, &last].map(command);
+        let tasks = [task(&first, &[], &[&last]), task(&second, &[], &[&last]), task(&last, &[&first, &second], &[])];
+        let document = json!({
+            "name": "chaos", "schemaVersion": "1.5",
+            "workflow": {
+                "specification": {"tasks": tasks},
+                "execution": {"tasks": commands},
+            },
+        });
+        json!({"task": "flow", "input": document})
     }
 
     /// Has a job make files of the one that it brings.
@@ -180,18 +228,18 @@ impl Runs {
 
     fn add(&mut self, line: &Line<'_>) {
         let &Line { word, time, pid, attempt, node } = line;
-        let failed = word == "failed";
-        if failed || word == "end" {
+        let (failed, parked) = (word == "failed", word == "parked");
+        if failed || parked || word == "end" {
             self.ended += 1;
             let mut of_it = self.each.iter_mut().rev();
             let run = of_it.find(|run| (run.attempt, run.node, run.ended) == (attempt, node, None));
             let run = run.unwrap_or_else(|| panic!("the ledger has the end of a run that did not begin: {line:?}"));
-            (run.ended, run.failed) = (Some(time), failed);
+            (run.ended, run.failed, run.parked) = (Some(time), failed, parked);
         } else {
             self.begun += 1;
             self.overlapping += usize::from(word == "beside");
             self.pids.push(pid);
-            self.each.push(Noted { attempt, node, begun: time, ended: None, failed: false });
+            self.each.push(Noted { attempt, node, begun: time, ended: None, failed: false, parked: false });
         }
     }
 }
@@ -209,7 +257,9 @@ struct Line<'a> {
 impl<'a> Line<'a> {
     fn read(line: &'a str) -> Option<Self> {
         let words: Vec<&str> = line.split(' ').collect();
-        let [word @ ("begin" | "beside" | "end" | "failed"), time, pid, attempt, node] = words[..] else { return None };
+        let [word @ ("begin" | "beside" | "end" | "failed" | "parked"), time, pid, attempt, node] = words[..] else {
+            return None;
+        };
         let time = Duration::from_nanos(time.parse::<u64>().ok()?);
         let (attempt, node) = (attempt.parse::<u64>().ok()?, node.parse::<usize>().ok()?);
         Some(Self { word, time, pid: pid.parse::<u32>().ok()?, attempt, node })
@@ -232,6 +282,7 @@ mod tests {
             begun: Duration::from_nanos(begun),
             ended: ended.map(Duration::from_nanos),
             failed,
+            parked: false,
         };
         let each = vec![noted(1, 2, 1, Some(2), true), noted(2, 1, 3, Some(5), false), noted(3, 2, 4, None, false)];
         assert_eq!(runs, Runs { begun: 3, ended: 2, overlapping: 1, pids: vec![10, 11, 12], each });
@@ -290,6 +341,42 @@ mod tests {
         keeper.args(["allocation", "/state/slurm/hpcq-a-cpu-7_1"]).current_dir(&home).stdin(Stdio::null());
         assert!(keeper.status().unwrap().success());
         assert_eq!(ledger.runs(1).each[0].node, allocation_number("hpcq-a-cpu-7_1"));
+    }
+
+    #[test]
+    fn a_job_that_parks_leaves_two_others_and_goes_on_when_they_have_left_their_records() {
+        let ledger = Ledger::new();
+        let job = Ledger::parking(1, 10, Duration::ZERO);
+        assert!(run(&ledger, &job).wait().unwrap().success());
+        let home = ledger.home.path().join("job");
+        let left: Value = serde_json::from_str(&fs::read_to_string(home.join("continue.json")).unwrap()).unwrap();
+        let numbers: Vec<_> = (0..2).map(|at| left["run"][at]["input"]["number"].clone()).collect();
+        assert_eq!((numbers, &left["run"][1]["retries"]), (vec![json!(11), json!(21)], &json!(1)));
+        let mut next = || {
+            let mut command = Command::new(ledger.program());
+            command.arg(ledger.directory()).current_dir(&home).env("HPC_QUEUE_ROUND", "2").stdin(Stdio::null());
+            command.status().unwrap().success()
+        };
+        assert!(!next(), "no child has left a record");
+        fs::create_dir(home.join("children")).unwrap();
+        ["1.json", "2.json"].map(|name| fs::write(home.join("children").join(name), "").unwrap());
+        assert!(next());
+        let ends: Vec<_> = ledger.runs(1).each.iter().map(|run| (run.parked, run.ended.is_some())).collect();
+        assert_eq!(ends, [(true, true), (false, false), (false, true)]);
+    }
+
+    #[test]
+    fn a_task_of_a_workflow_has_its_number_among_its_words_and_makes_a_file() {
+        let ledger = Ledger::new();
+        let home = ledger.home.path().join("job");
+        fs::create_dir_all(&home).unwrap();
+        fs::write(home.join("input.json"), r#"{"input":{"argv":["ledger","12","1"]}}"#).unwrap();
+        let mut command = Command::new(ledger.program());
+        command.arg(ledger.directory()).current_dir(&home).env("HPC_QUEUE_WORKFLOW_DIR", &home).stdin(Stdio::null());
+        assert!(command.status().unwrap().success());
+        assert!(ledger.runs(12).ended == 1 && home.join("12").exists());
+        let document = Ledger::workflow([1, 2, 3], Duration::ZERO);
+        assert_eq!(document["input"]["workflow"]["specification"]["tasks"][2]["inputFiles"], json!(["1", "2"]));
     }
 
     #[test]

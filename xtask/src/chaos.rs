@@ -53,7 +53,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Ex
     let (runtime, kinds, jobs): (&str, &[Kind], u32) = match options.runtime {
         // A daemon with a site's file has an Apptainer, whatever its pools run in.
         _ if options.slurm => ("slurm", &[Kind::Slurm22, Kind::Slurm24, Kind::Apptainer], JOBS_IN_SLURM),
-        Runtime::Bare => ("bare", &[], JOBS),
+        Runtime::Bare => ("bare", &[Kind::Apptainer], JOBS),
         Runtime::Apptainer => ("apptainer", &[Kind::Apptainer], JOBS),
     };
     let tools = Tools::set_up(workspace, kinds)?;

@@ -4,6 +4,8 @@
 //! its next attempt, up to ten times, and one that may not is lost. Its processes go on until the next keeper kills
 //! them, which it does before it begins anything; so no death excuses that two runs are there at a time.
 //!
+//! A job that leaves others behind has a further run after them, and leaves none behind in that one.
+//!
 //! An attempt that never ran needs no excuse. A job whose launch is recorded is taken back when its daemon drains or
 //! its node breaks before it is begun, and that number is not used again.
 
@@ -57,7 +59,14 @@ impl Deaths {
     pub(super) fn explain(&self, runs: &[Noted], terms: Terms) -> bool {
         let Some(first) = runs.first() else { return true };
         let follows = |last: usize| self.lead_on(&runs[..=last], runs[last + 1].attempt, runs[last + 1].begun, terms);
-        first.attempt >= 1 && (0..runs.len() - 1).all(follows)
+        first.attempt >= 1 && (0..runs.len() - 1).all(follows) && self.parks_once(runs)
+    }
+
+    /// Does a job leave its children behind once? It does so again only where nobody has heard that it did.
+    fn parks_once(&self, runs: &[Noted]) -> bool {
+        let Some(last) = runs.iter().rposition(|run| run.parked) else { return true };
+        let mut before = runs[..last].iter().zip(&runs[1..]).filter(|(run, _)| run.parked);
+        before.all(|(run, next)| self.cut_off(run, next.begun))
     }
 
     /// Is there a reason that after the last of these runs there was another attempt, told by its number, at this time?
@@ -65,7 +74,7 @@ impl Deaths {
         let Some(last) = runs.last() else { return false };
         let by_itself = last.failed && retried(runs, terms) == failures(runs);
         // A number that comes again has run twice.
-        attempt > last.attempt && (by_itself || (terms.rerunnable && self.cut_off(last, at)))
+        attempt > last.attempt && (by_itself || last.parked || (terms.rerunnable && self.cut_off(last, at)))
     }
 
     /// May the job be lost, according to a record of this attempt that was made at this time?
@@ -128,7 +137,7 @@ mod tests {
 
     /// On node 1.
     fn run(attempt: u64, begun: u64, ended: Option<u64>) -> Noted {
-        Noted { attempt, node: 1, begun: at(begun), ended: ended.map(at), failed: false }
+        Noted { attempt, node: 1, begun: at(begun), ended: ended.map(at), failed: false, parked: false }
     }
 
     fn failed(attempt: u64, begun: u64, ended: u64) -> Noted {
@@ -177,6 +186,18 @@ mod tests {
             deaths.note_within(1, at(from), at(to));
             assert_eq!(deaths.explain(&runs, ONCE), explained, "{from} to {to}");
         }
+    }
+
+    #[test]
+    fn a_job_goes_on_after_its_children_and_leaves_them_behind_once() {
+        let parked = |attempt, begun, ended| Noted { parked: true, ..run(attempt, begun, Some(ended)) };
+        let none = Deaths::default();
+        assert!(none.explain(&[parked(1, 100, 101), run(2, 110, Some(111))], NEVER_AGAIN));
+        assert!(!none.explain(&[parked(1, 100, 101), run(2, 110, Some(111)), run(3, 120, Some(121))], ONCE));
+        let again = [parked(1, 100, 101), parked(2, 110, 111), run(3, 120, Some(121))];
+        assert!(!none.explain(&again, ONCE) && deaths(&[(1, 102)]).explain(&again, ONCE));
+        let late = [parked(1, 100, 101), run(2, 110, None), parked(3, 120, 121)];
+        assert!(!deaths(&[(1, 112)]).explain(&late, ONCE), "its children had been accepted");
     }
 
     #[test]

@@ -14,6 +14,9 @@
 //! | `deaths` | what the death of a keeper excuses |
 //! | `report` | the count |
 //!
+//! Some jobs leave others behind and go on after them, and some are workflows; for each of their others the same holds,
+//! but for the result, which stays on the cluster.
+//!
 //! Each job runs exactly as often as it should, once or twice, and has one result. Keepers die, too, and with them
 //! their runs: what that cuts off may be started again, or be lost where the job may not, and nothing beyond that is
 //! excused.
@@ -54,6 +57,9 @@ const RESULTS_SHARE: f64 = 0.95;
 
 /// Of so many jobs in Slurm one has an allocation of its own.
 const JOBS_PER_ONCE: usize = 34;
+
+/// Of ten jobs without files one leaves two others behind and goes on after them, and one is a workflow of three tasks.
+const JOBS_PER_FAMILY: usize = 10;
 
 /// So many of a hundred contents that jobs bring are one that others bring, too.
 const SHARED_PERCENT: u32 = 10;
@@ -103,6 +109,24 @@ pub struct Plan {
     pub files_percent: usize,
 }
 
+/// A job that has others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    /// It leaves two behind, and goes on after them.
+    Parks,
+    /// It is a workflow of three tasks, of which the last one waits for the others.
+    Workflow,
+}
+
+impl Family {
+    fn size(self) -> usize {
+        match self {
+            Self::Parks => 2,
+            Self::Workflow => 3,
+        }
+    }
+}
+
 impl Plan {
     /// One that fits the number of jobs.
     pub fn new(jobs: usize, seed: u64, runtime: Runtime, bound: Duration) -> Self {
@@ -146,23 +170,47 @@ impl Plan {
         self.runtime == Runtime::Slurm && number % JOBS_PER_ONCE == JOBS_PER_ONCE / 2
     }
 
+    /// Has it others? A workflow needs a site's file, which the daemons have that run jobs without a container.
+    fn family(&self, number: usize) -> Option<Family> {
+        match number % JOBS_PER_FAMILY {
+            _ if self.runtime != Runtime::Bare || self.has_files(number) => None,
+            4 => Some(Family::Parks),
+            8 => Some(Family::Workflow),
+            _ => None,
+        }
+    }
+
+    /// The number that one of its others has in the ledger.
+    fn member(&self, number: usize, child: usize) -> usize {
+        number + child * self.jobs
+    }
+
+    /// What holds for one of these: the second one that a job leaves behind fails once.
+    fn terms_of_member(&self, family: Family, child: usize) -> Terms {
+        Terms { retries: u32::from(family == Family::Parks && child == 2), rerunnable: true }
+    }
+
     /// Does the first attempt at a job fail? It asks for a second one, which does not.
     fn fails_once(&self, number: usize) -> bool {
-        number % 7 == 3
+        number % 7 == 3 && self.family(number).is_none()
     }
 
     /// What its submission says of further attempts.
     fn terms(&self, number: usize) -> Terms {
-        Terms { retries: u32::from(self.fails_once(number)), rerunnable: number % 7 != 5 }
+        Terms {
+            retries: u32::from(self.fails_once(number)),
+            rerunnable: number % 7 != 5 || self.family(number).is_some(),
+        }
     }
 
     /// A job as it is submitted.
     fn job(&self, number: usize) -> Value {
         let duration = self.duration(number);
-        let mut job = if self.fails_once(number) {
-            Ledger::failing_once(number, duration)
-        } else {
-            Ledger::job(number, duration)
+        let mut job = match self.family(number) {
+            Some(Family::Parks) => Ledger::parking(number, self.jobs, duration),
+            Some(Family::Workflow) => Ledger::workflow([1, 2, 3].map(|child| self.member(number, child)), duration),
+            None if self.fails_once(number) => Ledger::failing_once(number, duration),
+            None => Ledger::job(number, duration),
         };
         if !self.terms(number).rerunnable {
             job["rerunnable"] = false.into();

@@ -12,7 +12,7 @@ use super::contents::Contents;
 use super::deaths::{Deaths, Terms};
 use super::traffic::Seen;
 use super::victims::Victims;
-use super::{Plan, Runtime, cluster};
+use super::{Family, Plan, Runtime, cluster};
 use crate::{Ledger, Noted, Runs};
 
 /// Of how many jobs that went wrong everything known is shown.
@@ -47,6 +47,7 @@ struct Wrong {
     without_record: bool,
     two_results: bool,
     other_files: bool,
+    out_of_order: bool,
 }
 
 impl Wrong {
@@ -64,14 +65,42 @@ impl Report {
         contents: &Contents,
         time: Duration,
     ) -> Self {
-        let mut wrong = BTreeMap::new();
+        let mut wrong: BTreeMap<usize, Wrong> = BTreeMap::new();
+        let mut members = 0;
         let (mut runs_max, mut cut_off, mut lost) = (0, 0, 0);
         for (&number, job_id) in &seen.accepted {
             let (runs, terms) = (ledger.runs(number), plan.terms(number));
             runs_max = runs_max.max(runs.begun);
             let record = Record::read(victims.results_dir(), job_id);
             let left = Left { result: seen.results.get(job_id), record, differing: seen.differing.contains(job_id) };
-            let of_job = judge(&runs, terms, &left, victims.deaths());
+            let family = plan.family(number);
+            let of_job = match family {
+                Some(Family::Workflow) => judge_workflow(&left),
+                _ => judge(&runs, terms, &left, victims.deaths()),
+            };
+            let mut all = Vec::new();
+            for child in 1..=family.map_or(0, Family::size) {
+                members += 1;
+                let (member, job_id) = (plan.member(number, child), format!("{job_id}-{child}"));
+                let runs = ledger.runs(member);
+                let record = Record::read(victims.results_dir(), &job_id);
+                // Its result stays on the cluster.
+                let result = record.as_ref().map(|record| record.text.clone());
+                let left = Left { result: result.as_ref(), record, differing: false };
+                let terms = family.map_or(terms, |family| plan.terms_of_member(family, child));
+                let of_member = judge(&runs, terms, &left, victims.deaths());
+                cut_off += runs.begun - runs.ended;
+                if of_member.is_wrong() {
+                    wrong.insert(member, of_member);
+                }
+                all.push(runs);
+            }
+            let is_in_order = match (family, all.as_slice()) {
+                (Some(Family::Parks), [first, second]) => is_in_order(&[first, second], &runs),
+                (Some(Family::Workflow), [first, second, last]) => is_in_order(&[first, second], last),
+                _ => true,
+            };
+            let of_job = Wrong { out_of_order: !is_in_order, ..of_job };
             let of_job = Wrong { other_files: contents.other.contains(&number), ..of_job };
             cut_off += runs.begun - runs.ended;
             lost += usize::from(left.outcome().is_some_and(|outcome| outcome.is_lost));
@@ -83,7 +112,7 @@ impl Report {
         let mut report = Self {
             rows: Vec::new(),
             failures: victims.problems().to_vec(),
-            evidence: evidence(ledger, victims, seen, wrong.keys().copied()),
+            evidence: evidence(plan, ledger, victims, seen, wrong.keys().copied()),
             kills: victims.kills(),
             faults,
         };
@@ -100,6 +129,10 @@ impl Report {
         let of_which =
             |is_so: fn(Terms) -> bool| seen.accepted.keys().filter(|&&number| is_so(plan.terms(number))).count();
         report.row("jobs whose first attempt fails", of_which(|terms| terms.retries > 0));
+        let of_kind = |kind| seen.accepted.keys().filter(|&&number| plan.family(number) == Some(kind)).count();
+        report.row("jobs that go on after two others", of_kind(Family::Parks));
+        report.row("workflows of three tasks", of_kind(Family::Workflow));
+        report.row("of both, jobs and tasks that nobody submitted", members);
         report.row("jobs that may not be started again", of_which(|terms| !terms.rerunnable));
         report.row("results that say `lost`", lost);
         report.row("runs that were cut off", cut_off);
@@ -140,7 +173,7 @@ impl Report {
         let missing = plan.jobs - seen.accepted.len();
         report.verdict("jobs that were not accepted in time", missing);
         type Seen = fn(&Wrong) -> bool;
-        let all: [(&str, Seen); 10] = [
+        let all: [(&str, Seen); 11] = [
             ("jobs lost: accepted, without a result", |wrong| wrong.lost),
             ("jobs that never ran", |wrong| wrong.never_ran),
             ("jobs run more often than there was reason", |wrong| wrong.ran_too_often),
@@ -151,6 +184,7 @@ impl Report {
             ("jobs without a record", |wrong| wrong.without_record),
             ("jobs with two different results", |wrong| wrong.two_results),
             ("jobs whose files are not what they wrote", |wrong| wrong.other_files),
+            ("jobs that did not wait for their others", |wrong| wrong.out_of_order),
         ];
         for (what, is_so) in all {
             report.verdict(what, wrong.iter().filter(|wrong| is_so(wrong)).count());
@@ -309,7 +343,8 @@ fn judge(runs: &Runs, terms: Terms, left: &Left<'_>, deaths: &Deaths) -> Wrong {
     let is_excused =
         |outcome: &Outcome| outcome.is_lost && deaths.may_lose(&runs.each, terms, outcome.attempt, left.made());
     let is_of_the_last = |outcome: &Outcome| {
-        let completed = |run: &Noted| run.ended.is_some() && !run.failed && run.attempt == outcome.attempt;
+        let completed =
+            |run: &Noted| run.ended.is_some() && !run.failed && !run.parked && run.attempt == outcome.attempt;
         runs.each.last().is_some_and(completed)
     };
     let mut unended = runs.each.iter().filter(|run| run.ended.is_none());
@@ -324,7 +359,29 @@ fn judge(runs: &Runs, terms: Terms, left: &Left<'_>, deaths: &Deaths) -> Wrong {
         without_record: left.record.is_none(),
         two_results: left.differing || left.is_recorded_otherwise(),
         other_files: false,
+        out_of_order: false,
     }
+}
+
+/// The same of a workflow, of which nothing runs but its tasks.
+fn judge_workflow(left: &Left<'_>) -> Wrong {
+    let outcome = left.outcome();
+    Wrong {
+        lost: outcome.is_none(),
+        not_completed: outcome.is_some_and(|outcome| !outcome.is_completed),
+        without_record: left.record.is_none(),
+        two_results: left.differing || left.is_recorded_otherwise(),
+        ..Wrong::default()
+    }
+}
+
+/// Did what waits for others begin when they had ended, and not before? Of who leaves them behind, the runs after that
+/// count.
+fn is_in_order(before: &[&Runs], after: &Runs) -> bool {
+    let from = after.each.iter().rposition(|run| run.parked).map_or(0, |parked| parked + 1);
+    let begun = after.each[from..].iter().map(|run| run.begun).min();
+    let ended = before.iter().flat_map(|runs| &runs.each).filter_map(|run| run.ended).max();
+    begun.is_none_or(|begun| ended.is_some_and(|ended| ended <= begun))
 }
 
 fn count_records(results_dir: &Path) -> usize {
@@ -334,10 +391,19 @@ fn count_records(results_dir: &Path) -> usize {
     names.filter(|name| name.to_str().is_some_and(is_record)).count()
 }
 
-fn evidence(ledger: &Ledger, victims: &Victims, seen: &Seen, numbers: impl Iterator<Item = usize>) -> String {
+fn evidence(
+    plan: &Plan,
+    ledger: &Ledger,
+    victims: &Victims,
+    seen: &Seen,
+    numbers: impl Iterator<Item = usize>,
+) -> String {
     let mut text = String::new();
     for number in numbers.take(EVIDENCE_JOBS) {
-        let job_id = &seen.accepted[&number];
+        // Of one that nobody submitted, that of who has it.
+        let (of, child) = (number % plan.jobs, number / plan.jobs);
+        let Some(job_id) = seen.accepted.get(&of) else { continue };
+        let job_id = &if child == 0 { job_id.clone() } else { format!("{job_id}-{child}") };
         text.push_str(&format!("\nJob {number}, {job_id}\n  ledger:\n"));
         ledger.lines(number).lines().for_each(|line| text.push_str(&format!("    {line}\n")));
         let result = seen.results.get(job_id).map_or("none", String::as_str);
@@ -389,6 +455,7 @@ mod tests {
             begun: begun(number),
             ended: ended.map(at),
             failed: false,
+            parked: false,
         };
         let each: Vec<Noted> = ends.iter().enumerate().map(run).collect();
         Runs { begun: ends.len(), ended: ends.iter().flatten().count(), each, ..Runs::default() }
@@ -423,6 +490,19 @@ mod tests {
         assert!(left(Some(&result), None, false).without_record);
         assert!(left(Some(&result), record(&other), false).two_results);
         assert!(left(Some(&result), record(COMPLETED), true).two_results);
+    }
+
+    #[test]
+    fn who_begins_before_others_have_ended_did_not_wait_for_them() {
+        let (others, parked) = (runs(&[Some(101)]), runs(&[Some(102)]));
+        let at_once = |begun| Runs { each: vec![Noted { begun: at(begun), ..others.each[0] }], ..Runs::default() };
+        assert!(is_in_order(&[&others, &parked], &at_once(102)) && !is_in_order(&[&others, &parked], &at_once(101)));
+        assert!(!is_in_order(&[&runs(&[None])], &at_once(102)), "it has not ended at all");
+        let parent = Runs { each: vec![Noted { parked: true, ..others.each[0] }], ..Runs::default() };
+        assert!(is_in_order(&[&runs(&[None])], &parent), "it has not gone on yet");
+        let mut cut_off = runs(&[None, Some(112), Some(122)]);
+        cut_off.each[1].parked = true;
+        assert!(is_in_order(&[&runs(&[Some(115)])], &cut_off), "what was cut off before is no round");
     }
 
     #[test]

@@ -199,7 +199,7 @@ impl Victims {
             let consumer = match (plan.runtime, &cluster) {
                 (_, Some(cluster)) => cluster.consumer(&edge, ledger),
                 (Runtime::Apptainer, None) => ledger.apptainer_node(&edge, number),
-                (Runtime::Bare | Runtime::Slurm, None) => ledger.bare_node(&edge, number),
+                (Runtime::Bare | Runtime::Slurm, None) => ledger.site_node(&edge, number, plan.slots),
             };
             let consumer = consumer
                 .set("RESULTS_DIR", results.path())

@@ -111,7 +111,7 @@ fn replay(workspace: &Workspace, folder: &Path, name: &str, work: f64) -> anyhow
     fs::write(&shortened, trace.shortened.to_string())?;
     let mut simulate = Command::new(workspace.program(Profile::Release, "hpc-consumer"));
     simulate.args(["scaling", "simulate"]).arg(&shortened).arg("--site").arg(&site);
-    simulate.args(["--start", "0s", "--interval", "1s", "--output", "json"]);
+    simulate.args(["--start", "0.001s", "--interval", "1s", "--output", "json"]);
     clear_settings(&mut simulate);
     let told: Value = serde_json::from_str(&command::capture(&mut simulate)?)?;
     let virtual_seconds = told["makespan_seconds"].as_f64().context("the simulation tells no makespan")?;
@@ -281,8 +281,9 @@ impl Mosaic<'_> {
         )?;
         let mut engine = Command::new(node_js);
         engine.envs(laptop.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        // It looks for its settings where it is started.
+        // Its clients look for their settings where they are started.
         fs::copy(&edge.env_file, folder.join(".env"))?;
+        fs::copy(&edge.env_file, flow.join(".env"))?;
         engine
             .env("REDIS_URL", &socket)
             .env("WORKFLOW_RUN", "first")
