@@ -151,6 +151,7 @@ impl Lifecycle {
 fn nobody_has(refusal: &Refusal) -> String {
     match refusal {
         Refusal::NoSuchPool { pool, .. } => format!("no site has the pool {pool}: {refusal}"),
+        Refusal::NoSuchService { service, .. } => format!("no site has the service {service}: {refusal}"),
         other => other.to_string(),
     }
 }

@@ -30,4 +30,6 @@ pub use reference::{Reference, Which, is_digest};
 pub use resources::{Capacity, Grant, Held, InUse, Resources, Shortage};
 pub use route::{Refusal, Route, Rule};
 pub use settings::Settings;
-pub use types::{Defaults, Image, Pool, Quota, Runtime, Secret, Site, Slot, Slurm, Task, TaskKind, Where, Workers};
+pub use types::{
+    Defaults, Image, Pool, Quota, Ready, Runtime, Secret, Service, Site, Slot, Slurm, Task, TaskKind, Where, Workers,
+};

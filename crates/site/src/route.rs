@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use protocol::{JobSpec, Memory, PoolName};
+use protocol::{JobSpec, Memory, PoolName, ServiceName};
 
 use crate::resources::Room;
 use crate::{Capacity, Held, InUse, Pattern, Pool, Resources, Shortage, Site, Slot, TaskKind, Where};
@@ -36,6 +36,8 @@ pub enum Rule {
     Default,
     /// The site has no other.
     OnlyPool,
+    /// It is that of the service whose instance this is.
+    Service(ServiceName),
 }
 
 impl fmt::Display for Rule {
@@ -45,6 +47,7 @@ impl fmt::Display for Rule {
             Self::Task(pattern) => write!(f, "task `{pattern}`"),
             Self::Default => f.write_str("it is the default"),
             Self::OnlyPool => f.write_str("it is the only pool"),
+            Self::Service(name) => write!(f, "service {name}"),
         }
     }
 }
@@ -59,6 +62,14 @@ pub enum Refusal {
         pool: PoolName,
         /// Those of the site.
         pools: Vec<String>,
+    },
+    /// Another site may have it.
+    #[error("this site has no service {service}; {}", listed("its services are", services))]
+    NoSuchService {
+        /// The service that the job needs.
+        service: ServiceName,
+        /// Those of the site.
+        services: Vec<String>,
     },
     /// No section is for its task.
     #[error(
@@ -111,13 +122,16 @@ pub enum Refusal {
 impl Refusal {
     /// May another site take the job? Then it is to go back into the queue; else it has failed.
     pub fn may_run_elsewhere(&self) -> bool {
-        matches!(self, Self::NoSuchPool { .. })
+        matches!(self, Self::NoSuchPool { .. } | Self::NoSuchService { .. })
     }
 }
 
 /// A list for a sentence, which is not endless.
 fn listed(words: &str, names: &[String]) -> String {
     const MOST: usize = 20;
+    if names.is_empty() {
+        return format!("{words} none");
+    }
     let more = if names.len() > MOST { format!(" and {} more", names.len() - MOST) } else { String::new() };
     format!("{words} {}{more}", names.iter().take(MOST).map(String::as_str).collect::<Vec<_>>().join(", "))
 }
@@ -140,6 +154,10 @@ impl Site {
         // First of all: another site knows whether the task may go there.
         if let Some(pool) = asked_pool.filter(|pool| !self.pools.contains_key(pool)) {
             return Err(Refusal::NoSuchPool { pool: pool.clone(), pools: pools() });
+        }
+        if let Some(need) = job.needs.iter().find(|need| !self.services.contains_key(&need.service)) {
+            let services = names(self.services.keys());
+            return Err(Refusal::NoSuchService { service: need.service.clone(), services });
         }
         let matching = self.tasks.iter().filter(|(pattern, _)| pattern.matches(&job.task));
         let section = matching.max_by_key(|(pattern, _)| pattern.weight());
@@ -167,6 +185,14 @@ impl Site {
         }
         let retries = job.retries.or_else(|| section?.1.retries).unwrap_or(0);
         Ok(Route { pool, task: section.map(|(pattern, _)| pattern.clone()), rule, resources, retries })
+    }
+
+    /// Where an instance of a service goes; nowhere, if the site has no such service.
+    pub fn route_of_service(&self, name: &ServiceName) -> Option<Route> {
+        let pool = &self.services.get(name)?.pool;
+        let resources = Resources::of(&self.pools.get(pool)?.slot);
+        // One that is dead is replaced, and never tried again.
+        Some(Route { pool: pool.clone(), task: None, rule: Rule::Service(name.clone()), resources, retries: 0 })
     }
 
     fn default_pool(&self) -> Option<(PoolName, Rule)> {

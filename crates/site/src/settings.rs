@@ -48,6 +48,7 @@ impl Site {
             quota: Quota::default(),
             pools: BTreeMap::from([(PoolName::default(), pool)]),
             tasks: BTreeMap::new(),
+            services: BTreeMap::new(),
             defaults: settings.defaults.clone(),
             is_of_file: false,
         }
