@@ -358,6 +358,8 @@ impl Daemon {
             }
             Effect::Start(run) => self.start(run, lifecycle),
             Effect::Conclude { run, ending, may_retry } => self.conclude(run, ending, may_retry, lifecycle),
+            // Nobody looks at instances of services yet.
+            Effect::Serve(_) | Effect::Withdraw(_) => {}
             Effect::End(run, why) => self.executor.end(&run, why),
             Effect::Forget(runs) => self.executor.forget(&runs),
             Effect::PutAway { lease_id, job_id, body, problem } => {

@@ -377,6 +377,7 @@ mod tests {
             claim_patience: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(1),
             exit_when_idle: false,
+            life: "life".to_owned(),
         }
     }
 
@@ -416,6 +417,7 @@ mod tests {
             failures: Failures::default(),
             lease: None,
             parent: None,
+            service: None,
             parking: None,
             unwanted: false,
             since: Duration::ZERO,

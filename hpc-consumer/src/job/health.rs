@@ -101,7 +101,7 @@ impl Health {
         }
         match blame(finished, &evidence) {
             Blame::Task | Blame::Unclear => Ok(()),
-            Blame::Node(problem) => Err(problem),
+            Blame::Node(problem) | Blame::Service(problem) => Err(problem),
         }
     }
 
