@@ -112,7 +112,8 @@ impl Pair<'_> {
             }
             Operation::PutAway(n, job_id) => {
                 let no = self.number(&job_id);
-                let (lease_id, body, problem) = ("l".to_owned(), self.world.plan.jobs[no].body("t"), "?".to_owned());
+                let (lease_id, body, problem) =
+                    ("l".to_owned(), self.world.plan.jobs[no].body("t", None), "?".to_owned());
                 self.ask(n, Effect::PutAway { lease_id, job_id: Some(job_id), body, problem }, no)?;
             }
             Operation::LoseStore => {
@@ -287,7 +288,7 @@ impl Pair<'_> {
         let no = self.number(job_id);
         let Job { retries, rerunnable, wants, .. } = self.world.plan.jobs[no];
         let lease = Lease { id: "l".to_owned(), until: Duration::ZERO, deliveries: Some(1) };
-        let message = self.world.plan.jobs[no].body("t");
+        let message = self.world.plan.jobs[no].body("t", None);
         let terms = Terms { retries, rerunnable, needs_files: wants.has_files(), is_graph: false };
         self.is_fact(n, Fact::Accepted { job_id: job_id.clone(), message, terms, origin: Origin::Queue(lease) });
     }

@@ -35,7 +35,7 @@ impl Pair<'_> {
     }
 
     pub(super) fn in_reality(&mut self, n: usize, effect: Effect, no: usize) -> Option<Event> {
-        let body = self.world.plan.jobs[no].body("t");
+        let body = self.world.plan.jobs[no].body("t", None);
         let job_id = self.world.plan.jobs[no].job_id.clone();
         let job = JobMessage::parse(&body).unwrap_or_else(|_| JobMessage::unknown(job_id));
         let passed = u64::try_from(self.world.now - START).unwrap_or_default();
