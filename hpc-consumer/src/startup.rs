@@ -24,6 +24,7 @@ use crate::link::{self, Desk};
 use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
 use crate::run::{Invocation, Runtime, told};
+use crate::services::Services;
 use crate::slurm::{self, Slurm};
 use crate::spending::Spending;
 use crate::store::view::{self, About, Queue};
@@ -163,6 +164,8 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
         Some(slurm) => Arc::new(Places::new(keeper, events.clone(), slurm)),
         None => Arc::new(Here::new(keeper, events.clone())),
     };
+    let services = Services::new(jobs.clone(), settings.site.clone(), events.clone());
+    jobs.clean_services().await;
     let daemon = Daemon {
         client,
         jobs_queue: settings.jobs_queue,
@@ -179,6 +182,8 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
         executor,
         events,
         transfers,
+        services,
+        site: settings.site.clone(),
         link: Link(desk),
         notify: Notify::to(&Listener::of_environment()),
     };

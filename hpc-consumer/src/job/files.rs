@@ -28,6 +28,7 @@ pub(super) const OUTPUT: &str = "output.json";
 pub(super) const META: &str = "meta.json";
 pub(super) const CONTINUE: &str = "continue.json";
 pub(super) const CHILDREN: &str = "children";
+pub(super) const SERVICES: &str = "services";
 
 /// Where things are kept that are of no job.
 const REJECTED_DIR: &str = "_rejected";

@@ -8,6 +8,7 @@
 //!     stdout.log stderr.log
 //!     continue.json      jobs that it leaves behind and goes on after
 //!     children/<n>.json  their records, once it goes on
+//!     services/<name>.json  instances of services that it uses, while it runs
 //!     meta.json          the claim: which attempt this is, whose, where and when
 //!   <job_id>.json        the final record: the bytes of the published result, written last and whole
 //!   .probe/              what probes write and remove
@@ -17,6 +18,7 @@
 //!   .cache/              contents that jobs have needed, by their SHA-256
 //!   .staging/<owner>/<job_id>/      the files of a job that is not claimed yet
 //!   .uploads/<job_id>.<attempt>/    what is sent of a run that has ended, and its packs
+//!   .services/<name>/    instances of services: where each is, and its token
 //!   .trash/              what `hpc-consumer purge` is removing
 //!   _rejected/           messages that were no jobs, and records that could not be read
 //! ```
@@ -35,6 +37,7 @@
 //! | [`result`], [`record`] | [`Recorder`]: results, and the file that each becomes |
 //! | [`conclude`] | from a run that is over to its result |
 //! | [`continuation`] | from a run that is over to jobs that go before its next round, and back |
+//! | [`services`] | instances of services, and what their users find of them |
 //! | [`seen`] | what can be seen of a job by who holds nothing |
 //! | [`full_disk`] | from a run that filled the disk to a disk with room |
 //! | [`inputs`] | files that jobs need before they begin |
@@ -66,6 +69,7 @@ mod record;
 mod result;
 mod results_dir;
 mod seen;
+mod services;
 mod size;
 mod trash;
 mod whose;
@@ -94,6 +98,7 @@ use self::pools::Pools;
 use self::result::Recorder;
 pub(crate) use self::results_dir::ResultsDir;
 pub(crate) use self::seen::Claim;
+pub(crate) use self::services::Published;
 use crate::blocking;
 use crate::run::{Kit, Required};
 
