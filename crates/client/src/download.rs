@@ -10,12 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use protocol::job_dir::OUTPUT;
 use protocol::{Content, JobFile, JobResult, Patterns, WorkPath};
 use tokio::task::spawn_blocking;
 use transfer::{Bounds, Class, Error, Kept, Listener, News, Step, Store};
-
-/// The output of a job, should it be a file.
-const OUTPUT: &str = "output.json";
 
 /// Files up to this length are had several at a time; each larger one is had in ranges, several at a time.
 const SMALL_BYTES_MAX: u64 = 4 * 1024 * 1024;

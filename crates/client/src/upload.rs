@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use files::Bounds;
-use protocol::{Content, JobFile, WorkPath, limits, meets, text};
+use protocol::{Content, JobFile, WorkPath, job_dir, limits, meets, text};
 use transfer::{Class, Error, Listener, Local, News, PACK_MEMBERS_MAX, Packer, Step, Store};
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -31,9 +31,6 @@ const WALKED_MAX: usize = 3_000_000;
 
 /// How often files are read anew that change while they are sent.
 const TRIES_MAX: u32 = 3;
-
-/// What a job directory has of its own.
-const TAKEN_NAMES: [&str; 5] = ["input.json", "output.json", "meta.json", "stdout.log", "stderr.log"];
 
 /// How many links a sentence names.
 const NAMED_MAX: usize = 3;
@@ -259,11 +256,11 @@ impl Gathered {
                 limits::FILES_COUNT_MAX
             )));
         }
-        if let Some(taken) = self.all().find(|found| TAKEN_NAMES.contains(&found.path.as_str())) {
+        let taken = self.all().find_map(|found| Some((found, job_dir::taken_by(&found.path)?)));
+        if let Some((found, name)) = taken {
             return Err(Unfit(format!(
-                "{}: every job directory has a {} of its own; give it another name, as PATH:NAME",
-                shown_path(&taken.from),
-                taken.path
+                "{}: `{name}` has a meaning of its own in every job directory; give it another name, as PATH:NAME",
+                shown_path(&found.from),
             )));
         }
         match meets(self.all().map(|found| &found.path)) {
@@ -572,7 +569,8 @@ mod tests {
             (vec![("a", Some("x")), ("A", Some("X"))], "`x` and `X` cannot be beside each other"),
             (vec![("a", Some("x")), ("b", Some("x/y"))], "cannot be beside each other"),
             (vec![("a", Some("\u{e9}")), ("b", Some("e\u{301}"))], "two normal forms of Unicode"),
-            (vec![("a", Some("output.json"))], "has a output.json of its own"),
+            (vec![("a", Some("output.json"))], "`output.json` has a meaning of its own"),
+            (vec![("a", Some("children/1.json"))], "`children` has a meaning of its own"),
             (vec![("a", None)], "needs a name"),
         ] {
             let given: Vec<(PathBuf, Option<&str>)> = given.into_iter().map(|(from, to)| (path(from), to)).collect();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use allowance::{OF_A_DELETION, OF_A_RESULT_TO_COME, operations};
 use protocol::{JobId, JobMessage};
 use site::{Grant, Resources};
 
@@ -72,6 +73,19 @@ impl Job {
     pub(crate) fn begun(&self) -> u32 {
         let launched = self.launched.map_or(0, Attempt::get);
         if matches!(self.state, State::Ready) { launched.saturating_sub(1) } else { launched }
+    }
+
+    /// How many operations of the queues it will cost yet: its result, and the deletions of its message.
+    fn owed_operations(&self) -> u64 {
+        // The result of a child stays on the cluster.
+        if self.parent.is_some() && self.leases.is_empty() {
+            return 0;
+        }
+        let result = match self.state {
+            State::Recorded(bytes) => operations(bytes),
+            _ => OF_A_RESULT_TO_COME,
+        };
+        self.leases.len() as u64 * OF_A_DELETION + result
     }
 }
 
@@ -181,6 +195,8 @@ pub(crate) struct Jobs {
     margin: Duration,
     /// How many bytes of messages are in memory.
     messages_bytes: usize,
+    /// How many operations of the queues they will cost yet. It is kept, because there may be very many of them.
+    owed_operations: u64,
     /// A change that the table of transitions does not know.
     stray: Option<String>,
     /// Jobs whose changes are to be acted on, and those of them that have changed since that was done last.
@@ -405,6 +421,7 @@ impl Jobs {
                 _ => self.outbox.retain(|owed| owed != job_id),
             }
         }
+        self.owed_operations -= job.owed_operations();
         Some(job.state.phase())
     }
 
@@ -416,6 +433,7 @@ impl Jobs {
         if let State::Uploading { at: Some(at), .. } = job.state {
             self.uploads.insert((at, job.no), job_id.clone());
         }
+        self.owed_operations += job.owed_operations();
         self.lanes[job.lane.0].enter(job_id, job, self.now);
     }
 
@@ -533,9 +551,11 @@ impl Jobs {
     pub(crate) fn add_lease(&mut self, job_id: &JobId, lease: Lease) {
         if let Some(job) = self.map.get_mut(job_id) {
             self.lapses.insert((lease.until.saturating_sub(self.margin), job_id.clone()));
+            self.owed_operations -= job.owed_operations();
             // Nearly all have one, and there may be very many jobs.
             job.leases.reserve_exact(1);
             job.leases.push(lease);
+            self.owed_operations += job.owed_operations();
         }
     }
 
@@ -544,7 +564,15 @@ impl Jobs {
         for lease in &job.leases {
             self.lapses.remove(&(lease.until.saturating_sub(self.margin), job_id.clone()));
         }
-        std::mem::take(&mut job.leases)
+        self.owed_operations -= job.owed_operations();
+        let leases = std::mem::take(&mut job.leases);
+        self.owed_operations += job.owed_operations();
+        leases
+    }
+
+    /// How many operations of the queues the jobs will cost yet.
+    pub(crate) fn owed_operations(&self) -> u64 {
+        self.owed_operations
     }
 
     /// A job whose lease is about to lapse.
@@ -595,6 +623,10 @@ impl Jobs {
         let away = self.map.iter().filter(|(_, job)| job.transfer.away.is_some()).map(|(job_id, _)| job_id);
         if !away.eq(&self.away) {
             return Err(format!("these wait for the store of files, and others as well, or not: {:?}", self.away));
+        }
+        let owed = self.map.values().map(|job| job.owed_operations()).sum::<u64>();
+        if owed != self.owed_operations {
+            return Err(format!("{owed} operations are owed, and {} are counted", self.owed_operations));
         }
         let kept = self.map.values().map(|job| job.message.bytes()).sum::<usize>();
         if kept != self.messages_bytes {

@@ -4,11 +4,9 @@
 
 use std::time::Duration;
 
-use allowance::{Allowance, Care, OF_A_DELETION, OF_A_MESSAGE_TO_COME, OF_A_RESULT_TO_COME, State, operations};
+use allowance::{Allowance, Care, OF_A_DELETION, OF_A_MESSAGE_TO_COME, State, operations};
 
 use crate::lifecycle::{Lifecycle, Step};
-use crate::phases::Phase;
-use crate::results::record_bytes;
 use crate::{Effect, Notice, Pulled};
 
 /// The allowance, and what was said of it.
@@ -69,17 +67,7 @@ impl Lifecycle {
         if !self.thrift.allowance.is_limited() {
             return 0;
         }
-        // The result of a child stays on the cluster.
-        let own = self.jobs.iter().filter(|(_, job)| job.parent.is_none() || !job.leases.is_empty());
-        let of_jobs = own.map(|(job_id, job)| {
-            let deletions = job.leases.len() as u64 * OF_A_DELETION;
-            let result = match job.state.phase() {
-                Phase::Recorded => operations(record_bytes(&self.jobs, job_id)),
-                _ => OF_A_RESULT_TO_COME,
-            };
-            deletions + result
-        });
-        of_jobs.sum::<u64>() + self.settler.acks() as u64 * OF_A_DELETION
+        self.jobs.owed_operations() + self.settler.acks() as u64 * OF_A_DELETION
     }
 
     /// When there is a new allowance, while nothing may be taken for want of one.

@@ -24,6 +24,7 @@ pub mod hold;
 pub mod hub;
 mod id;
 mod isolation;
+pub mod job_dir;
 mod json;
 mod kind;
 mod launched;

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use files::{Bounds, Creator, DIR_MODE, Durability};
 use lifecycle::Attempt;
+pub(super) use protocol::job_dir::{CHILDREN, CONTINUE, INPUT, META, OUTPUT, SERVICES};
 use protocol::{JobId, Timestamp, limits};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -21,14 +22,6 @@ use sha2::{Digest as _, Sha256};
 use super::job_dir::JobDir;
 use super::meta::meta_of;
 use super::results_dir::ResultsDir;
-
-/// The files of a job directory that are not its logs.
-pub(super) const INPUT: &str = "input.json";
-pub(super) const OUTPUT: &str = "output.json";
-pub(super) const META: &str = "meta.json";
-pub(super) const CONTINUE: &str = "continue.json";
-pub(super) const CHILDREN: &str = "children";
-pub(super) const SERVICES: &str = "services";
 
 /// Where things are kept that are of no job.
 const REJECTED_DIR: &str = "_rejected";

@@ -11,7 +11,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use lifecycle::{Finished, Run, RunEnd, Unfolded};
-use protocol::{JobId, JobMessage, JobResult, Launched, Status};
+use protocol::{JobId, JobMessage, JobResult, Launched, Status, job_dir};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use site::TaskKind;
@@ -401,9 +401,9 @@ fn document(job: &JobMessage, dir: &JobDir) -> Result<String, Stuck> {
 
 /// What tasks write must not be in the way of what is there besides.
 fn check_names(workflow: Workflow) -> Result<Workflow, Stuck> {
-    let is_ours = |path: &str| super::inputs::is_ours(path.split('/').next().unwrap_or_default());
     for task in workflow.tasks() {
-        if let Some(path) = task.outputs.iter().map(|file| workflow.file(*file)).find(|path| is_ours(path.as_str())) {
+        let mut paths = task.outputs.iter().map(|file| workflow.file(*file));
+        if let Some(path) = paths.find(|path| job_dir::taken_by(path).is_some()) {
             let what = "is what hpc-consumer or the job itself makes in its directory: give it another name";
             return Err(Stuck::Own(format!("the task {} writes {path}, and {path} {what}", task.id)));
         }

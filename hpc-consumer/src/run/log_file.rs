@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use protocol::job_dir::LOGS;
 use protocol::limits;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -32,10 +33,6 @@ const TAIL_BYTES: usize = 16 * 1024;
 
 /// How much is read at once.
 const READ_BYTES: usize = 8 * 1024;
-
-/// Where the logs of a run are, in its directory; and where they are if the job has a file of that name by then. None
-/// of them may be there before it begins.
-pub(crate) const LOGS: [&str; 4] = ["stdout.log", "stderr.log", "stdout.hpc-queue.log", "stderr.hpc-queue.log"];
 
 /// How long the pipes may stay open once no process of the run is left that we know of.
 const PIPES_PATIENCE: Duration = Duration::from_secs(5);

@@ -71,14 +71,14 @@ pub(crate) use ending::Warning;
 pub(crate) use isolation::{Required, check, told};
 pub(crate) use kit::{Kit, Recipe, named};
 pub(crate) use leftovers::{Leftover, kill_leftovers};
-pub(crate) use log_file::LOGS;
 pub(crate) use memory::memory_limit;
 pub(crate) use proc::{FirstProcess, descends_from_us, is_running, started_at};
 pub(crate) use process::{Place, Stop, Told, make_room, run};
+pub(crate) use protocol::job_dir::LOGS;
 pub(crate) use pull::{Credentials, Pull, auth_file_of_apptainer};
 pub(crate) use pulled::{Note, Notes};
 pub(crate) use service::{Invocation, Service, start_service};
-pub(crate) use serving::{ADDRESS, Seen};
+pub(crate) use serving::Seen;
 pub(crate) use token::Token;
 pub(crate) use unpacked::Unpacked;
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use files::Durability;
+use protocol::job_dir::ADDRESS;
 use protocol::{Address, limits};
 use serde::{Deserialize, Serialize};
 
@@ -25,9 +26,6 @@ use super::footprint::members;
 use super::proc::{self, FirstProcess};
 use super::token::Token;
 use crate::{blocking, host, left};
-
-/// What a service leaves in its directory.
-pub(crate) const ADDRESS: &str = "address.json";
 
 /// Between two looks, before an address was found and after.
 const SOON: Duration = Duration::from_millis(250);

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use protocol::files::{JobFileLink, JobFiles};
+use protocol::job_dir::OUTPUT;
 use protocol::{Content, Digest, JobFile, JobId};
 use serde::Deserialize;
 
@@ -39,7 +40,6 @@ struct Left {
 impl Left {
     /// All of it. The output is called what the task has called it.
     fn files(self) -> Vec<JobFile> {
-        const OUTPUT: &str = "output.json";
         let mut files = self.files;
         if let Some(Content { sha256, size }) = self.output_file
             && let Ok(path) = OUTPUT.parse()

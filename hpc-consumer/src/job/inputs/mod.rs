@@ -27,7 +27,6 @@ use transfer::{Class, News, Store};
 
 use self::cache::Cache;
 use self::tree::NoTree;
-pub(super) use self::tree::is_ours;
 pub(super) use self::tree::{Trees, move_into};
 use super::JobFiles;
 use super::outputs::Tell;

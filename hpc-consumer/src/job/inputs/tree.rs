@@ -18,6 +18,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use files::DIR_MODE;
+use protocol::job_dir::{self, INPUT};
 use protocol::{Content, Digest, JobId, JobMessage, WorkPath};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
@@ -26,8 +27,7 @@ use transfer::{Bounds, Class};
 
 use super::cache::Cache;
 use super::input::{self, Unusable};
-use crate::job::files::{CHILDREN, CONTINUE, INPUT, META, OUTPUT, REMOVED_WITHIN, is_missing};
-use crate::run::LOGS;
+use crate::job::files::{REMOVED_WITHIN, is_missing};
 
 /// How much is copied before it is looked whether anybody still wants it.
 const COPIED_AT_ONCE: u64 = 64 * 1024 * 1024;
@@ -154,8 +154,7 @@ impl Trees {
 
 /// Is this where a job may have a file of its own?
 fn check(path: &WorkPath) -> Result<(), NoTree> {
-    let name = path.as_str().split('/').next().unwrap_or_default();
-    if is_ours(name) {
+    if let Some(name) = job_dir::taken_by(path) {
         return Err(NoTree::Refused(format!(
             "the job brings `{path}`, and `{name}` is what hpc-consumer or the job itself makes in its directory: give it another name"
         )));
@@ -166,11 +165,6 @@ fn check(path: &WorkPath) -> Result<(), NoTree> {
         )));
     }
     Ok(())
-}
-
-/// Is this the name of a file that we make in a job's directory, or read there?
-pub(in crate::job) fn is_ours(name: &str) -> bool {
-    [META, INPUT, OUTPUT, CONTINUE, CHILDREN].contains(&name) || LOGS.contains(&name)
 }
 
 fn twice(path: &WorkPath) -> String {
