@@ -77,7 +77,7 @@ pub(crate) struct Daemon {
     pub(crate) executor: Arc<dyn Executor + Send + Sync>,
     pub(crate) events: Events,
     pub(crate) transfers: Transfers,
-    pub(crate) services: Services,
+    pub(crate) services: Arc<Services>,
     pub(crate) site: Arc<Site>,
     pub(crate) link: Link,
     /// Who has started us, and wants to know that we are up.

@@ -111,6 +111,7 @@ enum Resolved {
     Jobs(PathBuf, OutputFormat, JobFilter),
     Status(PathBuf, OutputFormat),
     Pools(PathBuf, OutputFormat),
+    Services(PathBuf, OutputFormat),
     StatusOf(PathBuf, Vec<JobId>, OutputFormat),
     Wait(PathBuf, WaitFor),
     Logs(PathBuf, ShowLogs),
@@ -180,6 +181,10 @@ fn settings() -> anyhow::Result<Resolved> {
         Command::Pools(show) => {
             let (state_dir, format) = show.resolve(&origins)?;
             Resolved::Pools(state_dir, format)
+        }
+        Command::Services(show) => {
+            let (state_dir, format) = show.resolve(&origins)?;
+            Resolved::Services(state_dir, format)
         }
         Command::Status(show) => {
             let (jobs, (state_dir, format)) = show.resolve(&origins)?;
@@ -281,6 +286,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         Resolved::Jobs(state_dir, format, filter) => store::show_jobs(&state_dir, format, &filter),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
         Resolved::Pools(state_dir, format) => store::show_pools(&state_dir, format),
+        Resolved::Services(state_dir, format) => store::show_services(&state_dir, format),
         Resolved::StatusOf(state_dir, jobs, format) => verbs::status(&Jobs::of(state_dir)?, &jobs, format),
         Resolved::Show(line) => {
             // A check says what the queue service has said.

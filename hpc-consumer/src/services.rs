@@ -5,12 +5,12 @@
 //! its file shows that somebody looks. Out of scope: which instances there are, who uses them and when they end
 //! (`lifecycle`); the files (`job`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lifecycle::{Event, Run};
+use lifecycle::{Event, InstanceState, Lifecycle, Run, ServiceState};
 use protocol::{Address, JobId, ServiceName, duration};
 use site::{Ready, Service, Site, Where};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -23,6 +23,7 @@ use crate::events::Events;
 use crate::job::{JobFiles, Published};
 use crate::lock;
 use crate::run::Seen;
+use crate::store::view::{InstanceView, ServiceView, timestamp};
 
 /// Between two looks at an instance that is not ready: the first pause, and the longest.
 const SOON: Duration = Duration::from_millis(200);
@@ -49,11 +50,19 @@ pub(crate) struct Services {
     watched: Mutex<HashMap<Run, Watch>>,
 }
 
+/// What was seen at the last look: the node, as far as it is known, and why it is not ready.
+#[derive(Debug, Clone, Default)]
+struct Looked {
+    node: Option<String>,
+    problem: Option<String>,
+}
+
 #[derive(Debug)]
 struct Watch {
     service: ServiceName,
     stop: watch::Sender<bool>,
     handle: JoinHandle<()>,
+    looked: Arc<Mutex<Looked>>,
 }
 
 impl Services {
@@ -72,8 +81,14 @@ impl Services {
             return;
         }
         let (stop, mut stopped) = watch::channel(false);
-        let instance = Instance { name: name.clone(), service, run: run.clone(), here: is_all_here(&self.site) };
-        let (files, events) = (self.files.clone(), self.events.clone());
+        let instance = Instance {
+            name: name.clone(),
+            service,
+            run: run.clone(),
+            here: is_all_here(&self.site),
+            looked: Arc::default(),
+        };
+        let (files, events, looked) = (self.files.clone(), self.events.clone(), instance.looked.clone());
         let handle = tokio::spawn(async move {
             tokio::select! {
                 biased;
@@ -81,12 +96,12 @@ impl Services {
                 () = instance.watch(&files, &events) => {}
             }
         });
-        watched.insert(run, Watch { service: name.clone(), stop, handle });
+        watched.insert(run, Watch { service: name.clone(), stop, handle, looked });
     }
 
     /// Looks at it no more, and nobody is to find it.
     pub(crate) fn withdraw(&self, run: Run) {
-        let Some(Watch { service, stop, handle }) = lock(&self.watched).remove(&run) else { return };
+        let Some(Watch { service, stop, handle, .. }) = lock(&self.watched).remove(&run) else { return };
         let files = self.files.clone();
         stop.send_replace(true);
         tokio::spawn(async move {
@@ -94,6 +109,52 @@ impl Services {
             let _ = handle.await;
             files.withdraw_service(&service, &run).await;
         });
+    }
+
+    /// How each service is, for people.
+    pub(crate) fn views(&self, lifecycle: &Lifecycle) -> Vec<ServiceView> {
+        let states: Vec<ServiceState<'_>> = lifecycle.services().collect();
+        if states.iter().all(|state| state.instances.is_empty()) {
+            return states.into_iter().map(|state| self.view(state, &HashMap::new())).collect();
+        }
+        let ids: HashSet<&JobId> =
+            states.iter().flat_map(|state| &state.instances).map(|instance| instance.job_id).collect();
+        let of_them = lifecycle.jobs().filter(|(job_id, ..)| ids.contains(job_id));
+        let since: HashMap<&JobId, Duration> = of_them.map(|(job_id, _, _, since)| (job_id, since)).collect();
+        states.into_iter().map(|state| self.view(state, &since)).collect()
+    }
+
+    fn view(&self, state: ServiceState<'_>, since: &HashMap<&JobId, Duration>) -> ServiceView {
+        let settings = self.site.services.get(state.name);
+        let count = state.instances.len();
+        let instances = state.instances.into_iter().map(|instance| {
+            let looked = self.looked_at(instance.job_id);
+            InstanceView {
+                why: why(&instance, &looked, settings, count),
+                instance: instance.job_id.clone(),
+                phase: instance.phase.map(|phase| phase.name().to_owned()),
+                since: since.get(instance.job_id).copied().map(timestamp),
+                node: looked.node,
+                ready_since: instance.ready_since.map(timestamp),
+                users: instance.users,
+            }
+        });
+        ServiceView {
+            service: state.name.clone(),
+            min: settings.map(|settings| settings.min),
+            max: settings.map(|settings| settings.max),
+            users_each: settings.map(|settings| settings.users),
+            waiting: state.waiting,
+            problem: state.problem.map(str::to_owned),
+            next_try: state.next_try.map(timestamp),
+            instances: instances.collect(),
+        }
+    }
+
+    fn looked_at(&self, instance: &JobId) -> Looked {
+        let watched = lock(&self.watched);
+        let watch = watched.iter().find(|(run, _)| run.job_id == *instance);
+        watch.map(|(_, watch)| lock(&watch.looked).clone()).unwrap_or_default()
     }
 
     /// Which of these instances does not answer any more? The text says it of the first.
@@ -117,6 +178,20 @@ impl Services {
     }
 }
 
+/// Why an instance is there, or not to be used yet, or about to end.
+fn why(instance: &InstanceState<'_>, looked: &Looked, settings: Option<&Service>, count: usize) -> String {
+    let Some(settings) = settings else { return "the site's file has this service no more".to_owned() };
+    match (instance.ending, &looked.problem, instance.ready_since, instance.users) {
+        (Some(reason), ..) => reason.to_string(),
+        (None, Some(problem), Some(_), _) => format!("may be gone: {problem}"),
+        (None, Some(problem), None, _) => format!("not ready: {problem}"),
+        (None, None, None, _) => "not ready: it waits to begin".to_owned(),
+        (None, None, Some(_), 1..) => "jobs use it".to_owned(),
+        (None, None, Some(_), 0) if count <= settings.min as usize => format!("kept: at least {} run", settings.min),
+        (None, None, Some(_), 0) => format!("idle; ends after {} without a job", duration::shown(settings.idle)),
+    }
+}
+
 /// Does all that a site runs run on this node?
 fn is_all_here(site: &Site) -> bool {
     site.pools.values().all(|pool| matches!(pool.place, Where::Here(_)))
@@ -129,6 +204,7 @@ struct Instance {
     run: Run,
     /// Are all that may use it on this node?
     here: bool,
+    looked: Arc<Mutex<Looked>>,
 }
 
 impl Instance {
@@ -137,7 +213,9 @@ impl Instance {
         let begin = Instant::now();
         let (mut pause, mut misses, mut ready): (_, _, Option<Published>) = (SOON, 0, None);
         loop {
-            match (self.look(files, ready.as_ref()).await, &ready) {
+            let found = self.look(files, ready.as_ref()).await;
+            lock(&self.looked).problem = found.as_ref().err().cloned();
+            match (found, &ready) {
                 (Ok(found), before) => {
                     misses = 0;
                     if before.is_none() {
@@ -178,6 +256,7 @@ impl Instance {
                  replaced as soon as the runs that it holds have ended"
                 .to_owned());
         };
+        lock(&self.looked).node = Some(seen.node.clone());
         let (address, host) = whereabouts(&seen, self.here)?;
         let at = format!("{host}:{}", address.port);
         if let Ready::File(path) = &self.service.ready

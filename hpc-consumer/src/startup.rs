@@ -164,7 +164,8 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
         Some(slurm) => Arc::new(Places::new(keeper, events.clone(), slurm)),
         None => Arc::new(Here::new(keeper, events.clone())),
     };
-    let services = Services::new(jobs.clone(), settings.site.clone(), events.clone());
+    let services = Arc::new(Services::new(jobs.clone(), settings.site.clone(), events.clone()));
+    let looked_at = services.clone();
     jobs.clean_services().await;
     let daemon = Daemon {
         client,
@@ -188,8 +189,17 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
         notify: Notify::to(&Listener::of_environment()),
     };
     let slots = settings.site.slots();
-    let viewer =
-        Viewer::new(settings.state_dir, slots, about, store.clone(), shown, under_way, in_slurm, settings.metrics_file);
+    let viewer = Viewer::new(
+        settings.state_dir,
+        slots,
+        about,
+        store.clone(),
+        shown,
+        under_way,
+        in_slurm,
+        Some(looked_at),
+        settings.metrics_file,
+    );
     let mut left = daemon.serve(lifecycle, queue, clock, viewer, signals, invocation).await?;
     store.close().await?;
     // What starts anew hears nothing of it.
