@@ -500,7 +500,7 @@ impl Daemon {
                 None if has_failed && !uses.is_empty() => Services::lost(&files, &site, uses).await,
                 gone => gone,
             };
-            let concluded = files.conclude(&job, &run, ending, may_retry, gone.map(Into::into)).await;
+            let concluded = files.conclude_with(&job, &run, ending, may_retry, gone.map(Into::into)).await;
             notices::say_how_it_ended(&run, &concluded);
             Ok(Event::Concluded(run, concluded))
         });

@@ -392,6 +392,7 @@ mod tests {
             claim_patience: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(1),
             exit_when_idle: false,
+            life: "life".to_owned(),
         }
     }
 
@@ -431,6 +432,7 @@ mod tests {
             failures: Failures::default(),
             lease: None,
             parent: None,
+            service: None,
             parking: None,
             unwanted: false,
             since: Duration::ZERO,

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use protocol::{JobSpec, Memory, PoolName, ServiceName};
+use protocol::{JobSpec, Memory, Need, PoolName, ServiceName};
 
 use crate::resources::Room;
 use crate::{Capacity, Held, InUse, Pattern, Pool, Resources, Runtime, Shortage, Site, Slot, Task, TaskKind, Where};
@@ -77,6 +77,14 @@ pub enum Refusal {
         /// Why not, and what to do.
         why: String,
     },
+    /// Another site may have one that does.
+    #[error("the service {} of this site does not do for the job, which needs {need}: it has {facts}", need.service)]
+    ServiceDiffers {
+        /// What the job needs of it.
+        need: Box<Need>,
+        /// What the service says of itself.
+        facts: String,
+    },
     /// No section is for its task.
     #[error(
         "this site does not run the task `{task}`; {}, and {}",
@@ -128,7 +136,7 @@ pub enum Refusal {
 impl Refusal {
     /// May another site take the job? Then it is to go back into the queue; else it has failed.
     pub fn may_run_elsewhere(&self) -> bool {
-        matches!(self, Self::NoSuchPool { .. } | Self::NoSuchService { .. })
+        matches!(self, Self::NoSuchPool { .. } | Self::NoSuchService { .. } | Self::ServiceDiffers { .. })
     }
 }
 

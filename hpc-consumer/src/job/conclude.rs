@@ -281,6 +281,7 @@ impl JobFiles {
             RunEnd::EndedBy(EndReason::Cancelled) => {
                 Some((Reason::Cancelled, "the job was cancelled while it ran, and was ended".to_owned()))
             }
+            RunEnd::EndedBy(why) if why.is_of_service() => Some((Reason::Cancelled, why.to_string())),
             // These do not come here, because they are not the task's end.
             RunEnd::EndedBy(why) => Some((Reason::Lost, why.to_string())),
             RunEnd::NotStarted(problem) => Some((Reason::Infrastructure, problem.clone())),

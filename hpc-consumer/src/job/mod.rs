@@ -87,7 +87,7 @@ use transfer::Store;
 pub(crate) use self::cancellations::Cancellations;
 use self::claim::{Claims, Wanted};
 use self::graph::Graphs;
-use self::health::Health;
+use self::health::{Culprit, Health};
 use self::inputs::Incoming;
 use self::launch::Launcher;
 pub(crate) use self::launch::{StartLine, Within};
@@ -289,14 +289,29 @@ impl JobFiles {
         ending: Ending,
         may_retry: bool,
     ) -> Concluded {
-        let (was_begun, nodes_fault) = match &ending {
+        self.conclude_with(job, run, ending, may_retry, None).await
+    }
+
+    /// The same of a run that had instances of services, of which this is known: one is gone.
+    pub(crate) async fn conclude_with(
+        self: &Arc<Self>,
+        job: &JobMessage,
+        run: &Run,
+        ending: Ending,
+        may_retry: bool,
+        service_gone: Option<Problem>,
+    ) -> Concluded {
+        let (was_begun, culprit) = match &ending {
             Ending::Finished(finished) => {
                 // How the node is weeks later, when its outputs are in the store, tells nothing of the run.
                 let is_judged = finished.has_failed() && self.outgoing.has_begun(run);
                 // Of a workflow nothing ran that the node could have failed.
                 let nothing_ran = finished.runtime.is_none() && self.is_workflow(job);
-                let exonerated =
-                    if is_judged || nothing_ran { Ok(()) } else { self.health.exonerate(&job.spec, finished).await };
+                let exonerated = if is_judged || nothing_ran {
+                    Ok(())
+                } else {
+                    self.health.exonerate(&job.spec, finished, service_gone).await
+                };
                 (finished.runtime.is_some(), exonerated.err())
             }
             Ending::CutOff(_)
@@ -308,8 +323,9 @@ impl JobFiles {
         };
         let (jobs, job, run) = (self.clone(), job.clone(), run.clone());
         let concluded = blocking(move || {
-            let concluded = match nodes_fault {
-                Some(problem) => Concluded::NodeFailed(problem),
+            let concluded = match culprit {
+                Some(Culprit::Node(problem)) => Concluded::NodeFailed(problem),
+                Some(Culprit::Service(problem)) => Concluded::ServiceFailed(problem),
                 None => jobs.conclude_now(job, &run, ending, may_retry),
             };
             match concluded {
@@ -317,6 +333,11 @@ impl JobFiles {
                     jobs.close_own_dir(&run);
                     jobs.claims.leave_trace(&run);
                     jobs.failed_by_node(&run, problem)
+                }
+                Concluded::ServiceFailed(problem) => {
+                    jobs.close_own_dir(&run);
+                    jobs.claims.leave_trace(&run);
+                    Concluded::ServiceFailed(problem)
                 }
                 other => other,
             }

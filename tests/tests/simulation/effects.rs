@@ -45,7 +45,9 @@ impl World {
                 self.stop_upload(n, life, &run);
                 return Ok(None);
             }
-            Effect::Say(_) | Effect::Exit | Effect::Fail(_) => return Ok(None),
+            Effect::Say(_) | Effect::Exit | Effect::Fail(_) | Effect::Serve(_) | Effect::Withdraw(_) => {
+                return Ok(None);
+            }
             Effect::Publish(jobs) => jobs,
             effect => return Ok(Some(Errand::Do(effect))),
         };
@@ -116,6 +118,8 @@ impl World {
             Effect::Settle { acks, retries } => Event::Settled(self.settle(n, &acks, &retries)?),
             Effect::Unstage(_)
             | Effect::StopUpload(_)
+            | Effect::Serve(_)
+            | Effect::Withdraw(_)
             | Effect::Publish(_)
             | Effect::Say(_)
             | Effect::Exit

@@ -372,6 +372,7 @@ impl Plan {
             claim_patience: duration(self.stale / 2),
             drain_timeout: duration(self.drain_timeout),
             exit_when_idle,
+            life: String::new(),
         }
     }
 }

@@ -374,6 +374,7 @@ impl Pair<'_> {
                 return Ok(());
             }
             Concluded::DiskFull(problem, _) => return Err(format!("no disk is full here: {problem}")),
+            Concluded::ServiceFailed(problem) => return Err(format!("no job needs services here: {problem}")),
             Concluded::Parks(_) => return Err("no job has children here".to_owned()),
             Concluded::TakenOver => self.is_fact(n, Fact::Released(run.job_id.clone())),
         }
@@ -414,5 +415,5 @@ impl Pair<'_> {
 
 /// Where it runs makes no difference to files and keeper.
 fn launched() -> Launched {
-    Launched { pool: None, grant: Grant::default() }
+    Launched { pool: None, grant: Grant::default(), services: BTreeMap::new() }
 }

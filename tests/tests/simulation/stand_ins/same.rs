@@ -141,6 +141,7 @@ fn plain(event: &Event) -> String {
             Concluded::Parks(_) => format!("{run} goes on after others"),
             Concluded::TaskFailed(_) => format!("{run} failed"),
             Concluded::NodeFailed(_) => format!("{run} was failed by the node"),
+            Concluded::ServiceFailed(_) => format!("{run} failed without a service"),
             Concluded::NodeBroken(_) => format!("{run} cannot be concluded"),
             Concluded::DiskFull(..) => format!("{run} filled the disk"),
             Concluded::ToUpload => format!("{run} has outputs to send"),
