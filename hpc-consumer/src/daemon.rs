@@ -440,8 +440,8 @@ impl Daemon {
     }
 
     fn start(&self, run: Run, lifecycle: &Lifecycle) {
-        let launched = lifecycle.launched(&run.job_id).unwrap_or_default();
-        let (grant, uses) = (launched.grant, launched.services);
+        let launched = lifecycle.launched(&run.job_id);
+        let (grant, uses) = launched.map(|launched| (launched.grant, launched.services)).unwrap_or_default();
         let service = lifecycle.service_of(&run.job_id).cloned();
         let (round, workflow) = (lifecycle.round(&run.job_id), lifecycle.workflow_of(&run.job_id).cloned());
         let known = lifecycle.brief(&run.job_id).cloned();
@@ -487,7 +487,7 @@ impl Daemon {
 
     fn conclude(&self, run: Run, ending: Ending, may_retry: bool, lifecycle: &Lifecycle) {
         let (files, store, known) = (self.jobs.clone(), self.store.clone(), lifecycle.brief(&run.job_id).cloned());
-        let gone = lifecycle.lost_services(&run.job_id);
+        let gone = lifecycle.lost_services(&run.job_id).map(str::to_owned);
         let uses = lifecycle.launched(&run.job_id).map(|launched| launched.services).unwrap_or_default();
         let site = self.site.clone();
         self.spawn_fallible(async move {

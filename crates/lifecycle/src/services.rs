@@ -558,7 +558,8 @@ impl Lifecycle {
             }
         };
         let task = format!("service {name}");
-        let spec = JobSpec { task, rerunnable: Some(false), ..JobSpec::default() };
+        let pool = Some(route.pool.clone());
+        let spec = JobSpec { task, pool, rerunnable: Some(false), ..JobSpec::default() };
         let message = JobMessage::new(job_id.clone(), spec, timestamp(self.now));
         let terms = Terms { retries: 0, rerunnable: false, needs_files: false, is_graph: false };
         step.facts.push(Fact::Accepted {
