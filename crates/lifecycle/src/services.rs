@@ -150,6 +150,12 @@ impl Instance {
         self.ready.as_ref().map(|(_, facts)| facts).filter(|_| self.is_young(service, now))
     }
 
+    /// Has it ended, or is it to end for what it is?
+    fn is_to_be_judged(&self) -> bool {
+        let failed = |reason: &EndReason| matches!(reason, EndReason::ServiceNotReady | EndReason::ServiceGone);
+        self.over || self.ending.as_ref().is_some_and(|(reason, _)| failed(reason))
+    }
+
     fn free(&self, service: &site::Service) -> usize {
         (service.users as usize).saturating_sub(self.users.len())
     }
@@ -287,7 +293,8 @@ impl Demand {
             usable.map(|instance| instance.free(settings)).sum()
         };
         let coming = service.instances.values().filter(|instance| instance.ready.is_none());
-        let coming = coming.filter(|instance| instance.is_young(settings, now)).count() * settings.users as usize;
+        let coming = coming.filter(|instance| instance.is_young(settings, now));
+        let coming: usize = coming.map(|instance| instance.free(settings)).sum();
         let all: usize = self.asked.iter().map(|(_, count)| count).sum();
         let of_one = self.asked.iter().map(|(need, count)| count.saturating_sub(free(Some(need)))).max();
         of_one.unwrap_or(0).max(all.saturating_sub(free(None))).saturating_sub(coming)
@@ -325,10 +332,8 @@ impl Lifecycle {
 
     /// Sees to it that there are as many instances as there should be, and that what was decided of them is done.
     pub(crate) fn run_services(&mut self, step: &mut Step) {
-        for (user, places) in self.jobs.take_freed() {
-            self.services.free(&user, &places, self.now);
-        }
         if self.services.all.is_empty() {
+            self.jobs.take_freed();
             return;
         }
         let site = Arc::clone(&self.settings.site);
@@ -338,6 +343,15 @@ impl Lifecycle {
         for (name, service) in &mut all {
             let settings = site.services.get(name);
             service.instances.retain(|job_id, instance| self.see(job_id, instance, settings, step));
+        }
+        // After that: whose run has ended in the same moment as its instance may have failed for want of it.
+        self.services.all = all;
+        for (user, places) in self.jobs.take_freed() {
+            self.services.free(&user, &places, self.now);
+        }
+        let mut all = std::mem::take(&mut self.services.all);
+        for (name, service) in &mut all {
+            let settings = site.services.get(name);
             let demand = settings.map(|settings| self.demand(name, service, settings)).unwrap_or_default();
             let ends = self.end_unneeded(service, settings, &demand, are_let_go, step);
             service.instances.iter_mut().for_each(|(job_id, instance)| self.tell_end(job_id, instance, step));
@@ -523,6 +537,10 @@ impl Lifecycle {
         let mut lacks = demand.lacks(service, settings, now);
         let mut young = service.instances.values().filter(|instance| instance.is_young(settings, now)).count();
         let mut coming = service.instances.values().filter(|instance| instance.ready.is_none()).count();
+        // Whether one has lasted that has ended is said by its record.
+        if service.instances.values().any(Instance::is_to_be_judged) {
+            return None;
+        }
         while service.instances.len() < settings.max as usize
             && (young < settings.min as usize || lacks > 0)
             // Of what does not last one is tried at a time.
@@ -635,6 +653,7 @@ impl Lifecycle {
             || instance.began.is_some_and(|began| now.saturating_sub(began) >= longest);
         let problem = match instance.ending {
             Some((EndReason::ServiceNotReady | EndReason::ServiceGone, why)) => Some(why),
+            // Nobody has told it to.
             None if !has_lasted && !cancelled => Some(said.unwrap_or_else(|| "it has ended".to_owned())),
             _ => None,
         };

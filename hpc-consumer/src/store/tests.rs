@@ -283,7 +283,7 @@ fn the_state_is_readable_by_its_owner_only() {
 fn what_cannot_be_used_is_refused_and_stays_as_it_is() {
     type Spoil = fn(&Path);
     let newer: Spoil = |path| {
-        Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 4").unwrap();
+        Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 5").unwrap();
     };
     let foreign: Spoil = |path| {
         Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 0").unwrap();
@@ -298,7 +298,7 @@ fn what_cannot_be_used_is_refused_and_stays_as_it_is() {
     };
     let no_database: Spoil = |path| fs::write(path, "hello").unwrap();
     for (spoil, problem, advice) in [
-        (newer, "version 4, and this hpc-consumer knows version 3", "start the newer hpc-consumer"),
+        (newer, "version 5, and this hpc-consumer knows version 4", "start the newer hpc-consumer"),
         (foreign, "another program", "move the whole directory"),
         (unknown_stage, "it is damaged: ", ".recover"),
         (garbage, "it is damaged: ", "move the whole directory"),

@@ -31,6 +31,7 @@ mod report;
 mod restart;
 mod results;
 mod round;
+mod services;
 mod thrift;
 mod transfers;
 mod unfolding;

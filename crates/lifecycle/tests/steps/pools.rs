@@ -3,7 +3,7 @@
 use super::*;
 
 /// A site whose file has these sections.
-fn site_of(text: &str) -> Settings {
+pub(super) fn site_of(text: &str) -> Settings {
     let defaults = Defaults { time_limit: 100 * SECOND, grace: SECOND, log_max: 1_000, network: false, cpus: 4 };
     let file = SiteFile::parse(text, std::path::Path::new("/"), &defaults).expect("the tests have a valid site");
     Settings { site: Arc::new(file.site), ..settings() }
@@ -31,7 +31,7 @@ fn look(pool: &str, outcome: Result<(), Problem>) -> Event {
 }
 
 /// A daemon whose pools are ready, and whose first pull is on its way.
-fn ready(text: &str, facts: &[Fact]) -> Daemon {
+pub(super) fn ready(text: &str, facts: &[Fact]) -> Daemon {
     let mut daemon = Daemon::restore(site_of(text), facts);
     let probes = only(&daemon.step(Event::Tick).effects, |effect| matches!(effect, Effect::Probe(_)));
     daemon.step(observed(&[]));
