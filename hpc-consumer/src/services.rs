@@ -210,11 +210,17 @@ struct Instance {
 impl Instance {
     /// Looks until it is given up, or this is not awaited any more.
     async fn watch(&self, files: &Arc<JobFiles>, events: &Events) {
-        let begin = Instant::now();
+        // It may wait for its allocation, for longer than it may take to be ready.
+        let mut begin: Option<Instant> = None;
         let (mut pause, mut misses, mut ready): (_, _, Option<Published>) = (SOON, 0, None);
         loop {
             let found = self.look(files, ready.as_ref()).await;
-            lock(&self.looked).problem = found.as_ref().err().cloned();
+            {
+                let mut looked = lock(&self.looked);
+                looked.problem = found.as_ref().err().cloned();
+                begin = begin.or(looked.node.as_ref().map(|_| Instant::now()));
+            }
+            let elapsed = begin.map_or(Duration::ZERO, |begin| begin.elapsed());
             match (found, &ready) {
                 (Ok(found), before) => {
                     misses = 0;
@@ -229,7 +235,7 @@ impl Instance {
                         return self.give_up(format!("it was ready, and is not any more: {problem}"), events);
                     }
                 }
-                (Err(problem), None) if begin.elapsed() >= self.service.within => {
+                (Err(problem), None) if elapsed >= self.service.within => {
                     let within = duration::shown(self.service.within);
                     return self.give_up(format!("it is not ready within {within}: {problem}"), events);
                 }
@@ -237,7 +243,7 @@ impl Instance {
             }
             pause = match ready {
                 Some(_) => PACE,
-                None => (pause * 3 / 2).min(LATER).min(self.service.within.saturating_sub(begin.elapsed()).max(SOON)),
+                None => (pause * 3 / 2).min(LATER).min(self.service.within.saturating_sub(elapsed).max(SOON)),
             };
             tokio::time::sleep(pause).await;
         }
@@ -252,9 +258,11 @@ impl Instance {
         let unread = |error: std::io::Error| format!("RESULTS_DIR cannot be looked at: {error}");
         let (seen, token) = files.look_at_service(&self.name, &self.run).await.map_err(unread)?;
         let Some(seen) = seen else {
-            return Err("the keeper of its runs has not told of its address; if it is of an earlier version, it is \
+            return Err(
+                "nothing is seen of it yet: it waits to begin, or its keeper is of an earlier version, which is \
                  replaced as soon as the runs that it holds have ended"
-                .to_owned());
+                    .to_owned(),
+            );
         };
         lock(&self.looked).node = Some(seen.node.clone());
         let (address, host) = whereabouts(&seen, self.here)?;

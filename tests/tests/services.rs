@@ -81,7 +81,10 @@ impl Site {
     /// What `hpc-consumer services` tells of a service.
     fn service(&self, name: &str) -> Value {
         let said = self.consumer.ask(&["services", "--output", "json"]);
-        assert!(said.status.success(), "{}", said.log);
+        // A daemon that has only just begun has told nothing yet.
+        if !said.status.success() {
+            return Value::Null;
+        }
         let told: Value = serde_json::from_str(&said.output).expect("it is JSON");
         let services = told["services"].as_array().cloned().unwrap_or_default();
         services.into_iter().find(|service| service["service"] == name).unwrap_or(Value::Null)
