@@ -20,6 +20,7 @@
 //! | `republish` | results that have left the queue, published once more |
 //! | `scaling` | the rule by which pools in Slurm grow, tried, and its log decided again |
 //! | `service` | the daemon as a service: systemd, cron, `scrontab`, or a detached start |
+//! | `services` | instances of services: whether each is ready, and whether it still is |
 //! | `setup` | the first command of a newcomer: questions, and files with the answers |
 //! | `spending` | what daemons of one `RESULTS_DIR` have spent of the day's operations |
 //! | `site` | the file of a site, read and held against what is on this node |
@@ -31,6 +32,7 @@
 //! | `link` | what goes to the hub and comes from it |
 //! | `keeper` | the process that holds the runs and outlives the daemon, and the daemon's side of it |
 //! | `slurm` | allocations of Slurm as a place where runs happen |
+//! | `left` | small files of text that a task has left
 //! | `job` | the files of a job: its directory and the claim for it, its output, its record |
 //! | `run` | the only place that starts processes: commands, limits, logs, ending a whole process tree |
 
@@ -48,6 +50,7 @@ mod image;
 mod inherited;
 mod job;
 mod keeper;
+mod left;
 mod link;
 mod metrics;
 pub mod node;
@@ -59,6 +62,7 @@ mod republish;
 mod run;
 mod scaling;
 mod service;
+mod services;
 mod setup;
 mod site;
 mod slurm;
@@ -107,6 +111,7 @@ enum Resolved {
     Jobs(PathBuf, OutputFormat, JobFilter),
     Status(PathBuf, OutputFormat),
     Pools(PathBuf, OutputFormat),
+    Services(PathBuf, OutputFormat),
     StatusOf(PathBuf, Vec<JobId>, OutputFormat),
     Wait(PathBuf, WaitFor),
     Logs(PathBuf, ShowLogs),
@@ -176,6 +181,10 @@ fn settings() -> anyhow::Result<Resolved> {
         Command::Pools(show) => {
             let (state_dir, format) = show.resolve(&origins)?;
             Resolved::Pools(state_dir, format)
+        }
+        Command::Services(show) => {
+            let (state_dir, format) = show.resolve(&origins)?;
+            Resolved::Services(state_dir, format)
         }
         Command::Status(show) => {
             let (jobs, (state_dir, format)) = show.resolve(&origins)?;
@@ -277,6 +286,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         Resolved::Jobs(state_dir, format, filter) => store::show_jobs(&state_dir, format, &filter),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
         Resolved::Pools(state_dir, format) => store::show_pools(&state_dir, format),
+        Resolved::Services(state_dir, format) => store::show_services(&state_dir, format),
         Resolved::StatusOf(state_dir, jobs, format) => verbs::status(&Jobs::of(state_dir)?, &jobs, format),
         Resolved::Show(line) => {
             // A check says what the queue service has said.

@@ -32,6 +32,9 @@ use crate::{Effect, EndReason, Fact, Notice, Origin, Problem, Run, Terms};
 const PAUSE: Duration = Duration::from_secs(5);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
+/// Who looks at an instance says why it is not ready in time. So much later it is ended without that.
+const SAYS_WHY: Duration = Duration::from_secs(30);
+
 /// An instance that was ready for so long has lasted, however it ends.
 const LASTS: Duration = Duration::from_secs(60);
 
@@ -393,14 +396,14 @@ impl Lifecycle {
                 let within = settings.map_or(Duration::ZERO, |settings| settings.within);
                 if !std::mem::replace(&mut instance.seen, true) {
                     instance.began = Some(since);
-                    instance.ready_by = Some(self.now + within);
+                    instance.ready_by = Some(self.now + within + SAYS_WHY);
                     instance.served = true;
                     step.effects.push(Effect::Serve(run));
                 }
                 if waits {
                     (instance.began, instance.ready_by) = (None, None);
                 } else if instance.began.is_none() {
-                    (instance.began, instance.ready_by) = (Some(self.now), Some(self.now + within));
+                    (instance.began, instance.ready_by) = (Some(self.now), Some(self.now + within + SAYS_WHY));
                 }
             }
             (Phase::Running, _) => {}
@@ -576,7 +579,8 @@ impl Lifecycle {
             }
         };
         let task = format!("service {name}");
-        let spec = JobSpec { task, rerunnable: Some(false), ..JobSpec::default() };
+        let pool = Some(route.pool.clone());
+        let spec = JobSpec { task, pool, rerunnable: Some(false), ..JobSpec::default() };
         let message = JobMessage::new(job_id.clone(), spec, timestamp(self.now));
         let terms = Terms { retries: 0, rerunnable: false, needs_files: false, is_graph: false };
         step.facts.push(Fact::Accepted {

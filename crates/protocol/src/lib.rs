@@ -9,6 +9,7 @@
 //! kept as the text that came, and a word of a newer version is a [`Word`]. What is written is pinned by tests named
 //! `…_format_unchanged`; what was ever written is read by the tests over `tests/compat`.
 
+mod address;
 pub mod body;
 mod callback;
 mod continuation;
@@ -48,6 +49,7 @@ pub mod text;
 mod time;
 mod word;
 
+pub use address::{Address, Scheme};
 pub use callback::{Callback, CallbackFormat};
 pub use continuation::{Continuation, When};
 pub use failure::FailureClass;

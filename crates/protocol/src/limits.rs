@@ -65,6 +65,9 @@ pub const NEEDS_MAX: usize = 16;
 /// See above.
 pub const FACTS_MAX: usize = 64;
 
+/// The longest `address.json` of an instance of a service.
+pub const ADDRESS_BYTES_MAX: u64 = 100_000;
+
 /// The longest name of a fact of a service, and the longest text that is one, in bytes.
 pub const FACT_NAME_BYTES_MAX: usize = 64;
 /// See above.

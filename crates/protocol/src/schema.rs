@@ -60,7 +60,11 @@ shape! {
                 "propertyNames": { "pattern": "^[a-z0-9][a-z0-9_.-]{0,63}$" },
                 "additionalProperties": {
                     "anyOf": [
-                        { "type": ["string", "number", "boolean"] },
+                        {
+                            "type": ["string", "number", "boolean"],
+                            "maxLength": crate::limits::FACT_BYTES_MAX / 4,
+                            "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+                        },
                         {
                             "type": "object",
                             "properties": { "min": { "type": "number" }, "max": { "type": "number" } },

@@ -166,8 +166,8 @@ impl Site {
         Some(self.reasoned_as(&job, &route, &task).0)
     }
 
-    /// What jobs of a pool may run that ask for nothing themselves: a plan for each section that lets them in, and one
-    /// where there are no sections.
+    /// What jobs of a pool may run that ask for nothing themselves: a plan for each section that lets them in, one where
+    /// there are no sections, and one for each service.
     pub fn plans(&self, pool: &PoolName) -> Vec<Plan> {
         let Some(slot) = self.pools.get(pool).map(|pool| &pool.slot) else { return Vec::new() };
         // Of a workflow nothing runs.
@@ -183,7 +183,9 @@ impl Site {
             let route = Route { pool: pool.clone(), task: task.cloned(), rule, resources, retries };
             self.reasoned(&JobSpec::default(), &route).0
         };
-        sections.into_iter().map(plan).collect()
+        let services = self.services.iter().filter(|(_, service)| service.pool == *pool);
+        let services = services.filter_map(|(name, _)| self.plan_of_service(name));
+        sections.into_iter().map(plan).chain(services).collect()
     }
 
     /// One place decides both, so that what is explained is what is done. The route is one of this site.

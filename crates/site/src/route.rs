@@ -8,7 +8,7 @@ use std::fmt;
 use protocol::{JobSpec, Memory, Need, PoolName, ServiceName};
 
 use crate::resources::Room;
-use crate::{Capacity, Held, InUse, Pattern, Pool, Resources, Shortage, Site, Slot, TaskKind, Where};
+use crate::{Capacity, Held, InUse, Pattern, Pool, Resources, Runtime, Shortage, Site, Slot, Task, TaskKind, Where};
 
 /// Where a job goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,12 @@ pub enum Refusal {
         service: ServiceName,
         /// Those of the site.
         services: Vec<String>,
+    },
+    /// What runs of it could not reach the services that it needs.
+    #[error("the job needs services, and {why}")]
+    NoWayToServices {
+        /// Why not, and what to do.
+        why: String,
     },
     /// Another site may have one that does.
     #[error("the service {} of this site does not do for the job, which needs {need}: it has {facts}", need.service)]
@@ -184,6 +190,11 @@ impl Site {
                 None => self.default_pool().ok_or_else(|| Refusal::NoPool { pools: pools() })?,
             },
         };
+        if !job.needs.is_empty()
+            && let Some(why) = self.no_way_to_services(&job.task, &pool, section.map(|(_, task)| task))
+        {
+            return Err(Refusal::NoWayToServices { why });
+        }
         let resources = Resources::asked(asked_resources, &self.pools[&pool].slot);
         if let Some(shortage) = self.pools[&pool].never_fits(&resources) {
             return Err(Refusal::NeverFits { pool, shortage });
@@ -193,6 +204,19 @@ impl Site {
         }
         let retries = job.retries.or_else(|| section?.1.retries).unwrap_or(0);
         Ok(Route { pool, task: section.map(|(pattern, _)| pattern.clone()), rule, resources, retries })
+    }
+
+    /// Why a job of this task cannot use services in this pool.
+    fn no_way_to_services(&self, name: &str, pool: &PoolName, task: Option<&Task>) -> Option<String> {
+        if task.is_some_and(|task| task.kind == TaskKind::Workflow) {
+            return Some(format!("the task `{name}` is a workflow, of which nothing runs itself"));
+        }
+        let contained = self.pools[pool].runtime == Runtime::Apptainer;
+        // Who may use the network is the site's to say, and not the job's.
+        let network = !contained || task.and_then(|task| task.network).unwrap_or(self.defaults.network);
+        (!network).then(|| {
+            format!("the task `{name}` has no network by which it would reach them; its section needs network = true")
+        })
     }
 
     /// Where an instance of a service goes; nowhere, if the site has no such service.

@@ -9,7 +9,7 @@
 //! from the rest of the node, with the filter of [`seccomp`], and [`isolation`] tells how far. [`ending`] decides how
 //! all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it carries, and [`children`] tells whether
 //! there is any such thing; [`leftovers`] finds what is left of runs that nobody watches any more; [`service`] starts
-//! the process in which all this happens, the keeper; [`answer`] asks another program something, and [`client`] a batch
+//! the process in which all this happens, the keeper; [`serving`] looks where a run listens that serves others; [`answer`] asks another program something, and [`client`] a batch
 //! system.
 //!
 //! Out of scope: what the result means (`job`), and which runs there are (`keeper`). Invariant: when [`process::run`]
@@ -44,6 +44,7 @@ mod scratch;
 mod seccomp;
 pub(crate) mod secrets;
 mod service;
+mod serving;
 mod starter;
 mod token;
 mod tree;
@@ -77,6 +78,7 @@ pub(crate) use protocol::job_dir::LOGS;
 pub(crate) use pull::{Credentials, Pull, auth_file_of_apptainer};
 pub(crate) use pulled::{Note, Notes};
 pub(crate) use service::{Invocation, Service, start_service};
+pub(crate) use serving::Seen;
 pub(crate) use token::Token;
 pub(crate) use unpacked::Unpacked;
 
@@ -125,6 +127,8 @@ pub(crate) struct Wrapping {
     pub(crate) secrets: BTreeMap<String, Secret>,
     /// What it is begun as, where a site's file says it.
     pub(crate) launched: Option<Box<Launched>>,
+    /// Where it is written down what is seen of its address, if it serves others.
+    pub(crate) seen: Option<PathBuf>,
 }
 
 /// Tells a command where the workflow is that it is a task of.
@@ -142,6 +146,10 @@ pub(crate) struct Own {
     /// The directory of the workflow that it is a task of, in which its command runs.
     pub(crate) workflow: Option<PathBuf>,
     pub(crate) launched: Option<Box<Launched>>,
+    /// What it knows besides the secrets of its pool.
+    pub(crate) secrets: BTreeMap<String, Secret>,
+    /// Where it is written down what is seen of its address, if it serves others.
+    pub(crate) seen: Option<PathBuf>,
 }
 
 impl Own {

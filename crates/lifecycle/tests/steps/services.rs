@@ -234,7 +234,8 @@ fn what_is_not_ready_in_time_or_not_as_it_has_to_be_is_ended_and_the_pauses_grow
         Effect::Say(Notice::ServiceFails { service, problem: problem.to_owned(), next_try: pause })
     };
     assert!(step.effects.contains(&problem("its port is not its own", 5 * SECOND)), "{step:?}");
-    let effects = daemon.tick(60 * SECOND);
+    // Who looks at it has said nothing for longer than it may take.
+    let effects = daemon.tick(90 * SECOND);
     assert!(end(FIRST, EndReason::ServiceNotReady).iter().all(|effect| effects.contains(effect)), "{effects:?}");
     daemon.step(ended_by(FIRST, EndReason::ServiceNotReady));
     daemon.step(recorded(FIRST, 1));
