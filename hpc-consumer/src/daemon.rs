@@ -238,7 +238,8 @@ impl Daemon {
             match output {
                 Output::Commit(facts) => {
                     if let Some(desk) = &mut link.0 {
-                        desk.commits(&facts, driver.lifecycle());
+                        let ended = driver.take_ended(&facts);
+                        desk.commits(&facts, &ended, driver.lifecycle());
                     }
                     *commit = Some(Box::pin(self.store.commit(facts, clock.wall())));
                 }
