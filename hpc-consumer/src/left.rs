@@ -1,4 +1,5 @@
-//! Small files of text that a task has left in its directory: a stranger's program wrote them, and they may be anything.
+//! Small files of text that a task has left in its directory: a stranger's program wrote them, and they may be
+//! anything.
 
 use std::fs::File;
 use std::io::{self, Read as _};

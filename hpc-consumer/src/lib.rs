@@ -32,7 +32,7 @@
 //! | `link` | what goes to the hub and comes from it |
 //! | `keeper` | the process that holds the runs and outlives the daemon, and the daemon's side of it |
 //! | `slurm` | allocations of Slurm as a place where runs happen |
-//! | `left` | small files of text that a task has left
+//! | `left` | small files of text that a task has left |
 //! | `job` | the files of a job: its directory and the claim for it, its output, its record |
 //! | `run` | the only place that starts processes: commands, limits, logs, ending a whole process tree |
 

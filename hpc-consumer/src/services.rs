@@ -1,8 +1,8 @@
 //! Instances of services, looked at for as long as they run: whether each is ready, and whether it still is.
 //!
 //! An instance is ready when the keeper on its node has seen that it listens where it says, and when it answers as the
-//! site's file asks for. Then it is published; from then on it is looked at again and again, and published anew, so that
-//! its file shows that somebody looks. Out of scope: which instances there are, who uses them and when they end
+//! site's file asks for. Then it is published; from then on it is looked at again and again, and published anew, so
+//! that its file shows that somebody looks. Out of scope: which instances there are, who uses them and when they end
 //! (`lifecycle`); the files (`job`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};

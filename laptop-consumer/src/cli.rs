@@ -412,8 +412,8 @@ pub(crate) struct JobArgs {
     /// Begin the job only when this service of the site is ready and has a place for it; may be given several times
     ///
     /// NEED is the name of a service, or JSON with its name and what is asked of its facts, as
-    /// '{"service": "vqpu", "qubits": {"min": 20}}'. The job finds it in services/NAME.json in its directory. The site's
-    /// file names its services (`hpc-consumer services`).
+    /// '{"service": "vqpu", "qubits": {"min": 20}}'. The job finds it in services/NAME.json in its directory. The
+    /// site's file names its services (`hpc-consumer services`).
     #[arg(long, value_name = "NEED", value_parser = need)]
     pub(crate) needs: Vec<Need>,
     /// Make this submission one job with every other one of the same key

@@ -1,4 +1,5 @@
-//! The names of pools, sites and services. They stand in submissions, in a site's file, and in the names of what runs for a pool.
+//! The names of pools, sites and services. They stand in submissions, in a site's file, and in the names of what runs
+//! for a pool.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,7 +1,7 @@
 //! The file of a site, `site.toml`: from its text to a [`Site`], or to all that is wrong in it.
 //!
-//! Here are the sections and what comes of the whole; `pools`, `tasks` and `services` read one of each, `checks` has what no
-//! section can know by itself.
+//! Here are the sections and what comes of the whole; `pools`, `tasks` and `services` read one of each, `checks` has
+//! what no section can know by itself.
 
 mod checks;
 mod pools;

@@ -152,8 +152,8 @@ impl Site {
         Ok(Explanation { parts: self.reasoned(job, &route).1 })
     }
 
-    /// What an instance of a service runs; nothing, if the site has no such service. It runs for as long as it may, which
-    /// is no longer than an allocation lasts, and has the network, for it is there to be reached.
+    /// What an instance of a service runs; nothing, if the site has no such service. It runs for as long as it may,
+    /// which is no longer than an allocation lasts, and has the network, for it is there to be reached.
     pub fn plan_of_service(&self, name: &ServiceName) -> Option<Plan> {
         let (service, route) = (self.services.get(name)?, self.route_of_service(name)?);
         let job = JobSpec { time_limit_seconds: Some(service.longest.as_secs().max(1)), ..JobSpec::default() };
@@ -166,8 +166,8 @@ impl Site {
         Some(self.reasoned_as(&job, &route, &task).0)
     }
 
-    /// What jobs of a pool may run that ask for nothing themselves: a plan for each section that lets them in, one where
-    /// there are no sections, and one for each service.
+    /// What jobs of a pool may run that ask for nothing themselves: a plan for each section that lets them in, one
+    /// where there are no sections, and one for each service.
     pub fn plans(&self, pool: &PoolName) -> Vec<Plan> {
         let Some(slot) = self.pools.get(pool).map(|pool| &pool.slot) else { return Vec::new() };
         // Of a workflow nothing runs.

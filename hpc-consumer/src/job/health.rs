@@ -82,8 +82,8 @@ impl Health {
         self.trouble_near(pool.as_ref(), ended_at_ms).map_or(Ok(scratch), Err)
     }
 
-    /// After a run: was its end the node's, or that of a service that it had, of which this is known? What the run itself
-    /// says is not evidence enough.
+    /// After a run: was its end the node's, or that of a service that it had, of which this is known? What the run
+    /// itself says is not evidence enough.
     pub(super) async fn exonerate(
         &self,
         job: &JobSpec,

@@ -196,7 +196,8 @@ impl JobDir {
         files::new_dir(&self.path().join(name))
     }
 
-    /// A directory in it, made where it is not there: the directory itself, and nothing that a job has put in its place.
+    /// A directory in it, made where it is not there: the directory itself, and nothing that a job has put in its
+    /// place.
     pub(super) fn subdir(&self, name: &str) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || rustix::fs::openat(self.as_fd(), name, flags, Mode::empty()).map_err(io::Error::from);

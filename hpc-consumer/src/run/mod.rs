@@ -9,8 +9,8 @@
 //! from the rest of the node, with the filter of [`seccomp`], and [`isolation`] tells how far. [`ending`] decides how
 //! all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it carries, and [`children`] tells whether
 //! there is any such thing; [`leftovers`] finds what is left of runs that nobody watches any more; [`service`] starts
-//! the process in which all this happens, the keeper; [`serving`] looks where a run listens that serves others; [`answer`] asks another program something, and [`client`] a batch
-//! system.
+//! the process in which all this happens, the keeper; [`serving`] looks where a run listens that serves others;
+//! [`answer`] asks another program something, and [`client`] a batch system.
 //!
 //! Out of scope: what the result means (`job`), and which runs there are (`keeper`). Invariant: when [`process::run`]
 //! returns, no process of the run that can be found is alive.

@@ -1,4 +1,5 @@
-//! `hpc-consumer jobs`, `status`, `pools` and `services`: what they tell; how it is printed for a person is in [`text`].
+//! `hpc-consumer jobs`, `status`, `pools` and `services`: what they tell; how it is printed for a person is in
+//! [`text`].
 //!
 //! A daemon that lives is seen through its view, from any machine that sees the directory. When none lives, what the
 //! next one will find is read from the state itself, which is never written to here.
