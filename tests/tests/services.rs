@@ -45,9 +45,12 @@ impl Site {
         let python = parts::on_path("python3").expect("a Python is on the PATH");
         let python = python.display();
         let circuits = example().join("circuits.py");
+        let ask = "import glob,json,urllib.request as ask\n\
+                   with open(glob.glob(\"services/*.json\")[0]) as file: ask.urlopen(json.load(file)[\"url\"])";
         let text = format!(
             "[pool.cpu]\ndefault = true\nruntime = \"bare\"\ncapacity = {{ cpus = 8 }}\n[task.circuits]\npool = \"cpu\"\n\
-             command = [\"{python}\", \"{}\"]\n{more}",
+             command = [\"{python}\", \"{}\"]\n\
+             [task.ask]\npool = \"cpu\"\ncommand = [\"{python}\", \"-c\", '''{ask}''']\n{more}",
             circuits.display()
         );
         Self::of_text(&text, cluster)
@@ -69,6 +72,11 @@ impl Site {
     fn submit(&self, number: u32, times: usize, needs: &Value) -> String {
         let circuits = vec![circuit(number); times];
         self.edge.producer().submit(&json!({ "task": "circuits", "input": { "circuits": circuits }, "needs": [needs] }))
+    }
+
+    /// A job that asks this service for anything at all.
+    fn ask(&self, service: &str) -> String {
+        self.edge.producer().submit(&json!({ "task": "ask", "needs": [service] }))
     }
 
     fn record(&self, id: &str, daemon: &mut Process) -> Value {
@@ -251,8 +259,8 @@ fn what_a_service_says_is_not_believed_and_its_jobs_wait() {
     let site = Site::new(&services.concat());
     let mut daemon = site.consumer.start();
     let names = ["strange", "silent", "broken", "unwell", "linked", "dies"];
-    let jobs: Vec<String> = names.iter().map(|name| site.submit(1, 1, &json!(name))).collect();
-    let elsewhere = site.submit(1, 1, &json!("of-another-site"));
+    let jobs: Vec<String> = names.iter().map(|name| site.ask(name)).collect();
+    let elsewhere = site.ask("of-another-site");
     let too_large = site.submit(1, 1, &json!({ "service": "vqpu", "qubits": { "min": 13 } }));
     let good = site.submit(9, 1, &json!("vqpu"));
     assert_measured(&site.record(&good, &mut daemon), 9, 1);
@@ -273,6 +281,7 @@ fn what_a_service_says_is_not_believed_and_its_jobs_wait() {
         let waiting = site.service(name)["waiting"].as_u64();
         assert!(waiting == Some(1) || name == "dies", "{name}: {waiting:?}");
     }
+    daemon.wait_for_log("failed without its service, and does not count", LONG);
     for id in jobs.iter().chain([&elsewhere, &too_large]) {
         assert_eq!(site.consumer.record(id), None, "it waits, and has not failed");
     }
