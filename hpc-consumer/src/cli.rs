@@ -134,6 +134,16 @@ pub(crate) enum Command {
     /// this STATE_DIR.
     #[command(after_help = "Example:\n  hpc-consumer pools")]
     Pools(ShowState),
+    /// Print the services of the site: their instances, where each runs, how many jobs use it, and why it is there
+    ///
+    /// AGE is for how long an instance can be used, or for how long it has been on its way. How many jobs wait for a
+    /// service stands below it, and what its instances end of while they do not last. An instance is a job:
+    /// `hpc-consumer logs INSTANCE` prints what it says.
+    ///
+    /// Exit codes: 0 all is printed; 1 it cannot be read; 2 wrong arguments or settings; 4 no daemon was started with
+    /// this STATE_DIR.
+    #[command(after_help = "Example:\n  hpc-consumer services")]
+    Services(ShowState),
     /// Publish the results of jobs that have ended once more
     ///
     /// For results that have left the queue before anybody took them: the queue keeps them for a time only, and the

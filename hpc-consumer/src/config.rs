@@ -504,6 +504,7 @@ impl RunSettings {
                 claim_patience: (jobs.claim_stale_seconds / 4).clamp(CLAIM_PATIENCE_MIN, CLAIM_PATIENCE_MAX),
                 drain_timeout: jobs.drain_timeout_seconds,
                 exit_when_idle,
+                life: format!("{:08x}", fastrand::u32(..)),
             },
         })
     }

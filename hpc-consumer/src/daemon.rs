@@ -18,12 +18,13 @@ use lifecycle::{
 use program::Exit;
 use protocol::{JobId, JobMessage};
 use queues::Client;
+use site::Site;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use upkeep::Notify;
 
 use crate::events::{Events, Heard};
-use crate::executor::Executor;
+use crate::executor::{self, Executor};
 use crate::job::{JobFiles, Within};
 use crate::lease::Lease;
 use crate::link::{self, Desk};
@@ -31,6 +32,7 @@ use crate::notices;
 use crate::pace::Pace;
 use crate::process::{Asked, Clock, Signals};
 use crate::run::Invocation;
+use crate::services::Services;
 use crate::spending::Spending;
 use crate::startup::{Stay, WrongSettings};
 use crate::store::{Problem, Store};
@@ -78,6 +80,8 @@ pub(crate) struct Daemon {
     pub(crate) transfers: Transfers,
     /// The quantum machines that jobs may ask while they run, where there are any.
     pub(crate) quantum: Option<Lease>,
+    pub(crate) services: Arc<Services>,
+    pub(crate) site: Arc<Site>,
     pub(crate) link: Link,
     /// Who has started us, and wants to know that we are up.
     pub(crate) notify: Notify,
@@ -371,6 +375,12 @@ impl Daemon {
                 });
             }
             Effect::Start(run) => self.start(run, lifecycle),
+            Effect::Serve(run) => {
+                if let Some(name) = lifecycle.service_of(&run.job_id) {
+                    self.services.serve(name, run);
+                }
+            }
+            Effect::Withdraw(run) => self.services.withdraw(run),
             Effect::Conclude { run, ending, may_retry } => self.conclude(run, ending, may_retry, lifecycle),
             Effect::End(run, why) => self.executor.end(&run, why),
             Effect::Forget(runs) => self.executor.forget(&runs),
@@ -464,11 +474,19 @@ impl Daemon {
     }
 
     fn start(&self, run: Run, lifecycle: &Lifecycle) {
-        let grant = lifecycle.launched(&run.job_id).map(|launched| launched.grant).unwrap_or_default();
+        let launched = lifecycle.launched(&run.job_id);
+        let (grant, uses) = launched.map(|launched| (launched.grant, launched.services)).unwrap_or_default();
+        let service = lifecycle.service_of(&run.job_id).cloned();
         let (round, workflow) = (lifecycle.round(&run.job_id), lifecycle.workflow_of(&run.job_id).cloned());
         let known = lifecycle.brief(&run.job_id).cloned();
-        if let Some(job) = known.as_ref().filter(|_| workflow.is_none()) {
-            return begin(&self.jobs, &*self.executor, job, &run, Within { grant: &grant, round, workflow: None });
+        if let Some(job) = known.as_ref().filter(|_| workflow.is_none() && service.is_none() && uses.is_empty()) {
+            return begin(
+                &self.jobs,
+                &*self.executor,
+                job,
+                &run,
+                Within { grant: &grant, round, workflow: None, service: None },
+            );
         }
         let (files, store, executor) = (self.jobs.clone(), self.store.clone(), self.executor.clone());
         let events = self.events.clone();
@@ -486,18 +504,42 @@ impl Daemon {
                 let why = "the directory of its workflow is gone: one of the tasks has removed it".to_owned();
                 return events.send(Event::RunRejected(run, why));
             }
-            begin(&files, &*executor, &job, &run, Within { grant: &grant, round, workflow: workflow.as_ref() });
+            let prepared = match &service {
+                Some(name) => files.prepare_service(name, &run).await.map_err(|error| {
+                    format!("what an instance of the service {name} needs cannot be made in RESULTS_DIR: {error}")
+                }),
+                None if uses.is_empty() => Ok(()),
+                None => files.place_services(&run.job_id, uses).await,
+            };
+            if let Err(why) = prepared {
+                return events.send(executor::not_started(run, why));
+            }
+            let (workflow, service) = (workflow.as_ref(), service.as_ref());
+            begin(&files, &*executor, &job, &run, Within { grant: &grant, round, workflow, service });
         });
     }
 
     fn conclude(&self, run: Run, ending: Ending, may_retry: bool, lifecycle: &Lifecycle) {
         let (files, store, known) = (self.jobs.clone(), self.store.clone(), lifecycle.brief(&run.job_id).cloned());
+        let service = lifecycle.service_of(&run.job_id).cloned();
+        let gone = lifecycle.lost_services(&run.job_id).map(str::to_owned);
+        let uses = lifecycle.launched(&run.job_id).map(|launched| launched.services).unwrap_or_default();
+        let site = self.site.clone();
         self.spawn_fallible(async move {
             let job = match known {
                 Some(job) => job,
                 None => message_of(&store, &run.job_id).await?,
             };
-            let concluded = files.conclude(&job, &run, ending, may_retry).await;
+            let has_failed = matches!(&ending, Ending::Finished(finished) if finished.has_failed());
+            let gone = match gone {
+                None if has_failed && !uses.is_empty() => Services::lost(&files, &site, uses).await,
+                gone => gone,
+            };
+            if let Some(name) = &service {
+                // It has ended: what its keeper has written of it to the last, or an earlier daemon has left, goes.
+                files.withdraw_service(name, &run).await;
+            }
+            let concluded = files.conclude_with(&job, &run, ending, may_retry, gone.map(Into::into)).await;
             notices::say_how_it_ended(&run, &concluded);
             Ok(Event::Concluded(run, concluded))
         });

@@ -175,6 +175,14 @@ fn heard(said: Said) -> Event {
     }
 }
 
+/// A run that could not be begun, for this reason.
+pub(crate) fn not_started(run: Run, why: String) -> Event {
+    match seen(Finished::not_started(why)) {
+        Ok(finished) => Event::RunEnded(run, Box::new(finished)),
+        Err(what) => Event::RunCutOff(run, what),
+    }
+}
+
 /// The end of a run as the keeper tells it, in the words of all executors; or what is known where nobody saw it.
 pub(crate) fn seen(finished: Finished) -> Result<lifecycle::Finished, String> {
     let Finished { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, .. } = finished;

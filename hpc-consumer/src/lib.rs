@@ -20,6 +20,7 @@
 //! | `republish` | results that have left the queue, published once more |
 //! | `scaling` | the rule by which pools in Slurm grow, tried, and its log decided again |
 //! | `service` | the daemon as a service: systemd, cron, `scrontab`, or a detached start |
+//! | `services` | instances of services: whether each is ready, and whether it still is |
 //! | `setup` | the first command of a newcomer: questions, and files with the answers |
 //! | `spending` | what daemons of one `RESULTS_DIR` have spent of the day's operations |
 //! | `site` | the file of a site, read and held against what is on this node |
@@ -32,6 +33,7 @@
 //! | `keeper` | the process that holds the runs and outlives the daemon, and the daemon's side of it |
 //! | `lease` | the broker of quantum machines, kept running, and told which jobs may ask it |
 //! | `slurm` | allocations of Slurm as a place where runs happen |
+//! | `left` | small files of text that a task has left |
 //! | `job` | the files of a job: its directory and the claim for it, its output, its record |
 //! | `run` | the only place that starts processes: commands, limits, logs, ending a whole process tree |
 
@@ -50,6 +52,7 @@ mod inherited;
 mod job;
 mod keeper;
 mod lease;
+mod left;
 mod link;
 mod metrics;
 pub mod node;
@@ -61,6 +64,7 @@ mod republish;
 mod run;
 mod scaling;
 mod service;
+mod services;
 mod setup;
 mod site;
 mod slurm;
@@ -109,6 +113,7 @@ enum Resolved {
     Jobs(PathBuf, OutputFormat, JobFilter),
     Status(PathBuf, OutputFormat),
     Pools(PathBuf, OutputFormat),
+    Services(PathBuf, OutputFormat),
     StatusOf(PathBuf, Vec<JobId>, OutputFormat),
     Tree(PathBuf, JobId, OutputFormat),
     Wait(PathBuf, WaitFor),
@@ -179,6 +184,10 @@ fn settings() -> anyhow::Result<Resolved> {
         Command::Pools(show) => {
             let (state_dir, format) = show.resolve(&origins)?;
             Resolved::Pools(state_dir, format)
+        }
+        Command::Services(show) => {
+            let (state_dir, format) = show.resolve(&origins)?;
+            Resolved::Services(state_dir, format)
         }
         Command::Show(ShowJob { job, show }) => {
             let (state_dir, format) = show.resolve(&origins)?;
@@ -284,6 +293,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         Resolved::Jobs(state_dir, format, filter) => store::show_jobs(&state_dir, format, &filter),
         Resolved::Status(state_dir, format) => store::show_status(&state_dir, format),
         Resolved::Pools(state_dir, format) => store::show_pools(&state_dir, format),
+        Resolved::Services(state_dir, format) => store::show_services(&state_dir, format),
         Resolved::StatusOf(state_dir, jobs, format) => verbs::status(&Jobs::of(state_dir)?, &jobs, format),
         Resolved::Tree(state_dir, job, format) => verbs::show(&Jobs::of(state_dir)?, &job, format),
         Resolved::Show(line) => {

@@ -132,6 +132,8 @@ impl Node {
             // These do not concern the node.
             Effect::Pull(_)
             | Effect::StopUpload(_)
+            | Effect::Serve(_)
+            | Effect::Withdraw(_)
             | Effect::Recall(_)
             | Effect::Publish(_)
             | Effect::Settle { .. }

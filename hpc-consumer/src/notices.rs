@@ -56,6 +56,14 @@ pub(crate) fn say(notice: &Notice) {
                 "files of this job, and perhaps those of others, cannot travel now: {problem}; next try in {seconds:.1} s"
             );
         }
+        Notice::ServiceFails { service, problem, next_try } => {
+            let seconds = next_try.as_secs_f64();
+            tracing::error!(
+                %service,
+                "instances of a service do not last, and the jobs that need it wait: {problem}; next try in {seconds:.1} s"
+            );
+        }
+        Notice::ServiceBack(service) => tracing::info!(%service, "an instance of the service is ready again"),
         Notice::FilesBack => tracing::info!("no job waits for its files any more, nor to send its outputs"),
         Notice::TakenUp { running } => tracing::info!("runs of an earlier daemon go on and are watched: {running}"),
         Notice::CutOff { run, what, again } => {
@@ -107,6 +115,10 @@ pub(crate) fn say_how_it_ended(run: &Run, concluded: &Concluded) {
         Concluded::TaskFailed(_) => {}
         Concluded::DiskFull(problem, share) if share.is_large() => {
             tracing::warn!(%job_id, "the disk is full, and the job holds a large share of it: {problem}")
+        }
+        Concluded::ServiceFailed(problem) => {
+            let attempt = run.attempt.get();
+            tracing::warn!(%job_id, attempt, "attempt {attempt} failed without its service, and does not count: {problem}");
         }
         Concluded::NodeFailed(problem) | Concluded::DiskFull(problem, _) => {
             let attempt = run.attempt.get();

@@ -25,6 +25,7 @@ use crate::link::{self, Desk};
 use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
 use crate::run::{Invocation, Runtime, told};
+use crate::services::Services;
 use crate::slurm::{self, Slurm};
 use crate::spending::Spending;
 use crate::store::view::{self, About, Queue};
@@ -168,6 +169,9 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
         Some(slurm) => Arc::new(Places::new(keeper, events.clone(), slurm)),
         None => Arc::new(Here::new(keeper, events.clone())),
     };
+    let services = Arc::new(Services::new(jobs.clone(), settings.site.clone(), events.clone()));
+    let looked_at = services.clone();
+    jobs.clean_services().await;
     let daemon = Daemon {
         client,
         jobs_queue: settings.jobs_queue,
@@ -185,12 +189,23 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
         events,
         transfers,
         quantum: quantum.clone(),
+        services,
+        site: settings.site.clone(),
         link: Link(desk),
         notify: Notify::to(&Listener::of_environment()),
     };
     let slots = settings.site.slots();
-    let viewer =
-        Viewer::new(settings.state_dir, slots, about, store.clone(), shown, under_way, in_slurm, settings.metrics_file);
+    let viewer = Viewer::new(
+        settings.state_dir,
+        slots,
+        about,
+        store.clone(),
+        shown,
+        under_way,
+        in_slurm,
+        Some(looked_at),
+        settings.metrics_file,
+    );
     let mut left = daemon.serve(lifecycle, queue, clock, viewer, signals, invocation).await?;
     store.close().await?;
     // What starts anew hears nothing of it.

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::link::Shown;
 use crate::lock;
 use crate::metrics::{self, Counted};
+use crate::services::Services;
 use crate::slurm::Slurm;
 use crate::store::Store;
 use crate::store::view::{
@@ -56,6 +57,7 @@ pub(crate) struct Viewer {
     under_way: UnderWay,
     /// The pools that live in Slurm.
     slurm: Option<Slurm>,
+    services: Option<Arc<Services>>,
     learned: Learned,
     exporter: Option<Exporter>,
     /// When to write next.
@@ -76,6 +78,7 @@ impl Viewer {
         link: Option<Shown>,
         under_way: UnderWay,
         slurm: Option<Slurm>,
+        services: Option<Arc<Services>>,
         metrics_file: Option<PathBuf>,
     ) -> Self {
         Self {
@@ -87,6 +90,7 @@ impl Viewer {
             link,
             under_way,
             slurm,
+            services,
             learned: Learned::default(),
             exporter: metrics_file.map(Exporter::to),
             due: Instant::now(),
@@ -230,6 +234,7 @@ impl Viewer {
             node: lifecycle.node_problem().or(lifecycle.executor_problem()).map(ToString::to_string),
             slots: self.slots,
             pools: lifecycle.pools().map(|pool| pool_view(pool, &allocations)).collect(),
+            services: self.services.as_ref().map(|services| services.views(lifecycle)).unwrap_or_default(),
             counts,
             jobs,
             queue_trouble: lifecycle.queue_problem().map(str::to_owned),
@@ -342,7 +347,17 @@ mod tests {
 
     fn viewer(state_dir: &Path) -> Viewer {
         let opened = Store::open(state_dir).unwrap();
-        Viewer::new(state_dir.to_owned(), 1, About::default(), opened.store, None, UnderWay::default(), None, None)
+        Viewer::new(
+            state_dir.to_owned(),
+            1,
+            About::default(),
+            opened.store,
+            None,
+            UnderWay::default(),
+            None,
+            None,
+            None,
+        )
     }
 
     fn site() -> Arc<Site> {
@@ -377,6 +392,7 @@ mod tests {
             claim_patience: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(1),
             exit_when_idle: false,
+            life: "life".to_owned(),
         }
     }
 
@@ -416,6 +432,7 @@ mod tests {
             failures: Failures::default(),
             lease: None,
             parent: None,
+            service: None,
             parking: None,
             unwanted: false,
             since: Duration::ZERO,

@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::upload::Given;
 use program::{Failure, JobFilter, ReferenceArgs, Stream, whole};
 use protocol::{
-    InvalidJobId, JobId, JobSpec, JobState, Json, Memory, Outputs, OutputsWhen, PoolName, ResourceRequest, WorkPath,
-    limits,
+    InvalidJobId, JobId, JobSpec, JobState, Json, Memory, Need, Outputs, OutputsWhen, PoolName, ResourceRequest,
+    WorkPath, limits,
 };
 
 use crate::commands::ServiceCommand;
@@ -416,6 +416,13 @@ pub(crate) struct JobArgs {
     /// attempt.
     #[arg(long)]
     pub(crate) not_rerunnable: bool,
+    /// Begin the job only when this service of the site is ready and has a place for it; may be given several times
+    ///
+    /// NEED is the name of a service, or JSON with its name and what is asked of its facts, as
+    /// '{"service": "vqpu", "qubits": {"min": 20}}'. The job finds it in services/NAME.json in its directory. The
+    /// site's file names its services (`hpc-consumer services`).
+    #[arg(long, value_name = "NEED", value_parser = need)]
+    pub(crate) needs: Vec<Need>,
     /// Make this submission one job with every other one of the same key
     ///
     /// Without it each call of `submit` is a job of its own.
@@ -445,6 +452,7 @@ impl JobArgs {
             files: Vec::new(),
             outputs: None,
             input_file: None,
+            needs: self.needs.clone(),
         }
     }
 }
@@ -809,6 +817,14 @@ fn resource(text: &str, min: u32) -> Result<u32, String> {
 
 fn retries(text: &str) -> Result<u32, String> {
     whole(text, 0..=u64::from(limits::RETRIES_MAX)).map(|count| u32::try_from(count).unwrap_or(limits::RETRIES_MAX))
+}
+
+/// The name of a service, or the JSON of what is asked of it.
+fn need(text: &str) -> Result<Need, String> {
+    if !text.trim_start().starts_with('{') {
+        return text.parse().map(Need::of).map_err(|error: protocol::InvalidServiceName| error.to_string());
+    }
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 /// The name of a job, or of a file with a list of them.

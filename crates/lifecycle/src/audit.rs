@@ -29,6 +29,10 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
             Some(entry) if matches!(entry.stage, Stage::Launching | Stage::Parked) => Ok(()),
             other => Err(format!("the graph of {run} unfolds and its launch is not recorded: {other:?}")),
         },
+        Effect::Serve(run) => match entry(run) {
+            Some(entry) if entry.stage == Stage::Launching && entry.service.is_some() => Ok(()),
+            other => Err(format!("{run} is looked at, and is no instance of a service that is launched: {other:?}")),
+        },
         Effect::Start(run) => match entry(run) {
             Some(entry) if entry.stage == Stage::Launching => Ok(()),
             other => Err(format!("run {run} is started and its launch is not recorded: {other:?}")),
@@ -67,6 +71,7 @@ pub fn permitted(effect: &Effect, book: &Book) -> Result<(), String> {
         | Effect::Recall(_)
         | Effect::StopUpload(_)
         | Effect::End(..)
+        | Effect::Withdraw(_)
         | Effect::PutAway { .. }
         | Effect::Say(_)
         | Effect::Exit

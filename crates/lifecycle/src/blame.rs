@@ -26,6 +26,8 @@ pub struct Evidence {
     pub runtime: Option<Result<(), Problem>>,
     /// The program that jobs run was seen to be there: it was found, or a job has succeeded.
     pub program_was_there: bool,
+    /// An instance of a service that the run has had is not there any more, or does not answer.
+    pub service_gone: Option<Problem>,
 }
 
 /// Whose the end of a run was.
@@ -35,6 +37,8 @@ pub enum Blame {
     Task,
     /// The node's: the text says what was wrong with it.
     Node(Problem),
+    /// That of a service: the text says what became of the instance that the run has had.
+    Service(Problem),
     /// It is to be told once somebody has looked at the runtime.
     Unclear,
 }
@@ -50,7 +54,9 @@ pub fn blame(finished: &Finished, evidence: &Evidence) -> Blame {
         RunEnd::MemoryLimit(_) if not_begun => {
             return Blame::Node(before_the_command("was killed because memory was used up", finished));
         }
-        RunEnd::Exit(0) | RunEnd::EndedBy(_) | RunEnd::TimeLimit | RunEnd::MemoryLimit(_) => return Blame::Task,
+        // It may have waited for an answer that nobody could give any more.
+        RunEnd::TimeLimit => return gone_service(evidence).unwrap_or(Blame::Task),
+        RunEnd::Exit(0) | RunEnd::EndedBy(_) | RunEnd::MemoryLimit(_) => return Blame::Task,
         RunEnd::Exit(code) => format!("ended with exit code {code}"),
         RunEnd::Signal(signal) => format!("was ended by signal {signal}"),
     };
@@ -65,6 +71,9 @@ pub fn blame(finished: &Finished, evidence: &Evidence) -> Blame {
                     ended; put a new image beside the old one, and rename it";
         return Blame::Node(lost.into());
     }
+    if let Some(gone) = gone_service(evidence) {
+        return gone;
+    }
     if !runtime_may_have_failed(finished) {
         return Blame::Task;
     }
@@ -74,6 +83,10 @@ pub fn blame(finished: &Finished, evidence: &Evidence) -> Blame {
         Some(Ok(())) if evidence.program_was_there => Blame::Task,
         Some(Ok(())) => Blame::Node(before_the_command("could not begin the command", finished)),
     }
+}
+
+fn gone_service(evidence: &Evidence) -> Option<Blame> {
+    evidence.service_gone.clone().map(Blame::Service)
 }
 
 /// Does it look as if the runtime had failed? A job could end in the same way on purpose.
@@ -114,7 +127,7 @@ mod tests {
     }
 
     fn with_runtime(runtime: Result<(), Problem>, program_was_there: bool) -> Evidence {
-        Evidence { trouble: None, runtime: Some(runtime), program_was_there }
+        Evidence { runtime: Some(runtime), program_was_there, ..Evidence::default() }
     }
 
     #[test]
@@ -151,6 +164,21 @@ mod tests {
         let changed = |end| Finished { image_lost: true, ..finished(end, Some(true)) };
         assert!(matches!(blame(&changed(RunEnd::Signal(7)), &Evidence::default()), Blame::Node(_)));
         assert_eq!(blame(&changed(RunEnd::Exit(0)), &Evidence::default()), Blame::Task);
+    }
+
+    #[test]
+    fn a_run_whose_service_has_gone_has_failed_for_that() {
+        let gone = Evidence { service_gone: Some("it was killed".into()), ..Evidence::default() };
+        for end in [RunEnd::Exit(3), RunEnd::Signal(9), RunEnd::TimeLimit] {
+            assert_eq!(blame(&finished(end.clone(), Some(true)), &gone), Blame::Service("it was killed".into()));
+            assert!(matches!(blame(&finished(end, Some(false)), &gone), Blame::Node(_)), "it was not even begun");
+        }
+        // It did not need it any more, or used up its own memory.
+        for end in [RunEnd::Exit(0), RunEnd::MemoryLimit(None), RunEnd::EndedBy(EndReason::Cancelled)] {
+            assert_eq!(blame(&finished(end, Some(true)), &gone), Blame::Task);
+        }
+        let trouble = Evidence { trouble: Some("no disk".into()), ..gone };
+        assert!(matches!(blame(&finished(RunEnd::Exit(3), Some(true)), &trouble), Blame::Node(_)));
     }
 
     #[test]

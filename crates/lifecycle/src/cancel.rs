@@ -122,7 +122,7 @@ impl Lifecycle {
     }
 
     /// Nothing of it runs.
-    fn conclude_cancelled(&mut self, job_id: &JobId, step: &mut Step) {
+    pub(crate) fn conclude_cancelled(&mut self, job_id: &JobId, step: &mut Step) {
         let Some(job) = self.jobs.get_mut(job_id) else { return };
         let attempt = *job.attempt.get_or_insert(Attempt::FIRST);
         let ran = match job.state {

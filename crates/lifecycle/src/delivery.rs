@@ -6,6 +6,7 @@ use std::time::Duration;
 use protocol::{JobId, JobMessage};
 
 use crate::lifecycle::{Lifecycle, Step, sent};
+use crate::needs::Needs;
 use crate::phases::Phase;
 use crate::pools::{Place, PoolNo, Routed};
 use crate::table::{NewJob, State};
@@ -70,12 +71,14 @@ impl Lifecycle {
             self.jobs.add_lease(&job_id, lease);
             return None;
         }
-        let Routed { place, resources, retries, is_graph } = self.pools.route(&self.settings.site, &message.spec);
+        let Routed { place, resources, retries, is_graph } = self.route(&message.spec);
         let (rerunnable, needs_files) = (message.spec.rerunnable.unwrap_or(true), message.spec.needs_files());
         let terms = Terms { retries, rerunnable, needs_files, is_graph };
+        let needs = Needs::of(&message.spec, is_graph);
         let (deliveries, sent, message) = (Some(delivery.deliveries), sent(&message), Some(Arc::new(message)));
-        let fits = matches!(place, Place::In(no) if self.wants_for(no) > 0);
-        let job = NewJob { deliveries, message, sent, ..NewJob::new(State::Asked, place, resources, terms) };
+        // What needs services may have to wait for them here.
+        let fits = needs.is_none() && matches!(place, Place::In(no) if self.wants_for(no) > 0);
+        let job = NewJob { deliveries, message, sent, needs, ..NewJob::new(State::Asked, place, resources, terms) };
         self.jobs.insert(job_id.clone(), job);
         self.jobs.add_lease(&job_id, lease);
         Some((job_id, fits))

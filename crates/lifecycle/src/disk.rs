@@ -64,7 +64,7 @@ impl Lifecycle {
         job.disks_filled += 1;
         let (times, finished) = (job.disks_filled, (**finished).clone());
         // What earlier rounds have left goes with the bulk, and does not come again.
-        let again = times < FILLS_MAX && !job.has_been_parked();
+        let again = times < FILLS_MAX && !job.has_been_parked() && job.service.is_none();
         let filled = FilledDisk { finished, problem, share, times, again };
         self.conclude(run, Ending::FilledDisk(Box::new(filled)), step);
     }

@@ -161,6 +161,8 @@ fn launched(fact: &Fact) -> Option<Run> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::{Attempt, Launched};
 
@@ -169,7 +171,7 @@ mod tests {
     }
 
     fn launch(id: &str) -> Fact {
-        let launched = Launched { pool: None, grant: site::Grant::default() };
+        let launched = Launched { pool: None, grant: site::Grant::default(), services: BTreeMap::new() };
         Fact::Launching(id.parse().unwrap(), Attempt::FIRST, launched)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::{JobId, PoolName};
+use protocol::{JobId, PoolName, ServiceName};
 
 use crate::{Attempt, EndReason, Ending, Problem, Run};
 
@@ -49,6 +49,12 @@ pub enum Effect {
     },
     /// Have the executor begin a run.
     Start(Run),
+    /// The run of an instance of a service goes on, in this process or since before it: look whether it can be used,
+    /// publish it then, and see that it goes on being so. What does that already goes on.
+    Serve(Run),
+    /// An instance of a service takes no jobs any more: stop looking, and withdraw what was published. Once this is
+    /// performed, nothing is heard of it but its end.
+    Withdraw(Run),
     /// Deal with what a run left behind, and write the final record unless the task failed and `may_retry`.
     Conclude {
         /// Which run.
@@ -186,6 +192,18 @@ pub enum Notice {
     },
     /// No job waits for that any more.
     FilesBack,
+    /// Instances of a service end before they can be used, or soon after: more are tried after growing pauses, and the
+    /// jobs that need it wait.
+    ServiceFails {
+        /// Which.
+        service: ServiceName,
+        /// How the last one has ended.
+        problem: String,
+        /// When the next is tried.
+        next_try: Duration,
+    },
+    /// One of them can be used again.
+    ServiceBack(ServiceName),
     /// Runs of an earlier daemon go on, and are watched again.
     TakenUp {
         /// How many.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{Continuation, FailureClass, JobId, PoolName};
+use protocol::{Continuation, Facts, FailureClass, JobId, PoolName};
 use site::Held;
 
 use crate::{Attempt, Finished, Observation, Run, Share, Unfolded};
@@ -43,6 +43,11 @@ pub enum Event {
     RunCutOff(Run, String),
     /// A run will begin nowhere, and nothing of it ever ran: what its job asks for cannot be had. The text says why.
     RunRejected(Run, String),
+    /// An instance of a service can be used, and is published, with what it says of itself.
+    ServiceReady(Run, Facts),
+    /// An instance of a service cannot be used, or not any more: what it says of itself is no good, or it does not
+    /// answer.
+    ServiceGone(Run, Problem),
     /// What a run left behind was dealt with.
     Concluded(Run, Concluded),
     /// What there is to do of a job that is a graph.
@@ -275,6 +280,9 @@ pub enum Concluded {
     NodeFailed(Problem),
     /// The same, and the disk took nothing when the run was over. Nothing of what the job left has been touched.
     DiskFull(Problem, Share),
+    /// The task failed, and an instance of a service that it needs has ended before that: the run does not count, and
+    /// the node is well.
+    ServiceFailed(Problem),
     /// What the run left behind cannot be dealt with now, because the node is broken. The run itself is over.
     NodeBroken(Problem),
     /// Another daemon has taken the job over: what this run did does not count.

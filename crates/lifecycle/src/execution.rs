@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use protocol::{JobId, PoolName};
+use protocol::{JobId, JobResult, PoolName};
 
+use crate::lane::Turn;
 use crate::lifecycle::{Lifecycle, Step};
+use crate::needs::Places;
 use crate::phases::Phase;
 use crate::pool::Pool;
 use crate::pools::PoolNo;
@@ -39,9 +41,10 @@ impl Lifecycle {
     pub(crate) fn begin_runs(&mut self, step: &mut Step) {
         let mut pools: Vec<PoolNo> = self.pools.real().filter(|no| self.may_begin(*no)).collect();
         pools.iter().for_each(|no| self.start_ready(*no, step));
-        if !self.settings.site.quota.is_unlimited() {
+        let share_services = pools.len() > 1 && pools.iter().any(|no| self.jobs.lane(*no).needing_count() > 0);
+        if share_services || !self.settings.site.quota.is_unlimited() {
             // What all pools have in common goes to whoever waits for the longest time.
-            pools.sort_by_key(|no| self.jobs.lane(*no).first_due().map(|(turn, _)| turn));
+            pools.sort_by_cached_key(|no| self.next_to_claim(*no).map(|(turn, ..)| turn));
         }
         for no in pools {
             if !self.claim_due(no, step) {
@@ -68,7 +71,8 @@ impl Lifecycle {
     fn claim_due(&mut self, no: PoolNo, step: &mut Step) -> bool {
         loop {
             let (pool, lane) = (self.pools.get(no), self.jobs.lane(no));
-            let Some(job) = lane.first_due().and_then(|(_, job_id)| self.jobs.get(job_id)) else { return true };
+            let Some((_, job_id, places)) = self.next_to_claim(no) else { return true };
+            let Some(job) = self.jobs.get(&job_id) else { return true };
             let ahead = pool.ahead(self.now).min(lane.slots().max(CLAIMS_AHEAD));
             let claimed = lane.count(Phase::Claiming) + lane.count(Phase::Ready);
             let has_room = if pool.is_trusted() { lane.can_claim(job, ahead) } else { claimed + self.at_work(no) == 0 };
@@ -79,10 +83,23 @@ impl Lifecycle {
                 return false;
             }
             let (last_attempt, rerunnable, round) = (job.launched, job.terms.rerunnable, job.round());
-            let Some(job_id) = lane.first_due().map(|(_, job_id)| job_id.clone()) else { return true };
+            if let Some(places) = places {
+                self.take_places(&job_id, places);
+            }
             self.jobs.set(&job_id, State::Claiming);
             self.round_claimed(&job_id);
             step.effects.push(Effect::Claim { job_id, last_attempt, rerunnable, round });
+        }
+    }
+
+    /// The job of a pool whose turn it is: the first that waits for nothing but a slot, or that can have its places in
+    /// services as well, which come with it.
+    fn next_to_claim(&self, no: PoolNo) -> Option<(Turn, JobId, Option<Places>)> {
+        let due = self.jobs.lane(no).first_due();
+        let served = self.first_with_places(no).filter(|(turn, ..)| due.is_none_or(|(first, _)| *turn < first));
+        match served {
+            Some((turn, job_id, places)) => Some((turn, job_id, Some(places))),
+            None => due.map(|(turn, job_id)| (turn, job_id.clone(), None)),
         }
     }
 
@@ -159,6 +176,10 @@ impl Lifecycle {
 
     pub(crate) fn recorded(&mut self, job_id: &JobId, record: String, step: &mut Step) {
         self.jobs.set(job_id, State::Recorded(record.len()));
+        if self.service_of(job_id).is_some() {
+            let said = JobResult::parse(&record).ok().and_then(|result| result.message);
+            self.instance_is_over(job_id, said, step);
+        }
         step.facts.push(Fact::Recorded(job_id.clone(), record));
         self.has_its_record(job_id, step);
     }
@@ -167,6 +188,7 @@ impl Lifecycle {
     pub(crate) fn observed(&mut self, observation: Observation, step: &mut Step) {
         let answer = self.executor.answered(observation.complete, self.now);
         self.tell_again_what_to_end();
+        self.tell_again_which_instances_end();
         let mut sightings: BTreeMap<Run, Sighting> = observation.runs.into_iter().collect();
         let running: Vec<(JobId, Option<Attempt>, Option<Duration>)> = self
             .jobs
@@ -244,10 +266,16 @@ impl Lifecycle {
             return self.forget_unless_needed(run, step);
         }
         match finished.end {
-            RunEnd::EndedBy(EndReason::Cancelled) => self.conclude(run, Ending::Finished(finished), step),
+            RunEnd::EndedBy(reason) if reason == EndReason::Cancelled || reason.is_of_service() => {
+                self.conclude(run, Ending::Finished(finished), step)
+            }
             // A keeper of an earlier version does not say that it was this.
             RunEnd::EndedBy(EndReason::Unsaid) if self.is_cancelled(&run.job_id) => {
                 let finished = Finished { end: RunEnd::EndedBy(EndReason::Cancelled), ..*finished };
+                self.conclude(run, Ending::Finished(Box::new(finished)), step);
+            }
+            RunEnd::EndedBy(EndReason::Unsaid) if let Some(reason) = self.ending_of_instance(&run.job_id) => {
+                let finished = Finished { end: RunEnd::EndedBy(reason), ..*finished };
                 self.conclude(run, Ending::Finished(Box::new(finished)), step);
             }
             // Before its time, by no fault of its own.
@@ -343,6 +371,11 @@ impl Lifecycle {
             Concluded::NodeFailed(problem) => {
                 self.filled_no_disk(job_id);
                 self.node_failed(run, problem, step);
+            }
+            Concluded::ServiceFailed(problem) => {
+                self.job_ended(job_id);
+                self.filled_no_disk(job_id);
+                self.service_failed(run, problem, step);
             }
             Concluded::DiskFull(problem, share) => self.disk_full(run, problem, share, step),
             Concluded::NodeBroken(problem) => {

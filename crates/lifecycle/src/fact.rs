@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{JobId, JobMessage, PoolName, When};
+use protocol::{JobId, JobMessage, PoolName, ServiceName, When};
 use site::Grant;
 
 use crate::Attempt;
@@ -53,6 +53,8 @@ pub enum Origin {
     Queue(Lease),
     /// Another job has left it behind.
     Parent(Parent),
+    /// The daemon runs it as an instance of this service.
+    Service(ServiceName),
 }
 
 /// Whose child a job is.
@@ -84,6 +86,8 @@ pub struct Launched {
     pub pool: Option<PoolName>,
     /// What no other run has.
     pub grant: Grant,
+    /// Which instances of the services that it needs it has a place in.
+    pub services: BTreeMap<ServiceName, JobId>,
 }
 
 /// What a job allows.
@@ -142,6 +146,8 @@ pub struct Entry {
     pub lease: Option<Lease>,
     /// Whose child it is.
     pub parent: Option<Parent>,
+    /// The service that it is an instance of.
+    pub service: Option<ServiceName>,
     /// What it has left behind in earlier rounds.
     pub parking: Option<Parking>,
     /// Does nobody want it any more, because its parent has ended?
@@ -232,9 +238,10 @@ impl Book {
 
     fn take(&mut self, job_id: &JobId, stage: Stage, terms: Terms, origin: Origin) {
         self.forget(job_id);
-        let (lease, parent) = match origin {
-            Origin::Queue(lease) => (Some(lease), None),
-            Origin::Parent(parent) => (None, Some(parent)),
+        let (lease, parent, service) = match origin {
+            Origin::Queue(lease) => (Some(lease), None, None),
+            Origin::Parent(parent) => (None, Some(parent), None),
+            Origin::Service(service) => (None, None, Some(service)),
         };
         self.entries.push(Entry {
             job_id: job_id.clone(),
@@ -246,6 +253,7 @@ impl Book {
             failures: Failures::default(),
             lease,
             parent,
+            service,
             parking: None,
             unwanted: false,
             since: Duration::ZERO,

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::JobId;
+use protocol::{JobId, Need};
 use site::{Capacity, Grant, Held, InUse, Resources};
 
 use crate::Room;
@@ -13,7 +14,10 @@ use crate::table::{Job, State};
 use crate::transfers::STAGED_AHEAD;
 
 /// A turn among jobs that wait: the time from which they may be claimed, then the order of acceptance.
-type Turn = (Duration, u64);
+pub(crate) type Turn = (Duration, u64);
+
+/// The first job of a set that needs the same services: its turn, its id, and what it needs.
+pub(crate) type First<'a> = (Turn, &'a JobId, &'a [Need]);
 
 /// The jobs of one pool. A job changes the lane, if at all, when it begins to wait again.
 #[derive(Debug)]
@@ -27,11 +31,16 @@ pub(crate) struct Lane {
     counts: [usize; Phase::COUNT],
     /// Jobs that wait and may be claimed. There may be very many.
     due: BTreeMap<Turn, JobId>,
-    /// Jobs that wait and whose files may be fetched; and those whose files are being fetched.
-    lacking: BTreeMap<Turn, JobId>,
+    /// Jobs that wait and whose files may be fetched, first those that need no services; and those whose files are
+    /// being fetched.
+    lacking: BTreeMap<(bool, Turn), JobId>,
     staging: BTreeMap<u64, JobId>,
-    /// How many jobs that may be claimed have files, which are here.
-    staged: usize,
+    /// Jobs that wait for places in services, by what they need. As a rule there are few different sets.
+    needing: Vec<NeedingJobs>,
+    /// How many jobs that have their files wait for a slot, and how many for services as well; and of how many of
+    /// either the files are on their way. What waits for a service must not keep others from their files.
+    staged: [usize; 2],
+    on_their_way: [usize; 2],
     /// Jobs that wait and may not be claimed yet.
     later: BTreeMap<Turn, JobId>,
     ready: BTreeMap<u64, JobId>,
@@ -47,6 +56,27 @@ pub(crate) struct Lane {
     expected_later: Held,
     /// How much was in use at once that nobody could refuse: runs of an earlier daemon.
     found: Held,
+}
+
+/// Jobs that wait for places in the same services.
+#[derive(Debug)]
+pub(crate) struct NeedingJobs {
+    needs: Arc<[Need]>,
+    jobs: BTreeMap<Turn, JobId>,
+}
+
+impl NeedingJobs {
+    pub(crate) fn needs(&self) -> &[Need] {
+        &self.needs
+    }
+
+    pub(crate) fn jobs(&self) -> impl ExactSizeIterator<Item = &JobId> {
+        self.jobs.values()
+    }
+
+    pub(crate) fn first(&self) -> Option<First<'_>> {
+        self.jobs.first_key_value().map(|(turn, job_id)| (*turn, job_id, &*self.needs))
+    }
 }
 
 /// What is known of the allocations of a pool that lives in a batch system.
@@ -96,7 +126,9 @@ impl Lane {
             due: BTreeMap::new(),
             lacking: BTreeMap::new(),
             staging: BTreeMap::new(),
-            staged: 0,
+            needing: Vec::new(),
+            staged: [0; 2],
+            on_their_way: [0; 2],
             later: BTreeMap::new(),
             ready: BTreeMap::new(),
             undone: BTreeSet::new(),
@@ -202,11 +234,26 @@ impl Lane {
         self.due.len()
     }
 
-    /// The first job whose files may be fetched, unless those of enough jobs are here or on their way.
+    /// The first job whose files may be fetched, unless those of enough jobs are here or on their way: of those that
+    /// wait for a slot, and of those that wait for services.
     pub(crate) fn next_to_stage(&self) -> Option<(Turn, &JobId)> {
-        let ahead = self.staged + self.count(Phase::Staging);
-        let (turn, job_id) = self.lacking.first_key_value().filter(|_| ahead < self.slots.max(STAGED_AHEAD))?;
-        Some((*turn, job_id))
+        let first = |needs: bool| {
+            let ahead = self.staged[usize::from(needs)] + self.on_their_way[usize::from(needs)];
+            let mut of_these = self.lacking.range((needs, Turn::default())..).filter(|((of, _), _)| *of == needs);
+            let ((_, turn), job_id) = of_these.next().filter(|_| ahead < self.slots.max(STAGED_AHEAD))?;
+            Some((*turn, job_id))
+        };
+        first(false).into_iter().chain(first(true)).min()
+    }
+
+    /// Jobs that wait for places in services, by what they need.
+    pub(crate) fn needing(&self) -> impl Iterator<Item = &NeedingJobs> {
+        self.needing.iter()
+    }
+
+    /// How many there are.
+    pub(crate) fn needing_count(&self) -> usize {
+        self.needing.iter().map(|set| set.jobs.len()).sum()
     }
 
     /// How many jobs wait for their files.
@@ -230,7 +277,8 @@ impl Lane {
     }
 
     pub(crate) fn waiting(&self) -> impl Iterator<Item = &JobId> {
-        self.due.values().chain(self.lacking.values()).chain(self.later.values())
+        let needing = self.needing.iter().flat_map(|set| set.jobs.values());
+        self.due.values().chain(self.lacking.values()).chain(needing).chain(self.later.values())
     }
 
     pub(crate) fn staging(&self) -> impl Iterator<Item = &JobId> {
@@ -261,16 +309,39 @@ impl Lane {
         Some(first.remove_entry())
     }
 
-    /// A job that waits has had to wait for its time until now: it waits for its files, or for room.
+    /// A job that waits has had to wait for its time until now: it waits for its files, for services, or for room.
     pub(crate) fn is_due(&mut self, turn: Turn, job_id: JobId, job: &Job) {
         if job.lacks_files() {
-            self.lacking.insert(turn, job_id);
+            self.lacking.insert((job.needs.is_some(), turn), job_id);
             self.expected_later = self.expected_later + self.held(job);
-        } else {
-            self.due.insert(turn, job_id);
-            self.staged += usize::from(job.terms.needs_files);
-            self.expected = self.expected + self.held(job);
+            return;
         }
+        self.staged[class(job)] += usize::from(job.terms.needs_files);
+        match job.needs.as_ref().filter(|_| job.lacks_services()) {
+            Some(needs) => {
+                if let Some(set) = self.needing.iter_mut().find(|set| set.needs == needs.all) {
+                    set.jobs.insert(turn, job_id);
+                } else {
+                    let jobs = BTreeMap::from([(turn, job_id)]);
+                    self.needing.push(NeedingJobs { needs: Arc::clone(&needs.all), jobs });
+                }
+            }
+            None => {
+                self.due.insert(turn, job_id);
+                self.expected = self.expected + self.held(job);
+            }
+        }
+    }
+
+    /// Takes a job out of those that wait for services. Was it among them?
+    fn needs_no_more(&mut self, turn: Turn, job: &Job) -> bool {
+        let Some(needs) = &job.needs else { return false };
+        let Some(at) = self.needing.iter().position(|set| set.needs == needs.all) else { return false };
+        let was_there = self.needing[at].jobs.remove(&turn).is_some();
+        if self.needing[at].jobs.is_empty() {
+            self.needing.swap_remove(at);
+        }
+        was_there
     }
 
     /// A job leaves its state. What it was granted it keeps until it is in its next state.
@@ -281,9 +352,11 @@ impl Lane {
             State::Waiting(not_before) => {
                 let turn = (*not_before, job.no);
                 if self.due.remove(&turn).is_some() {
-                    self.staged -= usize::from(job.terms.needs_files);
+                    self.staged[class(job)] -= usize::from(job.terms.needs_files);
                     self.expected = self.expected - self.held(job);
-                } else if self.lacking.remove(&turn).is_some() {
+                } else if self.needs_no_more(turn, job) {
+                    self.staged[class(job)] -= usize::from(job.terms.needs_files);
+                } else if self.lacking.remove(&(job.needs.is_some(), turn)).is_some() {
                     self.expected_later = self.expected_later - self.held(job);
                 } else {
                     self.later.remove(&turn);
@@ -291,6 +364,7 @@ impl Lane {
             }
             State::Staging => {
                 self.staging.remove(&job.no);
+                self.on_their_way[class(job)] -= 1;
                 self.expected_later = self.expected_later - self.held(job);
             }
             State::Claiming => self.unclaim(job),
@@ -330,6 +404,7 @@ impl Lane {
             State::Waiting(not_before) => drop(self.later.insert((*not_before, job.no), job_id.clone())),
             State::Staging => {
                 self.staging.insert(job.no, job_id.clone());
+                self.on_their_way[class(job)] += 1;
                 self.expected_later = self.expected_later + self.held(job);
             }
             State::Claiming => self.claim(job),
@@ -411,7 +486,7 @@ impl Lane {
         }
         let (mut counts, mut cpus) = ([0; Phase::COUNT], 0);
         let (mut claimed, mut expected, mut expected_later) = (Held::default(), Held::default(), Held::default());
-        let mut staged = 0;
+        let (mut staged, mut on_their_way) = ([0; 2], [0; 2]);
         let mut gpus = BTreeMap::<u32, u32>::new();
         for (job_id, job) in jobs {
             counts[job.state.phase() as usize] += 1;
@@ -421,16 +496,27 @@ impl Lane {
             match &job.state {
                 State::Asked => expected = expected + self.held(job),
                 State::Waiting(at) if self.due.contains_key(&(*at, job.no)) => {
-                    if job.lacks_files() {
-                        return Err(format!("job {job_id} may be claimed, and its files are not here"));
+                    if job.lacks_files() || job.lacks_services() {
+                        return Err(format!("job {job_id} may be claimed, and its files or services are not here"));
                     }
                     expected = expected + self.held(job);
-                    staged += usize::from(job.terms.needs_files);
+                    staged[class(job)] += usize::from(job.terms.needs_files);
                 }
-                State::Waiting(at) if self.lacking.contains_key(&(*at, job.no)) => {
+                State::Waiting(at)
+                    if self.needing.iter().any(|set| set.jobs.get(&(*at, job.no)).is_some_and(|id| id == job_id)) =>
+                {
+                    if job.lacks_files() || !job.lacks_services() {
+                        return Err(format!("job {job_id} waits for services, and needs none, or not yet"));
+                    }
+                    staged[class(job)] += usize::from(job.terms.needs_files);
+                }
+                State::Waiting(at) if self.lacking.contains_key(&(job.needs.is_some(), (*at, job.no))) => {
                     expected_later = expected_later + self.held(job);
                 }
-                State::Staging => expected_later = expected_later + self.held(job),
+                State::Staging => {
+                    on_their_way[class(job)] += 1;
+                    expected_later = expected_later + self.held(job);
+                }
                 State::Claiming | State::Ready if job.grant.is_none() => claimed = claimed + self.held(job),
                 _ => {}
             }
@@ -443,11 +529,11 @@ impl Lane {
             return Err(format!("two runs have the same GPU: {gpus:?}"));
         }
         if (counts, claimed, expected, cpus) != (self.counts, self.claimed, self.expected, held.cpus)
-            || (expected_later, staged) != (self.expected_later, self.staged)
+            || (expected_later, staged, on_their_way) != (self.expected_later, self.staged, self.on_their_way)
         {
             return Err(format!("what is counted of a pool is not what its jobs have: {self:?}"));
         }
-        let waiting = self.due.len() + self.lacking.len() + self.later.len();
+        let waiting = self.due.len() + self.lacking.len() + self.needing_count() + self.later.len();
         if (waiting, self.ready.len()) != (self.count(Phase::Waiting), self.count(Phase::Ready))
             || self.staging.len() != self.count(Phase::Staging)
         {
@@ -455,6 +541,11 @@ impl Lane {
         }
         Ok(())
     }
+}
+
+/// Jobs that need services are counted apart.
+fn class(job: &Job) -> usize {
+    usize::from(job.needs.is_some())
 }
 
 /// Has a job in this state something of its pool for itself?

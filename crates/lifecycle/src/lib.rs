@@ -33,6 +33,9 @@
 //!     round. The parent judges them, and none outlives it for long. Only the result of the job at the top is
 //!     published.
 //!
+//! 12. A job that needs services waits for them in no slot, and never runs without a place in a ready instance of each.
+//!     No instance has more users than places, and one that nobody needs ends. Its end is no fault of its users.
+//!
 //! [`Lifecycle::check`] checks the state after each step, [`permitted`] each effect against what is on disk. The
 //! [`Driver`] is the loop around it: the daemon and the simulation, which goes through crashes before and after every
 //! effect, run the same one.
@@ -55,6 +58,7 @@
 //! | `transfers` | files that a job needs before it can begin, and outputs that its end waits for |
 //! | `report`, `reporter` | what there is to say of jobs and pools; what of it the hub was told, and what is to be |
 //! | `parking` | jobs that wait for other jobs, and their next rounds |
+//! | `services`, `needs` | instances of services, and how many there are; jobs that need them, and their places |
 //! | `unfolding` | jobs that are graphs of others |
 //! | `cancel` | jobs that a person does not want any more |
 //! | `blame` | whose the end of a run was: the task's, or the node's |
@@ -79,6 +83,7 @@ mod intake;
 mod lane;
 mod leaving;
 mod lifecycle;
+mod needs;
 mod parking;
 mod phases;
 mod pool;
@@ -91,6 +96,7 @@ mod requests;
 mod results;
 mod returning;
 mod run;
+mod services;
 mod settler;
 mod shutdown;
 mod suspects;
@@ -115,6 +121,7 @@ pub use pool::AHEAD;
 pub use report::EndedChildren;
 pub use reporter::Reporter;
 pub use run::{Attempt, EndReason, Finished, Observation, Run, RunEnd, Sighting};
+pub use services::{InstanceState, ServiceState};
 pub use table::{Change, Changes};
 pub use thrift::Expenses;
 pub use unfolding::Unfolded;

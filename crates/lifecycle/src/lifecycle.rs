@@ -11,11 +11,13 @@ use site::{Capacity, Grant, Held, Site};
 use crate::cancel::Cancellations;
 use crate::executor::ExecutorView;
 use crate::intake::Intake;
+use crate::needs::Needs;
 use crate::phases::Phase;
 use crate::pools::{Place, PoolNo, Pools, Routed};
 use crate::publisher::Publisher;
 use crate::refusal::Refusals;
 use crate::report::EndedChildren;
+use crate::services::Services;
 use crate::settler::Settler;
 use crate::shutdown::Shutdown;
 use crate::table::{Jobs, NewJob, State};
@@ -51,6 +53,9 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Exit once the queue is empty and nothing is left to do?
     pub exit_when_idle: bool,
+    /// What tells this life of a daemon from all others, in up to 12 characters of a job id: the ids of the instances
+    /// of services that it starts hold it.
+    pub life: String,
 }
 
 /// What follows from an event: the facts are to be on disk before the effects begin, which [`crate::Driver`] sees to.
@@ -73,7 +78,7 @@ pub struct PoolState<'a> {
     pub problem: Option<&'a Problem>,
     /// How many jobs wait in it.
     pub waiting: usize,
-    /// How many of them wait for the store of files, and so for no room.
+    /// How many of them wait for the store of files or for a service, and so for no room.
     pub stranded: usize,
     /// How many run in it.
     pub running: usize,
@@ -112,6 +117,7 @@ pub struct Lifecycle {
     pub(crate) cancellations: Cancellations,
     pub(crate) file_store: FileStore,
     pub(crate) unfolding: Unfolding,
+    pub(crate) services: Services,
     /// Children that have ended and of which there is something to say, if anybody asks.
     pub(crate) ended: EndedChildren,
     /// What the queues may cost.
@@ -131,12 +137,19 @@ impl Lifecycle {
         let mut jobs = Jobs::new(Pools::lanes(&settings.site), margin);
         jobs.now = now;
         let (mut parkings, mut unwanted) = (Vec::new(), Vec::new());
+        let (mut services, mut served) = (Services::new(&settings.site), Vec::new());
         for entry in entries {
             let since = entry.since.min(now);
-            let Routed { place, resources, .. } = match &entry.message {
-                Some(message) => pools.route(&settings.site, &message.spec),
-                None => pools.of_unknown(&settings.site),
+            let Routed { place, resources, .. } = match (&entry.service, &entry.message) {
+                (Some(service), _) => pools.route_of_service(&settings.site, service),
+                (None, Some(message)) => pools.route(&settings.site, &message.spec),
+                (None, None) => pools.of_unknown(&settings.site),
             };
+            let needs = entry.message.as_ref().filter(|_| entry.service.is_none());
+            let needs = needs.and_then(|message| Needs::of(&message.spec, entry.terms.is_graph));
+            if let Some(service) = entry.service.as_ref().filter(|_| !matches!(entry.stage, Stage::Recorded(_))) {
+                services.found(service, &entry.job_id, now);
+            }
             let (mut lane, mut found) = (None, None);
             let state = match entry.stage {
                 Stage::Accepted => State::Waiting(place.is_due_from(now, since)),
@@ -144,6 +157,7 @@ impl Lifecycle {
                     if let Some(launched) = entry.launched {
                         lane = Some(pools.of_name(launched.pool.as_ref()));
                         found = Some(launched.grant);
+                        served.extend(needs.is_some().then(|| (entry.job_id.clone(), launched.services)));
                     }
                     // Of a graph nothing runs.
                     if entry.terms.is_graph { State::Parked } else { State::Running(None) }
@@ -159,6 +173,8 @@ impl Lifecycle {
             unwanted.extend(entry.unwanted.then(|| entry.job_id.clone()));
             let job = NewJob {
                 parent: entry.parent.map(Box::new),
+                needs,
+                service: entry.service.map(Box::new),
                 lane,
                 found,
                 since: Some(since),
@@ -190,10 +206,12 @@ impl Lifecycle {
             cancellations: Cancellations::default(),
             file_store: FileStore::default(),
             unfolding: Unfolding::default(),
+            services,
             ended: EndedChildren::default(),
             thrift,
             queue_trouble: None,
         };
+        served.into_iter().for_each(|(job_id, places)| lifecycle.find_places(&job_id, places));
         lifecycle.find_children(parkings);
         lifecycle.find_graphs();
         unwanted.into_iter().for_each(|job_id| lifecycle.cancel(job_id));
@@ -242,6 +260,8 @@ impl Lifecycle {
             Event::RunEnded(run, finished) => self.run_ended(&run, finished, &mut step),
             Event::RunCutOff(run, what) => self.run_cut_off(&run, what, &mut step),
             Event::RunRejected(run, why) => self.run_rejected(&run, why, &mut step),
+            Event::ServiceReady(run, facts) => self.service_ready(&run, facts, &mut step),
+            Event::ServiceGone(run, problem) => self.service_gone(&run, &problem),
             Event::Concluded(run, concluded) => self.concluded(&run, concluded, &mut step),
             Event::PutAway { lease_id, record } => self.put_away(lease_id, record, &mut step),
             Event::PutAwayFailed { lease_id, problem } => {
@@ -266,8 +286,8 @@ impl Lifecycle {
         let publish = self.publisher.next(self.jobs.outbox(), quiet);
         let settle = self.settler.next(quiet);
         let unfold = self.unfolding.next().filter(|_| !self.draining());
-        let times =
-            [self.executor.ask_at(), pull, publish, settle, unfold, self.jobs.next_lapse(), self.jobs.next_upload()];
+        let (lapse, upload) = (self.jobs.next_lapse(), self.jobs.next_upload());
+        let times = [self.executor.ask_at(), pull, publish, settle, unfold, lapse, upload, self.services.next()];
         let of_pools = self.pools.all().flat_map(|no| self.wake_at_of(no));
         // What is not done although its time has come waits for an event and not for the time.
         times.into_iter().chain(of_pools).chain(self.shutdown.ends()).flatten().filter(|at| *at > self.now).min()
@@ -313,7 +333,7 @@ impl Lifecycle {
             return Some("it was cancelled, and is being ended".into());
         }
         let waits = || job.waits.as_deref().or(job.last_attempt.as_deref());
-        let says = job.says_of_files().or_else(|| job.says_of_children());
+        let says = job.says_of_files().or_else(|| job.says_of_children()).or_else(|| self.says_of_services(job));
         says.map(Cow::from).or_else(|| waits().map(Cow::from))
     }
 
@@ -361,7 +381,7 @@ impl Lifecycle {
                     .into_iter()
                     .map(|phase| lane.count(phase))
                     .sum(),
-                stranded: self.stranded(no),
+                stranded: self.stranded(no) + lane.needing_count(),
                 running: lane.count(Phase::Running),
                 held: lane.held_by_runs(),
                 capacity: lane.in_use().capacity(),
@@ -381,7 +401,8 @@ impl Lifecycle {
     pub fn launched(&self, job_id: &JobId) -> Option<Launched> {
         let job = self.jobs.get(job_id)?;
         let grant = job.grant.as_deref().cloned().unwrap_or_else(|| Grant::without_gpus(&job.resources));
-        Some(Launched { pool: self.pools.get(job.lane).name().cloned(), grant })
+        let services = job.needs.as_ref().map(|needs| needs.places.clone()).unwrap_or_default();
+        Some(Launched { pool: self.pools.get(job.lane).name().cloned(), grant, services })
     }
 
     /// Why the executor cannot be reached, while it cannot.
@@ -429,6 +450,7 @@ impl Lifecycle {
     /// Checks what must hold in every state; the text says what does not.
     pub fn check(&self) -> Result<(), String> {
         self.jobs.check()?;
+        self.check_services()?;
         let acknowledged = self.settler.check()?;
         for (job_id, job) in self.jobs.iter() {
             if let Some(lease) = job.leases.iter().find(|lease| acknowledged.contains(lease.id.as_str())) {
@@ -461,6 +483,7 @@ impl Lifecycle {
         self.deal_with_refused(step);
         self.conclude_undone(step);
         self.reconcile_done(step);
+        self.run_services(step);
         self.begin_runs(step);
         self.begin_staging(step);
         self.begin_uploads(step);

@@ -19,6 +19,7 @@ use protocol::link::TREE_JOBS_MAX;
 use protocol::{Continuation, JobId, JobMessage, JobSpec, When, limits, link};
 
 use crate::lifecycle::{Lifecycle, Step};
+use crate::needs::Needs;
 use crate::pools::{Place, Routed};
 use crate::report::timestamp;
 use crate::table::{Job, NewJob, State};
@@ -174,6 +175,10 @@ impl Lifecycle {
         if self.is_cancelled(job_id) {
             return self.conclude(run, Ending::Cancelled(Some(run.attempt)), step);
         }
+        if self.service_of(job_id).is_some() {
+            let why = "asks for jobs, and is an instance of a service, which goes on after none".to_owned();
+            return self.cannot_park(run, why, step);
+        }
         let Continuation { run: specs, when } = continuation;
         let Some(job) = self.jobs.get(job_id) else { return };
         let (first, is_more_to_come) = job.children.as_ref().map_or((1, false), |children| {
@@ -294,7 +299,7 @@ impl Lifecycle {
 
     fn accept_child(&mut self, message: JobMessage, parent: Parent, now: Duration, step: &mut Step) {
         let job_id = message.job_id.clone();
-        let Routed { place, resources, retries, is_graph } = self.pools.route(&self.settings.site, &message.spec);
+        let Routed { place, resources, retries, is_graph } = self.route(&message.spec);
         // Its parent is here, so it can be nowhere else.
         let place = match place {
             Place::Elsewhere(refusal) => Place::Nowhere(refusal.to_string().into()),
@@ -308,9 +313,10 @@ impl Lifecycle {
             terms,
             origin: Origin::Parent(parent.clone()),
         });
+        let needs = Needs::of(&message.spec, is_graph);
         let is_untold = !self.tells_of_one_more(&parent.job_id);
         let (sent, message, parent) = (Some(now), Some(Arc::new(message)), Some(Box::new(parent)));
-        let job = NewJob { sent, message, parent, ..NewJob::new(State::Waiting(now), place, resources, terms) };
+        let job = NewJob { sent, message, parent, needs, ..NewJob::new(State::Waiting(now), place, resources, terms) };
         self.jobs.insert(job_id.clone(), job);
         if let Some(job) = self.jobs.get_mut(&job_id) {
             job.is_untold = is_untold;
@@ -338,7 +344,7 @@ impl Lifecycle {
             step.facts.push(Fact::Unwanted(child.clone()));
             self.cancel(child);
         }
-        if self.parent(job_id).is_none() {
+        if self.parent(job_id).is_none() && self.service_of(job_id).is_none() {
             return;
         }
         self.is_waited_for_no_more(job_id);

@@ -58,6 +58,7 @@ pub const TRANSITIONS: &[(Option<Phase>, Option<Phase>, &str)] = &[
     (Some(Claiming), Some(Ending), "given up"),
     (Some(Ready), Some(Running), "started"),
     (Some(Ready), Some(Parked), "a graph"),
+    (Some(Ready), Some(Waiting), "its service has gone"),
     (Some(Ready), Some(Returning), "drain, or node broken"),
     (Some(Ready), Some(Ending), "cancelled"),
     (Some(Running), Some(Ready), "never begun"),

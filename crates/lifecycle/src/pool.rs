@@ -141,13 +141,18 @@ impl Pool {
 
     /// A job came to its own end, which says that the node is well.
     pub(crate) fn job_ended(&mut self, now: Duration) {
-        self.doubts = 0;
-        self.trust = Trust::Full;
-        self.probe_interval = PROBE_INTERVAL;
+        self.is_well();
         self.ends.push_back(now);
         if self.ends.len() > self.ahead_max {
             self.ends.pop_front();
         }
+    }
+
+    /// A job does what it is to do here.
+    pub(crate) fn is_well(&mut self) {
+        self.doubts = 0;
+        self.trust = Trust::Full;
+        self.probe_interval = PROBE_INTERVAL;
     }
 
     pub(crate) fn is_ready(&self) -> bool {

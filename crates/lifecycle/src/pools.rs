@@ -3,7 +3,7 @@
 //! Jobs that no pool of this site takes are in a place of their own, [`Pools::nowhere`]: jobs whose pool was taken out
 //! of the site's file while they waited or ran, and those that are about to be rejected. Nothing begins there.
 
-use protocol::{JobSpec, PoolName};
+use protocol::{JobSpec, PoolName, ServiceName};
 use site::{Capacity, Refusal, Resources, Site, TaskKind, Where};
 
 use crate::lane::Lane;
@@ -107,6 +107,18 @@ impl Pools {
         let slot = site.pools.values().next().map(|pool| Resources::of(&pool.slot));
         let resources = slot.unwrap_or_else(|| Resources::of(&site::Slot::default()));
         Routed { place: Place::In(PoolNo(0)), resources, retries: 0, is_graph: false }
+    }
+
+    /// Where an instance of a service is to run.
+    pub(crate) fn route_of_service(&self, site: &Site, service: &ServiceName) -> Routed {
+        let (place, resources) = match site.route_of_service(service) {
+            Some(route) => (Place::In(self.of_name(Some(&route.pool))), route.resources),
+            None => {
+                let why = format!("this site has no service {service} any more");
+                (Place::Nowhere(why.into()), Resources::of(&site::Slot::default()))
+            }
+        };
+        Routed { place, resources, retries: 0, is_graph: false }
     }
 
     /// Where a job is to run, and how.

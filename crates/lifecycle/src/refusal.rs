@@ -68,7 +68,9 @@ impl Lifecycle {
             // Its result is known, and needs no place.
             _ if self.is_cancelled(job_id) && pool.problem().is_none() => None,
             Place::In(_) if is_last => None,
-            Place::In(_) if pool.problem().is_some() || self.is_stranded(job) => Some(pause),
+            Place::In(_) if pool.problem().is_some() || self.is_stranded(job) || self.is_one_too_many(job) => {
+                Some(pause)
+            }
             Place::In(_) => {
                 let (waiting, hold) = (self.waiting_in(no), pool.hold());
                 if waiting < hold {
@@ -108,7 +110,7 @@ impl Lifecycle {
     /// takes no place from others.
     fn waiting_in(&self, no: PoolNo) -> usize {
         let lane = self.jobs.lane(no);
-        lane.count(Phase::Waiting) + lane.count(Phase::Staging) - self.stranded(no)
+        lane.count(Phase::Waiting) + lane.count(Phase::Staging) - self.stranded(no) - lane.needing_count()
     }
 
     /// The pause before a message that has been delivered so often comes again.
@@ -151,6 +153,8 @@ impl Lifecycle {
 fn nobody_has(refusal: &Refusal) -> String {
     match refusal {
         Refusal::NoSuchPool { pool, .. } => format!("no site has the pool {pool}: {refusal}"),
+        Refusal::NoSuchService { service, .. } => format!("no site has the service {service}: {refusal}"),
+        Refusal::ServiceDiffers { need, .. } => format!("no site has the service {need}: {refusal}"),
         other => other.to_string(),
     }
 }

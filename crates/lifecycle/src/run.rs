@@ -160,8 +160,23 @@ pub enum EndReason {
     AllocationEnds,
     /// A person does not want the job any more.
     Cancelled,
+    /// It is an instance of a service, and no job has needed it for as long as it waits for one.
+    ServiceIdle,
+    /// It is one, and near the end of its longest life.
+    ServiceOld,
+    /// It is one, and could not be used in time.
+    ServiceNotReady,
+    /// It is one, and cannot be used, or not any more.
+    ServiceGone,
     /// It was not said, or not in words that are known here.
     Unsaid,
+}
+
+impl EndReason {
+    /// Is it one of those for which an instance of a service is ended?
+    pub fn is_of_service(self) -> bool {
+        matches!(self, Self::ServiceIdle | Self::ServiceOld | Self::ServiceNotReady | Self::ServiceGone)
+    }
 }
 
 impl fmt::Display for EndReason {
@@ -172,6 +187,10 @@ impl fmt::Display for EndReason {
             Self::ExecutorEnds => "it was ended with its keeper, which was told to end all runs",
             Self::AllocationEnds => "it was ended with the Slurm job that it ran in",
             Self::Cancelled => "it was ended because the job was cancelled",
+            Self::ServiceIdle => "the instance was ended because no job needs it",
+            Self::ServiceOld => "the instance was ended because it is near the end of its longest life",
+            Self::ServiceNotReady => "the instance was ended because it was not ready in time",
+            Self::ServiceGone => "the instance was ended because it does not do what an instance of a service has to",
             Self::Unsaid => "its keeper ended it, and did not say why",
         })
     }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use allowance::{OF_A_DELETION, OF_A_RESULT_TO_COME, operations};
-use protocol::{JobId, JobMessage};
+use protocol::{JobId, JobMessage, ServiceName};
 use site::{Grant, Resources};
 
 use crate::lane::Lane;
+use crate::needs::{Needs, Places, holds_places};
 use crate::parking::Children;
 use crate::phases::Phase;
 use crate::pools::{Place, PoolNo};
@@ -66,6 +67,10 @@ pub(crate) struct Job {
     pub(crate) parent: Option<Box<Parent>>,
     /// What it has left behind in earlier rounds.
     pub(crate) children: Option<Box<Children>>,
+    /// The services that it needs, and its places there.
+    pub(crate) needs: Option<Box<Needs>>,
+    /// The service that it is an instance of.
+    pub(crate) service: Option<Box<ServiceName>>,
     /// Is it one too many for the hub to be told of?
     pub(crate) is_untold: bool,
 }
@@ -79,8 +84,8 @@ impl Job {
 
     /// How many operations of the queues it will cost yet: its result, and the deletions of its message.
     fn owed_operations(&self) -> u64 {
-        // The result of a child stays on the cluster.
-        if self.parent.is_some() && self.leases.is_empty() {
+        // The result of a child or an instance stays on the cluster.
+        if (self.parent.is_some() || self.service.is_some()) && self.leases.is_empty() {
             return 0;
         }
         let result = match self.state {
@@ -199,6 +204,8 @@ pub(crate) struct Jobs {
     messages_bytes: usize,
     /// How many operations of the queues they will cost yet. It is kept, because there may be very many of them.
     owed_operations: u64,
+    /// Jobs that have just given up these places in services.
+    freed: Vec<(JobId, Places)>,
     /// A change that the table of transitions does not know.
     stray: Option<String>,
     /// Jobs whose changes are to be acted on, and those of them that have changed since that was done last.
@@ -278,6 +285,8 @@ impl Jobs {
             message,
             sent,
             parent,
+            needs,
+            service,
         } = job;
         let message = message.map_or(Kept::Nothing, Kept::Whole);
         // An earlier daemon may have fetched files.
@@ -308,6 +317,8 @@ impl Jobs {
             waits: None,
             parent,
             children: None,
+            needs,
+            service,
             is_untold: false,
         };
         if let Some(grant) = &job.grant {
@@ -322,6 +333,14 @@ impl Jobs {
         self.note(job_id, from, Some(state.phase()));
         let nowhere = PoolNo(self.lanes.len() - 1);
         if let Some(job) = self.map.get_mut(job_id) {
+            if let Some(needs) = job.needs.as_mut().filter(|needs| !needs.places.is_empty()) {
+                if from.is_some_and(holds_places) && !holds_places(state.phase()) {
+                    self.freed.push((job_id.clone(), needs.places.clone()));
+                }
+                if matches!(state, State::Waiting(_)) {
+                    (needs.places, needs.lost) = (Places::new(), None);
+                }
+            }
             if let State::Waiting(at) = &mut state {
                 // Its run was launched where an earlier site had it; the next is where this one has it.
                 *at = job.place.is_due_from(*at, self.now);
@@ -354,6 +373,24 @@ impl Jobs {
         }
     }
 
+    /// A job that waits is not for the pool any more in whose orders it is.
+    pub(crate) fn change_lane(&mut self, job_id: &JobId) {
+        self.leave(job_id);
+        let nowhere = PoolNo(self.lanes.len() - 1);
+        if let Some(job) = self.map.get_mut(job_id) {
+            if let State::Waiting(at) = &mut job.state {
+                *at = job.place.is_due_from(*at, self.now);
+            }
+            job.lane = job.place.lane(nowhere);
+        }
+        self.enter(job_id);
+    }
+
+    /// Which places in services were given up since this was asked last.
+    pub(crate) fn take_freed(&mut self) -> Vec<(JobId, Places)> {
+        std::mem::take(&mut self.freed)
+    }
+
     /// Takes a job out, and its leases with it.
     pub(crate) fn remove(&mut self, job_id: &JobId) -> Vec<Lease> {
         let leases = self.take_leases(job_id);
@@ -362,6 +399,9 @@ impl Jobs {
         self.keep(job_id, Kept::Nothing);
         self.away.remove(job_id);
         if let Some(mut job) = self.map.remove(job_id) {
+            if let Some(needs) = job.needs.take().filter(|_| from.is_some_and(holds_places)) {
+                self.freed.push((job_id.clone(), needs.places));
+            }
             self.lanes[job.lane.0].take_back(&mut job);
         }
         leases
@@ -670,6 +710,8 @@ pub(crate) struct NewJob {
     pub(crate) message: Option<Arc<JobMessage>>,
     pub(crate) sent: Option<Duration>,
     pub(crate) parent: Option<Box<Parent>>,
+    pub(crate) needs: Option<Box<Needs>>,
+    pub(crate) service: Option<Box<ServiceName>>,
 }
 
 impl NewJob {
@@ -689,6 +731,8 @@ impl NewJob {
             message: None,
             sent: None,
             parent: None,
+            needs: None,
+            service: None,
         }
     }
 }

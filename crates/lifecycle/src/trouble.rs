@@ -11,7 +11,7 @@ use crate::table::State;
 use crate::{Attempt, Effect, Ending, Fact, Notice, Problem, Run};
 
 /// How often a node may fail a job here before its outcome is `infrastructure`. The pauses between make this a day.
-const NODE_FAILURES_MAX: u32 = 30;
+pub(crate) const NODE_FAILURES_MAX: u32 = 30;
 
 /// The longest pause before a node tries a job again that it failed.
 const AGAIN_PAUSE_MAX: Duration = Duration::from_secs(3_600);
@@ -68,7 +68,8 @@ impl Lifecycle {
         let job_id = &run.job_id;
         self.node_broken(job_id, problem.clone(), step);
         let failures = self.jobs.get(job_id).map_or(0, |job| job.failures.node);
-        if failures >= NODE_FAILURES_MAX {
+        // Another instance of a service takes the place of this one.
+        if failures >= NODE_FAILURES_MAX || self.service_of(job_id).is_some() {
             self.conclude(run, Ending::GivenUp(problem), step);
         } else if self.can_go_back(job_id) && !self.filled_disk(job_id) {
             self.jobs.set(job_id, State::Returning(self.settings.retry_delay));

@@ -23,13 +23,19 @@ pub const CHILDREN: &str = "children";
 /// What a workflow has taken over of an earlier one.
 pub const RESUMED: &str = "resumed.json";
 
+/// The folder in which it finds the services that it needs.
+pub const SERVICES: &str = "services";
+
+/// Where an instance of a service says on which port it listens.
+pub const ADDRESS: &str = "address.json";
+
 /// Where its standard output and error go; and where they go if the job has a file of that name by then. None of them
 /// may be there before it begins.
 pub const LOGS: [&str; 4] = ["stdout.log", "stderr.log", "stdout.hpc-queue.log", "stderr.hpc-queue.log"];
 
 /// Has the name a meaning right in a job's directory?
 pub fn is_taken(name: &str) -> bool {
-    [META, INPUT, OUTPUT, CONTINUE, CHILDREN, RESUMED].contains(&name) || LOGS.contains(&name)
+    [META, INPUT, OUTPUT, CONTINUE, CHILDREN, RESUMED, SERVICES].contains(&name) || LOGS.contains(&name)
 }
 
 /// The name with a meaning at which a path begins, which therefore no file that a job brings may have.

@@ -9,6 +9,7 @@
 //! kept as the text that came, and a word of a newer version is a [`Word`]. What is written is pinned by tests named
 //! `…_format_unchanged`; what was ever written is read by the tests over `tests/compat`.
 
+mod address;
 pub mod body;
 mod callback;
 mod continuation;
@@ -31,6 +32,7 @@ pub mod limits;
 pub mod link;
 mod message;
 pub mod names;
+mod need;
 mod not_json;
 mod pattern;
 mod pool;
@@ -48,6 +50,7 @@ mod time;
 mod usage;
 mod word;
 
+pub use address::{Address, Scheme};
 pub use callback::{Callback, CallbackFormat};
 pub use continuation::{Continuation, When};
 pub use failure::FailureClass;
@@ -58,9 +61,10 @@ pub use json::Json;
 pub use kind::Kind;
 pub use launched::Launched;
 pub use message::{JobInput, JobMessage, UnreadableJob};
+pub use need::{Bound, Fact, Facts, InvalidFacts, Need};
 pub use not_json::NotANumber;
 pub use pattern::{Fit, Patterns};
-pub use pool::{InvalidPoolName, InvalidSiteName, PoolName, SiteName};
+pub use pool::{InvalidPoolName, InvalidServiceName, InvalidSiteName, PoolName, ServiceName, SiteName};
 pub use portable::{NotPortable, Portability};
 pub use ran::Ran;
 pub use resources::ResourceRequest;

@@ -60,6 +60,19 @@ pub const ROUNDS_MAX: u32 = 100_000;
 /// How many generations of children there are below a job that a person has submitted, at the most.
 pub const GENERATIONS_MAX: u32 = 4;
 
+/// How many services a job needs, how much it asks of each, and how many facts a service has, at the most.
+pub const NEEDS_MAX: usize = 16;
+/// See above.
+pub const FACTS_MAX: usize = 64;
+
+/// The longest `address.json` of an instance of a service.
+pub const ADDRESS_BYTES_MAX: u64 = 100_000;
+
+/// The longest name of a fact of a service, and the longest text that is one, in bytes.
+pub const FACT_NAME_BYTES_MAX: usize = 64;
+/// See above.
+pub const FACT_BYTES_MAX: usize = 256;
+
 /// The longest idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 

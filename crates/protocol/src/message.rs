@@ -13,6 +13,9 @@ use crate::{InvalidJob, JobId, JobSpec, Json, Timestamp, VERSION};
 /// The version of messages of jobs with files: an older reader refuses them.
 const VERSION_WITH_FILES: u64 = 2;
 
+/// The version of messages of jobs that need services, with files or without: an older reader refuses them.
+const VERSION_WITH_NEEDS: u64 = 3;
+
 /// A job in the queue `hpc-jobs`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobMessage {
@@ -41,8 +44,12 @@ impl JobMessage {
     pub fn new(job_id: JobId, mut spec: JobSpec, created_at: Timestamp) -> Self {
         // The id follows from the key; the key itself is of no use to anybody on the way.
         spec.idempotency_key = None;
-        // Who does not know of files would run the job without them.
-        let v = if spec.has_files() { VERSION_WITH_FILES } else { VERSION };
+        // Who does not know of services or files would run the job without them.
+        let v = match (spec.needs.is_empty(), spec.has_files()) {
+            (false, _) => VERSION_WITH_NEEDS,
+            (true, true) => VERSION_WITH_FILES,
+            (true, false) => VERSION,
+        };
         let written = Written { v, job_id: &job_id, created_at, spec: &spec };
         let text = serde_json::to_string(&written).expect("a job message holds only strings, numbers and JSON");
         Self { text, job_id, created_at: Some(created_at), spec }
@@ -102,11 +109,11 @@ impl JobMessage {
             .map_err(|_| nobodys(format!("its `job_id` is invalid: {}", crate::InvalidJobId)))?;
         let unreadable = |problem| UnreadableJob { job_id: Some(job_id.clone()), problem, is_result: false };
         if let Some(v) = fields.get("v").map(RawValue::get)
-            && !matches!(v, "1" | "2")
+            && !matches!(v, "1" | "2" | "3")
         {
             let v: String = v.chars().take(32).collect();
             return Err(unreadable(format!(
-                "it is of version {v}, and this program reads versions up to {VERSION_WITH_FILES}; a newer one may"
+                "it is of version {v}, and this program reads versions up to {VERSION_WITH_NEEDS}; a newer one may"
             )));
         }
         let created_at = fields.get("created_at").and_then(|value| serde_json::from_str(value.get()).ok());
@@ -171,6 +178,10 @@ mod tests {
                 r#"{"v":2,"job_id":"01010101-0101-4101-8101-010101010101","created_at":"2026-11-21T01:15:27.123Z","task":"a","input":null,"files":[{"path":"a.dat","size":7,"sha256":"HEX"}],"outputs":{"patterns":["plots"]}}"#,
             ),
             (
+                r#"{"task": "a", "needs": ["db", {"qubits": {"min": 20}, "service": "vqpu", "kind": "aer", "noise": false}]}"#,
+                r#"{"v":3,"job_id":"01010101-0101-4101-8101-010101010101","created_at":"2026-11-21T01:15:27.123Z","task":"a","input":null,"needs":["db",{"service":"vqpu","kind":"aer","noise":false,"qubits":{"min":20}}]}"#,
+            ),
+            (
                 r#"{"task": "a", "resources": {"nodes": 2, "gpus": 1, "memory": "8 GiB", "cpus": 4}, "runtime": "gpu-a", "name": "first try"}"#,
                 r#"{"v":1,"job_id":"01010101-0101-4101-8101-010101010101","created_at":"2026-11-21T01:15:27.123Z","task":"a","input":null,"name":"first try","pool":"gpu-a","resources":{"cpus":4,"memory":8589934592,"gpus":1,"nodes":2}}"#,
             ),
@@ -184,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_message_is_kept_as_it_came_with_all_that_is_not_known() {
-        let text = "{ \"later\": {\"b\": 1.50, \"a\": \"\\u00e9\"},\n \"resources\": {\"cpus\": 1, \"tmp\": 1}, \"task\": \"echo\", \"job_id\": \"j1\", \"needs\": [\"j0\"] }\n";
+        let text = "{ \"later\": {\"b\": 1.50, \"a\": \"\\u00e9\"},\n \"resources\": {\"cpus\": 1, \"tmp\": 1}, \"task\": \"echo\", \"job_id\": \"j1\", \"wants\": [\"j0\"] }\n";
         let message = JobMessage::parse(text).unwrap();
         assert_eq!((message.text(), message.spec.task.as_str(), message.spec.input.as_str()), (text, "echo", "null"));
         assert_eq!((message.created_at, &message.spec.metadata), (None, &None));
@@ -219,7 +230,8 @@ mod tests {
             (r#"{"job_id":"j1","task":"echo","retries":101}"#, Some("j1"), "`retries` must be"),
             (r#"{"job_id":"j1","task":"echo","rerunnable":0}"#, Some("j1"), "`rerunnable` must be"),
             (r#"{"job_id":"j1","task":"echo","pool":"A"}"#, Some("j1"), "`pool` must be"),
-            (r#"{"v":3,"job_id":"j1","task":"echo"}"#, Some("j1"), "version 3"),
+            (r#"{"v":4,"job_id":"j1","task":"echo"}"#, Some("j1"), "version 4"),
+            (r#"{"v":3,"job_id":"j1","task":"echo","needs":[7]}"#, Some("j1"), "`needs` must be a list"),
         ] {
             let error = JobMessage::parse(text).unwrap_err();
             assert_eq!(error.job_id.as_ref().map(JobId::as_str), id, "{text}");

@@ -1,4 +1,5 @@
-//! The names of pools and sites. They stand in submissions, in a site's file, and in the names of what runs for a pool.
+//! The names of pools, sites and services. They stand in submissions, in a site's file, and in the names of what runs
+//! for a pool.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +16,7 @@ fn is_plain(text: &str, length_max: usize) -> bool {
 
 /// A checked text, and what is wrong with one that is none.
 macro_rules! plain_name {
-    ($(#[$doc:meta])* $name:ident, $invalid:ident, $what:literal) => {
+    ($(#[$doc:meta])* $name:ident, $invalid:ident, $what:literal, $length:literal) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -29,7 +30,7 @@ macro_rules! plain_name {
 
         impl $name {
             /// The longest name.
-            pub const LENGTH_MAX: usize = 64;
+            pub const LENGTH_MAX: usize = $length;
 
             /// The name as text.
             pub fn as_str(&self) -> &str {
@@ -69,12 +70,17 @@ macro_rules! plain_name {
 
 plain_name! {
     /// A pool's name: 1 to 64 characters of `a-z 0-9 -`, the first a letter or a digit.
-    PoolName, InvalidPoolName, "pool"
+    PoolName, InvalidPoolName, "pool", 64
 }
 
 plain_name! {
     /// A site's name, by the same rule. It is what people call one cluster.
-    SiteName, InvalidSiteName, "site"
+    SiteName, InvalidSiteName, "site", 64
+}
+
+plain_name! {
+    /// A service's name, by the same rule; shorter, because the ids of its instances hold it.
+    ServiceName, InvalidServiceName, "service", 32
 }
 
 /// `default`: the one pool of a site that names none.
@@ -96,7 +102,9 @@ mod tests {
         for name in ["", "-gpu", "GPU", "gpu_1", "gpu.1", "a/b", "a b", "a\n", "é", &"x".repeat(65)] {
             assert_eq!(name.parse::<PoolName>(), Err(InvalidPoolName), "{name}");
             assert_eq!(name.parse::<SiteName>(), Err(InvalidSiteName), "{name}");
+            assert_eq!(name.parse::<ServiceName>(), Err(InvalidServiceName), "{name}");
         }
+        assert!("x".repeat(32).parse::<ServiceName>().is_ok() && "x".repeat(33).parse::<ServiceName>().is_err());
         assert_eq!(PoolName::default().as_str().parse::<PoolName>(), Ok(PoolName::default()));
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::{Digest, JobId, Json, Memory, PoolName, SiteName, Word, WorkPath};
+use crate::{Digest, JobId, Json, Memory, Need, PoolName, ServiceName, SiteName, Word, WorkPath};
 
 macro_rules! shape {
     ($type:ty, $name:literal, $schema:expr) => {
@@ -36,6 +36,46 @@ shape! {
 shape! {
     SiteName, "SiteName", json_schema!({
         "description": "The name of a site.", "type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$",
+    })
+}
+
+shape! {
+    ServiceName, "ServiceName", json_schema!({
+        "description": "The name of a service of a site.", "type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,31}$",
+    })
+}
+
+shape! {
+    Need, "Need", json_schema!({
+        "description": "A service that a job needs: its name, or an object with it and what is asked of its facts.",
+        "anyOf": [
+            { "type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,31}$", "examples": ["vqpu"] },
+            {
+                "type": "object",
+                "properties": {
+                    "service": { "type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,31}$" },
+                },
+                "required": ["service"],
+                "maxProperties": crate::limits::NEEDS_MAX + 1,
+                "propertyNames": { "pattern": "^[a-z0-9][a-z0-9_.-]{0,63}$" },
+                "additionalProperties": {
+                    "anyOf": [
+                        {
+                            "type": ["string", "number", "boolean"],
+                            "maxLength": crate::limits::FACT_BYTES_MAX / 4,
+                            "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+                        },
+                        {
+                            "type": "object",
+                            "properties": { "min": { "type": "number" }, "max": { "type": "number" } },
+                            "minProperties": 1,
+                            "additionalProperties": false,
+                        },
+                    ],
+                },
+                "examples": [{ "service": "vqpu", "qubits": { "min": 20 } }],
+            },
+        ],
     })
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fields::{Fields, NoFields, Unknown};
 use crate::file::{self, Content, JobFile, Outputs};
-use crate::{Callback, JobId, Json, PoolName, ResourceRequest, limits};
+use crate::{Callback, JobId, Json, Need, PoolName, ResourceRequest, limits};
 
 /// What a user says of a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +76,10 @@ pub struct JobSpec {
     /// finds every input; `input` is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_file: Option<Content>,
+    /// Services of the site that the job uses while it runs: it waits until each of them is ready and has a place.
+    #[serde(default, deserialize_with = "rules::needs", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(length(max = limits::NEEDS_MAX), extend("type" = ["array", "null"])))]
+    pub needs: Vec<Need>,
 }
 
 /// Why a submission is no job.
@@ -189,6 +193,7 @@ mod rules {
     use serde_json::value::RawValue;
 
     use crate::file::{self, JobFile, Outputs};
+    use crate::need::{self, Need};
     use crate::{Callback, InvalidJobId, JobId, Json, PoolName, ResourceRequest, limits};
 
     pub(super) fn task<'de, D: Deserializer<'de>>(given: D) -> Result<String, D::Error> {
@@ -230,6 +235,11 @@ mod rules {
     pub(super) fn outputs<'de, D: Deserializer<'de>>(given: D) -> Result<Option<Outputs>, D::Error> {
         let given = Box::<RawValue>::deserialize(given)?;
         Outputs::read(given.get(), false).map(Some).map_err(D::Error::custom)
+    }
+
+    pub(super) fn needs<'de, D: Deserializer<'de>>(given: D) -> Result<Vec<Need>, D::Error> {
+        let given = Box::<RawValue>::deserialize(given)?;
+        need::read(given.get()).map_err(D::Error::custom)
     }
 
     pub(super) fn seconds<'de, D: Deserializer<'de>>(given: D) -> Result<Option<u64>, D::Error> {
@@ -352,6 +362,16 @@ mod tests {
                 r#"{"task":"a","input":1,"input_file":{"size":1,"sha256":"HEX"}}"#,
                 "`input_file` is given besides `input`",
             ),
+            (r#"{"task":"a","needs":"vqpu"}"#, "`needs` must be a list of services such as"),
+            (r#"{"task":"a","needs":["VQPU"]}"#, "`needs` has a service whose name must be the name of a service"),
+            (r#"{"task":"a","needs":[{"qubits":{"min":2}}]}"#, "`needs` has a service without `service`"),
+            (r#"{"task":"a","needs":["a",{"service":"a"}]}"#, "`needs` has the service a twice"),
+            (r#"{"task":"a","needs":[{"service":"a","qubits":{"near":2}}]}"#, "`qubits`, which has `near`"),
+            (r#"{"task":"a","needs":[{"service":"a","qubits":{}}]}"#, "`qubits`, which asks for nothing"),
+            (r#"{"task":"a","needs":[{"service":"a","qubits":{"min":3,"max":2}}]}"#, "which nothing can be"),
+            (r#"{"task":"a","needs":[{"service":"a","qubits":{"min":"3"}}]}"#, "`qubits`, which has `min`"),
+            (r#"{"task":"a","needs":[{"service":"a","qubits":[3]}]}"#, "`qubits`, which must be"),
+            (r#"{"task":"a","needs":[{"service":"a","Qubits":3}]}"#, "a fact whose name must be"),
         ] {
             let text = &text.replace("HEX", &"0".repeat(64));
             let error = JobSpec::parse(text).unwrap_err().to_string();
@@ -362,7 +382,7 @@ mod tests {
 
     #[test]
     fn what_is_given_is_kept_and_null_is_absent() {
-        let given = r#"{"callback":{"url":"https://a.example","events":null},"idempotency_key":"k","rerunnable":false,"resume":"j-1","retries":100,"time_limit_seconds":60,"resources":{"memory":"2GiB","gpus":null},"runtime":"qpu","name":"é","metadata":{ "n":1 },"input":[1.0],"task":"a"}"#;
+        let given = r#"{"needs":["vqpu"],"callback":{"url":"https://a.example","events":null},"idempotency_key":"k","rerunnable":false,"resume":"j-1","retries":100,"time_limit_seconds":60,"resources":{"memory":"2GiB","gpus":null},"runtime":"qpu","name":"é","metadata":{ "n":1 },"input":[1.0],"task":"a"}"#;
         let spec = JobSpec {
             task: "a".to_owned(),
             input: Json::parse("[1.0]").unwrap(),
@@ -384,9 +404,10 @@ mod tests {
             files: Vec::new(),
             outputs: None,
             input_file: None,
+            needs: vec![Need::of("vqpu".parse().unwrap())],
         };
         assert_eq!(JobSpec::parse(given).unwrap(), spec);
-        let nothing = r#"{"task":"a","input":null,"metadata":null,"name":null,"pool":null,"runtime":null,"resources":null,"time_limit_seconds":null,"retries":null,"rerunnable":null,"resume":null,"idempotency_key":null,"callback":null,"outputs":null,"input_file":null,"files":null}"#;
+        let nothing = r#"{"task":"a","input":null,"metadata":null,"name":null,"pool":null,"runtime":null,"resources":null,"time_limit_seconds":null,"retries":null,"rerunnable":null,"resume":null,"idempotency_key":null,"callback":null,"outputs":null,"input_file":null,"files":null,"needs":null}"#;
         let bare = JobSpec::parse(r#"{"task":"a"}"#).unwrap();
         assert_eq!(JobSpec::parse(nothing).unwrap(), bare);
         assert_eq!(serde_json::to_string(&bare).unwrap(), r#"{"task":"a","input":null}"#);

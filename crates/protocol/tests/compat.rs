@@ -36,13 +36,14 @@ fn job(text: &str) -> JobMessage {
 
 #[test]
 fn jobs() {
-    let [whole, least, created_first, pool, with_task, with_metadata, without_task] = files(
+    let [whole, least, created_first, pool, needs, with_task, with_metadata, without_task] = files(
         "job-message",
         [
             "1-whole",
             "1-least",
             "1-created-first",
             "1-pool",
+            "3-needs",
             "original-with-task",
             "original-with-metadata",
             "original-without-task",
@@ -69,6 +70,10 @@ fn jobs() {
     let asked = pool.resources.unwrap();
     assert_eq!((asked.cpus, asked.gpus, asked.nodes), (Some(4), Some(1), Some(2)));
     assert_eq!(asked.memory.unwrap().to_string(), "8GiB");
+
+    let needs = job(&needs).spec.needs;
+    let words: Vec<String> = needs.iter().map(ToString::to_string).collect();
+    assert_eq!(words, ["db", "vqpu with kind = aer, noise = false, 20.5 ≤ qubits ≤ 40"]);
 
     for (text, id) in [(&with_task, "manual-smoke-4"), (&with_metadata, "agile-codon-3fa2c1")] {
         let job = job(text);

@@ -1,11 +1,12 @@
 //! The file of a site, `site.toml`: from its text to a [`Site`], or to all that is wrong in it.
 //!
-//! Here are the sections and what comes of the whole; `pools` and `tasks` read one of each, `checks` has what no
-//! section can know by itself.
+//! Here are the sections and what comes of the whole; `pools`, `tasks` and `services` read one of each, `checks` has
+//! what no section can know by itself.
 
 mod checks;
 mod lease;
 mod pools;
+mod services;
 mod tasks;
 mod values;
 
@@ -23,6 +24,7 @@ use crate::{Defaults, Position, Problem, Problems, Quota, Site};
 /// More than any site has; what is compared with each other is bounded so.
 const POOLS_MAX: usize = 100;
 const TASKS_MAX: usize = 1_000;
+const SERVICES_MAX: usize = 100;
 
 /// A site as its file says, with what of the file has to do with the world.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +115,7 @@ impl SiteFile {
         let lease = root.table("lease", &mut found);
         let pools = root.table("pool", &mut found);
         let tasks = root.table("task", &mut found);
+        let services = root.table("service", &mut found);
         root.finish(&mut found);
         if pools.is_none() && !root.has("pool") {
             found.say(&(0..0), "there is no pool, so no job can run: write a section as [pool.cpu], with an image");
@@ -122,7 +125,8 @@ impl SiteFile {
         let pools = pools.map(|table| pools::read(&table, &context, &mut found)).unwrap_or_default();
         let names: BTreeSet<PoolName> = pools.iter().map(|draft| draft.name.clone()).collect();
         let tasks = tasks.map(|table| tasks::read(&table, &names, &context, &mut found)).unwrap_or_default();
-        let file = checks::whole(quota, lease, pools, tasks, defaults, &mut found);
+        let services = services.map(|table| services::read(&table, &names, &mut found)).unwrap_or_default();
+        let file = checks::whole(quota, lease, pools, tasks, services, defaults, &mut found);
         let problems = found.into_problems();
         let needs = file.needs.clone();
         (needs, if problems.is_empty() { Ok(file) } else { Err(Problems(problems)) })

@@ -31,5 +31,6 @@ pub use resources::{Capacity, Grant, Held, InUse, Resources, Shortage};
 pub use route::{Refusal, Route, Rule};
 pub use settings::Settings;
 pub use types::{
-    Defaults, Image, Lease, Pool, Quota, Runtime, Secret, Site, Slot, Slurm, Task, TaskKind, Where, Workers,
+    Defaults, Image, Lease, Pool, Quota, Ready, Runtime, Secret, Service, Site, Slot, Slurm, Task, TaskKind, Where,
+    Workers,
 };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use protocol::{JobSpec, PoolName, duration, size};
+use protocol::{JobSpec, PoolName, ServiceName, duration, size};
 use serde::{Deserialize, Serialize};
 
 use crate::{Image, Pattern, Refusal, Resources, Route, Rule, Runtime, Secret, Site, TaskKind, Where};
@@ -155,8 +155,22 @@ impl Site {
         Ok(Explanation { parts: self.reasoned(job, &route).1 })
     }
 
-    /// What jobs of a pool may run that ask for nothing themselves: a plan for each section that lets them in, and one
-    /// where there are no sections.
+    /// What an instance of a service runs; nothing, if the site has no such service. It runs for as long as it may,
+    /// which is no longer than an allocation lasts, and has the network, for it is there to be reached.
+    pub fn plan_of_service(&self, name: &ServiceName) -> Option<Plan> {
+        let (service, route) = (self.services.get(name)?, self.route_of_service(name)?);
+        let job = JobSpec { time_limit_seconds: Some(service.longest.as_secs().max(1)), ..JobSpec::default() };
+        let task = crate::Task {
+            command: Some(service.command.clone()),
+            time_limit: Some(service.longest),
+            network: Some(true),
+            ..crate::Task::default()
+        };
+        Some(self.reasoned_as(&job, &route, &task).0)
+    }
+
+    /// What jobs of a pool may run that ask for nothing themselves: a plan for each section that lets them in, one
+    /// where there are no sections, and one for each service.
     pub fn plans(&self, pool: &PoolName) -> Vec<Plan> {
         let Some(slot) = self.pools.get(pool).map(|pool| &pool.slot) else { return Vec::new() };
         // Of a workflow nothing runs.
@@ -172,13 +186,20 @@ impl Site {
             let route = Route { pool: pool.clone(), task: task.cloned(), rule, resources, retries };
             self.reasoned(&JobSpec::default(), &route).0
         };
-        sections.into_iter().map(plan).collect()
+        let services = self.services.iter().filter(|(_, service)| service.pool == *pool);
+        let services = services.filter_map(|(name, _)| self.plan_of_service(name));
+        sections.into_iter().map(plan).chain(services).collect()
     }
 
     /// One place decides both, so that what is explained is what is done. The route is one of this site.
     fn reasoned(&self, job: &JobSpec, route: &Route) -> (Plan, Vec<Because>) {
         let nothing = crate::Task::default();
         let task = route.task.as_ref().and_then(|pattern| self.tasks.get(pattern)).unwrap_or(&nothing);
+        self.reasoned_as(job, route, task)
+    }
+
+    /// As if the route led through this section.
+    fn reasoned_as(&self, job: &JobSpec, route: &Route, task: &crate::Task) -> (Plan, Vec<Because>) {
         let pool = &self.pools[&route.pool];
         let the_job = "the job".to_owned();
         let the_task = route.task.as_ref().map(|pattern| format!("task `{pattern}`")).unwrap_or_default();
@@ -260,6 +281,10 @@ impl Site {
         say("logs", format!("up to {} each", size::shown(log.value)), log.rule);
         say("retries", retries.value.to_string(), retries.rule);
         say("network", if network.value { "yes" } else { "no" }.to_owned(), network.rule);
+        if !job.needs.is_empty() {
+            let needs: Vec<String> = job.needs.iter().map(ToString::to_string).collect();
+            say("services", needs.join("; "), the_job.clone());
+        }
         if !pool.secrets.is_empty() {
             let names: Vec<&str> = pool.secrets.keys().map(String::as_str).collect();
             say("secrets", names.join(" "), the_pool.clone());

@@ -5,10 +5,10 @@
 
 use std::fmt;
 
-use protocol::{JobSpec, Memory, PoolName};
+use protocol::{JobSpec, Memory, Need, PoolName, ServiceName};
 
 use crate::resources::Room;
-use crate::{Capacity, Held, InUse, Pattern, Pool, Resources, Shortage, Site, Slot, TaskKind, Where};
+use crate::{Capacity, Held, InUse, Pattern, Pool, Resources, Runtime, Shortage, Site, Slot, Task, TaskKind, Where};
 
 /// Where a job goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub enum Rule {
     Default,
     /// The site has no other.
     OnlyPool,
+    /// It is that of the service whose instance this is.
+    Service(ServiceName),
 }
 
 impl fmt::Display for Rule {
@@ -45,6 +47,7 @@ impl fmt::Display for Rule {
             Self::Task(pattern) => write!(f, "task `{pattern}`"),
             Self::Default => f.write_str("it is the default"),
             Self::OnlyPool => f.write_str("it is the only pool"),
+            Self::Service(name) => write!(f, "service {name}"),
         }
     }
 }
@@ -59,6 +62,28 @@ pub enum Refusal {
         pool: PoolName,
         /// Those of the site.
         pools: Vec<String>,
+    },
+    /// Another site may have it.
+    #[error("this site has no service {service}; {}", listed("its services are", services))]
+    NoSuchService {
+        /// The service that the job needs.
+        service: ServiceName,
+        /// Those of the site.
+        services: Vec<String>,
+    },
+    /// What runs of it could not reach the services that it needs.
+    #[error("the job needs services, and {why}")]
+    NoWayToServices {
+        /// Why not, and what to do.
+        why: String,
+    },
+    /// Another site may have one that does.
+    #[error("the service {} of this site does not do for the job, which needs {need}: it has {facts}", need.service)]
+    ServiceDiffers {
+        /// What the job needs of it.
+        need: Box<Need>,
+        /// What the service says of itself.
+        facts: String,
     },
     /// No section is for its task.
     #[error(
@@ -111,13 +136,16 @@ pub enum Refusal {
 impl Refusal {
     /// May another site take the job? Then it is to go back into the queue; else it has failed.
     pub fn may_run_elsewhere(&self) -> bool {
-        matches!(self, Self::NoSuchPool { .. })
+        matches!(self, Self::NoSuchPool { .. } | Self::NoSuchService { .. } | Self::ServiceDiffers { .. })
     }
 }
 
 /// A list for a sentence, which is not endless.
 fn listed(words: &str, names: &[String]) -> String {
     const MOST: usize = 20;
+    if names.is_empty() {
+        return format!("{words} none");
+    }
     let more = if names.len() > MOST { format!(" and {} more", names.len() - MOST) } else { String::new() };
     format!("{words} {}{more}", names.iter().take(MOST).map(String::as_str).collect::<Vec<_>>().join(", "))
 }
@@ -141,6 +169,10 @@ impl Site {
         if let Some(pool) = asked_pool.filter(|pool| !self.pools.contains_key(pool)) {
             return Err(Refusal::NoSuchPool { pool: pool.clone(), pools: pools() });
         }
+        if let Some(need) = job.needs.iter().find(|need| !self.services.contains_key(&need.service)) {
+            let services = names(self.services.keys());
+            return Err(Refusal::NoSuchService { service: need.service.clone(), services });
+        }
         let matching = self.tasks.iter().filter(|(pattern, _)| pattern.matches(&job.task));
         let section = matching.max_by_key(|(pattern, _)| pattern.weight());
         if section.is_none() && !self.tasks.is_empty() {
@@ -158,6 +190,11 @@ impl Site {
                 None => self.default_pool().ok_or_else(|| Refusal::NoPool { pools: pools() })?,
             },
         };
+        if !job.needs.is_empty()
+            && let Some(why) = self.no_way_to_services(&job.task, &pool, section.map(|(_, task)| task))
+        {
+            return Err(Refusal::NoWayToServices { why });
+        }
         let resources = Resources::asked(asked_resources, &self.pools[&pool].slot);
         if let Some(shortage) = self.pools[&pool].never_fits(&resources) {
             return Err(Refusal::NeverFits { pool, shortage });
@@ -167,6 +204,27 @@ impl Site {
         }
         let retries = job.retries.or_else(|| section?.1.retries).unwrap_or(0);
         Ok(Route { pool, task: section.map(|(pattern, _)| pattern.clone()), rule, resources, retries })
+    }
+
+    /// Why a job of this task cannot use services in this pool.
+    fn no_way_to_services(&self, name: &str, pool: &PoolName, task: Option<&Task>) -> Option<String> {
+        if task.is_some_and(|task| task.kind == TaskKind::Workflow) {
+            return Some(format!("the task `{name}` is a workflow, of which nothing runs itself"));
+        }
+        let contained = self.pools[pool].runtime == Runtime::Apptainer;
+        // Who may use the network is the site's to say, and not the job's.
+        let network = !contained || task.and_then(|task| task.network).unwrap_or(self.defaults.network);
+        (!network).then(|| {
+            format!("the task `{name}` has no network by which it would reach them; its section needs network = true")
+        })
+    }
+
+    /// Where an instance of a service goes; nowhere, if the site has no such service.
+    pub fn route_of_service(&self, name: &ServiceName) -> Option<Route> {
+        let pool = &self.services.get(name)?.pool;
+        let resources = Resources::of(&self.pools.get(pool)?.slot);
+        // One that is dead is replaced, and never tried again.
+        Some(Route { pool: pool.clone(), task: None, rule: Rule::Service(name.clone()), resources, retries: 0 })
     }
 
     fn default_pool(&self) -> Option<(PoolName, Rule)> {

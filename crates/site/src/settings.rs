@@ -50,6 +50,7 @@ impl Site {
             pools: BTreeMap::from([(PoolName::default(), pool)]),
             tasks: BTreeMap::new(),
             lease: None,
+            services: BTreeMap::new(),
             defaults: settings.defaults.clone(),
             is_of_file: false,
         }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use protocol::{Memory, PoolName};
+use protocol::{Memory, PoolName, ServiceName, WorkPath};
 use serde::{Deserialize, Serialize};
 
 use crate::{Capacity, Pattern};
@@ -21,6 +21,8 @@ pub struct Site {
     pub tasks: BTreeMap<Pattern, Task>,
     /// The quantum machines that running jobs may ask, where there are any.
     pub lease: Option<Lease>,
+    /// What jobs can use while they run, and how it is started.
+    pub services: BTreeMap<ServiceName, Service>,
     /// What counts where neither job nor task nor pool says anything.
     pub defaults: Defaults,
     /// Is it what a file says? Else its one pool, that of the daemon's settings, takes every job alike, whatever the
@@ -276,4 +278,39 @@ impl fmt::Display for TaskKind {
             Self::Workflow => "workflow",
         })
     }
+}
+
+/// Something that runs without an end for the jobs that need it, in as many instances as they need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The pool that its instances run in: its image, its slot, its secrets.
+    pub pool: PoolName,
+    /// Its command; not empty.
+    pub command: Vec<String>,
+    /// When an instance can be used.
+    pub ready: Ready,
+    /// How long an instance may take until it is ready; what is not ready by then is ended.
+    pub within: Duration,
+    /// So many instances at least, whether anybody needs them or not.
+    pub min: u32,
+    /// So many at most; 1 or more, and not less than `min`.
+    pub max: u32,
+    /// How many jobs use one instance at a time; 1 or more.
+    pub users: u32,
+    /// After how long without a job an instance ends, if there are more than `min`.
+    pub idle: Duration,
+    /// The longest that an instance runs.
+    pub longest: Duration,
+}
+
+/// When an instance of a service can be used, beside that its address is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ready {
+    /// It answers a GET of this path with a status of 200 to 299.
+    Http(String),
+    /// Its port takes a connection.
+    Tcp,
+    /// This file is there, below its job directory.
+    File(WorkPath),
 }

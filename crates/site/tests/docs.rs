@@ -29,7 +29,7 @@ fn every_example_can_be_read() {
 /// What a section may have is a row of its table, and nothing else is.
 #[test]
 fn the_tables_have_the_keys_that_there_are() {
-    for (section, heading) in [("pool", "## Pools"), ("task", "## Tasks")] {
+    for (section, heading) in [("pool", "## Pools"), ("task", "## Tasks"), ("service", "## Services")] {
         let text = format!("[pool.x]\nimage = \"/x.sif\"\n[{section}.x]\n\"?\" = 1").replacen(
             "[pool.x]\nimage",
             "[pool.y]\nimage",

@@ -11,7 +11,7 @@ use protocol::{
 };
 
 use super::JobFiles;
-use super::files::{CONTINUE, META, Place};
+use super::files::{CONTINUE, META, Place, SERVICES};
 use super::job_dir::JobDir;
 use super::meta::meta_of;
 use super::output::{self, Output};
@@ -50,6 +50,7 @@ impl JobFiles {
     }
 
     fn try_conclude(&self, job: JobMessage, run: &Run, ending: Ending, may_retry: bool) -> io::Result<Concluded> {
+        let uses_services = !job.spec.needs.is_empty();
         match ending {
             Ending::GivenUp(problem) => {
                 let message = format!(
@@ -64,15 +65,15 @@ impl JobFiles {
                 }
                 self.end_unrun(run, self.recorder.cancelled(job, after))
             }
-            Ending::CutOff(what) => self.in_own_dir(run, |_| {
+            Ending::CutOff(what) => self.in_own_dir(run, uses_services, |_| {
                 let outputs = job.spec.outputs.clone();
                 self.record_sent(run, outputs.as_ref(), None, Outcome::new(self.recorder.lost(job, run, &what)))
             }),
             Ending::Finished(finished) => {
-                self.in_own_dir(run, |dir| self.conclude_seen(job, run, dir, *finished, may_retry))
+                self.in_own_dir(run, uses_services, |dir| self.conclude_seen(job, run, dir, *finished, may_retry))
             }
-            Ending::FilledDisk(filled) => self.in_own_dir(run, |dir| self.clear(job, run, dir, *filled)),
-            Ending::Unparkable(finished, why) => self.in_own_dir(run, |dir| {
+            Ending::FilledDisk(filled) => self.in_own_dir(run, uses_services, |dir| self.clear(job, run, dir, *filled)),
+            Ending::Unparkable(finished, why) => self.in_own_dir(run, uses_services, |dir| {
                 let files_max = finished.launched.as_ref().and_then(|launched| launched.output_files_bytes_max);
                 let outputs = job.spec.outputs.clone();
                 let mut outcome = self.result(job, run, dir, *finished)?;
@@ -86,6 +87,7 @@ impl JobFiles {
     fn in_own_dir(
         &self,
         run: &Run,
+        uses_services: bool,
         conclude: impl FnOnce(Option<&JobDir>) -> io::Result<Concluded>,
     ) -> io::Result<Concluded> {
         // Held open: should it be taken over in this moment, it is still ours that is read.
@@ -100,6 +102,10 @@ impl JobFiles {
         }
         if let Some(dir) = &dir {
             close(run, dir);
+            if uses_services {
+                // What it knows of instances is of no use to whoever looks at what it has left.
+                dir.remove(SERVICES)?;
+            }
         }
         conclude(dir.as_ref())
     }
@@ -275,6 +281,7 @@ impl JobFiles {
             RunEnd::EndedBy(EndReason::Cancelled) => {
                 Some((Reason::Cancelled, "the job was cancelled while it ran, and was ended".to_owned()))
             }
+            RunEnd::EndedBy(why) if why.is_of_service() => Some((Reason::Cancelled, why.to_string())),
             // These do not come here, because they are not the task's end.
             RunEnd::EndedBy(why) => Some((Reason::Lost, why.to_string())),
             RunEnd::NotStarted(problem) => Some((Reason::Infrastructure, problem.clone())),

@@ -4,48 +4,27 @@
 //! A stranger's program writes here: the file may be anything, and the directory a link to somewhere else.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 
 use lifecycle::Round;
 use protocol::{Continuation, JobId, limits};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 
 use super::files::{CHILDREN, CONTINUE};
 use super::job_dir::JobDir;
 use super::record::Record;
 use super::results_dir::ResultsDir;
+use crate::left;
 
 impl JobDir {
     /// What a task has left in `continue.json`, if it has: or why that cannot be used, as a sentence that begins with
     /// the name. An error is one of the file system, not of the task.
     pub(super) fn continuation(&self) -> io::Result<Option<Result<Continuation, String>>> {
-        let unusable = |problem: &str| Ok(Some(Err(format!("{CONTINUE} {problem}"))));
-        // Not following links, and not waiting for the other end of a FIFO.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(self.as_fd(), CONTINUE, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(Errno::LOOP) => return unusable("is a symbolic link, which is not followed"),
-            Err(Errno::NXIO) => return unusable("is a socket or a device, not a regular file"),
-            Err(Errno::ACCESS | Errno::PERM) => return unusable("cannot be read: permission denied"),
-            Err(error) => return Err(error.into()),
+        let advice = "; give large inputs to the jobs as files";
+        let text = match left::text(self.as_fd(), CONTINUE, limits::CONTINUATION_BYTES_MAX, advice)? {
+            None => return Ok(None),
+            Some(Err(problem)) => return Ok(Some(Err(format!("{CONTINUE} {problem}")))),
+            Some(Ok(text)) => text,
         };
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return unusable("is not a regular file");
-        }
-        let (bytes, most) = (metadata.len(), limits::CONTINUATION_BYTES_MAX);
-        if bytes > most {
-            return unusable(&format!(
-                "has {bytes} bytes, and {most} is the most; give large inputs to the jobs as files"
-            ));
-        }
-        let mut text = Vec::new();
-        // It may grow while it is read.
-        file.take(most).read_to_end(&mut text)?;
-        let Ok(text) = String::from_utf8(text) else { return unusable("is not JSON: it is not UTF-8") };
         Ok(Some(Continuation::parse(&text).map_err(|problem| format!("{CONTINUE} {problem}"))))
     }
 
@@ -55,7 +34,7 @@ impl JobDir {
         if round.children == 0 {
             return Ok(());
         }
-        let directory = self.children_dir()?;
+        let directory = self.subdir(CHILDREN)?;
         let there = directory.names()?;
         for number in 1..=round.children {
             let name = format!("{number}.json");
@@ -68,25 +47,6 @@ impl JobDir {
             }
         }
         Ok(())
-    }
-
-    /// The directory itself, and nothing that a job has put in its place.
-    fn children_dir(&self) -> io::Result<JobDir> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || rustix::fs::openat(self.as_fd(), CHILDREN, flags, Mode::empty()).map_err(io::Error::from);
-        match open() {
-            Ok(directory) => {
-                let directory = JobDir::new(File::from(directory));
-                // Its job may have locked us out.
-                directory.unlock()?;
-                return Ok(directory);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // A file, or a link, wherever that leads.
-            Err(_) => self.remove(CHILDREN)?,
-        }
-        self.make_dir(CHILDREN)?;
-        open().map(|directory| JobDir::new(File::from(directory)))
     }
 }
 

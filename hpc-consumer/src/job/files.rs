@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use files::{Bounds, Creator, DIR_MODE, Durability};
 use lifecycle::Attempt;
-pub(super) use protocol::job_dir::{CHILDREN, CONTINUE, INPUT, META, OUTPUT, RESUMED};
+pub(super) use protocol::job_dir::{CHILDREN, CONTINUE, INPUT, META, OUTPUT, RESUMED, SERVICES};
 use protocol::{JobId, Timestamp, limits};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;

@@ -37,6 +37,14 @@ impl Trouble {
     }
 }
 
+/// Whose the end of a run was that is not its own.
+#[derive(Debug)]
+pub(super) enum Culprit {
+    Node(Problem),
+    /// That of a service that it had.
+    Service(Problem),
+}
+
 /// The node, as it was seen. What one pool lacks is that pool's trouble; the rest is that of all.
 #[derive(Debug)]
 pub(super) struct Health {
@@ -74,17 +82,24 @@ impl Health {
         self.trouble_near(pool.as_ref(), ended_at_ms).map_or(Ok(scratch), Err)
     }
 
-    /// After a run: was its end the node's? What the run itself says is not evidence enough.
-    pub(super) async fn exonerate(&self, job: &JobSpec, finished: &Finished) -> Result<(), Problem> {
+    /// After a run: was its end the node's, or that of a service that it had, of which this is known? What the run
+    /// itself says is not evidence enough.
+    pub(super) async fn exonerate(
+        &self,
+        job: &JobSpec,
+        finished: &Finished,
+        service_gone: Option<Problem>,
+    ) -> Result<(), Culprit> {
         let (pool, variant) = self.pools.variant_of(job).unzip();
         if let (Some(variant), RunEnd::Exit(0)) = (variant, &finished.end) {
             variant.works();
         }
         let program_was_there = variant.is_some_and(|variant| variant.has_program());
-        let mut evidence = Evidence { program_was_there, ..Evidence::default() };
+        let mut evidence = Evidence { program_was_there, service_gone, ..Evidence::default() };
         if finished.has_failed() {
             let results = self.results.clone();
-            let scratch = blocking(move || results.probe()).await.inspect_err(|problem| self.met(problem))?;
+            let scratch = blocking(move || results.probe()).await.inspect_err(|problem| self.met(problem));
+            let scratch = scratch.map_err(|problem| Culprit::Node(problem.into()))?;
             evidence.trouble = self.trouble_near(pool.as_ref(), finished.finished_at_ms).map(Problem::from);
             if let Some(variant) = variant.filter(|variant| variant.can_be_tried())
                 && blame(finished, &evidence) == Blame::Unclear
@@ -101,7 +116,8 @@ impl Health {
         }
         match blame(finished, &evidence) {
             Blame::Task | Blame::Unclear => Ok(()),
-            Blame::Node(problem) => Err(problem),
+            Blame::Node(problem) => Err(Culprit::Node(problem)),
+            Blame::Service(problem) => Err(Culprit::Service(problem)),
         }
     }
 

@@ -205,6 +205,26 @@ impl JobDir {
         files::new_dir(&self.path().join(name))
     }
 
+    /// A directory in it, made where it is not there: the directory itself, and nothing that a job has put in its
+    /// place.
+    pub(super) fn subdir(&self, name: &str) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(self.as_fd(), name, flags, Mode::empty()).map_err(io::Error::from);
+        match open() {
+            Ok(directory) => {
+                let directory = Self::new(File::from(directory));
+                // Its job may have locked us out.
+                directory.unlock()?;
+                return Ok(directory);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // A file, or a link, wherever that leads.
+            Err(_) => self.remove(name)?,
+        }
+        self.make_dir(name)?;
+        open().map(|directory| Self::new(File::from(directory)))
+    }
+
     /// Puts a file in place of another, whole.
     pub(super) fn replace(&self, name: &str, content: &str) -> io::Result<()> {
         let path = self.path().join(name);

@@ -1,10 +1,11 @@
 //! How a run is begun: the command with its environment, its limits, and the marks by which its processes are found.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use lifecycle::{Round, Run};
-use protocol::{JobId, JobMessage, Launched, Memory, RuntimeKind};
+use protocol::{JobId, JobMessage, Launched, Memory, RuntimeKind, ServiceName};
 use site::{Grant, Plan, Resources, Where};
 
 use super::pools::Pools;
@@ -62,12 +63,14 @@ pub(crate) struct Within<'a> {
     pub(crate) round: Round,
     /// The workflow that it is a task of: it runs in the directory of that.
     pub(crate) workflow: Option<&'a JobId>,
+    /// The service whose instance it is. What it runs is said by that, and not by its job.
+    pub(crate) service: Option<&'a ServiceName>,
 }
 
 impl<'a> Within<'a> {
     /// The first round of a job that is of no workflow.
     pub(crate) fn first(grant: &'a Grant) -> Self {
-        Self { grant, round: Round::FIRST, workflow: None }
+        Self { grant, round: Round::FIRST, workflow: None, service: None }
     }
 }
 
@@ -87,9 +90,12 @@ impl Launcher {
 
     /// How the keeper is to begin a run.
     pub(super) fn start_line(&self, job: &JobMessage, run: &Run, within: Within<'_>) -> StartLine {
-        let Within { grant, round, workflow } = within;
+        let Within { grant, round, workflow, service } = within;
         let directory = self.results.job_dir(&run.job_id);
-        let plan = self.pools.plan(&job.spec);
+        let plan = match service {
+            Some(name) => self.pools.site().plan_of_service(name).ok_or_else(|| format!("there is no service {name}")),
+            None => self.pools.plan(&job.spec).map_err(|refusal| refusal.to_string()),
+        };
         let (mut command, wrapping) = match &plan {
             Ok(plan) => {
                 let mut own = if self.pools.kit().from_file { self.own(plan, grant) } else { Own::default() };
@@ -99,6 +105,11 @@ impl Launcher {
                 own.workflow = workflow.map(|workflow| self.results.job_dir(workflow));
                 let state_dir = &self.pools.kit().state_dir;
                 own.lease = plan.lease.then(|| lease::socket_dir(state_dir, &run.job_id));
+                if let Some(name) = service {
+                    own.environment.push(("HPC_QUEUE_SERVICE".to_owned(), Some(name.to_string())));
+                    own.secrets = self.results.token_of(name, run);
+                    own.seen = Some(self.results.seen_path(name, run));
+                }
                 match self.pools.variant(plan) {
                     Some(variant) => variant.runtime().command(&run.job_id, &directory, &own),
                     // A plan of this site that is none of its pools'. Then it is not known to work, and is tried.
@@ -170,6 +181,8 @@ impl Launcher {
             arguments: flag.map(str::to_owned).into_iter().collect(),
             workflow: None,
             lease: None,
+            secrets: BTreeMap::new(),
+            seen: None,
             launched: Some(Box::new(launched)),
         }
     }
@@ -192,8 +205,9 @@ fn nothing(directory: PathBuf) -> (CommandLine, Wrapping) {
         hook: false,
         confinement: Confinement::default(),
         isolation: None,
-        secrets: std::collections::BTreeMap::new(),
+        secrets: BTreeMap::new(),
         launched: None,
+        seen: None,
     };
     (command, wrapping)
 }

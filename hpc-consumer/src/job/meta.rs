@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::claim::Claims;
-use super::files::{INPUT, META, OwnFile, Place, aside_of, is_missing, read_own_file, to_json};
+use super::files::{INPUT, META, OwnFile, Place, SERVICES, aside_of, is_missing, read_own_file, to_json};
 use super::job_dir::JobDir;
 use super::now;
 use super::results_dir::ResultsDir;
@@ -101,7 +101,8 @@ impl Claims {
         };
         dir.unlock()?;
         // Where nothing has run there is no log, whatever files were moved there.
-        let is_untouched = if files { !LOGS.iter().any(|log| dir.has(log)) } else { dir.holds_only(&[META, INPUT])? };
+        let is_untouched =
+            if files { !LOGS.iter().any(|log| dir.has(log)) } else { dir.holds_only(&[META, INPUT, SERVICES])? };
         // The number of a later attempt must not be forgotten with its directory.
         if attempt > Attempt::FIRST || !is_untouched {
             return dir.replace(META, &self.meta(&run.job_id, attempt, "", false));

@@ -9,6 +9,7 @@
 //!     continue.json      jobs that it leaves behind and goes on after
 //!     children/<n>.json  their records, once it goes on
 //!     resumed.json       what a workflow has taken over of an earlier job
+//!     services/<name>.json  instances of services that it uses, while it runs
 //!     meta.json          the claim: which attempt this is, whose, where and when
 //!   <job_id>.json        the final record: the bytes of the published result, written last and whole
 //!   .probe/              what probes write and remove
@@ -18,6 +19,7 @@
 //!   .cache/              contents that jobs have needed, by their SHA-256
 //!   .staging/<owner>/<job_id>/      the files of a job that is not claimed yet
 //!   .uploads/<job_id>.<attempt>/    what is sent of a run that has ended, and its packs
+//!   .services/<name>/    instances of services: where each is, and its token
 //!   .trash/              what `hpc-consumer purge` is removing
 //!   _rejected/           messages that were no jobs, and records that could not be read
 //! ```
@@ -36,6 +38,7 @@
 //! | [`result`], [`record`] | [`Recorder`]: results, and the file that each becomes |
 //! | [`conclude`] | from a run that is over to its result |
 //! | [`continuation`] | from a run that is over to jobs that go before its next round, and back |
+//! | [`services`] | instances of services, and what their users find of them |
 //! | [`seen`] | what can be seen of a job by who holds nothing |
 //! | [`full_disk`] | from a run that filled the disk to a disk with room |
 //! | [`inputs`] | files that jobs need before they begin |
@@ -68,6 +71,7 @@ mod result;
 mod results_dir;
 mod resumed;
 mod seen;
+mod services;
 mod size;
 mod trash;
 mod whose;
@@ -85,7 +89,7 @@ use transfer::Store;
 pub(crate) use self::cancellations::Cancellations;
 use self::claim::{Claims, Wanted};
 use self::graph::Graphs;
-use self::health::Health;
+use self::health::{Culprit, Health};
 use self::inputs::Incoming;
 use self::launch::Launcher;
 pub(crate) use self::launch::{StartLine, Within};
@@ -96,6 +100,7 @@ use self::pools::Pools;
 use self::result::Recorder;
 pub(crate) use self::results_dir::ResultsDir;
 pub(crate) use self::seen::Claim;
+pub(crate) use self::services::Published;
 use crate::blocking;
 use crate::run::{Kit, Required};
 
@@ -291,14 +296,29 @@ impl JobFiles {
         ending: Ending,
         may_retry: bool,
     ) -> Concluded {
-        let (was_begun, nodes_fault) = match &ending {
+        self.conclude_with(job, run, ending, may_retry, None).await
+    }
+
+    /// The same of a run that had instances of services, of which this is known: one is gone.
+    pub(crate) async fn conclude_with(
+        self: &Arc<Self>,
+        job: &JobMessage,
+        run: &Run,
+        ending: Ending,
+        may_retry: bool,
+        service_gone: Option<Problem>,
+    ) -> Concluded {
+        let (was_begun, culprit) = match &ending {
             Ending::Finished(finished) => {
                 // How the node is weeks later, when its outputs are in the store, tells nothing of the run.
                 let is_judged = finished.has_failed() && self.outgoing.has_begun(run);
                 // Of a workflow nothing ran that the node could have failed.
                 let nothing_ran = finished.runtime.is_none() && self.is_workflow(job);
-                let exonerated =
-                    if is_judged || nothing_ran { Ok(()) } else { self.health.exonerate(&job.spec, finished).await };
+                let exonerated = if is_judged || nothing_ran {
+                    Ok(())
+                } else {
+                    self.health.exonerate(&job.spec, finished, service_gone).await
+                };
                 (finished.runtime.is_some(), exonerated.err())
             }
             Ending::CutOff(_)
@@ -310,8 +330,9 @@ impl JobFiles {
         };
         let (jobs, job, run) = (self.clone(), job.clone(), run.clone());
         let concluded = blocking(move || {
-            let concluded = match nodes_fault {
-                Some(problem) => Concluded::NodeFailed(problem),
+            let concluded = match culprit {
+                Some(Culprit::Node(problem)) => Concluded::NodeFailed(problem),
+                Some(Culprit::Service(problem)) => Concluded::ServiceFailed(problem),
                 None => jobs.conclude_now(job, &run, ending, may_retry),
             };
             match concluded {
@@ -319,6 +340,11 @@ impl JobFiles {
                     jobs.close_own_dir(&run);
                     jobs.claims.leave_trace(&run);
                     jobs.failed_by_node(&run, problem)
+                }
+                Concluded::ServiceFailed(problem) => {
+                    jobs.close_own_dir(&run);
+                    jobs.claims.leave_trace(&run);
+                    Concluded::ServiceFailed(problem)
                 }
                 other => other,
             }

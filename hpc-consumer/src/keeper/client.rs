@@ -523,6 +523,7 @@ mod tests {
                 isolation: None,
                 secrets,
                 launched: None,
+                seen: None,
             },
             resources: None,
         }

@@ -163,6 +163,9 @@ fn what_came_within_a_version_format_unchanged() {
     let ToKeeper::Start(Start { wrapping: Wrapping { secrets, launched, .. }, .. }) = &said[0] else { panic!() };
     assert_eq!((secrets.len(), secrets["ibm"].variable.as_deref()), (2, Some("IBM")));
     assert_eq!(launched.as_ref().unwrap().image.as_deref(), Some("/images/a.sif"));
+    let said: Vec<ToKeeper> = lines(5, "to_keeper-4.jsonl");
+    let ToKeeper::Start(Start { wrapping: Wrapping { seen, .. }, .. }) = &said[0] else { panic!() };
+    assert_eq!(seen.as_deref(), Some(Path::new("/r/.services/vqpu/service-vqpu-a-1.1.seen")));
     let said: Vec<FromKeeper> = lines(5, "from_keeper-2.jsonl");
     let FromKeeper::Ended { finished, .. } = &said[0] else { panic!() };
     assert_launched(finished);

@@ -161,12 +161,16 @@ impl From<FinishedText> for Finished {
 pub(super) struct Why(pub(super) EndReason);
 
 /// Each reason and its word. A word that is not among them is one that only a newer program says.
-const REASONS: [(EndReason, &str); 5] = [
+const REASONS: [(EndReason, &str); 9] = [
     (EndReason::NotHeld, "not_held"),
     (EndReason::TakenOver, "taken_over"),
     (EndReason::ExecutorEnds, "executor_ends"),
     (EndReason::AllocationEnds, "allocation_ends"),
     (EndReason::Cancelled, "cancelled"),
+    (EndReason::ServiceIdle, "service_idle"),
+    (EndReason::ServiceOld, "service_old"),
+    (EndReason::ServiceNotReady, "service_not_ready"),
+    (EndReason::ServiceGone, "service_gone"),
 ];
 
 impl Why {

@@ -255,6 +255,9 @@ struct StartText {
     /// What it is begun as, which is told with its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     launched: Option<Box<Launched>>,
+    /// Where it is written down what is seen of its address, if it serves others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<Word>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -325,6 +328,7 @@ impl From<Start> for StartText {
             isolation: start.wrapping.isolation,
             secrets: start.wrapping.secrets,
             launched: start.wrapping.launched,
+            seen: start.wrapping.seen.map(|seen| seen.into_os_string().into()),
         }
     }
 }
@@ -354,6 +358,7 @@ impl From<StartText> for Start {
                 isolation: text.isolation,
                 secrets: text.secrets,
                 launched: text.launched,
+                seen: text.seen.map(|seen| OsString::from(seen).into()),
             },
             limits: Limits {
                 time: Duration::from_millis(text.time_ms),

@@ -358,6 +358,7 @@ mod tests {
                 isolation: None,
                 secrets: Default::default(),
                 launched: None,
+                seen: None,
             },
         })
     }

@@ -222,6 +222,7 @@ mod tests {
                 isolation: None,
                 secrets: Default::default(),
                 launched: None,
+                seen: None,
             },
         }
     }

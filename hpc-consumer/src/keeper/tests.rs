@@ -112,6 +112,7 @@ impl Site {
                 isolation: None,
                 secrets: Default::default(),
                 launched: None,
+                seen: None,
             },
             resources: None,
         }

@@ -175,6 +175,7 @@ fn side(hub: &Hub, folder: &Path, timing: Timing, jobs: &[&str]) -> Side {
         failures: Failures::default(),
         lease: None,
         parent: None,
+        service: None,
         parking: None,
         unwanted: false,
         since: Duration::ZERO,

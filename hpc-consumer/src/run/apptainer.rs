@@ -120,9 +120,11 @@ impl Apptainer {
         let hook = self.seen.hook.load(Ordering::Relaxed) && takes_hook(&self.root());
         let command = CommandLine { words, environment, directory: "/".into() };
         let isolation = facts.map(Box::new);
-        let (secrets, launched) = (self.secrets.clone(), own.launched.clone());
+        let mut secrets = self.secrets.clone();
+        secrets.extend(own.secrets.clone());
+        let (launched, seen) = (own.launched.clone(), own.seen.clone());
         let runtime = RuntimeKind::Apptainer;
-        (command, Wrapping { runtime, image, hook, confinement, isolation, secrets, launched })
+        (command, Wrapping { runtime, image, hook, confinement, isolation, secrets, launched, seen })
     }
 
     pub(super) fn to_be_pulled(&self) -> Option<&Path> {
@@ -153,7 +155,7 @@ impl Apptainer {
         job_dir: &Path,
         job_id: &str,
         parts: &Parts,
-        Own { arguments, workflow, lease, .. }: &Own,
+        Own { arguments, workflow, lease, secrets, .. }: &Own,
     ) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec![self.program.clone().into()];
         words.extend(["--quiet", "exec", "--containall", "--no-mount", "bind-paths"].map(OsString::from));
@@ -187,8 +189,8 @@ impl Apptainer {
         for bind in &self.binds {
             words.extend(["--bind".into(), bind.into()]);
         }
-        for (name, secret) in &self.secrets {
-            words.extend(["--bind".into(), secrets::bind(name, &secret.file)]);
+        for (name, secret) in self.secrets.iter().chain(secrets) {
+            words.extend(["--bind".into(), super::secrets::bind(name, &secret.file)]);
         }
         words.extend(arguments.iter().chain(&self.arguments).map(OsString::from));
         words.push(root.into());

@@ -51,9 +51,11 @@ impl Bare {
         let words = command.iter().map(OsString::from).collect();
         let command = CommandLine { words, environment, directory: job_dir.to_owned() };
         // What there is to tell is known once it is started.
-        let (secrets, launched) = (self.secrets.clone(), own.launched.clone());
+        let mut secrets = self.secrets.clone();
+        secrets.extend(own.secrets.clone());
+        let (launched, seen) = (own.launched.clone(), own.seen.clone());
         let (runtime, image, hook, isolation) = (RuntimeKind::Bare, None, false, None);
-        (command, Wrapping { runtime, image, hook, confinement, isolation, secrets, launched })
+        (command, Wrapping { runtime, image, hook, confinement, isolation, secrets, launched, seen })
     }
 
     /// What keeps jobs from the rest of the node, as far as a probe has seen it.

@@ -43,12 +43,17 @@ impl Watch {
             tokio::time::sleep_until(self.next).await;
             self.next = Instant::now() + PACE;
             let (first, token) = (self.first, self.token);
-            let look = move || passed(limit, &resident(&Look::of_late().members(first, token)), proc::share);
+            let look = move || passed(limit, &resident(&members(first, token)), proc::share);
             if let Some(used) = blocking(look).await {
                 return used;
             }
         }
     }
+}
+
+/// The processes of a run, as they were within the last half of a pace.
+pub(super) fn members(first: FirstProcess, token: Token) -> Vec<i32> {
+    Look::of_late().members(first, token)
 }
 
 /// How much the processes of a run use, if that is more than its limit.

@@ -9,8 +9,8 @@
 //! from the rest of the node, with the filter of [`seccomp`], and [`isolation`] tells how far. [`ending`] decides how
 //! all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it carries, and [`children`] tells whether
 //! there is any such thing; [`leftovers`] finds what is left of runs that nobody watches any more; [`service`] starts
-//! the process in which all this happens, the keeper; [`answer`] asks another program something, and [`client`] a batch
-//! system.
+//! the process in which all this happens, the keeper; [`serving`] looks where a run listens that serves others;
+//! [`answer`] asks another program something, and [`client`] a batch system.
 //!
 //! Out of scope: what the result means (`job`), and which runs there are (`keeper`). Invariant: when [`process::run`]
 //! returns, no process of the run that can be found is alive.
@@ -44,6 +44,7 @@ mod scratch;
 mod seccomp;
 pub(crate) mod secrets;
 mod service;
+mod serving;
 mod starter;
 mod token;
 mod tree;
@@ -78,6 +79,7 @@ pub(crate) use protocol::job_dir::LOGS;
 pub(crate) use pull::{Credentials, Pull, auth_file_of_apptainer};
 pub(crate) use pulled::{Note, Notes};
 pub(crate) use service::{Invocation, Service, start_program, start_service};
+pub(crate) use serving::Seen;
 pub(crate) use token::Token;
 pub(crate) use unpacked::Unpacked;
 
@@ -126,6 +128,8 @@ pub(crate) struct Wrapping {
     pub(crate) secrets: BTreeMap<String, Secret>,
     /// What it is begun as, where a site's file says it.
     pub(crate) launched: Option<Box<Launched>>,
+    /// Where it is written down what is seen of its address, if it serves others.
+    pub(crate) seen: Option<PathBuf>,
 }
 
 /// Tells a command where the workflow is that it is a task of.
@@ -145,6 +149,10 @@ pub(crate) struct Own {
     /// The directory with the socket of the lease, if it may ask quantum machines.
     pub(crate) lease: Option<PathBuf>,
     pub(crate) launched: Option<Box<Launched>>,
+    /// What it knows besides the secrets of its pool.
+    pub(crate) secrets: BTreeMap<String, Secret>,
+    /// Where it is written down what is seen of its address, if it serves others.
+    pub(crate) seen: Option<PathBuf>,
 }
 
 impl Own {

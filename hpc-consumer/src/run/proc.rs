@@ -141,6 +141,14 @@ pub(super) fn share(pid: i32) -> Option<u64> {
     parse_share(&read(Path::new(&format!("/proc/{pid}/smaps_rollup"))).ok()?)
 }
 
+/// The inodes of the sockets that a process has open; none where it does not want to be looked at.
+pub(super) fn sockets(pid: i32) -> Vec<u64> {
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let target = |file: io::Result<fs::DirEntry>| fs::read_link(file.ok()?.path()).ok();
+    let inode = |target: std::path::PathBuf| target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
+    open.filter_map(target).filter_map(inode).collect()
+}
+
 /// The soft limit `RLIMIT_RTTIME` of a process, if it has one.
 pub(super) fn realtime_limit(pid: i32) -> Option<u64> {
     parse_realtime_limit(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)

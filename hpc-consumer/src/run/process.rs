@@ -29,6 +29,7 @@ use super::memory;
 use super::proc::FirstProcess;
 use super::scratch::Scratch;
 use super::secrets::Secrets;
+use super::serving;
 use super::starter::started;
 use super::token::Token;
 use super::tree::Tree;
@@ -83,7 +84,7 @@ pub(crate) async fn run(
 ) -> Finished {
     let kills_before = memory::kills();
     let directory = Arc::new(place.directory);
-    let Wrapping { runtime, image, hook, confinement, isolation, secrets, mut launched } = wrapping;
+    let Wrapping { runtime, image, hook, confinement, isolation, secrets, mut launched, seen } = wrapping;
     let secrets = match Secrets::read(&secrets) {
         Ok(secrets) => secrets,
         Err(problem) => return Finished::not_started(problem),
@@ -120,9 +121,21 @@ pub(crate) async fn run(
     drop(command);
     let tree = Tree::of(&child, token, runtime == RuntimeKind::Apptainer);
     begun(tree.first());
+    // Few runs serve others.
+    let served = seen.map(|file| Box::pin(serving::watch(file, directory.clone(), tree.first(), token)));
+    let served = async {
+        match served {
+            Some(served) => served.await,
+            None => std::future::pending().await,
+        }
+    };
     let logs = Logs::keep(&mut child, directory, limits.log_bytes);
     let mut helpers = Helpers::new(runtime == RuntimeKind::Apptainer);
-    let (ended, usage) = end(child, known, tree, limits, stop, &mut helpers).await;
+    let (ended, usage) = tokio::select! {
+        biased;
+        ended = end(child, known, tree, limits, stop, &mut helpers) => ended,
+        never = served => match never {},
+    };
     let ended = ended.looked_at_closely(runtime, kills_before);
     let Tails { stdout, stderr } = logs.tails(&secrets).await;
     let mut began = Some(true);

@@ -7,12 +7,12 @@
 //!
 //! Out of scope: opening a file and refusing one (`opening`), and who asks when (`super`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::{Attempt, Entry, Fact, Failures, Launched, Lease, Origin, Parent, Parking, Stage, Terms};
-use protocol::{JobId, JobMessage, PoolName, When};
+use protocol::{JobId, JobMessage, PoolName, ServiceName, When};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 use store::{Owned, Schema, Sqlite};
@@ -75,6 +75,10 @@ ALTER TABLE jobs ADD COLUMN children INTEGER;                     -- how many th
 ALTER TABLE jobs ADD COLUMN seen INTEGER;                         -- how many had ended when the last one began
 ALTER TABLE jobs ADD COLUMN waits_for_any INTEGER;                -- or for all
 ",
+    "
+ALTER TABLE jobs ADD COLUMN service TEXT;   -- the one that it is an instance of
+ALTER TABLE jobs ADD COLUMN services TEXT;  -- which instances the last attempt that was launched uses, as JSON; or none
+",
 ];
 
 /// How long the id of a job that has ended is remembered: longer than the queue can keep a message, which is 14 days.
@@ -130,7 +134,7 @@ pub(super) fn entries(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
         "SELECT jobs.job_id, stage, attempt, retries, rerunnable, task_failures, node_failures, cut_off,
                 lease_id, lease_until_ms, octet_length(records.record), changed_ms,
                 lease_deliveries, pool, launched, message, parent, generation, unwanted, rounds, children, seen,
-                waits_for_any, is_graph
+                waits_for_any, is_graph, service, services
          FROM jobs LEFT JOIN records ON records.no = jobs.no LEFT JOIN messages ON messages.no = jobs.no
          ORDER BY jobs.no",
     )?;
@@ -177,6 +181,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         failures: Failures { task: row.get(5)?, node: row.get(6)?, cut_off: row.get(7)? },
         lease,
         parent: parent(row)?,
+        service: service(row)?,
         parking: parking(row)?,
         unwanted: row.get(18)?,
         since: duration(row.get(11)?),
@@ -187,6 +192,12 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
 fn parent(row: &Row<'_>) -> rusqlite::Result<Option<Parent>> {
     let Some(_) = row.get::<_, Option<String>>(16)? else { return Ok(None) };
     Ok(Some(Parent { job_id: job_id(row, 16)?, generation: row.get(17)? }))
+}
+
+/// The service that a job is an instance of.
+fn service(row: &Row<'_>) -> rusqlite::Result<Option<ServiceName>> {
+    let name = row.get::<_, Option<String>>(24)?.map(|name| name.parse());
+    name.transpose().map_err(|error: protocol::InvalidServiceName| unreadable(24, Type::Text, error.to_string()))
 }
 
 /// What a job has left behind in earlier rounds.
@@ -202,7 +213,11 @@ fn launched(row: &Row<'_>) -> rusqlite::Result<Option<Launched>> {
     let grant = serde_json::from_str(&text).map_err(|error| unreadable(14, Type::Text, error.to_string()))?;
     let pool: Option<String> = row.get(13)?;
     let pool = pool.map(|name| name.parse::<PoolName>()).transpose();
-    Ok(Some(Launched { pool: pool.map_err(|error| unreadable(13, Type::Text, error.to_string()))?, grant }))
+    let pool = pool.map_err(|error| unreadable(13, Type::Text, error.to_string()))?;
+    let services = row.get::<_, Option<String>>(25)?.map(|text| serde_json::from_str(&text)).transpose();
+    let services: Option<BTreeMap<ServiceName, JobId>> =
+        services.map_err(|error| unreadable(25, Type::Text, error.to_string()))?;
+    Ok(Some(Launched { pool, grant, services: services.unwrap_or_default() }))
 }
 
 fn job_id(row: &Row<'_>, column: usize) -> rusqlite::Result<JobId> {
@@ -212,6 +227,10 @@ fn job_id(row: &Row<'_>, column: usize) -> rusqlite::Result<JobId> {
 
 fn unreadable(column: usize, kind: Type, problem: String) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, kind, problem.into())
+}
+
+fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
 
 fn deliveries(lease: &Lease) -> Option<i64> {
@@ -271,15 +290,16 @@ impl Database {
                 "UPDATE jobs SET lease_id = NULL, lease_until_ms = NULL WHERE job_id = ?1",
                 params![job_id.as_str()],
             ),
-            Fact::Launching(job_id, attempt, Launched { pool, grant }) => self.run(
-                "UPDATE jobs SET stage = 1, attempt = ?2, changed_ms = ?3, pool = ?4, launched = ?5 WHERE job_id = ?1",
+            Fact::Launching(job_id, attempt, Launched { pool, grant, services }) => self.run(
+                "UPDATE jobs SET stage = 1, attempt = ?2, changed_ms = ?3, pool = ?4, launched = ?5, services = ?6
+                 WHERE job_id = ?1",
                 params![
                     job_id.as_str(),
                     attempt.get(),
                     now_ms,
                     pool.as_ref().map(PoolName::as_str),
-                    serde_json::to_string(grant)
-                        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?
+                    json(grant)?,
+                    (!services.is_empty()).then(|| json(services)).transpose()?,
                 ],
             ),
             Fact::Again(job_id, failures) => self.run(
@@ -302,14 +322,16 @@ impl Database {
     }
 
     fn accept(&self, job_id: &JobId, terms: Terms, origin: &Origin, now_ms: i64) -> rusqlite::Result<()> {
-        let (lease, parent) = match origin {
-            Origin::Queue(lease) => (Some(lease), None),
-            Origin::Parent(parent) => (None, Some(parent)),
+        let (lease, parent, service) = match origin {
+            Origin::Queue(lease) => (Some(lease), None, None),
+            Origin::Parent(parent) => (None, Some(parent), None),
+            Origin::Service(service) => (None, None, Some(service)),
         };
         self.run(
             "INSERT INTO jobs (no, job_id, stage, attempt, retries, rerunnable, task_failures, node_failures, cut_off,
-                               lease_id, lease_until_ms, accepted_ms, changed_ms, lease_deliveries, parent, generation, is_graph)
-             VALUES (?1, ?2, 0, 0, ?3, ?4, 0, 0, 0, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11)",
+                               lease_id, lease_until_ms, accepted_ms, changed_ms, lease_deliveries, parent, generation, is_graph,
+                               service)
+             VALUES (?1, ?2, 0, 0, ?3, ?4, 0, 0, 0, ?5, ?6, ?7, ?7, ?8, ?9, ?10, ?11, ?12)",
             params![
                 self.next_no,
                 job_id.as_str(),
@@ -322,6 +344,7 @@ impl Database {
                 parent.map(|parent| parent.job_id.as_str()),
                 parent.map(|parent| parent.generation),
                 terms.is_graph,
+                service.map(ServiceName::as_str),
             ],
         )
     }

@@ -34,7 +34,7 @@ use protocol::JobId;
 
 use database::Database;
 pub(crate) use lock::{Held, StateLock, can_be_held, make_private};
-pub(crate) use show::{Holding, holding, show_jobs, show_pools, show_status};
+pub(crate) use show::{Holding, holding, show_jobs, show_pools, show_services, show_status};
 
 const DATABASE: &str = "state.db";
 

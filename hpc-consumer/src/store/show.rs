@@ -1,4 +1,5 @@
-//! `hpc-consumer jobs`, `status` and `pools`: what they tell; how it is printed for a person is in [`text`].
+//! `hpc-consumer jobs`, `status`, `pools` and `services`: what they tell; how it is printed for a person is in
+//! [`text`].
 //!
 //! A daemon that lives is seen through its view, from any machine that sees the directory. When none lives, what the
 //! next one will find is read from the state itself, which is never written to here.
@@ -18,11 +19,11 @@ use program::{Exit, Failure, JobFilter, Listed, OutputFormat, age, escaped_json}
 use protocol::{JobId, JobResult, JobState, PoolName, Timestamp, timestamp_from_millis};
 use serde::Serialize;
 
-use self::text::{jobs_text, pools_text, status_text};
+use self::text::{jobs_text, pools_text, services_text, status_text};
 use super::lock::{self, Held, Holder};
 use super::view::{
-    self, About, AllocationView, Called, Counts, DaemonState, JobView, OperationsView, PoolView, Queue, REFRESH, View,
-    timestamp,
+    self, About, AllocationView, Called, Counts, DaemonState, JobView, OperationsView, PoolView, Queue, REFRESH,
+    ServiceView, View, timestamp,
 };
 use super::{DATABASE, opening};
 use crate::job::ResultsDir;
@@ -72,6 +73,8 @@ struct Report {
     about: About,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pools: Vec<PoolView>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    services: Vec<ServiceView>,
     #[serde(skip)]
     jobs: Option<Vec<JobView>>,
     /// Those of them that were asked for.
@@ -233,6 +236,11 @@ pub(crate) fn show_pools(state_dir: &Path, format: OutputFormat) -> anyhow::Resu
     show(state_dir, format, pools_text, |report, _| Ok(report))
 }
 
+/// `hpc-consumer services`.
+pub(crate) fn show_services(state_dir: &Path, format: OutputFormat) -> anyhow::Result<Exit> {
+    show(state_dir, format, services_text, |report, _| Ok(report))
+}
+
 fn show(
     state_dir: &Path,
     format: OutputFormat,
@@ -385,6 +393,7 @@ fn of_view(view: View) -> Report {
         state_dir: String::new(),
         about: view.about,
         pools: view.pools,
+        services: view.services,
         jobs: Some(view.jobs),
         listed: None,
     }
@@ -410,6 +419,7 @@ fn nothing(holder: Option<Holder>) -> Report {
         state_dir: String::new(),
         about: About::default(),
         pools: Vec::new(),
+        services: Vec::new(),
         jobs: None,
         listed: None,
     }
@@ -458,6 +468,7 @@ mod tests {
             state: DaemonState::Running,
             node: Some("apptainer is not there\n\u{1b}[31m".to_owned()),
             pools: Vec::new(),
+            services: Vec::new(),
             slots: 4,
             counts: Counts { waiting: 1, running: 1, ending: 0, owed: 3 },
             jobs: vec![

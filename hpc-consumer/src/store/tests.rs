@@ -30,7 +30,8 @@ fn accepted(job_id: JobId) -> Fact {
 /// With something of everything that a pool has.
 fn launched() -> Launched {
     let memory = Some("2GiB".parse().unwrap());
-    Launched { pool: Some("gpu".parse().unwrap()), grant: Grant { cpus: 4, memory, gpus: vec![0, 3] } }
+    let grant = Grant { cpus: 4, memory, gpus: vec![0, 3] };
+    Launched { pool: Some("gpu".parse().unwrap()), grant, services: BTreeMap::new() }
 }
 
 /// A life from beginning to end.
@@ -96,12 +97,23 @@ fn random_fact(random: &mut fastrand::Rng) -> Fact {
             let is_graph = random.bool();
             let terms = Terms { retries: random.u32(0..101), rerunnable: random.bool(), needs_files, is_graph };
             let parent = Parent { job_id: id(random.usize(0..4)), generation: random.u32(1..5) };
-            let origin = if random.bool() { Origin::Queue(lease) } else { Origin::Parent(parent) };
+            let origin = match random.u8(0..3) {
+                0 => Origin::Queue(lease),
+                1 => Origin::Parent(parent),
+                _ => Origin::Service("vqpu".parse().unwrap()),
+            };
             Fact::Accepted { job_id, message, terms, origin }
         }
         2 => Fact::Leased(job_id, lease),
         3 => Fact::Acknowledged(job_id),
-        4 => Fact::Launching(job_id, Attempt::new(random.u32(1..9)).unwrap(), launched()),
+        4 => {
+            let mut services = BTreeMap::new();
+            if random.bool() {
+                services.insert("vqpu".parse().unwrap(), id(random.usize(0..4)));
+            }
+            let launched = Launched { services, ..launched() };
+            Fact::Launching(job_id, Attempt::new(random.u32(1..9)).unwrap(), launched)
+        }
         5 => {
             let failures = Failures { task: random.u32(0..9), node: random.u32(0..9), cut_off: random.u32(0..9) };
             Fact::Again(job_id, failures)
@@ -271,7 +283,7 @@ fn the_state_is_readable_by_its_owner_only() {
 fn what_cannot_be_used_is_refused_and_stays_as_it_is() {
     type Spoil = fn(&Path);
     let newer: Spoil = |path| {
-        Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 4").unwrap();
+        Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 5").unwrap();
     };
     let foreign: Spoil = |path| {
         Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 0").unwrap();
@@ -286,7 +298,7 @@ fn what_cannot_be_used_is_refused_and_stays_as_it_is() {
     };
     let no_database: Spoil = |path| fs::write(path, "hello").unwrap();
     for (spoil, problem, advice) in [
-        (newer, "version 4, and this hpc-consumer knows version 3", "start the newer hpc-consumer"),
+        (newer, "version 5, and this hpc-consumer knows version 4", "start the newer hpc-consumer"),
         (foreign, "another program", "move the whole directory"),
         (unknown_stage, "it is damaged: ", ".recover"),
         (garbage, "it is damaged: ", "move the whole directory"),
@@ -335,13 +347,18 @@ fn a_state_of_every_version_is_opened_and_holds_what_it_held() {
         let jobs: Vec<JobId> = ["waits", "runs-again", "is-owed"].map(|id| id.parse().unwrap()).into();
         assert_eq!(held.iter().take(3).map(|entry| entry.job_id.clone()).collect::<Vec<_>>(), jobs);
         let parked: Vec<_> =
-            held[3..].iter().map(|entry| (entry.job_id.as_str(), entry.stage, entry.parking)).collect();
+            held.iter().skip(3).take(2).map(|entry| (entry.job_id.as_str(), entry.stage, entry.parking)).collect();
         let parking = Parking { rounds: 2, children: 3, seen: 1, when: When::Any };
         let expected = [("parked", Stage::Parked, Some(parking)), ("parked-3", Stage::Accepted, None)];
         assert_eq!(parked, if version > 2 { &expected[..] } else { &[] }, "version {version}");
         let parent = Parent { job_id: "parked".parse().unwrap(), generation: 1 };
         assert_eq!(held.get(3).map(|parked| parked.terms.is_graph), (version > 2).then_some(true));
         assert!(held.get(4).is_none_or(|child| child.unwanted && child.parent == Some(parent)));
+        let instance = held.get(5).map(|instance| (instance.job_id.clone(), instance.service.clone().unwrap()));
+        let expected = ("service-vqpu-a1b2c3d4-1".parse().unwrap(), "vqpu".parse().unwrap());
+        assert_eq!(instance.clone(), (version > 3).then_some(expected), "version {version}");
+        let user = held.get(6).and_then(|user| user.launched.clone()).map(|launched| launched.services);
+        assert_eq!(user, instance.map(|(job_id, service)| BTreeMap::from([(service, job_id)])), "version {version}");
         assert_eq!((held[0].stage, held[0].attempt, held[0].lease.is_some()), (Stage::Accepted, None, true));
         let failures = Failures { task: 1, node: 0, cut_off: 1 };
         assert_eq!((held[1].stage, held[1].attempt, held[1].failures), (Stage::Launching, Attempt::new(3), failures));

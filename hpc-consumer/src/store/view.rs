@@ -14,7 +14,7 @@ use std::time::Duration;
 use allowance::{Care, State};
 use files::Durability;
 use lifecycle::Phase;
-use protocol::{JobId, JobSpec, JobState, PoolName, Timestamp, link, timestamp_from_millis};
+use protocol::{JobId, JobSpec, JobState, PoolName, ServiceName, Timestamp, link, timestamp_from_millis};
 use serde::{Deserialize, Serialize};
 
 use crate::link::LinkView;
@@ -44,6 +44,9 @@ pub(crate) struct View {
     /// How each pool is.
     #[serde(default)]
     pub(crate) pools: Vec<PoolView>,
+    /// How each service is.
+    #[serde(default)]
+    pub(crate) services: Vec<ServiceView>,
     pub(crate) counts: Counts,
     pub(crate) jobs: Vec<JobView>,
     /// Why the queue does not answer, if it does not.
@@ -177,6 +180,41 @@ pub(crate) struct AllocationView {
     pub(crate) node: Option<String>,
     /// How far it is, in words.
     pub(crate) state: String,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServiceView {
+    pub(crate) service: ServiceName,
+    /// How many instances there are at least and at most, and for how many jobs each; none of a service that the site's
+    /// file has no more.
+    pub(crate) min: Option<u32>,
+    pub(crate) max: Option<u32>,
+    pub(crate) users_each: Option<u32>,
+    /// How many jobs wait for it.
+    pub(crate) waiting: usize,
+    /// How the last instance ended, while instances do not last, and when the next is tried.
+    pub(crate) problem: Option<String>,
+    pub(crate) next_try: Option<Timestamp>,
+    pub(crate) instances: Vec<InstanceView>,
+}
+
+/// An instance of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InstanceView {
+    /// Its job.
+    pub(crate) instance: JobId,
+    /// As [`lifecycle::Phase::name`] says it, and since when that is so.
+    pub(crate) phase: Option<String>,
+    pub(crate) since: Option<Timestamp>,
+    /// The name of its node, once that is known.
+    pub(crate) node: Option<String>,
+    /// Since when it can be used.
+    pub(crate) ready_since: Option<Timestamp>,
+    /// How many jobs use it.
+    pub(crate) users: usize,
+    /// Why it is there, or why it cannot be used yet, or why it ends.
+    pub(crate) why: String,
 }
 
 /// So much of what a pool has.

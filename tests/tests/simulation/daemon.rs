@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lifecycle::{Book, Concluded, Driver, Effect, Event, Fact, Lifecycle, Output, Phase, Run, Staged, Step, permitted};
+use lifecycle::{
+    Book, Concluded, Driver, Effect, Event, Fact, Launched, Lifecycle, Output, Phase, Run, Staged, Step, permitted,
+};
 use protocol::JobId;
 
 use crate::effects::Errand;
@@ -135,7 +137,8 @@ impl World {
     pub(crate) fn restart(&mut self, n: usize) -> Checked {
         let exit_when_idle = !self.calm && self.rng.u8(0..6) == 0;
         let polls = if self.sabotage == Some(Sabotage::ForgetSafetyNet) { 1_000 * DAY } else { 10 * MINUTE };
-        let settings = self.plan.settings(exit_when_idle, self.nodes[n].without_side, polls);
+        let mut settings = self.plan.settings(exit_when_idle, self.nodes[n].without_side, polls);
+        settings.life = format!("{n}l{}", self.nodes[n].lives + 1);
         let node = &mut self.nodes[n];
         if node.life.is_some() {
             return Ok(());
@@ -373,6 +376,15 @@ impl World {
                 continue;
             }
             self.may_let_go(n, fact)?;
+            let placeless;
+            let fact = match (fact, self.sabotage) {
+                (Fact::Launching(job_id, attempt, at), Some(Sabotage::ForgetPlaces)) => {
+                    let at = Launched { services: BTreeMap::new(), ..at.clone() };
+                    placeless = Fact::Launching(job_id.clone(), *attempt, at);
+                    &placeless
+                }
+                _ => fact,
+            };
             self.nodes[n].book.apply(fact);
             self.is_born(fact);
             self.is_true(n, fact)?;

@@ -45,6 +45,14 @@ impl World {
                 self.stop_upload(n, life, &run);
                 return Ok(None);
             }
+            Effect::Serve(run) => {
+                self.serve(n, life, run);
+                return Ok(None);
+            }
+            Effect::Withdraw(run) => {
+                self.withdraw(n, life, &run);
+                return Ok(None);
+            }
             Effect::Say(_) | Effect::Exit | Effect::Fail(_) => return Ok(None),
             Effect::Publish(jobs) => jobs,
             effect => return Ok(Some(Errand::Do(effect))),
@@ -116,6 +124,8 @@ impl World {
             Effect::Settle { acks, retries } => Event::Settled(self.settle(n, &acks, &retries)?),
             Effect::Unstage(_)
             | Effect::StopUpload(_)
+            | Effect::Serve(_)
+            | Effect::Withdraw(_)
             | Effect::Publish(_)
             | Effect::Say(_)
             | Effect::Exit
@@ -155,6 +165,11 @@ impl World {
             self.not_the_task(n, run);
             return Ok(Concluded::NodeFailed("the runtime does not start".into()));
         }
+        if matches!(ending, Ending::Finished(_)) && self.service_is_to_blame(n, run)? {
+            self.may_conclude(n, run, ending, may_retry)?;
+            self.not_the_task(n, run);
+            return Ok(Concluded::ServiceFailed("its instance has ended".into()));
+        }
         if let Err(problem) = self.well(n) {
             return Ok(Concluded::NodeBroken(problem.into()));
         }
@@ -193,6 +208,7 @@ impl World {
             (Ending::Cancelled(_), _) | (Ending::Finished(_), Some(Outcome::Ended(EndReason::Cancelled))) => {
                 "cancelled"
             }
+            (Ending::Finished(_), Some(Outcome::Ended(why))) if why.is_of_service() => "cancelled",
             (Ending::Finished(_), Some(Outcome::Completed)) => match self.leaves(n, run) {
                 Some(continuation) => return Ok(Concluded::Parks(continuation)),
                 None => "completed",

@@ -21,7 +21,7 @@ pub(crate) fn has_families(seed: u64) -> bool {
 const GENERATIONS: usize = 2;
 
 /// A number that belongs to a job and a question.
-fn drawn(seed: u64, job_id: &JobId, question: u64) -> u64 {
+pub(crate) fn drawn(seed: u64, job_id: &JobId, question: u64) -> u64 {
     let start = seed ^ question.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     job_id.as_str().bytes().fold(start, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)) >> 20
 }
@@ -136,6 +136,7 @@ impl World {
             // Each round has budgets of its own.
             self.new_holder(job_id);
         }
+        self.is_started_as_instance(fact);
         let Fact::Accepted { job_id, message, origin: Origin::Parent(parent), .. } = fact else { return };
         let Ok(message) = JobMessage::parse(message) else { return };
         self.report.children += 1;

@@ -10,7 +10,7 @@ use crate::world::{Checked, Happening, World};
 const LINGERS: Time = 5 * MINUTE;
 
 /// Of these effects there are so few that the dice would hardly ever have a daemon die before or after one.
-const RARE: [&str; 6] = ["unclaim", "put away", "reconciled", "end", "unstage", "stop upload"];
+const RARE: [&str; 8] = ["unclaim", "put away", "reconciled", "end", "unstage", "stop upload", "serve", "withdraw"];
 
 impl World {
     /// A fault of the plan strikes.

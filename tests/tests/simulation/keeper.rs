@@ -35,7 +35,7 @@ pub(crate) enum Outcome {
 
 /// Some jobs fill the disk each time, as long as things go wrong.
 fn fills_disks(run: &Run) -> bool {
-    run.job_id.as_str().ends_with('7')
+    run.job_id.as_str().ends_with('7') && !run.job_id.as_str().starts_with("service-")
 }
 
 /// A run that is remembered.
@@ -213,6 +213,7 @@ impl World {
             self.task_failed(&run);
         }
         self.note(format_args!("node {n}: {run} is over"));
+        self.users_fail(n, &run);
         self.tell_from_keeper(n, Event::RunEnded(run, finished));
     }
 
@@ -225,7 +226,8 @@ impl World {
         }
         let unwanted = self.files.cancelled.contains_key(&run.job_id) || self.is_orphan(n, &run.job_id);
         let cancelled = why == EndReason::Cancelled && unwanted;
-        if self.files.holds(n, run) && self.is_open(n, run) && !cancelled {
+        let unneeded = self.may_end_instance(n, run, why)?;
+        if self.files.holds(n, run) && self.is_open(n, run) && !cancelled && !unneeded {
             return Err(format!("daemon {n} ends {run}, which is its own"));
         }
         self.kill_overtaken(n, run, why);
@@ -238,6 +240,7 @@ impl World {
         kept.outcome = Outcome::Ended(why);
         let finished = kept.finished();
         self.note(format_args!("node {n}: {run} is ended"));
+        self.users_fail(n, run);
         self.tell_from_keeper(n, Event::RunEnded(run.clone(), finished));
     }
 
@@ -294,6 +297,7 @@ impl World {
         if let Some(kept) = self.nodes[n].keeper.runs.get_mut(run) {
             kept.state = State::CutOff;
         }
+        self.users_fail(n, run);
         self.was_cut_off(&run.job_id);
     }
 

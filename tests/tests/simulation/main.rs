@@ -8,7 +8,8 @@
 //! of all there is a hub (`hub.rs`), which loses, repeats and delays what it says and hears. In two fifths jobs have
 //! files and outputs (`transfers.rs`), in a store that is away for seconds and days, loses answers, and does not have
 //! all that it had. In half of all some jobs leave children behind and go on after them, in several rounds and
-//! generations, or are graphs of others (`families.rs`).
+//! generations, or are graphs of others (`families.rs`). In an eighth of all some jobs need services, whose instances
+//! die at any time (`services.rs`).
 //!
 //! After every step the lifecycle and the queue check themselves, each effect is checked against what is on disk, and
 //! the world checks the promises from outside, in books of its own (`promises.rs`). A seed gives the same history each
@@ -37,6 +38,7 @@ mod queues;
 mod report;
 mod sabotage;
 mod seeds;
+mod services;
 mod sites;
 mod stand_ins;
 mod transfers;
@@ -54,7 +56,7 @@ const SEEDS: u64 = 800;
 pub(crate) const SEEDS_OF_MANY_LEASES: [u64; 2] = [397, 398];
 
 /// The effects before and after which a daemon must have died in some history.
-const EFFECTS: [&str; 19] = [
+const EFFECTS: [&str; 21] = [
     "probe",
     "observe",
     "reconciled",
@@ -64,6 +66,8 @@ const EFFECTS: [&str; 19] = [
     "unstage",
     "upload",
     "stop upload",
+    "serve",
+    "withdraw",
     "unfold",
     "claim",
     "unclaim",
@@ -125,6 +129,8 @@ fn every_history_keeps_the_promises() {
         assert!(total.links > SEEDS, "hardly any daemon was linked: {total}");
         assert!(total.reports > 10 * SEEDS, "hardly anything was reported: {total}");
         assert!(total.wakes > SEEDS / 4 && total.asks > 0, "nobody was woken or asked: {total}");
+        assert!(total.instances > SEEDS / 4 && total.served > SEEDS / 8, "hardly any service was used: {total}");
+        assert!(total.service_failed > SEEDS / 80, "hardly any instance took its users along: {total}");
         assert!(total.unfolded > SEEDS / 4, "hardly anything was a graph: {total}");
         assert!(total.rounds > SEEDS / 4 && total.children > SEEDS / 2, "hardly any job had children: {total}");
         assert!(total.refusals > 0, "no result was refused: {total}");

@@ -50,10 +50,12 @@ pub(crate) struct Job {
 
 impl Job {
     /// The body of its messages.
-    pub(crate) fn body(&self, task: &str) -> String {
+    pub(crate) fn body(&self, task: &str, needs: Option<&str>) -> String {
         let Self { job_id, retries, rerunnable, readable, asks, wants, .. } = self;
         let v = if !readable {
             99
+        } else if needs.is_some() {
+            3
         } else if *wants == Wants::NOTHING {
             1
         } else {
@@ -61,7 +63,8 @@ impl Job {
         };
         let sent = timestamp_from_millis(self.sent[0]);
         let terms = format!(r#""retries":{retries},"rerunnable":{rerunnable}"#);
-        let asks = asks.fields() + &wants.fields();
+        let needs = needs.map(|needs| format!(r#","needs":{needs}"#)).unwrap_or_default();
+        let asks = asks.fields() + &wants.fields() + &needs;
         format!(r#"{{"v":{v},"job_id":"{job_id}","task":"{task}","created_at":"{sent}",{terms}{asks}}}"#)
     }
 }
@@ -372,6 +375,7 @@ impl Plan {
             claim_patience: duration(self.stale / 2),
             drain_timeout: duration(self.drain_timeout),
             exit_when_idle,
+            life: String::new(),
         }
     }
 }

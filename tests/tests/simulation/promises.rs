@@ -50,6 +50,8 @@ pub(crate) struct Known {
     pub(crate) published: Option<String>,
     /// Whose child it is. What becomes of it nobody else is told.
     pub(crate) parent: Option<JobId>,
+    /// Is it an instance of a service? Nobody is told of it, either.
+    is_instance: bool,
 }
 
 impl Known {
@@ -67,6 +69,7 @@ impl Known {
             filled_disks: BTreeSet::new(),
             published: None,
             parent: None,
+            is_instance: false,
         }
     }
 
@@ -86,7 +89,32 @@ impl Known {
             filled_disks: BTreeSet::new(),
             published: None,
             parent: Some(parent),
+            is_instance: false,
         }
+    }
+
+    /// What there is to know of an instance of a service.
+    pub(crate) fn of_instance(now: Time, lasts: Time) -> Self {
+        Self {
+            sent: now,
+            lasts,
+            retries: 0,
+            rerunnable: false,
+            readable: true,
+            begun: 0,
+            failures: 0,
+            allowed: 0,
+            cut_off: false,
+            filled_disks: BTreeSet::new(),
+            published: None,
+            parent: None,
+            is_instance: true,
+        }
+    }
+
+    /// Does its result stay on the cluster?
+    fn stays(&self) -> bool {
+        self.parent.is_some() || self.is_instance
     }
 }
 
@@ -139,6 +167,7 @@ impl World {
         self.has_its_files(run)?;
         self.may_go_on(n, run)?;
         self.may_begin_task(run)?;
+        self.has_its_services(n, run)?;
         let Some(job) = self.jobs.get(job_id) else { return Err(format!("nobody submitted {run}")) };
         self.report.runs += 1;
         self.report.in_pools += u64::from(self.plan.several);
@@ -221,7 +250,9 @@ impl World {
                 }
             }
             Ending::Cancelled(_)
-                if !self.files.cancelled.contains_key(&run.job_id) && !self.is_orphan(n, &run.job_id) =>
+                if !self.files.cancelled.contains_key(&run.job_id)
+                    && !self.is_orphan(n, &run.job_id)
+                    && !entry.is_some_and(|entry| entry.service.is_some()) =>
             {
                 return Err(format!("daemon {n} cancels {run}, and nobody asked for that"));
             }
@@ -237,6 +268,8 @@ impl World {
                     return Err(format!("daemon {n} rejects {run}, {} ms after it was sent: {why}", self.now - sent));
                 }
             }
+            // Another one takes its place.
+            Ending::GivenUp(_) if entry.is_some_and(|entry| entry.service.is_some()) => {}
             Ending::GivenUp(_) if failures.node < GIVES_UP_AFTER => {
                 return Err(format!("daemon {n} gives {run} up after {} failures of the node", failures.node));
             }
@@ -262,8 +295,8 @@ impl World {
         let Some(job) = self.jobs.get_mut(job_id) else {
             return Err(format!("daemon {n} publishes a result of {job_id}, which nobody submitted"));
         };
-        if let Some(parent) = &job.parent {
-            return Err(format!("daemon {n} publishes the result of {job_id}, which is a child of {parent}"));
+        if job.stays() {
+            return Err(format!("daemon {n} publishes the result of {job_id}, a child or an instance: {job:?}"));
         }
         if let Some(before) = &job.published
             && *before != record
@@ -348,7 +381,7 @@ impl World {
             Fact::Recorded(job_id, record) => self.is_complete(n, job_id, record),
             Fact::Unwanted(job_id) => self.is_unwanted(n, job_id),
             Fact::Finished(job_id)
-                if self.jobs.get(job_id).is_none_or(|job| job.published.is_none() && job.parent.is_none())
+                if self.jobs.get(job_id).is_none_or(|job| job.published.is_none() && !job.stays())
                     && !self.plan.is_unfit(job_id) =>
             {
                 Err(format!("daemon {n} has done with {job_id}, and nothing was published"))
@@ -403,7 +436,7 @@ impl World {
             if !self.files.records.contains_key(job_id) {
                 return Some(format!("{job_id} has no final record"));
             }
-            if job.published.is_none() && job.parent.is_none() && !self.plan.is_unfit(job_id) {
+            if job.published.is_none() && !job.stays() && !self.plan.is_unfit(job_id) {
                 return Some(format!("the result of {job_id} was not published"));
             }
         }
@@ -431,7 +464,7 @@ impl World {
             return None;
         }
         let may_wait = |job_id: &JobId| self.plan.is_cursed(job_id) || self.plan.is_unfit(job_id);
-        let owed = |job: &Known| job.published.is_none() && job.parent.is_none();
+        let owed = |job: &Known| job.published.is_none() && !job.stays();
         let late = self.jobs.iter().find(|(job_id, job)| owed(job) && !may_wait(job_id));
         late.map(|(job_id, _)| format!("{job_id} has no result yet, held up by one that cannot be claimed"))
     }

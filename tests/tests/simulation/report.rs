@@ -58,6 +58,10 @@ pub(crate) struct Report {
     /// Pushes of results that the queue refused, and results that were given up for that.
     pub(crate) refusals: u64,
     pub(crate) unfit: u64,
+    /// Instances of services that were started, places that runs had in them, and runs that failed for want of one.
+    pub(crate) instances: u64,
+    pub(crate) served: u64,
+    pub(crate) service_failed: u64,
     /// Runs longer than two of the longest leases, where another daemon could have got their messages.
     pub(crate) many_leases: u64,
     /// Runs of half a day and more in a history with an outage of a week and more.
@@ -99,6 +103,9 @@ impl Report {
         self.early_acks += other.early_acks;
         self.refusals += other.refusals;
         self.unfit += other.unfit;
+        self.instances += other.instances;
+        self.served += other.served;
+        self.service_failed += other.service_failed;
         self.many_leases += other.many_leases;
         self.long_outages += other.long_outages;
         for (around, times) in other.died_around {
@@ -115,13 +122,14 @@ impl fmt::Display for Report {
         let Self { links, reports, wakes, asks, .. } = self;
         let Self { staged, unstaged, sent, uploads_stopped, store_away, .. } = self;
         let Self { many_leases, long_outages, died_around, transitions, in_pools, rejected, .. } = self;
-        let Self { rounds, children, unfolded, .. } = self;
+        let Self { rounds, children, unfolded, instances, served, service_failed, .. } = self;
         let seen = transitions.len();
         write!(
             f,
             "{steps} steps, {runs} runs, {in_pools} in one of several pools, {rejected} jobs rejected, {crashes} ends of daemons, {taken_over} claims taken over, \
              {cut_off} runs cut off, {half_claims} claims that failed and stood, {given_up} jobs given up, \
              {disks_filled} that filled disks, {cancelled} cancelled, {rounds} further rounds after {children} children, {unfolded} looks at graphs, \
+             {instances} instances of services with {served} places used and {service_failed} runs that lost theirs, \
              {staged} with files and {unstaged} that did not need them, {sent} outputs and {uploads_stopped} not wanted, \
              {store_away} times a store that was away, {held} pulls held, {held_for_nobody} for nobody, \
              {links} links with {reports} reports, {wakes} wakes and {asks} asks, \
@@ -171,6 +179,8 @@ pub(crate) fn kind_of_effect(effect: &Effect) -> &'static str {
         Effect::Start(_) => "start",
         Effect::Conclude { .. } => "conclude",
         Effect::End(..) => "end",
+        Effect::Serve(_) => "serve",
+        Effect::Withdraw(_) => "withdraw",
         Effect::Forget(_) => "forget",
         Effect::PutAway { .. } => "put away",
         Effect::Publish(_) => "publish",
@@ -209,10 +219,13 @@ pub(crate) fn kind_of(event: &Event) -> &'static str {
         Event::RunEnded(..) => "run ended",
         Event::RunCutOff(..) => "run cut off",
         Event::RunRejected(..) => "run rejected",
+        Event::ServiceReady(..) => "service ready",
+        Event::ServiceGone(..) => "service gone",
         Event::Concluded(_, Concluded::Recorded(_)) => "concluded: recorded",
         Event::Concluded(_, Concluded::Parks(_)) => "concluded: parks",
         Event::Concluded(_, Concluded::TaskFailed(_)) => "concluded: task failed",
         Event::Concluded(_, Concluded::NodeFailed(_)) => "concluded: node failed",
+        Event::Concluded(_, Concluded::ServiceFailed(_)) => "concluded: service failed",
         Event::Concluded(_, Concluded::DiskFull(..)) => "concluded: disk full",
         Event::Concluded(_, Concluded::NodeBroken(_)) => "concluded: node broken",
         Event::Concluded(_, Concluded::ToUpload) => "concluded: to upload",

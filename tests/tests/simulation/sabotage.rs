@@ -42,6 +42,10 @@ pub(crate) enum Sabotage {
     KeepSlot,
     /// Nobody hears that files could not be fetched for now.
     ForgetAway,
+    /// The disk forgets in which instances of services runs have their places.
+    ForgetPlaces,
+    /// Instances of services are said to be ready that are not.
+    SayReady,
     /// The queue says that a pull was held for longer than it was: its leases seem to begin later than they do.
     HeldForLonger,
 }
@@ -180,6 +184,16 @@ fn a_slot_that_is_kept_and_a_job_that_is_forgotten_while_the_store_is_away_are_n
 #[test]
 fn a_lease_that_is_counted_on_for_too_long_is_noticed() {
     is_noticed(Sabotage::HeldForLonger);
+}
+
+#[test]
+fn places_in_services_that_are_forgotten_are_noticed() {
+    is_noticed(Sabotage::ForgetPlaces);
+}
+
+#[test]
+fn instances_that_are_not_ready_are_noticed() {
+    is_noticed(Sabotage::SayReady);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use site::{Defaults, Site, SiteFile};
 
 use crate::keeper::State;
 use crate::plan::{DAY, HOUR, Plan, SECOND, Time, duration};
+use crate::services::{SERVERS, has_services, sections};
 use crate::world::{Checked, World};
 
 /// The pool that jobs are in which name none.
@@ -88,6 +89,9 @@ impl Plan {
         if !without_side {
             text.push_str(&format!("[pool.{SIDE}]\nruntime = \"bare\"\ncapacity = {{ cpus = 1 }}\nhold = 2\n"));
         }
+        if has_services(self.seed) {
+            text.push_str(&sections());
+        }
         let file = SiteFile::parse(&text, Path::new("/"), &defaults);
         Arc::new(file.unwrap_or_else(|problems| panic!("{problems}")).site)
     }
@@ -97,6 +101,7 @@ impl Plan {
         match pool {
             Some(GPU) => (3, 2),
             Some(SIDE) => (1, 0),
+            Some(SERVERS) => (3, 0),
             _ => (self.slots, 0),
         }
     }

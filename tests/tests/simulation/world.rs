@@ -18,6 +18,7 @@ use crate::promises::Known;
 use crate::queues::Queues;
 use crate::report::{Report, Violation};
 use crate::sabotage::Sabotage;
+use crate::services::Services;
 use crate::transfers::Transfers;
 
 /// Fine, or the promise that was broken.
@@ -73,6 +74,12 @@ pub(crate) enum Happening {
         node: usize,
         run: Run,
     },
+    /// Something was found out about an instance of a service.
+    Answers {
+        node: usize,
+        life: u64,
+        run: Run,
+    },
     LinkUp {
         node: usize,
         life: u64,
@@ -119,6 +126,7 @@ pub(crate) struct World {
     pub(crate) files: Files,
     pub(crate) transfers: Transfers,
     pub(crate) queues: Queues,
+    pub(crate) services: Services,
     pub(crate) hub: Hub,
     /// What was submitted.
     pub(crate) jobs: BTreeMap<JobId, Known>,
@@ -189,6 +197,7 @@ impl World {
             files: Files::default(),
             transfers: Transfers::default(),
             queues: Queues::new(),
+            services: Services::default(),
             hub: Hub::new(plan.seed),
             jobs: plan.jobs.iter().map(|job| (job.job_id.clone(), Known::new(job))).collect(),
             calm: false,
@@ -264,7 +273,7 @@ impl World {
             Happening::Submit(no) => {
                 let job = &self.plan.jobs[no];
                 let task = if self.plan.is_graph(job) { "flow" } else { "t" };
-                let (job_id, body) = (job.job_id.clone(), job.body(task));
+                let (job_id, body) = (job.job_id.clone(), job.body(task, self.plan.needs_of(job)));
                 self.note(format_args!("{body} is sent"));
                 self.send(Some(job_id), body)
             }
@@ -290,6 +299,7 @@ impl World {
                 self.thaw(n);
                 Ok(())
             }
+            Happening::Answers { node, life, run } => self.answers(node, life, run),
             Happening::LinkUp { node, life } => self.link_up(node, life),
             Happening::LinkDown { node, life, connection } => self.link_down(node, life, connection),
             Happening::Tell { node, life } => self.tell_hub(node, life),
@@ -315,6 +325,7 @@ impl World {
             Happening::Perform { node, .. }
             | Happening::Arrive { node, .. }
             | Happening::Committed { node, .. }
+            | Happening::Answers { node, .. }
             | Happening::LinkUp { node, .. }
             | Happening::LinkDown { node, .. }
             | Happening::Tell { node, .. }

@@ -43,6 +43,7 @@ fn of_hpc_consumer() {
             "wait",
             "logs",
             "pools",
+            "services",
             "republish",
             "cancel",
             "purge",

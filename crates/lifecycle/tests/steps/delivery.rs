@@ -24,8 +24,8 @@ fn a_job_is_accepted_with_its_terms_and_its_lease_before_it_is_claimed() {
 
 #[test]
 fn a_message_is_stored_as_it_came() {
-    let newer = r#"{ "needs":["b"], "job_id":"a", "task":"echo", "v":1 }"#;
-    let as_base64 = "eyAibmVlZHMiOlsiYiJdLCAiam9iX2lkIjoiYSIsICJ0YXNrIjoiZWNobyIsICJ2IjoxIH0=";
+    let newer = r#"{ "wants":["b"], "job_id":"a", "task":"echo", "v":1 }"#;
+    let as_base64 = "eyAid2FudHMiOlsiYiJdLCAiam9iX2lkIjoiYSIsICJ0YXNrIjoiZWNobyIsICJ2IjoxIH0=";
     for body in [newer, as_base64] {
         let mut daemon = Daemon::pulling(settings());
         let step = daemon.accept(Delivery { body: body.to_owned(), ..job("a", "L1") });

@@ -6,7 +6,7 @@
 //!
 //! Out of scope: crashes, several daemons and the real queue; the simulation has them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ mod report;
 mod restart;
 mod results;
 mod round;
+mod services;
 mod thrift;
 mod transfers;
 mod unfolding;
@@ -59,6 +60,7 @@ fn settings() -> Settings {
         claim_patience: 20 * SECOND,
         drain_timeout: 30 * SECOND,
         exit_when_idle: false,
+        life: "a1".to_owned(),
     }
 }
 
@@ -261,7 +263,8 @@ fn run(job_id: &str, attempt: u32) -> Run {
 
 fn launch(job_id: &str, attempt: u32) -> Fact {
     let grant = Grant { cpus: 1, ..Grant::default() };
-    Fact::Launching(id(job_id), number(attempt), Launched { pool: Some(PoolName::default()), grant })
+    let services = BTreeMap::new();
+    Fact::Launching(id(job_id), number(attempt), Launched { pool: Some(PoolName::default()), grant, services })
 }
 
 /// A look at the one pool.

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A site whose file has these sections.
-fn site_of(text: &str) -> Settings {
+pub(super) fn site_of(text: &str) -> Settings {
     let defaults = Defaults { time_limit: 100 * SECOND, grace: SECOND, log_max: 1_000, network: false, cpus: 4 };
     let file = SiteFile::parse(text, std::path::Path::new("/"), &defaults).expect("the tests have a valid site");
     Settings { site: Arc::new(file.site), ..settings() }
@@ -31,7 +31,7 @@ fn look(pool: &str, outcome: Result<(), Problem>) -> Event {
 }
 
 /// A daemon whose pools are ready, and whose first pull is on its way.
-fn ready(text: &str, facts: &[Fact]) -> Daemon {
+pub(super) fn ready(text: &str, facts: &[Fact]) -> Daemon {
     let mut daemon = Daemon::restore(site_of(text), facts);
     let probes = only(&daemon.step(Event::Tick).effects, |effect| matches!(effect, Effect::Probe(_)));
     daemon.step(observed(&[]));
@@ -58,7 +58,7 @@ fn come(daemon: &mut Daemon, delivery: Delivery) -> Vec<Effect> {
 
 fn grant_of(step: &Step) -> Option<(Option<String>, Vec<u32>)> {
     step.facts.iter().find_map(|fact| match fact {
-        Fact::Launching(_, _, Launched { pool, grant }) => {
+        Fact::Launching(_, _, Launched { pool, grant, .. }) => {
             Some((pool.as_ref().map(ToString::to_string), grant.gpus.clone()))
         }
         _ => None,
@@ -239,7 +239,7 @@ fn accepted_of(delivery: &Delivery) -> Fact {
 
 fn launched_in(pool: &str, job_id: &str, gpus: &[u32]) -> Fact {
     let grant = Grant { cpus: 1, gpus: gpus.to_vec(), ..Grant::default() };
-    Fact::Launching(id(job_id), number(1), Launched { pool: Some(name(pool)), grant })
+    Fact::Launching(id(job_id), number(1), Launched { pool: Some(name(pool)), grant, services: BTreeMap::new() })
 }
 
 #[test]
@@ -338,6 +338,7 @@ fn many_jobs_may_wait_in_a_pool_while_the_other_one_is_pulled_for() {
                 failures: Failures::default(),
                 lease: None,
                 parent: None,
+                service: None,
                 parking: None,
                 unwanted: false,
                 since: START,

@@ -89,6 +89,7 @@ fn no_more_jobs_are_taken_while_too_many_results_are_owed() {
         failures: Failures::default(),
         lease: None,
         parent: None,
+        service: None,
         parking: None,
         unwanted: false,
         since: START,

@@ -334,7 +334,7 @@ fn a_restart_fetches_again_and_what_goes_back_after_it_is_removed() {
 
     // It was launched, so they are in its directory.
     let grant = Grant { cpus: 1, ..Grant::default() };
-    let launched = Launched { pool: Some(PoolName::default()), grant };
+    let launched = Launched { pool: Some(PoolName::default()), grant, services: BTreeMap::new() };
     let facts = [accepted_files("a", "L1"), Fact::Launching(id("a"), number(1), launched)];
     let mut daemon = Daemon::restore(slots(1), &facts);
     daemon.step(Event::Tick);

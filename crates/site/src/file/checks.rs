@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use protocol::PoolName;
 
 use super::values::source;
-use super::{Need, Needed, Notice, SiteFile, lease, pools, tasks};
+use super::{Need, Needed, Notice, SiteFile, lease, pools, services, tasks};
 use crate::plan::TASK_RUNNER;
 use crate::problem::Found;
 use crate::{Capacity, Defaults, Image, Pool, Problem, Quota, Resources, Runtime, Site, Where};
@@ -17,6 +17,7 @@ pub(super) fn whole(
     lease: Option<lease::Draft>,
     mut pools: Vec<pools::Draft<'_>>,
     tasks: Vec<tasks::Draft<'_>>,
+    services: Vec<services::Draft<'_>>,
     defaults: &Defaults,
     found: &mut Found<'_>,
 ) -> SiteFile {
@@ -29,10 +30,11 @@ pub(super) fn whole(
     ways(&pools, &tasks, found);
     ties(&tasks, found);
     images(&pools, &tasks, found);
+    images_of_services(&pools, &services, found);
     without_container(&pools, &tasks, found);
     lease::whole(lease.is_some(), &pools, &tasks, found);
-    let needs = needs(&pools, &tasks, found);
-    let notices = notices(&pools, &tasks, found);
+    let needs = needs(&pools, &tasks, &services, found);
+    let notices = notices(&pools, &tasks, &services, found);
     let in_slurm = pools.iter().filter(|draft| matches!(draft.pool.place, Where::Slurm { .. }));
     let asked_at = |draft: &pools::Draft<'_>| found.position(&draft.table.value_at("slurm"));
     let asks_slurm = in_slurm.map(|draft| (draft.name.clone(), asked_at(draft))).collect();
@@ -40,7 +42,8 @@ pub(super) fn whole(
     let tasks = tasks.into_iter().map(|draft| (draft.pattern, draft.task)).collect();
     let lease_at = lease.as_ref().map(|draft| found.position(&draft.machines_at));
     let lease = lease.and_then(|draft| draft.lease);
-    let site = Site { quota, pools, tasks, lease, defaults: defaults.clone(), is_of_file: true };
+    let services = services.into_iter().map(|draft| (draft.name, draft.service)).collect();
+    let site = Site { quota, pools, tasks, services, lease, defaults: defaults.clone(), is_of_file: true };
     SiteFile { site, needs, notices, asks_slurm, lease_at }
 }
 
@@ -222,6 +225,18 @@ fn images(pools: &[pools::Draft<'_>], tasks: &[tasks::Draft<'_>], found: &mut Fo
     }
 }
 
+/// An instance of a service runs in the image of its pool, and has no other.
+fn images_of_services(pools: &[pools::Draft<'_>], services: &[services::Draft<'_>], found: &mut Found<'_>) {
+    for service in services {
+        let pool = pools.iter().find(|draft| draft.name == service.service.pool);
+        let lacks = |draft: &&pools::Draft<'_>| draft.pool.runtime == Runtime::Apptainer && !draft.table.has("image");
+        if let Some(draft) = pool.filter(lacks) {
+            let name = draft.table.name_of("image");
+            found.say(&draft.table.at, format!("`{name}` is missing: `{}` runs here", service.table.name));
+        }
+    }
+}
+
 /// What a task asks for, its pools can do.
 fn without_container(pools: &[pools::Draft<'_>], tasks: &[tasks::Draft<'_>], found: &mut Found<'_>) {
     for task in tasks.iter().filter(|task| task.routed) {
@@ -254,7 +269,12 @@ fn program(command: &[String]) -> Option<&String> {
 }
 
 /// Files that must be there.
-fn needs(pools: &[pools::Draft<'_>], tasks: &[tasks::Draft<'_>], found: &Found<'_>) -> Vec<Need> {
+fn needs(
+    pools: &[pools::Draft<'_>],
+    tasks: &[tasks::Draft<'_>],
+    services: &[services::Draft<'_>],
+    found: &Found<'_>,
+) -> Vec<Need> {
     let mut needs = Vec::new();
     let image = |image: &Option<Image>| match image {
         Some(Image::File { path, pull: None }) => Some(path.clone()),
@@ -315,13 +335,28 @@ fn needs(pools: &[pools::Draft<'_>], tasks: &[tasks::Draft<'_>], found: &Found<'
             need(table, &table.value_at("command"), "command".to_owned(), Needed::Program, word.into(), bare);
         }
     }
+    for draft in services {
+        let pool = pools.iter().find(|pool| pool.name == draft.service.pool && runs_as_we_do(&pool.pool));
+        if let (Some(pool), Some(word)) = (pool, program(&draft.service.command)) {
+            let own = BTreeSet::from([pool.name.clone()]);
+            let (table, key) = (&draft.table, "command".to_owned());
+            need(table, &table.value_at("command"), key, Needed::Program, word.into(), own);
+        }
+    }
     needs.sort_by_key(|need| need.position);
     needs
 }
 
-fn notices(pools: &[pools::Draft<'_>], tasks: &[tasks::Draft<'_>], found: &Found<'_>) -> Vec<Notice> {
+fn notices(
+    pools: &[pools::Draft<'_>],
+    tasks: &[tasks::Draft<'_>],
+    services: &[services::Draft<'_>],
+    found: &Found<'_>,
+) -> Vec<Notice> {
     let mut notices = Vec::new();
-    for draft in pools {
+    // A pool may be there for services alone.
+    let serves = |name: &PoolName| services.iter().any(|draft| draft.service.pool == *name);
+    for draft in pools.iter().filter(|draft| !serves(&draft.name)) {
         if !tasks.is_empty() && !tasks.iter().any(|task| allowed(pools, task).any(|pool| pool.name == draft.name)) {
             let name = &draft.table.name;
             let text = format!("`{name}`: no [task] section lets a job in; name the pool in one of them");

@@ -7,10 +7,10 @@ use protocol::PoolName;
 use protocol::limits::RETRIES_MAX;
 use toml::de::DeValue;
 
-use super::values::{Context, bind, command, environment};
+use super::values::{Context, bind, command, environment, known_pool};
 use super::{TASKS_MAX, sections};
-use crate::problem::{Found, meant};
-use crate::read::{Table, bytes, one_of, pool_name, time, whole, yes_or_no};
+use crate::problem::Found;
+use crate::read::{Table, bytes, one_of, time, whole, yes_or_no};
 use crate::{Pattern, Task, TaskKind};
 
 /// The longest that a job may take to end after it was asked to.
@@ -83,16 +83,4 @@ fn task<'t>(
     };
     table.finish(found);
     Draft { pattern, task, table, routed }
-}
-
-fn known_pool(value: &DeValue<'_>, pools: &BTreeSet<PoolName>) -> Result<PoolName, String> {
-    let name = pool_name(value)?;
-    if pools.contains(&name) || pools.is_empty() {
-        return Ok(name);
-    }
-    let names: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
-    Err(match meant(name.as_str(), names.iter().copied()) {
-        Some(meant) => format!("names the pool {name}, which this file does not have; did you mean {meant}?"),
-        None => format!("names the pool {name}, which this file does not have; its pools are {}", names.join(", ")),
-    })
 }

@@ -1,13 +1,14 @@
-//! Values that pools and tasks both have.
+//! Values that several sections have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+use protocol::PoolName;
 use toml::de::DeValue;
 
 use crate::Image;
-use crate::problem::Found;
-use crate::read::{Table, any_text, text};
+use crate::problem::{Found, meant};
+use crate::read::{Table, any_text, pool_name, text};
 use crate::reference::is_digest;
 
 /// What the values of a file depend on.
@@ -17,7 +18,8 @@ pub(super) struct Context<'a> {
 }
 
 /// Variables that every job gets, each with who sets it.
-const TAKEN: [(&str, &str); 4] = [
+const TAKEN: [(&str, &str); 5] = [
+    ("SERVICE_TOKEN", "every instance of a service has its own"),
     ("WORK_DIR", "every job has it: its directory"),
     ("JOB_ID", "every job has it: its id"),
     ("CUDA_VISIBLE_DEVICES", "every job has its own, by the GPUs that it gets; say `gpus` in `slot` and `capacity`"),
@@ -72,6 +74,19 @@ impl Context<'_> {
         }
         Ok(Image::File { path: self.path(value)?, pull: None })
     }
+}
+
+/// A pool of this file; any, where there is none.
+pub(super) fn known_pool(value: &DeValue<'_>, pools: &BTreeSet<PoolName>) -> Result<PoolName, String> {
+    let name = pool_name(value)?;
+    if pools.contains(&name) || pools.is_empty() {
+        return Ok(name);
+    }
+    let names: Vec<&str> = pools.iter().map(PoolName::as_str).collect();
+    Err(match meant(name.as_str(), names.iter().copied()) {
+        Some(meant) => format!("names the pool {name}, which this file does not have; did you mean {meant}?"),
+        None => format!("names the pool {name}, which this file does not have; its pools are {}", names.join(", ")),
+    })
 }
 
 /// The words of a command.

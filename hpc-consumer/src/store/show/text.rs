@@ -1,4 +1,4 @@
-//! What `hpc-consumer jobs`, `status` and `pools` print for a person.
+//! What `hpc-consumer jobs`, `status`, `pools` and `services` print for a person.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::link::{LinkState, LinkView};
 
 use crate::store::view::{CareView, OperationsView};
 
-use super::{About, AllocationView, Counts, Daemon, ListedJob, PoolView, Queue, Report};
+use super::{About, AllocationView, Counts, Daemon, ListedJob, PoolView, Queue, Report, ServiceView};
 
 pub(super) fn jobs_text(report: &Report, now: Timestamp) -> String {
     let width = stdout_width();
@@ -105,6 +105,64 @@ pub(super) fn pools_text(report: &Report, now: Timestamp) -> String {
         for allocation in &pool.slurm {
             let _ = writeln!(text, "    {}", one_line(&allocation_text(allocation)));
         }
+    }
+    text
+}
+
+/// A service without an instance has one line as well.
+pub(super) fn services_text(report: &Report, now: Timestamp) -> String {
+    let width = stdout_width();
+    let mut text = pairs(&about_rows(report, now), width);
+    text.push('\n');
+    if report.services.is_empty() {
+        text.push_str("no services: the site's file has none, or no daemon runs that could tell of them\n");
+        return text;
+    }
+    let unknown = || "-".to_owned();
+    let mut rows = vec![["SERVICE", "INSTANCE", "NODE", "AGE", "USERS", "WHY"].map(str::to_owned)];
+    // What follows the last row of each service.
+    let mut notes = Vec::new();
+    for service in &report.services {
+        rows.extend(service.instances.iter().map(|instance| {
+            let users = match service.users_each {
+                Some(each) => format!("{} of {each}", instance.users),
+                None => instance.users.to_string(),
+            };
+            [
+                service.service.to_string(),
+                instance.instance.to_string(),
+                instance.node.as_deref().map_or_else(unknown, one_line),
+                instance.ready_since.or(instance.since).map_or_else(unknown, |since| age(since, now)),
+                users,
+                one_line(&instance.why),
+            ]
+        }));
+        if service.instances.is_empty() {
+            let why = if service.waiting > 0 { "the next one is on its way" } else { "no job needs it" };
+            let name = service.service.to_string();
+            rows.push([name, unknown(), unknown(), unknown(), unknown(), why.to_owned()]);
+        }
+        notes.resize(rows.len() - 2, String::new());
+        notes.push(service_notes(service, now));
+    }
+    fit(&mut rows, width);
+    let mut lines = table(&rows).into_iter();
+    text.push_str(&lines.next().unwrap_or_default());
+    for (line, note) in lines.zip(notes) {
+        text.push_str(&line);
+        text.push_str(&note);
+    }
+    text
+}
+
+fn service_notes(service: &ServiceView, now: Timestamp) -> String {
+    let mut text = String::new();
+    if service.waiting > 0 {
+        let _ = writeln!(text, "  jobs that wait for it: {}", service.waiting);
+    }
+    if let Some(problem) = &service.problem {
+        let next = service.next_try.map(|at| format!("; the next one is tried in {}", age(now, at)));
+        let _ = writeln!(text, "  its instances do not last: {}{}", one_line(problem), next.unwrap_or_default());
     }
     text
 }

@@ -112,7 +112,8 @@ impl Pair<'_> {
             }
             Operation::PutAway(n, job_id) => {
                 let no = self.number(&job_id);
-                let (lease_id, body, problem) = ("l".to_owned(), self.world.plan.jobs[no].body("t"), "?".to_owned());
+                let (lease_id, body, problem) =
+                    ("l".to_owned(), self.world.plan.jobs[no].body("t", None), "?".to_owned());
                 self.ask(n, Effect::PutAway { lease_id, job_id: Some(job_id), body, problem }, no)?;
             }
             Operation::LoseStore => {
@@ -287,7 +288,7 @@ impl Pair<'_> {
         let no = self.number(job_id);
         let Job { retries, rerunnable, wants, .. } = self.world.plan.jobs[no];
         let lease = Lease { id: "l".to_owned(), until: Duration::ZERO, deliveries: Some(1) };
-        let message = self.world.plan.jobs[no].body("t");
+        let message = self.world.plan.jobs[no].body("t", None);
         let terms = Terms { retries, rerunnable, needs_files: wants.has_files(), is_graph: false };
         self.is_fact(n, Fact::Accepted { job_id: job_id.clone(), message, terms, origin: Origin::Queue(lease) });
     }
@@ -374,6 +375,7 @@ impl Pair<'_> {
                 return Ok(());
             }
             Concluded::DiskFull(problem, _) => return Err(format!("no disk is full here: {problem}")),
+            Concluded::ServiceFailed(problem) => return Err(format!("no job needs services here: {problem}")),
             Concluded::Parks(_) => return Err("no job has children here".to_owned()),
             Concluded::TakenOver => self.is_fact(n, Fact::Released(run.job_id.clone())),
         }
@@ -414,5 +416,5 @@ impl Pair<'_> {
 
 /// Where it runs makes no difference to files and keeper.
 fn launched() -> Launched {
-    Launched { pool: None, grant: Grant::default() }
+    Launched { pool: None, grant: Grant::default(), services: BTreeMap::new() }
 }

@@ -35,7 +35,7 @@ impl Pair<'_> {
     }
 
     pub(super) fn in_reality(&mut self, n: usize, effect: Effect, no: usize) -> Option<Event> {
-        let body = self.world.plan.jobs[no].body("t");
+        let body = self.world.plan.jobs[no].body("t", None);
         let job_id = self.world.plan.jobs[no].job_id.clone();
         let job = JobMessage::parse(&body).unwrap_or_else(|_| JobMessage::unknown(job_id));
         let passed = u64::try_from(self.world.now - START).unwrap_or_default();
@@ -141,6 +141,7 @@ fn plain(event: &Event) -> String {
             Concluded::Parks(_) => format!("{run} goes on after others"),
             Concluded::TaskFailed(_) => format!("{run} failed"),
             Concluded::NodeFailed(_) => format!("{run} was failed by the node"),
+            Concluded::ServiceFailed(_) => format!("{run} failed without a service"),
             Concluded::NodeBroken(_) => format!("{run} cannot be concluded"),
             Concluded::DiskFull(..) => format!("{run} filled the disk"),
             Concluded::ToUpload => format!("{run} has outputs to send"),

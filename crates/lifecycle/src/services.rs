@@ -1,0 +1,709 @@
+//! Services of the site: how many instances of each there are, and what becomes of them.
+//!
+//! - An instance is a job of the daemon's own, in the pool of its service, and a run like any other. It is accepted by
+//!   a fact, came from no queue, and its record stays on the cluster. One that has ended is replaced by another, and
+//!   never tried again.
+//! - What is to be done follows from the state of its job and from the time, looked at in every step; so nothing of it
+//!   is a fact, and a daemon that starts goes on with the instances that it finds.
+//! - There are as many as the jobs need that wait for a place and would find room in their pools, at least `min` and at
+//!   most `max`. One that nobody has used for a while is ended, as is one near the end of its longest life that has no
+//!   users any more.
+//! - Instances that do not last are followed by others after growing pauses, while those who need them wait.
+//! - While the daemon drains, or is to exit once nothing is left to do, what has no users is ended.
+//!
+//! Out of scope: who gets which place (`needs`), and whether an instance answers: that is told ([`Effect::Serve`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::{Facts, JobId, JobMessage, JobSpec, Need, ServiceName};
+use site::{Refusal, Route, Site};
+
+use crate::lifecycle::{Lifecycle, Step};
+use crate::needs::Places;
+use crate::phases::Phase;
+use crate::pools::{Place, PoolNo};
+use crate::report::timestamp;
+use crate::table::{NewJob, State};
+use crate::{Effect, EndReason, Fact, Notice, Origin, Problem, Run, Terms};
+
+/// Before another instance is tried after one that did not last; it doubles with each further one, up to ten minutes.
+const PAUSE: Duration = Duration::from_secs(5);
+const PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// Who looks at an instance says why it is not ready in time. So much later it is ended without that.
+const SAYS_WHY: Duration = Duration::from_secs(30);
+
+/// An instance that was ready for so long has lasted, however it ends.
+const LASTS: Duration = Duration::from_secs(60);
+
+/// This part of its longest life before the end of it an instance takes no more users, or so long before it.
+const OLD_PART: u32 = 4;
+const OLD_MAX: Duration = Duration::from_secs(3_600);
+
+/// All services: those of the site's file, and those that earlier files had and of which instances are left.
+#[derive(Debug, Default)]
+pub(crate) struct Services {
+    all: BTreeMap<ServiceName, Service>,
+    /// How many instances were started in this life of the daemon.
+    started: u64,
+    /// When something is to be done, should nothing happen before.
+    next: Option<Duration>,
+    /// Jobs that were claimed for places that they do not have any more.
+    pub(crate) placeless: BTreeSet<JobId>,
+}
+
+#[derive(Debug, Default)]
+struct Service {
+    instances: BTreeMap<JobId, Instance>,
+    /// What an instance has said last of itself.
+    facts: Option<Facts>,
+    /// How many in a row did not last, until when no other one is tried, and how the last one ended.
+    failures: u32,
+    not_before: Duration,
+    problem: Option<String>,
+    /// Was it said that they do not last, and not yet that one is ready again?
+    said: bool,
+    /// How many an earlier daemon has left, which may have had another bound.
+    found: usize,
+}
+
+/// An instance that has no record yet.
+#[derive(Debug)]
+struct Instance {
+    /// Jobs that have a place in it.
+    users: BTreeSet<JobId>,
+    /// Since when it has had none, and none has waited for it.
+    idle_since: Duration,
+    /// When its run has begun, as far as is known, and until when it has to be ready.
+    began: Option<Duration>,
+    ready_by: Option<Duration>,
+    /// Since when it is, and what it says of itself.
+    ready: Option<(Duration, Facts)>,
+    /// Was its run seen to go on, and is it being looked at?
+    seen: bool,
+    served: bool,
+    /// Why it is to end, in words as well; and whether the executor was told.
+    ending: Option<(EndReason, String)>,
+    told: bool,
+    /// Is its run over?
+    over: bool,
+}
+
+/// How a service is, for people.
+#[derive(Debug)]
+pub struct ServiceState<'a> {
+    /// Which.
+    pub name: &'a ServiceName,
+    /// Its instances that have no record yet.
+    pub instances: Vec<InstanceState<'a>>,
+    /// How many jobs wait for it.
+    pub waiting: usize,
+    /// How the last instance ended, while instances do not last.
+    pub problem: Option<&'a str>,
+    /// When the next one is tried at the earliest, while they do not last.
+    pub next_try: Option<Duration>,
+}
+
+/// How an instance is, for people.
+#[derive(Debug)]
+pub struct InstanceState<'a> {
+    /// Its job.
+    pub job_id: &'a JobId,
+    /// How far that is.
+    pub phase: Option<Phase>,
+    /// Since when it can be used; none if it cannot.
+    pub ready_since: Option<Duration>,
+    /// How many jobs use it.
+    pub users: usize,
+    /// Why it is to end, if it is.
+    pub ending: Option<EndReason>,
+}
+
+impl Instance {
+    fn new(now: Duration) -> Self {
+        Self {
+            users: BTreeSet::new(),
+            idle_since: now,
+            began: None,
+            ready_by: None,
+            ready: None,
+            seen: false,
+            served: false,
+            ending: None,
+            told: false,
+            over: false,
+        }
+    }
+
+    /// Will it take users, now or once it is ready?
+    fn is_young(&self, service: &site::Service, now: Duration) -> bool {
+        self.ending.is_none() && !self.over && self.old_at(service).is_none_or(|at| now < at)
+    }
+
+    /// From when on it takes no more users.
+    fn old_at(&self, service: &site::Service) -> Option<Duration> {
+        let margin = (service.longest / OLD_PART).min(OLD_MAX);
+        Some(self.began? + service.longest.saturating_sub(margin))
+    }
+
+    /// What it says of itself, if it can be used.
+    fn usable(&self, service: &site::Service, now: Duration) -> Option<&Facts> {
+        self.ready.as_ref().map(|(_, facts)| facts).filter(|_| self.is_young(service, now))
+    }
+
+    /// Has it ended, or is it to end for what it is?
+    fn is_to_be_judged(&self) -> bool {
+        let failed = |reason: &EndReason| matches!(reason, EndReason::ServiceNotReady | EndReason::ServiceGone);
+        self.over || self.ending.as_ref().is_some_and(|(reason, _)| failed(reason))
+    }
+
+    fn free(&self, service: &site::Service) -> usize {
+        (service.users as usize).saturating_sub(self.users.len())
+    }
+}
+
+impl Services {
+    /// Those of a site.
+    pub(crate) fn new(site: &Site) -> Self {
+        let all = site.services.keys().map(|name| (name.clone(), Service::default())).collect();
+        Self { all, ..Self::default() }
+    }
+
+    /// An earlier daemon has left an instance.
+    pub(crate) fn found(&mut self, service: &ServiceName, job_id: &JobId, now: Duration) {
+        let service = self.all.entry(service.clone()).or_default();
+        service.instances.insert(job_id.clone(), Instance::new(now));
+        service.found += 1;
+    }
+
+    /// When something is to be done.
+    pub(crate) fn next(&self) -> Option<Duration> {
+        self.next
+    }
+
+    fn instance_mut(&mut self, service: &ServiceName, job_id: &JobId) -> Option<&mut Instance> {
+        self.all.get_mut(service)?.instances.get_mut(job_id)
+    }
+
+    /// Is there such an instance, which has not ended?
+    pub(crate) fn has(&self, service: &ServiceName, job_id: &JobId) -> bool {
+        self.all.get(service).and_then(|service| service.instances.get(job_id)).is_some_and(|instance| !instance.over)
+    }
+
+    /// Places for all of these needs, or none; not in the instances that are kept for others.
+    pub(crate) fn places(&self, needs: &[Need], kept: &BTreeSet<&JobId>, site: &Site, now: Duration) -> Option<Places> {
+        let place = |need: &Need| {
+            let (service, settings) = (self.all.get(&need.service)?, site.services.get(&need.service)?);
+            let fits = |(job_id, instance): &(&JobId, &Instance)| {
+                instance.free(settings) > 0
+                    && !kept.contains(*job_id)
+                    && instance.usable(settings, now).is_some_and(|facts| need.is_met_by(facts))
+            };
+            // The fullest one, so that others become idle.
+            let found = service.instances.iter().filter(fits).max_by_key(|(_, instance)| instance.users.len());
+            found.map(|(job_id, _)| (need.service.clone(), job_id.clone()))
+        };
+        needs.iter().map(place).collect()
+    }
+
+    /// All instances that do for these needs, free or not, where there are some for each.
+    pub(crate) fn ready_for_all(&self, needs: &[Need]) -> Vec<&JobId> {
+        let mut all = Vec::new();
+        for need in needs {
+            let before = all.len();
+            let instances = self.all.get(&need.service).into_iter().flat_map(|service| &service.instances);
+            let does = |instance: &Instance| instance.ready.as_ref().is_some_and(|(_, facts)| need.is_met_by(facts));
+            all.extend(instances.filter(|(_, instance)| does(instance)).map(|(job_id, _)| job_id));
+            if all.len() == before {
+                return Vec::new();
+            }
+        }
+        all
+    }
+
+    /// A job takes these places.
+    pub(crate) fn take(&mut self, user: &JobId, places: &Places) {
+        for (service, instance) in places {
+            if let Some(instance) = self.instance_mut(service, instance) {
+                instance.users.insert(user.clone());
+            }
+        }
+    }
+
+    /// A job does not have these places any more.
+    fn free(&mut self, user: &JobId, places: &Places, now: Duration) {
+        for (service, instance) in places {
+            if let Some(instance) = self.instance_mut(service, instance)
+                && instance.users.remove(user)
+            {
+                instance.idle_since = now;
+            }
+        }
+    }
+
+    /// Why a need cannot be met here, where it is known that it cannot.
+    pub(crate) fn cannot_meet(&self, need: &Need) -> Option<Refusal> {
+        let service = self.all.get(&need.service)?;
+        let facts = service.facts.as_ref().filter(|facts| !need.is_met_by(facts))?;
+        let mut ready = service.instances.values().filter_map(|instance| instance.ready.as_ref());
+        if ready.any(|(_, facts)| need.is_met_by(facts)) {
+            return None;
+        }
+        let said: Vec<String> = facts.iter().map(|(name, fact)| format!("{name} = {fact}")).collect();
+        let facts = if said.is_empty() { "nothing".to_owned() } else { said.join(", ") };
+        Some(Refusal::ServiceDiffers { need: Box::new(need.clone()), facts })
+    }
+
+    /// What there is to say of a need that is not met now.
+    pub(crate) fn says_of(&self, need: &Need, site: &Site, now: Duration) -> Option<String> {
+        let (service, settings) = (self.all.get(&need.service)?, site.services.get(&need.service)?);
+        let usable = |instance: &&Instance| {
+            instance.usable(settings, now).is_some_and(|facts| need.is_met_by(facts)) && instance.free(settings) > 0
+        };
+        if service.instances.values().any(|instance| usable(&instance)) {
+            return None;
+        }
+        if let Some(problem) = &service.problem {
+            return Some(format!("it waits for the service {need}, whose instances do not last: {problem}"));
+        }
+        let ready = service.instances.values().filter(|instance| instance.ready.is_some()).count();
+        let coming = service.instances.len() - ready;
+        Some(format!("it waits for the service {need}: instances ready: {ready}, coming: {coming}"))
+    }
+}
+
+/// What the jobs that wait need of a service.
+#[derive(Debug, Default)]
+struct Demand {
+    /// How many that would find room in their pools ask for what.
+    asked: Vec<(Need, usize)>,
+    /// The turn of the first of them.
+    first: Option<Duration>,
+}
+
+impl Demand {
+    fn is_none(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// How many places are lacking beside those that are free and those to come.
+    fn lacks(&self, service: &Service, settings: &site::Service, now: Duration) -> usize {
+        let free = |need: Option<&Need>| -> usize {
+            let does = |facts: &Facts| need.is_none_or(|need| need.is_met_by(facts));
+            let usable = service.instances.values().filter(|instance| instance.usable(settings, now).is_some_and(does));
+            usable.map(|instance| instance.free(settings)).sum()
+        };
+        let coming = service.instances.values().filter(|instance| instance.ready.is_none());
+        let coming = coming.filter(|instance| instance.is_young(settings, now));
+        let coming: usize = coming.map(|instance| instance.free(settings)).sum();
+        let all: usize = self.asked.iter().map(|(_, count)| count).sum();
+        let of_one = self.asked.iter().map(|(need, count)| count.saturating_sub(free(Some(need)))).max();
+        of_one.unwrap_or(0).max(all.saturating_sub(free(None))).saturating_sub(coming)
+    }
+}
+
+impl Lifecycle {
+    /// The service that a job is an instance of.
+    pub fn service_of(&self, job_id: &JobId) -> Option<&ServiceName> {
+        self.jobs.get(job_id)?.service.as_deref()
+    }
+
+    /// How each service is, in the order of their names; for people.
+    pub fn services(&self) -> impl Iterator<Item = ServiceState<'_>> {
+        self.services.all.iter().map(|(name, service)| {
+            let instances = service.instances.iter().map(|(job_id, instance)| InstanceState {
+                job_id,
+                phase: self.phase_of(job_id),
+                ready_since: instance.ready.as_ref().map(|(since, _)| *since),
+                users: instance.users.len(),
+                ending: instance.ending.as_ref().map(|(reason, _)| *reason),
+            });
+            let needs_it = |need: &Need| need.service == *name;
+            let sets = self.pools.real().flat_map(|no| self.jobs.lane(no).needing());
+            let waiting = sets.filter(|set| set.needs().iter().any(needs_it)).map(|set| set.jobs().count()).sum();
+            ServiceState {
+                name,
+                instances: instances.collect(),
+                waiting,
+                problem: service.problem.as_deref(),
+                next_try: (service.failures > 0).then_some(service.not_before).filter(|at| *at > self.now),
+            }
+        })
+    }
+
+    /// Sees to it that there are as many instances as there should be, and that what was decided of them is done.
+    pub(crate) fn run_services(&mut self, step: &mut Step) {
+        if self.services.all.is_empty() {
+            self.jobs.take_freed();
+            return;
+        }
+        let site = Arc::clone(&self.settings.site);
+        let are_let_go = self.draining() || self.is_idle_but_for_services();
+        let mut next: Option<Duration> = None;
+        let mut all = std::mem::take(&mut self.services.all);
+        for (name, service) in &mut all {
+            let settings = site.services.get(name);
+            service.instances.retain(|job_id, instance| self.see(job_id, instance, settings, step));
+        }
+        // After that: whose run has ended in the same moment as its instance may have failed for want of it.
+        self.services.all = all;
+        for (user, places) in self.jobs.take_freed() {
+            self.services.free(&user, &places, self.now);
+        }
+        let mut all = std::mem::take(&mut self.services.all);
+        for (name, service) in &mut all {
+            let settings = site.services.get(name);
+            let demand = settings.map(|settings| self.demand(name, service, settings)).unwrap_or_default();
+            let ends = self.end_unneeded(service, settings, &demand, are_let_go, step);
+            service.instances.iter_mut().for_each(|(job_id, instance)| self.tell_end(job_id, instance, step));
+            let starts = settings
+                .filter(|_| !are_let_go)
+                .and_then(|settings| self.start_needed(name, service, settings, &demand, step));
+            next = next.into_iter().chain(ends).chain(starts).min();
+        }
+        self.services.all = all;
+        self.services.next = next;
+        self.call_back(step);
+    }
+
+    /// Is all that is left to wait for instances that nobody uses, where the daemon is not to stay for them?
+    fn is_idle_but_for_services(&self) -> bool {
+        let instances = || self.services.all.values().flat_map(|service| service.instances.values());
+        self.settings.exit_when_idle
+            && self.intake.found_it_empty(self.now)
+            && self.jobs.len() == instances().count()
+            && instances().all(|instance| instance.users.is_empty())
+    }
+
+    /// Brings what is known of an instance in line with its job. Is there still one?
+    fn see(
+        &mut self,
+        job_id: &JobId,
+        instance: &mut Instance,
+        settings: Option<&site::Service>,
+        step: &mut Step,
+    ) -> bool {
+        let Some(job) = self.jobs.get(job_id) else {
+            self.lose_places(std::mem::take(&mut instance.users), &format!("the instance {job_id} has gone"));
+            return false;
+        };
+        let (phase, waits, since, attempt) = (job.state.phase(), job.waits.is_some(), job.since, job.attempt);
+        let run = attempt.map(|attempt| Run { job_id: job_id.clone(), attempt });
+        match (phase, run) {
+            (Phase::Running, Some(run)) if self.executor.is_known() => {
+                let within = settings.map_or(Duration::ZERO, |settings| settings.within);
+                if !std::mem::replace(&mut instance.seen, true) {
+                    instance.began = Some(since);
+                    instance.ready_by = Some(self.now + within + SAYS_WHY);
+                    instance.served = true;
+                    step.effects.push(Effect::Serve(run));
+                }
+                if waits {
+                    (instance.began, instance.ready_by) = (None, None);
+                } else if instance.began.is_none() {
+                    (instance.began, instance.ready_by) = (Some(self.now), Some(self.now + within + SAYS_WHY));
+                }
+            }
+            (Phase::Running, _) => {}
+            (Phase::Waiting | Phase::Staging | Phase::Claiming | Phase::Ready | Phase::Returning, run) => {
+                // It was said to run, and was never begun.
+                if instance.seen {
+                    step.effects.extend(run.filter(|_| instance.served).map(Effect::Withdraw));
+                    let users = std::mem::replace(instance, Instance::new(self.now)).users;
+                    self.lose_places(users, &format!("the instance {job_id} was not begun"));
+                }
+            }
+            (_, run) => {
+                if !std::mem::replace(&mut instance.over, true) {
+                    step.effects.extend(run.filter(|_| std::mem::take(&mut instance.served)).map(Effect::Withdraw));
+                    self.lose_places(std::mem::take(&mut instance.users), &format!("the instance {job_id} has ended"));
+                }
+            }
+        }
+        true
+    }
+
+    /// What the jobs that wait need of a service. What would find no room in its pool, whatever the service does, does
+    /// not count: each pool has only so many slots, and users and instances are in some of them.
+    fn demand(&self, name: &ServiceName, service: &Service, settings: &site::Service) -> Demand {
+        let mut demand = Demand::default();
+        for no in self.pools.real().filter(|no| self.may_begin(*no) && self.jobs.lane(*no).needing_count() > 0) {
+            let here = |job_id: &&JobId| self.jobs.get(job_id).is_some_and(|job| job.lane == no);
+            let users = service.instances.values().flat_map(|instance| &instance.users).filter(here).count();
+            let instances = service.instances.keys().filter(here).count();
+            // The first one takes a slot as well.
+            let instances = instances.max(usize::from(self.pools.get(no).name() == Some(&settings.pool)));
+            let mut left = self.jobs.lane(no).slots().saturating_sub(users + instances);
+            for set in self.jobs.lane(no).needing() {
+                let Some(need) = set.needs().iter().find(|need| need.service == *name) else { continue };
+                let count = set.jobs().count().min(left);
+                if let Some(((turn, _), ..)) = set.first().filter(|_| count > 0) {
+                    left -= count;
+                    demand.first = Some(demand.first.map_or(turn, |first| first.min(turn)));
+                    demand.asked.push((need.clone(), count));
+                }
+            }
+        }
+        demand
+    }
+
+    /// Ends what is not ready in time, what nobody uses, and what is old. Returns when there is more to end.
+    fn end_unneeded(
+        &mut self,
+        service: &mut Service,
+        settings: Option<&site::Service>,
+        demand: &Demand,
+        are_let_go: bool,
+        step: &mut Step,
+    ) -> Option<Duration> {
+        let now = self.now;
+        let mut next: Option<Duration> = None;
+        let young = |instance: &Instance| settings.is_none_or(|settings| instance.is_young(settings, now));
+        let mut spare = service.instances.values().filter(|instance| young(instance)).count();
+        spare = spare.saturating_sub(settings.map_or(0, |settings| settings.min as usize));
+        for (job_id, instance) in &mut service.instances {
+            if instance.ending.is_some() || instance.over {
+                continue;
+            }
+            let is_wanted = settings.is_some()
+                && match &instance.ready {
+                    None => !demand.is_none(),
+                    Some((_, facts)) => demand.asked.iter().any(|(need, _)| need.is_met_by(facts)),
+                };
+            let is_old = !young(instance);
+            if !instance.users.is_empty() || (is_wanted && !is_old) {
+                instance.idle_since = now;
+            }
+            let idle_at = settings.map_or(now, |settings| instance.idle_since + settings.idle);
+            let late_at = instance.ready_by.filter(|_| instance.ready.is_none());
+            let old_at = settings.and_then(|settings| instance.old_at(settings));
+            let is_unused = instance.users.is_empty();
+            let reason = if late_at.is_some_and(|at| at <= now) && settings.is_some() {
+                EndReason::ServiceNotReady
+            } else if is_unused && is_old {
+                EndReason::ServiceOld
+            } else if is_unused && (are_let_go || settings.is_none() || (idle_at <= now && !is_wanted && spare > 0)) {
+                EndReason::ServiceIdle
+            } else {
+                let idle_at = Some(idle_at).filter(|_| is_unused && !is_wanted && spare > 0);
+                next = next.into_iter().chain(idle_at).chain(late_at).chain(old_at).filter(|at| *at > now).min();
+                continue;
+            };
+            if self.end_instance(job_id, instance, reason, step) && reason == EndReason::ServiceIdle {
+                spare = spare.saturating_sub(1);
+            }
+        }
+        next
+    }
+
+    /// Ends an instance, if that is possible now.
+    fn end_instance(&mut self, job_id: &JobId, instance: &mut Instance, reason: EndReason, step: &mut Step) -> bool {
+        match self.phase_of(job_id) {
+            Some(Phase::Running) => instance.ending = Some((reason, reason.to_string())),
+            Some(Phase::Waiting | Phase::Ready) => {
+                instance.ending = Some((reason, reason.to_string()));
+                self.conclude_cancelled(job_id, step);
+            }
+            // What is on its way comes back here when it has changed.
+            _ => return false,
+        }
+        true
+    }
+
+    /// Has the executor end what is to end, and nobody look at it any more.
+    fn tell_end(&self, job_id: &JobId, instance: &mut Instance, step: &mut Step) {
+        let Some((reason, _)) = instance.ending.as_ref().filter(|_| !instance.told && self.executor.is_known()) else {
+            return;
+        };
+        let Some(run) = self.run_of(job_id).filter(|run| self.jobs.is(run, Phase::Running)) else { return };
+        step.effects.push(Effect::End(run.clone(), *reason));
+        if std::mem::take(&mut instance.served) {
+            step.effects.push(Effect::Withdraw(run));
+        }
+        instance.told = true;
+    }
+
+    /// Starts as many as are lacking. Returns when more may be started.
+    fn start_needed(
+        &mut self,
+        name: &ServiceName,
+        service: &mut Service,
+        settings: &site::Service,
+        demand: &Demand,
+        step: &mut Step,
+    ) -> Option<Duration> {
+        let now = self.now;
+        let route = self.settings.site.route_of_service(name)?;
+        let no = self.pools.of_name(Some(&route.pool));
+        let mut lacks = demand.lacks(service, settings, now);
+        let mut young = service.instances.values().filter(|instance| instance.is_young(settings, now)).count();
+        let mut coming = service.instances.values().filter(|instance| instance.ready.is_none()).count();
+        // Whether one has lasted that has ended is said by its record.
+        if service.instances.values().any(Instance::is_to_be_judged) {
+            return None;
+        }
+        while service.instances.len() < settings.max as usize
+            && (young < settings.min as usize || lacks > 0)
+            // Of what does not last one is tried at a time.
+            && (service.failures == 0 || coming == 0)
+            && self.may_begin(no)
+        {
+            if service.not_before > now {
+                return Some(service.not_before);
+            }
+            let turn = demand.first.unwrap_or(now).min(now);
+            let job_id = self.start_instance(name, &route, no, turn, step)?;
+            service.instances.insert(job_id, Instance::new(now));
+            (young, coming, lacks) = (young + 1, coming + 1, lacks.saturating_sub(settings.users as usize));
+        }
+        None
+    }
+
+    /// Accepts an instance as a job. It waits in the turn of those that wait for it.
+    fn start_instance(
+        &mut self,
+        name: &ServiceName,
+        route: &Route,
+        no: PoolNo,
+        turn: Duration,
+        step: &mut Step,
+    ) -> Option<JobId> {
+        let job_id = loop {
+            self.services.started += 1;
+            let id = format!("service-{name}-{}-{}", self.settings.life, self.services.started);
+            let job_id: JobId = id.parse().ok()?;
+            if self.jobs.get(&job_id).is_none() {
+                break job_id;
+            }
+        };
+        let task = format!("service {name}");
+        let pool = Some(route.pool.clone());
+        let spec = JobSpec { task, pool, rerunnable: Some(false), ..JobSpec::default() };
+        let message = JobMessage::new(job_id.clone(), spec, timestamp(self.now));
+        let terms = Terms { retries: 0, rerunnable: false, needs_files: false, is_graph: false };
+        step.facts.push(Fact::Accepted {
+            job_id: job_id.clone(),
+            message: message.text().to_owned(),
+            terms,
+            origin: Origin::Service(name.clone()),
+        });
+        let (message, service) = (Some(Arc::new(message)), Some(Box::new(name.clone())));
+        let new = NewJob::new(State::Waiting(turn), Place::In(no), route.resources.clone(), terms);
+        self.jobs.insert(job_id.clone(), NewJob { message, service, sent: Some(self.now), ..new });
+        self.jobs.keep_message(&job_id);
+        self.accepted(&job_id);
+        Some(job_id)
+    }
+
+    /// An instance can be used.
+    pub(crate) fn service_ready(&mut self, run: &Run, facts: Facts, step: &mut Step) {
+        let now = self.now;
+        let Some(name) = self.service_of(&run.job_id).filter(|_| self.jobs.is(run, Phase::Running)).cloned() else {
+            return;
+        };
+        let Some(service) = self.services.all.get_mut(&name) else { return };
+        let Some(instance) = service.instances.get_mut(&run.job_id) else { return };
+        if instance.ending.is_some() {
+            return;
+        }
+        let since = instance.ready.as_ref().map_or(now, |(since, _)| *since);
+        instance.ready = Some((since, facts.clone()));
+        service.facts = Some(facts);
+        service.problem = None;
+        if std::mem::take(&mut service.said) {
+            step.effects.push(Effect::Say(Notice::ServiceBack(name.clone())));
+        }
+        self.pool_of_mut(&run.job_id).is_well();
+        self.turn_away(&name, step);
+    }
+
+    /// An instance cannot be used, or not any more.
+    pub(crate) fn service_gone(&mut self, run: &Run, problem: &Problem) {
+        let Some(name) = self.service_of(&run.job_id).filter(|_| self.jobs.is(run, Phase::Running)).cloned() else {
+            return;
+        };
+        let Some(instance) = self.services.instance_mut(&name, &run.job_id) else { return };
+        if instance.ending.is_none() {
+            instance.ending = Some((EndReason::ServiceGone, problem.to_string()));
+            let users = std::mem::take(&mut instance.users);
+            self.lose_places(users, &format!("the instance {} does not answer any more: {problem}", run.job_id));
+        }
+    }
+
+    /// Why an instance was told to end, if it was.
+    pub(crate) fn ending_of_instance(&self, job_id: &JobId) -> Option<EndReason> {
+        let instance = self.services.all.get(self.service_of(job_id)?)?.instances.get(job_id)?;
+        instance.ending.as_ref().map(|(reason, _)| *reason)
+    }
+
+    /// The executor has told what goes on: what still does may not have heard that it is to end.
+    pub(crate) fn tell_again_which_instances_end(&mut self) {
+        for service in self.services.all.values_mut() {
+            service.instances.values_mut().for_each(|instance| instance.told = false);
+        }
+    }
+
+    /// An instance has its record, which says how it ended.
+    pub(crate) fn instance_is_over(&mut self, job_id: &JobId, said: Option<String>, step: &mut Step) {
+        let (now, cancelled) = (self.now, self.is_cancelled(job_id));
+        let Some(name) = self.service_of(job_id).cloned() else { return };
+        let longest = self.settings.site.services.get(&name).map_or(Duration::MAX, |settings| settings.longest);
+        let Some(service) = self.services.all.get_mut(&name) else { return };
+        let Some(instance) = service.instances.remove(job_id) else { return };
+        let has_lasted = instance.ready.as_ref().is_some_and(|(since, _)| *since + LASTS <= now)
+            || instance.began.is_some_and(|began| now.saturating_sub(began) >= longest);
+        let problem = match instance.ending {
+            Some((EndReason::ServiceNotReady | EndReason::ServiceGone, why)) => Some(why),
+            // Nobody has told it to.
+            None if !has_lasted && !cancelled => Some(said.unwrap_or_else(|| "it has ended".to_owned())),
+            _ => None,
+        };
+        self.lose_places(instance.users, &format!("the instance {job_id} has ended"));
+        let Some(service) = self.services.all.get_mut(&name) else { return };
+        if has_lasted {
+            service.failures = 0;
+        }
+        let Some(problem) = problem else { return };
+        let pause = PAUSE.saturating_mul(1 << service.failures.min(16)).min(PAUSE_MAX);
+        service.failures = service.failures.saturating_add(1);
+        service.not_before = now + pause;
+        service.problem = Some(problem.clone());
+        if !std::mem::replace(&mut service.said, true) {
+            step.effects.push(Effect::Say(Notice::ServiceFails { service: name, problem, next_try: pause }));
+        }
+    }
+
+    /// Does what is known of places agree with the jobs?
+    pub(crate) fn check_services(&self) -> Result<(), String> {
+        for (name, service) in &self.services.all {
+            let settings = self.settings.site.services.get(name);
+            if settings.is_some_and(|settings| service.instances.len() > service.found.max(settings.max as usize)) {
+                return Err(format!("there are {} instances of {name}", service.instances.len()));
+            }
+            for user in service.instances.values().flat_map(|instance| &instance.users) {
+                if !self.jobs.get(user).is_some_and(|job| crate::needs::holds_places(job.state.phase())) {
+                    return Err(format!("{user} has a place of {name}, and is {:?}", self.phase_of(user)));
+                }
+            }
+        }
+        for (job_id, job) in self.jobs.iter() {
+            if job.service.as_ref().is_some_and(|name| !self.services.all.contains_key(name)) {
+                return Err(format!("{job_id} is an instance of a service that is not known"));
+            }
+            let Some(needs) = &job.needs else { continue };
+            let holds = crate::needs::holds_places(job.state.phase());
+            if holds && needs.places.is_empty() && needs.lost.is_none() {
+                return Err(format!("{job_id} is {:?} without the services that it needs", job.state.phase()));
+            }
+            for (service, instance) in needs.places.iter().filter(|_| holds && needs.lost.is_none()) {
+                let service = self.services.all.get(service).and_then(|service| service.instances.get(instance));
+                if !service.is_some_and(|instance| instance.users.contains(job_id)) {
+                    return Err(format!("{job_id} has a place in {instance}, which does not know of it"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
