@@ -308,8 +308,8 @@ pub(crate) struct WorkflowRunArgs {
     /// Take over what is done of this earlier job, and run what is missing or has changed
     ///
     /// It is named as `show` takes it. A task is done if it has completed, and has the same id, command and files as
-    /// now, and what it reads that was brought is the same. Where the directory of that job is not on the cluster any more,
-    /// all tasks run.
+    /// now, and what it reads that was brought is the same. Where the directory of that job is not on the cluster any
+    /// more, all tasks run.
     #[arg(long, value_name = "JOB")]
     pub(crate) resume: Option<JobId>,
     #[command(flatten)]
