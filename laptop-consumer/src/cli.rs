@@ -308,8 +308,9 @@ pub(crate) struct WorkflowRunArgs {
     pub(crate) dir: Option<PathBuf>,
     /// Take over what is done of this earlier job, and run what is missing or has changed
     ///
-    /// It is named as `show` takes it. A task is done if it has completed, and has the same id, command and files as now, and what it reads that was
-    /// brought is the same. Where the directory of that job is not on the cluster any more, all tasks run.
+    /// It is named as `show` takes it. A task is done if it has completed, and has the same id, command and files as
+    /// now, and what it reads that was brought is the same. Where the directory of that job is not on the cluster any
+    /// more, all tasks run.
     #[arg(long, value_name = "JOB")]
     pub(crate) resume: Option<JobId>,
     #[command(flatten)]
@@ -665,8 +666,8 @@ pub(crate) struct RerunArgs {
     pub(crate) since: Option<Duration>,
     /// Run all tasks of a workflow, also those that are done
     ///
-    /// Without it, a workflow that has not completed runs only what is missing, and takes over the rest from the directory
-    /// of the earlier job.
+    /// Without it, a workflow that has not completed runs only what is missing, and takes over the rest from the
+    /// directory of the earlier job.
     #[arg(long)]
     pub(crate) anew: bool,
     /// Print the ids of the new jobs and nothing else

@@ -129,7 +129,7 @@ impl Ledger {
         job
     }
 
-    /// A job that goes on after two others, whose numbers are so much and twice as much higher; the second of them fails
+    /// A job that goes on after two others, whose numbers are so much and twice as much higher; the second one fails
     /// once.
     pub fn parking(number: usize, stride: usize, duration: Duration) -> Value {
         let mut job = Self::job(number, duration);
@@ -352,14 +352,16 @@ mod tests {
         let left: Value = serde_json::from_str(&fs::read_to_string(home.join("continue.json")).unwrap()).unwrap();
         let numbers: Vec<_> = (0..2).map(|at| left["run"][at]["input"]["number"].clone()).collect();
         assert_eq!((numbers, &left["run"][1]["retries"]), (vec![json!(11), json!(21)], &json!(1)));
-        let mut next = || {
+        let next = || {
             let mut command = Command::new(ledger.program());
             command.arg(ledger.directory()).current_dir(&home).env("HPC_QUEUE_ROUND", "2").stdin(Stdio::null());
             command.status().unwrap().success()
         };
         assert!(!next(), "no child has left a record");
         fs::create_dir(home.join("children")).unwrap();
-        ["1.json", "2.json"].map(|name| fs::write(home.join("children").join(name), "").unwrap());
+        for name in ["1.json", "2.json"] {
+            fs::write(home.join("children").join(name), "").unwrap();
+        }
         assert!(next());
         let ends: Vec<_> = ledger.runs(1).each.iter().map(|run| (run.parked, run.ended.is_some())).collect();
         assert_eq!(ends, [(true, true), (false, false), (false, true)]);

@@ -150,8 +150,8 @@ impl From<io::Error> for Stuck {
 }
 
 impl JobFiles {
-    /// Which tasks of a workflow can begin, besides those whose jobs go on: so many at the most. Its whole message, which
-    /// may be long, is asked for only where it is not known any more.
+    /// Which tasks of a workflow can begin, besides those whose jobs go on: so many at the most. Its whole message,
+    /// which may be long, is asked for only where it is not known any more.
     pub(crate) async fn unfold<E>(
         self: &Arc<Self>,
         whole: impl Future<Output = Result<Arc<JobMessage>, E>>,

@@ -226,7 +226,7 @@ impl Mosaic<'_> {
         command.env("SITE_FILE", site).env("APPTAINER_BIN", &self.tools.get(Kind::Apptainer)?.path);
         let daemon = node.start(command)?;
         // It is up, and its pools have been looked at.
-        let warm = json!({"task": "command", "input": {"argv": ["true"]}});
+        let warm = json!({"task": "command", "input": {"argv": ["sh", "-c", ":"]}});
         latency::User::of(&edge)?.job(&warm)?;
         Ok((daemon, edge, node))
     }
