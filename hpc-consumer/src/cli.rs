@@ -85,6 +85,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  hpc-consumer jobs --state running --pool gpu\n  hpc-consumer jobs --state failed --since 1d"
     )]
     Jobs(ListJobs),
+    /// Draw a job and the jobs that it has asked for, or the tasks of a workflow, as a tree with their times
+    ///
+    /// A line for each: how far it is, when it began, counted from the first of them, for how long it ran, and a bar of
+    /// that. Of a job with more than 40 children there is a line for each task. It is read from what the daemon tells
+    /// and from the records in RESULTS_DIR; ID-3 is the third child of ID.
+    ///
+    /// Exit codes: 0 it is printed; 1 it cannot be read; 2 wrong arguments or settings; 4 nothing is known of the job
+    /// here, or no daemon was started with this STATE_DIR.
+    #[command(after_help = "Example:\n  hpc-consumer show last")]
+    Show(ShowJob),
     /// Print how far jobs are, a word for each; without jobs, which daemon it is, and how
     ///
     /// The words are: unknown, queued, held, running, completed, failed, cancelled. Of one job, its word is all that is
@@ -506,6 +516,16 @@ pub(crate) struct ListJobs {
     pub(crate) show: ShowState,
     #[command(flatten)]
     pub(crate) filter: JobFilter,
+}
+
+/// The settings of `hpc-consumer show`.
+#[derive(Debug, Args)]
+pub(crate) struct ShowJob {
+    /// The job: its id, a unique beginning of it, or `last` for the one that was accepted last
+    #[arg(value_name = "JOB")]
+    pub(crate) job: protocol::JobId,
+    #[command(flatten)]
+    pub(crate) show: ShowState,
 }
 
 /// The settings of `hpc-consumer status`.

@@ -238,7 +238,8 @@ impl Daemon {
             match output {
                 Output::Commit(facts) => {
                     if let Some(desk) = &mut link.0 {
-                        desk.commits(&facts, driver.lifecycle());
+                        let ended = driver.take_ended(&facts);
+                        desk.commits(&facts, &ended, driver.lifecycle());
                     }
                     *commit = Some(Box::pin(self.store.commit(facts, clock.wall())));
                 }
@@ -487,6 +488,7 @@ impl Daemon {
 
     fn conclude(&self, run: Run, ending: Ending, may_retry: bool, lifecycle: &Lifecycle) {
         let (files, store, known) = (self.jobs.clone(), self.store.clone(), lifecycle.brief(&run.job_id).cloned());
+        let service = lifecycle.service_of(&run.job_id).cloned();
         let gone = lifecycle.lost_services(&run.job_id).map(str::to_owned);
         let uses = lifecycle.launched(&run.job_id).map(|launched| launched.services).unwrap_or_default();
         let site = self.site.clone();
@@ -500,6 +502,10 @@ impl Daemon {
                 None if has_failed && !uses.is_empty() => Services::lost(&files, &site, uses).await,
                 gone => gone,
             };
+            if let Some(name) = &service {
+                // It has ended: what its keeper has written of it to the last, or an earlier daemon has left, goes.
+                files.withdraw_service(name, &run).await;
+            }
             let concluded = files.conclude_with(&job, &run, ending, may_retry, gone.map(Into::into)).await;
             notices::say_how_it_ended(&run, &concluded);
             Ok(Event::Concluded(run, concluded))

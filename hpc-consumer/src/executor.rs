@@ -186,7 +186,7 @@ pub(crate) fn not_started(run: Run, why: String) -> Event {
 /// The end of a run as the keeper tells it, in the words of all executors; or what is known where nobody saw it.
 pub(crate) fn seen(finished: Finished) -> Result<lifecycle::Finished, String> {
     let Finished { ended, stdout_tail, stderr_tail, started_at_ms, finished_at_ms, .. } = finished;
-    let Finished { runtime, began, image_lost, isolation, launched, ran, .. } = finished;
+    let Finished { runtime, began, image_lost, isolation, launched, ran, usage, .. } = finished;
     let end = match ended {
         Ended::Exit(code) => RunEnd::Exit(code),
         Ended::Signal(signal) => RunEnd::Signal(signal),
@@ -208,5 +208,6 @@ pub(crate) fn seen(finished: Finished) -> Result<lifecycle::Finished, String> {
         isolation,
         launched,
         ran,
+        usage,
     })
 }

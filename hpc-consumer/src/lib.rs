@@ -85,7 +85,7 @@ pub(crate) use program::{boot_id, host, print};
 use protocol::JobId;
 use tokio::runtime::Runtime;
 
-use crate::cli::{Cli, Command, KeeperSettings, ListJobs, Purge, Republish, ShowLogs, WaitFor};
+use crate::cli::{Cli, Command, KeeperSettings, ListJobs, Purge, Republish, ShowJob, ShowLogs, WaitFor};
 use crate::config::Settings;
 use crate::run::Invocation;
 use crate::startup::{End, Stay, WrongSettings};
@@ -113,6 +113,7 @@ enum Resolved {
     Pools(PathBuf, OutputFormat),
     Services(PathBuf, OutputFormat),
     StatusOf(PathBuf, Vec<JobId>, OutputFormat),
+    Tree(PathBuf, JobId, OutputFormat),
     Wait(PathBuf, WaitFor),
     Logs(PathBuf, ShowLogs),
     Republish(Box<Settings>, Vec<JobId>),
@@ -185,6 +186,10 @@ fn settings() -> anyhow::Result<Resolved> {
         Command::Services(show) => {
             let (state_dir, format) = show.resolve(&origins)?;
             Resolved::Services(state_dir, format)
+        }
+        Command::Show(ShowJob { job, show }) => {
+            let (state_dir, format) = show.resolve(&origins)?;
+            Resolved::Tree(state_dir, job, format)
         }
         Command::Status(show) => {
             let (jobs, (state_dir, format)) = show.resolve(&origins)?;
@@ -288,6 +293,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
         Resolved::Pools(state_dir, format) => store::show_pools(&state_dir, format),
         Resolved::Services(state_dir, format) => store::show_services(&state_dir, format),
         Resolved::StatusOf(state_dir, jobs, format) => verbs::status(&Jobs::of(state_dir)?, &jobs, format),
+        Resolved::Tree(state_dir, job, format) => verbs::show(&Jobs::of(state_dir)?, &job, format),
         Resolved::Show(line) => {
             // A check says what the queue service has said.
             println!("{}", escaped_lines(&line));

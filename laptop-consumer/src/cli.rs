@@ -140,8 +140,9 @@ pub(crate) enum Command {
     /// Print the stored result of a job
     ///
     /// Looks only into the inbox; but an output that was too large to come with the result comes from the store of
-    /// files behind the edge, up to 16 MB of it. Ends with 0 when the job completed, 3 when it failed, 4 when its
-    /// result is not here.
+    /// files behind the edge, up to 16 MB of it. For a person the jobs that it has asked for, or the tasks of a
+    /// workflow, are drawn below, with their times, where the edge has a hub; also while it goes on. Ends with 0 when
+    /// the job completed, 3 when it failed, 4 when its result is not here.
     #[command(after_help = "Example:\n  laptop-consumer show 67995bdb-e88f-84f3-982a-a41723a075bc --output json")]
     Show(ShowArgs),
     /// Print the output of a job alone, whole, or write it into a file

@@ -68,7 +68,7 @@ async fn answer(
                     }
                     match pending.sent() {
                         Sent::Answer(answer) => answer,
-                        Sent::Wait(waiting) => hub::wait(env, waiting).await?,
+                        Sent::Wait(waiting) => hub::wait(env, *waiting).await?,
                     }
                 }
                 Err(answer) => answer,

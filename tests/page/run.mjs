@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import * as cases from './cases.mjs';
 import * as files from './files.mjs';
 import * as looks from './looks.mjs';
+import * as tree from './tree.mjs';
 
 const [packages, chromium, name, screenshots] = process.argv.slice(2);
 const edge = JSON.parse(process.env.EDGE);
@@ -26,7 +27,7 @@ const browser = await require('playwright-core').chromium.launch({
 });
 const faults = [];
 try {
-  const run = cases[name] ?? files[name] ?? looks[name];
+  const run = cases[name] ?? files[name] ?? looks[name] ?? tree[name];
   assert(run, `there is no case ${name}`);
   await run({ edge, open, axe, api, shot, submit });
   assert.deepEqual(faults, [], 'what the page must not do');

@@ -10,6 +10,13 @@ pub fn compile(source: &Path, program: &Path) {
     run(compiler(program).args(["-static", "-O1", "-o"]).arg(program).arg(source));
 }
 
+/// Compiles a program of one file with a library that lies elsewhere, below `include` and `lib` of this folder.
+pub fn compile_with(source: &Path, program: &Path, folder: &Path, library: &str) {
+    let mut compiler = compiler(program);
+    compiler.args(["-O1", "-o"]).arg(program).arg(source).arg("-I").arg(folder.join("include"));
+    run(compiler.arg("-L").arg(folder.join("lib")).arg(format!("-l{library}")));
+}
+
 /// Compiles a library of one file that is to be preloaded into a program.
 pub fn compile_shared(source: &Path, library: &Path) {
     run(compiler(library).args(["-shared", "-fPIC", "-O1", "-o"]).arg(library).arg(source).arg("-ldl"));

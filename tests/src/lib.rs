@@ -35,7 +35,7 @@ pub use cloudflare::{Cloudflare, Permission, Plan};
 pub use consumer::{Consumer, SCRIPT};
 pub use edge::{Edge, Producer, Queue};
 pub use front::{Front, Refusal};
-pub use image::{build_image, compile, compile_shared};
+pub use image::{build_image, compile, compile_shared, compile_with};
 pub use laptop::{Laptop, Said, Spoken};
 pub use ledger::{Ledger, Noted, Runs, allocation_number};
 pub use process::{Process, command, is_alive, signal, words_of};

@@ -10,9 +10,6 @@ use testkit::{Consumer, Edge, ObjectStore, Process, SCRIPT, command, parts, wait
 /// How long one case may take. Each step of it has a bound of its own.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The pictures that the documents show.
-const IN_DOCS: [&str; 4] = ["job-dark-wide.png", "jobs-dark-narrow.png", "jobs-light-wide.png", "pools-light-wide.png"];
-
 /// Starts a case against this edge.
 fn start(edge: &Edge, case: &str, home: &Path) -> Process {
     start_with(edge, None, case, home)
@@ -90,6 +87,21 @@ fn what_a_job_has_left_is_seen_in_place() {
 }
 
 #[test]
+fn a_workflow_is_a_tree_with_its_times() {
+    run("a_workflow_is_a_tree_with_its_times");
+}
+
+#[test]
+fn the_rounds_of_a_job_are_seen() {
+    run("the_rounds_of_a_job_are_seen");
+}
+
+#[test]
+fn a_tree_of_thousands_is_bounded() {
+    run("a_tree_of_thousands_is_bounded");
+}
+
+#[test]
 fn files_of_a_store_elsewhere_are_seen_too() {
     let store = ObjectStore::of_edge(Edge::start());
     let (edge, home) = (Edge::start_set(&store.settings()), tempfile::tempdir().expect("a directory can be made"));
@@ -105,13 +117,25 @@ fn an_edge_without_a_hub_is_explained() {
 #[test]
 fn every_view_is_well_to_look_at_dark_and_light_wide_and_narrow() {
     run("every_view_is_well_to_look_at_dark_and_light_wide_and_narrow");
-    // By hand only, as CONTRIBUTING.md says: they change with every run, for they show times.
-    if std::env::var_os("SCREENSHOTS").is_some_and(|wish| wish == "overwrite") {
-        for name in IN_DOCS {
-            let (made, kept) = (screenshots().join(name), parts::workspace().join("docs/images").join(name));
-            let bytes = std::fs::copy(&made, &kept).unwrap_or_else(|error| panic!("{}: {error}", kept.display()));
-            assert!(bytes < 100_000, "{name} has {bytes} bytes, which is much for a picture in the repository");
-        }
+    keep_pictures(&["job-dark-wide", "jobs-dark-narrow", "jobs-light-wide", "pools-light-wide"]);
+}
+
+#[test]
+fn a_mosaic_is_well_to_look_at() {
+    run("a_mosaic_is_well_to_look_at");
+    keep_pictures(&["tree-light-wide"]);
+}
+
+/// Keeps pictures for the documents. By hand only, as CONTRIBUTING.md says: they change with every run, for they show
+/// times.
+fn keep_pictures(names: &[&str]) {
+    if std::env::var_os("SCREENSHOTS").is_none_or(|wish| wish != "overwrite") {
+        return;
+    }
+    for name in names.iter().map(|name| format!("{name}.png")) {
+        let (made, kept) = (screenshots().join(&name), parts::workspace().join("docs/images").join(&name));
+        let bytes = std::fs::copy(&made, &kept).unwrap_or_else(|error| panic!("{}: {error}", kept.display()));
+        assert!(bytes < 100_000, "{name} has {bytes} bytes, which is much for a picture in the repository");
     }
 }
 

@@ -269,7 +269,9 @@ fn what_a_service_says_is_not_believed_and_its_jobs_wait() {
             let problem = site.service(name)["problem"].as_str().unwrap_or_default().to_owned();
             problem.contains(&told)
         });
-        assert_eq!(site.service(name)["waiting"], 1, "{name}");
+        // The job of one that gets ready has a place in it until it dies, and is then tried again.
+        let waiting = site.service(name)["waiting"].as_u64();
+        assert!(waiting == Some(1) || name == "dies", "{name}: {waiting:?}");
     }
     for id in jobs.iter().chain([&elsewhere, &too_large]) {
         assert_eq!(site.consumer.record(id), None, "it waits, and has not failed");

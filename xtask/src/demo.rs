@@ -1,8 +1,9 @@
 //! `cargo xtask demo`: the whole path on this machine, one step after the other, with the command behind each.
 //!
-//! It proves what it shows: the three results must come with the expected status, or it ends with exit code 1.
+//! It proves what it shows: the results must come with the expected status, or it ends with exit code 1.
 
 pub(crate) mod slurm;
+mod vqe;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -70,7 +71,7 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool, record: Option<&Path
     let mut report = Report::new();
 
     report.step("Get the tools");
-    let mut kinds = Kind::LOCAL.to_vec();
+    let mut kinds: Vec<Kind> = Kind::LOCAL.into_iter().chain(Kind::QUANTUM).collect();
     if with_worker {
         kinds.extend(Kind::WORKER);
     }
@@ -119,9 +120,14 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool, record: Option<&Path
     let env_file = folder.join("demo.env");
     settings.write(&env_file)?;
 
-    report.step("Say what runs on the cluster, and where: two pools");
+    report.step("Say what runs on the cluster, and where");
     let site_file = folder.join("site.toml");
-    let site = site(&runtime);
+    let quantum = match (&runtime, tools.get(Kind::QuantumImage)) {
+        (Runtime::Apptainer { .. }, Ok(image)) => Ok(vqe::site(workspace, &image.path)),
+        (Runtime::Apptainer { .. }, Err(missing)) => Err(missing.to_string()),
+        (Runtime::Bare { .. }, _) => Err("There are no containers here, and so no image with Qiskit.".to_owned()),
+    };
+    let site = site(&runtime) + quantum.as_deref().map(|text| format!("\n{text}")).unwrap_or_default().as_str();
     env_file::write_private(&site_file, &site)?;
     report.command(format!("cat {}", command::quoted(&site_file)));
     report.note(site.trim_end());
@@ -158,6 +164,16 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool, record: Option<&Path
         Err(error) => problems.push(format!("fetching the plot: {error:#}")),
     }
 
+    report.step("Find the lowest energy of a molecule with a job that waits for others and holds nothing meanwhile");
+    match &quantum {
+        Ok(_) => {
+            if let Err(error) = vqe::show(&laptop, &report) {
+                problems.push(format!("the search for the lowest energy: {error:#}"));
+            }
+        }
+        Err(why) => report.note(format!("{why}\nThis step is left out.")),
+    }
+
     report.step("See the pools, as on the cluster");
     let mut pools = Command::new(workspace.program(Profile::Dev, "hpc-consumer"));
     pools.arg("pools").env("STATE_DIR", folder.join("state"));
@@ -180,7 +196,9 @@ pub(crate) fn run(workspace: &Workspace, with_worker: bool, record: Option<&Path
         report.close(false, format!("The demo failed.\n{}", problems.join("\n")));
         return Ok(ExitCode::FAILURE);
     }
-    report.close(true, format!("Three jobs, three results and a plot, in {:.1} s.", began.elapsed().as_secs_f64()));
+    let more = if quantum.is_ok() { ", and a molecule" } else { "" };
+    let took = began.elapsed().as_secs_f64();
+    report.close(true, format!("Three jobs, three results and a plot{more}, in {took:.1} s."));
     if let (Some(folder), Some(recorded)) = (record, report.recorded()) {
         recorded.write(folder, "demo")?;
     }

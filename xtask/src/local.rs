@@ -54,7 +54,7 @@ impl Runtime {
 }
 
 /// A path as TOML writes a text.
-fn toml_text(path: &Path) -> String {
+pub(crate) fn toml_text(path: &Path) -> String {
     format!("{:?}", path.to_string_lossy())
 }
 

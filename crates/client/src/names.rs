@@ -2,6 +2,7 @@
 //! are.
 
 use protocol::JobId;
+use protocol::hub::PAGE_MAX;
 use protocol::names::{self, AmbiguousName, LAST};
 
 use crate::hub::{self, Filter, Hub};
@@ -41,16 +42,17 @@ pub fn job(name: &JobId, inbox: &Inbox) -> Result<JobId, Error> {
 /// The job of a hub that a name means which means none that is known here: a unique beginning, or the last one.
 pub async fn job_of_hub(name: &JobId, hub: &Hub) -> Result<Option<JobId>, Error> {
     let count = match name.as_str() {
-        LAST => 1,
+        // The tasks of a workflow are newer than it is.
+        LAST => PAGE_MAX,
         _ if names::may_be_beginning(name) => OF_HUB_MAX,
         _ => return Ok(None),
     };
     let Some((jobs, _)) = hub.newest(&Filter::default(), count).await?.known() else { return Ok(None) };
-    let mut ids = jobs.into_iter().map(|job| job.job_id);
     if name.as_str() == LAST {
-        return Ok(ids.next());
+        let first = jobs.first().map(|job| job.job_id.clone());
+        return Ok(jobs.into_iter().find(|job| job.parent.is_none()).map(|job| job.job_id).or(first));
     }
-    let job_id = names::resolve(name, ids)?;
+    let job_id = names::resolve(name, jobs.into_iter().map(|job| job.job_id))?;
     Ok((job_id != *name).then_some(job_id))
 }
 

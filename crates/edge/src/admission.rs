@@ -58,7 +58,7 @@ pub struct Pending {
     jobs: Vec<JobAnswer>,
     refusals: usize,
     /// Who sent it waits for more than that it was taken.
-    waiting: Option<Waiting>,
+    waiting: Option<Box<Waiting>>,
 }
 
 /// All messages are in the queue.
@@ -67,7 +67,7 @@ pub enum Sent {
     /// Answer.
     Answer(Response),
     /// Ask the hub [`Waiting::request`], and answer with [`Waiting::answer`] of what it says.
-    Wait(Waiting),
+    Wait(Box<Waiting>),
 }
 
 /// How a queue refuses a write.
@@ -173,7 +173,10 @@ impl Admission {
                 let callback = spec.callback.clone();
                 let message = self.message(spec, None, now, mint)?;
                 let waiting = Waiting::new(message.0.clone(), callback.as_ref(), execution_id);
-                Ok(Decision::Enqueue(Pending { waiting: Some(waiting), ..self.pending(vec![Ok(message)], now) }))
+                Ok(Decision::Enqueue(Pending {
+                    waiting: Some(Box::new(waiting)),
+                    ..self.pending(vec![Ok(message)], now)
+                }))
             }
             Form::Batch => {
                 let jobs = batch(text)?;

@@ -97,6 +97,8 @@ fn filters() -> Vec<Value> {
         text("name", "Only jobs of this name."),
         text("pool", "Only jobs in this pool."),
         text("site", "Only jobs that this site holds or held."),
+        text("parent", "Only jobs that this job has asked for."),
+        query("top", flag(), "Only jobs that no job has asked for."),
     ]
 }
 

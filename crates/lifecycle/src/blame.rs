@@ -122,6 +122,7 @@ mod tests {
             isolation: None,
             launched: None,
             ran: None,
+            usage: None,
         }
     }
 

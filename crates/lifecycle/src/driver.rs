@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::{Changes, Effect, Event, Fact, Lifecycle, Run, Step};
+use crate::{Changes, Effect, EndedChildren, Event, Fact, Lifecycle, Run, Step};
 
 /// What leaves the driver.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,6 +80,11 @@ impl Driver {
     /// [`Self::lifecycle`].
     pub fn take_changes(&mut self) -> Changes {
         self.lifecycle.take_changes()
+    }
+
+    /// The same of children whose records are among these facts.
+    pub fn take_ended(&mut self, facts: &[Fact]) -> EndedChildren {
+        self.lifecycle.take_ended(facts)
     }
 
     /// The state.

@@ -118,6 +118,7 @@ pub use fact::{Book, Entry, Fact, Failures, Launched, Lease, Origin, Parent, Par
 pub use lifecycle::{Lifecycle, PoolState, Settings, Step};
 pub use phases::{Phase, TRANSITIONS, diagram};
 pub use pool::AHEAD;
+pub use report::EndedChildren;
 pub use reporter::Reporter;
 pub use run::{Attempt, EndReason, Finished, Observation, Run, RunEnd, Sighting};
 pub use services::{InstanceState, ServiceState};

@@ -16,6 +16,7 @@ use crate::phases::Phase;
 use crate::pools::{Place, PoolNo, Pools, Routed};
 use crate::publisher::Publisher;
 use crate::refusal::Refusals;
+use crate::report::EndedChildren;
 use crate::services::Services;
 use crate::settler::Settler;
 use crate::shutdown::Shutdown;
@@ -117,6 +118,8 @@ pub struct Lifecycle {
     pub(crate) file_store: FileStore,
     pub(crate) unfolding: Unfolding,
     pub(crate) services: Services,
+    /// Children that have ended and of which there is something to say, if anybody asks.
+    pub(crate) ended: EndedChildren,
     /// What the queues may cost.
     pub(crate) thrift: Thrift,
     /// What was said of the queue: it does not answer, and not yet that it does again.
@@ -204,6 +207,7 @@ impl Lifecycle {
             file_store: FileStore::default(),
             unfolding: Unfolding::default(),
             services,
+            ended: EndedChildren::default(),
             thrift,
             queue_trouble: None,
         };
@@ -435,6 +439,12 @@ impl Lifecycle {
     pub fn take_changes(&mut self) -> Changes {
         self.jobs.keep_changes();
         self.jobs.take_changes()
+    }
+
+    /// What there is to say of children whose records are among these facts, besides the records. Whoever asks what has
+    /// become of jobs is to ask this of all facts, too.
+    pub fn take_ended(&mut self, facts: &[Fact]) -> EndedChildren {
+        self.ended.take(facts)
     }
 
     /// Checks what must hold in every state; the text says what does not.

@@ -15,7 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{Continuation, JobId, JobMessage, JobSpec, When, limits};
+use protocol::link::TREE_JOBS_MAX;
+use protocol::{Continuation, JobId, JobMessage, JobSpec, When, limits, link};
 
 use crate::lifecycle::{Lifecycle, Step};
 use crate::needs::Needs;
@@ -35,13 +36,25 @@ pub(crate) struct Children {
     seen: u32,
     /// Those that have not.
     pub(crate) alive: BTreeSet<JobId>,
+    /// Of how many jobs below it the hub is told, where it is a job that a person has submitted.
+    told: u32,
 }
+
+/// How many ends of children in a row are told of one by one, and of how many at once after that.
+const ENDS_TOLD_ALONE: u32 = 1_000;
+const ENDS_AT_ONCE: u32 = 100;
 
 impl Children {
     /// Those that an earlier daemon has left; `alive` are the ones that have not ended.
     pub(crate) fn found(parking: Parking, alive: BTreeSet<JobId>) -> Self {
         let ended = parking.children.saturating_sub(u32::try_from(alive.len()).unwrap_or(u32::MAX));
-        Self { ended, seen: parking.seen, parking, alive }
+        // Which of those that have ended were told of is not remembered: as many as may have been.
+        Self { ended, seen: parking.seen, parking, alive, told: ended }
+    }
+
+    /// How many there are, for the hub.
+    pub(crate) fn report(&self) -> link::Children {
+        link::Children { all: self.parking.children, ended: self.ended, tasks: None }
     }
 
     /// May the job go on that waits for them?
@@ -69,13 +82,17 @@ impl Job {
 
     /// What there is to say of its children while it waits for them, for people.
     pub(crate) fn says_of_children(&self) -> Option<String> {
+        let (alive, all) = self.children.as_ref().map(|children| (children.alive.len(), children.parking.children))?;
+        self.waits_for_children().map(|waits| format!("{waits}: {alive} of {all} go on"))
+    }
+
+    /// The same without their numbers.
+    pub(crate) fn waits_for_children(&self) -> Option<&'static str> {
         let children = self.children.as_ref().filter(|_| matches!(self.state, State::Parked))?;
-        let (alive, all) = (children.alive.len(), children.parking.children);
-        let which = match children.parking.when {
-            When::All => "",
-            When::Any => "any of ",
-        };
-        Some(format!("it waits for {which}its jobs: {alive} of {all} go on"))
+        Some(match children.parking.when {
+            When::All => "it waits for its jobs",
+            When::Any => "it waits for any of its jobs",
+        })
     }
 }
 
@@ -95,11 +112,43 @@ impl Lifecycle {
             }
             self.a_child_has_ended(&job_id);
         }
+        self.find_untold();
     }
 
     /// Which execution of a job the next one is, and what it finds.
     pub fn round(&self, job_id: &JobId) -> Round {
         self.jobs.get(job_id).map_or(Round::FIRST, Job::round)
+    }
+
+    /// Each job of an earlier daemon that is one too many for the hub to be told of is found to be so, in the order in
+    /// which they came.
+    fn find_untold(&mut self) {
+        let children = self.jobs.iter().filter_map(|(job_id, job)| {
+            job.parent.as_ref().map(|parent| (job.no, job_id.clone(), parent.job_id.clone()))
+        });
+        let mut children: Vec<_> = children.collect();
+        children.sort_unstable();
+        for (_, job_id, parent) in children {
+            let is_untold = !self.tells_of_one_more(&parent);
+            if let Some(job) = self.jobs.get_mut(&job_id) {
+                job.is_untold = is_untold;
+            }
+        }
+    }
+
+    /// Is the hub to be told of one more child of this job? Then it counts.
+    fn tells_of_one_more(&mut self, parent: &JobId) -> bool {
+        if self.jobs.get(parent).is_some_and(|job| job.is_untold) {
+            return false;
+        }
+        let mut root = parent;
+        while let Some(above) = self.jobs.get(root).and_then(|job| job.parent.as_ref()) {
+            root = &above.job_id;
+        }
+        let root = root.clone();
+        let Some(children) = self.jobs.get_mut(&root).and_then(|job| job.children.as_mut()) else { return true };
+        children.told = children.told.saturating_add(1);
+        children.told <= TREE_JOBS_MAX
     }
 
     /// Whose child a job is.
@@ -191,6 +240,7 @@ impl Lifecycle {
         };
         children.alive.extend(new.iter().map(|message| message.job_id.clone()));
         step.facts.push(Fact::Parked(job_id.clone(), children.parking));
+        self.jobs.has_news(job_id);
         for message in new {
             self.accept_child(message, parent.clone(), now, step);
         }
@@ -264,9 +314,13 @@ impl Lifecycle {
             origin: Origin::Parent(parent.clone()),
         });
         let needs = Needs::of(&message.spec, is_graph);
+        let is_untold = !self.tells_of_one_more(&parent.job_id);
         let (sent, message, parent) = (Some(now), Some(Arc::new(message)), Some(Box::new(parent)));
         let job = NewJob { sent, message, parent, needs, ..NewJob::new(State::Waiting(now), place, resources, terms) };
         self.jobs.insert(job_id.clone(), job);
+        if let Some(job) = self.jobs.get_mut(&job_id) {
+            job.is_untold = is_untold;
+        }
         self.jobs.keep_message(&job_id);
         self.accepted(&job_id);
     }
@@ -284,8 +338,9 @@ impl Lifecycle {
 
     /// A job has its final record: its children are wanted by nobody any more, and who waits for it may go on.
     pub(crate) fn has_its_record(&mut self, job_id: &JobId, step: &mut Step) {
-        let alive = self.jobs.get_mut(job_id).and_then(|job| job.children.take());
-        for child in alive.into_iter().flat_map(|children| children.alive) {
+        let children = self.jobs.get_mut(job_id).and_then(|job| job.children.as_mut());
+        // How many they were is still to be told.
+        for child in children.map(|children| std::mem::take(&mut children.alive)).unwrap_or_default() {
             step.facts.push(Fact::Unwanted(child.clone()));
             self.cancel(child);
         }
@@ -295,6 +350,9 @@ impl Lifecycle {
         self.is_waited_for_no_more(job_id);
         // Where a message of that id has come from the queue as well, its sender waits for the result.
         if self.jobs.get(job_id).is_some_and(|job| job.leases.is_empty()) {
+            if self.jobs.are_changes_kept() {
+                self.ended.insert(job_id.clone(), self.known_of(job_id));
+            }
             self.jobs.remove(job_id);
             step.facts.push(Fact::Finished(job_id.clone()));
         }
@@ -307,6 +365,10 @@ impl Lifecycle {
             && children.alive.remove(job_id)
         {
             children.ended = children.ended.saturating_add(1);
+            let (ended, is_last) = (children.ended, children.alive.is_empty());
+            if ended <= ENDS_TOLD_ALONE || ended.is_multiple_of(ENDS_AT_ONCE) || is_last {
+                self.jobs.has_news(&parent);
+            }
             self.a_child_has_ended(&parent);
         }
     }

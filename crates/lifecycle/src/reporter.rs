@@ -6,6 +6,8 @@
 //! queue, one that the hub has asked for and of which nothing is known. Of that the oldest goes first when it becomes
 //! too much; its record stays where it is.
 //!
+//! Of the many jobs that one job may ask for, the hub is told of the first of them only, unless it asks.
+//!
 //! After each connection all that is held is told anew. There is one report on its way at a time: the hub's word that
 //! it is stored is the back-pressure.
 //!
@@ -19,7 +21,7 @@ use protocol::{JobId, JobResult, JobState, Json};
 
 use crate::lifecycle::Lifecycle;
 use crate::phases::Phase;
-use crate::report::timestamp;
+use crate::report::{EndedChildren, Known, timestamp};
 use crate::{Change, Changes, Fact};
 
 /// Between two reports, unless the first was full.
@@ -133,11 +135,16 @@ impl Reporter {
         }
     }
 
-    /// These facts are about to be on disk. Jobs whose record is among them are known to `lifecycle`.
-    pub fn commits(&mut self, facts: &[Fact], lifecycle: &Lifecycle) {
+    /// These facts are about to be on disk. Jobs whose record is among them are known to `lifecycle`, or in `ended`,
+    /// which [`Lifecycle::take_ended`] has given.
+    pub fn commits(&mut self, facts: &[Fact], ended: &EndedChildren, lifecycle: &Lifecycle) {
         for fact in facts {
             let (Fact::Recorded(job_id, record) | Fact::Owed(job_id, record, _)) = fact else { continue };
-            self.ended(job_id, record, lifecycle);
+            let known = ended.get(job_id).cloned().unwrap_or_else(|| lifecycle.known_of(job_id));
+            if known.is_untold {
+                continue;
+            }
+            self.ended(job_id, record, known);
             if let Some(connection) = &mut self.connection {
                 connection.changed.insert(job_id.clone());
             }
@@ -189,7 +196,7 @@ impl Reporter {
             return;
         }
         match record {
-            Some(record) => self.ended(job_id, record, lifecycle),
+            Some(record) => self.ended(job_id, record, lifecycle.known_of(job_id)),
             None if lifecycle.phase_of(job_id).is_some() => {}
             None => self.keep(report(job_id, JobState::Unknown, 0, now)),
         }
@@ -267,6 +274,9 @@ impl Reporter {
     /// What there is to say of a job now. What is held goes before what became of it earlier.
     fn job_report(&mut self, job_id: &JobId, lifecycle: &Lifecycle) -> Option<JobReport> {
         let asked = self.connection.as_mut()?.asked.remove(job_id);
+        if !asked && lifecycle.is_untold(job_id) {
+            return None;
+        }
         if let Some(report) = lifecycle.job_report(job_id) {
             self.forget(job_id);
             return Some(report);
@@ -283,14 +293,15 @@ impl Reporter {
     }
 
     /// A job has this final record.
-    fn ended(&mut self, job_id: &JobId, record: &str, lifecycle: &Lifecycle) {
+    fn ended(&mut self, job_id: &JobId, record: &str, known: Known) {
         let (Ok(result), Ok(json)) = (JobResult::parse(record), Json::parse(record)) else { return };
-        let since = lifecycle.jobs.get(job_id).map_or(lifecycle.now, |job| job.since);
-        let spec = lifecycle.brief(job_id).map(|message| &message.spec);
+        let Known { since, name, pool, parent, children, .. } = known;
         let report = JobReport {
             at: result.finished_at.unwrap_or(timestamp(since)),
-            pool: result.pool.clone().or_else(|| lifecycle.pool_of(job_id).cloned()),
-            name: spec.and_then(|spec| spec.name.clone()),
+            pool: result.pool.clone().or(pool),
+            name,
+            parent,
+            children,
             result: Some(json),
             ..report(job_id, JobState::of(&result), result.attempt, since)
         };
@@ -355,6 +366,8 @@ fn report(job_id: &JobId, state: JobState, attempt: u32, at: Duration) -> JobRep
         task: None,
         name: None,
         pool: None,
+        parent: None,
+        children: None,
         message: None,
         result: None,
     }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use protocol::{Isolation, JobId, Launched, Ran, RuntimeKind};
+use protocol::{Isolation, JobId, Launched, Ran, RuntimeKind, Usage};
 
 /// The number of an execution of a job, from 1. It fences what the execution writes: a later one never takes the
 /// traces of an earlier one for its own.
@@ -114,6 +114,8 @@ pub struct Finished {
     pub launched: Option<Box<Launched>>,
     /// Where it was, if that is not where its daemon is.
     pub ran: Option<Box<Ran>>,
+    /// What it has used, as far as that is known.
+    pub usage: Option<Usage>,
 }
 
 impl Finished {

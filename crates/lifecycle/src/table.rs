@@ -71,6 +71,8 @@ pub(crate) struct Job {
     pub(crate) needs: Option<Box<Needs>>,
     /// The service that it is an instance of.
     pub(crate) service: Option<Box<ServiceName>>,
+    /// Is it one too many for the hub to be told of?
+    pub(crate) is_untold: bool,
 }
 
 impl Job {
@@ -317,6 +319,7 @@ impl Jobs {
             children: None,
             needs,
             service,
+            is_untold: false,
         };
         if let Some(grant) = &job.grant {
             self.lanes[job.lane.0].count_found(&job.resources, grant);
@@ -559,9 +562,21 @@ impl Jobs {
         self.changes.get_or_insert_default();
     }
 
+    /// Does somebody ask what becomes of jobs?
+    pub(crate) fn are_changes_kept(&self) -> bool {
+        self.changes.is_some()
+    }
+
     /// What has become of jobs since this was asked last.
     pub(crate) fn take_changes(&mut self) -> Changes {
         self.changes.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// There is something new to be said of a job, although it is as far as it was.
+    pub(crate) fn has_news(&mut self, job_id: &JobId) {
+        if let Some(changes) = &mut self.changes {
+            changes.entry(job_id.clone()).or_insert(Change::Held);
+        }
     }
 
     /// The changes of a job are to be acted on from here on, and what it is now.

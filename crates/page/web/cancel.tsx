@@ -98,7 +98,7 @@ export function CancelFitting({ filters }: { filters: Filters }): JSX.Element | 
   const [busy, setBusy] = useState(false);
   const fields = FILTERS.filter((name) => filters[name] !== '');
   // The edge cancels by no site; and of those that have ended, nothing is left to cancel.
-  if (fields.length === 0 || filters.site !== '' || hasEnded(filters.state)) return null;
+  if (fields.length === 0 || filters.site + filters.top !== '' || hasEnded(filters.state)) return null;
   const body = Object.fromEntries(fields.map((name) => [name, filters[name]]));
   const send = (dry: boolean): Promise<CancelManyAnswer> =>
     get<CancelManyAnswer>('jobs/cancel', { method: 'POST', body: dry ? { ...body, dry_run: true } : body });

@@ -13,6 +13,7 @@ import { Copy, Note, State, Title, When, Wide } from './parts';
 import { href, lastFilters } from './route';
 import { bytes, json, number, plain } from './text';
 import { clock, exact, now, span, tick } from './time';
+import { Tree } from './tree';
 import { hasEnded, type Callback, type JobResult, type JobStatus, type Moment } from './types';
 
 export function Job({ id }: { id: string }): JSX.Element {
@@ -99,6 +100,7 @@ function Shown({ job }: { job: JobStatus }): JSX.Element {
         <Timeline job={job} />
         {job.callbacks && job.callbacks.length > 0 && <Callbacks calls={job.callbacks} />}
       </div>
+      {job.children && <Tree job={job} />}
       <Files id={job.job_id} result={result} />
       <Log job={job} />
       <Values job={job} result={result} />
@@ -114,6 +116,7 @@ function Facts({ job, result }: { job: JobStatus; result: JobResult | undefined 
   const text = (value: string | undefined): ComponentChildren => (value ? plain(value) : undefined);
   const facts: [string, ComponentChildren][] = [
     ['Id', <><span class="mono">{job.job_id}</span> <Copy text={() => job.job_id} what="the id" /></>],
+    ['Part of', job.parent && <a class="mono" href={href({ view: 'job', id: job.parent })}>{job.parent}</a>],
     ['Task', text(job.task)],
     ['Pool', text(job.pool)],
     ['Site', text(job.site)],

@@ -94,6 +94,9 @@ function States({ filters }: { filters: Filters }): JSX.Element {
           {state === '' ? text : <State state={state} />}
         </a>
       ))}
+      <a href={href({ view: 'jobs', filters: { ...filters, top: filters.top ? '' : '1' } })} aria-current={filters.top ? 'true' : undefined}>
+        without jobs of jobs
+      </a>
     </nav>
   );
 }
@@ -131,7 +134,7 @@ function Fields({ filters, jobs }: { filters: Filters; jobs: JobBrief[] }): JSX.
       {/* The return key needs it. */}
       <button type="submit" class="hidden">Filter</button>
       {Object.keys(LABELS).some((name) => filters[name as keyof Filters]) && (
-        <a class="button" href={href({ view: 'jobs', filters: { ...NO_FILTERS, state: filters.state } })}>Clear</a>
+        <a class="button" href={href({ view: 'jobs', filters: { ...NO_FILTERS, state: filters.state, top: filters.top } })}>Clear</a>
       )}
     </form>
   );

@@ -145,7 +145,7 @@ function born(job: JobBrief): number {
 function fits(job: JobBrief, filters: Filters): boolean {
   return FILTERS.every((name) => {
     const wanted = filters[name];
-    const had = job[name] ?? '';
+    const had = name === 'top' ? (job.parent ? '' : '1') : job[name] ?? '';
     return wanted === '' || (name === 'state' ? wanted.split(',').includes(had) : wanted === had);
   });
 }

@@ -8,9 +8,11 @@ export interface Filters {
   pool: string;
   name: string;
   site: string;
+  /** `1`: only jobs that no job has asked for. */
+  top: string;
 }
 
-export const FILTERS = ['state', 'task', 'pool', 'name', 'site'] as const;
+export const FILTERS = ['state', 'task', 'pool', 'name', 'site', 'top'] as const;
 
 export type Route =
   | { view: 'jobs'; filters: Filters }
@@ -39,7 +41,10 @@ function read(): Route {
   if (view === 'pools' || view === 'sites') return { view };
   const values = new URLSearchParams(search);
   const of = (name: keyof Filters): string => (values.get(name) ?? '').slice(0, 200);
-  return { view: 'jobs', filters: { state: of('state'), task: of('task'), pool: of('pool'), name: of('name'), site: of('site') } };
+  return {
+    view: 'jobs',
+    filters: { state: of('state'), task: of('task'), pool: of('pool'), name: of('name'), site: of('site'), top: of('top') === '1' ? '1' : '' },
+  };
 }
 
 export function href(to: Route): string {
@@ -56,7 +61,7 @@ export function href(to: Route): string {
   }
 }
 
-export const NO_FILTERS: Filters = { state: '', task: '', pool: '', name: '', site: '' };
+export const NO_FILTERS: Filters = { state: '', task: '', pool: '', name: '', site: '', top: '' };
 
 /** Changes what is looked at; while a person types, the steps in between are no pages to go back to. */
 export function go(to: Route, replace = false): void {

@@ -9,10 +9,22 @@ export interface JobBrief {
   name?: string;
   pool?: string;
   site?: string;
+  /** The job that has asked for it. */
+  parent?: string;
+  children?: Children;
+  host?: string;
   attempt: number;
   submitted_at?: string;
+  started_at?: string;
   updated_at: string;
   cancel_requested_at?: string;
+}
+
+/** How many jobs a job has asked for; of a workflow, how many tasks it has. */
+export interface Children {
+  all: number;
+  ended: number;
+  tasks?: number;
 }
 
 export interface JobPage {

@@ -27,6 +27,7 @@ mod settings;
 mod stream;
 mod style;
 mod table;
+mod tree;
 mod trust;
 mod verbs;
 
@@ -52,5 +53,6 @@ pub use settings::{Bare, FileArgs, Files, Given, Origin, Origins, Shared, Source
 pub use stream::Stream;
 pub use style::{may_color, say};
 pub use table::{age, fit, one_line, pairs, stdout_width, table};
+pub use tree::{Node, tree};
 pub use trust::{TrustArgs, TrustedGroup, is_root, private_dir, told_of};
 pub use verbs::StatusLine;

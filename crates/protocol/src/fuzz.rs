@@ -6,7 +6,7 @@
 #[path = "../../../fuzz/targets.rs"]
 mod targets;
 
-use crate::{InvalidJob, JobMessage, JobResult, JobSpec, Json, Kind, NotANumber, ResultMessage, body};
+use crate::{Address, InvalidJob, JobMessage, JobResult, JobSpec, Json, Kind, NotANumber, ResultMessage, body};
 
 /// Reads bytes as the body of a message in either queue.
 pub fn message(bytes: &[u8]) {
@@ -21,6 +21,14 @@ pub fn message(bytes: &[u8]) {
     job(text);
     result(text);
     submission(text);
+    address(text);
+}
+
+/// The same of what a service leaves behind.
+fn address(text: &str) {
+    let Ok(read) = Address::parse(text) else { return };
+    let written = serde_json::to_string(&read).expect("it holds only strings and numbers");
+    assert_eq!(Address::parse(&written).expect("what is written is read"), read);
 }
 
 fn job(text: &str) {
@@ -68,7 +76,11 @@ mod tests {
     use super::*;
 
     /// The names and values that are of interest, rightly and wrongly combined.
-    const NAMES: [&str; 19] = [
+    const NAMES: [&str; 23] = [
+        "needs",
+        "port",
+        "scheme",
+        "facts",
         "v",
         "job_id",
         "task",
@@ -89,7 +101,12 @@ mod tests {
         "output",
         "event_type",
     ];
-    const VALUES: [&str; 18] = [
+    const VALUES: [&str; 23] = [
+        "8080",
+        "[\"a\", {\"service\": \"b\", \"n\": {\"min\": 1.50}, \"of\": \"x\"}]",
+        "[{\"service\": \"b\", \"n\": 18446744073709551616}]",
+        "{\"qubits\": 32, \"kind\": \"a\", \"noise\": false}",
+        "[\"a\", \"a\"]",
         "1",
         "null",
         "\"j1\"",

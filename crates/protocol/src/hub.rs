@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::link::{Amount, PoolReport};
+use crate::link::{Amount, Children, PoolReport};
 use crate::{JobId, JobState, Json, PoolName, SiteName, Timestamp, Word};
 
 /// The longest that a request is held for a job to end, in seconds.
@@ -53,11 +53,23 @@ pub struct JobBrief {
     /// The site that holds or held it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteName>,
+    /// The job that has asked for it, if one has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<JobId>,
+    /// The jobs that it has asked for, if it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub children: Option<Children>,
+    /// The node that it ran on, when it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Which execution it is in, or was; 0 when none has begun.
     pub attempt: u32,
     /// When the edge took it.
     #[serde(default, serialize_with = "crate::time::write_if_any", skip_serializing_if = "Option::is_none")]
     pub submitted_at: Option<Timestamp>,
+    /// When its last execution began, if one has.
+    #[serde(default, serialize_with = "crate::time::write_if_any", skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
     /// Since when it is as far as it is.
     #[serde(serialize_with = "crate::time::write")]
     pub updated_at: Timestamp,

@@ -47,6 +47,7 @@ mod spec;
 mod state;
 pub mod text;
 mod time;
+mod usage;
 mod word;
 
 pub use address::{Address, Scheme};
@@ -71,6 +72,7 @@ pub use result::{JobResult, Reason, ResultMessage, RuntimeKind, Status, Unreadab
 pub use size::{InvalidMemory, Memory};
 pub use spec::{InvalidJob, JobSpec, check_idempotency_key, check_name, check_task};
 pub use state::{InvalidJobState, JobState};
+pub use usage::Usage;
 pub use word::Word;
 
 /// The version written into the `v` field of every message.

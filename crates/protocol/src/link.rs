@@ -206,12 +206,36 @@ pub struct JobReport {
     /// The pool that it is in.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub pool: Option<PoolName>,
+    /// The job that has asked for it, if one has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<JobId>,
+    /// The jobs that it has asked for, if it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub children: Option<Children>,
     /// What is to be said of it, in a sentence for a person: why the last attempt ended, why it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Its record, when it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Json>,
+}
+
+/// Of how many jobs below one that a person has submitted a site tells; of the others it tells only how many they are.
+/// Each is some rows in the hub, of which a day has so many (`docs/costs.md`).
+pub const TREE_JOBS_MAX: u32 = 1_000;
+
+/// How many jobs a job has asked for; of those that a site does not tell of, too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Children {
+    /// How many by now.
+    pub all: u32,
+    /// How many of these have ended, well or not.
+    #[serde(default)]
+    pub ended: u32,
+    /// Of a workflow: how many tasks it has, also those that have not begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<u32>,
 }
 
 /// One of the two that a job prints on.
@@ -359,7 +383,8 @@ mod tests {
         let job = r#"{"job_id":"j","state":"completed","attempt":1,"at":"2026-11-30T04:00:00.000Z","pool":"cpu","result":{"job_id":"j","status":"completed"}}"#;
         let report = format!(r#"{{"type":"report","number":3,"jobs":[{job}],"complete":true}}"#);
         let log = r#"{"type":"log","job_id":"j","attempt":1,"stream":"stdout","offset":4,"data":"YQ==","end":true}"#;
-        for text in [hello, &report, log] {
+        let parent = r#"{"type":"report","number":4,"jobs":[{"job_id":"j-1","state":"held","attempt":0,"at":"2026-11-30T04:00:00.000Z","parent":"j","children":{"all":3,"ended":1,"tasks":7}}]}"#;
+        for text in [hello, &report, parent, log] {
             assert_eq!(serde_json::from_str::<Up>(text).unwrap().to_json(), text);
         }
         for text in [

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::fields::Fields;
 use crate::kind::Kind;
-use crate::{Content, Isolation, JobFile, JobId, Json, PoolName, Timestamp, VERSION, Word};
+use crate::{Content, Isolation, JobFile, JobId, Json, PoolName, Timestamp, Usage, VERSION, Word};
 
 /// Did the job do what it was meant to do?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +117,9 @@ pub struct JobResult {
     /// The host name of the node.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// What its processes have used, as far as it was seen.
+    #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
     /// When the edge took the job.
     #[serde(
         default,
@@ -265,7 +268,7 @@ mod tests {
     #[test]
     fn job_result_format_unchanged() {
         // Laptops of older versions read what a newer daemon writes, and records outlive both.
-        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","pool":"cpu","image":"ghcr.io/a/b@sha256:0","command":["task-runner"],"attempt":1,"runtime":"apptainer","isolated":true,"isolation":{"network":"none"},"slurm_job_id":"4711","host":"node1","created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28.000Z","finished_at":"2026-11-21T01:15:29.500Z","output":{"pi":3.14},"output_bytes":11,"output_file":{"sha256":"0000000000000000000000000000000000000000000000000000000000000000","size":7},"files":[{"path":"a.png","size":7,"sha256":"0000000000000000000000000000000000000000000000000000000000000000"}],"files_note":"n","stdout_tail":"step 2\n","stderr_tail":"boom\n"}"#;
+        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","pool":"cpu","image":"ghcr.io/a/b@sha256:0","command":["task-runner"],"attempt":1,"runtime":"apptainer","isolated":true,"isolation":{"network":"none"},"slurm_job_id":"4711","host":"node1","usage":{"cpu_time_ms":4280,"memory_bytes":1048576},"created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28.000Z","finished_at":"2026-11-21T01:15:29.500Z","output":{"pi":3.14},"output_bytes":11,"output_file":{"sha256":"0000000000000000000000000000000000000000000000000000000000000000","size":7},"files":[{"path":"a.png","size":7,"sha256":"0000000000000000000000000000000000000000000000000000000000000000"}],"files_note":"n","stdout_tail":"step 2\n","stderr_tail":"boom\n"}"#;
         let result = JobResult {
             v: 1,
             job_id: "j1".parse().unwrap(),
@@ -285,6 +288,7 @@ mod tests {
             isolation: Some(Isolation { network: Some(crate::Network::None.into()), ..Isolation::default() }),
             slurm_job_id: Some("4711".to_owned()),
             host: Some("node1".to_owned()),
+            usage: Some(Usage { cpu_time_ms: Some(4_280), memory_bytes: Some(1 << 20) }),
             created_at: Some(crate::timestamp_from_millis(1_795_223_727_123)),
             started_at: Some(crate::timestamp_from_millis(1_795_223_728_000)),
             finished_at: Some(crate::timestamp_from_millis(1_795_223_729_500)),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use protocol::link::{Children, Report, Up};
 use protocol::{
     JobMessage, JobResult, Kind, Namespaces, Network, Reason, ResultMessage, RuntimeKind, Seccomp, Status, Sys, body,
 };
@@ -183,4 +184,17 @@ fn events_of_the_original_system() {
         assert_eq!(ResultMessage::parse(&text), Ok(ResultMessage::Event(event.to_owned())));
         assert_eq!(Kind::of_text(&text), Some(Kind::Result), "never a job");
     }
+}
+
+#[test]
+fn reports_of_sites() {
+    let [parents, without] = files("report", ["1-parents", "1-without-parents"]).map(|text| {
+        let Ok(Up::Report(Report { jobs, complete: true, .. })) = serde_json::from_str(&text) else { panic!("{text}") };
+        let kin = |at: usize| (jobs[at].parent.as_ref().map(ToString::to_string), jobs[at].children);
+        assert_eq!((jobs[0].name.as_deref(), jobs[1].task.as_deref()), (Some("m17"), Some("mProject")));
+        [kin(0), kin(1)]
+    });
+    let children = Children { all: 1, ended: 0, tasks: Some(143) };
+    assert_eq!(parents, [(None, Some(children)), (Some("w".to_owned()), None)]);
+    assert_eq!(without, [(None, None), (None, None)]);
 }

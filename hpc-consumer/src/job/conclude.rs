@@ -298,6 +298,7 @@ impl JobFiles {
             started_at: Some(timestamp_from_millis(finished.started_at_ms)),
             finished_at: Some(timestamp_from_millis(finished.finished_at_ms)),
             isolation: finished.isolation.map(|facts| *facts),
+            usage: finished.usage,
             ..self.recorder.of_run(job, run, failure)
         };
         if let Some(runtime) = finished.runtime {

@@ -6,7 +6,7 @@
 //!
 //! Out of scope: what a document may be (`workflow`), when this is asked (`lifecycle`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -46,24 +46,38 @@ const TOLD_MAX: usize = 16_000;
 /// How many files that are missing are named.
 const MISSING_TOLD: usize = 10;
 
+/// Of how many workflows it is known how many tasks they have: the last ones.
+const SIZES_MAX: usize = 1_000;
+
 /// Workflows as far as they are known.
 #[derive(Debug, Default)]
-pub(super) struct Graphs(Mutex<Vec<(JobId, Known)>>);
+pub(super) struct Graphs {
+    known: Mutex<Vec<(JobId, Known)>>,
+    /// How many tasks each has, for people.
+    sizes: Mutex<VecDeque<(JobId, u32)>>,
+}
 
 impl Graphs {
     fn take(&self, job_id: &JobId) -> Option<Known> {
-        let mut graphs = lock(&self.0);
+        let mut graphs = lock(&self.known);
         let place = graphs.iter().position(|(known, _)| known == job_id)?;
         Some(graphs.remove(place).1)
     }
 
     /// Those that were asked for last stay, as long as they are not too many or too large.
     fn keep(&self, job_id: JobId, known: Known) {
-        let mut graphs = lock(&self.0);
+        let mut graphs = lock(&self.known);
         graphs.push((job_id, known));
         while graphs.len() > KNOWN_MAX || graphs.iter().map(|(_, known)| known.bytes).sum::<usize>() > KNOWN_BYTES_MAX {
             graphs.remove(0);
         }
+    }
+
+    fn has_tasks(&self, job_id: &JobId, tasks: usize) {
+        let mut sizes = lock(&self.sizes);
+        sizes.retain(|(known, _)| known != job_id);
+        sizes.truncate(SIZES_MAX - 1);
+        sizes.push_front((job_id.clone(), u32::try_from(tasks).unwrap_or(u32::MAX)));
     }
 }
 
@@ -138,6 +152,12 @@ impl JobFiles {
     ) -> Unfolded {
         let files = self.clone();
         blocking(move || files.unfold_now(&job, &run, &alive, room)).await
+    }
+
+    /// How many tasks a workflow has, as far as that is known without looking.
+    pub(crate) fn tasks_of(&self, workflow: &JobId) -> Option<u32> {
+        let sizes = lock(&self.graphs.sizes);
+        sizes.iter().find(|(known, _)| known == workflow).map(|(_, tasks)| *tasks)
     }
 
     /// Is a job one?
@@ -217,6 +237,7 @@ impl JobFiles {
         let document = document(job, dir)?;
         let workflow = Workflow::parse(&document).map_err(|problems| Stuck::Own(problems.to_string()))?;
         let (workflow, bytes) = (Arc::new(check_names(workflow)?), document.len());
+        self.graphs.has_tasks(&run.job_id, workflow.tasks().len());
         let mut known = Known {
             progress: Progress::new(&workflow),
             bytes,
@@ -376,6 +397,7 @@ impl JobFiles {
             isolation: None,
             launched,
             ran: None,
+            usage: None,
         }
     }
 }

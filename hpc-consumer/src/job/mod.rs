@@ -487,6 +487,7 @@ mod tests {
             isolation: None,
             launched: None,
             ran: None,
+            usage: None,
         }
     }
 

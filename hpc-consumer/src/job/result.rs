@@ -153,6 +153,7 @@ impl Recorder {
             isolated: None,
             isolation: None,
             slurm_job_id: None,
+            usage: None,
             host: Some(self.host.clone()),
             created_at: None,
             started_at: None,

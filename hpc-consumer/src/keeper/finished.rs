@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::run::{Ended, Finished};
-use protocol::{Isolation, Launched, Ran, RuntimeKind, Word as OpenWord};
+use protocol::{Isolation, Launched, Ran, RuntimeKind, Usage, Word as OpenWord};
 
 #[derive(Serialize, Deserialize)]
 struct FinishedText {
@@ -46,6 +46,9 @@ struct FinishedText {
     /// Where it was, if that is not where its daemon is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ran: Option<Box<Ran>>,
+    /// What it has used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,6 +105,7 @@ impl From<&Finished> for FinishedText {
             isolation: finished.isolation.clone(),
             launched: finished.launched.clone(),
             ran: finished.ran.clone(),
+            usage: finished.usage,
         }
     }
 }
@@ -130,6 +134,7 @@ impl From<FinishedText> for Finished {
             isolation,
             launched,
             ran,
+            usage,
             ..
         } = text;
         let runtime = text.runtime.and_then(|runtime| runtime.known());
@@ -145,6 +150,7 @@ impl From<FinishedText> for Finished {
             isolation,
             launched,
             ran,
+            usage,
         }
     }
 }

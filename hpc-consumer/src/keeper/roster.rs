@@ -273,6 +273,7 @@ mod tests {
             isolation: None,
             launched: None,
             ran: None,
+            usage: None,
         };
         assert_eq!(roster.get("j2.1"), Some(&RunState::Ended(finished)));
         assert_eq!(roster.get("j3.1"), Some(&RunState::CutOff("why".to_owned())));

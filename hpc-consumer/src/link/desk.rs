@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::{Driver, Event, Fact, Lifecycle, Reporter};
+use lifecycle::{Driver, EndedChildren, Event, Fact, Lifecycle, Reporter};
 use protocol::link::Report;
 use protocol::{JobId, JobMessage, Timestamp, timestamp_from_millis};
 use tokio::sync::mpsc;
@@ -98,8 +98,8 @@ impl Desk {
     }
 
     /// These facts are about to be on disk.
-    pub(crate) fn commits(&mut self, facts: &[Fact], lifecycle: &Lifecycle) {
-        self.reporter.commits(facts, lifecycle);
+    pub(crate) fn commits(&mut self, facts: &[Fact], ended: &EndedChildren, lifecycle: &Lifecycle) {
+        self.reporter.commits(facts, ended, lifecycle);
     }
 
     /// Resolves when there is something to be done.
@@ -171,6 +171,11 @@ impl Desk {
                 // Of two that say the same of a job but for this, the later one counts.
                 job.at = job.at.max(timestamp_from_millis(Timestamp::now().as_millisecond()));
                 job.message = Some(text);
+            }
+        }
+        for job in &mut report.jobs {
+            if let Some(children) = &mut job.children {
+                children.tasks = self.files.tasks_of(&job.job_id);
             }
         }
         let unnamed = |report: &Report| report.jobs.iter().any(|job| job.task.is_none());

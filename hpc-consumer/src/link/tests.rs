@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use lifecycle::{Entry, Event, Fact, Failures, Lifecycle, Stage, Terms};
+use lifecycle::{EndedChildren, Entry, Event, Fact, Failures, Lifecycle, Stage, Terms};
 use protocol::link::{Down, Download, PING, PONG, Report, Upload};
 use queues::PlainHttp;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -240,7 +240,8 @@ impl Side {
 /// What happened is there, and the daemon is about to end; it has not heard of a first try yet.
 fn leaves(side: &mut Side) {
     let record = r#"{"v":1,"job_id":"a","status":"completed","result_pointer":"x","task":"echo","attempt":1}"#;
-    side.desk.commits(&[Fact::Recorded("a".parse().unwrap(), record.to_owned())], &side.lifecycle);
+    let fact = Fact::Recorded("a".parse().unwrap(), record.to_owned());
+    side.desk.commits(&[fact], &EndedChildren::default(), &side.lifecycle);
 }
 
 #[tokio::test]

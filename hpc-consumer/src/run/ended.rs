@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 
 use lifecycle::EndReason;
-use protocol::{Isolation, Launched, Ran, RuntimeKind};
+use protocol::{Isolation, Launched, Ran, RuntimeKind, Usage};
 
 use super::memory;
 use super::process::now_ms;
@@ -85,6 +85,8 @@ pub(crate) struct Finished {
     pub(crate) launched: Option<Box<Launched>>,
     /// Where it was, if that is not where its daemon is.
     pub(crate) ran: Option<Box<Ran>>,
+    /// What it has used, as far as that is known.
+    pub(crate) usage: Option<Usage>,
 }
 
 impl Finished {
@@ -115,6 +117,7 @@ impl Finished {
             isolation,
             launched,
             ran,
+            usage: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use super::isolation::{Asked, seen};
 use super::proc::{
     Namespace, Process, parse_namespace, parse_realtime_limit, parse_resident, parse_share, parse_stat, variables,
 };
+use super::serving::parse_listening;
 
 pub(crate) fn proc_files(bytes: &[u8]) {
     assert_eq!(variables(bytes).collect::<Vec<_>>().join(&0), bytes);
@@ -31,6 +32,7 @@ pub(crate) fn proc_files(bytes: &[u8]) {
     has_room(text, 7);
     parse_share(text);
     parse_resident(text, 4096);
+    parse_listening(text, 80).count();
     // From within a container whose image may have put anything there.
     let asked = Asked { no_network: true, seccomp: None, own_filters: None, own_users: "", as_root: false };
     seen(text, asked);

@@ -88,7 +88,8 @@ impl Helpers {
     }
 }
 
-fn watch(pid: i32) -> Option<AsyncFd<OwnedFd>> {
+/// Readable once the process has ended.
+pub(super) fn watch(pid: i32) -> Option<AsyncFd<OwnedFd>> {
     let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::NONBLOCK).ok()?;
     #[expect(
         deprecated,

@@ -49,6 +49,7 @@ mod starter;
 mod token;
 mod tree;
 mod unpacked;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +114,21 @@ pub(super) fn variables(environment: &[u8]) -> impl Iterator<Item = &[u8]> {
     environment.split(|byte| *byte == 0)
 }
 
+/// What a process of a run has used of processors, with all descendants that somebody among them has waited for. Asked
+/// for after its end, and before its parent has waited for it.
+pub(super) fn cpu_time(first: FirstProcess) -> Option<Duration> {
+    let stat = read(Path::new(&format!("/proc/{}/stat", first.pid))).ok()?;
+    let started = parse_stat(&stat)?.started;
+    if started != first.started { None } else { parse_cpu_time(&stat, rustix::param::clock_ticks_per_second()) }
+}
+
+/// The children of a process of a run, whichever of its threads has started them. None where the kernel does not say.
+pub(super) fn children(pid: i32) -> Vec<i32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let lists = threads.flatten().filter_map(|thread| read(&thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
 /// How much of a process is in memory, in bytes.
 pub(super) fn resident(pid: i32) -> Option<u64> {
     let page = u64::try_from(rustix::param::page_size()).ok()?;
@@ -176,6 +192,14 @@ pub(super) fn parse_stat(stat: &str) -> Option<Process> {
     Some(Process { parent, group, session, zombie: matches!(state, "Z" | "X"), started })
 }
 
+/// Fields 14 to 17, in clock ticks: its own time as a user and in the kernel, and that of those it has waited for.
+fn parse_cpu_time(stat: &str, ticks_per_second: u64) -> Option<Duration> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let fields = rest.split_whitespace().skip(11).take(4).map(|field| field.parse::<u64>().ok());
+    let ticks = fields.collect::<Option<Vec<_>>>().filter(|fields| fields.len() == 4)?.into_iter().sum::<u64>();
+    Some(Duration::from_millis(ticks.checked_mul(1_000)?.checked_div(ticks_per_second)?))
+}
+
 /// The second field is what is resident, in pages.
 pub(super) fn parse_resident(statm: &str, page: u64) -> Option<u64> {
     statm.split_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(page)
@@ -213,6 +237,14 @@ mod tests {
         assert_eq!((process.parent, process.group, process.session, process.zombie), (1, 2, 3, true));
         assert_eq!(process.started, 4711);
         assert!(parse_stat("12 (a) S").is_none());
+    }
+
+    #[test]
+    fn processor_time_is_that_of_a_process_and_of_those_it_has_waited_for() {
+        let stat = "12 (a) S) Z 1 2 3 0 -1 0 0 0 0 0 20 3 400 5 20 0 1 0 4711 5000";
+        assert_eq!(parse_cpu_time(stat, 100), Some(Duration::from_millis(4_280)));
+        assert_eq!(parse_cpu_time("12 (a) Z 1 2 3 0 -1 0 0 0 0 0 20 3 400", 100), None);
+        assert_eq!(parse_cpu_time(stat, 0), None);
     }
 
     #[test]

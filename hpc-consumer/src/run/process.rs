@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::EndReason;
-use protocol::{RuntimeKind, Timestamp, size};
+use protocol::{RuntimeKind, Timestamp, Usage, size};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -33,11 +33,12 @@ use super::serving;
 use super::starter::started;
 use super::token::Token;
 use super::tree::Tree;
+use super::usage::{CpuTime, PeakMemory};
 use super::{CommandLine, Limits, Wrapping};
 
 /// How many files and pipes the process needs by itself, and how many for each run.
 const DESCRIPTORS_OWN: u64 = 64;
-const DESCRIPTORS_PER_RUN: u64 = 9;
+const DESCRIPTORS_PER_RUN: u64 = 10;
 
 /// Makes sure that so many runs at the same time do not pass the number of files that a process may have open.
 ///
@@ -130,7 +131,7 @@ pub(crate) async fn run(
     };
     let logs = Logs::keep(&mut child, directory, limits.log_bytes);
     let mut helpers = Helpers::new(runtime == RuntimeKind::Apptainer);
-    let ended = tokio::select! {
+    let (ended, usage) = tokio::select! {
         biased;
         ended = end(child, known, tree, limits, stop, &mut helpers) => ended,
         never = served => match never {},
@@ -161,6 +162,7 @@ pub(crate) async fn run(
         isolation,
         launched,
         ran: None,
+        usage,
     }
 }
 
@@ -206,15 +208,16 @@ async fn end(
     limits: &Limits,
     mut stop: Stop,
     helpers: &mut Helpers,
-) -> Ended {
+) -> (Ended, Option<Usage>) {
     let begin = Instant::now();
+    let (mut cpu_time, mut memory) = (CpuTime::of(tree.first()), PeakMemory::of(tree.first()));
     let mut ending = Ending::new(limits.time, limits.grace, limits.warning);
     let (mut known, mut status, mut passed) = (Some(known), None, None);
     let mut watch = tree.watch(limits.memory);
     let mut told = Told { grace: Duration::MAX, why: EndReason::Unsaid };
     loop {
         let event = tokio::select! {
-            waited = child.wait(), if status.is_none() => {
+            waited = async { cpu_time.learn().await; child.wait().await }, if status.is_none() => {
                 tree.first_has_ended();
                 known = None;
                 status = Some(waited);
@@ -230,6 +233,7 @@ async fn end(
                 told = Told { grace: Duration::ZERO, ..told };
                 Event::Told(Duration::ZERO)
             }
+            () = memory.look(), if status.is_none() => continue,
             turn = helpers.next(), if status.is_none() => {
                 helpers.take(turn, &tree.look());
                 continue;
@@ -248,7 +252,11 @@ async fn end(
             "processes are left of which nothing tells whose they are: {unknown:?}; they are ended with the last run that goes on"
         );
     }
-    match (ending.cause(), status) {
+    let usage = Usage {
+        cpu_time_ms: cpu_time.used().map(|used| u64::try_from(used.as_millis()).unwrap_or(u64::MAX)),
+        memory_bytes: memory.bytes(),
+    };
+    let ended = match (ending.cause(), status) {
         (Some(Cause::TimeLimit), _) => Ended::TimeLimit,
         (Some(Cause::Told), _) if passed.is_some() => Ended::MemoryLimit(passed.zip(limits.memory).map(by_a_watch)),
         (Some(Cause::Told), _) => Ended::Stopped(told.why),
@@ -256,7 +264,8 @@ async fn end(
         // It was begun: to say that it was not would have it begun a second time.
         (None, Some(Err(error))) => Ended::CutOff(format!("the end of its process cannot be seen: {error}")),
         (None, None) => unreachable!("a run that nobody ended is over once its first process is"),
-    }
+    };
+    (ended, usage.known())
 }
 
 /// What a watch has seen: how much a run used, and how much it may use.

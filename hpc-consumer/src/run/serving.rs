@@ -126,7 +126,7 @@ fn listening(port: u16) -> Vec<(IpAddr, u64)> {
 
 /// Lines `sl local_address rem_address st … inode` with the address and the port in hexadecimal digits; 0A is a socket
 /// that listens. Source: Linux, Documentation/networking/proc_net_tcp.rst.
-fn parse_listening(table: &str, port: u16) -> impl Iterator<Item = (IpAddr, u64)> {
+pub(super) fn parse_listening(table: &str, port: u16) -> impl Iterator<Item = (IpAddr, u64)> {
     table.lines().skip(1).filter_map(move |line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);

@@ -6,9 +6,11 @@
 //! Invariant: the records are looked at after the view. A job that has left the view has its record by then.
 
 mod logs;
+mod show;
 mod status;
 mod wait;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -21,6 +23,7 @@ use crate::job::{Claim, ResultsDir};
 use crate::store::{Holding, holding};
 
 pub(crate) use self::logs::logs;
+pub(crate) use self::show::show;
 pub(crate) use self::status::status;
 pub(crate) use self::wait::wait;
 
@@ -92,13 +95,17 @@ impl Jobs {
         Ok(job_id)
     }
 
-    /// The job that was accepted last: of those that wait for their first attempt the newest, if none has begun later.
+    /// The job that was accepted last: of those that wait for their first attempt the newest, if none has begun later;
+    /// and none that another job has asked for.
     fn last(&self) -> anyhow::Result<Option<JobId>> {
-        let waiting = self.holding()?.jobs.into_iter().filter(|job| job.attempt == 0);
+        let held = self.holding()?.jobs;
+        let here = self.results.job_ids().with_context(|| self.unreadable())?;
+        let known: HashSet<JobId> = held.iter().map(|job| &job.job_id).chain(&here).cloned().collect();
+        let waiting = held.into_iter().filter(|job| job.attempt == 0);
         let waiting = waiting.filter_map(|job| Some((SystemTime::from(job.since?), job.job_id)));
-        let here = self.results.job_ids().with_context(|| self.unreadable())?.into_iter();
-        let begun = here.filter_map(|job_id| Some((self.results.begun_at(&job_id)?, job_id)));
-        Ok(waiting.chain(begun).max().map(|(_, job_id)| job_id))
+        let begun = here.into_iter().filter_map(|job_id| Some((self.results.begun_at(&job_id)?, job_id)));
+        let found = waiting.chain(begun).filter(|(_, job_id)| !show::is_child(job_id, &known));
+        Ok(found.max().map(|(_, job_id)| job_id))
     }
 
     /// An error where `RESULTS_DIR` is away: nothing would ever be seen there.

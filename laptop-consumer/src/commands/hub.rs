@@ -4,6 +4,7 @@ use client::Follower;
 use client::hub::{Answer, Error, Hub, Interest, Listener};
 use program::{Exit, Failure, age};
 use protocol::hub::{JobBrief, Sites};
+use protocol::link::Children;
 use protocol::{JobId, JobState, Timestamp, timestamp_from_millis};
 use std::io::IsTerminal as _;
 
@@ -62,13 +63,28 @@ pub(super) fn whereabouts(job: &JobBrief, now: Timestamp) -> String {
     } else {
         format!("{text} for {since}")
     };
-    if job.attempt > 1 {
-        text = format!("{text}, attempt {}", job.attempt);
+    match &job.children {
+        Some(children) if !state.is_some_and(JobState::has_ended) => {
+            text = format!("{text}, {}", of_children(children))
+        }
+        // Each round of a job with children is an execution of its own.
+        Some(_) => {}
+        None if job.attempt > 1 => text = format!("{text}, attempt {}", job.attempt),
+        None => {}
     }
     if job.cancel_requested_at.is_some() && !state.is_some_and(JobState::has_ended) {
         text.push_str(", to be canceled");
     }
     text
+}
+
+/// How many jobs of a job have ended; of a workflow, of all its tasks.
+fn of_children(children: &Children) -> String {
+    let Children { all, ended, tasks } = children;
+    match tasks {
+        Some(tasks) => format!("{ended} of {tasks} tasks have ended"),
+        None => format!("{ended} of {all} jobs have ended"),
+    }
 }
 
 /// Whether anybody would take a job.
@@ -97,6 +113,14 @@ mod tests {
         for (fields, says) in [
             (r#""state":"running","site":"alpha","attempt":1"#, "running at alpha for 3 min"),
             (r#""state":"running","site":"alpha","attempt":2"#, "running at alpha for 3 min, attempt 2"),
+            (
+                r#""state":"held","site":"alpha","attempt":1,"children":{"all":20,"ended":17,"tasks":143}"#,
+                "held at alpha for 3 min, 17 of 143 tasks have ended",
+            ),
+            (
+                r#""state":"held","site":"alpha","attempt":3,"children":{"all":20,"ended":17}"#,
+                "held at alpha for 3 min, 17 of 20 jobs have ended",
+            ),
             (r#""state":"queued","site":"alpha","attempt":1"#, "queued for 3 min"),
             (r#""state":"completed","site":"alpha","attempt":1"#, "completed at alpha 3 min ago"),
             (r#""state":"parked","attempt":0"#, "parked for 3 min"),

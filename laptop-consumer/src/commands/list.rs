@@ -86,6 +86,7 @@ async fn of_hub(hub: &Hub, filter: &JobFilter) -> Vec<JobBrief> {
         task: filter.task().map(str::to_owned),
         pool: filter.pool().map(ToString::to_string),
         name: filter.name().map(str::to_owned),
+        parent: None,
     };
     let count = filter.limit().unwrap_or(OF_HUB_DEFAULT);
     match hub.newest(&asked, count).await {

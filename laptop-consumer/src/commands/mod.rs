@@ -21,6 +21,7 @@ mod status;
 mod submit;
 mod submit_from;
 mod tail;
+mod tree;
 mod wait;
 mod workflow;
 

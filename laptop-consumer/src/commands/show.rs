@@ -1,10 +1,11 @@
-//! `show`: what the inbox has.
+//! `show`: what the inbox has; for a person also the jobs that a job has asked for, as far as the hub tells.
 
 use client::Inbox;
 use program::{Exit, Failure, Printer};
+use protocol::JobId;
 
 use super::fetch::whole;
-use super::{jobs, note, print_one};
+use super::{jobs, note, print_one, tree};
 use crate::cli::ShowArgs;
 use crate::config::CommonArgs;
 
@@ -21,9 +22,12 @@ pub(super) async fn run(common: &CommonArgs, args: &ShowArgs, printer: &mut Prin
                 ));
             }
             let arrived = whole(common, args.edge.store(common), arrived).await;
-            print_one(&arrived, printer)
+            let exit = print_one(&arrived, printer)?;
+            draw(common, args, &job_id, printer).await?;
+            Ok(exit)
         }
         None => {
+            draw(common, args, &job_id, printer).await?;
             let message = format!(
                 "there is no result of the job {job_id} in {}; `laptop-consumer wait {job_id}` waits for it, \
                  `laptop-consumer pull` fetches what has come",
@@ -31,5 +35,17 @@ pub(super) async fn run(common: &CommonArgs, args: &ShowArgs, printer: &mut Prin
             );
             Err(Failure::with(Exit::NotFound, message))
         }
+    }
+}
+
+/// Draws the tree of a job that has asked for others. Programs that read JSON ask the hub themselves.
+async fn draw(common: &CommonArgs, args: &ShowArgs, job_id: &JobId, printer: &mut Printer) -> anyhow::Result<()> {
+    let hub = if printer.is_human() { args.edge.hub(common).ok().flatten() } else { None };
+    match hub {
+        Some(hub) => match tree::of(&hub, job_id).await {
+            Some(tree) => printer.text(&tree),
+            None => Ok(()),
+        },
+        None => Ok(()),
     }
 }

@@ -19,10 +19,10 @@ const MOSAICS: [(&str, &str); 2] = [
     ("mosaic_20130212_013030_8881_area.fits", "87cfe520b869efa529044dc3488c3473"),
 ];
 
-struct Case {
+pub(crate) struct Case {
     // Declared first, so that the processes are gone before their directories are.
-    edge: Edge,
-    consumer: Consumer,
+    pub(crate) edge: Edge,
+    pub(crate) consumer: Consumer,
     _home: TempDir,
 }
 
@@ -35,7 +35,7 @@ impl Case {
     }
 
     /// Two processors without a container, in which every task is a command.
-    fn bare() -> Self {
+    pub(crate) fn bare() -> Self {
         let runner = parts::task_runner();
         Self::of_site(&format!(
             "[pool.cpu]\nruntime = \"bare\"\ncapacity = {{ cpus = 2 }}\n\
@@ -45,7 +45,7 @@ impl Case {
         ))
     }
 
-    fn submit(&self, document: &Value) -> String {
+    pub(crate) fn submit(&self, document: &Value) -> String {
         self.edge.producer().submit(&json!({ "task": "flow", "input": document }))
     }
 
@@ -62,9 +62,9 @@ impl Case {
 }
 
 /// A task of a document: its id, what it waits for, what it reads and writes, and a line for the shell.
-type Task<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str], &'a str);
+pub(crate) type Task<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str], &'a str);
 
-fn document(tasks: &[Task<'_>]) -> Value {
+pub(crate) fn document(tasks: &[Task<'_>]) -> Value {
     let specification = tasks.iter().map(|(id, parents, reads, writes, _)| {
         let children: Vec<&str> = tasks.iter().filter(|other| other.1.contains(id)).map(|other| other.0).collect();
         json!({ "id": id, "name": id, "parents": parents, "children": children, "inputFiles": reads, "outputFiles": writes })

@@ -3,6 +3,7 @@
 
 mod graphs;
 mod rounds;
+mod tree;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@
 mod api;
 mod both;
 mod callbacks;
+mod children;
 mod contract;
 mod files;
 mod laptop;

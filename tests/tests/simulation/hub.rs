@@ -105,7 +105,8 @@ impl World {
     /// Facts of a process are on their way to the disk.
     pub(crate) fn reporter_hears(&mut self, n: usize, facts: &[Fact]) {
         if let Some(life) = self.nodes[n].life.as_mut().filter(|_| self.plan.linked) {
-            life.link.reporter.commits(facts, life.driver.lifecycle());
+            let ended = life.driver.take_ended(facts);
+            life.link.reporter.commits(facts, &ended, life.driver.lifecycle());
         }
     }
 

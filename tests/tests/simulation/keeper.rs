@@ -77,6 +77,7 @@ pub(crate) fn finished(end: RunEnd) -> Box<Finished> {
         isolation: None,
         launched: None,
         ran: None,
+        usage: None,
     })
 }
 

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use testkit::parts;
 
 use crate::{Site, text};
 
@@ -97,4 +98,32 @@ fn without_a_file_a_job_is_run_as_ever() {
         assert!(record.get(field).is_none(), "{record}");
     }
     assert!(record["isolation"].get("memory").is_none(), "{record}");
+}
+
+/// A quarter of a second of a processor in a process of its own, and then memory that two looks see.
+const BUSY: &str = "import os, time
+def main():
+    if os.fork() == 0:
+        while time.process_time() < 0.25: pass
+        os._exit(0)
+    os.wait()
+    kept = b'1' * 64_000_000
+    time.sleep(4)
+";
+
+#[test]
+fn a_result_says_what_its_job_has_used() {
+    let cpu_time = |record: &Value| record["usage"]["cpu_time_ms"].as_u64().unwrap_or_else(|| panic!("{record}"));
+    // Its own time stands in field 14, in hundredths of a second.
+    let busy = "while read -r a b c d e f g h i j k l m used rest < /proc/$$/stat; test $used -lt 25; do :; done";
+    let record = bare("").run(&json!({ "task": "t", "input": format!("sh -c '{busy}'; true") }));
+    assert!((250..20_000).contains(&cpu_time(&record)), "{record}");
+
+    let python = parts::python_sif();
+    let file = format!("[pool.cpu]\nimage = {:?}\n[task.call]\nkind = \"python\"\n", python.display());
+    let record = Site::new(&file).run(&json!({ "task": "call", "input": { "code": BUSY } }));
+    assert_eq!(text(&record["status"]), "completed", "{record}");
+    assert!((250..20_000).contains(&cpu_time(&record)), "{record}");
+    let memory = record["usage"]["memory_bytes"].as_u64().unwrap_or_else(|| panic!("{record}"));
+    assert!((64_000_000..1_000_000_000).contains(&memory), "{record}");
 }

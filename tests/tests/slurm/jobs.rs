@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use serde_json::json;
 use testkit::slurm::{Cluster, VERSIONS};
-use testkit::{parts, wait_for};
+use testkit::{compile_with, parts, wait_for};
 
 use crate::allocation::PATIENCE;
 use crate::pools::{Site, pool};
@@ -49,6 +50,30 @@ fn jobs_of_two_nodes_start_programs_of_mpi_on_both_and_one_that_asks_for_too_muc
         assert_eq!(site.record(&next, &mut daemon)["status"], "completed", "{version}");
         wait_for("nothing to be left", PATIENCE, || site.has_none());
     }
+}
+
+#[test]
+fn a_program_of_mpi_in_containers_on_two_nodes_is_one_program() {
+    let cluster = Cluster::new(VERSIONS[1]).start();
+    let site = Site::new(cluster, &pool("mpi", "default = true", "max = 2, once = true"));
+    let (program, mpi) = (site.consumer.home().join("sum"), parts::mpi().ancestors().nth(2).unwrap().to_owned());
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slurm/sum.c");
+    compile_with(&source, &program, &mpi, "mpi");
+    let mut daemon = site.consumer.start();
+    // What starts it on each node is outside of the containers, and through what that hands on they find each other.
+    let script = format!(
+        "cp {} sum; srun --mpi=pmi2 {} exec --no-privs --bind $PWD:/work,{}:/opt/mpi --pwd /work \
+         --env LD_LIBRARY_PATH=/opt/mpi {} ./sum > sum.txt",
+        program.display(),
+        parts::apptainer().display(),
+        mpi.join("lib").display(),
+        parts::python_sif().display()
+    );
+    let job = site.submit_to(&script, &json!({"resources": {"nodes": 2}}));
+    let record = site.record(&job, &mut daemon);
+    assert_eq!(record["status"], "completed", "{record} {}", daemon.log());
+    let sums = fs::read_to_string(site.consumer.job_dir(&job).join("sum.txt")).unwrap();
+    assert_eq!(sums, "2 3 /work\n2 3 /work\n");
 }
 
 #[test]

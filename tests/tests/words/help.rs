@@ -38,6 +38,7 @@ fn of_hpc_consumer() {
             "tick",
             "command",
             "jobs",
+            "show",
             "status",
             "wait",
             "logs",

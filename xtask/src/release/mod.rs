@@ -23,6 +23,9 @@ use crate::{command, image, worker};
 
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// The profile of cargo that programs are released with.
+const PROFILE: &str = "dist";
+
 /// The most that the daemon may take: it is copied to clusters over slow lines.
 const DAEMON_BYTES_MAX: u64 = 12_000_000;
 
@@ -111,7 +114,7 @@ fn programs(workspace: &Workspace, out: &Path) -> anyhow::Result<PathBuf> {
     let (contents, target) = of_this_system()?;
     let names = [contents.programs, contents.others].concat();
     let mut build = workspace.cargo("build");
-    build.args(["--locked", "--release", "--target", &target]);
+    build.args(["--locked", "--profile", PROFILE, "--target", &target]);
     for name in &names {
         build.args(["--package", name]);
     }
@@ -121,10 +124,12 @@ fn programs(workspace: &Workspace, out: &Path) -> anyhow::Result<PathBuf> {
         if std::env::var_os(&variable).is_none() {
             build.env(variable, "cc");
         }
+        // Under their own names musl has these functions for large files as well, and under no others.
+        build.env("LIBSQLITE3_FLAGS", "-DSQLITE_DISABLE_LFS");
     }
     command::run(&mut build)?;
 
-    let folder = workspace.target.join(&target).join("release");
+    let folder = workspace.target.join(&target).join(PROFILE);
     let programs: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
     for program in &programs {
         let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;

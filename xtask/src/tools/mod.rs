@@ -185,6 +185,9 @@ impl Kind {
     /// What building and running the runtime image needs.
     pub(crate) const IMAGE: [Self; 2] = [Self::MuslTarget, Self::Apptainer];
 
+    /// What the quantum half of the demo runs in.
+    pub(crate) const QUANTUM: [Self; 2] = [Self::PythonImage, Self::QuantumImage];
+
     /// What the programs of one machine are built with.
     pub(crate) const LOCAL: [Self; 3] = [Self::PagePackages, Self::MuslTarget, Self::Apptainer];
 

@@ -94,6 +94,8 @@ pub struct Filter {
     pub pool: Option<String>,
     /// Of this name.
     pub name: Option<String>,
+    /// That this job has asked for. Only an edge of this version knows: ask of a job of which it says that it has some.
+    pub parent: Option<JobId>,
 }
 
 /// The words of several states, as the hub takes them.
@@ -125,6 +127,7 @@ impl Hub {
             ("task", filter.task.as_deref()),
             ("pool", filter.pool.as_deref()),
             ("name", filter.name.as_deref()),
+            ("parent", filter.parent.as_ref().map(JobId::as_str)),
             ("after", after),
             ("limit", Some(limit.as_str())),
         ];

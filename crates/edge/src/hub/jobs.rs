@@ -67,13 +67,15 @@ pub(crate) fn join<D: Database>(
 
 /// Puts in a job that is not known yet. False: it is, and nothing was changed.
 fn insert<D: Database>(db: &mut D, job_id: &JobId, view: &View, input: Option<&str>) -> Result<bool, D::Error> {
-    let sql = "INSERT INTO job (job_id, state, task, name, pool, site, updated_at, cancelling, view, input, result)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+    let sql = "INSERT INTO job (job_id, state, task, name, pool, site, updated_at, cancelling, view, input, result,
+                                parent)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
                ON CONFLICT (job_id) DO NOTHING RETURNING number";
     let [state, task, name, pool, site, updated_at, cancelling, text] = columns(view);
     let result = result_of(view);
     let job_id = job_id.as_str().into();
-    let values = [job_id, state, task, name, pool, site, updated_at, cancelling, text, input.into(), result];
+    let values =
+        [job_id, state, task, name, pool, site, updated_at, cancelling, text, input.into(), result, parent_of(view)];
     Ok(!db.run(sql, &values)?.is_empty())
 }
 
@@ -86,12 +88,15 @@ fn update<D: Database>(
 ) -> Result<(), D::Error> {
     let [state, task, name, pool, site, updated_at, cancelling, text] = columns(after);
     let values = [number.into(), state, task, name, pool, site, updated_at, cancelling, text];
-    // An index is written only where its column is named and changes.
-    let set = "UPDATE job SET state = ?2, task = ?3, name = ?4, pool = ?5, site = ?6, updated_at = ?7, cancelling = ?8,
-               view = ?9";
-    db.run(&format!("{set} WHERE number = ?1"), &values)?;
+    // The index of a column is written whenever it is named.
+    let state = if before.rank() == after.rank() { "" } else { "state = ?2, " };
+    let set = "task = ?3, name = ?4, pool = ?5, site = ?6, updated_at = ?7, cancelling = ?8, view = ?9";
+    db.run(&format!("UPDATE job SET {state}{set} WHERE number = ?1"), &values)?;
     if result_of(before) != result_of(after) {
         db.run("UPDATE job SET result = ?2 WHERE number = ?1", &[number.into(), result_of(after)])?;
+    }
+    if before.parent != after.parent {
+        db.run("UPDATE job SET parent = ?2 WHERE number = ?1", &[number.into(), parent_of(after)])?;
     }
     if let Some(input) = input {
         db.run("UPDATE job SET input = ?2 WHERE number = ?1", &[number.into(), input.into()])?;
@@ -115,6 +120,10 @@ fn columns(view: &View) -> [Value; 8] {
 
 fn result_of(view: &View) -> Value {
     view.turn.as_ref().and_then(|turn| turn.result.clone()).into()
+}
+
+fn parent_of(view: &View) -> Value {
+    view.parent.as_ref().map(|parent| parent.as_str()).into()
 }
 
 fn read(text: &str) -> View {

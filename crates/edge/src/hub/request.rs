@@ -103,13 +103,17 @@ pub struct Filter {
     name: Option<String>,
     pool: Option<String>,
     site: Option<String>,
+    parent: Option<String>,
+    /// Only those that no job has asked for.
+    is_top: bool,
 }
 
 impl Filter {
-    /// Does an index lead to all that fit, and only to them?
+    /// Does an index lead to all that fit, and to few others? A job has few children that are told of.
     pub(crate) fn has_index(&self) -> bool {
         let others = [&self.task, &self.name, &self.pool, &self.site];
-        self.states.len() <= 1 && others.iter().all(|other| other.is_none())
+        let none_else = !self.is_top && others.iter().all(|other| other.is_none());
+        self.parent.is_some() || self.states.len() <= 1 && none_else
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -122,11 +126,20 @@ impl Filter {
         let states: Vec<String> = self.states.iter().map(ToString::to_string).collect();
         match states.as_slice() {
             [] => {}
-            [state] => sql.push_str(&format!(" AND state = {state}")),
+            [state] if self.parent.is_none() => sql.push_str(&format!(" AND state = {state}")),
             // Without the index: in the order of numbers, which this is asked for in.
             several => sql.push_str(&format!(" AND +state IN ({})", several.join(", "))),
         }
-        let columns = [("task", &self.task), ("name", &self.name), ("pool", &self.pool), ("site", &self.site)];
+        if self.is_top {
+            sql.push_str(" AND parent IS NULL");
+        }
+        let columns = [
+            ("task", &self.task),
+            ("name", &self.name),
+            ("pool", &self.pool),
+            ("site", &self.site),
+            ("parent", &self.parent),
+        ];
         for (column, wanted) in columns {
             if let Some(wanted) = wanted {
                 values.push(wanted.as_str().into());
@@ -222,12 +235,13 @@ fn malformed(detail: &str) -> Problem {
 fn cancel_many(body: &[u8]) -> Result<Request, Problem> {
     let wanted: CancelMany = serde_json::from_slice(body).map_err(|error| malformed(&error.to_string()))?;
     let states = wanted.state.as_deref().map(states).transpose()?.unwrap_or_default();
-    let filter = Filter { states, task: wanted.task, name: wanted.name, pool: wanted.pool, site: None };
+    let CancelMany { task, name, pool, dry_run, .. } = wanted;
+    let filter = Filter { states, task, name, pool, ..Filter::default() };
     if filter.is_empty() {
         let detail = "name the jobs by at least one of `state`, `task`, `pool` and `name`".to_owned();
         return Err(Problem::InvalidRequest { field: None, detail });
     }
-    Ok(Request::CancelMany { filter, dry_run: wanted.dry_run })
+    Ok(Request::CancelMany { filter, dry_run })
 }
 
 fn states(text: &str) -> Result<Vec<u8>, Problem> {
@@ -326,6 +340,8 @@ impl<'a> Path<'a> {
                     name: query.take("name"),
                     pool: query.take("pool"),
                     site: query.take("site"),
+                    parent: query.take("parent"),
+                    is_top: query.flag("top")?,
                 },
                 after: query.number("after", "it is the `after` of an earlier answer")?,
                 limit: query

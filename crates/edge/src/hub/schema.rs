@@ -4,7 +4,7 @@
 
 /// The first step makes the tables of version 1, each further one brings them to the next version. None is ever
 /// changed: files that went through it are out there. The shell knows how far a file is.
-pub const SCHEMA: &[&str] = &[V1, V2];
+pub const SCHEMA: &[&str] = &[V1, V2, V3];
 
 const V1: &str = "
 CREATE TABLE job (
@@ -94,4 +94,10 @@ CREATE TABLE job_file (
     PRIMARY KEY (job_id, sha256)
 ) WITHOUT ROWID;
 CREATE INDEX job_file_sha256 ON job_file (sha256);
+";
+
+const V3: &str = "
+-- The job that has asked for it.
+ALTER TABLE job ADD COLUMN parent TEXT;
+CREATE INDEX job_parent ON job (parent, number) WHERE parent IS NOT NULL;
 ";

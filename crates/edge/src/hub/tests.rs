@@ -7,6 +7,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params_from_iter};
 use serde_json::{Value as Any, json};
 
+mod children;
+
 use super::*;
 use crate::files::{Keys, Store};
 use crate::{Config, Head, Route, Secret, route};

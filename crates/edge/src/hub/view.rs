@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use protocol::hub::{JobBrief, Moment};
-use protocol::link::JobReport;
+use protocol::link::{Children, JobReport};
 use protocol::{
     Callback, JobId, JobMessage, JobResult, JobState, Json, PoolName, SiteName, Timestamp, timestamp_from_millis,
 };
@@ -22,6 +22,9 @@ const CANCEL_REQUESTED: &str = "cancel_requested";
 /// So much of a sentence is kept, in characters.
 const MESSAGE_CHARS_MAX: usize = 500;
 
+/// The same of the name of a node.
+const HOST_CHARS_MAX: usize = 128;
+
 /// What is known of a job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct View {
@@ -35,6 +38,12 @@ pub(crate) struct View {
     /// The pool that the submission asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) asked_pool: Option<PoolName>,
+    /// The job that has asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parent: Option<JobId>,
+    /// How many jobs it has asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    children: Option<Children>,
     /// Whom it wants told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) callback: Option<Callback>,
@@ -72,6 +81,11 @@ pub(crate) struct Turn {
     pub(crate) reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<String>,
+    /// When its last execution began, and on which node, by its record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    started_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
     /// The job's record. It has a column of its own.
     #[serde(skip)]
     pub(crate) result: Option<String>,
@@ -127,6 +141,8 @@ impl View {
             pool: None,
             reason: None,
             message: None,
+            started_at: None,
+            host: None,
             result: None,
         };
         Self {
@@ -150,6 +166,8 @@ impl View {
         };
         let reason = result.as_ref().and_then(|result| result.reason.as_ref()).map(ToString::to_string);
         let message = result.as_ref().and_then(|result| result.message.clone()).or_else(|| report.message.clone());
+        let started_at = result.as_ref().and_then(|result| result.started_at);
+        let host = result.as_ref().and_then(|result| result.host.as_deref());
         let (submitted_at, kept) = match &result {
             Some(result) => (result.created_at, report.result.as_ref().map(|json| json.as_str().to_owned())),
             None => (None, None),
@@ -166,12 +184,16 @@ impl View {
             pool: report.pool.clone(),
             reason,
             message: message.map(|message| message.chars().take(MESSAGE_CHARS_MAX).collect()),
+            started_at: started_at.map(|at| at.min(now).as_millisecond()),
+            host: host.map(|host| host.chars().take(HOST_CHARS_MAX).collect()),
             result: kept,
         };
         Self {
             submitted_at: submitted_at.map(|at| at.min(now).as_millisecond()),
             task: report.task.clone().or_else(|| result.and_then(|result| result.task)),
             name: report.name.clone(),
+            parent: report.parent.clone(),
+            children: report.children,
             ..Self::of(turn)
         }
     }
@@ -206,6 +228,8 @@ impl View {
             task: self.task.max(other.task),
             name: self.name.max(other.name),
             asked_pool: self.asked_pool.max(other.asked_pool),
+            parent: self.parent.max(other.parent),
+            children: most(self.children, other.children),
             callback: self.callback.max(other.callback),
             turn: self.turn.max(other.turn),
             moments: moments.into_iter().collect(),
@@ -262,6 +286,13 @@ impl View {
         self.turn.as_ref().map_or(0, |turn| turn.attempt)
     }
 
+    /// When its last execution began: as its record says, or when that was seen.
+    fn started_at(&self) -> Option<i64> {
+        let running = rank(Some(JobState::Running));
+        let seen = || self.moments.iter().rfind(|(key, _)| key.rank == running).map(|(_, seen)| seen.at);
+        self.turn.as_ref().and_then(|turn| turn.started_at).or_else(seen)
+    }
+
     pub(crate) fn brief(&self, job_id: &JobId) -> JobBrief {
         let first = self.submitted_at.or(self.cancel_requested_at).unwrap_or_default();
         let json = format!("\"{}\"", self.state());
@@ -273,8 +304,12 @@ impl View {
             name: self.name.clone(),
             pool: self.pool().cloned(),
             site: self.site().cloned(),
+            parent: self.parent.clone(),
+            children: self.children,
+            host: self.turn.as_ref().and_then(|turn| turn.host.clone()),
             attempt: self.attempt(),
             submitted_at: self.submitted_at.map(timestamp_from_millis),
+            started_at: self.started_at().map(timestamp_from_millis),
             updated_at: timestamp_from_millis(self.turn.as_ref().map_or(first, |turn| turn.at)),
             cancel_requested_at: self.cancel_requested_at.map(timestamp_from_millis),
         }
@@ -315,6 +350,18 @@ fn least(one: Option<i64>, other: Option<i64>) -> Option<i64> {
     }
 }
 
+/// Of each number the greatest: none of them ever becomes less.
+fn most(one: Option<Children>, other: Option<Children>) -> Option<Children> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(Children {
+            all: one.all.max(other.all),
+            ended: one.ended.max(other.ended),
+            tasks: one.tasks.max(other.tasks),
+        }),
+        (one, other) => one.or(other),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -339,13 +386,15 @@ mod tests {
             task: Some("simulate".to_owned()),
             name: None,
             pool: Some(PoolName::default()),
+            parent: (millis % 3 == 0).then(|| "p".parse().unwrap()),
+            children: (millis % 2 == 0).then(|| Children { all: 7, ended: attempt, tasks: (millis > 9).then_some(9) }),
             message: None,
             result: result.map(|result| Json::parse(result).unwrap()),
         }
     }
 
     fn any_view() -> impl Strategy<Value = View> {
-        let result = r#"{"job_id":"j","status":"completed","created_at":"1970-01-01T00:00:00.001Z"}"#;
+        let result = r#"{"job_id":"j","status":"completed","created_at":"1970-01-01T00:00:00.001Z","started_at":"1970-01-01T00:00:00.002Z","host":"n"}"#;
         let states =
             prop::sample::select(vec!["unknown", "queued", "held", "running", "completed", "failed", "parked"]);
         let reported = (states, 0..4_u32, 0..50_i64, prop::sample::select(vec!["alpha", "beta"])).prop_map(

@@ -106,7 +106,8 @@ impl Daemon {
 
     /// A daemon whose node is ready, whose keeper has no runs, and whose first pull is on its way.
     fn pulling(settings: Settings) -> Self {
-        let count = settings.site.pools.values().map(cpus).sum();
+        let count: usize = settings.site.pools.values().map(cpus).sum();
+        let count = count.min(settings.batch_size);
         let mut daemon = Self::restore(settings, &[]);
         assert_eq!(daemon.step(Event::Tick).effects, [probe(), Effect::Observe]);
         assert_eq!(daemon.step(observed(&[])).effects, []);
@@ -291,6 +292,7 @@ fn finished() -> Box<Finished> {
         isolation: None,
         launched: None,
         ran: None,
+        usage: None,
     })
 }
 

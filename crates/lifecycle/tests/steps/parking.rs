@@ -5,7 +5,7 @@ use protocol::{Continuation, JobSpec, When};
 use super::*;
 
 /// A run has ended well, and leaves these tasks to be run.
-fn parks(job_id: &str, attempt: u32, tasks: &[&str], when: When) -> Event {
+pub(crate) fn parks(job_id: &str, attempt: u32, tasks: &[&str], when: When) -> Event {
     let spec = |task: &&str| JobSpec { task: (*task).to_owned(), ..JobSpec::default() };
     let continuation = Continuation { run: tasks.iter().map(spec).collect(), when };
     Event::Concluded(run(job_id, attempt), Concluded::Parks(continuation))

@@ -1,9 +1,10 @@
 //! What the hub is told, and when.
 
-use lifecycle::Reporter;
-use protocol::JobState;
-use protocol::link::{JOBS_MAX, JobReport, Report};
+use lifecycle::{EndedChildren, Reporter};
+use protocol::link::{Children, JOBS_MAX, JobReport, Report, TREE_JOBS_MAX};
+use protocol::{JobState, When};
 
+use super::parking::parks;
 use super::*;
 
 /// A daemon, and what it tells.
@@ -37,7 +38,8 @@ impl Told {
         let step = self.daemon.step(event);
         let changes = self.daemon.state.take_changes();
         self.reporter.happened(changes, self.daemon.now);
-        self.reporter.commits(&step.facts, &self.daemon.state);
+        let ended = self.daemon.state.take_ended(&step.facts);
+        self.reporter.commits(&step.facts, &ended, &self.daemon.state);
         step
     }
 
@@ -277,7 +279,7 @@ fn without_a_hub_little_is_kept_and_the_results_of_the_oldest_go_first() {
         )
     };
     let facts: Vec<Fact> = (0..200).map(|no| Fact::Recorded(id(&format!("j{no:05}")), record(no))).collect();
-    told.reporter.commits(&facts, &told.daemon.state);
+    told.reporter.commits(&facts, &EndedChildren::default(), &told.daemon.state);
     told.connect();
     let reports = told.all();
     let jobs: Vec<&JobReport> = reports.iter().flat_map(|report| &report.jobs).collect();
@@ -294,7 +296,7 @@ fn without_a_hub_little_is_kept_and_the_results_of_the_oldest_go_first() {
     let facts: Vec<Fact> =
         (0..30_000).map(|no| Fact::Recorded(id(&format!("k{no}")), record_of(&format!("k{no}"), 1))).collect();
     told.reporter.disconnected();
-    told.reporter.commits(&facts, &told.daemon.state);
+    told.reporter.commits(&facts, &EndedChildren::default(), &told.daemon.state);
     told.connect();
     let told: usize = told.all().iter().map(|report| report.jobs.len()).sum();
     assert_eq!(told, 20_000);
@@ -313,4 +315,83 @@ fn why_a_job_waits_or_is_tried_again_is_told() {
     told.step(cancel("a"));
     let reports = told.all();
     assert!(reports[0].jobs[0].message.as_deref().is_some_and(|text| text.contains("cancelled")), "{reports:?}");
+}
+
+/// A daemon in which `a` has left so many children behind, and the hub knows of it.
+fn parked(in_slots: usize, children: usize) -> (Told, Vec<Report>) {
+    let mut told = Told::connected(Daemon::pulling(slots(in_slots)));
+    told.daemon.start("a", job("a", "L1"));
+    told.step(ended("a", 1));
+    told.step(parks("a", 1, &vec!["b"; children], When::All));
+    let reports = told.all();
+    (told, reports)
+}
+
+/// Whose children are told of, and how many each has.
+fn kin(reports: &[Report]) -> Vec<String> {
+    let jobs = reports.iter().flat_map(|report| &report.jobs);
+    let kin = |job: &JobReport| {
+        let of = job.parent.as_ref().map(|parent| format!(" of {parent}")).unwrap_or_default();
+        let children = job.children.map(|Children { all, ended, .. }| format!(", {ended} of {all} have ended"));
+        format!("{}{of}{}", job.job_id, children.unwrap_or_default())
+    };
+    jobs.map(kin).collect()
+}
+
+#[test]
+fn whose_child_a_job_is_is_told_and_how_many_have_ended() {
+    let (mut told, reports) = parked(1, 2);
+    assert_eq!(kin(&reports), ["a, 0 of 2 have ended", "a-1 of a", "a-2 of a"]);
+    assert_eq!(reports[0].jobs[0].message.as_deref(), Some("it waits for its jobs"));
+    told.step(claimed("a-1", 1));
+    told.step(ended("a-1", 1));
+    told.step(completed("a-1", 1));
+    assert_eq!(kin(&told.all()), ["a, 1 of 2 have ended", "a-1 of a"]);
+    told.step(claimed("a-2", 1));
+    told.step(ended("a-2", 1));
+    told.step(completed("a-2", 1));
+    told.step(claimed("a", 2));
+    told.step(ended("a", 2));
+    told.step(completed("a", 2));
+    assert_eq!(kin(&told.all()), ["a, 2 of 2 have ended", "a-2 of a"]);
+}
+
+#[test]
+fn of_very_many_children_the_first_are_told_of_and_of_all_how_many_they_are() {
+    let (mut told, reports) = parked(2_000, TREE_JOBS_MAX as usize);
+    assert_eq!(kin(&reports).len(), 1 + TREE_JOBS_MAX as usize);
+    assert!(kin(&reports).contains(&"a-1000 of a".to_owned()));
+    told.step(claimed("a-1", 1));
+    told.step(ended("a-1", 1));
+    told.step(parks("a-1", 1, &["b", "b"], When::All));
+    let reports = told.all();
+    let children: Vec<String> = kin(&reports).into_iter().filter(|told| told.starts_with("a-1")).collect();
+    assert_eq!(children, ["a-1 of a, 0 of 2 have ended"], "its children are too many");
+
+    // Whoever asks is answered all the same, and what ends is not told.
+    told.reporter.asked(ids(&["a-1-1"]), told.daemon.now);
+    assert_eq!(kin(&told.all()), ["a-1-1 of a-1"]);
+    told.step(claimed("a-1-2", 1));
+    told.step(ended("a-1-2", 1));
+    told.step(completed("a-1-2", 1));
+    assert_eq!(kin(&told.all()), ["a-1 of a, 1 of 2 have ended"], "how it ends is not told either");
+}
+
+#[test]
+fn after_a_restart_no_more_are_told_of_than_before() {
+    let (told, _) = parked(2_000, TREE_JOBS_MAX as usize);
+    let mut daemon = told.daemon;
+    daemon.step(claimed("a-1", 1));
+    daemon.step(ended("a-1", 1));
+    daemon.step(parks("a-1", 1, &["b", "b"], When::All));
+    daemon.step(claimed("a-2", 1));
+    daemon.finish("a-2");
+    let entries = daemon.book.entries.clone();
+    let state = Lifecycle::restore(slots(2_000), entries, daemon.now);
+    let mut told = Told::new(Daemon { state, ..daemon });
+    told.connect();
+    let kin = kin(&told.all());
+    assert_eq!(kin.len(), TREE_JOBS_MAX as usize, "`a`, and its children but for one that has ended");
+    assert!(kin.contains(&"a, 1 of 1000 have ended".to_owned()), "{:?}", kin.first());
+    assert!(!kin.iter().any(|told| told.starts_with("a-1-")), "their parent's are still too many");
 }
