@@ -31,8 +31,8 @@ pub(crate) struct Lane {
     counts: [usize; Phase::COUNT],
     /// Jobs that wait and may be claimed. There may be very many.
     due: BTreeMap<Turn, JobId>,
-    /// Jobs that wait and whose files may be fetched, first those that need no services; and those whose files are being
-    /// fetched.
+    /// Jobs that wait and whose files may be fetched, first those that need no services; and those whose files are
+    /// being fetched.
     lacking: BTreeMap<(bool, Turn), JobId>,
     staging: BTreeMap<u64, JobId>,
     /// Jobs that wait for places in services, by what they need. As a rule there are few different sets.

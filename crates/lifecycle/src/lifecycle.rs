@@ -53,8 +53,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Exit once the queue is empty and nothing is left to do?
     pub exit_when_idle: bool,
-    /// What tells this life of a daemon from all others, in up to 12 characters of a job id: the ids of the instances of
-    /// services that it starts hold it.
+    /// What tells this life of a daemon from all others, in up to 12 characters of a job id: the ids of the instances
+    /// of services that it starts hold it.
     pub life: String,
 }
 

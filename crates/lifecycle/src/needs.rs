@@ -4,9 +4,9 @@
 //! - All places or none: nobody holds one while it waits for another.
 //! - In which instances a run has its places stands in the fact of its launch. A place is free again when the run is
 //!   over.
-//! - The order of a pool holds: a job whose places are free is not overtaken by one that came after it. A job that needs
-//!   several services keeps those of its pool that came after it from the instances that it waits for, or it might
-//!   never find all of them free.
+//! - The order of a pool holds: a job whose places are free is not overtaken by one that came after it. A job that
+//!   needs several services keeps those of its pool that came after it from the instances that it waits for, or it
+//!   might never find all of them free.
 //! - An instance that ends takes nobody's run along. What has not begun waits anew; what fails from then on has failed
 //!   for want of the service, which is no fault of its own (`blame`).
 //! - What an instance says of itself holds for its service: a job that asks for more may be for another site, as one

@@ -1,8 +1,8 @@
 //! Services of the site: how many instances of each there are, and what becomes of them.
 //!
-//! - An instance is a job of the daemon's own, in the pool of its service, and a run like any other. It is accepted by a
-//!   fact, came from no queue, and its record stays on the cluster. One that has ended is replaced by another, and never
-//!   tried again.
+//! - An instance is a job of the daemon's own, in the pool of its service, and a run like any other. It is accepted by
+//!   a fact, came from no queue, and its record stays on the cluster. One that has ended is replaced by another, and
+//!   never tried again.
 //! - What is to be done follows from the state of its job and from the time, looked at in every step; so nothing of it
 //!   is a fact, and a daemon that starts goes on with the instances that it finds.
 //! - There are as many as the jobs need that wait for a place and would find room in their pools, at least `min` and at

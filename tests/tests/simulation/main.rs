@@ -8,8 +8,8 @@
 //! of all there is a hub (`hub.rs`), which loses, repeats and delays what it says and hears. In two fifths jobs have
 //! files and outputs (`transfers.rs`), in a store that is away for seconds and days, loses answers, and does not have
 //! all that it had. In half of all some jobs leave children behind and go on after them, in several rounds and
-//! generations, or are graphs of others (`families.rs`). In an eighth of all some jobs need services, whose instances die
-//! at any time (`services.rs`).
+//! generations, or are graphs of others (`families.rs`). In an eighth of all some jobs need services, whose instances
+//! die at any time (`services.rs`).
 //!
 //! After every step the lifecycle and the queue check themselves, each effect is checked against what is on disk, and
 //! the world checks the promises from outside, in books of its own (`promises.rs`). A seed gives the same history each
