@@ -252,7 +252,7 @@ impl World {
             Ending::Cancelled(_)
                 if !self.files.cancelled.contains_key(&run.job_id)
                     && !self.is_orphan(n, &run.job_id)
-                    && !entry.is_some_and(|entry| entry.service.is_some()) =>
+                    && entry.is_none_or(|entry| entry.service.is_none()) =>
             {
                 return Err(format!("daemon {n} cancels {run}, and nobody asked for that"));
             }
