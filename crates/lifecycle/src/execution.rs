@@ -63,7 +63,8 @@ impl Lifecycle {
             && let Some(run) = self.run_of(&job_id)
         {
             self.jobs.set(&job_id, State::Running(Some(self.now)));
-            step.effects.push(Effect::Start(run));
+            step.effects.push(Effect::Start(run.clone()));
+            self.instance_begins(&run, step);
         }
     }
 

@@ -137,6 +137,13 @@ impl Instance {
         }
     }
 
+    /// Its run goes on, since this time, and has to be ready by that.
+    fn is_seen(&mut self, began: Duration, ready_by: Duration, run: Run, step: &mut Step) {
+        (self.began, self.ready_by) = (Some(began), Some(ready_by + SAYS_WHY));
+        (self.seen, self.served) = (true, true);
+        step.effects.push(Effect::Serve(run));
+    }
+
     /// Will it take users, now or once it is ready?
     fn is_young(&self, service: &site::Service, now: Duration) -> bool {
         self.ending.is_none() && !self.over && self.old_at(service).is_none_or(|at| now < at)
@@ -214,7 +221,10 @@ impl Services {
         for need in needs {
             let before = all.len();
             let instances = self.all.get(&need.service).into_iter().flat_map(|service| &service.instances);
-            let does = |instance: &Instance| instance.ready.as_ref().is_some_and(|(_, facts)| need.is_met_by(facts));
+            let does = |instance: &Instance| {
+                let stays = instance.ending.is_none() && !instance.over;
+                stays && instance.ready.as_ref().is_some_and(|(_, facts)| need.is_met_by(facts))
+            };
             all.extend(instances.filter(|(_, instance)| does(instance)).map(|(job_id, _)| job_id));
             if all.len() == before {
                 return Vec::new();
@@ -349,6 +359,7 @@ impl Lifecycle {
         }
         // After that: whose run has ended in the same moment as its instance may have failed for want of it.
         self.services.all = all;
+        self.call_back(step);
         for (user, places) in self.jobs.take_freed() {
             self.services.free(&user, &places, self.now);
         }
@@ -365,7 +376,6 @@ impl Lifecycle {
         }
         self.services.all = all;
         self.services.next = next;
-        self.call_back(step);
     }
 
     /// Is all that is left to wait for instances that nobody uses, where the daemon is not to stay for them?
@@ -394,11 +404,8 @@ impl Lifecycle {
         match (phase, run) {
             (Phase::Running, Some(run)) if self.executor.is_known() => {
                 let within = settings.map_or(Duration::ZERO, |settings| settings.within);
-                if !std::mem::replace(&mut instance.seen, true) {
-                    instance.began = Some(since);
-                    instance.ready_by = Some(self.now + within + SAYS_WHY);
-                    instance.served = true;
-                    step.effects.push(Effect::Serve(run));
+                if !instance.seen {
+                    instance.is_seen(since, self.now + within, run, step);
                 }
                 if waits {
                     (instance.began, instance.ready_by) = (None, None);
@@ -595,6 +602,18 @@ impl Lifecycle {
         self.jobs.keep_message(&job_id);
         self.accepted(&job_id);
         Some(job_id)
+    }
+
+    /// The executor is told to begin a run: should it be an instance, it is looked at from then on.
+    pub(crate) fn instance_begins(&mut self, run: &Run, step: &mut Step) {
+        let Some(name) = self.service_of(&run.job_id).cloned() else { return };
+        let within = self.settings.site.services.get(&name).map_or(Duration::ZERO, |settings| settings.within);
+        let now = self.now;
+        if let Some(instance) = self.services.instance_mut(&name, &run.job_id) {
+            instance.is_seen(now, now + within, run.clone(), step);
+            let next = self.services.next.into_iter().chain([now + within]);
+            self.services.next = next.min();
+        }
     }
 
     /// An instance can be used.

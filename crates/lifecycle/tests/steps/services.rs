@@ -56,8 +56,6 @@ fn is_ready(instance: &str) -> Event {
 fn begin(daemon: &mut Daemon, instance: &str) -> Step {
     let step = daemon.step(claimed(instance, 1));
     assert_eq!(only(&step.effects, |effect| matches!(effect, Effect::Start(_))), [Effect::Start(run(instance, 1))]);
-    // It is looked at as soon as something happens.
-    let step = daemon.step(Event::Tick);
     assert!(step.effects.contains(&Effect::Serve(run(instance, 1))), "{step:?}");
     step
 }
@@ -216,6 +214,25 @@ fn an_instance_that_dies_is_no_fault_of_its_users() {
     let step = daemon.step(is_ready(SECOND_ONE));
     assert!(step.effects.contains(&Effect::Say(Notice::ServiceBack("vqpu".parse().unwrap()))), "{step:?}");
     assert_eq!(claims(&step), ids(&["a", "b"]));
+}
+
+#[test]
+fn who_is_called_back_frees_its_places_in_other_services_at_once() {
+    let mut daemon = ready(SITE, &[]);
+    daemon.accept(needing("both", r#"["vqpu","db"]"#));
+    daemon.accept(needing("one", r#"["db"]"#));
+    for instance in ["service-db-a1-1", "service-vqpu-a1-2"] {
+        begin(&mut daemon, instance);
+        daemon.step(is_ready(instance));
+    }
+    // The other one was first while there was no place in both.
+    daemon.step(claimed("one", 1));
+    daemon.step(ended("one", 1));
+    assert_eq!(places(&daemon.state, "both").len(), 2);
+    daemon.step(Event::RunEnded(run("service-vqpu-a1-2", 1), finished()));
+    daemon.accept(needing("two", r#"["db"]"#));
+    let step = daemon.step(claimed("both", 1));
+    assert_eq!(claims(&step), [id("two")], "{step:?}");
 }
 
 #[test]
