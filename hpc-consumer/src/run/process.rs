@@ -122,7 +122,9 @@ pub(crate) async fn run(
     let tree = Tree::of(&child, token, runtime == RuntimeKind::Apptainer);
     begun(tree.first());
     // Few runs serve others.
-    let served = seen.map(|file| Box::pin(serving::watch(file, directory.clone(), tree.first(), token)));
+    let over = serving::Over::default();
+    let is_served = seen.is_some();
+    let served = seen.map(|file| Box::pin(serving::watch(file, over.clone(), directory.clone(), tree.first(), token)));
     let served = async {
         match served {
             Some(served) => served.await,
@@ -136,6 +138,9 @@ pub(crate) async fn run(
         ended = end(child, known, tree, limits, stop, &mut helpers) => ended,
         never = served => match never {},
     };
+    if is_served {
+        over.set().await;
+    }
     let ended = ended.looked_at_closely(runtime, kills_before);
     let Tails { stdout, stderr } = logs.tails(&secrets).await;
     let mut began = Some(true);

@@ -14,7 +14,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use files::Durability;
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::footprint::members;
 use super::proc::{self, FirstProcess};
 use super::token::Token;
-use crate::{blocking, host, left};
+use crate::{blocking, host, left, lock};
 
 /// Between two looks, before an address was found and after.
 const SOON: Duration = Duration::from_millis(250);
@@ -62,15 +62,35 @@ impl Seen {
     }
 }
 
+/// Is a run over? Then nothing is written of it any more: who has heard of its end removes what was.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Over(Arc<Mutex<bool>>);
+
+impl Over {
+    /// It is, once this has been awaited.
+    pub(super) async fn set(self) {
+        blocking(move || *lock(&self.0) = true).await;
+    }
+}
+
 /// Looks for the address of a run for as long as this is awaited, and writes down in `file` whatever is new about it.
-pub(super) async fn watch(file: PathBuf, directory: Arc<OwnedFd>, first: FirstProcess, token: Token) -> Infallible {
+pub(super) async fn watch(
+    file: PathBuf,
+    over: Over,
+    directory: Arc<OwnedFd>,
+    first: FirstProcess,
+    token: Token,
+) -> Infallible {
     let mut written: Option<Seen> = None;
     let mut complained = false;
     loop {
         let (directory, path, before) = (directory.clone(), file.clone(), written.clone());
+        let over = over.clone();
         let look = move || -> io::Result<Seen> {
             let seen = look(&directory, || members(first, token))?;
-            if before.as_ref() != Some(&seen) {
+            // A look that has begun goes on when this is not awaited any more.
+            let over = lock(&over.0);
+            if !*over && before.as_ref() != Some(&seen) {
                 files::replace(&path, &serde_json::to_vec(&seen)?, Durability::Cached)?;
             }
             Ok(seen)
