@@ -13,20 +13,22 @@
 //!
 //! Out of scope: who gets which place (`needs`), and whether an instance answers: that is told ([`Effect::Serve`]).
 
+mod demand;
+mod state;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{Facts, JobId, JobMessage, JobSpec, Need, ServiceName};
-use site::{Refusal, Route, Site};
+use protocol::{Facts, JobId, Need, ServiceName};
+use site::{Refusal, Site};
 
+use self::demand::Demand;
+pub use self::state::{InstanceState, ServiceState};
 use crate::lifecycle::{Lifecycle, Step};
 use crate::needs::Places;
 use crate::phases::Phase;
-use crate::pools::{Place, PoolNo};
-use crate::report::timestamp;
-use crate::table::{NewJob, State};
-use crate::{Effect, EndReason, Fact, Notice, Origin, Problem, Run, Terms};
+use crate::{Effect, EndReason, Notice, Problem, Run};
 
 /// Before another instance is tried after one that did not last; it doubles with each further one, up to ten minutes.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -89,36 +91,6 @@ struct Instance {
     told: bool,
     /// Is its run over?
     over: bool,
-}
-
-/// How a service is, for people.
-#[derive(Debug)]
-pub struct ServiceState<'a> {
-    /// Which.
-    pub name: &'a ServiceName,
-    /// Its instances that have no record yet.
-    pub instances: Vec<InstanceState<'a>>,
-    /// How many jobs wait for it.
-    pub waiting: usize,
-    /// How the last instance ended, while instances do not last.
-    pub problem: Option<&'a str>,
-    /// When the next one is tried at the earliest, while they do not last.
-    pub next_try: Option<Duration>,
-}
-
-/// How an instance is, for people.
-#[derive(Debug)]
-pub struct InstanceState<'a> {
-    /// Its job.
-    pub job_id: &'a JobId,
-    /// How far that is.
-    pub phase: Option<Phase>,
-    /// Since when it can be used; none if it cannot.
-    pub ready_since: Option<Duration>,
-    /// How many jobs use it.
-    pub users: usize,
-    /// Why it is to end, if it is.
-    pub ending: Option<EndReason>,
 }
 
 impl Instance {
@@ -284,63 +256,10 @@ impl Services {
     }
 }
 
-/// What the jobs that wait need of a service.
-#[derive(Debug, Default)]
-struct Demand {
-    /// How many that would find room in their pools ask for what.
-    asked: Vec<(Need, usize)>,
-    /// The turn of the first of them.
-    first: Option<Duration>,
-}
-
-impl Demand {
-    fn is_none(&self) -> bool {
-        self.asked.is_empty()
-    }
-
-    /// How many places are lacking beside those that are free and those to come.
-    fn lacks(&self, service: &Service, settings: &site::Service, now: Duration) -> usize {
-        let free = |need: Option<&Need>| -> usize {
-            let does = |facts: &Facts| need.is_none_or(|need| need.is_met_by(facts));
-            let usable = service.instances.values().filter(|instance| instance.usable(settings, now).is_some_and(does));
-            usable.map(|instance| instance.free(settings)).sum()
-        };
-        let coming = service.instances.values().filter(|instance| instance.ready.is_none());
-        let coming = coming.filter(|instance| instance.is_young(settings, now));
-        let coming: usize = coming.map(|instance| instance.free(settings)).sum();
-        let all: usize = self.asked.iter().map(|(_, count)| count).sum();
-        let of_one = self.asked.iter().map(|(need, count)| count.saturating_sub(free(Some(need)))).max();
-        of_one.unwrap_or(0).max(all.saturating_sub(free(None))).saturating_sub(coming)
-    }
-}
-
 impl Lifecycle {
     /// The service that a job is an instance of.
     pub fn service_of(&self, job_id: &JobId) -> Option<&ServiceName> {
         self.jobs.get(job_id)?.service.as_deref()
-    }
-
-    /// How each service is, in the order of their names; for people.
-    pub fn services(&self) -> impl Iterator<Item = ServiceState<'_>> {
-        self.services.all.iter().map(|(name, service)| {
-            let instances = service.instances.iter().map(|(job_id, instance)| InstanceState {
-                job_id,
-                phase: self.phase_of(job_id),
-                ready_since: instance.ready.as_ref().map(|(since, _)| *since),
-                users: instance.users.len(),
-                ending: instance.ending.as_ref().map(|(reason, _)| *reason),
-            });
-            let needs_it = |need: &Need| need.service == *name;
-            let sets = self.pools.real().flat_map(|no| self.jobs.lane(no).needing());
-            let waiting = sets.filter(|set| set.needs().iter().any(needs_it)).map(|set| set.jobs().count()).sum();
-            ServiceState {
-                name,
-                instances: instances.collect(),
-                waiting,
-                problem: service.problem.as_deref(),
-                next_try: (service.failures > 0).then_some(service.not_before).filter(|at| *at > self.now),
-            }
-        })
     }
 
     /// Sees to it that there are as many instances as there should be, and that what was decided of them is done.
@@ -432,30 +351,6 @@ impl Lifecycle {
         true
     }
 
-    /// What the jobs that wait need of a service. What would find no room in its pool, whatever the service does, does
-    /// not count: each pool has only so many slots, and users and instances are in some of them.
-    fn demand(&self, name: &ServiceName, service: &Service, settings: &site::Service) -> Demand {
-        let mut demand = Demand::default();
-        for no in self.pools.real().filter(|no| self.may_begin(*no) && self.jobs.lane(*no).needing_count() > 0) {
-            let here = |job_id: &&JobId| self.jobs.get(job_id).is_some_and(|job| job.lane == no);
-            let users = service.instances.values().flat_map(|instance| &instance.users).filter(here).count();
-            let instances = service.instances.keys().filter(here).count();
-            // The first one takes a slot as well.
-            let instances = instances.max(usize::from(self.pools.get(no).name() == Some(&settings.pool)));
-            let mut left = self.jobs.lane(no).slots().saturating_sub(users + instances);
-            for set in self.jobs.lane(no).needing() {
-                let Some(need) = set.needs().iter().find(|need| need.service == *name) else { continue };
-                let count = set.jobs().count().min(left);
-                if let Some(((turn, _), ..)) = set.first().filter(|_| count > 0) {
-                    left -= count;
-                    demand.first = Some(demand.first.map_or(turn, |first| first.min(turn)));
-                    demand.asked.push((need.clone(), count));
-                }
-            }
-        }
-        demand
-    }
-
     /// Ends what is not ready in time, what nobody uses, and what is old. Returns when there is more to end.
     fn end_unneeded(
         &mut self,
@@ -530,78 +425,6 @@ impl Lifecycle {
             step.effects.push(Effect::Withdraw(run));
         }
         instance.told = true;
-    }
-
-    /// Starts as many as are lacking. Returns when more may be started.
-    fn start_needed(
-        &mut self,
-        name: &ServiceName,
-        service: &mut Service,
-        settings: &site::Service,
-        demand: &Demand,
-        step: &mut Step,
-    ) -> Option<Duration> {
-        let now = self.now;
-        let route = self.settings.site.route_of_service(name)?;
-        let no = self.pools.of_name(Some(&route.pool));
-        let mut lacks = demand.lacks(service, settings, now);
-        let mut young = service.instances.values().filter(|instance| instance.is_young(settings, now)).count();
-        let mut coming = service.instances.values().filter(|instance| instance.ready.is_none()).count();
-        // Whether one has lasted that has ended is said by its record.
-        if service.instances.values().any(Instance::is_to_be_judged) {
-            return None;
-        }
-        while service.instances.len() < settings.max as usize
-            && (young < settings.min as usize || lacks > 0)
-            // Of what does not last one is tried at a time.
-            && (service.failures == 0 || coming == 0)
-            && self.may_begin(no)
-        {
-            if service.not_before > now {
-                return Some(service.not_before);
-            }
-            let turn = demand.first.unwrap_or(now).min(now);
-            let job_id = self.start_instance(name, &route, no, turn, step)?;
-            service.instances.insert(job_id, Instance::new(now));
-            (young, coming, lacks) = (young + 1, coming + 1, lacks.saturating_sub(settings.users as usize));
-        }
-        None
-    }
-
-    /// Accepts an instance as a job. It waits in the turn of those that wait for it.
-    fn start_instance(
-        &mut self,
-        name: &ServiceName,
-        route: &Route,
-        no: PoolNo,
-        turn: Duration,
-        step: &mut Step,
-    ) -> Option<JobId> {
-        let job_id = loop {
-            self.services.started += 1;
-            let id = format!("service-{name}-{}-{}", self.settings.life, self.services.started);
-            let job_id: JobId = id.parse().ok()?;
-            if self.jobs.get(&job_id).is_none() {
-                break job_id;
-            }
-        };
-        let task = format!("service {name}");
-        let pool = Some(route.pool.clone());
-        let spec = JobSpec { task, pool, rerunnable: Some(false), ..JobSpec::default() };
-        let message = JobMessage::new(job_id.clone(), spec, timestamp(self.now));
-        let terms = Terms { retries: 0, rerunnable: false, needs_files: false, is_graph: false };
-        step.facts.push(Fact::Accepted {
-            job_id: job_id.clone(),
-            message: message.text().to_owned(),
-            terms,
-            origin: Origin::Service(name.clone()),
-        });
-        let (message, service) = (Some(Arc::new(message)), Some(Box::new(name.clone())));
-        let new = NewJob::new(State::Waiting(turn), Place::In(no), route.resources.clone(), terms);
-        self.jobs.insert(job_id.clone(), NewJob { message, service, sent: Some(self.now), ..new });
-        self.jobs.keep_message(&job_id);
-        self.accepted(&job_id);
-        Some(job_id)
     }
 
     /// The executor is told to begin a run: should it be an instance, it is looked at from then on.
@@ -692,37 +515,5 @@ impl Lifecycle {
         if !std::mem::replace(&mut service.said, true) {
             step.effects.push(Effect::Say(Notice::ServiceFails { service: name, problem, next_try: pause }));
         }
-    }
-
-    /// Does what is known of places agree with the jobs?
-    pub(crate) fn check_services(&self) -> Result<(), String> {
-        for (name, service) in &self.services.all {
-            let settings = self.settings.site.services.get(name);
-            if settings.is_some_and(|settings| service.instances.len() > service.found.max(settings.max as usize)) {
-                return Err(format!("there are {} instances of {name}", service.instances.len()));
-            }
-            for user in service.instances.values().flat_map(|instance| &instance.users) {
-                if !self.jobs.get(user).is_some_and(|job| crate::needs::holds_places(job.state.phase())) {
-                    return Err(format!("{user} has a place of {name}, and is {:?}", self.phase_of(user)));
-                }
-            }
-        }
-        for (job_id, job) in self.jobs.iter() {
-            if job.service.as_ref().is_some_and(|name| !self.services.all.contains_key(name)) {
-                return Err(format!("{job_id} is an instance of a service that is not known"));
-            }
-            let Some(needs) = &job.needs else { continue };
-            let holds = crate::needs::holds_places(job.state.phase());
-            if holds && needs.places.is_empty() && needs.lost.is_none() {
-                return Err(format!("{job_id} is {:?} without the services that it needs", job.state.phase()));
-            }
-            for (service, instance) in needs.places.iter().filter(|_| holds && needs.lost.is_none()) {
-                let service = self.services.all.get(service).and_then(|service| service.instances.get(instance));
-                if !service.is_some_and(|instance| instance.users.contains(job_id)) {
-                    return Err(format!("{job_id} has a place in {instance}, which does not know of it"));
-                }
-            }
-        }
-        Ok(())
     }
 }
