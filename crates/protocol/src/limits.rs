@@ -68,10 +68,10 @@ pub const FACTS_MAX: usize = 64;
 /// The longest `address.json` of an instance of a service.
 pub const ADDRESS_BYTES_MAX: u64 = 100_000;
 
-/// The longest name of a fact of a service, and the longest text that is one, in bytes.
+/// The longest name of a fact of a service, in bytes.
 pub const FACT_NAME_BYTES_MAX: usize = 64;
-/// See above.
-pub const FACT_BYTES_MAX: usize = 256;
+/// The longest text that is a fact, in characters, as a schema counts them.
+pub const FACT_CHARS_MAX: usize = 256;
 
 /// The longest idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;

@@ -38,7 +38,7 @@ pub enum Fact {
     Flag(bool),
     /// Of any size.
     Number(Number),
-    /// At most [`limits::FACT_BYTES_MAX`] bytes, without control characters.
+    /// At most [`limits::FACT_CHARS_MAX`] characters, none of them a control character.
     Text(String),
 }
 
@@ -159,7 +159,9 @@ impl Fact {
         match value {
             Value::Bool(flag) => Some(Self::Flag(flag)),
             Value::Number(number) => Some(Self::Number(number)),
-            Value::String(text) if text.len() <= limits::FACT_BYTES_MAX && !text.chars().any(char::is_control) => {
+            Value::String(text)
+                if text.chars().count() <= limits::FACT_CHARS_MAX && !text.chars().any(char::is_control) =>
+            {
                 Some(Self::Text(text))
             }
             _ => None,
@@ -176,9 +178,9 @@ impl Fact {
         let fact = |(name, value): (String, Value)| {
             check_name(&name).map_err(|problem| InvalidFacts(format!("have {problem}")))?;
             let fact = Self::read(value).ok_or_else(|| {
-                let max = limits::FACT_BYTES_MAX;
+                let max = limits::FACT_CHARS_MAX;
                 InvalidFacts(format!(
-                    "have `{name}`, which must be true, false, a number or a text of up to {max} bytes"
+                    "have `{name}`, which must be true, false, a number or a text of up to {max} characters"
                 ))
             })?;
             Ok((name, fact))

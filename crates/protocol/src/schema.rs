@@ -62,7 +62,7 @@ shape! {
                     "anyOf": [
                         {
                             "type": ["string", "number", "boolean"],
-                            "maxLength": crate::limits::FACT_BYTES_MAX / 4,
+                            "maxLength": crate::limits::FACT_CHARS_MAX,
                             "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
                         },
                         {

@@ -93,12 +93,12 @@ fn a_job_whose_image_is_served_no_more_has_not_failed() {
         let open = fs::read_dir(format!("/proc/{keeper}/fd")).into_iter().flatten().flatten();
         open.filter(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().contains("pidfd"))).count()
     };
-    // One for the first process of the run, and one for what serves the image.
-    wait_until("the keeper to watch what serves the image", PATIENCE, || watched() >= 2);
+    // Two for the first process of the run, for its end and for what it has used; and one for what serves the image.
+    wait_until("the keeper to watch what serves the image", PATIENCE, || watched() >= 3);
     let descendants = descendants_of(keeper);
     let helper = descendants.into_iter().find(|&pid| words_of(pid).iter().any(|word| word.contains("squashfuse")));
     signal(helper.expect("something serves the image"), Signal::KILL);
-    wait_until("the keeper to hear of it", PATIENCE, || watched() < 2);
+    wait_until("the keeper to hear of it", PATIENCE, || watched() < 3);
     fs::write(directory.join("gate"), "").expect("it is ours");
     wait_until("the next attempt", PATIENCE, || {
         assert!(daemon.is_running() && consumer.record(&id).is_none(), "{}", daemon.log());
