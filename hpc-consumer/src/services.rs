@@ -6,7 +6,7 @@
 //! (`lifecycle`); the files (`job`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -273,7 +273,7 @@ impl Instance {
             return Err(format!("its file {path} is not there"));
         }
         let near = if seen.node == crate::host() && host == seen.node {
-            format!("localhost:{}", address.port)
+            format!("{}:{}", near_host(&seen), address.port)
         } else {
             at.clone()
         };
@@ -311,7 +311,7 @@ fn whereabouts(seen: &Seen, here: bool) -> Result<(&Address, String), String> {
     let host = if here {
         // What is for this node alone is reached by nobody else.
         let near = seen.listens.iter().find(|address| address.is_loopback()).or(seen.listens.first());
-        if all { Some("127.0.0.1".to_owned()) } else { near.map(in_url) }
+        if all { Some(near_host(seen).to_owned()) } else { near.map(in_url) }
     } else if all {
         Some(seen.node.clone())
     } else {
@@ -325,6 +325,13 @@ fn whereabouts(seen: &Seen, here: bool) -> Result<(&Address, String), String> {
             address.port
         )),
     }
+}
+
+/// How what listens on all addresses of its node is reached there: in the family in which it was seen. In the other one
+/// somebody else may listen on the same port, who is not to have the token, so no name is asked for.
+fn near_host(seen: &Seen) -> &'static str {
+    let v4 = seen.listens.contains(&IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    if v4 { "127.0.0.1" } else { "[::1]" }
 }
 
 /// Does an instance answer as it is to? A file is no question to it; that it listens is asked in any case.
@@ -381,7 +388,8 @@ mod tests {
         let host = |listens: &[&str], here| whereabouts(&seen(listens), here).map(|(_, host)| host);
         for (listens, near, far) in [
             (&["0.0.0.0"][..], "127.0.0.1", Some("n1")),
-            (&["::"], "127.0.0.1", Some("n1")),
+            (&["::"], "[::1]", Some("n1")),
+            (&["0.0.0.0", "::"], "127.0.0.1", Some("n1")),
             (&["127.0.0.1"], "127.0.0.1", None),
             (&["::1"], "[::1]", None),
             (&["10.0.0.1"], "10.0.0.1", Some("10.0.0.1")),
