@@ -32,7 +32,7 @@ use crate::notices;
 use crate::pace::Pace;
 use crate::process::{Asked, Clock, Signals};
 use crate::run::Invocation;
-use crate::services::Services;
+use crate::services::{self, Services};
 use crate::spending::Spending;
 use crate::startup::{Stay, WrongSettings};
 use crate::store::{Problem, Store};
@@ -530,9 +530,8 @@ impl Daemon {
                 Some(job) => job,
                 None => message_of(&store, &run.job_id).await?,
             };
-            let has_failed = matches!(&ending, Ending::Finished(finished) if finished.has_failed());
             let gone = match gone {
-                None if has_failed && !uses.is_empty() => Services::lost(&files, &site, uses).await,
+                None if services::may_be_why(&ending) && !uses.is_empty() => Services::lost(&files, &site, uses).await,
                 gone => gone,
             };
             if let Some(name) = &service {

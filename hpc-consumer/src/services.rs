@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lifecycle::{Event, InstanceState, Lifecycle, Run, ServiceState};
+use lifecycle::{Ending, Event, InstanceState, Lifecycle, Run, RunEnd, ServiceState};
 use protocol::{Address, JobId, ServiceName, duration};
 use site::{Ready, Service, Site, Where};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -176,6 +176,13 @@ impl Services {
         }
         None
     }
+}
+
+/// May it be for want of a service that a run ended so? It may have failed, or have waited for an answer until its time
+/// was over; and one whose instance went before it began finds nothing of that, and is not begun.
+pub(crate) fn may_be_why(ending: &Ending) -> bool {
+    let Ending::Finished(finished) = ending else { return false };
+    finished.has_failed() || matches!(finished.end, RunEnd::TimeLimit | RunEnd::NotStarted(_))
 }
 
 /// Why an instance is there, or not to be used yet, or about to end.
@@ -401,6 +408,19 @@ mod tests {
         assert!(host(&["127.0.0.1"], false).unwrap_err().contains("have it listen on 0.0.0.0"));
         let unready = Seen { address: None, problem: Some("why".to_owned()), ..seen(&[]) };
         assert_eq!(whereabouts(&unready, true).unwrap_err(), "why");
+    }
+
+    #[test]
+    fn services_are_asked_after_every_end_that_may_come_of_them() {
+        let of = |end| may_be_why(&Ending::Finished(Box::new(crate::job::finished_of_test(end))));
+        for end in [RunEnd::Exit(1), RunEnd::Signal(9), RunEnd::TimeLimit, RunEnd::NotStarted("it is gone".to_owned())]
+        {
+            assert!(of(end.clone()), "{end:?}");
+        }
+        for end in [RunEnd::Exit(0), RunEnd::MemoryLimit(None), RunEnd::EndedBy(lifecycle::EndReason::Cancelled)] {
+            assert!(!of(end.clone()), "{end:?}");
+        }
+        assert!(!may_be_why(&Ending::CutOff("its node is gone".to_owned())));
     }
 
     #[test]

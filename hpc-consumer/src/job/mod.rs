@@ -424,7 +424,7 @@ fn now() -> Timestamp {
 }
 
 #[cfg(test)]
-pub(crate) use self::tests::node as node_of_test;
+pub(crate) use self::tests::{finished as finished_of_test, node as node_of_test};
 
 #[cfg(test)]
 mod tests {
@@ -481,7 +481,7 @@ mod tests {
     }
 
     /// A run without a container that ended like this.
-    pub(super) fn finished(end: RunEnd) -> Finished {
+    pub(crate) fn finished(end: RunEnd) -> Finished {
         Finished {
             end,
             stdout_tail: "so far".to_owned(),
