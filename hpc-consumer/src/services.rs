@@ -72,10 +72,9 @@ impl Services {
 
     /// Looks at the run of an instance until it is withdrawn.
     pub(crate) fn serve(&self, name: &ServiceName, run: Run) {
-        let Some(service) = self.site.services.get(name).cloned() else {
-            let why = "the site's file has no such service any more";
-            return self.events.send(Event::ServiceGone(run, why.into()));
-        };
+        // The site's file has it no more. It says nothing of how to look, and those who use it go on: the instance is
+        // ended once none does, as every one that is not needed (`lifecycle`).
+        let Some(service) = self.site.services.get(name).cloned() else { return };
         let mut watched = lock(&self.watched);
         if watched.contains_key(&run) {
             return;
@@ -376,9 +375,11 @@ fn status(answer: &[u8]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use site::SiteFile;
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::job::{finished_of_test, node_of_test, run_of_test};
 
     fn seen(listens: &[&str]) -> Seen {
         Seen {
@@ -412,7 +413,7 @@ mod tests {
 
     #[test]
     fn services_are_asked_after_every_end_that_may_come_of_them() {
-        let of = |end| may_be_why(&Ending::Finished(Box::new(crate::job::finished_of_test(end))));
+        let of = |end| may_be_why(&Ending::Finished(Box::new(finished_of_test(end))));
         for end in [RunEnd::Exit(1), RunEnd::Signal(9), RunEnd::TimeLimit, RunEnd::NotStarted("it is gone".to_owned())]
         {
             assert!(of(end.clone()), "{end:?}");
@@ -421,6 +422,18 @@ mod tests {
             assert!(!of(end.clone()), "{end:?}");
         }
         assert!(!may_be_why(&Ending::CutOff("its node is gone".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn an_instance_of_a_service_that_the_site_has_no_more_is_left_to_those_who_use_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let (events, mut heard) = crate::events::channel();
+        let file = "[pool.cpu]\nruntime = \"bare\"\ncommand = [\"true\"]\ncapacity = { cpus = 1 }\n";
+        let file = SiteFile::parse(file, temp.path(), &site::Defaults::default());
+        let site = file.unwrap_or_else(|problems| panic!("{problems}")).site;
+        let services = Services::new(node_of_test(temp.path(), "us"), Arc::new(site), events);
+        services.serve(&"vqpu".parse().unwrap(), run_of_test("s-1", 1));
+        assert!(heard.try_recv().is_err() && lock(&services.watched).is_empty());
     }
 
     #[test]

@@ -424,7 +424,7 @@ fn now() -> Timestamp {
 }
 
 #[cfg(test)]
-pub(crate) use self::tests::{finished as finished_of_test, node as node_of_test};
+pub(crate) use self::tests::{finished as finished_of_test, node as node_of_test, run as run_of_test};
 
 #[cfg(test)]
 mod tests {
@@ -498,7 +498,7 @@ mod tests {
         }
     }
 
-    pub(super) fn run(id: &str, attempt: u32) -> Run {
+    pub(crate) fn run(id: &str, attempt: u32) -> Run {
         Run { job_id: id.parse().unwrap(), attempt: Attempt::new(attempt).unwrap() }
     }
 
