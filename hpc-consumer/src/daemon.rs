@@ -16,7 +16,7 @@ use lifecycle::{
     Recalled, Round, Run,
 };
 use program::Exit;
-use protocol::{JobId, JobMessage};
+use protocol::{JobId, JobMessage, ServiceName};
 use queues::Client;
 use site::Site;
 use tokio::sync::{mpsc, watch};
@@ -110,6 +110,8 @@ struct Claim {
     last_attempt: Option<Attempt>,
     rerunnable: bool,
     round: Round,
+    /// The service that it is an instance of.
+    service: Option<ServiceName>,
 }
 
 /// How the daemon ends, and how many runs it leaves to the keeper.
@@ -251,7 +253,8 @@ impl Daemon {
                 }
                 Output::Perform(Effect::Claim { job_id, last_attempt, rerunnable, round }) => {
                     let message = driver.lifecycle().message(&job_id).cloned();
-                    claims.push(Claim { job_id, message, last_attempt, rerunnable, round });
+                    let service = driver.lifecycle().service_of(&job_id).cloned();
+                    claims.push(Claim { job_id, message, last_attempt, rerunnable, round, service });
                 }
                 Output::Perform(Effect::Exit) => {
                     tracing::info!("hpc-consumer ends");
@@ -439,7 +442,7 @@ impl Daemon {
                 Ok(messages) => messages.into_iter().collect(),
                 Err(problem) => return events.tell(Err(problem)),
             };
-            for Claim { job_id, message, last_attempt, rerunnable, round } in claims {
+            for Claim { job_id, message, last_attempt, rerunnable, round, service } in claims {
                 let message = match message {
                     Some(message) => Ok(message),
                     None => JobMessage::parse(&stored.remove(&job_id).unwrap_or_default()).map(Arc::new),
@@ -453,7 +456,7 @@ impl Daemon {
                         continue;
                     }
                 };
-                let quantum = quantum.clone().filter(|_| files.has_lease(&job));
+                let quantum = quantum.clone().filter(|_| files.has_lease(&job, service.as_ref()));
                 let (files, events) = (files.clone(), events.clone());
                 let has_lease = quantum.is_some();
                 let claim = async move {

@@ -82,7 +82,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lifecycle::{Attempt, Claimed, Concluded, Ending, Problem, Round, Run};
-use protocol::{Isolation, JobId, JobMessage, PoolName, Timestamp};
+use protocol::{Isolation, JobId, JobMessage, PoolName, ServiceName, Timestamp};
 use site::Site;
 use transfer::Store;
 
@@ -278,9 +278,15 @@ impl JobFiles {
         blocking(move || jobs.claims.unclaim(&run)).await
     }
 
-    /// May this job ask the machines of the lease?
-    pub(crate) fn has_lease(&self, job: &JobMessage) -> bool {
-        self.pools.site().lease.is_some() && self.pools.plan(&job.spec).is_ok_and(|plan| plan.lease)
+    /// May this job ask the machines of the lease? Of an instance of a service that is told by its plan, and not by
+    /// what its job says.
+    pub(crate) fn has_lease(&self, job: &JobMessage, service: Option<&ServiceName>) -> bool {
+        let site = self.pools.site();
+        let plan = || match service {
+            Some(name) => site.plan_of_service(name),
+            None => self.pools.plan(&job.spec).ok(),
+        };
+        site.lease.is_some() && plan().is_some_and(|plan| plan.lease)
     }
 
     /// How a run is to be begun.
