@@ -18,7 +18,6 @@ use lifecycle::{
 use program::Exit;
 use protocol::{JobId, JobMessage, ServiceName};
 use queues::Client;
-use site::Site;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use upkeep::Notify;
@@ -81,7 +80,6 @@ pub(crate) struct Daemon {
     /// The quantum machines that jobs may ask while they run, where there are any.
     pub(crate) quantum: Option<Lease>,
     pub(crate) services: Arc<Services>,
-    pub(crate) site: Arc<Site>,
     pub(crate) link: Link,
     /// Who has started us, and wants to know that we are up.
     pub(crate) notify: Notify,
@@ -527,14 +525,13 @@ impl Daemon {
         let service = lifecycle.service_of(&run.job_id).cloned();
         let gone = lifecycle.lost_services(&run.job_id).map(str::to_owned);
         let uses = lifecycle.launched(&run.job_id).map(|launched| launched.services).unwrap_or_default();
-        let site = self.site.clone();
         self.spawn_fallible(async move {
             let job = match known {
                 Some(job) => job,
                 None => message_of(&store, &run.job_id).await?,
             };
             let gone = match gone {
-                None if services::may_be_why(&ending) && !uses.is_empty() => Services::lost(&files, &site, uses).await,
+                None if services::may_be_why(&ending) && !uses.is_empty() => Services::lost(&files, uses).await,
                 gone => gone,
             };
             if let Some(name) = &service {

@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use lifecycle::{Ending, Event, InstanceState, Lifecycle, Run, RunEnd, ServiceState};
 use protocol::{Address, JobId, ServiceName, duration};
 use site::{Ready, Service, Site, Where};
@@ -156,24 +157,26 @@ impl Services {
         watch.map(|(_, watch)| lock(&watch.looked).clone()).unwrap_or_default()
     }
 
-    /// Which of these instances does not answer any more? The text says it of the first.
-    pub(crate) async fn lost(
-        files: &Arc<JobFiles>,
-        site: &Site,
-        instances: BTreeMap<ServiceName, JobId>,
-    ) -> Option<String> {
-        for (name, instance) in instances {
-            let answers = async {
+    /// Which of these instances does not listen any more? The text says it of the first. More is not asked of them: one
+    /// that has much to do, or says that it cannot do more now, is still there, and does not excuse what its users do.
+    pub(crate) async fn lost(files: &Arc<JobFiles>, instances: BTreeMap<ServiceName, JobId>) -> Option<String> {
+        let looks = instances.into_iter().map(async |(name, instance)| {
+            let listens = async {
                 let published = files.published_service(&name, &instance).await.map_err(|error| error.to_string())?;
-                let at = published.url.rsplit("//").next().unwrap_or_default().to_owned();
-                let ready = site.services.get(&name).map_or(&Ready::Tcp, |service| &service.ready);
-                answers(&at, ready, &published.token).await
+                answers(&asked_at(&published), &Ready::Tcp, &published.token).await
             };
-            if let Err(problem) = answers.await {
-                return Some(format!("the instance {instance} of the service {name} is gone: {problem}"));
-            }
-        }
-        None
+            let gone = |problem| format!("the instance {instance} of the service {name} is gone: {problem}");
+            listens.await.err().map(gone)
+        });
+        join_all(looks).await.into_iter().flatten().next()
+    }
+}
+
+/// Where this daemon asks an instance that was published.
+fn asked_at(published: &Published) -> String {
+    match &published.near {
+        Some(near) if published.node == crate::host() => near.clone(),
+        _ => published.url.rsplit("//").next().unwrap_or_default().to_owned(),
     }
 }
 
@@ -272,29 +275,26 @@ impl Instance {
         };
         lock(&self.looked).node = Some(seen.node.clone());
         let (address, host) = whereabouts(&seen, self.here)?;
-        let at = format!("{host}:{}", address.port);
         if let Ready::File(path) = &self.service.ready
             && !files.has_left(&self.run.job_id, path).await.map_err(unread)?
         {
             return Err(format!("its file {path} is not there"));
         }
-        let near = if seen.node == crate::host() && host == seen.node {
-            format!("{}:{}", near_host(&seen), address.port)
-        } else {
-            at.clone()
-        };
-        answers(&near, &self.service.ready, &token).await?;
+        let near =
+            (host == seen.node && seen.node == crate::host()).then(|| format!("{}:{}", near_host(&seen), address.port));
         let published = Published {
             v: 1,
             service: self.name.clone(),
             instance: self.run.job_id.clone(),
-            url: format!("{}://{at}", address.scheme),
+            url: format!("{}://{host}:{}", address.scheme, address.port),
+            near,
             token,
             node: seen.node.clone(),
             facts: address.facts.clone(),
             ready_at: before.map_or_else(now, |before| before.ready_at),
             beats: before.map_or(1, |before| before.beats + 1),
         };
+        answers(&asked_at(&published), &self.service.ready, &published.token).await?;
         let unwritten = |error: std::io::Error| format!("it cannot be published in RESULTS_DIR: {error}");
         files.publish_service(published.clone()).await.map_err(unwritten)?;
         Ok(published)
@@ -422,6 +422,45 @@ mod tests {
             assert!(!of(end.clone()), "{end:?}");
         }
         assert!(!may_be_why(&Ending::CutOff("its node is gone".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_listens_is_there_however_it_answers() {
+        let temp = tempfile::tempdir().unwrap();
+        let node = node_of_test(temp.path(), "us");
+        let (slow, gone) =
+            (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("[::1]:0").await.unwrap());
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        let published = |name: &str, host: &str, near: Option<String>| Published {
+            v: 1,
+            service: name.parse().unwrap(),
+            instance: format!("s-{name}").parse().unwrap(),
+            url: format!("http://{host}"),
+            near,
+            token: "t".to_owned(),
+            node: crate::host(),
+            facts: protocol::Facts::new(),
+            ready_at: protocol::timestamp_from_millis(0),
+            beats: 1,
+        };
+        // The name of its node may be nobody's here, and is not asked.
+        let slow_at = Some(format!("127.0.0.1:{}", port(&slow)));
+        for published in [
+            published("slow", "no-such-host.invalid:1", slow_at),
+            published("gone", &format!("[::1]:{}", port(&gone)), None),
+        ] {
+            node.prepare_service(&published.service, &run_of_test(published.instance.as_str(), 1)).await.unwrap();
+            node.publish_service(published).await.unwrap();
+        }
+        let lost = async |names: &[&str]| {
+            let instance = |name: &&str| (name.parse().unwrap(), format!("s-{name}").parse().unwrap());
+            Services::lost(&node, names.iter().map(instance).collect()).await
+        };
+        assert_eq!(lost(&["slow", "gone"]).await, None);
+        drop(gone);
+        let told = lost(&["slow", "gone"]).await.unwrap();
+        assert!(told.starts_with("the instance s-gone of the service gone is gone: [::1]:"), "{told}");
+        assert!(lost(&["never"]).await.unwrap().contains("the instance s-never of the service never is gone"));
     }
 
     #[tokio::test]

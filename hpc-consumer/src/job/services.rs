@@ -48,6 +48,9 @@ pub(crate) struct Published {
     /// The id of its job.
     pub(crate) instance: JobId,
     pub(crate) url: String,
+    /// Where it is asked on its own node, if that is another address: host and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) near: Option<String>,
     pub(crate) token: String,
     /// The name of the node that it runs on.
     pub(crate) node: String,
@@ -259,6 +262,7 @@ mod tests {
             service: "vqpu".parse().unwrap(),
             instance: instance.parse().unwrap(),
             url: "http://n1:8080".to_owned(),
+            near: None,
             token: "t".to_owned(),
             node: "n1".to_owned(),
             facts: Facts::new(),
