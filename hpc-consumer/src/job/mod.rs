@@ -335,6 +335,7 @@ impl JobFiles {
             | Ending::Unparkable(..) => (false, None),
         };
         let (jobs, job, run) = (self.clone(), job.clone(), run.clone());
+        let uses_services = !job.spec.needs.is_empty();
         let concluded = blocking(move || {
             let concluded = match culprit {
                 Some(Culprit::Node(problem)) => Concluded::NodeFailed(problem),
@@ -343,12 +344,16 @@ impl JobFiles {
             };
             match concluded {
                 Concluded::NodeFailed(problem) if was_begun => {
-                    jobs.close_own_dir(&run);
+                    jobs.close_own_dir(&run, uses_services);
                     jobs.claims.leave_trace(&run);
                     jobs.failed_by_node(&run, problem)
                 }
+                Concluded::NodeFailed(problem) if uses_services => {
+                    jobs.close_own_dir(&run, uses_services);
+                    Concluded::NodeFailed(problem)
+                }
                 Concluded::ServiceFailed(problem) => {
-                    jobs.close_own_dir(&run);
+                    jobs.close_own_dir(&run, uses_services);
                     jobs.claims.leave_trace(&run);
                     Concluded::ServiceFailed(problem)
                 }
