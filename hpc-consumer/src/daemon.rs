@@ -16,9 +16,8 @@ use lifecycle::{
     Recalled, Round, Run,
 };
 use program::Exit;
-use protocol::{JobId, JobMessage};
+use protocol::{JobId, JobMessage, ServiceName};
 use queues::Client;
-use site::Site;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use upkeep::Notify;
@@ -32,7 +31,7 @@ use crate::notices;
 use crate::pace::Pace;
 use crate::process::{Asked, Clock, Signals};
 use crate::run::Invocation;
-use crate::services::Services;
+use crate::services::{self, Services};
 use crate::spending::Spending;
 use crate::startup::{Stay, WrongSettings};
 use crate::store::{Problem, Store};
@@ -81,7 +80,6 @@ pub(crate) struct Daemon {
     /// The quantum machines that jobs may ask while they run, where there are any.
     pub(crate) quantum: Option<Lease>,
     pub(crate) services: Arc<Services>,
-    pub(crate) site: Arc<Site>,
     pub(crate) link: Link,
     /// Who has started us, and wants to know that we are up.
     pub(crate) notify: Notify,
@@ -110,6 +108,8 @@ struct Claim {
     last_attempt: Option<Attempt>,
     rerunnable: bool,
     round: Round,
+    /// The service that it is an instance of.
+    service: Option<ServiceName>,
 }
 
 /// How the daemon ends, and how many runs it leaves to the keeper.
@@ -251,7 +251,8 @@ impl Daemon {
                 }
                 Output::Perform(Effect::Claim { job_id, last_attempt, rerunnable, round }) => {
                     let message = driver.lifecycle().message(&job_id).cloned();
-                    claims.push(Claim { job_id, message, last_attempt, rerunnable, round });
+                    let service = driver.lifecycle().service_of(&job_id).cloned();
+                    claims.push(Claim { job_id, message, last_attempt, rerunnable, round, service });
                 }
                 Output::Perform(Effect::Exit) => {
                     tracing::info!("hpc-consumer ends");
@@ -439,7 +440,7 @@ impl Daemon {
                 Ok(messages) => messages.into_iter().collect(),
                 Err(problem) => return events.tell(Err(problem)),
             };
-            for Claim { job_id, message, last_attempt, rerunnable, round } in claims {
+            for Claim { job_id, message, last_attempt, rerunnable, round, service } in claims {
                 let message = match message {
                     Some(message) => Ok(message),
                     None => JobMessage::parse(&stored.remove(&job_id).unwrap_or_default()).map(Arc::new),
@@ -453,7 +454,7 @@ impl Daemon {
                         continue;
                     }
                 };
-                let quantum = quantum.clone().filter(|_| files.has_lease(&job));
+                let quantum = quantum.clone().filter(|_| files.has_lease(&job, service.as_ref()));
                 let (files, events) = (files.clone(), events.clone());
                 let has_lease = quantum.is_some();
                 let claim = async move {
@@ -524,15 +525,13 @@ impl Daemon {
         let service = lifecycle.service_of(&run.job_id).cloned();
         let gone = lifecycle.lost_services(&run.job_id).map(str::to_owned);
         let uses = lifecycle.launched(&run.job_id).map(|launched| launched.services).unwrap_or_default();
-        let site = self.site.clone();
         self.spawn_fallible(async move {
             let job = match known {
                 Some(job) => job,
                 None => message_of(&store, &run.job_id).await?,
             };
-            let has_failed = matches!(&ending, Ending::Finished(finished) if finished.has_failed());
             let gone = match gone {
-                None if has_failed && !uses.is_empty() => Services::lost(&files, &site, uses).await,
+                None if services::may_be_why(&ending) && !uses.is_empty() => Services::lost(&files, uses).await,
                 gone => gone,
             };
             if let Some(name) = &service {

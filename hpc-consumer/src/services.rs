@@ -6,11 +6,12 @@
 //! (`lifecycle`); the files (`job`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lifecycle::{Event, InstanceState, Lifecycle, Run, ServiceState};
+use futures_util::future::join_all;
+use lifecycle::{Ending, Event, InstanceState, Lifecycle, Run, RunEnd, ServiceState};
 use protocol::{Address, JobId, ServiceName, duration};
 use site::{Ready, Service, Site, Where};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -72,10 +73,9 @@ impl Services {
 
     /// Looks at the run of an instance until it is withdrawn.
     pub(crate) fn serve(&self, name: &ServiceName, run: Run) {
-        let Some(service) = self.site.services.get(name).cloned() else {
-            let why = "the site's file has no such service any more";
-            return self.events.send(Event::ServiceGone(run, why.into()));
-        };
+        // The site's file has it no more. It says nothing of how to look, and those who use it go on: the instance is
+        // ended once none does, as every one that is not needed (`lifecycle`).
+        let Some(service) = self.site.services.get(name).cloned() else { return };
         let mut watched = lock(&self.watched);
         if watched.contains_key(&run) {
             return;
@@ -157,25 +157,34 @@ impl Services {
         watch.map(|(_, watch)| lock(&watch.looked).clone()).unwrap_or_default()
     }
 
-    /// Which of these instances does not answer any more? The text says it of the first.
-    pub(crate) async fn lost(
-        files: &Arc<JobFiles>,
-        site: &Site,
-        instances: BTreeMap<ServiceName, JobId>,
-    ) -> Option<String> {
-        for (name, instance) in instances {
-            let answers = async {
+    /// Which of these instances does not listen any more? The text says it of the first. More is not asked of them: one
+    /// that has much to do, or says that it cannot do more now, is still there, and does not excuse what its users do.
+    pub(crate) async fn lost(files: &Arc<JobFiles>, instances: BTreeMap<ServiceName, JobId>) -> Option<String> {
+        let looks = instances.into_iter().map(async |(name, instance)| {
+            let listens = async {
                 let published = files.published_service(&name, &instance).await.map_err(|error| error.to_string())?;
-                let at = published.url.rsplit("//").next().unwrap_or_default().to_owned();
-                let ready = site.services.get(&name).map_or(&Ready::Tcp, |service| &service.ready);
-                answers(&at, ready, &published.token).await
+                answers(&asked_at(&published), &Ready::Tcp, &published.token).await
             };
-            if let Err(problem) = answers.await {
-                return Some(format!("the instance {instance} of the service {name} is gone: {problem}"));
-            }
-        }
-        None
+            let gone = |problem| format!("the instance {instance} of the service {name} is gone: {problem}");
+            listens.await.err().map(gone)
+        });
+        join_all(looks).await.into_iter().flatten().next()
     }
+}
+
+/// Where this daemon asks an instance that was published.
+fn asked_at(published: &Published) -> String {
+    match &published.near {
+        Some(near) if published.node == crate::host() => near.clone(),
+        _ => published.url.rsplit("//").next().unwrap_or_default().to_owned(),
+    }
+}
+
+/// May it be for want of a service that a run ended so? It may have failed, or have waited for an answer until its time
+/// was over; and one whose instance went before it began finds nothing of that, and is not begun.
+pub(crate) fn may_be_why(ending: &Ending) -> bool {
+    let Ending::Finished(finished) = ending else { return false };
+    finished.has_failed() || matches!(finished.end, RunEnd::TimeLimit | RunEnd::NotStarted(_))
 }
 
 /// Why an instance is there, or not to be used yet, or about to end.
@@ -266,29 +275,26 @@ impl Instance {
         };
         lock(&self.looked).node = Some(seen.node.clone());
         let (address, host) = whereabouts(&seen, self.here)?;
-        let at = format!("{host}:{}", address.port);
         if let Ready::File(path) = &self.service.ready
             && !files.has_left(&self.run.job_id, path).await.map_err(unread)?
         {
             return Err(format!("its file {path} is not there"));
         }
-        let near = if seen.node == crate::host() && host == seen.node {
-            format!("localhost:{}", address.port)
-        } else {
-            at.clone()
-        };
-        answers(&near, &self.service.ready, &token).await?;
+        let near =
+            (host == seen.node && seen.node == crate::host()).then(|| format!("{}:{}", near_host(&seen), address.port));
         let published = Published {
             v: 1,
             service: self.name.clone(),
             instance: self.run.job_id.clone(),
-            url: format!("{}://{at}", address.scheme),
+            url: format!("{}://{host}:{}", address.scheme, address.port),
+            near,
             token,
             node: seen.node.clone(),
             facts: address.facts.clone(),
             ready_at: before.map_or_else(now, |before| before.ready_at),
             beats: before.map_or(1, |before| before.beats + 1),
         };
+        answers(&asked_at(&published), &self.service.ready, &published.token).await?;
         let unwritten = |error: std::io::Error| format!("it cannot be published in RESULTS_DIR: {error}");
         files.publish_service(published.clone()).await.map_err(unwritten)?;
         Ok(published)
@@ -311,7 +317,7 @@ fn whereabouts(seen: &Seen, here: bool) -> Result<(&Address, String), String> {
     let host = if here {
         // What is for this node alone is reached by nobody else.
         let near = seen.listens.iter().find(|address| address.is_loopback()).or(seen.listens.first());
-        if all { Some("127.0.0.1".to_owned()) } else { near.map(in_url) }
+        if all { Some(near_host(seen).to_owned()) } else { near.map(in_url) }
     } else if all {
         Some(seen.node.clone())
     } else {
@@ -325,6 +331,13 @@ fn whereabouts(seen: &Seen, here: bool) -> Result<(&Address, String), String> {
             address.port
         )),
     }
+}
+
+/// How what listens on all addresses of its node is reached there: in the family in which it was seen. In the other one
+/// somebody else may listen on the same port, who is not to have the token, so no name is asked for.
+fn near_host(seen: &Seen) -> &'static str {
+    let v4 = seen.listens.contains(&IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    if v4 { "127.0.0.1" } else { "[::1]" }
 }
 
 /// Does an instance answer as it is to? A file is no question to it; that it listens is asked in any case.
@@ -362,9 +375,11 @@ fn status(answer: &[u8]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use site::SiteFile;
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::job::{finished_of_test, node_of_test, run_of_test};
 
     fn seen(listens: &[&str]) -> Seen {
         Seen {
@@ -381,7 +396,8 @@ mod tests {
         let host = |listens: &[&str], here| whereabouts(&seen(listens), here).map(|(_, host)| host);
         for (listens, near, far) in [
             (&["0.0.0.0"][..], "127.0.0.1", Some("n1")),
-            (&["::"], "127.0.0.1", Some("n1")),
+            (&["::"], "[::1]", Some("n1")),
+            (&["0.0.0.0", "::"], "127.0.0.1", Some("n1")),
             (&["127.0.0.1"], "127.0.0.1", None),
             (&["::1"], "[::1]", None),
             (&["10.0.0.1"], "10.0.0.1", Some("10.0.0.1")),
@@ -393,6 +409,70 @@ mod tests {
         assert!(host(&["127.0.0.1"], false).unwrap_err().contains("have it listen on 0.0.0.0"));
         let unready = Seen { address: None, problem: Some("why".to_owned()), ..seen(&[]) };
         assert_eq!(whereabouts(&unready, true).unwrap_err(), "why");
+    }
+
+    #[test]
+    fn services_are_asked_after_every_end_that_may_come_of_them() {
+        let of = |end| may_be_why(&Ending::Finished(Box::new(finished_of_test(end))));
+        for end in [RunEnd::Exit(1), RunEnd::Signal(9), RunEnd::TimeLimit, RunEnd::NotStarted("it is gone".to_owned())]
+        {
+            assert!(of(end.clone()), "{end:?}");
+        }
+        for end in [RunEnd::Exit(0), RunEnd::MemoryLimit(None), RunEnd::EndedBy(lifecycle::EndReason::Cancelled)] {
+            assert!(!of(end.clone()), "{end:?}");
+        }
+        assert!(!may_be_why(&Ending::CutOff("its node is gone".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_listens_is_there_however_it_answers() {
+        let temp = tempfile::tempdir().unwrap();
+        let node = node_of_test(temp.path(), "us");
+        let (slow, gone) =
+            (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("[::1]:0").await.unwrap());
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        let published = |name: &str, host: &str, near: Option<String>| Published {
+            v: 1,
+            service: name.parse().unwrap(),
+            instance: format!("s-{name}").parse().unwrap(),
+            url: format!("http://{host}"),
+            near,
+            token: "t".to_owned(),
+            node: crate::host(),
+            facts: protocol::Facts::new(),
+            ready_at: protocol::timestamp_from_millis(0),
+            beats: 1,
+        };
+        // The name of its node may be nobody's here, and is not asked.
+        let slow_at = Some(format!("127.0.0.1:{}", port(&slow)));
+        for published in [
+            published("slow", "no-such-host.invalid:1", slow_at),
+            published("gone", &format!("[::1]:{}", port(&gone)), None),
+        ] {
+            node.prepare_service(&published.service, &run_of_test(published.instance.as_str(), 1)).await.unwrap();
+            node.publish_service(published).await.unwrap();
+        }
+        let lost = async |names: &[&str]| {
+            let instance = |name: &&str| (name.parse().unwrap(), format!("s-{name}").parse().unwrap());
+            Services::lost(&node, names.iter().map(instance).collect()).await
+        };
+        assert_eq!(lost(&["slow", "gone"]).await, None);
+        drop(gone);
+        let told = lost(&["slow", "gone"]).await.unwrap();
+        assert!(told.starts_with("the instance s-gone of the service gone is gone: [::1]:"), "{told}");
+        assert!(lost(&["never"]).await.unwrap().contains("the instance s-never of the service never is gone"));
+    }
+
+    #[tokio::test]
+    async fn an_instance_of_a_service_that_the_site_has_no_more_is_left_to_those_who_use_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let (events, mut heard) = crate::events::channel();
+        let file = "[pool.cpu]\nruntime = \"bare\"\ncommand = [\"true\"]\ncapacity = { cpus = 1 }\n";
+        let file = SiteFile::parse(file, temp.path(), &site::Defaults::default());
+        let site = file.unwrap_or_else(|problems| panic!("{problems}")).site;
+        let services = Services::new(node_of_test(temp.path(), "us"), Arc::new(site), events);
+        services.serve(&"vqpu".parse().unwrap(), run_of_test("s-1", 1));
+        assert!(heard.try_recv().is_err() && lock(&services.watched).is_empty());
     }
 
     #[test]

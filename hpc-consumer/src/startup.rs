@@ -190,7 +190,6 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
         transfers,
         quantum: quantum.clone(),
         services,
-        site: settings.site.clone(),
         link: Link(desk),
         notify: Notify::to(&Listener::of_environment()),
     };

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -246,7 +247,18 @@ fn what_a_service_says_is_not_believed_and_its_jobs_wait() {
         s=http.server.HTTPServer((\"127.0.0.1\",0),http.server.SimpleHTTPRequestHandler)\n\
         open(\"new\",\"w\").write(json.dumps({\"port\":s.server_address[1]}))\n";
     let python = |then: &str| format!("exec python3 -c '{serve}{then}'");
+    let all_of = |port: u16| {
+        format!(
+            "exec python3 -c 'import json,socket,time\n\
+             s=socket.create_server((\"0.0.0.0\",{port}))\n\
+             open(\"address.json\",\"w\").write(json.dumps({{\"port\":{port}}}))\n\
+             time.sleep(100)'"
+        )
+    };
+    let other = TcpListener::bind("[::1]:0").expect("there is IPv6");
+    let shared = other.local_addr().expect("it has an address").port();
     let services = [
+        script("shared", "tcp = true", &all_of(shared)),
         script("strange", "tcp = true", &format!("echo '{{\"port\": {port}}}' > address.json; exec sleep 100")),
         script("silent", "tcp = true", "exec sleep 100"),
         script("broken", "tcp = true", "head -c 200000 /dev/zero > address.json; exec sleep 100"),
@@ -258,13 +270,14 @@ fn what_a_service_says_is_not_believed_and_its_jobs_wait() {
     ];
     let site = Site::new(&services.concat());
     let mut daemon = site.consumer.start();
-    let names = ["strange", "silent", "broken", "unwell", "linked", "dies"];
+    let names = ["shared", "strange", "silent", "broken", "unwell", "linked", "dies"];
     let jobs: Vec<String> = names.iter().map(|name| site.ask(name)).collect();
     let elsewhere = site.ask("of-another-site");
     let too_large = site.submit(1, 1, &json!({ "service": "vqpu", "qubits": { "min": 13 } }));
     let good = site.submit(9, 1, &json!("vqpu"));
     assert_measured(&site.record(&good, &mut daemon), 9, 1);
     for (name, told) in [
+        ("shared", format!("another program listens on port {shared} as well, on another address")),
         ("strange", format!("address.json says port {port}, which is not its own: another program listens there")),
         ("silent", "it has not said where it listens: there is no address.json".to_owned()),
         ("broken", "address.json has 200000 bytes, and 100000 is the most".to_owned()),

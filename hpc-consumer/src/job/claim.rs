@@ -10,13 +10,14 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lifecycle::{Attempt, Claimed, Round};
 use protocol::{JobId, JobInput, JobMessage, JobResult, Reason, Timestamp};
 use rustix::fs::CWD;
 
-use super::files::{CONTINUE, INPUT, META, OUTPUT, OwnFile, Place, is_missing, read_own_file, to_json};
+use super::files::{CONTINUE, INPUT, META, OUTPUT, OwnFile, Place, is_missing, open_dir, read_own_file, to_json};
 use super::inputs::{Trees, move_into};
 use super::job_dir::JobDir;
 use super::meta::meta_of;
@@ -46,6 +47,7 @@ pub(super) struct Wanted {
     input: Option<String>,
     /// Files that move into the directory.
     has_files: bool,
+    uses_services: bool,
     round: Round,
 }
 
@@ -57,7 +59,8 @@ impl Wanted {
         let (task, created_at) = (spec.task.clone(), job.created_at);
         // The first round has had its files.
         let has_files = spec.needs_files() && round == Round::FIRST;
-        Self { input, has_files, job_id: job_id.clone(), task, created_at, round }
+        let uses_services = !spec.needs.is_empty();
+        Self { input, has_files, uses_services, job_id: job_id.clone(), task, created_at, round }
     }
 }
 
@@ -128,6 +131,9 @@ impl Claims {
                     let Some(moved) = self.results.move_aside(job_id, attempt, inode)? else {
                         return Ok(Claimed::Elsewhere);
                     };
+                    if wanted.uses_services {
+                        forget_services_in(&moved);
+                    }
                     // Its owner may have gone on to a further attempt since we looked, and is to find that one moved.
                     let attempt = match self.results.attempt_in(job_id, &moved)? {
                         Some(found) if Some(found) != attempt => {
@@ -312,6 +318,10 @@ impl Claims {
         for name in FILES_OF_AN_ATTEMPT.iter().filter(|name| !stays || **name != INPUT) {
             dir.remove(name)?;
         }
+        // Of an attempt that was cut off nobody has removed them.
+        if wanted.uses_services {
+            dir.forget_services()?;
+        }
         for log in LOGS {
             let before = attempt.get() - 1;
             dir.set_aside(log, &log_of(log, before))?;
@@ -338,6 +348,17 @@ impl Claims {
     pub(super) fn is_mounted(&self) -> io::Result<bool> {
         // The daemon makes the file, and only a keeper writes into it.
         Ok(self.results.is_where_it_was()? && self.beat(&self.owner)?.is_some_and(|beat| !beat.trim().is_empty()))
+    }
+}
+
+/// In a directory that was moved aside. The job is taken over whether or not that can be done.
+fn forget_services_in(moved: &Path) {
+    let done = open_dir(moved).and_then(|place| match place {
+        Place::Dir(dir) => dir.forget_services(),
+        Place::Nothing | Place::Foreign => Ok(()),
+    });
+    if let Err(error) = done {
+        tracing::warn!("what its job knew of services cannot be removed from {}: {error}", moved.display());
     }
 }
 
@@ -504,6 +525,33 @@ mod tests {
         assert_eq!((lost.status, lost.reason, lost.attempt), (Status::Failed.into(), Some(Reason::Lost.into()), 1));
         assert!(shared.path("j1/input.json").exists(), "what is left can be looked at");
         assert_eq!(shared.claim(&shared.us, 1, 0), claimed, "one end for all");
+    }
+
+    #[test]
+    fn what_an_attempt_that_was_cut_off_knew_of_services_is_kept_neither_here_nor_aside() {
+        let shared = Shared::new();
+        let user = r#"{"v":3,"job_id":"j1","task":"echo","input":1,"needs":["vqpu"]}"#;
+        let user = Wanted::new(&JobMessage::parse(user).unwrap(), Round::FIRST);
+        let claim = |node: &JobFiles, last, seconds| {
+            let at = shared.start + Duration::from_secs(seconds);
+            node.claims.claim(&user, &node.incoming.trees, Attempt::new(last), true, at)
+        };
+        let knows = || {
+            fs::create_dir(shared.path("j1/services")).unwrap();
+            shared.write("j1/services/vqpu.json", "a token");
+            shared.write("j1/checkpoint", "1");
+        };
+        assert_eq!(claim(&shared.us, 0, 0), ours(1));
+        knows();
+        assert_eq!(claim(&shared.us, 1, 0), ours(2));
+        assert!(!shared.path("j1/services").exists() && shared.path("j1/checkpoint").exists());
+        knows();
+        for seconds in [0, 30] {
+            assert_eq!(claim(&shared.them, 0, seconds), Claimed::Elsewhere);
+        }
+        assert_eq!(claim(&shared.them, 0, 60), ours(3));
+        let aside = |name: &str| shared.path(&format!(".attempts/j1.2/{name}"));
+        assert!(!aside("services").exists() && aside("checkpoint").exists());
     }
 
     #[test]

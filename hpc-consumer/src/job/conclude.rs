@@ -11,7 +11,7 @@ use protocol::{
 };
 
 use super::JobFiles;
-use super::files::{CONTINUE, META, Place, SERVICES};
+use super::files::{CONTINUE, META, Place};
 use super::job_dir::JobDir;
 use super::meta::meta_of;
 use super::output::{self, Output};
@@ -56,14 +56,18 @@ impl JobFiles {
                 let message = format!(
                     "this node failed the job again and again, through no fault of the job; the last time: {problem}"
                 );
-                self.end_unrun(run, self.recorder.of_run(job, run, Some((Reason::Infrastructure, message))))
+                self.end_unrun(
+                    run,
+                    uses_services,
+                    self.recorder.of_run(job, run, Some((Reason::Infrastructure, message))),
+                )
             }
-            Ending::Rejected(why) => self.end_unrun(run, self.recorder.rejected(job, why)),
+            Ending::Rejected(why) => self.end_unrun(run, uses_services, self.recorder.rejected(job, why)),
             Ending::Cancelled(after) => {
                 if job.spec.outputs.is_some() {
                     self.outgoing.uploads.forget(run)?;
                 }
-                self.end_unrun(run, self.recorder.cancelled(job, after))
+                self.end_unrun(run, uses_services, self.recorder.cancelled(job, after))
             }
             Ending::CutOff(what) => self.in_own_dir(run, uses_services, |_| {
                 let outputs = job.spec.outputs.clone();
@@ -103,19 +107,21 @@ impl JobFiles {
         if let Some(dir) = &dir {
             close(run, dir);
             if uses_services {
-                // What it knows of instances is of no use to whoever looks at what it has left.
-                dir.remove(SERVICES)?;
+                dir.forget_services()?;
             }
         }
         conclude(dir.as_ref())
     }
 
     /// The same of a run of which nothing else is looked at.
-    pub(super) fn close_own_dir(&self, run: &Run) {
+    pub(super) fn close_own_dir(&self, run: &Run, uses_services: bool) {
         if let Ok(Place::Dir(dir)) = self.claims.results().open_job_dir(&run.job_id)
             && self.claims.is_ours(Some(&dir), run).unwrap_or(false)
         {
             close(run, &dir);
+            if uses_services {
+                forget_services(run, &dir);
+            }
         }
     }
 
@@ -222,17 +228,23 @@ impl JobFiles {
 
     /// Records the end of a job of which nothing runs, and nothing may ever have run, unless another daemon holds it
     /// now.
-    fn end_unrun(&self, run: &Run, result: JobResult) -> io::Result<Concluded> {
+    fn end_unrun(&self, run: &Run, uses_services: bool, result: JobResult) -> io::Result<Concluded> {
         if !self.claims.is_mounted()? {
             return Err(ResultsDir::not_where_it_was());
         }
         // That its directory cannot be read may be the very reason, and must not keep the job from an end.
-        let meta = match self.claims.results().open_job_dir(&run.job_id) {
-            Ok(Place::Dir(dir)) => dir.read(META).ok().and_then(|file| meta_of(&run.job_id, &file)),
+        let dir = match self.claims.results().open_job_dir(&run.job_id) {
+            Ok(Place::Dir(dir)) => Some(dir),
             Ok(Place::Nothing | Place::Foreign) | Err(_) => None,
         };
-        if meta.is_some_and(|meta| !meta.owner.is_empty() && meta.owner != self.claims.owner()) {
+        let meta = dir.as_ref().and_then(|dir| meta_of(&run.job_id, &dir.read(META).ok()?));
+        let is_ours = meta.as_ref().is_some_and(|meta| meta.owner == self.claims.owner());
+        if meta.is_some_and(|meta| !meta.owner.is_empty()) && !is_ours {
             return Ok(Concluded::TakenOver);
+        }
+        // Its last attempt may have been cut off.
+        if let Some(dir) = dir.filter(|_| uses_services && is_ours) {
+            forget_services(run, &dir);
         }
         Ok(self.record(result))
     }
@@ -386,6 +398,13 @@ impl JobFiles {
 fn close(run: &Run, dir: &JobDir) {
     if let Err(error) = dir.close() {
         tracing::warn!(job_id = %run.job_id, "the job directory may be open to others: {error}");
+    }
+}
+
+/// Removes what a run that is over knew of services, as far as that can be done.
+fn forget_services(run: &Run, dir: &JobDir) {
+    if let Err(error) = dir.forget_services() {
+        tracing::warn!(job_id = %run.job_id, "what the job knew of services cannot be removed: {error}");
     }
 }
 
@@ -588,6 +607,30 @@ mod tests {
         );
         assert!(!case.temp.path().join("j1.json").exists(), "none of them is an end");
         assert!(matches!(case.conclude(finished(RunEnd::Exit(0)), true).await, Concluded::Recorded(_)));
+    }
+
+    #[tokio::test]
+    async fn what_a_run_knows_of_services_goes_with_it_however_it_ends() {
+        let user = r#"{"v":3,"job_id":"j1","task":"echo","input":{"n":1},"needs":["vqpu"]}"#;
+        let not_started = || finished(RunEnd::NotStarted("no such program".to_owned()));
+        let not_begun = || with(RunEnd::Exit(255), |finished| finished.began = Some(false));
+        for (ending, gone) in [
+            (finished(RunEnd::Exit(0)), None),
+            (finished(RunEnd::Exit(1)), Some("it is gone".into())),
+            (not_begun(), None),
+            (not_started(), None),
+            (Ending::Cancelled(Some(Attempt::FIRST)), None),
+            (Ending::GivenUp("it is cut off again and again".into()), None),
+        ] {
+            for job in [JobMessage::parse(user).unwrap(), job("j1")] {
+                let case = Case::new().await;
+                fs::create_dir(case.temp.path().join("j1/services")).unwrap();
+                case.write("services/vqpu.json", "{}");
+                case.node.conclude_with(&job, &run("j1", 1), ending.clone(), true, gone.clone()).await;
+                let is_left = case.temp.path().join("j1/services").exists();
+                assert_eq!(is_left, job.spec.needs.is_empty(), "{ending:?}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -237,7 +237,7 @@ pub(super) fn aside_of(job_dir: &Path, job_id: &JobId, attempt: Option<Attempt>)
     job_dir.with_file_name(".attempts").join(format!("{job_id}.{}", attempt.map_or(0, Attempt::get)))
 }
 
-fn open_dir(path: &Path) -> io::Result<Place> {
+pub(super) fn open_dir(path: &Path) -> io::Result<Place> {
     // Without reading: a run may have locked us out.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = match rustix::fs::open(path, flags, Mode::empty()) {

@@ -317,12 +317,28 @@ environment = { WHERE = "task" }
         let node = site_node(temp.path(), &site);
         let of = |pool: &str, attempt: u32| {
             let job = job(&format!(r#""task":"t","pool":"{pool}""#));
-            assert_eq!(node.has_lease(&job), pool == "hybrid");
+            assert_eq!(node.has_lease(&job, None), pool == "hybrid");
             words(&node.start_line(&job, &run("j1", attempt), Within::first(&Grant::default())))
         };
         let bind = format!(" --bind {}/lease/sockets/j1:/run/hpc-queue:ro ", temp.path().display());
         assert!(of("hybrid", 1).contains(&bind) && of("hybrid", 2).contains(&bind), "{}", of("hybrid", 1));
         assert!(!of("plain", 1).contains("/run/hpc-queue"), "{}", of("plain", 1));
+    }
+
+    #[test]
+    fn an_instance_of_a_service_has_no_lease_in_a_pool_that_has_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let pool = "[pool.hybrid]\nimage = \"/a.sif\"\ncapacity = { cpus = 1 }\nlease = true\n";
+        let service =
+            "[service.vqpu]\npool = \"hybrid\"\ncommand = [\"serve\"]\nready = { tcp = true, within = \"1m\" }\n";
+        let node = site_node(temp.path(), &format!("[lease]\nmachines = \"q.toml\"\n{pool}{service}"));
+        let (vqpu, grant) = ("vqpu".parse().unwrap(), Grant::default());
+        // Its task is a name for people, and may be that of another one.
+        let job = job(r#""task":"service vqpu","pool":"hybrid""#);
+        assert!(node.has_lease(&job, None) && !node.has_lease(&job, Some(&vqpu)));
+        let within = Within { service: Some(&vqpu), ..Within::first(&grant) };
+        let line = words(&node.start_line(&job, &run("s-1", 1), within));
+        assert!(line.contains(" serve") && !line.contains("/run/hpc-queue:"), "{line}");
     }
 
     #[test]

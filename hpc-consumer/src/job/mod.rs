@@ -82,7 +82,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lifecycle::{Attempt, Claimed, Concluded, Ending, Problem, Round, Run};
-use protocol::{Isolation, JobId, JobMessage, PoolName, Timestamp};
+use protocol::{Isolation, JobId, JobMessage, PoolName, ServiceName, Timestamp};
 use site::Site;
 use transfer::Store;
 
@@ -278,9 +278,15 @@ impl JobFiles {
         blocking(move || jobs.claims.unclaim(&run)).await
     }
 
-    /// May this job ask the machines of the lease?
-    pub(crate) fn has_lease(&self, job: &JobMessage) -> bool {
-        self.pools.site().lease.is_some() && self.pools.plan(&job.spec).is_ok_and(|plan| plan.lease)
+    /// May this job ask the machines of the lease? Of an instance of a service that is told by its plan, and not by
+    /// what its job says.
+    pub(crate) fn has_lease(&self, job: &JobMessage, service: Option<&ServiceName>) -> bool {
+        let site = self.pools.site();
+        let plan = || match service {
+            Some(name) => site.plan_of_service(name),
+            None => self.pools.plan(&job.spec).ok(),
+        };
+        site.lease.is_some() && plan().is_some_and(|plan| plan.lease)
     }
 
     /// How a run is to be begun.
@@ -329,6 +335,7 @@ impl JobFiles {
             | Ending::Unparkable(..) => (false, None),
         };
         let (jobs, job, run) = (self.clone(), job.clone(), run.clone());
+        let uses_services = !job.spec.needs.is_empty();
         let concluded = blocking(move || {
             let concluded = match culprit {
                 Some(Culprit::Node(problem)) => Concluded::NodeFailed(problem),
@@ -337,12 +344,16 @@ impl JobFiles {
             };
             match concluded {
                 Concluded::NodeFailed(problem) if was_begun => {
-                    jobs.close_own_dir(&run);
+                    jobs.close_own_dir(&run, uses_services);
                     jobs.claims.leave_trace(&run);
                     jobs.failed_by_node(&run, problem)
                 }
+                Concluded::NodeFailed(problem) if uses_services => {
+                    jobs.close_own_dir(&run, uses_services);
+                    Concluded::NodeFailed(problem)
+                }
                 Concluded::ServiceFailed(problem) => {
-                    jobs.close_own_dir(&run);
+                    jobs.close_own_dir(&run, uses_services);
                     jobs.claims.leave_trace(&run);
                     Concluded::ServiceFailed(problem)
                 }
@@ -424,7 +435,7 @@ fn now() -> Timestamp {
 }
 
 #[cfg(test)]
-pub(crate) use self::tests::node as node_of_test;
+pub(crate) use self::tests::{finished as finished_of_test, node as node_of_test, run as run_of_test};
 
 #[cfg(test)]
 mod tests {
@@ -481,7 +492,7 @@ mod tests {
     }
 
     /// A run without a container that ended like this.
-    pub(super) fn finished(end: RunEnd) -> Finished {
+    pub(crate) fn finished(end: RunEnd) -> Finished {
         Finished {
             end,
             stdout_tail: "so far".to_owned(),
@@ -498,7 +509,7 @@ mod tests {
         }
     }
 
-    pub(super) fn run(id: &str, attempt: u32) -> Run {
+    pub(crate) fn run(id: &str, attempt: u32) -> Run {
         Run { job_id: id.parse().unwrap(), attempt: Attempt::new(attempt).unwrap() }
     }
 

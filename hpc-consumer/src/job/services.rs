@@ -23,6 +23,7 @@ use site::Secret;
 
 use super::JobFiles;
 use super::files::{Place, SERVICES, is_missing, to_json};
+use super::job_dir::JobDir;
 use super::results_dir::ResultsDir;
 use crate::blocking;
 use crate::run::Seen;
@@ -48,6 +49,9 @@ pub(crate) struct Published {
     /// The id of its job.
     pub(crate) instance: JobId,
     pub(crate) url: String,
+    /// Where it is asked on its own node, if that is another address: host and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) near: Option<String>,
     pub(crate) token: String,
     /// The name of the node that it runs on.
     pub(crate) node: String,
@@ -147,6 +151,13 @@ impl ResultsDir {
     }
 }
 
+impl JobDir {
+    /// What its job knows of instances is of use to its run alone, and their tokens are to be nowhere after that.
+    pub(super) fn forget_services(&self) -> io::Result<()> {
+        self.remove(SERVICES)
+    }
+}
+
 impl JobFiles {
     /// Makes what an instance of a service needs before it begins.
     pub(crate) async fn prepare_service(self: &Arc<Self>, service: &ServiceName, run: &Run) -> io::Result<()> {
@@ -239,7 +250,7 @@ impl JobFiles {
                 within.replace(&format!("{name}.json"), &found).map_err(|error| error.to_string())
             };
             // What it has of an earlier attempt leads nowhere.
-            dir.remove(SERVICES).map_err(|error| error.to_string())?;
+            dir.forget_services().map_err(|error| error.to_string())?;
             services.iter().try_for_each(|(name, instance)| place(name, instance))
         })
         .await
@@ -259,6 +270,7 @@ mod tests {
             service: "vqpu".parse().unwrap(),
             instance: instance.parse().unwrap(),
             url: "http://n1:8080".to_owned(),
+            near: None,
             token: "t".to_owned(),
             node: "n1".to_owned(),
             facts: Facts::new(),

@@ -128,14 +128,22 @@ fn look(directory: &OwnedFd, members: impl FnOnce() -> Vec<i32>) -> io::Result<S
     };
     let listening = listening(address.port);
     let own: BTreeSet<u64> = members().into_iter().flat_map(proc::sockets).collect();
-    let listens: BTreeSet<IpAddr> =
-        listening.iter().filter(|(_, inode)| own.contains(inode)).map(|(address, _)| *address).collect();
+    Ok(seen(its_own(address.port, &listening, &own).map(|listens| (address, listens))))
+}
+
+/// On which addresses a run listens that has these sockets, of all that listen on its port; or why none of them counts.
+fn its_own(port: u16, listening: &[(IpAddr, u64)], own: &BTreeSet<u64>) -> Result<Vec<IpAddr>, String> {
+    let (its, others): (Vec<_>, Vec<_>) = listening.iter().copied().partition(|(_, inode)| own.contains(inode));
+    let listens: BTreeSet<IpAddr> = its.into_iter().map(|(address, _)| address).collect();
     if listens.is_empty() {
-        let port = address.port;
-        let who = if listening.is_empty() { "nobody listens there" } else { "another program listens there" };
-        return Ok(seen(Err(format!("{ADDRESS} says port {port}, which is not its own: {who}"))));
+        let who = if others.is_empty() { "nobody listens there" } else { "another program listens there" };
+        return Err(format!("{ADDRESS} says port {port}, which is not its own: {who}"));
     }
-    Ok(seen(Ok((address, listens.into_iter().collect()))))
+    // All addresses of one family are not those of the other, and it may be reached by a name, which stands for both.
+    if !others.is_empty() && listens.iter().any(IpAddr::is_unspecified) {
+        return Err(format!("another program listens on port {port} as well, on another address"));
+    }
+    Ok(listens.into_iter().collect())
 }
 
 /// The sockets that listen on a port of this node: on which address, and the inode of each.
@@ -223,6 +231,22 @@ mod tests {
         let both = TcpListener::bind("[::]:0").unwrap();
         let port = both.local_addr().unwrap().port();
         assert_eq!(case.says(&format!(r#"{{"port":{port}}}"#)).listens, [IpAddr::from(Ipv6Addr::UNSPECIFIED)]);
+    }
+
+    #[test]
+    fn who_listens_on_all_addresses_has_the_port_alone() {
+        let of = |listening: &[(&str, u64)]| {
+            let parsed: Vec<_> = listening.iter().map(|(address, inode)| (address.parse().unwrap(), *inode)).collect();
+            its_own(7, &parsed, &BTreeSet::from([1, 2]))
+        };
+        for (all, others) in [("0.0.0.0", "::1"), ("::", "127.0.0.1"), ("0.0.0.0", "::")] {
+            assert_eq!(of(&[(all, 1)]), Ok(vec![all.parse().unwrap()]));
+            let refused = of(&[(all, 1), (others, 3)]).unwrap_err();
+            assert_eq!(refused, "another program listens on port 7 as well, on another address");
+        }
+        assert_eq!(of(&[("0.0.0.0", 1), ("::", 2)]).map(|listens| listens.len()), Ok(2));
+        // One address is that of its own socket alone.
+        assert_eq!(of(&[("127.0.0.1", 1), ("::1", 3)]), Ok(vec![IpAddr::from(Ipv4Addr::LOCALHOST)]));
     }
 
     #[test]
