@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,21 +110,35 @@ fn find() -> Result<PathBuf, String> {
 
 /// Which bind shows a job a secret of the lease.
 fn shown(site: &Site, secrets: &[PathBuf]) -> Option<String> {
+    let hidden: Vec<(&PathBuf, [PathBuf; 2])> = secrets.iter().map(|path| (path, places(path))).collect();
     let plans = site.pools.keys().flat_map(|pool| site.plans(pool));
     for plan in plans {
         for bind in &plan.binds {
-            let source = Path::new(bind.split(':').next().unwrap_or_default());
-            if let Some(secret) = secrets.iter().find(|secret| secret.starts_with(source)) {
+            let sources = places(&site::bind_source(bind));
+            let shows = |path: &PathBuf| sources.iter().any(|source| path.starts_with(source));
+            if let Some((path, _)) = hidden.iter().find(|(_, places)| places.iter().any(shows)) {
                 return Some(format!(
                     "the bind {bind} of jobs in the pool {} shows {}, a secret of the lease; bind a directory that does \
                      not hold it",
                     plan.pool,
-                    secret.display()
+                    path.display()
                 ));
             }
         }
     }
     None
+}
+
+/// Where a path leads: as it is given, unless it goes back on its way, and with all links followed, as far as there is
+/// anything.
+fn places(path: &Path) -> [PathBuf; 2] {
+    let followed = path.ancestors().find_map(|ancestor| {
+        let rest = path.strip_prefix(ancestor).ok()?;
+        Some(fs::canonicalize(ancestor).ok()?.join(rest))
+    });
+    let followed = followed.unwrap_or_else(|| path.to_owned());
+    let goes_back = path.components().any(|part| part == Component::ParentDir);
+    [if goes_back { followed.clone() } else { path.to_owned() }, followed]
 }
 
 /// Of the machines the content; of the program and of secrets, which are not opened here, which files they are and when
@@ -275,5 +289,33 @@ mod tests {
         let told = shown(&site, &["/opt/x/secrets/vendor.env".into()]).unwrap();
         assert!(told.contains("/opt/x:/x:ro") && told.contains("/opt/x/secrets/vendor.env"), "{told}");
         assert_eq!(shown(&site, &["/opt/y/vendor.env".into(), "/opt/xy".into()]), None);
+    }
+
+    #[test]
+    fn no_other_way_to_write_a_path_hides_that_a_bind_shows_a_secret() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = fs::canonicalize(temp.path()).unwrap();
+        for name in ["site", "keys", "a:b"] {
+            fs::create_dir(folder.join(name)).unwrap();
+        }
+        let (keys, colon) = (folder.join("keys/vendor.env"), folder.join("a:b/vendor.env"));
+        fs::write(&keys, "").unwrap();
+        fs::write(&colon, "").unwrap();
+        std::os::unix::fs::symlink(folder.join("keys"), folder.join("link")).unwrap();
+        std::os::unix::fs::symlink(&keys, folder.join("site/vendor.env")).unwrap();
+        let defaults = site::Defaults { cpus: 1, ..Default::default() };
+        let of = |source: &str, secret: PathBuf| {
+            let bind = format!("{}/{source}:/x", folder.display());
+            let text = format!("[lease]\nmachines = \"q.toml\"\n[pool.a]\nimage = \"/a.sif\"\nbinds = ['{bind}']\n");
+            let site = site::SiteFile::parse(&text, Path::new("/site"), &defaults).unwrap().site;
+            shown(&site, &[secret]).is_some()
+        };
+        assert!(of("keys", folder.join("site/../keys/vendor.env")));
+        assert!(of("keys", folder.join("link/vendor.env")) && of("keys", folder.join("site/vendor.env")));
+        assert!(of("link", keys.clone()) && of("site/../keys", keys.clone()) && of("site/./../keys/", keys.clone()));
+        assert!(of("link/vendor.env", keys.clone()));
+        assert!(of(r"a\:b", colon.clone()) && of(r"ke\ys", keys.clone()));
+        assert!(!of("site", keys.clone()) && !of("site", folder.join("site/../keys/vendor.env")));
+        assert!(!of("keys", colon) && !of("ke", keys));
     }
 }

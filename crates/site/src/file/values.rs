@@ -158,8 +158,8 @@ pub(super) fn bind(value: &DeValue<'_>) -> Result<String, String> {
     Ok(given)
 }
 
-/// What a bind shows of the node.
-pub(super) fn source(bind: &str) -> PathBuf {
+/// What a bind of a plan, `SRC[:DEST[:ro]]`, shows of the node: a path without `.` and `..`. Links are not followed.
+pub fn source(bind: &str) -> PathBuf {
     normal(Path::new(&parts(bind).and_then(|parts| parts.into_iter().next()).unwrap_or_default()))
 }
 
