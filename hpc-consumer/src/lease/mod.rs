@@ -70,7 +70,8 @@ pub(crate) fn socket_dir(state_dir: &Path, job_id: &JobId) -> PathBuf {
     sockets(&folder(state_dir)).join(job_id.as_str())
 }
 
-fn folder(state_dir: &Path) -> PathBuf {
+/// The folder of the lease, which no job may see.
+pub(crate) fn folder(state_dir: &Path) -> PathBuf {
     state_dir.join("lease")
 }
 
