@@ -58,7 +58,7 @@ pub(super) async fn tend(shared: Arc<Shared>, events: Events, jobs: Arc<JobFiles
         }
         let next = match process.look(&shared).await {
             Ok(()) => {
-                process.since.get_or_insert_with(Instant::now);
+                process.answers();
                 shared.is(Standing::Ready, &events);
                 find_records(&shared, &jobs).await;
                 shared.end_jobs().await;
@@ -70,6 +70,7 @@ pub(super) async fn tend(shared: Arc<Shared>, events: Events, jobs: Arc<JobFiles
                 LOOKS
             }
             Err(error) if !error.is_gone() => {
+                process.is_seen();
                 shared.is(Standing::Not(format!("the broker of the lease: {error}")), &events);
                 LOOKS
             }
@@ -159,6 +160,19 @@ impl Process {
         Ok(())
     }
 
+    /// One answers.
+    fn answers(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+        self.is_seen();
+    }
+
+    /// There is one. It may be another than the one that we have started, whose end is nothing to wait for then.
+    fn is_seen(&mut self) {
+        if self.child.as_mut().is_some_and(|(child, _)| !matches!(child.try_wait(), Ok(None))) {
+            self.child = None;
+        }
+    }
+
     /// Sees to it that there is one, where none answers. Returns when to look again.
     async fn raise(&mut self, shared: &Shared, broker: &Broker, events: &Events) -> Duration {
         if let Some((child, words)) = &mut self.child {
@@ -243,5 +257,45 @@ impl Process {
             Some((child, _)) => drop(child.ended().await),
             None => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::path::Path;
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use super::*;
+    use crate::run::start_program;
+
+    /// A process that takes the place of a broker: a command of the shell.
+    fn started(folder: &Path, script: &str) -> (Service, LastWords) {
+        let path = folder.join("broker.log");
+        let words = [OsString::from("-c"), script.into()];
+        let log = files::open_append(&path).unwrap();
+        let service = start_program(Path::new("/bin/sh"), &words, &[], folder, log).unwrap();
+        (service, LastWords { log: path, before: 0 })
+    }
+
+    fn kill(service: &Service) {
+        let pid = service.id().and_then(|id| Pid::from_raw(id.try_into().unwrap())).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_has_ended_while_another_answers_is_not_waited_for_again_and_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut process = Process { child: Some(started(temp.path(), "exec cat /dev/null")), ..Process::default() };
+        tokio::time::timeout(PATIENCE, process.ended()).await.unwrap();
+        process.answers();
+        assert!(process.child.is_none() && process.since.is_some());
+        tokio::time::timeout(Duration::from_millis(50), process.ended()).await.unwrap_err();
+
+        let mut process = Process { child: Some(started(temp.path(), "exec sleep 600")), ..Process::default() };
+        process.answers();
+        let (child, _) = process.child.as_ref().expect("it goes on");
+        kill(child);
     }
 }
