@@ -7,6 +7,7 @@
 //!   count as done are said to write comes along.
 //! - `resumed.json` is written last: until then all of it is done again, and finds what is there already.
 //! - What is not here any more is no mistake: then all tasks run, and the output of the workflow says why.
+//! - What is here and can never be taken over fails the job: a part of it may be there already.
 //!
 //! Out of scope: which tasks follow from that (`workflow::Progress::resume`).
 
@@ -20,6 +21,7 @@ use lifecycle::Run;
 use protocol::{JobId, JobResult, Status};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 use serde::{Deserialize, Serialize};
 use workflow::{FileNo, Progress, Task, TaskNo, TaskState, Workflow};
 
@@ -153,9 +155,7 @@ impl JobFiles {
             for file in &workflow.tasks()[task.index()].outputs {
                 let path = workflow.file(*file).as_str();
                 if there.contains(path) {
-                    bring(&from, dir, path).map_err(|error| {
-                        io::Error::new(error.kind(), format!("{path} cannot be taken over from {earlier}: {error}"))
-                    })?;
+                    bring(&from, dir, path).map_err(|error| cannot_bring(path, earlier, &error))?;
                 }
             }
         }
@@ -254,28 +254,41 @@ fn are_same(one: &JobDir, other: &JobDir, path: &str) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Why what is at a path is not there in the other directory. What will never get better is told to the submitter: by
+/// then a part of it may be there, with which no task may run again.
+fn cannot_bring(path: &str, earlier: &JobId, error: &io::Error) -> Stuck {
+    let what = format!("{path} cannot be taken over from {earlier}: {error}");
+    let for_good =
+        [io::ErrorKind::PermissionDenied, io::ErrorKind::NotADirectory, io::ErrorKind::Other].contains(&error.kind());
+    if for_good || error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) {
+        return Stuck::Own(format!("{what}; `rerun --anew` runs all tasks"));
+    }
+    Stuck::Node(io::Error::new(error.kind(), what))
+}
+
 /// Has what is at a path in one directory be there in the other one as well, where nothing is yet.
 fn bring(from: &JobDir, to: &JobDir, path: &str) -> io::Result<()> {
     let ((from, name), (to, _)) = (from.parent_of(path)?, to.parent_of(path)?);
     bring_at(from.as_fd(), to.as_fd(), name, DEPTH_MAX)
 }
 
-fn bring_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &str, depth: usize) -> io::Result<()> {
+fn bring_at<N: Arg + Copy>(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: N, depth: usize) -> io::Result<()> {
     let found = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    match FileType::from_raw_mode(found.st_mode) {
+    let kind = FileType::from_raw_mode(found.st_mode);
+    match kind {
         FileType::Directory => bring_directory(from, to, name, depth),
         FileType::RegularFile | FileType::Symlink => match rustix::fs::linkat(from, name, to, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             // Another file system, too many links, or a file that is not ours to link.
-            Err(_) if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile => copy(from, to, name),
-            Err(error) => Err(error.into()),
+            Err(_) if kind == FileType::RegularFile => copy(from, to, name),
+            Err(_) => copy_link(from, to, name),
         },
         // What is no file is none of its outputs.
         _ => Ok(()),
     }
 }
 
-fn bring_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &str, depth: usize) -> io::Result<()> {
+fn bring_directory<N: Arg + Copy>(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: N, depth: usize) -> io::Result<()> {
     let Some(depth) = depth.checked_sub(1) else {
         return Err(io::Error::other(format!("it is deeper than {DEPTH_MAX} directories")));
     };
@@ -290,16 +303,25 @@ fn bring_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &str, depth: 
     let (from, to) = (open(from)?, open(to)?);
     for entry in rustix::fs::Dir::read_from(&from)? {
         let entry = entry?;
-        let name = entry.file_name().to_str().map_err(|_| io::Error::other("a name in it is no UTF-8"))?;
-        if name != "." && name != ".." {
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
             bring_at(from.as_fd(), to.as_fd(), name, depth)?;
         }
     }
     Ok(())
 }
 
+/// A link that leads where the other one does.
+fn copy_link<N: Arg + Copy>(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: N) -> io::Result<()> {
+    let target = rustix::fs::readlinkat(from, name, Vec::new())?;
+    match rustix::fs::symlinkat(&target, to, name) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A copy has its name when it is whole.
-fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+fn copy<N: Arg + Copy>(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: N) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut source = File::from(rustix::fs::openat(from, name, flags, Mode::empty())?);
     match rustix::fs::unlinkat(to, HALF, AtFlags::empty()) {
@@ -311,4 +333,78 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &str) -> io::Result<()> 
     let mut half = File::from(rustix::fs::openat(to, HALF, flags, mode)?);
     io::copy(&mut source, &mut half)?;
     Ok(rustix::fs::renameat(to, HALF, to, name)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::Path;
+
+    use super::*;
+
+    fn dir(path: &Path) -> JobDir {
+        fs::create_dir_all(path).unwrap();
+        JobDir::new(File::open(path).unwrap())
+    }
+
+    #[test]
+    fn files_directories_and_links_of_any_name_are_brought() {
+        let temp = tempfile::tempdir().unwrap();
+        let (one, other) = (temp.path().join("one"), temp.path().join("other"));
+        let (from, to) = (dir(&one), dir(&other));
+        let odd = Path::new("out/a").join(OsStr::from_bytes(b"no\xfftext"));
+        fs::create_dir_all(one.join("out/a")).unwrap();
+        fs::write(one.join(&odd), "odd").unwrap();
+        symlink("../x", one.join("out/link")).unwrap();
+        for _ in 0..2 {
+            bring(&from, &to, "out").unwrap();
+            assert_eq!(fs::read_to_string(other.join(&odd)).unwrap(), "odd");
+            assert_eq!(fs::read_link(other.join("out/link")).unwrap(), Path::new("../x"));
+        }
+        // Where they cannot be linked.
+        let third = temp.path().join("third");
+        let to = dir(&third);
+        symlink("../x", one.join("link")).unwrap();
+        for _ in 0..2 {
+            copy_link(from.as_fd(), to.as_fd(), "link").unwrap();
+            assert_eq!(fs::read_link(third.join("link")).unwrap(), Path::new("../x"));
+        }
+    }
+
+    #[test]
+    fn what_can_never_be_taken_over_is_told_and_not_tried_for_ever() {
+        let temp = tempfile::tempdir().unwrap();
+        let (one, other) = (temp.path().join("one"), temp.path().join("other"));
+        let (from, to) = (dir(&one), dir(&other));
+        let earlier: JobId = "earlier".parse().unwrap();
+        let why = |path: &str| match cannot_bring(path, &earlier, &bring(&from, &to, path).unwrap_err()) {
+            Stuck::Own(why) => why,
+            Stuck::Node(error) => panic!("{path} would be tried for ever: {error}"),
+        };
+        fs::create_dir_all(one.join(["d"; DEPTH_MAX + 2].join("/"))).unwrap();
+        let told = why("d");
+        assert!(told.starts_with("d cannot be taken over from earlier: it is deeper than"), "{told}");
+        assert!(told.ends_with("; `rerun --anew` runs all tasks"), "{told}");
+        // A file or a link where there has to be a directory.
+        fs::create_dir(one.join("out")).unwrap();
+        fs::write(one.join("out/x"), "x").unwrap();
+        fs::write(other.join("out"), "").unwrap();
+        why("out/x");
+        why("out");
+        fs::remove_file(other.join("out")).unwrap();
+        symlink("elsewhere", other.join("out")).unwrap();
+        why("out");
+        // What a task has locked; nothing is locked for root.
+        fs::create_dir(one.join("locked")).unwrap();
+        fs::set_permissions(one.join("locked"), fs::Permissions::from_mode(0)).unwrap();
+        if fs::read_dir(one.join("locked")).is_err() {
+            why("locked");
+        }
+        // It may have been made room for in a moment.
+        let full = io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error());
+        assert!(matches!(cannot_bring("x", &earlier, &full), Stuck::Node(_)));
+    }
 }
