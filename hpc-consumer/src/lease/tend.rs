@@ -39,6 +39,8 @@ struct Process {
     child: Option<(Service, LastWords)>,
     /// Since when there is one that may answer.
     since: Option<Instant>,
+    /// Since when none answers, or since it was started, whatever is later.
+    gone: Option<Instant>,
     /// How often in a row it has died soon.
     deaths: u32,
     /// It is not started before.
@@ -168,6 +170,7 @@ impl Process {
 
     /// There is one. It may be another than the one that we have started, whose end is nothing to wait for then.
     fn is_seen(&mut self) {
+        self.gone = None;
         if self.child.as_mut().is_some_and(|(child, _)| !matches!(child.try_wait(), Ok(None))) {
             self.child = None;
         }
@@ -175,16 +178,17 @@ impl Process {
 
     /// Sees to it that there is one, where none answers. Returns when to look again.
     async fn raise(&mut self, shared: &Shared, broker: &Broker, events: &Events) -> Duration {
+        let gone = *self.gone.get_or_insert_with(Instant::now);
         if let Some((child, words)) = &mut self.child {
             match child.try_wait() {
                 Ok(None) => {
-                    let age = self.since.map_or(Duration::ZERO, |since| since.elapsed());
-                    if age < PATIENCE {
+                    // It is about to be there, or was told to end and is about to.
+                    if gone.elapsed() < PATIENCE {
                         return STARTS;
                     }
                     let log = broker.log();
                     let why = format!(
-                        "the broker of the lease was started and is not ready after {} s; see {}",
+                        "the broker of the lease runs, and has not answered for {} s; see {}",
                         PATIENCE.as_secs(),
                         log.display()
                     );
@@ -214,7 +218,8 @@ impl Process {
         };
         match started {
             Ok(child) => {
-                (self.child, self.since) = (Some(child), Some(Instant::now()));
+                let now = Some(Instant::now());
+                (self.child, self.since, self.gone) = (Some(child), now, now);
                 STARTS
             }
             Err(why) => {
@@ -267,7 +272,12 @@ mod tests {
 
     use rustix::process::{Pid, Signal, kill_process};
 
+    use program::TrustedGroup;
+    use tokio::sync::mpsc::UnboundedReceiver;
+
     use super::*;
+    use crate::events::{Heard, channel};
+    use crate::lease::Lease;
     use crate::run::start_program;
 
     /// A process that takes the place of a broker: a command of the shell.
@@ -277,6 +287,16 @@ mod tests {
         let log = files::open_append(&path).unwrap();
         let service = start_program(Path::new("/bin/sh"), &words, &[], folder, log).unwrap();
         (service, LastWords { log: path, before: 0 })
+    }
+
+    /// A lease whose broker is in no way there, and what its pools hear.
+    fn lease(folder: &Path) -> (Lease, Events, UnboundedReceiver<Heard>) {
+        let text = "[lease]\nmachines = \"/none/q.toml\"\n[pool.a]\nimage = \"/a.sif\"\nlease = true\n";
+        let defaults = site::Defaults { cpus: 1, ..Default::default() };
+        let site = site::SiteFile::parse(text, Path::new("/site"), &defaults).unwrap().site;
+        let lease = Lease::open(folder, &Arc::new(site), TrustedGroup::default()).unwrap().unwrap();
+        let (events, heard) = channel();
+        (lease, events, heard)
     }
 
     fn kill(service: &Service) {
@@ -297,5 +317,27 @@ mod tests {
         process.answers();
         let (child, _) = process.child.as_ref().expect("it goes on");
         kill(child);
+    }
+
+    #[tokio::test]
+    async fn one_that_takes_its_time_to_end_breaks_no_pool_however_long_it_has_lived() {
+        let temp = tempfile::tempdir().unwrap();
+        let (lease, events, mut heard) = lease(temp.path());
+        let shared = &lease.0;
+        let broker = shared.broker.as_ref().unwrap();
+        let child = Some(started(temp.path(), "exec sleep 600"));
+        let long_ago = Instant::now().checked_sub(2 * PATIENCE).expect("this machine has run for so long");
+        let mut process = Process { child, since: Some(long_ago), ..Process::default() };
+        assert_eq!(process.raise(shared, broker, &events).await, STARTS);
+        assert_eq!(*shared.standing.borrow(), Standing::Starting);
+        heard.try_recv().unwrap_err();
+        // It does not end.
+        process.gone = Some(long_ago);
+        assert_eq!(process.raise(shared, broker, &events).await, LOOKS);
+        assert!(matches!(&*shared.standing.borrow(), Standing::Not(why) if why.contains("has not answered for 15 s")));
+        assert!(matches!(heard.try_recv(), Ok(Ok(Event::PoolBroken(..)))));
+        process.answers();
+        assert_eq!(process.gone, None);
+        kill(&process.child.as_ref().expect("it goes on").0);
     }
 }
