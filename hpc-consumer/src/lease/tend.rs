@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::Event;
+use protocol::JobId;
 use tokio::time::Instant;
 
 use super::broker::{Found, LastWords};
@@ -62,7 +63,8 @@ pub(super) async fn tend(shared: Arc<Shared>, events: Events, jobs: Arc<JobFiles
             Ok(()) => {
                 process.answers();
                 shared.is(Standing::Ready, &events);
-                find_records(&shared, &jobs).await;
+                let due = lock(&shared.book).due_looks(Instant::now());
+                find_records(&shared, &jobs, due).await;
                 shared.end_jobs().await;
                 if shared.broker.is_none() && lock(&shared.book).is_empty() {
                     // Nobody has a use for it any more. If this fails it ends by itself.
@@ -111,10 +113,9 @@ async fn replace_if_changed(shared: &Shared, broker: &Broker) {
     }
 }
 
-/// Jobs that are not held here any more may have been recorded by another daemon.
-async fn find_records(shared: &Shared, jobs: &Arc<JobFiles>) {
-    let due = lock(&shared.book).due_looks(Instant::now());
-    for job in due {
+/// These jobs are not held here any more; they may have been recorded, also by another daemon.
+pub(super) async fn find_records(shared: &Shared, jobs: &Arc<JobFiles>, away: Vec<JobId>) {
+    for job in away {
         if jobs.final_record(&job).await.is_some() {
             lock(&shared.book).has_record(&job);
         }
@@ -212,7 +213,12 @@ impl Process {
         {
             return left;
         }
-        let started = match broker.look().await {
+        let looked = broker.look().await;
+        if *shared.leaves.borrow() {
+            // One that begins now nobody would end.
+            return Duration::ZERO;
+        }
+        let started = match looked {
             Ok(offer) => broker.start(&offer),
             Err(why) => Err(why),
         };
@@ -339,5 +345,17 @@ mod tests {
         process.answers();
         assert_eq!(process.gone, None);
         kill(&process.child.as_ref().expect("it goes on").0);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_started_any_more_by_a_daemon_that_leaves() {
+        let temp = tempfile::tempdir().unwrap();
+        let (lease, events, mut heard) = lease(temp.path());
+        let shared = &lease.0;
+        shared.leaves.send_replace(true);
+        let mut process = Process::default();
+        assert_eq!(process.raise(shared, shared.broker.as_ref().unwrap(), &events).await, Duration::ZERO);
+        assert!(process.child.is_none() && process.deaths == 0);
+        heard.try_recv().unwrap_err();
     }
 }
