@@ -69,6 +69,15 @@ impl Resumed {
         })
     }
 
+    /// Each task once, in order, and those that there are: a task can write the file as well.
+    fn of_tasks(mut self, workflow: &Workflow) -> Self {
+        let last = u32::try_from(workflow.tasks().len()).unwrap_or(u32::MAX);
+        self.tasks.retain(|task| (1..=last).contains(task));
+        self.tasks.sort_unstable();
+        self.tasks.dedup();
+        self
+    }
+
     /// Was a task taken over?
     pub(super) fn has(&self, task: TaskNo) -> bool {
         self.tasks.binary_search(&number(task)).is_ok()
@@ -96,7 +105,7 @@ impl JobFiles {
     ) -> Result<Resumed, Stuck> {
         let Some(earlier) = earlier else { return Ok(Resumed::default()) };
         if let Some(resumed) = Resumed::found(dir)? {
-            return Ok(resumed);
+            return Ok(resumed.of_tasks(workflow));
         }
         let (tasks, note) = match self.take_over(earlier, run, dir, workflow)? {
             Ok(tasks) => (tasks.into_iter().map(number).collect(), None),
@@ -344,6 +353,20 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn what_a_job_writes_of_what_was_taken_over_counts_each_task_once() {
+        let document = r#"{"schemaVersion":"1.5","workflow":{
+            "specification":{"tasks":[{"id":"a","name":"t","parents":[]},{"id":"b","name":"t","parents":[]}]},
+            "execution":{"tasks":[{"id":"a","command":{"program":"p"}},{"id":"b","command":{"program":"p"}}]}}}"#;
+        let workflow = Workflow::parse(document).unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        let dir = dir(temp.path());
+        dir.replace(RESUMED, r#"{"v":1,"tasks":[7,2,0,2,4294967295]}"#).unwrap();
+        let resumed = Resumed::found(&dir).unwrap().unwrap().of_tasks(&workflow);
+        let has: Vec<bool> = workflow.task_nos().map(|task| resumed.has(task)).collect();
+        assert_eq!((has, resumed.count()), (vec![false, true], 1));
+    }
 
     fn dir(path: &Path) -> JobDir {
         fs::create_dir_all(path).unwrap();
