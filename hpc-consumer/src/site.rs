@@ -198,7 +198,7 @@ async fn ask_broker(loaded: &Loaded) -> Option<Result<String, (Problem, bool)>> 
     if let Some(why) = lease::missing() {
         return Some(Err((problem(format!("{why}; until then its jobs cannot run")), false)));
     }
-    let offer = lease::look(&loaded.site).await;
+    let offer = lease::look(&loaded.site, None).await;
     Some(offer.map(|offer| offer.machines.join(", ")).map_err(|why| (problem(why), true)))
 }
 

@@ -304,7 +304,7 @@ pub(crate) fn check(settings: Settings) -> anyhow::Result<String> {
     };
     let results = ResultsDir::new(settings.results_dir).trusting(settings.trust);
     let quantum = match &settings.site.lease {
-        Some(_) => match reactor.block_on(lease::look(&settings.site)) {
+        Some(_) => match reactor.block_on(lease::look(&settings.site, Some(&lease::folder(&settings.state_dir)))) {
             Ok(offer) => format!("lease: jobs may ask {}\n", offer.machines.join(", ")),
             Err(why) => anyhow::bail!("the lease of quantum machines cannot be had: {why}"),
         },

@@ -339,8 +339,13 @@ impl Lifecycle {
     /// A job has its final record: its children are wanted by nobody any more, and who waits for it may go on.
     pub(crate) fn has_its_record(&mut self, job_id: &JobId, step: &mut Step) {
         let children = self.jobs.get_mut(job_id).and_then(|job| job.children.as_mut());
-        // How many they were is still to be told.
-        for child in children.map(|children| std::mem::take(&mut children.alive)).unwrap_or_default() {
+        // How many they were is still to be told: no other end of theirs is counted.
+        let unwanted = children.map(|children| {
+            let alive = std::mem::take(&mut children.alive);
+            children.ended = children.ended.saturating_add(u32::try_from(alive.len()).unwrap_or(u32::MAX));
+            alive
+        });
+        for child in unwanted.unwrap_or_default() {
             step.facts.push(Fact::Unwanted(child.clone()));
             self.cancel(child);
         }

@@ -71,6 +71,8 @@ struct Connection {
     changed: BTreeSet<JobId>,
     /// Jobs that the hub wants to hear of, whether there is anything to say or not.
     asked: BTreeSet<JobId>,
+    /// Jobs of which it would not have been told, and was when it asked: what becomes of them it hears too.
+    told: BTreeSet<JobId>,
     /// Jobs whose record is needed.
     look_up: BTreeSet<JobId>,
     /// What was told of the whole.
@@ -141,7 +143,8 @@ impl Reporter {
         for fact in facts {
             let (Fact::Recorded(job_id, record) | Fact::Owed(job_id, record, _)) = fact else { continue };
             let known = ended.get(job_id).cloned().unwrap_or_else(|| lifecycle.known_of(job_id));
-            if known.is_untold {
+            let is_told = self.connection.as_ref().is_some_and(|connection| connection.told.contains(job_id));
+            if known.is_untold && !is_told {
                 continue;
             }
             self.ended(job_id, record, known);
@@ -273,9 +276,17 @@ impl Reporter {
 
     /// What there is to say of a job now. What is held goes before what became of it earlier.
     fn job_report(&mut self, job_id: &JobId, lifecycle: &Lifecycle) -> Option<JobReport> {
-        let asked = self.connection.as_mut()?.asked.remove(job_id);
-        if !asked && lifecycle.is_untold(job_id) {
-            return None;
+        let connection = self.connection.as_mut()?;
+        let asked = connection.asked.remove(job_id);
+        if lifecycle.is_untold(job_id) {
+            if asked && connection.told.len() < LOOK_UPS_MAX {
+                connection.told.insert(job_id.clone());
+            }
+            if !asked && !connection.told.contains(job_id) {
+                return None;
+            }
+        } else if lifecycle.phase_of(job_id).is_none() {
+            connection.told.remove(job_id);
         }
         if let Some(report) = lifecycle.job_report(job_id) {
             self.forget(job_id);

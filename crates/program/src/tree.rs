@@ -191,7 +191,7 @@ fn draw_kinds(node: &Node, indent: &str, first: Timestamp, now: Timestamp, lines
 /// All jobs of one task on a line. They ran for as long as all of them together, and the bar is from first to last.
 fn kind(label: &str, nodes: &[&Node], first: Timestamp, now: Timestamp) -> Line {
     let of = |state: JobState| nodes.iter().filter(|node| node.state == state).count();
-    let (failed, running) = (of(JobState::Failed), of(JobState::Running));
+    let (failed, running, cancelled) = (of(JobState::Failed), of(JobState::Running), of(JobState::Cancelled));
     let ended = nodes.iter().filter(|node| node.state.known().is_some_and(JobState::has_ended)).count();
     let state = if failed > 0 {
         format!("{failed} failed")
@@ -199,6 +199,8 @@ fn kind(label: &str, nodes: &[&Node], first: Timestamp, now: Timestamp) -> Line 
         format!("{running} running")
     } else if ended < nodes.len() {
         format!("{} held", nodes.len() - ended)
+    } else if cancelled > 0 {
+        format!("{cancelled} cancelled")
     } else {
         JobState::Completed.to_string()
     };
@@ -341,6 +343,16 @@ montage                         held       cpu
         assert!(lines[3].starts_with("│ · 4 project failed cpu +3.0 s 1.0 s"), "{text}");
         assert!(lines[4].starts_with("├ diff 7 of 40 6 failed cpu +60 s 8.0 s"), "{text}");
         assert_eq!(lines[10..], ["│ · 1 more failed", "└ 101 plot held cpu"]);
+    }
+
+    #[test]
+    fn many_jobs_that_were_cancelled_have_not_completed() {
+        let mut root = node("w", "montage", JobState::Cancelled, (None, None));
+        let child = |no: i64| node(&format!("w-{no}"), "project", JobState::Cancelled, (Some(no), Some(no + 1)));
+        root.below = (0..50).map(child).collect();
+        assert!(drawn(&root).contains("50 cancelled"), "{}", drawn(&root));
+        root.below[0].state = JobState::Completed.into();
+        assert!(drawn(&root).contains("49 cancelled"), "{}", drawn(&root));
     }
 
     #[test]

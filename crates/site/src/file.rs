@@ -17,6 +17,7 @@ use protocol::PoolName;
 use protocol::limits::RESOURCES_MAX;
 use toml::de::DeTable;
 
+pub use self::values::source as bind_source;
 use crate::problem::Found;
 use crate::read::{Table, memory, whole};
 use crate::{Defaults, Position, Problem, Problems, Quota, Site};

@@ -22,7 +22,7 @@ mod route;
 mod settings;
 mod types;
 
-pub use file::{Need, Needed, Notice, SiteFile};
+pub use file::{Need, Needed, Notice, SiteFile, bind_source};
 pub use pattern::{InvalidPattern, Pattern};
 pub use plan::{Because, Explanation, Limits, Plan};
 pub use problem::{Position, Problem, Problems};

@@ -139,7 +139,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ),
     // Binds and variables.
     (
-        "[pool.a]\nimage = \"/x.sif\"\nbinds = [\"data\", \"/a,/b\", \"/a:b\", \"/a:/b:rx\", \"/a:/work\", \"/a:/run/secrets/x\", 7,\n  \"/a:/b:ro:x\"]\nenvironment = { \"1A\" = \"x\", JOB_ID = \"x\", CUDA_VISIBLE_DEVICES = \"0\", APPTAINER_BIND = \"/\", A = 1, B = \"\\u0000\" }",
+        "[pool.a]\nimage = \"/x.sif\"\nbinds = [\"data\", \"/a,/b\", \"/a:b\", \"/a:/b:rx\", \"/a:/work\", \"/a:/run/secrets/x\", \"/a:/run/hpc-queue\", \"/run\", 7,\n  \"/a:/b:ro:x\"]\nenvironment = { \"1A\" = \"x\", JOB_ID = \"x\", CUDA_VISIBLE_DEVICES = \"0\", APPTAINER_BIND = \"/\", A = 1, B = \"\\u0000\" }",
         &[
             "3:10: an item of `pool.a.binds` must be as /data, /data:/input or /data:/input:ro",
             "3:18: must be one path; write several as several items",
@@ -147,7 +147,9 @@ const WRONG: &[(&str, &[&str])] = &[
             "3:35: must end in :ro or :rw",
             "3:47: cannot be seen at /work: that place is taken",
             "3:59: cannot be seen at /run/secrets/x",
-            "3:80: must be a text between quotes; it is a number",
+            "3:80: cannot be seen at /run/hpc-queue: that",
+            "3:101: cannot be seen at /run: that place",
+            "3:109: must be a text between quotes; it is a number",
             "4:3: must be as /data",
             "5:17: `pool.a.environment.1A` must be the name of a variable",
             "5:29: `pool.a.environment.JOB_ID` cannot be set: every job has it: its id",

@@ -143,7 +143,7 @@ async fn of_hub(target: Option<&Target>) -> Vec<Line> {
 }
 
 async fn of_runtime(settings: Settings, report: &mut Report) {
-    let Settings { site, kit, results_dir, trust, require, .. } = settings;
+    let Settings { site, kit, state_dir, results_dir, trust, require, .. } = settings;
     if site.pools.values().any(|pool| pool.runtime == ::site::Runtime::Apptainer) {
         let program = kit.apptainer.clone();
         let words = [program.as_os_str(), "--version".as_ref()];
@@ -157,7 +157,10 @@ async fn of_runtime(settings: Settings, report: &mut Report) {
             verdicts::fuse(seen_fuse()),
         ]);
     }
-    let lease = if site.lease.is_some() { Some(lease::look(&site).await) } else { None };
+    let lease = match site.lease {
+        Some(_) => Some(lease::look(&site, Some(&lease::folder(&state_dir))).await),
+        None => None,
+    };
     report.add(lease.map(|offer| verdicts::lease(offer.map(|offer| offer.machines))));
     let from_file = kit.from_file;
     let results = ResultsDir::new(results_dir).trusting(trust);

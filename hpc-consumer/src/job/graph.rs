@@ -288,7 +288,7 @@ impl JobFiles {
                 self.look_at(run, dir, &mut known, *task, alive)?;
             }
         }
-        let ended = known.progress.summary().done - known.resumed.count() + known.failed.len();
+        let ended = known.progress.summary().done.saturating_sub(known.resumed.count()) + known.failed.len();
         if known.begun.is_empty() && ended == 0 {
             self.prepare(dir, &workflow)?;
         }

@@ -7,6 +7,7 @@
 //!   count as done are said to write comes along.
 //! - `resumed.json` is written last: until then all of it is done again, and finds what is there already.
 //! - What is not here any more is no mistake: then all tasks run, and the output of the workflow says why.
+//! - What is here and can never be taken over fails the job: a part of it may be there already.
 //!
 //! Out of scope: which tasks follow from that (`workflow::Progress::resume`).
 
@@ -14,12 +15,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use files::DIR_MODE;
 use lifecycle::Run;
 use protocol::{JobId, JobResult, Status};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 use serde::{Deserialize, Serialize};
 use workflow::{FileNo, Progress, Task, TaskNo, TaskState, Workflow};
 
@@ -31,6 +34,9 @@ use super::record::Record;
 
 /// How deep a directory may be that a task has written.
 const DEPTH_MAX: usize = 64;
+
+/// How long what was brought is compared with what was brought then. What is not compared by then counts as changed.
+const COMPARED_WITHIN: Duration = Duration::from_secs(600);
 
 /// What a copy is called until it is whole. No task has such a file, for it begins with the name of ours.
 const HALF: &str = "resumed.json.half";
@@ -67,6 +73,15 @@ impl Resumed {
         })
     }
 
+    /// Each task once, in order, and those that there are: a task can write the file as well.
+    fn of_tasks(mut self, workflow: &Workflow) -> Self {
+        let last = u32::try_from(workflow.tasks().len()).unwrap_or(u32::MAX);
+        self.tasks.retain(|task| (1..=last).contains(task));
+        self.tasks.sort_unstable();
+        self.tasks.dedup();
+        self
+    }
+
     /// Was a task taken over?
     pub(super) fn has(&self, task: TaskNo) -> bool {
         self.tasks.binary_search(&number(task)).is_ok()
@@ -94,7 +109,7 @@ impl JobFiles {
     ) -> Result<Resumed, Stuck> {
         let Some(earlier) = earlier else { return Ok(Resumed::default()) };
         if let Some(resumed) = Resumed::found(dir)? {
-            return Ok(resumed);
+            return Ok(resumed.of_tasks(workflow));
         }
         let (tasks, note) = match self.take_over(earlier, run, dir, workflow)? {
             Ok(tasks) => (tasks.into_iter().map(number).collect(), None),
@@ -153,9 +168,7 @@ impl JobFiles {
             for file in &workflow.tasks()[task.index()].outputs {
                 let path = workflow.file(*file).as_str();
                 if there.contains(path) {
-                    bring(&from, dir, path).map_err(|error| {
-                        io::Error::new(error.kind(), format!("{path} cannot be taken over from {earlier}: {error}"))
-                    })?;
+                    bring(&from, dir, path).map_err(|error| cannot_bring(path, earlier, &error))?;
                 }
             }
         }
@@ -169,6 +182,7 @@ impl JobFiles {
         let by_id: HashMap<&str, TaskNo> =
             pair.before.task_nos().filter_map(|task| Some((pair.before.get(task)?.id.as_str(), task))).collect();
         let mut same_content: HashMap<FileNo, bool> = HashMap::new();
+        let until = Instant::now() + COMPARED_WITHIN;
         let mut done = Vec::with_capacity(pair.now.tasks().len());
         for task in pair.now.tasks() {
             let then = by_id.get(task.id.as_str()).copied();
@@ -184,7 +198,7 @@ impl JobFiles {
                 is_done = match same_content.get(file) {
                     Some(known) => *known,
                     None => {
-                        let same = are_same(pair.from, pair.to, pair.now.file(*file).as_str())?;
+                        let same = are_same(pair.from, pair.to, pair.now.file(*file).as_str(), until)?;
                         *same_content.entry(*file).or_insert(same)
                     }
                 };
@@ -227,8 +241,9 @@ fn outputs<'a>(workflow: &'a Workflow, done: &[bool]) -> impl Iterator<Item = &'
     tasks.flat_map(|task| &task.outputs).map(|file| workflow.file(*file).as_str())
 }
 
-/// Has a file the same content in both directories, or is in neither? Of a directory that is not known.
-fn are_same(one: &JobDir, other: &JobDir, path: &str) -> io::Result<bool> {
+/// Has a file the same content in both directories, or is in neither? Of a directory that is not known, nor of what is
+/// not read to its end in time.
+fn are_same(one: &JobDir, other: &JobDir, path: &str, until: Instant) -> io::Result<bool> {
     const CHUNK: usize = 1 << 16;
     let (one, other) = match (one.open_file(path)?, other.open_file(path)?) {
         (Some(one), Some(other)) => (one, other),
@@ -243,6 +258,10 @@ fn are_same(one: &JobDir, other: &JobDir, path: &str) -> io::Result<bool> {
     let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
     let mut rest = of_one.len();
     while rest > 0 {
+        if Instant::now() >= until {
+            tracing::warn!("{path} counts as changed: comparing it took too long");
+            return Ok(false);
+        }
         let length = usize::try_from(rest).unwrap_or(CHUNK).min(CHUNK);
         one.read_exact(&mut left[..length])?;
         other.read_exact(&mut right[..length])?;
@@ -254,28 +273,41 @@ fn are_same(one: &JobDir, other: &JobDir, path: &str) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Why what is at a path is not there in the other directory. What will never get better is told to the submitter: by
+/// then a part of it may be there, with which no task may run again.
+fn cannot_bring(path: &str, earlier: &JobId, error: &io::Error) -> Stuck {
+    let what = format!("{path} cannot be taken over from {earlier}: {error}");
+    let for_good =
+        [io::ErrorKind::PermissionDenied, io::ErrorKind::NotADirectory, io::ErrorKind::Other].contains(&error.kind());
+    if for_good || error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) {
+        return Stuck::Own(format!("{what}; `rerun --anew` runs all tasks"));
+    }
+    Stuck::Node(io::Error::new(error.kind(), what))
+}
+
 /// Has what is at a path in one directory be there in the other one as well, where nothing is yet.
 fn bring(from: &JobDir, to: &JobDir, path: &str) -> io::Result<()> {
     let ((from, name), (to, _)) = (from.parent_of(path)?, to.parent_of(path)?);
     bring_at(from.as_fd(), to.as_fd(), name, DEPTH_MAX)
 }
 
-fn bring_at(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &str, depth: usize) -> io::Result<()> {
+fn bring_at<N: Arg + Copy>(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: N, depth: usize) -> io::Result<()> {
     let found = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    match FileType::from_raw_mode(found.st_mode) {
+    let kind = FileType::from_raw_mode(found.st_mode);
+    match kind {
         FileType::Directory => bring_directory(from, to, name, depth),
         FileType::RegularFile | FileType::Symlink => match rustix::fs::linkat(from, name, to, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             // Another file system, too many links, or a file that is not ours to link.
-            Err(_) if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile => copy(from, to, name),
-            Err(error) => Err(error.into()),
+            Err(_) if kind == FileType::RegularFile => copy(from, to, name),
+            Err(_) => copy_link(from, to, name),
         },
         // What is no file is none of its outputs.
         _ => Ok(()),
     }
 }
 
-fn bring_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &str, depth: usize) -> io::Result<()> {
+fn bring_directory<N: Arg + Copy>(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: N, depth: usize) -> io::Result<()> {
     let Some(depth) = depth.checked_sub(1) else {
         return Err(io::Error::other(format!("it is deeper than {DEPTH_MAX} directories")));
     };
@@ -290,16 +322,25 @@ fn bring_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &str, depth: 
     let (from, to) = (open(from)?, open(to)?);
     for entry in rustix::fs::Dir::read_from(&from)? {
         let entry = entry?;
-        let name = entry.file_name().to_str().map_err(|_| io::Error::other("a name in it is no UTF-8"))?;
-        if name != "." && name != ".." {
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
             bring_at(from.as_fd(), to.as_fd(), name, depth)?;
         }
     }
     Ok(())
 }
 
+/// A link that leads where the other one does.
+fn copy_link<N: Arg + Copy>(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: N) -> io::Result<()> {
+    let target = rustix::fs::readlinkat(from, name, Vec::new())?;
+    match rustix::fs::symlinkat(&target, to, name) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A copy has its name when it is whole.
-fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+fn copy<N: Arg + Copy>(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: N) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut source = File::from(rustix::fs::openat(from, name, flags, Mode::empty())?);
     match rustix::fs::unlinkat(to, HALF, AtFlags::empty()) {
@@ -311,4 +352,107 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &str) -> io::Result<()> 
     let mut half = File::from(rustix::fs::openat(to, HALF, flags, mode)?);
     io::copy(&mut source, &mut half)?;
     Ok(rustix::fs::renameat(to, HALF, to, name)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn what_a_job_writes_of_what_was_taken_over_counts_each_task_once() {
+        let document = r#"{"schemaVersion":"1.5","workflow":{
+            "specification":{"tasks":[{"id":"a","name":"t","parents":[]},{"id":"b","name":"t","parents":[]}]},
+            "execution":{"tasks":[{"id":"a","command":{"program":"p"}},{"id":"b","command":{"program":"p"}}]}}}"#;
+        let workflow = Workflow::parse(document).unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        let dir = dir(temp.path());
+        dir.replace(RESUMED, r#"{"v":1,"tasks":[7,2,0,2,4294967295]}"#).unwrap();
+        let resumed = Resumed::found(&dir).unwrap().unwrap().of_tasks(&workflow);
+        let has: Vec<bool> = workflow.task_nos().map(|task| resumed.has(task)).collect();
+        assert_eq!((has, resumed.count()), (vec![false, true], 1));
+    }
+
+    fn dir(path: &Path) -> JobDir {
+        fs::create_dir_all(path).unwrap();
+        JobDir::new(File::open(path).unwrap())
+    }
+
+    #[test]
+    fn files_are_the_same_by_their_content_and_not_once_the_time_is_over() {
+        let temp = tempfile::tempdir().unwrap();
+        let (one, other) = (temp.path().join("one"), temp.path().join("other"));
+        let (from, to) = (dir(&one), dir(&other));
+        for (name, left, right) in [("same", "x", "x"), ("changed", "x", "y")] {
+            fs::write(one.join(name), left).unwrap();
+            fs::write(other.join(name), right).unwrap();
+        }
+        let until = Instant::now() + COMPARED_WITHIN;
+        let same = |path: &str, until: Instant| are_same(&from, &to, path, until).unwrap();
+        assert!(same("same", until) && same("in neither", until) && !same("changed", until));
+        assert!(!same("same", Instant::now()));
+    }
+
+    #[test]
+    fn files_directories_and_links_of_any_name_are_brought() {
+        let temp = tempfile::tempdir().unwrap();
+        let (one, other) = (temp.path().join("one"), temp.path().join("other"));
+        let (from, to) = (dir(&one), dir(&other));
+        let odd = Path::new("out/a").join(OsStr::from_bytes(b"no\xfftext"));
+        fs::create_dir_all(one.join("out/a")).unwrap();
+        fs::write(one.join(&odd), "odd").unwrap();
+        symlink("../x", one.join("out/link")).unwrap();
+        for _ in 0..2 {
+            bring(&from, &to, "out").unwrap();
+            assert_eq!(fs::read_to_string(other.join(&odd)).unwrap(), "odd");
+            assert_eq!(fs::read_link(other.join("out/link")).unwrap(), Path::new("../x"));
+        }
+        // Where they cannot be linked.
+        let third = temp.path().join("third");
+        let to = dir(&third);
+        symlink("../x", one.join("link")).unwrap();
+        for _ in 0..2 {
+            copy_link(from.as_fd(), to.as_fd(), "link").unwrap();
+            assert_eq!(fs::read_link(third.join("link")).unwrap(), Path::new("../x"));
+        }
+    }
+
+    #[test]
+    fn what_can_never_be_taken_over_is_told_and_not_tried_for_ever() {
+        let temp = tempfile::tempdir().unwrap();
+        let (one, other) = (temp.path().join("one"), temp.path().join("other"));
+        let (from, to) = (dir(&one), dir(&other));
+        let earlier: JobId = "earlier".parse().unwrap();
+        let why = |path: &str| match cannot_bring(path, &earlier, &bring(&from, &to, path).unwrap_err()) {
+            Stuck::Own(why) => why,
+            Stuck::Node(error) => panic!("{path} would be tried for ever: {error}"),
+        };
+        fs::create_dir_all(one.join(["d"; DEPTH_MAX + 2].join("/"))).unwrap();
+        let told = why("d");
+        assert!(told.starts_with("d cannot be taken over from earlier: it is deeper than"), "{told}");
+        assert!(told.ends_with("; `rerun --anew` runs all tasks"), "{told}");
+        // A file or a link where there has to be a directory.
+        fs::create_dir(one.join("out")).unwrap();
+        fs::write(one.join("out/x"), "x").unwrap();
+        fs::write(other.join("out"), "").unwrap();
+        why("out/x");
+        why("out");
+        fs::remove_file(other.join("out")).unwrap();
+        symlink("elsewhere", other.join("out")).unwrap();
+        why("out");
+        // What a task has locked; nothing is locked for root.
+        fs::create_dir(one.join("locked")).unwrap();
+        fs::set_permissions(one.join("locked"), fs::Permissions::from_mode(0)).unwrap();
+        if fs::read_dir(one.join("locked")).is_err() {
+            why("locked");
+        }
+        // It may have been made room for in a moment.
+        let full = io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error());
+        assert!(matches!(cannot_bring("x", &earlier, &full), Stuck::Node(_)));
+    }
 }

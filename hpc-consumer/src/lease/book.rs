@@ -83,6 +83,11 @@ impl Book {
         due
     }
 
+    /// All that may have been recorded elsewhere.
+    pub(super) fn away(&self) -> Vec<JobId> {
+        self.0.iter().filter(|(_, stand)| matches!(stand, Stand::Away { .. })).map(|(job, _)| job.clone()).collect()
+    }
+
     /// It has a final record.
     pub(super) fn has_record(&mut self, job: &JobId) {
         if let Some(stand) = self.0.get_mut(job).filter(|stand| matches!(stand, Stand::Away { .. })) {
@@ -126,12 +131,14 @@ mod tests {
         // It went back into the queue, and comes again: nothing of it ends.
         assert!(book.look(now, |_| Seen::Gone), "its record is looked for at once");
         assert_eq!((book.due_looks(now), book.due_looks(now)), (vec![job("b")], Vec::new()));
+        assert_eq!(book.away(), [job("b")], "who asks for all of them waits for no time");
         let later = now + LOOKS;
         assert!(!book.look(later, |_| Seen::Gone));
         assert_eq!(book.due_looks(later), [job("b")]);
         book.look(later, |_| held);
         book.has_record(&job("b"));
         assert_eq!((book.due_looks(later), book.over()), (Vec::new(), Vec::new()), "it is held again");
+        assert_eq!(book.away(), []);
         book.look(later, |_| Seen::Gone);
         book.has_record(&job("b"));
         assert_eq!(book.over(), [job("b")]);

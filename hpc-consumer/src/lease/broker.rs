@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,8 +69,9 @@ struct Told {
     secrets: Vec<PathBuf>,
 }
 
-/// What the lease of a site offers, or what is wrong with it. The error is a sentence for a person.
-pub(crate) async fn look(site: &Site) -> Result<Offer, String> {
+/// What the lease of a site offers, or what is wrong with it. `folder` is that of the lease, where it is known: no job
+/// may see it. The error is a sentence for a person.
+pub(crate) async fn look(site: &Site, folder: Option<&Path>) -> Result<Offer, String> {
     let Some(lease) = &site.lease else { return Err("this site has no lease".to_owned()) };
     let program = find()?;
     let words = [program.as_os_str(), "check".as_ref(), "--config".as_ref(), lease.machines.as_os_str()];
@@ -84,11 +85,15 @@ pub(crate) async fn look(site: &Site) -> Result<Offer, String> {
     let Told { machines, secrets } = serde_json::from_str(&told).map_err(|error| {
         format!("{} is of another version: what it says of the machines cannot be read ({error})", program.display())
     })?;
-    if let Some(problem) = shown(site, &secrets) {
-        return Err(problem);
-    }
-    let digest = digest(&lease.machines, &program, &secrets)?;
-    Ok(Offer { machines, program, digest })
+    let (site, of, folder) = (site.clone(), lease.machines.clone(), folder.map(Path::to_owned));
+    // What binds show may be on a file system that hangs.
+    crate::blocking(move || {
+        let problem = folder.and_then(|folder| shows_sockets(&site, &folder)).or_else(|| shown(&site, &secrets));
+        problem.map_or(Ok(()), Err)?;
+        let digest = digest(&of, &program, &secrets)?;
+        Ok(Offer { machines, program, digest })
+    })
+    .await
 }
 
 /// Why there is no broker on this node, if there is none.
@@ -110,21 +115,53 @@ fn find() -> Result<PathBuf, String> {
 
 /// Which bind shows a job a secret of the lease.
 fn shown(site: &Site, secrets: &[PathBuf]) -> Option<String> {
-    let plans = site.pools.keys().flat_map(|pool| site.plans(pool));
-    for plan in plans {
-        for bind in &plan.binds {
-            let source = Path::new(bind.split(':').next().unwrap_or_default());
-            if let Some(secret) = secrets.iter().find(|secret| secret.starts_with(source)) {
-                return Some(format!(
-                    "the bind {bind} of jobs in the pool {} shows {}, a secret of the lease; bind a directory that does \
-                     not hold it",
-                    plan.pool,
-                    secret.display()
-                ));
-            }
-        }
-    }
-    None
+    let hidden: Vec<(&PathBuf, [PathBuf; 2])> = secrets.iter().map(|path| (path, places(path))).collect();
+    first_bind(site, |sources| {
+        let shows = |path: &PathBuf| sources.iter().any(|source| path.starts_with(source));
+        let (path, _) = hidden.iter().find(|(_, places)| places.iter().any(shows))?;
+        Some(format!("shows {}, a secret of the lease; bind a directory that does not hold it", path.display()))
+    })
+}
+
+/// Which bind shows a job the folder of the lease, or a part of it: who sees a socket can ask there, also where it
+/// cannot write.
+fn shows_sockets(site: &Site, folder: &Path) -> Option<String> {
+    let hidden = places(folder);
+    first_bind(site, |sources| {
+        let meet = |source: &PathBuf| hidden.iter().any(|path| path.starts_with(source) || source.starts_with(path));
+        sources.iter().any(meet).then(|| {
+            format!(
+                "shows {}, the sockets of the lease, through which jobs could ask as others; bind a directory that \
+                 does not hold it, or choose another STATE_DIR",
+                folder.display()
+            )
+        })
+    })
+}
+
+/// The first bind of jobs with which something is wrong, by the places where its source leads.
+fn first_bind(site: &Site, wrong: impl Fn(&[PathBuf]) -> Option<String>) -> Option<String> {
+    let mut plans = site.pools.keys().flat_map(|pool| site.plans(pool));
+    plans.find_map(|plan| {
+        let of = |bind: &String| {
+            let what = wrong(&places(&site::bind_source(bind)))?;
+            Some(format!("the bind {bind} of jobs in the pool {} {what}", plan.pool))
+        };
+        plan.binds.iter().find_map(of)
+    })
+}
+
+/// Where a path leads: as it is given, unless it goes back on its way, and with all links followed, as far as there is
+/// anything.
+fn places(path: &Path) -> [PathBuf; 2] {
+    let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let followed = path.ancestors().find_map(|ancestor| {
+        let rest = path.strip_prefix(ancestor).ok()?;
+        Some(fs::canonicalize(ancestor).ok()?.join(rest))
+    });
+    let followed = followed.unwrap_or_else(|| path.to_owned());
+    let goes_back = path.components().any(|part| part == Component::ParentDir);
+    [if goes_back { followed.clone() } else { path.to_owned() }, followed]
 }
 
 /// Of the machines the content; of the program and of secrets, which are not opened here, which files they are and when
@@ -162,7 +199,7 @@ impl Broker {
                 self.folder.display()
             ));
         }
-        look(&self.site).await
+        look(&self.site, Some(&self.folder)).await
     }
 
     /// Was the one that runs started with this?
@@ -215,8 +252,8 @@ impl Broker {
 /// What a broker has said since it was started, at its end.
 #[derive(Debug)]
 pub(super) struct LastWords {
-    log: PathBuf,
-    before: u64,
+    pub(super) log: PathBuf,
+    pub(super) before: u64,
 }
 
 impl LastWords {
@@ -275,5 +312,56 @@ mod tests {
         let told = shown(&site, &["/opt/x/secrets/vendor.env".into()]).unwrap();
         assert!(told.contains("/opt/x:/x:ro") && told.contains("/opt/x/secrets/vendor.env"), "{told}");
         assert_eq!(shown(&site, &["/opt/y/vendor.env".into(), "/opt/xy".into()]), None);
+    }
+
+    #[test]
+    fn a_bind_that_shows_the_sockets_of_the_lease_is_told() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = fs::canonicalize(temp.path()).unwrap();
+        fs::create_dir_all(home.join("real/state")).unwrap();
+        std::os::unix::fs::symlink(home.join("real/state"), home.join("state")).unwrap();
+        let defaults = site::Defaults { cpus: 1, ..Default::default() };
+        // It need not be there yet.
+        let of = |source: &str| {
+            let bind = home.join(source).display().to_string();
+            let text =
+                format!("[lease]\nmachines = \"q.toml\"\n[pool.a]\nimage = \"/a.sif\"\nbinds = ['{bind}:/x:ro']\n");
+            let site = site::SiteFile::parse(&text, Path::new("/site"), &defaults).unwrap().site;
+            shows_sockets(&site, &home.join("state/lease"))
+        };
+        let told = of("").unwrap();
+        assert!(told.contains("the bind") && told.contains("state/lease, the sockets of the lease"), "{told}");
+        for source in ["state", "real", "real/state/lease/sockets", "state/lease/sockets/j1", "state/x/.."] {
+            assert!(of(source).is_some(), "{source}");
+        }
+        assert_eq!((of("state/leases"), of("data")), (None, None));
+    }
+
+    #[test]
+    fn no_other_way_to_write_a_path_hides_that_a_bind_shows_a_secret() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = fs::canonicalize(temp.path()).unwrap();
+        for name in ["site", "keys", "a:b"] {
+            fs::create_dir(folder.join(name)).unwrap();
+        }
+        let (keys, colon) = (folder.join("keys/vendor.env"), folder.join("a:b/vendor.env"));
+        fs::write(&keys, "").unwrap();
+        fs::write(&colon, "").unwrap();
+        std::os::unix::fs::symlink(folder.join("keys"), folder.join("link")).unwrap();
+        std::os::unix::fs::symlink(&keys, folder.join("site/vendor.env")).unwrap();
+        let defaults = site::Defaults { cpus: 1, ..Default::default() };
+        let of = |source: &str, secret: PathBuf| {
+            let bind = format!("{}/{source}:/x", folder.display());
+            let text = format!("[lease]\nmachines = \"q.toml\"\n[pool.a]\nimage = \"/a.sif\"\nbinds = ['{bind}']\n");
+            let site = site::SiteFile::parse(&text, Path::new("/site"), &defaults).unwrap().site;
+            shown(&site, &[secret]).is_some()
+        };
+        assert!(of("keys", folder.join("site/../keys/vendor.env")));
+        assert!(of("keys", folder.join("link/vendor.env")) && of("keys", folder.join("site/vendor.env")));
+        assert!(of("link", keys.clone()) && of("site/../keys", keys.clone()) && of("site/./../keys/", keys.clone()));
+        assert!(of("link/vendor.env", keys.clone()));
+        assert!(of(r"a\:b", colon.clone()) && of(r"ke\ys", keys.clone()));
+        assert!(!of("site", keys.clone()) && !of("site", folder.join("site/../keys/vendor.env")));
+        assert!(!of("keys", colon) && !of("ke", keys));
     }
 }

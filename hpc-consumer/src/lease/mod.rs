@@ -34,7 +34,7 @@ mod control;
 mod tend;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -70,7 +70,8 @@ pub(crate) fn socket_dir(state_dir: &Path, job_id: &JobId) -> PathBuf {
     sockets(&folder(state_dir)).join(job_id.as_str())
 }
 
-fn folder(state_dir: &Path) -> PathBuf {
+/// The folder of the lease, which no job may see.
+pub(crate) fn folder(state_dir: &Path) -> PathBuf {
     state_dir.join("lease")
 }
 
@@ -91,6 +92,8 @@ struct Shared {
     control: Control,
     book: std::sync::Mutex<Book>,
     standing: watch::Sender<Standing>,
+    /// Where the records of jobs are, since it is tended.
+    jobs: OnceLock<Arc<JobFiles>>,
     /// There is something to do for who tends it.
     wake: Notify,
     /// The daemon ends, and nothing is started any more.
@@ -127,6 +130,7 @@ impl Lease {
             control,
             book: std::sync::Mutex::default(),
             standing: watch::Sender::new(Standing::Starting),
+            jobs: OnceLock::new(),
             wake: Notify::new(),
             leaves: watch::Sender::new(false),
         }))))
@@ -134,6 +138,8 @@ impl Lease {
 
     /// Begins to keep the broker running, for as long as this process lives.
     pub(crate) fn tend(&self, events: Events, jobs: Arc<JobFiles>) {
+        // It is tended once.
+        let _ = self.0.jobs.set(jobs.clone());
         tokio::spawn(tend::tend(self.0.clone(), events, jobs));
     }
 
@@ -188,6 +194,11 @@ impl Lease {
     /// The daemon ends while no run goes on: nobody asks the broker any more. Its state stays for the next one.
     pub(crate) async fn leave(&self) {
         self.0.leaves.send_replace(true);
+        if let Some(jobs) = self.0.jobs.get() {
+            // What was published last is not held any more, and nobody may have looked at its record yet.
+            let away = lock(&self.0.book).away();
+            tend::find_records(&self.0, jobs, away).await;
+        }
         self.0.end_jobs().await;
         if lock(&self.0.book).is_empty() {
             // What a vendor is to cancel it is told before that.

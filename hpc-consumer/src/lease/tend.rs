@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::Event;
+use protocol::JobId;
 use tokio::time::Instant;
 
 use super::broker::{Found, LastWords};
@@ -39,6 +40,8 @@ struct Process {
     child: Option<(Service, LastWords)>,
     /// Since when there is one that may answer.
     since: Option<Instant>,
+    /// Since when none answers, or since it was started, whatever is later.
+    gone: Option<Instant>,
     /// How often in a row it has died soon.
     deaths: u32,
     /// It is not started before.
@@ -58,9 +61,10 @@ pub(super) async fn tend(shared: Arc<Shared>, events: Events, jobs: Arc<JobFiles
         }
         let next = match process.look(&shared).await {
             Ok(()) => {
-                process.since.get_or_insert_with(Instant::now);
+                process.answers();
                 shared.is(Standing::Ready, &events);
-                find_records(&shared, &jobs).await;
+                let due = lock(&shared.book).due_looks(Instant::now());
+                find_records(&shared, &jobs, due).await;
                 shared.end_jobs().await;
                 if shared.broker.is_none() && lock(&shared.book).is_empty() {
                     // Nobody has a use for it any more. If this fails it ends by itself.
@@ -70,6 +74,7 @@ pub(super) async fn tend(shared: Arc<Shared>, events: Events, jobs: Arc<JobFiles
                 LOOKS
             }
             Err(error) if !error.is_gone() => {
+                process.is_seen();
                 shared.is(Standing::Not(format!("the broker of the lease: {error}")), &events);
                 LOOKS
             }
@@ -108,10 +113,9 @@ async fn replace_if_changed(shared: &Shared, broker: &Broker) {
     }
 }
 
-/// Jobs that are not held here any more may have been recorded by another daemon.
-async fn find_records(shared: &Shared, jobs: &Arc<JobFiles>) {
-    let due = lock(&shared.book).due_looks(Instant::now());
-    for job in due {
+/// These jobs are not held here any more; they may have been recorded, also by another daemon.
+pub(super) async fn find_records(shared: &Shared, jobs: &Arc<JobFiles>, away: Vec<JobId>) {
+    for job in away {
         if jobs.final_record(&job).await.is_some() {
             lock(&shared.book).has_record(&job);
         }
@@ -159,18 +163,33 @@ impl Process {
         Ok(())
     }
 
+    /// One answers.
+    fn answers(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+        self.is_seen();
+    }
+
+    /// There is one. It may be another than the one that we have started, whose end is nothing to wait for then.
+    fn is_seen(&mut self) {
+        self.gone = None;
+        if self.child.as_mut().is_some_and(|(child, _)| !matches!(child.try_wait(), Ok(None))) {
+            self.child = None;
+        }
+    }
+
     /// Sees to it that there is one, where none answers. Returns when to look again.
     async fn raise(&mut self, shared: &Shared, broker: &Broker, events: &Events) -> Duration {
+        let gone = *self.gone.get_or_insert_with(Instant::now);
         if let Some((child, words)) = &mut self.child {
             match child.try_wait() {
                 Ok(None) => {
-                    let age = self.since.map_or(Duration::ZERO, |since| since.elapsed());
-                    if age < PATIENCE {
+                    // It is about to be there, or was told to end and is about to.
+                    if gone.elapsed() < PATIENCE {
                         return STARTS;
                     }
                     let log = broker.log();
                     let why = format!(
-                        "the broker of the lease was started and is not ready after {} s; see {}",
+                        "the broker of the lease runs, and has not answered for {} s; see {}",
                         PATIENCE.as_secs(),
                         log.display()
                     );
@@ -194,13 +213,19 @@ impl Process {
         {
             return left;
         }
-        let started = match broker.look().await {
+        let looked = broker.look().await;
+        if *shared.leaves.borrow() {
+            // One that begins now nobody would end.
+            return Duration::ZERO;
+        }
+        let started = match looked {
             Ok(offer) => broker.start(&offer),
             Err(why) => Err(why),
         };
         match started {
             Ok(child) => {
-                (self.child, self.since) = (Some(child), Some(Instant::now()));
+                let now = Some(Instant::now());
+                (self.child, self.since, self.gone) = (Some(child), now, now);
                 STARTS
             }
             Err(why) => {
@@ -243,5 +268,94 @@ impl Process {
             Some((child, _)) => drop(child.ended().await),
             None => std::future::pending().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::path::Path;
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use program::TrustedGroup;
+    use tokio::sync::mpsc::UnboundedReceiver;
+
+    use super::*;
+    use crate::events::{Heard, channel};
+    use crate::lease::Lease;
+    use crate::run::start_program;
+
+    /// A process that takes the place of a broker: a command of the shell.
+    fn started(folder: &Path, script: &str) -> (Service, LastWords) {
+        let path = folder.join("broker.log");
+        let words = [OsString::from("-c"), script.into()];
+        let log = files::open_append(&path).unwrap();
+        let service = start_program(Path::new("/bin/sh"), &words, &[], folder, log).unwrap();
+        (service, LastWords { log: path, before: 0 })
+    }
+
+    /// A lease whose broker is in no way there, and what its pools hear.
+    fn lease(folder: &Path) -> (Lease, Events, UnboundedReceiver<Heard>) {
+        let text = "[lease]\nmachines = \"/none/q.toml\"\n[pool.a]\nimage = \"/a.sif\"\nlease = true\n";
+        let defaults = site::Defaults { cpus: 1, ..Default::default() };
+        let site = site::SiteFile::parse(text, Path::new("/site"), &defaults).unwrap().site;
+        let lease = Lease::open(folder, &Arc::new(site), TrustedGroup::default()).unwrap().unwrap();
+        let (events, heard) = channel();
+        (lease, events, heard)
+    }
+
+    fn kill(service: &Service) {
+        let pid = service.id().and_then(|id| Pid::from_raw(id.try_into().unwrap())).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_has_ended_while_another_answers_is_not_waited_for_again_and_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut process = Process { child: Some(started(temp.path(), "exec cat /dev/null")), ..Process::default() };
+        tokio::time::timeout(PATIENCE, process.ended()).await.unwrap();
+        process.answers();
+        assert!(process.child.is_none() && process.since.is_some());
+        tokio::time::timeout(Duration::from_millis(50), process.ended()).await.unwrap_err();
+
+        let mut process = Process { child: Some(started(temp.path(), "exec sleep 600")), ..Process::default() };
+        process.answers();
+        let (child, _) = process.child.as_ref().expect("it goes on");
+        kill(child);
+    }
+
+    #[tokio::test]
+    async fn one_that_takes_its_time_to_end_breaks_no_pool_however_long_it_has_lived() {
+        let temp = tempfile::tempdir().unwrap();
+        let (lease, events, mut heard) = lease(temp.path());
+        let shared = &lease.0;
+        let broker = shared.broker.as_ref().unwrap();
+        let child = Some(started(temp.path(), "exec sleep 600"));
+        let long_ago = Instant::now().checked_sub(2 * PATIENCE).expect("this machine has run for so long");
+        let mut process = Process { child, since: Some(long_ago), ..Process::default() };
+        assert_eq!(process.raise(shared, broker, &events).await, STARTS);
+        assert_eq!(*shared.standing.borrow(), Standing::Starting);
+        heard.try_recv().unwrap_err();
+        // It does not end.
+        process.gone = Some(long_ago);
+        assert_eq!(process.raise(shared, broker, &events).await, LOOKS);
+        assert!(matches!(&*shared.standing.borrow(), Standing::Not(why) if why.contains("has not answered for 15 s")));
+        assert!(matches!(heard.try_recv(), Ok(Ok(Event::PoolBroken(..)))));
+        process.answers();
+        assert_eq!(process.gone, None);
+        kill(&process.child.as_ref().expect("it goes on").0);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_started_any_more_by_a_daemon_that_leaves() {
+        let temp = tempfile::tempdir().unwrap();
+        let (lease, events, mut heard) = lease(temp.path());
+        let shared = &lease.0;
+        shared.leaves.send_replace(true);
+        let mut process = Process::default();
+        assert_eq!(process.raise(shared, shared.broker.as_ref().unwrap(), &events).await, Duration::ZERO);
+        assert!(process.child.is_none() && process.deaths == 0);
+        heard.try_recv().unwrap_err();
     }
 }

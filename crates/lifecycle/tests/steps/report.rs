@@ -368,13 +368,30 @@ fn of_very_many_children_the_first_are_told_of_and_of_all_how_many_they_are() {
     let children: Vec<String> = kin(&reports).into_iter().filter(|told| told.starts_with("a-1")).collect();
     assert_eq!(children, ["a-1 of a, 0 of 2 have ended"], "its children are too many");
 
-    // Whoever asks is answered all the same, and what ends is not told.
+    // Whoever asks is answered all the same, and hears of its end; of the others nothing is told.
     told.reporter.asked(ids(&["a-1-1"]), told.daemon.now);
     assert_eq!(kin(&told.all()), ["a-1-1 of a-1"]);
     told.step(claimed("a-1-2", 1));
     told.step(ended("a-1-2", 1));
     told.step(completed("a-1-2", 1));
     assert_eq!(kin(&told.all()), ["a-1 of a, 1 of 2 have ended"], "how it ends is not told either");
+    told.step(claimed("a-1-1", 1));
+    assert_eq!(words(&told.all()), ["a-1-1 running 1"]);
+    told.step(ended("a-1-1", 1));
+    told.step(completed("a-1-1", 1));
+    assert!(words(&told.all()).contains(&"a-1-1 completed 1".to_owned()), "who has asked hears of the end");
+}
+
+#[test]
+fn with_the_record_of_a_job_the_children_that_go_on_count_as_ended() {
+    let (mut told, _) = parked(2, 2);
+    told.step(claimed("a-1", 1));
+    told.step(ended("a-1", 1));
+    told.step(completed("a-1", 1));
+    told.step(cancel("a"));
+    told.step(completed("a", 1));
+    let reports = told.all();
+    assert!(kin(&reports).iter().any(|told| told == "a, 2 of 2 have ended"), "{:?}", kin(&reports));
 }
 
 #[test]

@@ -152,14 +152,15 @@ pub(super) fn bind(value: &DeValue<'_>) -> Result<String, String> {
         return Err("must end in :ro or :rw, where it has a third part".to_owned());
     }
     let destination = normal(Path::new(rest.first().unwrap_or(source)));
-    if destination == Path::new("/work") || destination == Path::new("/") || destination.starts_with("/run/secrets") {
+    let is_whole = ["/work", "/", "/run"].iter().any(|taken| destination == Path::new(taken));
+    if is_whole || ["/run/secrets", "/run/hpc-queue"].iter().any(|taken| destination.starts_with(taken)) {
         return Err(format!("cannot be seen at {}: that place is taken", destination.display()));
     }
     Ok(given)
 }
 
-/// What a bind shows of the node.
-pub(super) fn source(bind: &str) -> PathBuf {
+/// What a bind of a plan, `SRC[:DEST[:ro]]`, shows of the node: a path without `.` and `..`. Links are not followed.
+pub fn source(bind: &str) -> PathBuf {
     normal(Path::new(&parts(bind).and_then(|parts| parts.into_iter().next()).unwrap_or_default()))
 }
 
