@@ -187,6 +187,18 @@ impl Services {
         needs.iter().map(place).collect()
     }
 
+    /// How many places are free in each instance that can be used, of which service, and what it says of itself.
+    fn free_places(&self, site: &Site, now: Duration) -> Vec<(&ServiceName, &Facts, usize)> {
+        let mut free = Vec::new();
+        for (name, service) in &self.all {
+            let Some(settings) = site.services.get(name) else { continue };
+            for instance in service.instances.values() {
+                free.extend(instance.usable(settings, now).map(|facts| (name, facts, instance.free(settings))));
+            }
+        }
+        free
+    }
+
     /// All instances that do for these needs, free or not, where there are some for each.
     pub(crate) fn ready_for_all(&self, needs: &[Need]) -> Vec<&JobId> {
         let mut all = Vec::new();

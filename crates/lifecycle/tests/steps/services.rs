@@ -354,3 +354,52 @@ fn what_is_kept_is_replaced_before_its_end_and_let_go_with_the_daemon() {
     let step = daemon.step(Event::Drain);
     assert!(step.effects.contains(&Effect::End(run(SECOND_ONE, 1), EndReason::ServiceIdle)), "{step:?}");
 }
+
+/// In both pools there is nothing as long as nothing waits for it.
+const IN_SLURM: &str = r#"
+[pool.cpu]
+runtime = "bare"
+default = true
+where = "slurm"
+slurm = { time = "4h" }
+workers = { max = 2 }
+hold = 4
+
+[pool.gpu]
+runtime = "bare"
+where = "slurm"
+slurm = { time = "4h" }
+workers = { max = 2 }
+
+[service.vqpu]
+pool = "gpu"
+command = ["vqpu"]
+ready = { tcp = true, within = "60s" }
+instances = { max = 2, users = 2 }
+life = { idle = "100s", max = "1h" }
+"#;
+
+/// Allocations have come for so many slots.
+fn room(pool: &str, slots: usize) -> Event {
+    Event::Room(pool.parse().unwrap(), lifecycle::Room { slots, ..lifecycle::Room::default() })
+}
+
+/// What allocations are asked for: how many jobs of a pool wait for room, and since when the first of them does.
+fn backlog(daemon: &Daemon, pool: &str) -> (usize, Option<Duration>) {
+    let pool = daemon.state.pools().find(|state| state.name.as_str() == pool).unwrap();
+    (pool.waiting - pool.stranded, pool.waiting_since)
+}
+
+#[test]
+fn in_a_batch_system_the_first_job_brings_an_instance_and_then_room_for_itself() {
+    let mut daemon = ready(IN_SLURM, &[]);
+    come(&mut daemon, &["a", "b", "c"]);
+    assert_eq!((backlog(&daemon, "cpu").0, backlog(&daemon, "gpu").0), (0, 2), "the service comes first");
+    daemon.step(room("gpu", 1));
+    begin(&mut daemon, FIRST);
+    let since = daemon.now;
+    daemon.now += SECOND;
+    assert_eq!(claims(&daemon.step(is_ready(FIRST))), [], "there is no room for its users yet");
+    assert_eq!(backlog(&daemon, "cpu"), (2, Some(since)), "two have a place, and wait for room only");
+    assert_eq!(claims(&daemon.step(room("cpu", 1))), [id("a")]);
+}
