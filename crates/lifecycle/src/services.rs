@@ -336,7 +336,9 @@ impl Lifecycle {
             (Phase::Running, Some(run)) if self.executor.is_known() => {
                 let within = settings.map_or(Duration::ZERO, |settings| settings.within);
                 if !instance.seen {
-                    instance.is_seen(since, self.now + within, run, step);
+                    // Since when it runs in a batch system an earlier daemon has known, not when it was handed over.
+                    let began = if self.is_elsewhere(job_id) { self.now } else { since };
+                    instance.is_seen(began, self.now + within, run, step);
                 }
                 if waits {
                     (instance.began, instance.ready_by) = (None, None);
@@ -448,6 +450,14 @@ impl Lifecycle {
             instance.is_seen(now, now + within, run.clone(), step);
             let next = self.services.next.into_iter().chain([now + within]);
             self.services.next = next.min();
+        }
+    }
+
+    /// The executor has the run of an instance, and has begun it or not. What that waits for is told later, and the
+    /// time until then is not its age.
+    pub(crate) fn instance_is_seen(&mut self, run: &Run, waits: bool) {
+        if self.service_of(&run.job_id).is_some() && self.waits(&run.job_id) != waits {
+            self.jobs.set_waits(&run.job_id, waits.then(|| "it waits for its allocation".to_owned()));
         }
     }
 

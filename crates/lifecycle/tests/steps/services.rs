@@ -403,3 +403,32 @@ fn in_a_batch_system_the_first_job_brings_an_instance_and_then_room_for_itself()
     assert_eq!(backlog(&daemon, "cpu"), (2, Some(since)), "two have a place, and wait for room only");
     assert_eq!(claims(&daemon.step(room("cpu", 1))), [id("a")]);
 }
+
+#[test]
+fn the_time_in_the_queue_of_a_batch_system_is_not_the_age_of_an_instance() {
+    let mut daemon = ready(IN_SLURM, &[]);
+    come(&mut daemon, &["a"]);
+    daemon.step(room("gpu", 1));
+    begin(&mut daemon, FIRST);
+    let restore = |later: Duration, sighting: Sighting| {
+        let state = Lifecycle::restore(site_of(IN_SLURM), daemon.book.entries.clone(), daemon.now + later);
+        let mut again = Daemon { state, book: daemon.book.clone(), now: daemon.now + later };
+        again.step(Event::Tick);
+        for pool in ["cpu", "gpu"] {
+            again.step(Event::Probed(Some(pool.parse().unwrap()), Ok(())));
+        }
+        let step = again.step(observed(&[(run(FIRST, 1), sighting)]));
+        (again, step)
+    };
+    let ends = |step: &Step| step.effects.iter().any(|effect| matches!(effect, Effect::End(..)));
+    // For longer than it may live once it runs, and it has not begun.
+    let (mut again, step) = restore(7_200 * SECOND, Sighting::Queued);
+    assert!(again.state.waits(&id(FIRST)) && !ends(&step), "{step:?}");
+    again.now += 7_200 * SECOND;
+    assert!(!ends(&again.step(Event::Tick)), "it need not be ready either");
+    let step = again.step(observed(&[(run(FIRST, 1), Sighting::Alive)]));
+    assert!(!again.state.waits(&id(FIRST)) && !ends(&step), "{step:?}");
+    assert!(!ends(&again.step(is_ready(FIRST))));
+    let (_, step) = restore(7_200 * SECOND, Sighting::Alive);
+    assert!(!ends(&step), "since when it runs is not known: {step:?}");
+}
