@@ -214,6 +214,10 @@ impl Lifecycle {
                 None if told_since() => {}
                 // Nothing is begun before it is in the list.
                 None if observation.complete || self.is_elsewhere(&run.job_id) => {
+                    if self.lost_services(&run.job_id).is_some() {
+                        // An instance that it was launched with has gone since: it waits for another one.
+                        self.services.placeless.insert(run.job_id.clone());
+                    }
                     self.jobs.set(&run.job_id, State::Ready);
                 }
                 None => {

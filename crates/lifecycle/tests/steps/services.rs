@@ -324,8 +324,13 @@ fn a_daemon_that_starts_finds_instances_and_who_uses_them() {
     // It has ended and was recorded before.
     let mut book = daemon.book.clone();
     book.apply(&Fact::Finished(id(FIRST)));
-    let again = restore(&book);
+    let mut again = restore(&book);
     assert!(again.state.lost_services(&id("a")).is_some());
+    // And its user was launched, but not started: it would run without it.
+    let step = again.step(observed(&[]));
+    assert!(!step.effects.contains(&Effect::Start(run("a", 1))), "{step:?}");
+    assert!(step.facts.contains(&Fact::Again(id("a"), Failures::default())), "{step:?}");
+    assert_eq!(again.phase("a"), Some(Phase::Waiting));
 }
 
 #[test]
