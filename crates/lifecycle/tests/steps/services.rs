@@ -437,3 +437,14 @@ fn the_time_in_the_queue_of_a_batch_system_is_not_the_age_of_an_instance() {
     let (_, step) = restore(7_200 * SECOND, Sighting::Alive);
     assert!(!ends(&step), "since when it runs is not known: {step:?}");
 }
+
+#[test]
+fn jobs_that_wait_for_a_service_keep_no_others_in_the_queue_of_a_pool_in_a_batch_system() {
+    let mut daemon = ready(IN_SLURM, &[]);
+    pull_anew(&mut daemon);
+    come(&mut daemon, &["a", "b", "c", "d"]);
+    let wanted = only(&daemon.step(Event::Pulled(Ok(Pulled::default()))).effects, is_pull);
+    let wanted = [wanted, only(&daemon.tick(8 * SECOND), is_pull)].concat();
+    let most = wanted.iter().map(|effect| if let Effect::Pull(count) = effect { *count } else { 0 }).max();
+    assert!(most >= Some(4), "as many as it may hold: {wanted:?}");
+}
