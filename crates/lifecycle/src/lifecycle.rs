@@ -482,6 +482,7 @@ impl Lifecycle {
         self.say_queue_is_back(step);
         self.pools.all().for_each(|no| self.pools.get_mut(no).tick(self.now));
         self.carry_out_cancellations(step);
+        self.turn_away(step);
         self.deal_with_refused(step);
         self.conclude_undone(step);
         self.reconcile_done(step);

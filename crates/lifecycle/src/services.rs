@@ -157,6 +157,11 @@ impl Services {
         service.found += 1;
     }
 
+    /// Of which services it is known what they are.
+    pub(crate) fn known(&self) -> Vec<ServiceName> {
+        self.all.iter().filter(|(_, service)| service.facts.is_some()).map(|(name, _)| name.clone()).collect()
+    }
+
     /// When something is to be done.
     pub(crate) fn next(&self) -> Option<Duration> {
         self.next
@@ -480,7 +485,6 @@ impl Lifecycle {
             step.effects.push(Effect::Say(Notice::ServiceBack(name.clone())));
         }
         self.pool_of_mut(&run.job_id).is_well();
-        self.turn_away(&name, step);
     }
 
     /// An instance cannot be used, or not any more.

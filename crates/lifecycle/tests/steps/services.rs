@@ -448,3 +448,16 @@ fn jobs_that_wait_for_a_service_keep_no_others_in_the_queue_of_a_pool_in_a_batch
     let most = wanted.iter().map(|effect| if let Effect::Pull(count) = effect { *count } else { 0 }).max();
     assert!(most >= Some(4), "as many as it may hold: {wanted:?}");
 }
+
+#[test]
+fn a_job_whose_time_comes_when_it_is_known_what_a_service_is_may_be_for_another_site() {
+    let mut daemon = ready(SITE, &[]);
+    come(&mut daemon, &["x"]);
+    begin(&mut daemon, FIRST);
+    // Its result is looked for while the service becomes ready.
+    daemon.step(pulled(&[needing("big", r#"[{"service":"vqpu","qubits":{"min":40}}]"#)]));
+    daemon.step(is_ready(FIRST));
+    let step = daemon.step(recalled(&["big"]));
+    assert!(step.facts.contains(&Fact::Released(id("big"))), "{step:?}");
+    assert_eq!(daemon.phase("big"), None);
+}
