@@ -47,7 +47,11 @@ pub enum Blame {
 pub fn blame(finished: &Finished, evidence: &Evidence) -> Blame {
     let not_begun = finished.began == Some(false);
     let how = match &finished.end {
-        RunEnd::NotStarted(problem) => return Blame::Node(format!("the job cannot be started: {problem}").into()),
+        RunEnd::NotStarted(problem) => {
+            // It may be for want of that.
+            let node = || Blame::Node(format!("the job cannot be started: {problem}").into());
+            return gone_service(evidence).unwrap_or_else(node);
+        }
         RunEnd::TimeLimit if not_begun => {
             return Blame::Node(before_the_command("did not get as far as the command in time", finished));
         }
@@ -173,6 +177,8 @@ mod tests {
             assert_eq!(blame(&finished(end.clone(), Some(true)), &gone), Blame::Service("it was killed".into()));
             assert!(matches!(blame(&finished(end, Some(false)), &gone), Blame::Node(_)), "it was not even begun");
         }
+        let not_started = finished(RunEnd::NotStarted("no such file".to_owned()), None);
+        assert_eq!(blame(&not_started, &gone), Blame::Service("it was killed".into()));
         // It did not need it any more, or used up its own memory.
         for end in [RunEnd::Exit(0), RunEnd::MemoryLimit(None), RunEnd::EndedBy(EndReason::Cancelled)] {
             assert_eq!(blame(&finished(end, Some(true)), &gone), Blame::Task);

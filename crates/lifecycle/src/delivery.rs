@@ -174,8 +174,10 @@ impl Lifecycle {
             return usize::from(early + self.being_dealt_with(no) == 0);
         }
         if lane.room_elsewhere().is_some() {
-            // What waits here is what allocations are asked for.
-            let waiting = [Phase::Asked, Phase::Waiting, Phase::Staging].iter().map(|phase| lane.count(*phase)).sum();
+            // What waits here is what allocations are asked for; what waits for services is not, and has a bound itself.
+            let waiting: usize =
+                [Phase::Asked, Phase::Waiting, Phase::Staging].iter().map(|phase| lane.count(*phase)).sum();
+            let waiting = waiting.saturating_sub(lane.needing_count());
             return pool.hold().saturating_sub(waiting).min(self.settings.batch_size);
         }
         let ahead = pool.ahead(self.now);

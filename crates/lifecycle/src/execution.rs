@@ -204,13 +204,20 @@ impl Lifecycle {
             let Some(run) = attempt.map(|attempt| Run { job_id, attempt }) else { continue };
             let told_since = || since.is_some_and(|since| answer.asked_at.is_none_or(|asked_at| since >= asked_at));
             match sightings.remove(&run) {
-                Some(Sighting::Alive | Sighting::Queued) => alive += 1,
+                Some(sighting @ (Sighting::Alive | Sighting::Queued)) => {
+                    alive += 1;
+                    self.instance_is_seen(&run, sighting == Sighting::Queued);
+                }
                 Some(Sighting::Ended(finished)) => self.run_ended(&run, finished, step),
                 Some(Sighting::CutOff(what)) => self.cut_off(&run, what, step),
                 // It was told to the executor after the list was asked for.
                 None if told_since() => {}
                 // Nothing is begun before it is in the list.
                 None if observation.complete || self.is_elsewhere(&run.job_id) => {
+                    if self.lost_services(&run.job_id).is_some() {
+                        // An instance that it was launched with has gone since: it waits for another one.
+                        self.services.placeless.insert(run.job_id.clone());
+                    }
                     self.jobs.set(&run.job_id, State::Ready);
                 }
                 None => {
@@ -239,7 +246,7 @@ impl Lifecycle {
     }
 
     /// Does it run in a batch system? What was handed over for that is on disk before it is, or in the list.
-    fn is_elsewhere(&self, job_id: &JobId) -> bool {
+    pub(crate) fn is_elsewhere(&self, job_id: &JobId) -> bool {
         self.jobs.get(job_id).is_some_and(|job| self.jobs.lane(job.lane).room_elsewhere().is_some())
     }
 

@@ -78,7 +78,7 @@ pub struct PoolState<'a> {
     pub problem: Option<&'a Problem>,
     /// How many jobs wait in it.
     pub waiting: usize,
-    /// How many of them wait for the store of files or for a service, and so for no room.
+    /// How many of them wait for the store of files, or for a service that has no place for them, and so for no room.
     pub stranded: usize,
     /// How many run in it.
     pub running: usize,
@@ -373,6 +373,8 @@ impl Lifecycle {
     pub fn pools(&self) -> impl Iterator<Item = PoolState<'_>> {
         self.pools.real().filter_map(|no| {
             let (pool, lane) = (self.pools.get(no), self.jobs.lane(no));
+            let (served, served_since) = self.could_be_served(no);
+            let due_since = lane.first_due().map(|((since, _), _)| since);
             Some(PoolState {
                 name: pool.name()?,
                 is_ready: pool.is_ready(),
@@ -381,12 +383,12 @@ impl Lifecycle {
                     .into_iter()
                     .map(|phase| lane.count(phase))
                     .sum(),
-                stranded: self.stranded(no) + lane.needing_count(),
+                stranded: self.stranded(no) + lane.needing_count().saturating_sub(served),
                 running: lane.count(Phase::Running),
                 held: lane.held_by_runs(),
                 capacity: lane.in_use().capacity(),
                 hold: pool.hold(),
-                waiting_since: lane.first_due().map(|((since, _), _)| since),
+                waiting_since: due_since.into_iter().chain(served_since).min(),
                 room: lane.room_elsewhere(),
             })
         })
@@ -480,6 +482,7 @@ impl Lifecycle {
         self.say_queue_is_back(step);
         self.pools.all().for_each(|no| self.pools.get_mut(no).tick(self.now));
         self.carry_out_cancellations(step);
+        self.turn_away(step);
         self.deal_with_refused(step);
         self.conclude_undone(step);
         self.reconcile_done(step);

@@ -181,8 +181,15 @@ impl Lifecycle {
         self.again(run, pause, why, |failures| failures.node += 1, step);
     }
 
-    /// It is known what a service is: jobs that ask for something else are not for this site.
-    pub(crate) fn turn_away(&mut self, service: &ServiceName, step: &mut Step) {
+    /// Where it is known what a service is, jobs that ask for something else are not for this site. Some come to wait
+    /// for it only now: they waited for their files, or for their time.
+    pub(crate) fn turn_away(&mut self, step: &mut Step) {
+        for service in self.services.known() {
+            self.turn_away_from(&service, step);
+        }
+    }
+
+    fn turn_away_from(&mut self, service: &ServiceName, step: &mut Step) {
         let mut refused = Vec::new();
         for no in self.pools.real() {
             for set in self.jobs.lane(no).needing() {

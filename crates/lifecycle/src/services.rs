@@ -157,6 +157,11 @@ impl Services {
         service.found += 1;
     }
 
+    /// Of which services it is known what they are.
+    pub(crate) fn known(&self) -> Vec<ServiceName> {
+        self.all.iter().filter(|(_, service)| service.facts.is_some()).map(|(name, _)| name.clone()).collect()
+    }
+
     /// When something is to be done.
     pub(crate) fn next(&self) -> Option<Duration> {
         self.next
@@ -185,6 +190,18 @@ impl Services {
             found.map(|(job_id, _)| (need.service.clone(), job_id.clone()))
         };
         needs.iter().map(place).collect()
+    }
+
+    /// How many places are free in each instance that can be used, of which service, and what it says of itself.
+    fn free_places(&self, site: &Site, now: Duration) -> Vec<(&ServiceName, &Facts, usize)> {
+        let mut free = Vec::new();
+        for (name, service) in &self.all {
+            let Some(settings) = site.services.get(name) else { continue };
+            for instance in service.instances.values() {
+                free.extend(instance.usable(settings, now).map(|facts| (name, facts, instance.free(settings))));
+            }
+        }
+        free
     }
 
     /// All instances that do for these needs, free or not, where there are some for each.
@@ -324,7 +341,9 @@ impl Lifecycle {
             (Phase::Running, Some(run)) if self.executor.is_known() => {
                 let within = settings.map_or(Duration::ZERO, |settings| settings.within);
                 if !instance.seen {
-                    instance.is_seen(since, self.now + within, run, step);
+                    // Since when it runs in a batch system an earlier daemon has known, not when it was handed over.
+                    let began = if self.is_elsewhere(job_id) { self.now } else { since };
+                    instance.is_seen(began, self.now + within, run, step);
                 }
                 if waits {
                     (instance.began, instance.ready_by) = (None, None);
@@ -439,6 +458,14 @@ impl Lifecycle {
         }
     }
 
+    /// The executor has the run of an instance, and has begun it or not. What that waits for is told later, and the
+    /// time until then is not its age.
+    pub(crate) fn instance_is_seen(&mut self, run: &Run, waits: bool) {
+        if self.service_of(&run.job_id).is_some() && self.waits(&run.job_id) != waits {
+            self.jobs.set_waits(&run.job_id, waits.then(|| "it waits for its allocation".to_owned()));
+        }
+    }
+
     /// An instance can be used.
     pub(crate) fn service_ready(&mut self, run: &Run, facts: Facts, step: &mut Step) {
         let now = self.now;
@@ -458,7 +485,6 @@ impl Lifecycle {
             step.effects.push(Effect::Say(Notice::ServiceBack(name.clone())));
         }
         self.pool_of_mut(&run.job_id).is_well();
-        self.turn_away(&name, step);
     }
 
     /// An instance cannot be used, or not any more.

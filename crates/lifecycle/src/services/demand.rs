@@ -44,6 +44,32 @@ impl Demand {
 }
 
 impl Lifecycle {
+    /// How many jobs of a pool that wait for services could have their places now, and since when the first of them
+    /// waits: what they lack is room.
+    pub(crate) fn could_be_served(&self, no: PoolNo) -> (usize, Option<Duration>) {
+        let mut free = self.services.free_places(&self.settings.site, self.now);
+        let (mut count, mut since) = (0, None);
+        for set in self.jobs.lane(no).needing() {
+            let does = |need: &Need, of: &ServiceName, facts: &Facts| *of == need.service && need.is_met_by(facts);
+            let places = |need: &Need| -> usize {
+                free.iter().filter(|(of, facts, _)| does(need, of, facts)).map(|(.., places)| places).sum()
+            };
+            let served = set.needs().iter().map(places).min().unwrap_or(0).min(set.jobs().count());
+            if let Some(((turn, _), ..)) = set.first().filter(|_| served > 0) {
+                since = Some(since.map_or(turn, |first: Duration| first.min(turn)));
+            }
+            for need in set.needs() {
+                let mut left = served;
+                for (.., places) in free.iter_mut().filter(|(of, facts, _)| does(need, of, facts)) {
+                    let taken = left.min(*places);
+                    (left, *places) = (left - taken, *places - taken);
+                }
+            }
+            count += served;
+        }
+        (count, since)
+    }
+
     /// What the jobs that wait need of a service. What would find no room in its pool, whatever the service does, does
     /// not count: each pool has only so many slots, and users and instances are in some of them.
     pub(super) fn demand(&self, name: &ServiceName, service: &Service, settings: &site::Service) -> Demand {
@@ -54,8 +80,11 @@ impl Lifecycle {
             let instances = service.instances.keys().filter(here).count();
             // The first one takes a slot as well.
             let instances = instances.max(usize::from(self.pools.get(no).name() == Some(&settings.pool)));
-            let mut left = self.jobs.lane(no).slots().saturating_sub(users + instances);
-            for set in self.jobs.lane(no).needing() {
+            let lane = self.jobs.lane(no);
+            // What there is in a batch system grows with what waits, and is nothing as long as nothing does.
+            let slots = if lane.room_elsewhere().is_some() { usize::MAX } else { lane.slots() };
+            let mut left = slots.saturating_sub(users + instances);
+            for set in lane.needing() {
                 let Some(need) = set.needs().iter().find(|need| need.service == *name) else { continue };
                 let count = set.jobs().count().min(left);
                 if let Some(((turn, _), ..)) = set.first().filter(|_| count > 0) {

@@ -324,8 +324,13 @@ fn a_daemon_that_starts_finds_instances_and_who_uses_them() {
     // It has ended and was recorded before.
     let mut book = daemon.book.clone();
     book.apply(&Fact::Finished(id(FIRST)));
-    let again = restore(&book);
+    let mut again = restore(&book);
     assert!(again.state.lost_services(&id("a")).is_some());
+    // And its user was launched, but not started: it would run without it.
+    let step = again.step(observed(&[]));
+    assert!(!step.effects.contains(&Effect::Start(run("a", 1))), "{step:?}");
+    assert!(step.facts.contains(&Fact::Again(id("a"), Failures::default())), "{step:?}");
+    assert_eq!(again.phase("a"), Some(Phase::Waiting));
 }
 
 #[test]
@@ -353,4 +358,106 @@ fn what_is_kept_is_replaced_before_its_end_and_let_go_with_the_daemon() {
     daemon.finish("b");
     let step = daemon.step(Event::Drain);
     assert!(step.effects.contains(&Effect::End(run(SECOND_ONE, 1), EndReason::ServiceIdle)), "{step:?}");
+}
+
+/// In both pools there is nothing as long as nothing waits for it.
+const IN_SLURM: &str = r#"
+[pool.cpu]
+runtime = "bare"
+default = true
+where = "slurm"
+slurm = { time = "4h" }
+workers = { max = 2 }
+hold = 4
+
+[pool.gpu]
+runtime = "bare"
+where = "slurm"
+slurm = { time = "4h" }
+workers = { max = 2 }
+
+[service.vqpu]
+pool = "gpu"
+command = ["vqpu"]
+ready = { tcp = true, within = "60s" }
+instances = { max = 2, users = 2 }
+life = { idle = "100s", max = "1h" }
+"#;
+
+/// Allocations have come for so many slots.
+fn room(pool: &str, slots: usize) -> Event {
+    Event::Room(pool.parse().unwrap(), lifecycle::Room { slots, ..lifecycle::Room::default() })
+}
+
+/// What allocations are asked for: how many jobs of a pool wait for room, and since when the first of them does.
+fn backlog(daemon: &Daemon, pool: &str) -> (usize, Option<Duration>) {
+    let pool = daemon.state.pools().find(|state| state.name.as_str() == pool).unwrap();
+    (pool.waiting - pool.stranded, pool.waiting_since)
+}
+
+#[test]
+fn in_a_batch_system_the_first_job_brings_an_instance_and_then_room_for_itself() {
+    let mut daemon = ready(IN_SLURM, &[]);
+    come(&mut daemon, &["a", "b", "c"]);
+    assert_eq!((backlog(&daemon, "cpu").0, backlog(&daemon, "gpu").0), (0, 2), "the service comes first");
+    daemon.step(room("gpu", 1));
+    begin(&mut daemon, FIRST);
+    let since = daemon.now;
+    daemon.now += SECOND;
+    assert_eq!(claims(&daemon.step(is_ready(FIRST))), [], "there is no room for its users yet");
+    assert_eq!(backlog(&daemon, "cpu"), (2, Some(since)), "two have a place, and wait for room only");
+    assert_eq!(claims(&daemon.step(room("cpu", 1))), [id("a")]);
+}
+
+#[test]
+fn the_time_in_the_queue_of_a_batch_system_is_not_the_age_of_an_instance() {
+    let mut daemon = ready(IN_SLURM, &[]);
+    come(&mut daemon, &["a"]);
+    daemon.step(room("gpu", 1));
+    begin(&mut daemon, FIRST);
+    let restore = |later: Duration, sighting: Sighting| {
+        let state = Lifecycle::restore(site_of(IN_SLURM), daemon.book.entries.clone(), daemon.now + later);
+        let mut again = Daemon { state, book: daemon.book.clone(), now: daemon.now + later };
+        again.step(Event::Tick);
+        for pool in ["cpu", "gpu"] {
+            again.step(Event::Probed(Some(pool.parse().unwrap()), Ok(())));
+        }
+        let step = again.step(observed(&[(run(FIRST, 1), sighting)]));
+        (again, step)
+    };
+    let ends = |step: &Step| step.effects.iter().any(|effect| matches!(effect, Effect::End(..)));
+    // For longer than it may live once it runs, and it has not begun.
+    let (mut again, step) = restore(7_200 * SECOND, Sighting::Queued);
+    assert!(again.state.waits(&id(FIRST)) && !ends(&step), "{step:?}");
+    again.now += 7_200 * SECOND;
+    assert!(!ends(&again.step(Event::Tick)), "it need not be ready either");
+    let step = again.step(observed(&[(run(FIRST, 1), Sighting::Alive)]));
+    assert!(!again.state.waits(&id(FIRST)) && !ends(&step), "{step:?}");
+    assert!(!ends(&again.step(is_ready(FIRST))));
+    let (_, step) = restore(7_200 * SECOND, Sighting::Alive);
+    assert!(!ends(&step), "since when it runs is not known: {step:?}");
+}
+
+#[test]
+fn jobs_that_wait_for_a_service_keep_no_others_in_the_queue_of_a_pool_in_a_batch_system() {
+    let mut daemon = ready(IN_SLURM, &[]);
+    pull_anew(&mut daemon);
+    come(&mut daemon, &["a", "b", "c", "d"]);
+    let wanted = only(&daemon.step(Event::Pulled(Ok(Pulled::default()))).effects, is_pull);
+    let wanted = [wanted, only(&daemon.tick(8 * SECOND), is_pull)].concat();
+    let most = wanted.iter().map(|effect| if let Effect::Pull(count) = effect { *count } else { 0 }).max();
+    assert!(most >= Some(4), "as many as it may hold: {wanted:?}");
+}
+
+#[test]
+fn a_job_whose_time_comes_when_it_is_known_what_a_service_is_may_be_for_another_site() {
+    let mut daemon = ready(SITE, &[]);
+    come(&mut daemon, &["x"]);
+    begin(&mut daemon, FIRST);
+    // Its result is looked for while the service becomes ready.
+    daemon.step(pulled(&[needing("big", r#"[{"service":"vqpu","qubits":{"min":40}}]"#)]));
+    daemon.step(is_ready(FIRST));
+    let step = daemon.step(recalled(&["big"]));
+    assert!(step.facts.contains(&Fact::Released(id("big"))), "{step:?}");
+    assert_eq!(daemon.phase("big"), None);
 }
