@@ -27,7 +27,7 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PROFILE: &str = "dist";
 
 /// The most that the daemon may take: it is copied to clusters over slow lines.
-const DAEMON_BYTES_MAX: u64 = 12_000_000;
+const DAEMON_BYTES_MAX: u64 = 12 << 20;
 
 /// What a release is made of.
 #[derive(clap::Args)]
@@ -141,7 +141,7 @@ fn programs(workspace: &Workspace, out: &Path) -> anyhow::Result<PathBuf> {
             bail!("{} is not static: it would not start where the C library is an older one", program.display());
         }
         if program.ends_with("hpc-consumer") && bytes.len() as u64 > DAEMON_BYTES_MAX {
-            bail!("{} has {} bytes; the limit is {DAEMON_BYTES_MAX}", program.display(), bytes.len());
+            bail!("{} has {} bytes; the limit is {DAEMON_BYTES_MAX}, which is 12 MiB", program.display(), bytes.len());
         }
     }
     let sbom = sbom::of(workspace, &names, &target)?;
