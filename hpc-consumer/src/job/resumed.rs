@@ -447,7 +447,7 @@ mod tests {
         why("out");
         // What a task has locked; nothing is locked for root.
         fs::create_dir(one.join("locked")).unwrap();
-        fs::set_permissions(one.join("locked"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(one.join("locked"), fs::Permissions::from_mode(0o000)).unwrap();
         if fs::read_dir(one.join("locked")).is_err() {
             why("locked");
         }

@@ -386,12 +386,15 @@ life = { idle = "100s", max = "1h" }
 
 /// Allocations have come for so many slots.
 fn room(pool: &str, slots: usize) -> Event {
-    Event::Room(pool.parse().unwrap(), lifecycle::Room { slots, ..lifecycle::Room::default() })
+    Event::Room(
+        pool.parse().expect("it is the name of a pool"),
+        lifecycle::Room { slots, ..lifecycle::Room::default() },
+    )
 }
 
 /// What allocations are asked for: how many jobs of a pool wait for room, and since when the first of them does.
 fn backlog(daemon: &Daemon, pool: &str) -> (usize, Option<Duration>) {
-    let pool = daemon.state.pools().find(|state| state.name.as_str() == pool).unwrap();
+    let pool = daemon.state.pools().find(|state| state.name.as_str() == pool).expect("the site has it");
     (pool.waiting - pool.stranded, pool.waiting_since)
 }
 
