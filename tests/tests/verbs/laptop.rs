@@ -88,7 +88,7 @@ fn what_does_not_travel_with_a_command_is_refused_before_anything_is_sent() {
     let cases: [(&[&str], &str); 6] = [
         (&["--stdin", &large, "--", "true"], "--stdin: "),
         (&["--file", &x, "--file", &other_x, "--", "true"], "another file of the name x.py"),
-        (&["--file", &taken, "--", "true"], "output.json of its own"),
+        (&["--file", &taken, "--", "true"], "`output.json` has a meaning of its own"),
         (&["--file", &none, "--", "true"], "No such file"),
         (&["--file", &x], "COMMAND"),
         (&["--no-wait", "--timeout", "1", "--", "true"], "--timeout"),
