@@ -174,7 +174,7 @@ impl Lifecycle {
             return usize::from(early + self.being_dealt_with(no) == 0);
         }
         if lane.room_elsewhere().is_some() {
-            // What waits here is what allocations are asked for; what waits for services is not, and has a bound itself.
+            // Allocations are asked for what waits here. What waits for services is not of it, and has a bound itself.
             let waiting: usize =
                 [Phase::Asked, Phase::Waiting, Phase::Staging].iter().map(|phase| lane.count(*phase)).sum();
             let waiting = waiting.saturating_sub(lane.needing_count());

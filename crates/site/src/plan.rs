@@ -156,8 +156,8 @@ impl Site {
     }
 
     /// What an instance of a service runs; nothing, if the site has no such service. It runs for as long as it may,
-    /// which is no longer than an allocation lasts, and has the network, for it is there to be reached. Whatever its pool
-    /// says, it has no lease: it is no job of a user, for which machines could be asked.
+    /// which is no longer than an allocation lasts, and has the network, for it is there to be reached. Whatever its
+    /// pool says, it has no lease: it is no job of a user, for which machines could be asked.
     pub fn plan_of_service(&self, name: &ServiceName) -> Option<Plan> {
         let (service, route) = (self.services.get(name)?, self.route_of_service(name)?);
         let job = JobSpec { time_limit_seconds: Some(service.longest.as_secs().max(1)), ..JobSpec::default() };
