@@ -443,7 +443,10 @@ fn the_time_in_the_queue_of_a_batch_system_is_not_the_age_of_an_instance() {
 
 #[test]
 fn jobs_that_wait_for_a_service_keep_no_others_in_the_queue_of_a_pool_in_a_batch_system() {
-    let mut daemon = ready(IN_SLURM, &[]);
+    // The other pool wants hardly any.
+    let site = IN_SLURM.replace("workers = { max = 2 }\n\n[service", "workers = { max = 2 }\nhold = 1\n\n[service");
+    assert_ne!(site, IN_SLURM);
+    let mut daemon = ready(&site, &[]);
     pull_anew(&mut daemon);
     come(&mut daemon, &["a", "b", "c", "d"]);
     let wanted = only(&daemon.step(Event::Pulled(Ok(Pulled::default()))).effects, is_pull);
