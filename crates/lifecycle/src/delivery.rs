@@ -47,7 +47,8 @@ impl Lifecycle {
         }
         if let Some((_, problem)) = misplaced.first() {
             self.shutdown.fail(Fatal::WrongSettings(format!("{problem}; {SWAPPED}")), self.now);
-            self.give_back_leases(misplaced.into_iter().map(|(lease_id, _)| lease_id), Duration::ZERO);
+            let leases = misplaced.into_iter().map(|(lease_id, _)| lease_id);
+            self.settler.give_back(leases, Duration::ZERO, Duration::ZERO);
         }
         if !new.is_empty() {
             step.effects.push(Effect::Recall(new));
@@ -111,8 +112,7 @@ impl Lifecycle {
                         origin: Origin::Queue(lease.clone()),
                     };
                     if let Some(delay) = self.is_to_stay_in_the_queue(&job_id, step) {
-                        let leases = self.jobs.remove(&job_id);
-                        self.give_back_leases(leases.into_iter().map(|lease| lease.id), delay);
+                        self.leave_in_the_queue(&job_id, delay);
                     } else {
                         step.facts.push(accepted);
                         self.jobs.set(&job_id, State::Waiting(self.now));
@@ -138,10 +138,14 @@ impl Lifecycle {
         self.jobs.add_lease(&job_id, lease);
     }
 
-    /// Messages go back to the queue, which delivers them again after this delay.
-    pub(crate) fn give_back_leases(&mut self, leases: impl IntoIterator<Item = String>, delay: Duration) {
-        self.intake.gives_back(self.now + delay);
-        self.settler.give_back(leases, delay);
+    /// A message stays in the queue, which delivers it again after this delay.
+    fn leave_in_the_queue(&mut self, job_id: &JobId, delay: Duration) {
+        if self.jobs.get(job_id).is_some_and(|job| matches!(job.place, Place::Elsewhere(_))) {
+            return self.hand_on(job_id, delay);
+        }
+        // Of the many for which there is no room nobody has to be told.
+        let leases = self.jobs.remove(job_id);
+        self.settler.give_back(leases.into_iter().map(|lease| lease.id), delay, Duration::ZERO);
     }
 
     /// How many messages to ask for now.

@@ -1,5 +1,6 @@
 //! What comes from the queue: when it is asked, and what is on its way in.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::requests::Requests;
@@ -29,8 +30,8 @@ pub(crate) struct Intake {
     empty_pulls: u32,
     /// How many pulls in a row brought only jobs that no pool had room for.
     misses: u32,
-    /// Until then the queue hides messages that we gave back.
-    returns_until: Duration,
+    /// When the queue shows messages again that we gave back, in whole seconds: there are few, however many come.
+    returns: BTreeSet<u64>,
     putting_away: usize,
     /// When it was said last that there may be something.
     woken_at: Option<Duration>,
@@ -91,7 +92,7 @@ impl Intake {
     fn may_come_at(&self, now: Duration) -> Option<Duration> {
         let looks = self.woken_at.into_iter().flat_map(|at| LOOKS.map(|pause| at + pause));
         let looks = looks.filter(|at| *at >= self.unheeded_until);
-        let returns = self.linked.then_some(self.returns_until);
+        let returns = self.returns.iter().map(|seconds| Duration::from_secs(*seconds)).filter(|_| self.linked);
         looks.chain(returns).filter(|at| *at > now).min()
     }
 
@@ -101,6 +102,8 @@ impl Intake {
         let woken_meanwhile = std::mem::take(&mut self.woken_meanwhile);
         let held = pulled.held.unwrap_or_default();
         self.leased_at = (self.pulls.begun() + held).min(now);
+        // What came back before it was asked for is in this answer.
+        self.returns = self.returns.split_off(&self.pulls.begun().as_secs().saturating_add(1));
         if !pulled.deliveries.is_empty() {
             (self.empty_pulls, self.in_vain, self.unheeded_until) = (0, 0, Duration::ZERO);
             return;
@@ -135,18 +138,19 @@ impl Intake {
         self.empty_pulls = 0;
     }
 
-    /// Messages go back, and come again after their delay.
-    pub(crate) fn gives_back(&mut self, until: Duration) {
+    /// The queue has taken messages back, and shows them again at this time or a little earlier.
+    pub(crate) fn comes_back(&mut self, at: Duration) {
+        let seconds = at.as_secs().saturating_add(1);
         self.expect_messages();
-        self.returns_until = self.returns_until.max(until);
+        self.returns.insert(seconds);
         if self.linked {
-            self.wait_at_most_until(until);
+            self.wait_at_most_until(Duration::from_secs(seconds));
         }
     }
 
     /// Is the queue empty as far as we know?
     pub(crate) fn found_it_empty(&self, now: Duration) -> bool {
-        self.empty_pulls > 0 && now >= self.returns_until
+        self.empty_pulls > 0 && self.returns.last().is_none_or(|seconds| now >= Duration::from_secs(*seconds))
     }
 
     /// Did the last pull bring nothing, or fail?

@@ -266,7 +266,7 @@ impl Lifecycle {
             Event::PutAway { lease_id, record } => self.put_away(lease_id, record, &mut step),
             Event::PutAwayFailed { lease_id, problem } => {
                 self.intake.has_put_away();
-                self.give_back_leases([lease_id], self.settings.retry_delay);
+                self.settler.give_back([lease_id], self.settings.retry_delay, Duration::ZERO);
                 self.all_broken(&problem, &mut step);
             }
             Event::Published(outcome) => self.published(outcome, &mut step),

@@ -20,6 +20,10 @@ use crate::{Attempt, Effect, Ending, Notice, Run};
 /// job must have failed before that.
 const NOBODY_FOR: Duration = Duration::from_hours(23);
 
+/// The first pause before a message for another site may come again: whoever has its place may be there now, and was
+/// not the first to see it.
+const ELSEWHERE_FIRST: Duration = Duration::from_secs(2);
+
 /// The longest pause before a message that was given back may come again.
 const GIVE_BACK_MAX: Duration = Duration::from_hours(1);
 
@@ -58,9 +62,13 @@ impl Lifecycle {
         }
         let job = self.jobs.get(job_id)?;
         let deliveries = job.deliveries.unwrap_or(1);
-        let pause = self.pause_of_delivery(deliveries);
+        let first = match job.place {
+            Place::Elsewhere(_) => ELSEWHERE_FIRST.min(self.settings.retry_delay),
+            Place::In(_) | Place::Nowhere(_) => self.settings.retry_delay,
+        };
+        let pause = pause_of_delivery(first, deliveries);
         // Of a message that another producer wrote, its deliveries tell about how long it has waited.
-        let age = job.sent.map_or_else(|| self.waited_in_queue(deliveries), |sent| self.now.saturating_sub(sent));
+        let age = job.sent.map_or_else(|| waited_in_queue(first, deliveries), |sent| self.now.saturating_sub(sent));
         let no = job.lane;
         let pool = self.pools.get(no);
         let is_last = deliveries + DELIVERIES_LEFT > limits::QUEUE_RETRIES_MAX;
@@ -113,17 +121,6 @@ impl Lifecycle {
         lane.count(Phase::Waiting) + lane.count(Phase::Staging) - self.stranded(no) - lane.needing_count()
     }
 
-    /// The pause before a message that has been delivered so often comes again.
-    fn pause_of_delivery(&self, deliveries: u64) -> Duration {
-        let doublings = u32::try_from(deliveries.saturating_sub(1)).unwrap_or(u32::MAX).min(12);
-        self.settings.retry_delay.saturating_mul(1 << doublings).min(GIVE_BACK_MAX.max(self.settings.retry_delay))
-    }
-
-    /// For how long a message has waited in the queue, if it was given back after each of its deliveries.
-    fn waited_in_queue(&self, deliveries: u64) -> Duration {
-        (1..deliveries.min(1_000)).map(|so_many| self.pause_of_delivery(so_many)).sum()
-    }
-
     /// Goes on with jobs that no pool takes.
     pub(crate) fn deal_with_refused(&mut self, step: &mut Step) {
         let nowhere = self.pools.nowhere();
@@ -147,6 +144,17 @@ impl Lifecycle {
         let attempt = *job.attempt.get_or_insert(Attempt::FIRST);
         self.conclude(&Run { job_id: job_id.clone(), attempt }, Ending::Rejected(why), step);
     }
+}
+
+/// The pause before a message that has been delivered so often comes again, where it was so long the first time.
+fn pause_of_delivery(first: Duration, deliveries: u64) -> Duration {
+    let doublings = u32::try_from(deliveries.saturating_sub(1)).unwrap_or(u32::MAX).min(12);
+    first.saturating_mul(1 << doublings).min(GIVE_BACK_MAX.max(first))
+}
+
+/// For how long a message has waited in the queue, if it was given back after each of its deliveries.
+fn waited_in_queue(first: Duration, deliveries: u64) -> Duration {
+    (1..deliveries.min(1_000)).map(|so_many| pause_of_delivery(first, so_many)).sum()
 }
 
 /// Why a job is rejected that no site has taken for so long.

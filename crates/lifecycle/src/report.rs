@@ -13,7 +13,7 @@ use crate::phases::Phase;
 use crate::{Fact, Room};
 
 /// How much is told of how an attempt ended, in characters.
-const MESSAGE_MAX: usize = 500;
+pub(crate) const MESSAGE_MAX: usize = 500;
 
 /// What there is to say of a job besides its record.
 #[derive(Debug, Clone, Default)]
@@ -85,6 +85,7 @@ impl Lifecycle {
             parent: job.parent.as_ref().map(|parent| parent.job_id.clone()),
             children: job.children.as_ref().map(|children| children.report()),
             message: waits.or_else(remark),
+            again_at: None,
             result: None,
         })
     }

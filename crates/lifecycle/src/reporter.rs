@@ -21,7 +21,7 @@ use protocol::{JobId, JobResult, JobState, Json};
 
 use crate::lifecycle::Lifecycle;
 use crate::phases::Phase;
-use crate::report::{EndedChildren, Known, timestamp};
+use crate::report::{EndedChildren, Known, MESSAGE_MAX, timestamp};
 use crate::{Change, Changes, Fact};
 
 /// Between two reports, unless the first was full.
@@ -121,12 +121,16 @@ impl Reporter {
     /// Something has happened, to these jobs or to anything else.
     pub fn happened(&mut self, changes: Changes, now: Duration) {
         for (job_id, change) in changes {
-            if let Change::GivenBack { attempt, at } = change {
-                self.keep(report(&job_id, JobState::Queued, attempt, at));
+            let is_news = change == Change::EndedBefore;
+            if let Change::GivenBack { attempt, at, again_at, why } = change {
+                let report = report(&job_id, JobState::Queued, attempt, at);
+                let message = why.map(|why| why.chars().take(MESSAGE_MAX).collect());
+                let again_at = Some(timestamp(again_at));
+                self.keep(JobReport { again_at, message, ..report });
             }
             if let Some(connection) = &mut self.connection {
                 // Its submission was repeated, or the hub was wiped, and believes it to be in the queue.
-                if change == Change::EndedBefore && connection.asked.len() < LOOK_UPS_MAX {
+                if is_news && connection.asked.len() < LOOK_UPS_MAX {
                     connection.asked.insert(job_id.clone());
                 }
                 connection.changed.insert(job_id);
@@ -380,6 +384,7 @@ fn report(job_id: &JobId, state: JobState, attempt: u32, at: Duration) -> JobRep
         parent: None,
         children: None,
         message: None,
+        again_at: None,
         result: None,
     }
 }

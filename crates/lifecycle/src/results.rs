@@ -7,6 +7,7 @@ use crate::lifecycle::{Lifecycle, Step};
 use crate::phases::Phase;
 use crate::publisher::Refused;
 use crate::requests::{Requests, Verdict};
+use crate::settler::Settled;
 use crate::table::{Jobs, State};
 use crate::{Effect, Fact, Failure, Fatal, Notice};
 
@@ -54,7 +55,9 @@ impl Lifecycle {
             Ok(()) => {
                 let deleted = self.settler.acks_under_way() as u64 * OF_A_DELETION;
                 self.thrift.allowance.spend(deleted, self.now);
-                for job_id in self.settler.settled() {
+                let Settled { acknowledged, returns } = self.settler.settled();
+                returns.into_iter().for_each(|delay| self.intake.comes_back(self.now + delay));
+                for job_id in acknowledged {
                     let held = self.jobs.get(&job_id).is_some_and(|job| job.leases.is_empty());
                     step.facts.extend(held.then_some(Fact::Acknowledged(job_id)));
                 }

@@ -6,13 +6,17 @@ use protocol::JobId;
 
 use crate::lifecycle::{Lifecycle, Step};
 use crate::phases::Phase;
-use crate::pools::PoolNo;
+use crate::pools::{Place, PoolNo};
 use crate::table::State;
 use crate::{Attempt, Effect, Fact, Problem, Run};
 
 /// How old a message may be to go back. The queue forgets a message some time after it was sent, whatever happens to
 /// it: on the free plan after a day.
 const GIVE_BACK_AGE_MAX: Duration = Duration::from_hours(12);
+
+/// How long others who look at the queue have the first look at a job that is not for this site. A site that took it
+/// again at once would keep it from all others.
+const FOR_OTHERS: Duration = Duration::from_secs(10);
 
 impl Lifecycle {
     /// Can the job go back to the queue, so that nothing of it is ours any more? Only while its message is sure to be
@@ -71,9 +75,19 @@ impl Lifecycle {
 
     pub(crate) fn release(&mut self, job_id: &JobId, delay: Duration, step: &mut Step) {
         self.unstage(job_id, step);
-        let leases = self.jobs.remove(job_id);
+        self.hand_on(job_id, delay);
         step.facts.push(Fact::Released(job_id.clone()));
-        self.give_back_leases(leases.into_iter().map(|lease| lease.id), delay);
+    }
+
+    /// A job goes back to the queue, which delivers it again after this delay, and the hub is told so: whoever else
+    /// looks at the queue is woken then, and people see why it waits.
+    pub(crate) fn hand_on(&mut self, job_id: &JobId, delay: Duration) {
+        let (why, for_others) = match self.jobs.get(job_id).map(|job| &job.place) {
+            Some(Place::Elsewhere(refusal)) => (Some(refusal.to_string().into()), FOR_OTHERS),
+            _ => (None, Duration::ZERO),
+        };
+        let leases = self.jobs.give_back(job_id, self.now + delay, why);
+        self.settler.give_back(leases.into_iter().map(|lease| lease.id), delay, for_others);
     }
 
     pub(crate) fn unclaimed(&mut self, run: &Run, outcome: Result<(), Problem>, step: &mut Step) {

@@ -19,12 +19,30 @@ struct Ack {
     job_id: Option<JobId>,
 }
 
+/// A lease to give back.
+#[derive(Debug)]
+struct Retry {
+    lease_id: String,
+    delay: Duration,
+    /// For how long after that others have the first look.
+    for_others: Duration,
+}
+
+/// What a request has settled.
+#[derive(Debug, Default)]
+pub(crate) struct Settled {
+    /// The jobs whose messages were acknowledged although they go on.
+    pub(crate) acknowledged: Vec<JobId>,
+    /// After how long messages that were given back are to be looked for.
+    pub(crate) returns: BTreeSet<Duration>,
+}
+
 /// Leases to settle, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Settler {
     pub(crate) requests: Requests,
     acks: VecDeque<Ack>,
-    retries: VecDeque<(String, Duration)>,
+    retries: VecDeque<Retry>,
     under_way: UnderWay,
     /// Must the next request not wait for more to come?
     urgent: bool,
@@ -49,10 +67,15 @@ impl Settler {
         self.acks.extend(leases.into_iter().map(|lease_id| Ack { lease_id, job_id: Some(job_id.clone()) }));
     }
 
-    /// Messages go back, and may be delivered again after this delay.
-    pub(crate) fn give_back(&mut self, leases: impl IntoIterator<Item = String>, delay: Duration) {
+    /// Messages go back, and may be delivered again after this delay; others are to have the first look for so long.
+    pub(crate) fn give_back(
+        &mut self,
+        leases: impl IntoIterator<Item = String>,
+        delay: Duration,
+        for_others: Duration,
+    ) {
         self.urgent = true;
-        self.retries.extend(leases.into_iter().map(|lease_id| (lease_id, delay)));
+        self.retries.extend(leases.into_iter().map(|lease_id| Retry { lease_id, delay, for_others }));
     }
 
     /// How many acknowledgements are to be made, those that are on their way as well.
@@ -92,14 +115,14 @@ impl Settler {
         self.requests.begin(now);
         Some(Effect::Settle {
             acks: self.acks.iter().take(acks).map(|ack| ack.lease_id.clone()).collect(),
-            retries: self.retries.iter().take(retries).cloned().collect(),
+            retries: self.retries.iter().take(retries).map(|retry| (retry.lease_id.clone(), retry.delay)).collect(),
         })
     }
 
-    /// They are settled. Returns the jobs whose messages were acknowledged although they go on.
-    pub(crate) fn settled(&mut self) -> Vec<JobId> {
+    /// They are settled.
+    pub(crate) fn settled(&mut self) -> Settled {
         self.requests.succeeded();
-        self.drop_under_way().into_iter().filter_map(|ack| ack.job_id).collect()
+        self.drop_under_way()
     }
 
     /// The request failed, and [`Self::requests`] knows.
@@ -121,10 +144,12 @@ impl Settler {
         Ok(self.acks.iter().map(|ack| ack.lease_id.as_str()).collect())
     }
 
-    fn drop_under_way(&mut self) -> Vec<Ack> {
+    fn drop_under_way(&mut self) -> Settled {
         let UnderWay { acks, retries } = std::mem::take(&mut self.under_way);
-        self.retries.drain(..retries);
-        self.acks.drain(..acks).collect()
+        Settled {
+            acknowledged: self.acks.drain(..acks).filter_map(|ack| ack.job_id).collect(),
+            returns: self.retries.drain(..retries).map(|retry| retry.delay + retry.for_others).collect(),
+        }
     }
 
     fn not_before(&self, quiet: bool) -> Duration {

@@ -97,7 +97,7 @@ impl Job {
 }
 
 /// What has become of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// It is held.
     Held,
@@ -107,6 +107,10 @@ pub enum Change {
         attempt: u32,
         /// When.
         at: Duration,
+        /// When the queue shows it again.
+        again_at: Duration,
+        /// Why, where it is for another site.
+        why: Option<Box<str>>,
     },
     /// It is not held any more, and somebody else has to say what it is: its record, or another daemon.
     Gone,
@@ -407,6 +411,16 @@ impl Jobs {
         leases
     }
 
+    /// The same of one that goes back to the queue.
+    pub(crate) fn give_back(&mut self, job_id: &JobId, again_at: Duration, why: Option<Box<str>>) -> Vec<Lease> {
+        let attempt = self.map.get(job_id).map_or(0, |job| job.begun());
+        let leases = self.remove(job_id);
+        if let Some(changes) = &mut self.changes {
+            changes.insert(job_id.clone(), Change::GivenBack { attempt, at: self.now, again_at, why });
+        }
+        leases
+    }
+
     /// The same of one that has ended before.
     pub(crate) fn remove_ended(&mut self, job_id: &JobId) -> Vec<Lease> {
         let leases = self.remove(job_id);
@@ -488,13 +502,7 @@ impl Jobs {
             self.moved.insert(job_id.clone());
         }
         if self.changes.is_some() {
-            let change = match (from, to) {
-                (Some(Phase::Waiting | Phase::Staging | Phase::Returning), None) => {
-                    Change::GivenBack { attempt: self.map.get(job_id).map_or(0, |job| job.begun()), at: self.now }
-                }
-                (_, None) => Change::Gone,
-                (_, Some(_)) => Change::Held,
-            };
+            let change = if to.is_some() { Change::Held } else { Change::Gone };
             self.changes.get_or_insert_default().insert(job_id.clone(), change);
         }
     }

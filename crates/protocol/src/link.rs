@@ -215,6 +215,14 @@ pub struct JobReport {
     /// What is to be said of it, in a sentence for a person: why the last attempt ended, why it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// When the queue shows it again, by the clock of the site, where the site has given it back.
+    #[serde(
+        default,
+        deserialize_with = "if_known",
+        serialize_with = "crate::time::write_if_any",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub again_at: Option<Timestamp>,
     /// Its record, when it has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Json>,
@@ -236,6 +244,10 @@ pub struct Children {
     /// Of a workflow: how many tasks it has, also those that have not begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tasks: Option<u32>,
+}
+
+fn is_now(after_ms: &u64) -> bool {
+    *after_ms == 0
 }
 
 /// One of the two that a job prints on.
@@ -297,8 +309,12 @@ pub enum Down {
         /// Which one.
         number: u64,
     },
-    /// There may be something in the queue.
-    Wake,
+    /// There may be something in the queue, or will be.
+    Wake {
+        /// After so long.
+        #[serde(default, skip_serializing_if = "is_now")]
+        after_ms: u64,
+    },
     /// People do not want these jobs any more.
     Cancel {
         /// Which.

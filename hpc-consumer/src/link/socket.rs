@@ -7,6 +7,7 @@
 //! long, an end that does not read, or is silent, is the end of the connection; what cannot be read is passed over; and
 //! no more is read in a second than a hub has reason to say.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -41,6 +42,10 @@ const PIECES_MAX: usize = 4;
 
 /// The loop is woken no more often than this.
 const WAKE_PAUSE: Duration = Duration::from_millis(50);
+
+/// For how many times it is remembered that it is to be woken then, and how far ahead.
+const WAKES_MAX: usize = 1_000;
+const WAKE_AHEAD_MAX: Duration = Duration::from_hours(24);
 
 /// How much is read in a second at most.
 const MESSAGES_A_SECOND: u32 = 500;
@@ -104,7 +109,7 @@ impl Contact {
             welcomed: None,
             unstored: &unstored,
             woken: Instant::now(),
-            wake_at: None,
+            wakes: BTreeSet::new(),
             said_unreadable: false,
         };
         let write = async {
@@ -133,7 +138,8 @@ impl Contact {
             let mut answer_by = Some(Instant::now() + self.timing.answer);
             loop {
                 let stored_by = lock(&unstored).map(|since: Instant| since + self.timing.stored);
-                let next = [Some(ping_at), answer_by, hears.wake_at, stored_by].into_iter().flatten().min();
+                let next =
+                    [Some(ping_at), answer_by, hears.wakes.first().copied(), stored_by].into_iter().flatten().min();
                 let message = tokio::select! {
                     message = stream.next() => message,
                     () = sleep_until(next.unwrap_or(ping_at)) => {
@@ -144,7 +150,7 @@ impl Contact {
                         if stored_by.is_some_and(|by| by <= now) {
                             return Trouble::Passing(format!("{} does not store what it is told", self.target.edge));
                         }
-                        if hears.wake_at.is_some_and(|at| at <= now) {
+                        if hears.wakes.first().is_some_and(|at| *at <= now) {
                             hears.wake().await;
                         }
                         if ping_at <= now {
@@ -218,7 +224,7 @@ struct Hears<'a> {
     unstored: &'a Mutex<Option<Instant>>,
     /// When the loop was woken last, and when it is to be.
     woken: Instant,
-    wake_at: Option<Instant>,
+    wakes: BTreeSet<Instant>,
     said_unreadable: bool,
 }
 
@@ -249,12 +255,13 @@ impl Hears<'_> {
                 *lock(self.unstored) = None;
                 Said::Stored(number)
             }
-            Down::Wake => {
-                let at = self.woken + WAKE_PAUSE;
-                if at <= Instant::now() {
+            Down::Wake { after_ms } => {
+                let now = Instant::now();
+                let at = (now + Duration::from_millis(after_ms).min(WAKE_AHEAD_MAX)).max(self.woken + WAKE_PAUSE);
+                if at <= now {
                     self.wake().await;
-                } else {
-                    self.wake_at.get_or_insert(at);
+                } else if self.wakes.len() < WAKES_MAX && self.wakes.range(at..at + WAKE_PAUSE).next().is_none() {
+                    self.wakes.insert(at);
                 }
                 return None;
             }
@@ -278,7 +285,8 @@ impl Hears<'_> {
     }
 
     async fn wake(&mut self) {
-        (self.woken, self.wake_at) = (Instant::now(), None);
+        self.woken = Instant::now();
+        self.wakes.retain(|at| *at > self.woken);
         let _ = self.contact.said.send(Said::Woken).await;
     }
 }

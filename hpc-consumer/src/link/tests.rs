@@ -308,7 +308,7 @@ async fn what_is_no_message_of_a_hub_is_passed_over_and_what_is_known_counts() {
     let mut line = hub.line().await;
     line.up().await;
     // Before the welcome nothing counts.
-    line.say(&Down::Wake).await;
+    line.say(&Down::Wake { after_ms: 0 }).await;
     line.say(&Down::Cancel { jobs: vec!["early".parse().unwrap()] }).await;
     line.say(&Down::Welcome { v: 9 }).await;
     side.linked(true).await;
@@ -325,9 +325,26 @@ async fn what_is_no_message_of_a_hub_is_passed_over_and_what_is_known_counts() {
     assert!(matches!(&event, Event::Cancel(job_id) if job_id.as_str() == "a"), "{event:?}");
     let marks = folder.path().join("results/.cancelled");
     assert!(marks.join("a").exists() && !marks.join("early").exists());
-    line.say(&Down::Wake).await;
+    line.say(&Down::Wake { after_ms: 0 }).await;
     let event = side.event().await;
     assert!(matches!(event, Event::Woken), "{event:?}");
+}
+
+#[tokio::test]
+async fn who_is_told_that_there_will_be_something_is_woken_then() {
+    let (folder, hub) = (tempfile::tempdir().unwrap(), Hub::new().await);
+    let mut side = side(&hub, folder.path(), timing(), &[]);
+    let (mut line, _) = hub.welcome().await;
+    side.linked(true).await;
+    let told = Instant::now();
+    // The later one first, and one that is too far ahead to be meant.
+    for after_ms in [700, 300, 300, u64::MAX] {
+        line.say(&Down::Wake { after_ms }).await;
+    }
+    for after in [300, 700].map(Duration::from_millis) {
+        let event = side.event().await;
+        assert!(matches!(event, Event::Woken) && told.elapsed() >= after, "{event:?} after {:?}", told.elapsed());
+    }
 }
 
 #[tokio::test]
@@ -351,7 +368,10 @@ async fn who_says_the_same_without_end_wakes_now_and_then() {
     let (mut line, _) = hub.welcome().await;
     side.linked(true).await;
     let begun = Instant::now();
-    let flood = tokio::spawn(async move { while line.0.send(Message::text(Down::Wake.to_json())).await.is_ok() {} });
+    let flood =
+        tokio::spawn(
+            async move { while line.0.send(Message::text(Down::Wake { after_ms: 0 }.to_json())).await.is_ok() {} },
+        );
     let mut woken = 0;
     while begun.elapsed() < Duration::from_secs(1) {
         let event = side.event().await;
@@ -430,7 +450,7 @@ async fn where_no_websocket_gets_through_requests_do() {
         assert!(request.starts_with("POST /report ") && request.to_ascii_lowercase().contains("x-site-key: the key"));
         serde_json::from_str::<Upload>(request.split_once("\r\n\r\n").unwrap().1).unwrap()
     };
-    let answer = down(vec![Down::Welcome { v: 1 }, Down::Wake]);
+    let answer = down(vec![Down::Welcome { v: 1 }, Down::Wake { after_ms: 0 }]);
     let first = upload(&hub.answer("200 OK", &answer).await);
     assert!(matches!(first.up.as_slice(), [protocol::link::Up::Hello(_)]), "{first:?}");
     // It does not ring, so that the queue is asked as often as ever; what it says counts all the same.

@@ -69,7 +69,8 @@ impl Contact {
             let said = match down {
                 Down::Refused { code, detail } => return Some(self.target.refused(&code, &detail)),
                 Down::Ack { number } => Said::Stored(number),
-                Down::Wake => Said::Woken,
+                // Without a link it is heard late, and the next answer says it again.
+                Down::Wake { .. } => Said::Woken,
                 Down::Ask { jobs } => Said::Asked(jobs),
                 Down::Cancel { jobs } => {
                     let _ = unwanted.send(jobs).await;

@@ -6,13 +6,22 @@
 use std::time::Duration;
 
 use protocol::PoolName;
-use protocol::link::{Down, PoolReport};
+use protocol::link::{Down, JobReport, PoolReport};
 
 use super::database::{Database, text_at};
 use super::{Effect, Hub, Socket, Step, jobs};
 
 /// After this, a site that was woken should have taken the job.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// There may be something in the queue now.
+const WAKE: Down = Down::Wake { after_ms: 0 };
+
+/// After so long a message is shown again that an earlier version has given back, which does not say so.
+const GUESS: Duration = Duration::from_secs(60);
+
+/// A site is woken for a time that is no further ahead.
+const AHEAD_MAX: Duration = Duration::from_hours(1);
 
 /// What the bell has in memory.
 #[derive(Debug, Default)]
@@ -66,16 +75,26 @@ impl Hub {
             let patience = i64::try_from(PATIENCE.as_millis()).unwrap_or(i64::MAX);
             self.bell.again_at.get_or_insert(step.millis() + patience);
         }
-        step.effects.push(Effect::Send(chosen.clone(), Down::Wake.to_json()));
+        step.effects.push(Effect::Send(chosen.clone(), WAKE.to_json()));
         self.bell.last = Some(chosen);
         Ok(())
     }
 
-    /// A site has given a job back to the queue: others may want it.
-    pub(super) fn ring_later<D: Database>(&mut self, step: &mut Step<'_, D>) -> Result<(), D::Error> {
-        if linked(step.db)?.len() > 1 {
-            let patience = i64::try_from(PATIENCE.as_millis()).unwrap_or(i64::MAX);
-            self.bell.again_at.get_or_insert(step.millis() + patience);
+    /// A site has given a job back to the queue: the others may want it, once the queue shows it again. They are told
+    /// now, and wait themselves: an object that sleeps forgets what it was to say.
+    pub(super) fn ring_for_others<D: Database>(
+        &mut self,
+        step: &mut Step<'_, D>,
+        giver: Option<&Socket>,
+        job: &JobReport,
+    ) -> Result<(), D::Error> {
+        // An earlier version does not say when.
+        let after = job.again_at.map_or(GUESS, |again_at| again_at.duration_since(job.at).unsigned_abs());
+        let wake = Down::Wake { after_ms: u64::try_from(after.min(AHEAD_MAX).as_millis()).unwrap_or(u64::MAX) };
+        for site in linked(step.db)? {
+            if Some(&site.socket) != giver {
+                step.effects.push(Effect::Send(site.socket, wake.to_json()));
+            }
         }
         Ok(())
     }
@@ -89,7 +108,7 @@ impl Hub {
         let since = step.millis() - i64::try_from(PATIENCE.as_millis()).unwrap_or(i64::MAX) / 2;
         if jobs::any_queued_since(step.db, since)? {
             for site in linked(step.db)? {
-                step.effects.push(Effect::Send(site.socket, Down::Wake.to_json()));
+                step.effects.push(Effect::Send(site.socket, WAKE.to_json()));
             }
         }
         Ok(())

@@ -163,7 +163,7 @@ impl Hub {
             }
             self.learn(step, &job.job_id, said, None)?;
             if job.state == JobState::Queued {
-                self.ring_later(step)?;
+                self.ring_for_others(step, socket, job)?;
             }
         }
         if report.site.is_some() || report.pools.is_some() {
@@ -223,7 +223,7 @@ impl Hub {
         if queued > 0
             && let Some(daemon) = daemon
         {
-            downs.push(Down::Wake);
+            downs.push(Down::Wake { after_ms: 0 });
             downs.extend(self.question(step, &daemon.daemon)?);
         }
         step.answer(follower, Response::of(200, &protocol::link::Download { down: downs }));

@@ -389,6 +389,7 @@ mod tests {
             parent: (millis % 3 == 0).then(|| "p".parse().unwrap()),
             children: (millis % 2 == 0).then(|| Children { all: 7, ended: attempt, tasks: (millis > 9).then_some(9) }),
             message: None,
+            again_at: None,
             result: result.map(|result| Json::parse(result).unwrap()),
         }
     }

@@ -9,7 +9,7 @@ pub(super) fn site_of(text: &str) -> Settings {
     Settings { site: Arc::new(file.site), ..settings() }
 }
 
-const TWO: &str = r#"
+pub(super) const TWO: &str = r#"
 [pool.cpu]
 runtime = "bare"
 default = true
@@ -42,7 +42,7 @@ pub(super) fn ready(text: &str, facts: &[Fact]) -> Daemon {
     daemon
 }
 
-fn job_in(pool: &str, job_id: &str) -> Delivery {
+pub(super) fn job_in(pool: &str, job_id: &str) -> Delivery {
     with_fields(job_id, &format!("L{job_id}"), &format!(r#""pool":"{pool}""#))
 }
 
@@ -169,7 +169,7 @@ fn a_job_for_a_pool_of_another_site_stays_in_the_queue_for_a_day() {
     let mut daemon = ready(TWO, &[]);
     let mut delivery = job_in("qpu", "a");
     let effects = come(&mut daemon, delivery.clone());
-    assert_eq!(only(&effects, is_settle), [back(&["La"], 60 * SECOND)]);
+    assert_eq!(only(&effects, is_settle), [back(&["La"], 2 * SECOND)], "another may have it at once");
     let told = |effect: &Effect| matches!(effect, Effect::Say(Notice::NoSuchPool { .. }));
     assert_eq!(only(&effects, told).len(), 1);
     daemon.step(Event::Settled(Ok(())));
@@ -179,7 +179,7 @@ fn a_job_for_a_pool_of_another_site_stays_in_the_queue_for_a_day() {
     assert_eq!(only(&effects, told), [], "it is said once");
     daemon.step(Event::Settled(Ok(())));
     // Nobody took it.
-    delivery.deliveries = 30;
+    delivery.deliveries = 40;
     let effects = come(&mut daemon, delivery);
     let Some(Effect::Conclude { ending: Ending::Rejected(why), .. }) = effects.first() else {
         panic!("it is rejected: {effects:?}");

@@ -201,6 +201,20 @@ fn a_job_that_goes_back_to_the_queue_is_queued_until_it_comes_again() {
     assert!(reports.iter().any(|report| report.site.as_ref().is_some_and(|site| site.draining)), "{reports:?}");
 }
 
+/// It was never ours, and is told all the same: the hub wakes others for it, and says why it waits.
+#[test]
+fn of_a_job_for_another_site_it_is_told_why_and_when_it_can_be_had() {
+    let mut told = Told::connected(pools::ready(pools::TWO, &[]));
+    told.step(pulled(&[pools::job_in("qpu", "a")]));
+    told.step(recalled(&["a"]));
+    let report = told.next().expect("it is told");
+    let job = &report.jobs[0];
+    assert_eq!(words(std::slice::from_ref(&report)), ["a queued 0"]);
+    let pause = job.again_at.map(|again_at| again_at.duration_since(job.at).unsigned_abs());
+    assert_eq!(pause, Some(2 * SECOND));
+    assert!(job.message.as_deref().is_some_and(|why| why.starts_with("this site has no pool qpu")), "{job:?}");
+}
+
 #[test]
 fn a_job_whose_files_or_outputs_are_on_their_way_is_told_as_such() {
     let mut told = Told::connected(Daemon::pulling(settings()));
