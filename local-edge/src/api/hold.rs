@@ -3,9 +3,11 @@
 //! Out of scope: the pull itself, which is the store's.
 //! Invariants: nothing is leased before it is answered. While a pull waits, no message is held for it: a client that
 //! gives up closes its connection, with which this ends, and what comes then goes to others. A server that stops
-//! answers at once.
+//! answers at once. Pulls of a queue that wait are answered in the order in which they came: who has just given a
+//! message back comes after those who were there before.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -43,7 +45,7 @@ pub(super) async fn pull(app: &App, ask: Ask, wait: Duration) -> Result<(Pulled,
             _ = stopping.wait_for(|stopping| *stopping) => {}
         }
     });
-    let mut waits = true;
+    let (mut waits, mut first_in_line) = (true, None);
     loop {
         let (held, asked) = (begun.elapsed(), ask.clone());
         let pulled = app
@@ -51,19 +53,24 @@ pub(super) async fn pull(app: &App, ask: Ask, wait: Duration) -> Result<(Pulled,
             .call(move |registry| registry.pull(&asked.queue, asked.batch_size, asked.visibility_timeout_ms))
             .await?;
         match pulled.next {
-            Some(next) if waits => tokio::select! {
-                () = arrival(next) => {}
-                // One last look.
-                () = &mut over => waits = false,
-            },
+            Some(next) if waits => {
+                first_in_line = first_in_line.or_else(|| Arc::clone(&next.line).try_acquire_owned().ok());
+                tokio::select! {
+                    () = arrival(&next), if first_in_line.is_some() => {}
+                    // It never closes. What came meanwhile went to those before.
+                    turn = Arc::clone(&next.line).acquire_owned(), if first_in_line.is_none() => first_in_line = turn.ok(),
+                    // One last look.
+                    () = &mut over => waits = false,
+                }
+            }
             next => return Ok((Pulled { next, ..pulled }, held)),
         }
     }
 }
 
 /// Waits until a message may be there.
-async fn arrival(next: Arrival) {
-    let Arrival { mut changed, after } = next;
+async fn arrival(next: &Arrival) {
+    let (mut changed, after) = (next.changed.clone(), next.after);
     let due = async {
         match after {
             // Never at once: whatever the clocks say, this must not become a loop without a pause.

@@ -1,10 +1,11 @@
 //! The part of a message that the model of a queue does not know: its body, and what that is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use leased_queue::{Message, Metrics};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// What a body is, as its producer said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,4 +116,6 @@ pub(crate) struct Arrival {
     pub(crate) changed: watch::Receiver<()>,
     /// When time alone can make one ready.
     pub(crate) after: Option<Duration>,
+    /// Has one place, for the first of those who wait.
+    pub(crate) line: Arc<Semaphore>,
 }

@@ -145,6 +145,26 @@ async fn one_message_goes_to_one_of_those_who_wait() {
     assert_eq!(both, ["a", "b"]);
 }
 
+/// Who gives a message back and asks again comes after those who have been there before, and does not keep it from them.
+#[tokio::test]
+async fn who_waits_longest_is_the_first_to_have_something() {
+    let server = Server::start().await;
+    let queue = server.queue("line", json!({})).await;
+    let mut line = Vec::new();
+    for _ in 0..6 {
+        let mut next = Box::pin(pull(&server, &queue, HOLD));
+        assert!(timeout(SOON, &mut next).await.is_err(), "the pull was answered at once");
+        line.push(next);
+    }
+    // The second of them gives up.
+    drop(line.remove(1));
+    for (no, next) in line.into_iter().enumerate() {
+        let body = format!("message {no}");
+        push(&server, &queue, &body).await;
+        assert_eq!(bodies(&next.await), [body]);
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_leased_to_a_client_that_has_gone_away() {
     let server = Server::start().await;

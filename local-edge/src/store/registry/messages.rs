@@ -1,5 +1,6 @@
 //! Operations on messages.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use leased_queue::{Candidates, Message, MessageId, Metrics, NewMessage, Retry, Settled, Warning};
@@ -63,7 +64,8 @@ impl Registry {
     fn next_arrival(&self, no: QueueNo) -> Arrival {
         let entry = self.entry(no);
         let after = entry.model.next_ready_at().map(|at| u64::try_from(at - self.now).unwrap_or_default());
-        Arrival { changed: entry.arrivals.subscribe(), after: after.map(Duration::from_millis) }
+        let (changed, line) = (entry.arrivals.subscribe(), Arc::clone(&entry.line));
+        Arrival { changed, line, after: after.map(Duration::from_millis) }
     }
 
     /// Looks at messages.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use leased_queue::{Consumer, Fact, Millis, Queue, Removal, Seq, Settings};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use store::Sqlite;
 
@@ -102,6 +102,8 @@ struct Entry {
     model: Queue,
     /// Told of every message that may be ready now, or earlier than was known, and of every change of the settings.
     arrivals: watch::Sender<()>,
+    /// One place: who has it is the first of the pulls that wait.
+    line: Arc<Semaphore>,
 }
 
 impl Registry {
@@ -205,6 +207,7 @@ impl Registry {
                 consumer,
                 model,
                 arrivals: watch::Sender::default(),
+                line: Arc::new(Semaphore::new(1)),
             };
             self.queues.insert(row.no, entry);
         }
@@ -297,6 +300,7 @@ impl Registry {
             consumer: None,
             model: Queue::new(settings, None),
             arrivals: watch::Sender::default(),
+            line: Arc::new(Semaphore::new(1)),
         };
         self.queues.insert(no, entry);
         self.store(no)?;
