@@ -108,13 +108,13 @@ impl Intake {
             (self.empty_pulls, self.in_vain, self.unheeded_until) = (0, 0, Duration::ZERO);
             return;
         }
+        if pulled.held.is_some() {
+            // The queue would have answered had there been anything, whatever was said: that was the pause.
+            (self.empty_pulls, self.in_vain, self.unheeded_until) = (1, 0, Duration::ZERO);
+            return self.pulls.wait_until(now + settings.poll_interval.saturating_sub(held));
+        }
         if woken_meanwhile {
             return self.pulls.wait_until(self.unheeded_until);
-        }
-        if pulled.held.is_some() {
-            // The queue would have answered had there been anything: that was the pause.
-            self.empty_pulls = 1;
-            return self.pulls.wait_until(now + settings.poll_interval.saturating_sub(held));
         }
         let pause = if self.linked { settings.linked_poll_interval } else { doubled(settings, self.empty_pulls) };
         self.empty_pulls = self.empty_pulls.saturating_add(1);

@@ -95,6 +95,20 @@ fn who_is_woken_in_vain_again_and_again_asks_no_more_often_than_without_a_link()
     assert_eq!(daemon.step(Event::Woken).effects, [Effect::Pull(1)]);
 }
 
+/// It costs nothing to ask such a queue, and it answers the moment that it has something.
+#[test]
+fn a_queue_that_holds_pulls_is_asked_at_once_however_often_that_was_said_in_vain() {
+    let mut daemon = linked();
+    daemon.step(Event::Woken);
+    for _ in 0..100 {
+        daemon.step(Event::Woken);
+        daemon.now += 5 * SECOND;
+        let empty = Pulled { held: Some(5 * SECOND), deliveries: Vec::new(), spared: false };
+        let effects = daemon.step(Event::Pulled(Ok(empty))).effects;
+        assert!(effects.iter().any(is_pull), "{effects:?} at {:?}", daemon.now);
+    }
+}
+
 #[test]
 fn what_goes_back_to_the_queue_is_asked_for_when_it_can_come_again() {
     let mut daemon = linked();
