@@ -10,10 +10,11 @@ use std::io;
 
 use protocol::text::{escaped, escaped_json};
 use tracing::field::Field;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The flags of a program that runs for long.
 #[derive(Debug, clap::Args)]
@@ -44,25 +45,55 @@ pub enum LogFormat {
 
 /// Starts logging to standard error. `filter` is a level or a list of `target=level`, as of the `RUST_LOG` convention.
 pub fn init_logging(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    // The library takes a word that is no level for a target, and then logs nothing else.
-    if let Some(word) = filter.split(',').find(|part| !part.contains('=') && part.parse::<LevelFilter>().is_err()) {
-        anyhow::bail!(
-            "the log level {word:?} is not understood; it is error, warn, info, debug, trace, or a list of target=level"
-        );
-    }
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| anyhow::anyhow!("the log level {filter:?} is not understood: {error}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filtered = tracing_subscriber::registry().with(targets(filter)?);
     // A line that finds no room on a full disk is missing; the library would tell that on stderr, and panic for it.
-    let builder = builder.log_internal_errors(false);
+    let lines = tracing_subscriber::fmt::layer().log_internal_errors(false);
     match format {
         LogFormat::Text => {
-            let builder = builder.with_target(false).with_ansi(crate::style::may_color(&io::stderr()));
-            builder.fmt_fields(debug_fn(write_field).delimited(" ")).init();
+            let lines = lines.with_writer(io::stderr).with_ansi(crate::style::may_color(&io::stderr()));
+            filtered.with(lines.with_target(false).fmt_fields(debug_fn(write_field).delimited(" "))).init();
         }
-        LogFormat::Json => builder.json().flatten_event(true).with_writer(|| JsonLines(io::stderr())).init(),
+        LogFormat::Json => {
+            filtered.with(lines.json().flatten_event(true).with_writer(|| JsonLines(io::stderr()))).init();
+        }
     }
     Ok(())
+}
+
+/// What is logged of which module. The convention has patterns of spans and fields as well, which take regular
+/// expressions; there are no spans here.
+fn targets(filter: &str) -> anyhow::Result<Targets> {
+    let parts: Vec<&str> = filter.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    // With no part at all, nothing would be logged.
+    anyhow::ensure!(!parts.is_empty(), "the log level is empty; {LEVELS}");
+    let mut targets = Targets::new();
+    for part in parts {
+        let (target, level) = part.split_once('=').map_or((None, part), |(target, level)| (Some(target), level));
+        let parsed = level.parse::<LevelFilter>().ok().filter(|_| !level.is_empty());
+        let Some(parsed) = parsed else {
+            anyhow::bail!("the log level {level:?}{} is not understood; {LEVELS}", of(target));
+        };
+        targets = match target {
+            None => targets.with_default(parsed),
+            Some(target) if is_module(target) => targets.with_target(target, parsed),
+            Some(target) => anyhow::bail!(
+                "the log level has {target:?} in front of {level:?}, which is no target; a target is a module, such as \
+                 hpc_consumer or queues::http"
+            ),
+        };
+    }
+    Ok(targets)
+}
+
+const LEVELS: &str = "it is error, warn, info, debug, trace, or a list of target=level";
+
+fn of(target: Option<&str>) -> String {
+    target.map(|target| format!(" of {target:?}")).unwrap_or_default()
+}
+
+/// A target is where something is logged, as the path of a module, or a name that a library has given.
+fn is_module(target: &str) -> bool {
+    !target.is_empty() && target.chars().all(|c| c.is_alphanumeric() || "_:-.".contains(c))
 }
 
 /// The message as it is, other fields with their names.
@@ -118,6 +149,37 @@ mod tests {
 
     fn is_harmless(text: &str) -> bool {
         text.strip_suffix('\n').is_some_and(|line| !line.chars().any(protocol::text::is_hazardous))
+    }
+
+    #[test]
+    fn a_level_or_a_list_of_targets_says_what_is_logged() {
+        use tracing::Level;
+        let logged = |filter: &str, target: &str, level: Level| targets(filter).unwrap().would_enable(target, &level);
+        assert!(logged("warn", "queues::http", Level::WARN) && !logged("warn", "queues::http", Level::INFO));
+        assert!(logged("DEBUG", "queues", Level::DEBUG) && !logged("off", "queues", Level::ERROR));
+        // The longest target goes first, in whichever order they stand.
+        let list = "queues=debug, info,queues::http=error,";
+        assert!(logged(list, "queues::pull", Level::DEBUG) && !logged(list, "queues::http", Level::WARN));
+        assert!(logged(list, "hpc_consumer::daemon", Level::INFO) && !logged(list, "hyper", Level::DEBUG));
+        // Without a level for the rest, the rest is silent.
+        assert!(!logged("queues=trace", "hpc_consumer", Level::ERROR));
+    }
+
+    #[test]
+    fn a_wrong_log_level_is_named() {
+        for (filter, said) in [
+            ("wanr", "the log level \"wanr\" is not understood; it is error, warn, info,"),
+            ("info,queues=loud", "the log level \"loud\" of \"queues\" is not understood; it is error,"),
+            ("queues", "the log level \"queues\" is not understood"),
+            ("queues=", "the log level \"\" of \"queues\" is not understood"),
+            ("queues=info=debug", "the log level \"info=debug\" of \"queues\" is not understood"),
+            ("=info", "the log level has \"\" in front of \"info\", which is no target"),
+            ("queues[{job}]=info", "the log level has \"queues[{job}]\" in front of"),
+            (" , ", "the log level is empty; it is error,"),
+        ] {
+            let error = targets(filter).unwrap_err().to_string();
+            assert!(error.starts_with(said), "{filter:?}: {error}");
+        }
     }
 
     #[test]
