@@ -14,6 +14,8 @@ pub(crate) enum Profile {
     Dev,
     /// Quick to run.
     Release,
+    /// What is released: small, and on Linux static. It is built for a target of its own ([`released_target`]).
+    Dist,
 }
 
 impl Profile {
@@ -22,6 +24,7 @@ impl Profile {
         match self {
             Self::Dev => "debug",
             Self::Release => "release",
+            Self::Dist => "dist",
         }
     }
 }
@@ -69,14 +72,38 @@ impl Workspace {
 
     /// A program of this workspace, as cargo leaves it.
     pub(crate) fn program(&self, profile: Profile, name: &str) -> PathBuf {
-        self.target.join(profile.folder()).join(name)
+        let target = match profile {
+            Profile::Dev | Profile::Release => self.target.clone(),
+            Profile::Dist => self.target.join(released_target()),
+        };
+        target.join(profile.folder()).join(name)
     }
 
     /// Builds programs of this workspace.
     pub(crate) fn build(&self, profile: Profile, packages: &[&str]) -> anyhow::Result<()> {
         let mut command = self.cargo("build");
-        if profile == Profile::Release {
-            command.arg("--release");
+        match profile {
+            Profile::Dev => {}
+            Profile::Release => {
+                command.arg("--release");
+            }
+            Profile::Dist => {
+                command.args(["--locked", "--profile", profile.folder(), "--target", &released_target()]);
+            }
+        }
+        if profile == Profile::Dist && cfg!(target_os = "linux") {
+            // The C in SQLite and ring needs nothing of a C library that the headers at hand do not say alike.
+            let variable = format!("CC_{}", released_target().replace('-', "_"));
+            if std::env::var_os(&variable).is_none() {
+                command.env(variable, "cc");
+            }
+            // Under their own names musl has these functions for large files as well, and under no others. And no
+            // program searches texts or boxes: SQLite is smaller without that.
+            command.env(
+                "LIBSQLITE3_FLAGS",
+                "-DSQLITE_DISABLE_LFS -USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS -USQLITE_ENABLE_FTS5 \
+                 -USQLITE_ENABLE_RTREE",
+            );
         }
         for package in packages {
             command.args(["--package", package]);
@@ -102,6 +129,11 @@ pub(crate) fn shown(path: &Path) -> String {
 /// The target triple of static binaries on this machine's processor.
 pub(crate) fn musl_target() -> String {
     format!("{}-unknown-linux-musl", std::env::consts::ARCH)
+}
+
+/// The target triple of what is released for this machine's system.
+pub(crate) fn released_target() -> String {
+    if cfg!(target_os = "macos") { format!("{}-apple-darwin", std::env::consts::ARCH) } else { musl_target() }
 }
 
 /// The target triple of the Worker.

@@ -18,16 +18,13 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, bail};
 
 use crate::tools::{Kind, Tools};
-use crate::workspace::{Workspace, musl_target, shown};
+use crate::workspace::{Profile, Workspace, released_target, shown};
 use crate::{command, image, worker};
 
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The profile of cargo that programs are released with.
-const PROFILE: &str = "dist";
-
 /// The most that the daemon may take: it is copied to clusters over slow lines.
-const DAEMON_BYTES_MAX: u64 = 12 << 20;
+pub(crate) const DAEMON_BYTES_MAX: u64 = 12_000_000;
 
 /// What a release is made of.
 #[derive(clap::Args)]
@@ -95,55 +92,44 @@ struct Contents {
     scripts: &'static [&'static str],
 }
 
-/// What this system has, and the target that it is built for.
-fn of_this_system() -> anyhow::Result<(Contents, String)> {
+/// What this system has.
+fn of_this_system() -> anyhow::Result<Contents> {
     match std::env::consts::OS {
         "linux" => {
             let programs = &["hpc-consumer", "local-edge", "laptop-consumer"];
-            Ok((
-                Contents { programs, others: &["task-runner", "qpu-broker"], scripts: &["hpc-queue-up"] },
-                musl_target(),
-            ))
+            Ok(Contents { programs, others: &["task-runner", "qpu-broker"], scripts: &["hpc-queue-up"] })
         }
-        "macos" => {
-            let contents = Contents { programs: &["laptop-consumer"], others: &[], scripts: &[] };
-            Ok((contents, format!("{}-apple-darwin", std::env::consts::ARCH)))
-        }
+        "macos" => Ok(Contents { programs: &["laptop-consumer"], others: &[], scripts: &[] }),
         other => bail!("there are releases for Linux and macOS, and not for {other}"),
     }
 }
 
-/// Builds the programs and puts them into an archive.
-fn programs(workspace: &Workspace, out: &Path) -> anyhow::Result<PathBuf> {
-    let (contents, target) = of_this_system()?;
+/// Builds the programs, in the order of [`Contents`], and returns where they are.
+pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
+    let contents = of_this_system()?;
     let names = [contents.programs, contents.others].concat();
-    let mut build = workspace.cargo("build");
-    build.args(["--locked", "--profile", PROFILE, "--target", &target]);
-    for name in &names {
-        build.args(["--package", name]);
-    }
-    if cfg!(target_os = "linux") {
-        // The C in SQLite and ring needs nothing of a C library that the headers at hand do not say alike.
-        let variable = format!("CC_{}", target.replace('-', "_"));
-        if std::env::var_os(&variable).is_none() {
-            build.env(variable, "cc");
-        }
-        // Under their own names musl has these functions for large files as well, and under no others.
-        build.env("LIBSQLITE3_FLAGS", "-DSQLITE_DISABLE_LFS");
-    }
-    command::run(&mut build)?;
-
-    let folder = workspace.target.join(&target).join(PROFILE);
-    let programs: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
+    workspace.build(Profile::Dist, &names)?;
+    let programs: Vec<PathBuf> = names.iter().map(|name| workspace.program(Profile::Dist, name)).collect();
     for program in &programs {
         let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
         if cfg!(target_os = "linux") && archive::has_interpreter(&bytes) {
             bail!("{} is not static: it would not start where the C library is an older one", program.display());
         }
-        if program.ends_with("hpc-consumer") && bytes.len() as u64 > DAEMON_BYTES_MAX {
-            bail!("{} has {} bytes; the limit is {DAEMON_BYTES_MAX}, which is 12 MiB", program.display(), bytes.len());
+    }
+    Ok(programs)
+}
+
+/// Builds the programs and puts them into an archive.
+fn programs(workspace: &Workspace, out: &Path) -> anyhow::Result<PathBuf> {
+    let contents = of_this_system()?;
+    let programs = build(workspace)?;
+    for program in programs.iter().filter(|program| program.ends_with("hpc-consumer")) {
+        let bytes = fs::metadata(program)?.len();
+        if bytes > DAEMON_BYTES_MAX {
+            bail!("{} has {bytes} bytes; the limit is {DAEMON_BYTES_MAX}", program.display());
         }
     }
+    let (names, target) = ([contents.programs, contents.others].concat(), released_target());
     let sbom = sbom::of(workspace, &names, &target)?;
     let named = format!("hpc-queue-{VERSION}-{target}");
     fs::write(out.join(format!("{named}.cdx.json")), &sbom)?;

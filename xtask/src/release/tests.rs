@@ -62,14 +62,14 @@ impl Releases {
             image::set_mode(path, 0o755).unwrap();
         }
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let (_, target) = of_this_system().unwrap();
+        let target = released_target();
         let packed = Packed { programs: &programs, others: &[], scripts: &[] };
         let archive = pack(root, &packed, "{}\n", &format!("hpc-queue-{VERSION}-{target}"), &out).unwrap();
         archive::write_sums(&[archive], &out).unwrap();
     }
 
     fn archive(&self) -> PathBuf {
-        let (_, target) = of_this_system().unwrap();
+        let target = released_target();
         self.folder.path().join(format!("latest/download/hpc-queue-{VERSION}-{target}.tar.gz"))
     }
 
@@ -216,7 +216,7 @@ fn built(name: &str) -> PathBuf {
 /// so each is a line that starts it.
 fn unpacked(folder: &Path) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let (contents, _) = of_this_system().unwrap();
+    let contents = of_this_system().unwrap();
     let made = folder.join("made");
     fs::create_dir(&made).unwrap();
     let line = |name: &&str| {
