@@ -11,8 +11,8 @@ use crate::processes::{LocalEdge, Process};
 use crate::workspace::{Profile, Workspace};
 
 /// Starts `local-edge` so that it logs each request.
-pub(super) fn start(workspace: &Workspace, folder: &Path) -> anyhow::Result<LocalEdge> {
-    let mut command = LocalEdge::command(workspace, Profile::Release, folder);
+pub(super) fn start(workspace: &Workspace, profile: Profile, folder: &Path) -> anyhow::Result<LocalEdge> {
+    let mut command = LocalEdge::command(workspace, profile, folder);
     command.args(["--log", "local_edge=debug", "--log-format", "json"]);
     let mut process = Process::start("local-edge", &mut command, folder)?;
     let env_file = folder.join("edge.env");

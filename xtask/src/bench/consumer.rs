@@ -53,6 +53,7 @@ pub(super) fn submit_in_turn(edge: &LocalEdge, jobs: &[Value], count: usize) -> 
 
 /// The directories of one daemon.
 pub(super) struct Node {
+    profile: Profile,
     folder: PathBuf,
     state: PathBuf,
     results: PathBuf,
@@ -61,8 +62,13 @@ pub(super) struct Node {
 impl Node {
     /// Makes them in `folder/<name>`.
     pub(super) fn new(folder: &Path, name: &str) -> anyhow::Result<Self> {
+        Self::built(Profile::Release, folder, name)
+    }
+
+    /// The same, for a daemon that was built so.
+    pub(super) fn built(profile: Profile, folder: &Path, name: &str) -> anyhow::Result<Self> {
         let folder = subfolder(folder, name)?;
-        Ok(Self { state: subfolder(&folder, "state")?, results: subfolder(&folder, "results")?, folder })
+        Ok(Self { profile, state: subfolder(&folder, "state")?, results: subfolder(&folder, "results")?, folder })
     }
 
     /// Where the daemon keeps what must not be forgotten.
@@ -77,7 +83,7 @@ impl Node {
 
     /// The daemon's command.
     pub(super) fn command(&self, workspace: &Workspace, edge: &LocalEdge) -> Command {
-        let mut command = Command::new(workspace.program(Profile::Release, "hpc-consumer"));
+        let mut command = Command::new(workspace.program(self.profile, "hpc-consumer"));
         command
             .arg("run")
             .arg("--env-file")

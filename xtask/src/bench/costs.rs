@@ -20,7 +20,7 @@ use crate::processes::LocalEdge;
 use crate::tools::{Kind, Tools};
 use crate::worker;
 use crate::workerd::Workerd;
-use crate::workspace::Workspace;
+use crate::workspace::{Profile, Workspace};
 
 /// The daemon has its link by then, and has told what it has.
 const LINKED: Duration = Duration::from_secs(5);
@@ -60,7 +60,7 @@ type Count = [f64; 6];
 pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<Row>> {
     let tools = Tools::set_up(workspace, &Kind::WORKER)?;
     let built = worker::build(workspace, &tools)?;
-    let edge = access_log::start(workspace, folder)?;
+    let edge = access_log::start(workspace, Profile::Release, folder)?;
     let workerd = hub::workers(workspace, &tools, &built, folder, &edge)?;
     let run = Run { url: workerd.url("http-counted")?, edge: &edge, workerd: &workerd, connection: Connection::new() };
 
@@ -163,7 +163,7 @@ impl Run<'_> {
 }
 
 /// What a process has used of processors: at least as long as the object was at work in it.
-fn processor_seconds(pid: u32) -> anyhow::Result<f64> {
+pub(super) fn processor_seconds(pid: u32) -> anyhow::Result<f64> {
     const TICKS_PER_SECOND: f64 = 100.0;
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;

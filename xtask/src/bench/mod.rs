@@ -2,12 +2,14 @@
 //! machine. Release builds of the programs, real parts, nothing simulated.
 
 mod access_log;
+mod at_once;
 mod consumer;
 mod containment;
 mod costs;
 mod edge;
 mod files;
 mod hub;
+mod idle;
 mod latency;
 mod load;
 mod machine;
@@ -58,6 +60,8 @@ pub(crate) enum Part {
     Latency,
     /// Resident memory of the daemon and its keeper, idle and under load
     Memory,
+    /// The programs as they are released, with nothing to do: size, --help, memory, processor, looks at the queue
+    Idle,
     /// What several pools cost, and what jobs that wait in one cost the others
     Pools,
     /// What a round of parking costs in time and memory, and what it saves of held processors
@@ -84,7 +88,9 @@ pub(crate) fn run(workspace: &Workspace, parts: &[Part], sizes: &Sizes) -> anyho
     let parts = if parts.is_empty() { Part::value_variants() } else { parts };
     // Without its tools, an edge with the page of a few lines is measured.
     let _ = page::build_with(workspace, &Tools::set_up(workspace, &[Kind::PagePackages])?)?;
-    workspace.build(Profile::Release, &["local-edge", "hpc-consumer", "laptop-consumer"])?;
+    if parts.iter().any(|part| *part != Part::Idle) {
+        workspace.build(Profile::Release, &["local-edge", "hpc-consumer", "laptop-consumer"])?;
+    }
     let mut rows = Vec::new();
     for part in parts {
         eprintln!("Measuring: {}", format!("{part:?}").to_lowercase());
@@ -101,6 +107,7 @@ pub(crate) fn run(workspace: &Workspace, parts: &[Part], sizes: &Sizes) -> anyho
             Part::Throughput => throughput::measure(workspace, folder.path()),
             Part::Latency => latency::measure(workspace, folder.path()),
             Part::Memory => memory::measure(workspace, folder.path()),
+            Part::Idle => idle::measure(workspace, folder.path()),
             Part::Pools => pools::measure(workspace, folder.path()),
             Part::Parking => parking::measure(workspace, folder.path()),
             Part::Workflows => workflows::measure(workspace, folder.path()),

@@ -15,7 +15,7 @@ use super::consumer::{self, Node};
 use super::table::{Aim, Row};
 use super::{access_log, median, subfolder};
 use crate::processes::LocalEdge;
-use crate::workspace::Workspace;
+use crate::workspace::{Profile, Workspace};
 
 const AIM: f64 = 1.0;
 const FINISHED: i64 = 1_000_000;
@@ -26,7 +26,7 @@ const LOGGED: Duration = Duration::from_millis(100);
 
 pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<Row>> {
     let folder = subfolder(folder, "startup")?;
-    let edge = access_log::start(workspace, &folder)?;
+    let edge = access_log::start(workspace, Profile::Release, &folder)?;
     let (full, empty) = (Node::new(&folder, "full")?, Node::new(&folder, "empty")?);
     for node in [&full, &empty] {
         consumer::submit(&edge, &json!({"task": "true"}), 1)?;

@@ -110,7 +110,7 @@ fn settle() {
 
 /// All requests of a daemon to the API of the queues, from its start to its end.
 fn requests(workspace: &Workspace, folder: &Path) -> anyhow::Result<usize> {
-    let edge = access_log::start(workspace, folder)?;
+    let edge = access_log::start(workspace, Profile::Release, folder)?;
     let node = Node::new(folder, "node")?;
     consumer::submit(&edge, &json!({"task": "true"}), JOBS)?;
     let mut command = node.bare(workspace, &edge, PROGRAM, SLOTS);
