@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -124,6 +124,24 @@ pub(crate) fn response<'a>(
         }
     }
     response
+}
+
+/// A client of others, also where the system has no certificates of authorities, as in a bare container: there nobody is
+/// believed who is asked over TLS, and all else works.
+pub(crate) fn client(builder: impl Fn() -> reqwest::ClientBuilder) -> reqwest::Result<reqwest::Client> {
+    static TOLD: Once = Once::new();
+    // Whoever was first has chosen the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    builder().build().or_else(|_| {
+        let client = builder().tls_certs_only([]).build()?;
+        TOLD.call_once(|| {
+            tracing::warn!(
+                "this system has no certificates of authorities (the package ca-certificates, or SSL_CERT_FILE): nobody \
+                 can be asked over https, as for a callback"
+            );
+        });
+        Ok(client)
+    })
 }
 
 /// Why another server could not be asked, without its address: that may be signed, or hold what others need not know.

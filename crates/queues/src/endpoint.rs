@@ -82,15 +82,15 @@ impl fmt::Debug for Endpoint {
 }
 
 /// An HTTP client for this address, as every program of this project uses it: TLS with the system's roots, bounded
-/// waits, proxies from the environment as usual. What goes to this machine without TLS goes past them. A client for a
-/// Unix socket sends all that it sends there.
+/// waits, proxies from the environment as usual. What goes to this machine without TLS goes past them, and needs no
+/// roots, which a bare container has not. A client for a Unix socket sends all that it sends there.
 pub fn http_client(address: &Address) -> Result<reqwest::Client, reqwest::Error> {
     // Fails only when a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder();
     let builder = match address.socket() {
-        Some(socket) => builder.unix_socket(socket),
-        None if plain_http::is_here(address.url()) => builder.no_proxy(),
+        Some(socket) => builder.unix_socket(socket).tls_certs_only([]),
+        None if plain_http::is_here(address.url()) => builder.no_proxy().tls_certs_only([]),
         None => builder,
     };
     builder

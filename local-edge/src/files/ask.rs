@@ -9,7 +9,7 @@ use edge::files::{StoreAnswer, StoreCall};
 use reqwest::{Client, Method, redirect};
 
 use super::Own;
-use crate::http::{read_body, without_address};
+use crate::http::{client, read_body, without_address};
 use crate::store::now;
 
 /// How long the store may take to answer.
@@ -24,9 +24,7 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(own: Option<Arc<Own>>) -> anyhow::Result<Self> {
-        // Whoever was first has chosen the same.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder().redirect(redirect::Policy::none()).timeout(PATIENCE).build();
+        let client = client(|| Client::builder().redirect(redirect::Policy::none()).timeout(PATIENCE));
         Ok(Self { client: client.context("cannot make the client for the store of files")?, own })
     }
 

@@ -13,7 +13,7 @@ use edge::{Callbacks, is_public};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, redirect};
 
-use crate::http::without_address;
+use crate::http::{client, without_address};
 
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,15 +30,13 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) fn new(callbacks: Callbacks) -> anyhow::Result<Self> {
-        // Whoever was first has chosen the same.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         // A proxy would be told the name, and would lead it anywhere.
-        let client = || Client::builder().no_proxy().redirect(redirect::Policy::none()).timeout(PATIENCE);
-        let to_public = client().https_only(true).dns_resolver(OnlyPublic).build();
+        let any = || Client::builder().no_proxy().redirect(redirect::Policy::none()).timeout(PATIENCE);
+        let to_public = client(|| any().https_only(true).dns_resolver(OnlyPublic));
         Ok(Self {
             callbacks,
             to_public: to_public.context("cannot make the client for callbacks")?,
-            to_any: client().build().context("cannot make the client for callbacks")?,
+            to_any: client(any).context("cannot make the client for callbacks")?,
         })
     }
 
