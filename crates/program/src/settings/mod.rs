@@ -112,8 +112,6 @@ pub fn read<C: Parser>(sources: &Sources) -> anyhow::Result<Given<C>> {
 }
 
 fn parse<C: Parser>(arguments: Vec<OsString>, sources: &Sources, environment: Environment) -> Result<Given<C>, Stop> {
-    let mut described = C::command();
-    described.build();
     let matches = without_variables(C::command(), &|_| None)
         .try_get_matches_from(&arguments)
         .map_err(|error| Stop::Arguments(with_variables_in_help::<C>(error, &arguments)))?;
@@ -126,6 +124,9 @@ fn parse<C: Parser>(arguments: Vec<OsString>, sources: &Sources, environment: En
     warnings.extend(environment.names(names::OWN).filter_map(names::advice_on_variable));
     let layers = Layers { environment, file, shared: sources.shared };
 
+    // Not before it is needed: to build all commands is most of the time that `--help` takes.
+    let mut described = C::command();
+    described.build();
     let asked = settings_of(&described, &matches);
     let by_flag = |name: &str| asked.iter().any(|setting| setting.name == name && setting.by_flag);
     let (mut values, mut origins) = (BTreeMap::new(), BTreeMap::new());
