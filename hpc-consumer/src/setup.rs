@@ -145,10 +145,10 @@ impl SetupArgs {
         let image = image_of(image.as_deref().unwrap_or_default(), &results_dir)
             .map_err(|why| program::Failure::usage(format!("--image {why}")))?;
         let partition = match &self.partition {
-            Some(name) => Some(name.clone()).filter(|name| name != "none"),
+            Some(name) => Some(name.clone()),
             None => questions.ask(&of_site("PARTITION", "--partition", PARTITION, true), fine)?,
         };
-        Ok(Answers { account, token, results_dir, image, partition })
+        Ok(Answers { account, token, results_dir, image, partition: partition.filter(|name| is_partition(name)) })
     }
 
     /// The lines of the file of settings.
@@ -214,6 +214,11 @@ const ROLES: [Role; 2] = [Role::Jobs, Role::Results];
 const IMAGE: &str = "The image for jobs: a .sif file, a reference as ghcr.io/OWNER/hpc-queue-runtime:latest, or bare for \
                      none";
 const PARTITION: &str = "The partition of Slurm for jobs; nothing to run them on this machine";
+
+/// The question shows the word for none, so a person types it.
+fn is_partition(answer: &str) -> bool {
+    answer.trim() != "none"
+}
 
 /// A question of which the answer stands in the site's file.
 fn of_site<'a>(setting: &'a str, flag: &'a str, text: &'a str, optional: bool) -> Question<'a> {
@@ -283,5 +288,10 @@ mod tests {
         let pulled = Image::File { path: "/results/image.sif".into(), pull: Some("ghcr.io/o/r:1".into()) };
         assert_eq!(of("ghcr.io/o/r:1"), Ok(Some(pulled)));
         assert!(of("").is_err() && of("library://x/y").is_err());
+    }
+
+    #[test]
+    fn none_is_no_partition_whoever_says_it() {
+        assert!(is_partition("debug") && !is_partition("none") && !is_partition(" none"));
     }
 }

@@ -81,6 +81,19 @@ impl Report {
         self.0.extend(lines);
     }
 
+    /// Puts the words that name the settings behind each of these commands, so that it finds them as it is printed.
+    pub fn name_settings(&mut self, commands: &[&str], words: &str) {
+        if words.is_empty() {
+            return;
+        }
+        for next in self.0.iter_mut().filter_map(|line| line.next.as_mut()) {
+            let is_all = |rest: &str| rest.is_empty() || rest.starts_with("   (");
+            if let Some(command) = commands.iter().find(|command| next.strip_prefix(**command).is_some_and(is_all)) {
+                next.insert_str(command.len(), &format!(" {words}"));
+            }
+        }
+    }
+
     /// Is there no failure?
     pub fn is_well(&self) -> bool {
         self.0.iter().all(|line| line.verdict != Verdict::Failure)
@@ -140,6 +153,21 @@ mod tests {
         assert_eq!(report.shown(OutputFormat::Text), text);
         let json = r#"{"v":1,"ok":true,"checks":[{"check":"clock","verdict":"ok","text":"is right"},{"check":"hub","verdict":"warning","text":"is\naway","next":"wait"},{"check":"a","verdict":"ok","text":"b"}]}"#;
         assert_eq!(report.shown(OutputFormat::Json), format!("{json}\n"));
+    }
+
+    #[test]
+    fn a_command_finds_the_settings_as_it_is_printed() {
+        let next = |next: &str, words: &str| {
+            let mut report = report(&[Line::warning("a", "b", next)]);
+            report.name_settings(&["x run", "x check"], words);
+            report.0[0].next.clone().unwrap()
+        };
+        assert_eq!(next("x run", "--env-file 'a b'"), "x run --env-file 'a b'");
+        assert_eq!(next("x check   (it says where)", "--env-file a"), "x check --env-file a   (it says where)");
+        for other in ["x run --help   (it lists all)", "x running", "see x run"] {
+            assert_eq!(next(other, "--env-file a"), other);
+        }
+        assert_eq!(next("x run", ""), "x run");
     }
 
     #[test]

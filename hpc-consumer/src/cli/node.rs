@@ -78,6 +78,7 @@ impl Doctor {
         let file = files.to_arguments()?;
         let words = ["hpc-consumer", "doctor"].into_iter().chain(file.iter().map(String::as_str)).chain(["--fix"]);
         Ok(doctor::Asked {
+            settings_words: shell_words::join(&file),
             fix_command: shell_words::join(words),
             fix,
             yes,

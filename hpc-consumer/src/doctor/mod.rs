@@ -31,8 +31,18 @@ use crate::{link, run, service};
 /// How long a program may take to say its version.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
+/// Commands that are told of here and read the settings.
+const READERS: [&str; 4] = [
+    "hpc-consumer run",
+    "hpc-consumer site check",
+    "hpc-consumer service install",
+    "hpc-consumer command --job-dir DIR",
+];
+
 /// What is asked.
 pub(crate) struct Asked {
+    /// The words that name the file of settings, where one was named.
+    pub(crate) settings_words: String,
     /// The command that makes at Cloudflare what is missing.
     pub(crate) fix_command: String,
     pub(crate) fix: bool,
@@ -60,7 +70,7 @@ pub(crate) struct Queues {
 impl Asked {
     /// Looks, and prints what was found.
     pub(crate) async fn answer(self) -> anyhow::Result<Exit> {
-        let Self { fix_command, fix, yes, format, warnings, settings, queues, site, service } = self;
+        let Self { settings_words, fix_command, fix, yes, format, warnings, settings, queues, site, service } = self;
         let mut report = Report::default();
         report.add(
             warnings
@@ -88,6 +98,7 @@ impl Asked {
             Err(why) => Err(why),
         };
         report.add(verdicts::service(seen, runs));
+        report.name_settings(&READERS, &settings_words);
         crate::print(&report.shown(format))?;
         Ok(report.exit())
     }
@@ -154,7 +165,7 @@ async fn of_runtime(settings: Settings, report: &mut Report) {
         report.add([
             verdicts::apptainer(&program, answer),
             verdicts::user_namespaces(&seen_user_namespaces()),
-            verdicts::fuse(seen_fuse()),
+            verdicts::fuse(seen_fuse(), kit.unpack_dir.is_some()),
         ]);
     }
     let lease = match site.lease {

@@ -67,10 +67,11 @@ pub(super) fn user_namespaces(seen: &UserNamespaces) -> Line {
     }
 }
 
-/// Can `/dev/fuse` be opened?
-pub(super) fn fuse(answer: Result<(), String>) -> Line {
+/// Can `/dev/fuse` be opened? Where images are unpacked it is needed by nobody.
+pub(super) fn fuse(answer: Result<(), String>, is_unpacked: bool) -> Line {
     match answer {
         Ok(()) => Line::ok("/dev/fuse", "can be used"),
+        Err(why) if is_unpacked => Line::ok("/dev/fuse", format!("{why}; images are unpacked (APPTAINER_UNPACK_DIR)")),
         Err(why) => Line::warning(
             "/dev/fuse",
             format!("{why}: an Apptainer without setuid unpacks the image for every job, which takes its time"),
@@ -243,8 +244,10 @@ mod tests {
         }
         let line = user_namespaces(&UserNamespaces { apparmor: some("1\n"), ..default });
         assert!(line.verdict == Verdict::Ok && line.text.contains("AppArmor"));
-        assert_eq!(fuse(Ok(())).verdict, Verdict::Ok);
-        assert!(fuse(Err("it is not there".into())).text.starts_with("it is not there: "));
+        assert_eq!(fuse(Ok(()), false).verdict, Verdict::Ok);
+        let closed = |is_unpacked| fuse(Err("it is not there".into()), is_unpacked);
+        assert!(closed(false).verdict == Verdict::Warning && closed(false).text.starts_with("it is not there: "));
+        assert_eq!(closed(true).verdict, Verdict::Ok, "{}", closed(true).text);
     }
 
     #[test]
