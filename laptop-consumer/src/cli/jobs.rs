@@ -50,9 +50,9 @@ pub(crate) struct LogsArgs {
 /// The arguments of `cancel`.
 #[derive(Args)]
 pub(crate) struct CancelArgs {
-    /// Cancel these jobs: ids, unique beginnings of ids, or `last` for the one that was submitted last with this inbox
-    #[arg(value_name = "JOB")]
-    pub(crate) jobs: Vec<JobId>,
+    /// Cancel these jobs: ids, unique beginnings of ids, `last`, or @FILE for a list, as `wait` takes it
+    #[arg(value_name = "JOB|@FILE", value_parser = job_or_list)]
+    pub(crate) jobs: Vec<String>,
     /// Do not ask
     #[arg(long)]
     pub(crate) yes: bool,

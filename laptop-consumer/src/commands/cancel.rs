@@ -50,7 +50,9 @@ fn which(args: &CancelArgs) -> anyhow::Result<Option<CancelMany>> {
         };
     }
     if !is_filter && !*all {
-        return Err(usage("`cancel` takes ids of jobs, or `last`, or --state, --task, --pool or --name, or --all"));
+        return Err(usage(
+            "`cancel` takes ids of jobs, `last`, @FILE with a list of them, --state, --task, --pool or --name, or --all",
+        ));
     }
     if let Some(ended) = states.iter().find(|state| state.has_ended()) {
         return Err(usage(&format!("--state {ended}: these jobs have ended, and nothing of them can be canceled")));
@@ -127,8 +129,8 @@ async fn by_id(
     let mut named = Vec::new();
     for name in &args.jobs {
         // Somebody else's job is not the last one.
-        let hub = hub.filter(|_| name.as_str() != protocol::names::LAST);
-        named.push(jobs::named(name, &inbox, hub).await?);
+        let hub = hub.filter(|_| name != protocol::names::LAST);
+        named.extend(jobs::wanted(std::slice::from_ref(name), false, &inbox, hub).await?);
     }
     for (position, job_id) in named.iter().enumerate() {
         let answer = match (inbox.find(job_id)?, hub) {

@@ -87,6 +87,9 @@ fn in_file(path: &str) -> anyhow::Result<Vec<JobId>> {
         })?;
         jobs.extend(in_line);
     }
+    if jobs.is_empty() {
+        note(&format!("the list of jobs {path} names no job"));
+    }
     Ok(jobs)
 }
 

@@ -30,7 +30,9 @@ pub(super) async fn run(common: &CommonArgs, args: &RerunArgs, printer: &mut Pri
         false => jobs::wanted(&args.jobs, false, &inbox, hub.as_ref()).await?,
     };
     if which.is_empty() {
-        note("no job here has failed that was not submitted again since");
+        if args.failed {
+            note("no job here has failed that was not submitted again since");
+        }
         return Ok(Exit::Ok);
     }
     // All of them are known before any is sent.

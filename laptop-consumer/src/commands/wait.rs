@@ -36,7 +36,9 @@ pub(super) async fn run(common: &CommonArgs, args: &WaitArgs, printer: &mut Prin
     let hub = hub::if_any(common, &args.edge);
     let mut pending = jobs::wanted(&args.jobs, args.all, &inbox, hub.as_ref()).await?;
     if pending.is_empty() {
-        note("there is nothing to wait for: each job that was submitted with this inbox has its result");
+        if args.all {
+            note("there is nothing to wait for: each job that was submitted with this inbox has its result");
+        }
         return Ok(Exit::Ok);
     }
     let mut print = |arrived: &Arrived| print_one(arrived, printer);
