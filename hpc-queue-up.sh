@@ -48,17 +48,17 @@ done
 if test -n "$image"; then
   test -r "$image" || fail "$image cannot be read"
   image=$(cd "$(dirname "$image")" && pwd)/$(basename "$image")
-  runtime="RUNTIME=apptainer
-APPTAINER_IMAGE='$image'"
+  runtime="image = '$image'"
 else
   test -x "$here/task-runner" || fail "task-runner is not in $here; give an image with --image"
-  # The setting is split into words as a shell does it.
-  runtime="RUNTIME=bare
-CONTAINER_CMD='\"$here/task-runner\"'"
+  runtime="runtime = 'bare'
+command = ['$here/task-runner']"
 fi
 umask 077
-mkdir -p "$dir"
+# What a person fetches here into a folder `results` must not get among the jobs of the cluster.
+mkdir -p "$dir/cluster"
 dir=$(cd "$dir" && pwd)
+site=$dir/cluster/site.toml
 
 # Settings of this shell would go before those of the file.
 for name in $(env | sed -n 's/^\([A-Z_]*\)=.*/\1/p'); do
@@ -71,7 +71,7 @@ done
 daemon=
 edge=
 keeper() { # The process id of the keeper of the daemon's runs, if it runs.
-  pid=$(sed -n 's/.*"pid": *\([0-9][0-9]*\).*/\1/p' "$dir/state/keeper/keeper.json" 2>/dev/null) || return 0
+  pid=$(sed -n 's/.*"pid": *\([0-9][0-9]*\).*/\1/p' "$dir/cluster/state/keeper/keeper.json" 2>/dev/null) || return 0
   if test -n "$pid" && tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -qx keeper; then printf '%s' "$pid"; fi
 }
 end() { # PROCESS
@@ -128,9 +128,30 @@ start() {
   wait_for "$edge" "$dir/edge.log" 'the edge' test -s "$dir/edge.env"
   {
     cat "$dir/edge.env"
-    printf '%s\n' "RESULTS_DIR='$dir/results'" "STATE_DIR='$dir/state'" "LAPTOP_DATA_DIR='$dir/laptop'" "$runtime" \
+    printf '%s\n' "RESULTS_DIR='$dir/cluster/results'" "STATE_DIR='$dir/cluster/state'" \
+      "SITE_FILE='$site'" "LAPTOP_DATA_DIR='$dir/laptop'" \
       POLL_INTERVAL_SECONDS=0.5 POLL_INTERVAL_MAX_SECONDS=0.5 RESULTS_POLL_INTERVAL_SECONDS=0.5 DRAIN_TIMEOUT_SECONDS=1
   } >"$dir/.env"
+
+  cat >"$site" <<EOF
+# What runs here, and how; docs/site.md explains it. Made anew at each start.
+[pool.default]
+default = true
+$runtime
+
+# Commands and functions that jobs bring, as \`laptop-consumer run\` does; and all tasks of the runtime image.
+[task.command]
+kind = "command"
+[task.python]
+kind = "python"
+[task."*"]
+EOF
+
+  # A daemon looks until a container can be started, and takes no job until then: the reason must not be in its log alone.
+  if test -n "$image" && ! "$here/hpc-consumer" run --check --env-file "$dir/.env" >"$dir/check.log" 2>&1; then
+    printf 'No job can run here yet; `hpc-consumer doctor` says what to do:\n' >&2
+    tail -n 3 "$dir/check.log" >&2
+  fi
 
   # Its log begins anew, and says that it is up.
   "$here/hpc-consumer" run --env-file "$dir/.env" >"$dir/daemon.log" 2>&1 &
@@ -146,6 +167,9 @@ else
 fi
 
 cd "$dir"
+# No program takes it from a file of settings that merely lies in the current directory, as it says what is run.
+SITE_FILE=$site
+export SITE_FILE
 PATH=$here:$PATH
 export PATH
 if test $# -gt 0; then
@@ -156,6 +180,7 @@ else
 Data, results and logs are in $dir. Try, in this shell (exit ends it, and with the first one all of this):
   laptop-consumer submit --task simulate --input '{"walkers": 1000}' --wait
   hpc-consumer status
+  hpc-consumer doctor
 EOF
   code=0
   "${SHELL:-/bin/sh}" || code=$?

@@ -21,6 +21,7 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
+use crate::env_file::EnvFile;
 use crate::keeper;
 use crate::local::{self, Runtime};
 use crate::processes::{LocalEdge, Process, clear_settings};
@@ -85,6 +86,11 @@ impl Place {
         self.folder.join(".env")
     }
 
+    /// What would be on the cluster. What a person fetches into a folder `results` must not get among its jobs.
+    fn cluster(&self) -> PathBuf {
+        self.folder.join("cluster")
+    }
+
     /// A folder with nothing but `apptainer`, should it come from the cache.
     fn other_programs(&self) -> PathBuf {
         self.folder.join("bin")
@@ -100,6 +106,7 @@ impl Place {
                 report.note("\nTry, in this shell (`exit` ends it, and with the first one all of this):");
                 report.command(r#"laptop-consumer submit --task simulate --input '{"walkers": 1000}' --wait"#);
                 report.command("hpc-consumer status");
+                report.command("hpc-consumer doctor");
                 report.note("");
                 Command::new(std::env::var_os("SHELL").filter(|shell| !shell.is_empty()).unwrap_or("/bin/sh".into()))
             }
@@ -113,6 +120,9 @@ impl Place {
         let path = [self.programs.clone(), self.other_programs()].into_iter().chain(std::env::split_paths(&path));
         shell.env("PATH", std::env::join_paths(path).context("the target directory has a colon in its name")?);
         shell.current_dir(&self.folder);
+        // Which program is run, no program takes from a file that merely lies in the current directory.
+        let settings = EnvFile::read(&self.settings())?;
+        shell.envs(["APPTAINER_BIN", "CONTAINER_CMD"].iter().filter_map(|name| Some((name, settings.get(name).ok()?))));
         clear_settings(&mut shell);
         let shell = shell.spawn().with_context(|| format!("cannot start {}", shell.get_program().display()))?;
         Ok(exit_code(told.wait_for(shell)?))
@@ -138,8 +148,9 @@ impl Up {
         // Its appearance says that the edge is up, so the one of the last time must go.
         remove(&place.folder.join("edge.env"))?;
         let edge = LocalEdge::start(workspace, Profile::Dev, &place.folder)?;
+        fs::create_dir_all(place.cluster()).context("cannot create the folder of the cluster")?;
         let mut settings = edge.settings.clone();
-        let state = place.folder.join("state");
+        let state = place.cluster().join("state");
         for (name, value) in daemon_settings(place, &state).into_iter().chain(runtime.settings()) {
             settings.set(name, &value);
         }
@@ -180,7 +191,7 @@ fn daemon_settings(place: &Place, state: &Path) -> Vec<(&'static str, String)> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let second = || "0.5".to_owned();
     vec![
-        ("RESULTS_DIR", text(&place.folder.join("results"))),
+        ("RESULTS_DIR", text(&place.cluster().join("results"))),
         ("STATE_DIR", text(state)),
         ("LAPTOP_DATA_DIR", text(&place.folder.join("laptop"))),
         // Nobody counts the requests to this machine's own edge.
@@ -259,7 +270,6 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env_file::EnvFile;
 
     #[test]
     fn a_shell_sees_the_settings_and_its_exit_code_is_ours() {
@@ -269,9 +279,13 @@ mod tests {
         let shell = |script: &str| place.shell(&["/bin/sh".into(), "-c".into(), script.into()], &told, &report);
         let error = shell("exit 0").unwrap_err().to_string();
         assert!(error.contains("not started the edge yet"), "{error}");
-        EnvFile::default().write(&place.settings()).unwrap();
-        let script =
-            format!("case $PATH in /programs:{}/bin:*) [ -f .env ] && exit 7 ;; esac", folder.path().display());
+        let mut settings = EnvFile::default();
+        settings.set("CONTAINER_CMD", "a program");
+        settings.write(&place.settings()).unwrap();
+        let script = format!(
+            "case $PATH in /programs:{}/bin:*) [ -f .env ] && [ \"$CONTAINER_CMD\" = 'a program' ] && exit 7 ;; esac",
+            folder.path().display()
+        );
         assert_eq!(shell(&script).unwrap(), ExitCode::from(7));
         assert_eq!(shell("kill -TERM $$").unwrap(), ExitCode::from(143));
     }

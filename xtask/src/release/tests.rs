@@ -237,6 +237,8 @@ fn unpacked(folder: &Path) -> PathBuf {
 fn up(bin: &Path, home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(bin.join("hpc-queue-up"));
     command.args(arguments).env_clear().env("HOME", home).env("PATH", "/usr/bin:/bin").env("ALLOW_ROOT", "1");
+    // A bare container has no certificates of authorities.
+    command.env("SSL_CERT_FILE", home.join("none")).env("SSL_CERT_DIR", home.join("none"));
     // A shell of a person may have these: they are of something else.
     command.env("CF_ACCOUNT_ID", "of something else").env("HPC_QUEUE_API_KEY", "another").current_dir(home);
     command
@@ -255,13 +257,21 @@ fn one_command_of_an_archive_gives_a_place_to_try_it_and_leaves_nothing_behind()
     let folder = tempfile::tempdir().unwrap();
     let (bin, home) = (unpacked(folder.path()), folder.path().join("a home"));
     fs::create_dir(&home).unwrap();
-    let script = "laptop-consumer submit --task echo --input '{\"a\": 1}' --wait --output json && hpc-consumer status >status && exit 7";
+    let script = "set -e
+laptop-consumer submit --task echo --input '{\"a\": 1}' --wait --output json
+laptop-consumer run -- echo ran > ran
+hpc-consumer status > status
+hpc-consumer doctor > doctor
+exit 7";
     let output = up(&bin, &home, &["--", "sh", "-c", script]).output().unwrap();
     assert_eq!(output.status.code(), Some(7), "{}", said(&output));
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&result["status"], &result["output"]), (&"completed".into(), &serde_json::json!({"a": 1})), "{result}");
     let up_folder = home.join(".local/share/hpc-queue/up");
     assert_eq!(processes_of(&up_folder), [""; 0], "what was started has ended");
+    assert_eq!(fs::read_to_string(up_folder.join("ran")).unwrap(), "ran\n");
+    // What is fetched into a folder of this name, as the documents do it, must not get among the jobs of the cluster.
+    assert!(!up_folder.join("results").exists() && up_folder.join("cluster/results").is_dir());
 
     // What was there stays, and another one beside it is a further shell, which ends nothing. A job of hours that runs
     // when the shell ends is ended with its keeper.
@@ -270,7 +280,7 @@ fn one_command_of_an_archive_gives_a_place_to_try_it_and_leaves_nothing_behind()
 '{}' -- laptop-consumer show last --output json
 laptop-consumer submit --task simulate --input '{{\"walkers\": 1000000, \"steps\": 1000000}}'
 until hpc-consumer jobs --state running --output json | grep -q running; do sleep 0.1; done
-pgrep -f \"keeper --state-dir $PWD/state\" > /dev/null",
+pgrep -f \"keeper --state-dir $PWD/cluster/state\" > /dev/null",
         bin.join("hpc-queue-up").display()
     );
     let output = up(&bin, &home, &["--", "sh", "-c", &script]).output().unwrap();
@@ -301,5 +311,6 @@ fn what_up_cannot_do_it_says() {
     fs::write(bin.join("hpc-consumer"), "#!/bin/sh\necho no; exit 2\n").unwrap();
     let output = up(&bin, home, &["--image", "image.sif", "--", "true"]).output().unwrap();
     assert!(output.status.code() == Some(1) && said(&output).contains("the daemon has ended"), "{}", said(&output));
+    assert!(said(&output).contains("No job can run here yet; `hpc-consumer doctor` says what to do:\nno\n"));
     assert_eq!(processes_of(&home.join(".local/share/hpc-queue/up")), [""; 0]);
 }
