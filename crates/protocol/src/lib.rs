@@ -61,7 +61,7 @@ pub use json::Json;
 pub use kind::Kind;
 pub use launched::Launched;
 pub use message::{JobInput, JobMessage, UnreadableJob};
-pub use need::{Bound, Fact, Facts, InvalidFacts, Need};
+pub use need::{Bound, Fact, Facts, InvalidFacts, InvalidNeeds, Need};
 pub use not_json::NotANumber;
 pub use pattern::{Fit, Patterns};
 pub use pool::{InvalidPoolName, InvalidServiceName, InvalidSiteName, PoolName, ServiceName, SiteName};

@@ -59,6 +59,11 @@ pub enum Bound {
     },
 }
 
+/// The services of a job are none: a text that follows the name of their field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidNeeds(String);
+
 /// What a service says of itself is none: a text that follows "its facts".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -68,6 +73,11 @@ impl Need {
     /// Any instance of a service.
     pub fn of(service: ServiceName) -> Self {
         Self { service, facts: BTreeMap::new() }
+    }
+
+    /// Reads all that a job needs, in the JSON text of a list.
+    pub fn read_all(text: &str) -> Result<Vec<Self>, InvalidNeeds> {
+        read(text).map_err(InvalidNeeds)
     }
 
     /// Does a service with these facts do for the job?
@@ -137,7 +147,7 @@ impl<'de> Deserialize<'de> for Need {
 }
 
 /// Reads the needs of a job. The error is the end of a sentence about the field that they are the value of.
-pub(crate) fn read(text: &str) -> Result<Vec<Need>, String> {
+fn read(text: &str) -> Result<Vec<Need>, String> {
     let given: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| EXAMPLE.to_owned())?;
     if given.len() > limits::NEEDS_MAX {
         return Err(format!("has {} services; {} are the most", given.len(), limits::NEEDS_MAX));

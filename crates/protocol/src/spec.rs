@@ -193,7 +193,7 @@ mod rules {
     use serde_json::value::RawValue;
 
     use crate::file::{self, JobFile, Outputs};
-    use crate::need::{self, Need};
+    use crate::need::Need;
     use crate::{Callback, InvalidJobId, JobId, Json, PoolName, ResourceRequest, limits};
 
     pub(super) fn task<'de, D: Deserializer<'de>>(given: D) -> Result<String, D::Error> {
@@ -239,7 +239,7 @@ mod rules {
 
     pub(super) fn needs<'de, D: Deserializer<'de>>(given: D) -> Result<Vec<Need>, D::Error> {
         let given = Box::<RawValue>::deserialize(given)?;
-        need::read(given.get()).map_err(D::Error::custom)
+        Need::read_all(given.get()).map_err(D::Error::custom)
     }
 
     pub(super) fn seconds<'de, D: Deserializer<'de>>(given: D) -> Result<Option<u64>, D::Error> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use protocol::{WorkPath, check_name, check_task};
+use protocol::{Need, WorkPath, check_name, check_task};
 
 use crate::limits::{ARGUMENT_BYTES_MAX, COMMAND_BYTES_MAX, REFERENCES_MAX};
 use crate::problem::{Found, shown};
@@ -25,6 +25,7 @@ pub(crate) struct Draft {
     /// The tasks that wait for it, where the document says them.
     pub(crate) children: Option<Vec<String>>,
     pub(crate) cpus: Option<u32>,
+    pub(crate) needs: Vec<Need>,
     pub(crate) seconds: Option<f64>,
 }
 
@@ -161,8 +162,9 @@ impl Draft {
                 )
             });
         }
-        let name = std::mem::take(&mut self.name);
-        Task { id, name, command, inputs, outputs, parents: Vec::new(), cpus: self.cpus, seconds: self.seconds }
+        let (name, needs) = (std::mem::take(&mut self.name), std::mem::take(&mut self.needs));
+        let (parents, cpus, seconds) = (Vec::new(), self.cpus, self.seconds);
+        Task { id, name, command, inputs, outputs, parents, cpus, needs, seconds }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A task: what it is called, what it runs, which files it reads and writes.
 
-use protocol::{JobSpec, Json, ResourceRequest, WorkPath};
+use protocol::{JobSpec, Json, Need, ResourceRequest, WorkPath};
 use serde::Serialize;
 
 /// The number of a task: its place in the document, from 0.
@@ -51,6 +51,8 @@ pub struct Task {
     pub parents: Vec<TaskNo>,
     /// How many processors it asks for; as many as its pool gives where that is absent.
     pub cpus: Option<u32>,
+    /// The services that it needs.
+    pub needs: Vec<Need>,
     /// How long it took when the workflow was run and written down, in seconds.
     pub seconds: Option<f64>,
 }
@@ -99,7 +101,8 @@ impl Task {
     pub fn job(&self) -> JobSpec {
         let input = Json::from_serialize(&Input { argv: self.command.argv() }).expect("texts in a list are JSON");
         let resources = self.cpus.map(|cpus| ResourceRequest { cpus: Some(cpus), ..ResourceRequest::default() });
-        JobSpec { task: self.name.clone(), input, name: Some(self.id.clone()), resources, ..JobSpec::default() }
+        let (name, needs) = (Some(self.id.clone()), self.needs.clone());
+        JobSpec { task: self.name.clone(), input, name, resources, needs, ..JobSpec::default() }
     }
 }
 

@@ -3,12 +3,13 @@
 //! Source: `wfcommons-schema.json` 1.5 of <https://github.com/wfcommons/WfFormat>. Tasks, what they wait for and their
 //! files stand in `workflow.specification`; what they run, in `workflow.execution`, which is otherwise a record of a
 //! run. Of it the run times and the processors are taken. Fields that are not known are passed over, as the schema
-//! allows them.
+//! allows them. So it allows one of ours: `needs` in `workflow.execution`, the services that a task needs.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use protocol::limits::RESOURCES_MAX;
+use protocol::{Need, text};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -51,11 +52,13 @@ struct Specified {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Executed {
+struct Executed<'a> {
     id: String,
     runtime_in_seconds: Option<f64>,
     core_count: Option<f64>,
     command: Option<Said>,
+    #[serde(borrow)]
+    needs: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -119,11 +122,11 @@ pub(crate) fn read(version: Option<&RawValue>, body: &RawValue, found: &mut Foun
 }
 
 /// What is known of the runs of tasks, by id; nothing where it cannot be read, which has been told.
-fn runs(tasks: &[&RawValue], found: &mut Found) -> Option<HashMap<String, Option<Executed>>> {
+fn runs<'a>(tasks: &[&'a RawValue], found: &mut Found) -> Option<HashMap<String, Option<Executed<'a>>>> {
     let mut executed = HashMap::with_capacity(tasks.len());
     let mut arguments = 0;
     for (raw, number) in tasks.iter().zip(1..) {
-        let (id, task) = match serde_json::from_str::<Executed>(raw.get()) {
+        let (id, task) = match serde_json::from_str::<Executed<'a>>(raw.get()) {
             Ok(task) => (task.id.clone(), Some(task)),
             Err(error) => match unreadable(raw, "execution", number, &error, found) {
                 Some(id) => (id, None),
@@ -165,9 +168,9 @@ fn unreadable(
     }
 }
 
-fn draft(specified: Specified, executed: Option<Option<Executed>>, has_commands: bool, found: &mut Found) -> Draft {
+fn draft(specified: Specified, executed: Option<Option<Executed<'_>>>, has_commands: bool, found: &mut Found) -> Draft {
     let Specified { id, name, parents, children, input_files, output_files } = specified;
-    let (mut cpus, mut seconds, mut command) = (None, None, None);
+    let (mut cpus, mut seconds, mut command, mut needs) = (None, None, None, Vec::new());
     let is_told = !has_commands || matches!(executed, Some(None));
     if let Some(executed) = executed.flatten() {
         seconds = executed.runtime_in_seconds;
@@ -182,6 +185,12 @@ fn draft(specified: Specified, executed: Option<Option<Executed>>, has_commands:
             cpus
         });
         command = executed.command;
+        if let Some(given) = executed.needs {
+            match Need::read_all(given.get()) {
+                Ok(all) => needs = all,
+                Err(problem) => found.of(&id, || format!("its `needs` {}", text::escaped(&problem.to_string()))),
+            }
+        }
     }
     let command = command.map(|Said { program, arguments }| CommandDraft {
         program: program.unwrap_or_default(),
@@ -198,7 +207,7 @@ fn draft(specified: Specified, executed: Option<Option<Executed>>, has_commands:
     let files = |files: Option<Texts>| files.unwrap_or_default().0.into_iter().map(Rc::from).collect();
     let (inputs, outputs) = (files(input_files), files(output_files));
     let (parents, children) = (parents.map(|parents| parents.0), children.map(|children| children.0));
-    Draft { id, name, command, inputs, outputs, parents, children, cpus, seconds }
+    Draft { id, name, command, inputs, outputs, parents, children, cpus, needs, seconds }
 }
 
 fn whole(count: f64) -> Option<u32> {

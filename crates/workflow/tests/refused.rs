@@ -199,6 +199,9 @@ fn commands_are_there_and_can_be_started() {
         ("coreCount", json!(1.5), "its `coreCount` must be a whole number"),
         ("coreCount", json!(0), "its `coreCount` must be a whole number"),
         ("coreCount", json!("4"), "expected f64"),
+        ("needs", json!("vqpu"), "task `a`: its `needs` must be a list of services such as"),
+        ("needs", json!(["vqpu", {"service": "vqpu", "qubits": 2}]), "its `needs` has the service vqpu twice"),
+        ("needs", json!([{"service": "vqpu", "qubits": {"\u{1b}": 2}}]), "has `\\u{1b}`, which is no bound"),
     ] {
         let mut executed = good[..2].to_vec();
         executed[0][field] = value;
@@ -209,6 +212,11 @@ fn commands_are_there_and_can_be_started() {
     let workflow = Workflow::parse(&with_runs(&tasks, &executed)).unwrap();
     assert_eq!(workflow.job(TaskNo::new(0)).unwrap().resources.unwrap().cpus, Some(4));
     assert_eq!(workflow.job(TaskNo::new(1)).unwrap().resources, None);
+    let needs = json!(["db", {"service": "vqpu", "qubits": {"min": 20}}]);
+    (executed[0]["needs"], executed[1]["needs"]) = (needs.clone(), Value::Null);
+    let workflow = Workflow::parse(&with_runs(&tasks, &executed)).unwrap();
+    assert_eq!(json!(workflow.job(TaskNo::new(0)).unwrap().needs), needs);
+    assert_eq!(workflow.job(TaskNo::new(1)).unwrap().needs, []);
 }
 
 #[test]
