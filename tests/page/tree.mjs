@@ -169,3 +169,78 @@ export async function a_mosaic_is_well_to_look_at({ edge, open, axe, submit, sho
     }
   }
 }
+
+/** What waits for what stands in the document: drawn where that is there, and not too large. */
+export async function the_arrows_of_a_workflow_are_drawn({ edge, open, axe, submit, shot }) {
+  const site = await Site.link(edge, 'alpha');
+  const hostile = '<img src=x onerror=alert(1)>\u202e';
+  const wfformat = (tasks) => ({ schemaVersion: '1.5', workflow: { specification: { tasks } } });
+  const run = async (name, input, tasks, jobs = () => []) => {
+    const id = await submit({ task: 'workflow', name, input });
+    const told = jobs(id);
+    const children = { all: told.length, ended: told.filter((job) => job.result).length, tasks };
+    await site.report({ jobs: [{ job_id: id, state: 'held', attempt: 1, at: ago(100), task: 'workflow', name, pool: 'cpu', children }, ...told] });
+    return [id, await open({ at: `#/jobs/${id}` })];
+  };
+  const flow = wfformat([
+    { id: 'prepare', parents: [], children: ['measure-1', 'measure-2'] }, { id: 'measure-1', parents: ['prepare'], children: ['combine'] },
+    { id: 'measure-2', parents: ['prepare'], children: ['combine'] }, { id: hostile, parents: [], children: ['combine'] },
+    { id: 'states', children: ['combine'] }, { id: 'combine', parents: ['measure-1', 'measure-2', hostile, 'states'] },
+  ]);
+  const [id, page] = await run('flow', flow, 6, (id) => [
+    ended(id, 1, 'completed', 90, 80), child(id, 2, 'running', 70), child(id, 3, 'held', 70), ended(id, 4, 'failed', 60, 50), child(id, 5, 'new word', 70),
+  ]);
+  const graph = (page) => page.getByRole('img', { name: /^What waits for what: / });
+  await page.getByRole('img', { name: 'What waits for what: 6 tasks on 3 levels, 6 arrows; the input has the same' }).waitFor();
+  const classes = () => graph(page).locator('rect.run').evaluateAll((all) => all.map((bar) => bar.getAttribute('class')));
+  assert.deepEqual(await classes(), ['run completed', 'run running', 'run held', 'run failed', 'run ', 'run waiting']);
+  const texts = await graph(page).locator('text').allTextContents();
+  assert.deepEqual(texts, ['✓ prepare', '▶ measure-1', '◔ measure-2', '✕ <img src=x onerro…', '? states', '· combine']);
+  const titles = await graph(page).locator('title').allTextContents();
+  assert.equal(titles[5], 'combine: not begun, after measure-1, measure-2, <img src=x onerror=alert(1)>\\u{202e}, states');
+  assert.equal(await page.locator('section img').count(), 0);
+  // Every arrow begins at a task, goes to the right, and ends at the task that waits for it.
+  const boxes = await graph(page).locator('g').evaluateAll((all) => all.map((task) => task.transform.baseVal[0].matrix).map(({ e, f }) => [e, f]));
+  const path = await graph(page).locator('path').first().getAttribute('d');
+  const arrows = path.split('M').slice(1).map((one) => one.split(/[C ]/).map(Number));
+  const seen = arrows.map((numbers) => {
+    const [from, to] = [boxes.findIndex(([x, y]) => numbers[0] === x + 136 && numbers[1] === y + 9), boxes.findIndex(([x, y]) => numbers.at(-2) === x - 6 && numbers.at(-1) === y + 9)];
+    assert(from >= 0 && to >= 0 && boxes[from][0] < boxes[to][0], `${numbers}`);
+    return `${from + 1}-${to + 1}`;
+  });
+  assert.deepEqual(seen.sort(), ['1-2', '1-3', '2-6', '3-6', '4-6', '5-6']);
+  await axe(page, 'a graph');
+  // It is live.
+  await site.report({ jobs: [ended(id, 2, 'completed', 70, 0)] });
+  await graph(page).getByText('✓ measure-1').waitFor();
+  await shot(page, 'graph-light-wide');
+  const dark = await open({ at: `#/jobs/${id}`, scheme: 'dark', width: 360, height: 740 });
+  await graph(dark).waitFor();
+  await axe(dark, 'a graph, dark and narrow');
+  const wide = await dark.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  assert.equal(wide, 0, 'it is wider than the screen');
+
+  // Where a document says it of no task, it follows from the files; HyperFlow has places and names of signals.
+  const files = wfformat([{ id: 'a', outputFiles: ['x'] }, { id: 'b', inputFiles: ['x', 'brought'] }]);
+  const hyperflow = { signals: [{ name: 'x' }, { name: 'y' }], processes: [{ name: 'p', outs: [0] }, { name: 'p', ins: ['x'], outs: ['y'] }, { name: 'q', ins: [1, 0] }] };
+  for (const [name, input, tasks, said] of [
+    ['files', files, 2, '2 tasks on 2 levels, 1 arrow'], ['signals', hyperflow, 3, '3 tasks on 3 levels, 3 arrows'],
+    ['alone', wfformat([{ id: 'a', parents: [], outputFiles: ['x'] }, { id: 'b', parents: [], inputFiles: ['x'] }]), 2, '2 tasks on 1 level, 0 arrows'],
+  ]) {
+    const [, page] = await run(name, input, tasks);
+    await page.getByText(`Graph: ${said}`).waitFor();
+    await page.context().close();
+  }
+  // Of what it cannot be drawn, that is said.
+  const circle = wfformat([{ id: 'a', parents: ['b'] }, { id: 'b', parents: ['a'] }]);
+  const junk = wfformat([null, 7, { id: [], parents: 'a', children: [{}, 12345678901234567890n.toString()] }, { id: 0.1, parents: [4, null] }]);
+  const many = wfformat(Array.from({ length: 201 }, (_, no) => ({ id: `${no}`, parents: [] })));
+  for (const [name, input, tasks] of [['circle', circle, 2], ['junk', { workflow: 7, processes: 'x' }, 1], ['none', {}, 3], ['many', many, 201], ['other', files, 3]]) {
+    const [, page] = await run(name, input, tasks);
+    await page.getByText('The arrows between them are drawn of up to 200 tasks').waitFor();
+    assert.equal(await graph(page).count(), 0, name);
+    await page.context().close();
+  }
+  const [, odd] = await run('odd', junk, 4);
+  await odd.getByText('Graph: 4 tasks on 1 level, 0 arrows').waitFor();
+}

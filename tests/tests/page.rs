@@ -92,6 +92,11 @@ fn a_workflow_is_a_tree_with_its_times() {
 }
 
 #[test]
+fn the_arrows_of_a_workflow_are_drawn() {
+    run("the_arrows_of_a_workflow_are_drawn");
+}
+
+#[test]
 fn the_rounds_of_a_job_are_seen() {
     run("the_rounds_of_a_job_are_seen");
 }

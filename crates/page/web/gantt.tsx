@@ -48,7 +48,7 @@ interface Group {
 }
 
 /** Words of others are no names of classes. */
-const known = (state: string): string => STATES.find((one) => one === state) ?? '';
+export const known = (state: string): string => STATES.find((one) => one === state) ?? '';
 
 /** How many lanes a place has at the most. */
 const LANES_MAX = 32;

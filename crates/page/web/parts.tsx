@@ -8,7 +8,7 @@ import { plain } from './text';
 import { ago, exact, tick } from './time';
 
 /** A state has a word, a shape and a color; the word alone would do. */
-const SHAPES: Record<string, string> = {
+export const SHAPES: Record<string, string> = {
   queued: '○',
   held: '◔',
   running: '▶',

@@ -6,6 +6,7 @@ import { useEffect } from 'preact/hooks';
 
 import { get, query, sentence } from './api';
 import { Runs, runsOf } from './gantt';
+import { Graph } from './graph';
 import { onJobs, onReopen } from './live';
 import { Note, State, When, Wide } from './parts';
 import { href } from './route';
@@ -77,6 +78,7 @@ export function Tree({ job }: { job: JobStatus }): JSX.Element {
       {jobs === null ? !error && <p class="faint">Asking…</p> : (
         <>
           <Progress job={job} jobs={jobs} />
+          <Graph job={job} jobs={jobs} />
           {jobs.length > 0 && <Kinds jobs={jobs} />}
           {jobs.length > 0 && <Rows jobs={jobs} />}
           {all > jobs.length && (
