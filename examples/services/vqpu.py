@@ -30,6 +30,9 @@ GATES = {
     "rz": lambda a: ((cmath.exp(-0.5j * a), 0), (0, cmath.exp(0.5j * a))),
 }
 
+# How many angles each gate has, and on how many qubits it is.
+ARGUMENTS = {"h": (0, 1), "x": (0, 1), "z": (0, 1), "ry": (1, 1), "rz": (1, 1), "cx": (0, 2)}
+
 
 def apply(state, matrix, qubit, control=None):
     """Applies a gate, in place; qubit 0 is the last bit of a place in the state."""
@@ -42,33 +45,44 @@ def apply(state, matrix, qubit, control=None):
         state[high] = matrix[1][0] * a + matrix[1][1] * b
 
 
-def run(circuit, qubits_max):
-    """Measures a circuit so often, and counts what was seen. What is wrong with it is a ValueError."""
+def read(circuit, qubits_max):
+    """How many qubits a circuit has, how often it is measured, and its gates: a name, angles, and qubits, of which the
+    last one is changed. What is wrong with it is a ValueError.
+    """
     qubits, shots = circuit.get("qubits"), circuit.get("shots", 1000)
     if not isinstance(qubits, int) or not 1 <= qubits <= qubits_max:
         raise ValueError(f"a circuit has 1 to {qubits_max} qubits here")
     if not isinstance(shots, int) or not 1 <= shots <= 100_000:
         raise ValueError("a circuit is measured 1 to 100000 times")
+    gates = []
+    for name, *arguments in circuit.get("gates", []):
+        if name not in ARGUMENTS:
+            raise ValueError(f"there is no gate {name}")
+        angles, on = ARGUMENTS[name]
+        if len(arguments) != angles + on:
+            raise ValueError(f"the gate {name} has {angles} angles and is on {on} qubits")
+        angles, on = arguments[:angles], arguments[angles:]
+        if not all(isinstance(angle, (int, float)) for angle in angles):
+            raise ValueError(f"an angle of the gate {name} is no number")
+        if not all(isinstance(qubit, int) and 0 <= qubit < qubits for qubit in on) or len(set(on)) != len(on):
+            raise ValueError(f"the gate {name} is on a qubit that is not there")
+        gates.append((name, angles, on))
+    return qubits, shots, gates
+
+
+def run(circuit, qubits_max):
+    """Measures a circuit so often, and counts what was seen."""
+    qubits, shots, gates = read(circuit, qubits_max)
     state = [0j] * (1 << qubits)
     state[0] = 1 + 0j
-    for name, *arguments in circuit.get("gates", []):
-        if name == "cx":
-            control, target = arguments
-            matrix = GATES["x"]()
-        elif name in GATES:
-            *angles, target = arguments
-            control, matrix = None, GATES[name](*angles)
-        else:
-            raise ValueError(f"there is no gate {name}")
-        if not all(isinstance(qubit, int) and 0 <= qubit < qubits for qubit in (target, control or 0)):
-            raise ValueError(f"the gate {name} is on a qubit that is not there")
-        apply(state, matrix, target, control)
+    for name, angles, (*controls, target) in gates:
+        apply(state, GATES[name.removeprefix("c")](*angles), target, *controls)
     places = random.Random(circuit.get("seed")).choices(range(len(state)), [abs(a) ** 2 for a in state], k=shots)
     counts = {}
     for place in places:
         bits = format(place, f"0{qubits}b")
         counts[bits] = counts.get(bits, 0) + 1
-    return {"counts": dict(sorted(counts.items()))}
+    return counts
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -86,12 +100,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path != "/circuits":
             return self.answer(404, {"error": "not here"})
         try:
-            found = run(json.loads(body), self.server.qubits)
+            counts = self.server.run(json.loads(body), self.server.qubits)
         except (ValueError, TypeError, AttributeError) as error:
             return self.answer(400, {"error": str(error)})
         # A machine takes its time.
         time.sleep(self.server.seconds)
-        self.answer(200, found)
+        self.answer(200, {"counts": dict(sorted(counts.items()))})
 
     def answer(self, status, value):
         body = json.dumps(value).encode()
@@ -105,18 +119,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         print(form % arguments, flush=True)
 
 
-def main():
+def main(run=run, kind="statevector", qubits=12):
+    """Serves with this function, which counts what is seen of a circuit, and says that it is of this kind."""
     parser = argparse.ArgumentParser()
     # On the node alone; jobs on other nodes reach 0.0.0.0.
     parser.add_argument("--listen", default="127.0.0.1")
-    parser.add_argument("--qubits", type=int, default=12)
+    parser.add_argument("--qubits", type=int, default=qubits)
     parser.add_argument("--seconds", type=float, default=0.0, help="how long a circuit takes beside its calculation")
     options = parser.parse_args()
     server = http.server.ThreadingHTTPServer((options.listen, 0), Handler)
     server.daemon_threads = True
     server.token = os.environ["SERVICE_TOKEN"]
-    server.qubits, server.seconds = options.qubits, options.seconds
-    address = {"port": server.server_address[1], "facts": {"qubits": options.qubits, "kind": "statevector"}}
+    server.run, server.qubits, server.seconds = run, options.qubits, options.seconds
+    address = {"port": server.server_address[1], "facts": {"qubits": options.qubits, "kind": kind}}
     # Whole or not at all: it may be read at any moment.
     with open("address.json.new", "w") as file:
         json.dump(address, file)

@@ -12,13 +12,23 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::slurm::{Cluster, Slurm, VERSIONS};
-use testkit::{Consumer, Edge, Process, Queue, is_alive, parts, signal, wait_for, wait_until, words_of};
+use testkit::{Consumer, Edge, Laptop, Process, Queue, is_alive, parts, signal, wait_for, wait_until, words_of};
 
 /// Several instances and jobs, one after the other, on a busy machine.
 const LONG: Duration = Duration::from_secs(180);
 
 fn example() -> PathBuf {
     parts::workspace().join("examples/services")
+}
+
+/// The site's file of an example, with what is otherwise here.
+fn site_of(example: &Path, otherwise: &[(&str, &str)]) -> String {
+    let mut text = fs::read_to_string(example.join("site.toml")).expect("the example has a site's file");
+    for (of_example, ours) in otherwise {
+        assert!(text.contains(of_example), "{of_example} is not in {text}");
+        text = text.replace(of_example, ours);
+    }
+    text
 }
 
 /// A site whose services are these, with a pool for them and one for jobs, and the queues.
@@ -313,16 +323,13 @@ fn what_a_service_says_is_not_believed_and_its_jobs_wait() {
 /// The example as it is, in real containers, as its README says.
 #[test]
 fn the_example_runs_in_containers() {
-    let mut text = fs::read_to_string(example().join("site.toml")).expect("the example has a site's file");
-    for (of_example, ours) in [
-        ("/images/python.sif", parts::python_sif().display().to_string()),
-        ("/home/you/hpc-queue/examples/services", example().display().to_string()),
-        ("idle = \"10m\"", "idle = \"2s\"".to_owned()),
-    ] {
-        assert!(text.contains(of_example), "{of_example} is not in {text}");
-        text = text.replace(of_example, &ours);
-    }
-    let site = Site::of_text(&text, None);
+    let (image, place) = (parts::python_sif().display().to_string(), example().display().to_string());
+    let otherwise = [
+        ("/images/python.sif", image.as_str()),
+        ("/home/you/hpc-queue/examples/services", place.as_str()),
+        ("idle = \"10m\"", "idle = \"2s\""),
+    ];
+    let site = Site::of_text(&site_of(&example(), &otherwise), None);
     let mut daemon = site.consumer.start();
     let id = site.submit(3, 1, &json!({ "service": "vqpu", "qubits": { "min": 10 } }));
     let token = wait_for("a token", LONG, || site.tokens("vqpu").pop());
@@ -363,4 +370,67 @@ fn a_service_in_slurm_is_reached_by_the_name_of_its_node() {
     assert!(site.consumer.ask(&["cancel", &refused]).status.success());
     site.wait_until_none_is_left("near", "vqpu.py");
     assert!(site.processes("vqpu.py").iter().all(|pid| !is_alive(*pid)));
+}
+
+/// The graph of `examples/flow`, as its README says for a node without a GPU: two virtual QPUs with Aer share the
+/// circuits, and what they have measured is what two other tasks have calculated meanwhile.
+#[test]
+fn a_graph_shares_circuits_out_over_two_virtual_qpus_beside_a_processor_and_a_gpu() {
+    let flow = parts::workspace().join("examples/flow");
+    let places = [parts::quantum_sif(), parts::task_runner(), flow.clone(), example()];
+    let [image, runner, of_flow, of_services] = places.map(|path| path.display().to_string());
+    let otherwise = [
+        ("/images/quantum.sif", image.as_str()),
+        ("/opt/hpc-queue/task-runner", runner.as_str()),
+        ("/home/you/hpc-queue/examples/flow", of_flow.as_str()),
+        ("/home/you/hpc-queue/examples/services", of_services.as_str()),
+        (", gpus = 1", ""),
+        ("idle = \"10m\"", "idle = \"2s\""),
+    ];
+    let site = Site::of_text(&site_of(&flow, &otherwise), None);
+    let mut daemon = site.consumer.start();
+    let laptop = Laptop::new(&site.edge);
+    let (graph, home) = (flow.join("workflow.json").display().to_string(), laptop.path("home"));
+    let fetch = format!("--fetch={}", home.display());
+    let mut run = laptop.start(&["workflow", "run", &graph, "--wait", &fetch]);
+    let ended = run.wait_within(LONG).unwrap_or_else(|| panic!("it goes on: {}", daemon.log()));
+    assert!(ended.success() && daemon.is_running(), "{}{}", run.log(), daemon.log());
+    let said = run.output();
+    let mut lines = said.lines().map(|line| serde_json::from_str::<Value>(line).expect("it is JSON"));
+    let record = lines.find(|line| line["status"].is_string()).expect("the result is printed");
+    assert_eq!(record["output"], json!({ "tasks": 6, "done": 6, "failed": 0, "skipped": 0 }), "{record}");
+
+    // What came home says what was measured.
+    let text = fs::read_to_string(home.join("result.json")).expect("it came home");
+    let result: Value = serde_json::from_str(&text).expect("it is JSON");
+    assert_eq!((&result["circuits"], &result["shots"]), (&json!(12), &json!(48_000)), "{result}");
+    assert_eq!(result["shares"], json!({ "vqpu-1": 6, "vqpu-2": 6 }), "{result}");
+    let numbers = |field: &str| -> Vec<f64> {
+        result[field].as_array().into_iter().flatten().filter_map(Value::as_f64).collect()
+    };
+    let (measured, exact) = (numbers("measured"), numbers("exact"));
+    // These were calculated once, in two ways.
+    assert!((exact[0] - 0.815_97).abs() < 1e-4 && (exact[11] - 0.339_39).abs() < 1e-4, "{result}");
+    assert_eq!(measured.len(), 12, "{result}");
+    assert!(measured.iter().zip(&exact).all(|(measured, exact)| (measured - exact).abs() < 0.03), "{result}");
+    assert!(result["references_differ_by"].as_f64() < Some(1e-9), "{result}");
+
+    // Each task ran where its name belongs, and the virtual QPUs were asked for each circuit once.
+    let id = record["job_id"].as_str().expect("it has an id");
+    let pools = (1..=6).map(|number| site.record(&format!("{id}-{number}"), &mut daemon)["pool"].clone());
+    assert_eq!(pools.collect::<Vec<_>>(), ["cpu", "cpu", "cpu", "cpu", "gpu", "cpu"]);
+    let instances: BTreeSet<&str> =
+        result["instances"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    assert_eq!(instances.len(), 2, "{result}");
+    for service in ["vqpu-1", "vqpu-2"] {
+        wait_until("no instance to be left", LONG, || {
+            site.instances(service).is_empty() && site.published(service).is_empty()
+        });
+    }
+    for instance in instances {
+        let log = fs::read_to_string(site.consumer.job_dir(instance).join("stdout.log")).expect("it has a log");
+        assert_eq!(log.matches("\"POST /circuits HTTP/1.1\" 200").count(), 6, "{log}");
+        let record = site.record(instance, &mut daemon);
+        assert!(record["message"].as_str().is_some_and(|message| message.contains("no job needs it")), "{record}");
+    }
 }
