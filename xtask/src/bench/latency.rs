@@ -123,9 +123,7 @@ impl<'a> User<'a> {
     /// The same of this job.
     pub(super) fn job(&mut self, job: &Value) -> anyhow::Result<f64> {
         let begin = Instant::now();
-        let headers = [("x-api-key", self.key)];
-        let answer = self.connection.post(&self.jobs, &headers, job.to_string().as_bytes())?.json(202)?;
-        let id = answer["job_id"].as_str().context("the answer to the job has no id")?;
+        let id = self.submit(job)?;
         loop {
             let arrived = self.results.pull()?;
             let time = begin.elapsed();
@@ -139,6 +137,22 @@ impl<'a> User<'a> {
                 _ => bail!("there are results of other jobs than {id}"),
             }
         }
+    }
+
+    /// Submits a job and says its id.
+    pub(super) fn submit(&self, job: &Value) -> anyhow::Result<String> {
+        let headers = [("x-api-key", self.key)];
+        let answer = self.connection.post(&self.jobs, &headers, job.to_string().as_bytes())?.json(202)?;
+        answer["job_id"].as_str().map(str::to_owned).context("the answer to the job has no id")
+    }
+
+    /// Takes the results that are there, each of a job that has completed, and says whose they are.
+    pub(super) fn take(&mut self) -> anyhow::Result<Vec<String>> {
+        let arrived = self.results.pull()?;
+        if !arrived.is_empty() {
+            self.results.acknowledge(&arrived)?;
+        }
+        Ok(arrived.into_iter().map(|one| one.job_id).collect())
     }
 }
 

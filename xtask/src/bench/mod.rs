@@ -14,6 +14,7 @@ mod latency;
 mod load;
 mod machine;
 mod memory;
+mod mosaic;
 mod overhead;
 mod parking;
 mod pools;
@@ -66,7 +67,7 @@ pub(crate) enum Part {
     Pools,
     /// What a round of parking costs in time and memory, and what it saves of held processors
     Parking,
-    /// Workflows as one message: against the simulation of their traces, and against an engine that submits each task
+    /// Workflows as one message: against the simulation of their traces, single submissions, and HyperFlow's engine
     Workflows,
     /// Jobs in a worker of a real Slurm, against jobs here and against sbatch and srun
     Slurm,

@@ -1,23 +1,19 @@
 //! Workflows as one message: how long they take against what the rule of the pools makes of their traces in virtual
-//! time, and a real one against an engine on a laptop that submits each task as a job of its own.
+//! time, and a real one against other ways to run it (`mosaic`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::consumer::{self, Node};
-use super::results::Results;
+use super::consumer::Node;
 use super::table::{Aim, Row};
-use super::{latency, median, pools, ratios, subfolder};
+use super::{latency, mosaic, pools, subfolder};
 use crate::command;
-use crate::processes::{LocalEdge, Process, clear_settings};
-use crate::tools::{Kind, Tools};
+use crate::processes::{LocalEdge, clear_settings};
 use crate::workspace::{Profile, Workspace, musl_target};
 
 /// The traces, each with how many seconds its tasks sleep together.
@@ -34,21 +30,12 @@ const SLOTS: usize = 8;
 /// By how much a trace may take longer than in virtual time.
 const REPLAY_AIM: f64 = 1.3;
 
-/// So often the mosaic is made in each way.
-const MOSAICS: usize = 2;
-const TASKS: usize = 143;
-
-/// What a message of up to 64 KB costs: it is written, read and deleted.
-const OPERATIONS: usize = 3;
-
-const PATIENCE: Duration = Duration::from_secs(300);
-
 pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (name, work) in TRACES {
         rows.push(replay(workspace, &subfolder(folder, name)?, name, work)?);
     }
-    rows.extend(mosaics(workspace, folder)?);
+    rows.extend(mosaic::measure(workspace, folder)?);
     Ok(rows)
 }
 
@@ -139,7 +126,7 @@ fn replay(workspace: &Workspace, folder: &Path, name: &str, work: f64) -> anyhow
 }
 
 /// The static task runner, which is built where it is not there.
-fn task_runner(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+pub(super) fn task_runner(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let path = workspace.target.join(musl_target()).join("release/task-runner");
     if !path.exists() {
         command::run(workspace.cargo("build").args([
@@ -151,181 +138,6 @@ fn task_runner(workspace: &Workspace) -> anyhow::Result<PathBuf> {
         ]))?;
     }
     Ok(path)
-}
-
-/// Montage's mosaic of 143 tasks, as one message and by HyperFlow's engine, in turns.
-fn mosaics(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<Row>> {
-    let tools = Tools::set_up(workspace, &[Kind::Apptainer, Kind::Montage, Kind::HyperFlow, Kind::Redis])?;
-    let mosaic = Mosaic { workspace, tools: &tools, runner: task_runner(workspace)? };
-    let (mut one, mut many) = (Vec::new(), Vec::new());
-    for round in 0..MOSAICS {
-        one.push(mosaic.as_one_message(&subfolder(folder, &format!("message-{round}"))?)?);
-        many.push(mosaic.by_engine(&subfolder(folder, &format!("engine-{round}"))?)?);
-    }
-    let seconds = |made: &[Made]| made.iter().map(|made| made.seconds).collect::<Vec<f64>>();
-    let messages = |made: &[Made]| made.iter().map(|made| made.messages).max().unwrap_or_default() * OPERATIONS;
-    let (of_one, of_many) = (messages(&one), messages(&many));
-    let (one, many) = (seconds(&one), seconds(&many));
-    Ok(vec![
-        Row {
-            measure:
-                "workflow: Montage's 143 tasks in Apptainer, as one message, against HyperFlow's engine, which submits \
-                      each and waits for it: makespan"
-                    .to_owned(),
-            here: format!("{:.1} s", median(&one)),
-            against: format!("{:.1} s", median(&many)),
-            ratio: median(&ratios(&one, &many)),
-            aim: Aim::Under(1.0),
-        },
-        Row {
-            measure: "workflow: the same: operations of the queues, without pulls that find nothing".to_owned(),
-            here: of_one.to_string(),
-            against: of_many.to_string(),
-            ratio: of_one as f64 / of_many as f64,
-            aim: Aim::Under(0.01),
-        },
-    ])
-}
-
-struct Mosaic<'a> {
-    workspace: &'a Workspace,
-    tools: &'a Tools,
-    runner: PathBuf,
-}
-
-/// A mosaic that was made.
-struct Made {
-    seconds: f64,
-    /// Jobs and results that went through the queues.
-    messages: usize,
-}
-
-impl Mosaic<'_> {
-    fn inputs(&self) -> PathBuf {
-        self.workspace.root.join("tests/cases/montage143")
-    }
-
-    /// Two pools of two processors together, and their tasks.
-    fn site(&self, folder: &Path, binds: &str, tasks: &str) -> anyhow::Result<PathBuf> {
-        let image = self.tools.get(Kind::Montage)?.path.display();
-        let runner = self.runner.display();
-        let pool = |name: &str| {
-            format!(
-                "[pool.{name}]\nimage = \"{image}\"\nbinds = [\"{runner}:/usr/local/bin/task-runner:ro\"{binds}]\n\
-                 capacity = {{ cpus = 1 }}\n"
-            )
-        };
-        let text = format!("{}default = true\n{}{tasks}", pool("fits"), pool("mosaic"));
-        pools::site_file(folder, &text)
-    }
-
-    fn start(&self, folder: &Path, site: &Path) -> anyhow::Result<(consumer::Daemon, LocalEdge, Node)> {
-        let edge = LocalEdge::start(self.workspace, Profile::Release, folder)?;
-        let node = Node::new(folder, "node")?;
-        let mut command = node.command(self.workspace, &edge);
-        command.env("SITE_FILE", site).env("APPTAINER_BIN", &self.tools.get(Kind::Apptainer)?.path);
-        let daemon = node.start(command)?;
-        // It is up, and its pools have been looked at.
-        let warm = json!({"task": "command", "input": {"argv": ["sh", "-c", ":"]}});
-        latency::User::of(&edge)?.job(&warm)?;
-        Ok((daemon, edge, node))
-    }
-
-    fn as_one_message(&self, folder: &Path) -> anyhow::Result<Made> {
-        let tasks = "[task.montage]\nkind = \"workflow\"\npool = \"fits\"\n\
-                     [task.command]\nkind = \"command\"\npool = \"fits\"\n\
-                     [task.\"mProject*\"]\nkind = \"command\"\npool = \"fits\"\n\
-                     [task.\"mDiffFit*\"]\nkind = \"command\"\npool = \"mosaic\"\n\
-                     [task.\"m*\"]\nkind = \"command\"\npool = \"fits\"\n";
-        let (mut daemon, edge, node) = self.start(folder, &self.site(folder, "", tasks)?)?;
-        let begin = Instant::now();
-        let mut laptop = self.laptop(&edge, folder);
-        laptop.args(["workflow", "run"]).arg(self.inputs().join("workflow.json"));
-        laptop.args(["--task", "montage", "--id", "--dir"]).arg(self.inputs().join("in"));
-        let job_id = command::capture(&mut laptop)?.trim().to_owned();
-        let mut results = Results::of(&edge)?;
-        daemon.process.wait_for("the mosaic was there", PATIENCE, |_| {
-            thread::sleep(Duration::from_millis(15));
-            (results.count().unwrap_or_default() > 0).then_some(())
-        })?;
-        let seconds = begin.elapsed().as_secs_f64();
-        results.take(1)?;
-        daemon.stop()?;
-        let done = ended(&node, &format!("{job_id}-"))?;
-        ensure!(done == TASKS, "{done} tasks have ended, and not {TASKS}");
-        Ok(Made { seconds, messages: 2 })
-    }
-
-    fn by_engine(&self, folder: &Path) -> anyhow::Result<Made> {
-        let (data, flow) = (folder.join("data"), subfolder(folder, "flow")?);
-        copy(&self.inputs().join("in"), &data)?;
-        copy(&self.workspace.root.join("examples/hyperflow"), &flow)?;
-        fs::copy(self.inputs().join("workflow.json"), flow.join("workflow.json"))?;
-        // The same pools have the same work.
-        let pools = json!({"workDir": "/data", "pools": {"*": "fits", "mDiffFit": "mosaic"}});
-        fs::write(flow.join("workflow.config.hpcQueue.json"), pools.to_string())?;
-        let binds = format!(", \"{}:/data\"", data.display());
-        let tasks = "[task.command]\nkind = \"command\"\npools = [\"fits\", \"mosaic\"]\n";
-        let (daemon, edge, node) = self.start(folder, &self.site(folder, &binds, tasks)?)?;
-        let before = ended(&node, "")?;
-        let socket = folder.join("redis.sock");
-        let mut redis = Command::new(&self.tools.get(Kind::Redis)?.path);
-        redis.args(["--port", "0", "--save", "", "--unixsocket"]).arg(&socket).current_dir(folder);
-        let mut redis = Process::start("redis", &mut redis, folder)?;
-        redis.wait_for("it listened", Duration::from_secs(20), |_| socket.exists().then_some(()))?;
-        let node_js = command::on_path("node").context("Node.js, `node`, is not on the PATH")?;
-        let laptop = self.laptop(&edge, folder);
-        let programs = self.workspace.target.join(Profile::Release.folder());
-        let path = std::env::join_paths(
-            std::iter::once(programs).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
-        )?;
-        let mut engine = Command::new(node_js);
-        engine.envs(laptop.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        // Its clients look for their settings where they are started.
-        fs::copy(&edge.env_file, folder.join(".env"))?;
-        fs::copy(&edge.env_file, flow.join(".env"))?;
-        engine
-            .env("REDIS_URL", &socket)
-            .env("WORKFLOW_RUN", "first")
-            .env("PATH", path)
-            .current_dir(folder)
-            .arg(self.tools.get(Kind::HyperFlow)?.path.join("bin/hflow.js"))
-            .args(["run", "--var=function=hpcQueue"])
-            .arg(&flow);
-        let begin = Instant::now();
-        let mut engine = Process::start("hyperflow", &mut engine, folder)?;
-        let status = engine.wait(PATIENCE)?;
-        let seconds = begin.elapsed().as_secs_f64();
-        ensure!(status.success(), "HyperFlow ended with {status}: {}", engine.log());
-        daemon.stop()?;
-        let jobs = ended(&node, "")? - before;
-        ensure!(jobs == TASKS, "{jobs} jobs have ended, and not {TASKS}");
-        Ok(Made { seconds, messages: 2 * jobs })
-    }
-
-    fn laptop(&self, edge: &LocalEdge, folder: &Path) -> Command {
-        let mut laptop = Command::new(self.workspace.program(Profile::Release, "laptop-consumer"));
-        clear_settings(&mut laptop);
-        laptop.arg("--env-file").arg(&edge.env_file);
-        laptop.env("LAPTOP_DATA_DIR", folder.join("laptop")).env("RESULTS_POLL_INTERVAL_SECONDS", "0.2");
-        laptop
-    }
-}
-
-/// How many jobs have a record whose ids begin so.
-fn ended(node: &Node, begin: &str) -> anyhow::Result<usize> {
-    let names = fs::read_dir(node.results())?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let ids: BTreeSet<String> = names.filter_map(|name| name.strip_suffix(".json").map(str::to_owned)).collect();
-    Ok(ids.iter().filter(|id| !id.starts_with('.') && id.starts_with(begin)).count())
-}
-
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
-        let entry = entry?;
-        fs::copy(entry.path(), to.join(entry.file_name()))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
