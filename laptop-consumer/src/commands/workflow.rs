@@ -1,7 +1,7 @@
 //! `workflow`: what is wrong with the document of one, and what it is made of, which asks nobody and needs no settings;
 //! and a workflow as one job, with its files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -124,6 +124,8 @@ struct Shown<'a> {
     critical_path: Vec<&'a str>,
     /// How long all of it took when it was run and written down, one task after the other.
     recorded_seconds: Option<f64>,
+    /// What runs beside its tasks.
+    services: BTreeSet<&'a str>,
     brought: Vec<&'a WorkPath>,
     results: Vec<&'a WorkPath>,
 }
@@ -156,6 +158,7 @@ impl<'a> Shown<'a> {
             critical_path: path.iter().filter_map(|task| Some(workflow.get(*task)?.id.as_str())).collect(),
             recorded_seconds: names.iter().map(|named| named.recorded_seconds).sum(),
             names,
+            services: workflow.tasks().iter().flat_map(|task| &task.needs).map(|need| need.service.as_str()).collect(),
             brought: workflow.brought().collect(),
             results: workflow.results().collect(),
         }
@@ -183,6 +186,9 @@ impl<'a> Shown<'a> {
         ];
         if let Some(recorded) = self.recorded_seconds {
             facts.push(["recorded".to_owned(), format!("{recorded:.1} s, one task after the other")]);
+        }
+        if !self.services.is_empty() {
+            facts.push(["services".to_owned(), of_many(self.services.iter().copied(), ", ")]);
         }
         for (name, files) in [("to bring", &self.brought), ("results", &self.results)] {
             let files = files.iter().map(|path| path.as_str());
@@ -248,7 +254,9 @@ mod tests {
         let workflow = case("wfcommons/helloworld-chain-5-chameleon.json");
         let text = Shown::of(&workflow).text(None);
         assert!(text.contains("recorded     501.2 s, one task after the other\n"), "{text}");
-        assert!(text.contains("\ncpuhog  5      501.2 s\n"), "{text}");
+        assert!(text.contains("\ncpuhog  5      501.2 s\n") && !text.contains("services"), "{text}");
+        let text = Shown::of(&case("../../examples/flow/workflow.json")).text(None);
+        assert!(text.contains("services     vqpu-1, vqpu-2\nto bring     1 file: settings.json\n"), "{text}");
     }
 
     #[test]
