@@ -6,6 +6,7 @@ job a GPU, else NumPy.
 """
 
 import json
+import os
 import sys
 
 import numpy
@@ -16,9 +17,11 @@ def arrays():
     try:
         import cupy
 
-        return cupy, f"GPU {cupy.cuda.Device().id}" if cupy.cuda.runtime.getDeviceCount() else None
+        if cupy.cuda.runtime.getDeviceCount() > 0:
+            return cupy, "GPU " + os.environ.get("HPC_QUEUE_GPUS", "")
     except Exception:  # Not there, no driver, no GPU: each has an error of its own.
-        return numpy, None
+        pass
+    return numpy, "processor"
 
 
 def magnetization(spins, coupling, field, times, xp):
@@ -42,7 +45,7 @@ def main():
     xp, device = arrays()
     values = magnetization(settings["spins"], settings["coupling"], settings["field"], times, xp)
     with open(sys.argv[2], "w") as file:
-        json.dump({"times": times, "values": values, "device": device or "processor"}, file)
+        json.dump({"times": times, "values": values, "device": device}, file)
 
 
 if __name__ == "__main__":
