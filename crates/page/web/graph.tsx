@@ -12,7 +12,7 @@ import { hasEnded, type JobBrief, type JobStatus } from './types';
 const TASKS_MAX = 200;
 
 /** How large a task is, how far they are from each other, and how much of a name has room. */
-const [WIDTH, HEIGHT, RIGHT, DOWN, NAME] = [136, 18, 184, 24, 18];
+const [WIDTH, HEIGHT, RIGHT, DOWN, NAME] = [156, 18, 204, 24, 18];
 
 interface Task {
   name: string;
@@ -106,7 +106,7 @@ export function Graph({ job, jobs }: { job: JobStatus; jobs: JobBrief[] }): JSX.
                 <title>{`${shown}: ${plain(word)}${after}`}</title>
                 <rect width={WIDTH} height={HEIGHT} rx="3" />
                 <rect class={`run ${state ? known(state) : 'waiting'}`} width="6" height={HEIGHT} rx="3" />
-                <text x="11" y="13">{state ? SHAPES[state] ?? '?' : '·'} {shown.length > NAME ? `${shown.slice(0, NAME - 1)}…` : shown}</text>
+                <text x="11" y="13">{state ? SHAPES[state] ?? '?' : '·'} {shown.length > NAME ? `${shown.slice(0, 8)}…${shown.slice(9 - NAME)}` : shown}</text>
               </g>
             );
           })}
