@@ -405,6 +405,7 @@ fn a_graph_shares_circuits_out_over_two_virtual_qpus_beside_a_processor_and_a_gp
     let result: Value = serde_json::from_str(&text).expect("it is JSON");
     assert_eq!((&result["circuits"], &result["shots"]), (&json!(12), &json!(48_000)), "{result}");
     assert_eq!(result["shares"], json!({ "vqpu-1": 6, "vqpu-2": 6 }), "{result}");
+    assert_eq!(result["device"], "processor", "{result}");
     let numbers = |field: &str| -> Vec<f64> {
         result[field].as_array().into_iter().flatten().filter_map(Value::as_f64).collect()
     };
