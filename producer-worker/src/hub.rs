@@ -50,14 +50,16 @@ thread_local! {
     static TELLING: RefCell<Telling> = RefCell::default();
 }
 
-/// Tells the object what the queue has taken. Whether it hears it is nothing to whoever has submitted it.
-pub(crate) async fn tell(object: Stub, messages: Vec<String>) {
-    let now = || crate::now().as_millisecond();
-    if !TELLING.with_borrow_mut(|telling| telling.leave(&messages, now())) {
-        return;
-    }
+/// Leaves what the queue has taken to be told to the object. Whether it hears it is nothing to whoever has submitted it.
+/// `true`: nobody tells it yet, and who leaves this is to ([`tell`]).
+pub(crate) fn leave(messages: &[String]) -> bool {
+    TELLING.with_borrow_mut(|telling| telling.leave(messages, crate::now().as_millisecond()))
+}
+
+/// Tells the object what is left, until nothing more comes.
+pub(crate) async fn tell(object: Stub) {
     loop {
-        let messages = TELLING.with_borrow_mut(|telling| telling.take(now()));
+        let messages = TELLING.with_borrow_mut(|telling| telling.take(crate::now().as_millisecond()));
         if messages.is_empty() {
             return;
         }

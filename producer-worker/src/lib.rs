@@ -54,17 +54,18 @@ async fn answer(
     env: &Env,
     context: &Context,
 ) -> Result<web_sys::Response> {
-    let route = http::route(request, config)?;
-    let hub = if config.hub { hub::object(env) } else { None };
-    let answer = match (route, hub) {
-        (Route::Answer(answer), _) => answer,
-        (Route::ReadBody(admission), hub) => {
+    let answer = match http::route(request, config)? {
+        Route::Answer(answer) => answer,
+        Route::ReadBody(admission) => {
             let body = http::read_body(request, admission.body_limit()).await?;
             match submit(env, admission, &body).await {
                 Ok(pending) => {
-                    if let Some(hub) = hub {
+                    if config.hub
+                        && hub::leave(pending.messages())
+                        && let Some(hub) = hub::object(env)
+                    {
                         // After the answer: nobody waits for it.
-                        context.wait_until(hub::tell(hub, pending.messages().to_vec()));
+                        context.wait_until(hub::tell(hub));
                     }
                     match pending.sent() {
                         Sent::Answer(answer) => answer,
@@ -74,12 +75,17 @@ async fn answer(
                 Err(answer) => answer,
             }
         }
-        (Route::Hub(opening), Some(hub)) => {
-            let body = http::read_body(request, opening.body_limit()).await?;
-            return hub::ask(&hub, request, &opening, &body).await;
-        }
-        (Route::Link, Some(hub)) => return hub::link(&hub, request).await,
-        (Route::Hub(_) | Route::Link, None) => Problem::NoHub.response(),
+        Route::Hub(opening) => match hub::object(env) {
+            Some(hub) => {
+                let body = http::read_body(request, opening.body_limit()).await?;
+                return hub::ask(&hub, request, &opening, &body).await;
+            }
+            None => Problem::NoHub.response(),
+        },
+        Route::Link => match hub::object(env) {
+            Some(hub) => return hub::link(&hub, request).await,
+            None => Problem::NoHub.response(),
+        },
     };
     http::response(&answer)
 }

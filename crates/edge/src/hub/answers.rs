@@ -5,6 +5,7 @@ use protocol::link::{Down, JOBS_MAX};
 use protocol::{JobId, Json, timestamp_from_millis};
 
 use super::database::Database;
+use super::jobs::Said;
 use super::view::View;
 use super::{Effect, Follower, Hub, Request, Step, callbacks, followers, jobs, sites};
 use crate::{Problem, Response};
@@ -52,7 +53,7 @@ impl Hub {
                 let answer = CancelManyAnswer { jobs: jobs.len() as u64, more: jobs.len() >= limit };
                 if !dry_run {
                     for job_id in &jobs {
-                        self.learn(step, job_id, View::cancelled(step.now), None)?;
+                        self.learn(step, Said { job_id, view: View::cancelled(step.now), input: None })?;
                     }
                     self.pass_on_cancels(step, &jobs)?;
                 }
@@ -117,7 +118,7 @@ impl Hub {
         if known.has_ended() {
             return Ok(CancelAnswer { job_id, state, cancel: "ended".to_owned() });
         }
-        self.learn(step, &job_id, View::cancelled(step.now), None)?;
+        self.learn(step, Said { job_id: &job_id, view: View::cancelled(step.now), input: None })?;
         self.pass_on_cancels(step, std::slice::from_ref(&job_id))?;
         Ok(CancelAnswer { job_id, state, cancel: "requested".to_owned() })
     }

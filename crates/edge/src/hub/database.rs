@@ -1,8 +1,11 @@
 //! Tables, as the hub sees them: statements as text, and rows of plain values. The object in the Worker and the file of
 //! `local-edge` both are this.
 
-/// A value in a row, or one that a statement is given.
-#[derive(Debug, Clone, PartialEq, Eq)]
+use serde::Serialize;
+
+/// A value in a row, or one that a statement is given; as JSON it is what it holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub enum Value {
     /// There is none.
     Null,

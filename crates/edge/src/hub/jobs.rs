@@ -1,5 +1,7 @@
 //! The table of jobs.
 
+use std::collections::HashMap;
+
 use protocol::hub::{JobBrief, JobPage};
 use protocol::{JobId, JobState};
 
@@ -9,6 +11,9 @@ use super::view::{View, rank};
 
 /// A page that is filtered by what has no index looks at so many jobs at the most.
 const LOOKED_AT_MAX: i64 = 20_000;
+
+/// A statement is given so much of new jobs, and one job more, in bytes. An object takes no value above 2 MB.
+pub(crate) const STATEMENT_BYTES: usize = 500_000;
 
 /// Inputs that are longer are not kept here, in bytes.
 pub(crate) const INPUT_BYTES_MAX: usize = 32_000;
@@ -39,44 +44,70 @@ pub(crate) fn result<D: Database>(db: &mut D, job_id: &JobId) -> Result<Option<O
     Ok(rows.first().map(|row| row.first().and_then(Value::as_text).map(str::to_owned)))
 }
 
-/// Joins what was said to what is known, and returns the job before and after, if that made a difference.
-pub(crate) fn join<D: Database>(
-    db: &mut D,
-    job_id: &JobId,
-    said: View,
-    input: Option<&str>,
-) -> Result<Option<(View, View)>, D::Error> {
-    let input = input.filter(|input| input.len() <= INPUT_BYTES_MAX);
-    // Nearly every submission is of a job that nobody has heard of: that takes one statement then.
-    if said.is_submission() && insert(db, job_id, &said, input)? {
-        return Ok(Some((View::default(), said)));
-    }
-    let Some(Row { number, view: before, input: known_input }) = find(db, job_id)? else {
-        let after = View::default().join(said);
-        insert(db, job_id, &after, input)?;
-        return Ok(Some((View::default(), after)));
+/// What was said of a job.
+pub(crate) struct Said<'a> {
+    pub(crate) job_id: &'a JobId,
+    pub(crate) view: View,
+    pub(crate) input: Option<&'a str>,
+}
+
+/// What a job has become by what was said.
+pub(crate) struct Joined {
+    pub(crate) before: View,
+    pub(crate) after: View,
+    /// Its number, where nobody had heard of it.
+    pub(crate) new: Option<i64>,
+}
+
+/// Joins what was said to what is known, and returns what has become of that, if it made a difference.
+pub(crate) fn join<D: Database>(db: &mut D, said: Said<'_>) -> Result<Option<Joined>, D::Error> {
+    let Some(Row { number, view: before, input: known_input }) = find(db, said.job_id)? else {
+        let said = Said { view: View::default().join(said.view), ..said };
+        let new = insert(db, std::slice::from_ref(&said))?.into_values().next();
+        return Ok(Some(Joined { before: View::default(), after: said.view, new }));
     };
-    let after = before.clone().join(said);
-    let new_input = input.filter(|_| known_input.is_none());
+    let after = before.clone().join(said.view);
+    let new_input = said.input.filter(|input| known_input.is_none() && input.len() <= INPUT_BYTES_MAX);
     if after == before && new_input.is_none() {
         return Ok(None);
     }
     update(db, number, &before, &after, new_input)?;
-    Ok(Some((before, after)))
+    Ok(Some(Joined { before, after, new: None }))
 }
 
-/// Puts in a job that is not known yet. False: it is, and nothing was changed.
-fn insert<D: Database>(db: &mut D, job_id: &JobId, view: &View, input: Option<&str>) -> Result<bool, D::Error> {
+/// Puts in the jobs that are not known yet, in their order, and returns their numbers; nothing is done to the others.
+///
+/// What was said of many is one text, and mostly one statement: in the object of a Worker each of these, and each value
+/// of it, is a call out of WebAssembly, which takes longer than to write a row.
+pub(crate) fn insert<D: Database>(db: &mut D, jobs: &[Said<'_>]) -> Result<HashMap<String, i64>, D::Error> {
     let sql = "INSERT INTO job (job_id, state, task, name, pool, site, updated_at, cancelling, view, input, result,
                                 parent)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
-               ON CONFLICT (job_id) DO NOTHING RETURNING number";
-    let [state, task, name, pool, site, updated_at, cancelling, text] = columns(view);
-    let result = result_of(view);
-    let job_id = job_id.as_str().into();
-    let values =
-        [job_id, state, task, name, pool, site, updated_at, cancelling, text, input.into(), result, parent_of(view)];
-    Ok(!db.run(sql, &values)?.is_empty())
+               SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
+                      value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11
+               FROM json_each(?1) WHERE true
+               ON CONFLICT (job_id) DO NOTHING RETURNING number, job_id";
+    let mut numbers = HashMap::new();
+    let mut jobs = jobs.iter();
+    while !jobs.as_slice().is_empty() {
+        let mut rows = String::from("[");
+        while rows.len() < STATEMENT_BYTES
+            && let Some(job) = jobs.next()
+        {
+            let comma = if rows.len() > 1 { "," } else { "" };
+            let [state, task, name, pool, site, updated_at, cancelling, text] = columns(&job.view);
+            let input = job.input.filter(|input| input.len() <= INPUT_BYTES_MAX).into();
+            let (result, parent) = (result_of(&job.view), parent_of(&job.view));
+            let id = job.job_id.as_str().into();
+            let row = [id, state, task, name, pool, site, updated_at, cancelling, text, input, result, parent];
+            let row = serde_json::to_string(&row).expect("it holds only numbers and strings");
+            rows.push_str(comma);
+            rows.push_str(&row);
+        }
+        rows.push(']');
+        let new = db.run(sql, &[rows.into()])?;
+        numbers.extend(new.iter().map(|row| (text_at(row, 1).to_owned(), integer_at(row, 0))));
+    }
+    Ok(numbers)
 }
 
 fn update<D: Database>(

@@ -6,6 +6,7 @@ use protocol::JobState;
 use protocol::link::{Down, Hello, JOBS_MAX, MESSAGE_BYTES_MAX, Report, Up, Upload, VERSION};
 
 use super::database::Database;
+use super::jobs::Said;
 use super::sites::Daemon;
 use super::view::View;
 use super::{Effect, Follower, Hub, Socket, Step, jobs, sites};
@@ -161,7 +162,7 @@ impl Hub {
             if job.state == JobState::Unknown && !jobs::is_held_by(step.db, &job.job_id, &daemon.daemon)? {
                 continue;
             }
-            self.learn(step, &job.job_id, said, None)?;
+            self.learn(step, Said { job_id: &job.job_id, view: said, input: None })?;
             if job.state == JobState::Queued {
                 self.ring_for_others(step, socket, job)?;
             }

@@ -52,6 +52,7 @@ pub(crate) use self::callbacks::Told;
 pub use self::database::{Database, Value};
 pub(crate) use self::database::{integer_at, text_at};
 pub(crate) use self::jobs::result as job_result;
+use self::jobs::{Joined, Said};
 pub(crate) use self::request::Path;
 pub use self::request::{Filter, From, Opening, Request};
 pub use self::schema::SCHEMA;
@@ -261,29 +262,46 @@ impl Hub {
     }
 
     fn submitted<D: Database>(&mut self, step: &mut Step<'_, D>, messages: &[String]) -> Result<(), D::Error> {
-        let mut pools = Vec::new();
-        for text in messages {
-            // The edge made it: it can be read.
-            let Ok(message) = JobMessage::parse(text) else { continue };
-            pools.push(message.spec.pool.clone());
-            let input = Some(message.spec.input.as_str()).filter(|input| *input != "null");
-            self.learn(step, &message.job_id, View::submitted(&message, step.now), input)?;
-            self.files.submitted(step, &message)?;
+        // The edge made them: they can be read.
+        let messages: Vec<JobMessage> = messages.iter().filter_map(|text| JobMessage::parse(text).ok()).collect();
+        let now = step.now;
+        let said = messages.iter().map(|message| Said {
+            job_id: &message.job_id,
+            view: View::submitted(message, now),
+            input: Some(message.spec.input.as_str()).filter(|input| *input != "null"),
+        });
+        let said: Vec<Said<'_>> = said.collect();
+        // Nearly all are jobs that nobody has heard of.
+        let mut new = jobs::insert(step.db, &said)?;
+        for (said, message) in said.into_iter().zip(&messages) {
+            // A job of which there are two is new once.
+            match new.remove(message.job_id.as_str()) {
+                Some(number) => {
+                    let joined = Joined { before: View::default(), after: said.view, new: Some(number) };
+                    self.joined(step, &message.job_id, &joined)?;
+                }
+                None => self.learn(step, said)?,
+            }
+            self.files.submitted(step, message)?;
         }
+        let pools: Vec<_> = messages.into_iter().map(|message| message.spec.pool).collect();
         self.ring(step, &pools)
     }
 
     /// Joins what was said of a job to what is known, and tells those who look.
-    fn learn<D: Database>(
-        &mut self,
-        step: &mut Step<'_, D>,
-        job_id: &JobId,
-        said: View,
-        input: Option<&str>,
-    ) -> Result<(), D::Error> {
-        let Some((before, after)) = jobs::join(step.db, job_id, said, input)? else { return Ok(()) };
-        if before == View::default() {
-            self.make_room(step)?;
+    fn learn<D: Database>(&mut self, step: &mut Step<'_, D>, said: Said<'_>) -> Result<(), D::Error> {
+        let job_id = said.job_id;
+        match jobs::join(step.db, said)? {
+            Some(joined) => self.joined(step, job_id, &joined),
+            None => Ok(()),
+        }
+    }
+
+    /// More is known of a job: tells those who look.
+    fn joined<D: Database>(&mut self, step: &mut Step<'_, D>, job_id: &JobId, joined: &Joined) -> Result<(), D::Error> {
+        let Joined { before, after, new } = joined;
+        if let Some(number) = new {
+            self.make_room(step, *number)?;
         }
         if after.is_queued() {
             self.asking.may_be_needed();
@@ -291,15 +309,15 @@ impl Hub {
         if after.has_ended() && !before.has_ended() {
             self.files.ended(step, job_id)?;
         }
-        self.tell(step, job_id, &before, &after)?;
-        self.call_for(step, job_id, &before, &after)
+        self.tell(step, job_id, before, after)?;
+        self.call_for(step, job_id, before, after)
     }
 
-    /// Forgets the oldest jobs, now and then.
-    fn make_room<D: Database>(&mut self, step: &mut Step<'_, D>) -> Result<(), D::Error> {
+    /// Forgets the oldest jobs, now and then, when this one has come.
+    fn make_room<D: Database>(&mut self, step: &mut Step<'_, D>, number: i64) -> Result<(), D::Error> {
         const AT_ONCE: i64 = 200;
         // By the number of the job, because an object that sleeps between two jobs counts nothing.
-        if jobs::newest(step.db)? % AT_ONCE == 0 {
+        if number % AT_ONCE == 0 {
             let keep_for = i64::try_from(self.settings.keep_for.as_millis()).unwrap_or(i64::MAX);
             let heard_since = step.millis().saturating_sub(keep_for);
             // Twice as many as came since the last time.

@@ -251,11 +251,6 @@ impl View {
         self.turn.as_ref().is_some_and(|turn| turn.ended)
     }
 
-    /// Is it what a submission says, and nothing else?
-    pub(crate) fn is_submission(&self) -> bool {
-        self.turn.as_ref().is_some_and(|turn| !turn.by_site)
-    }
-
     /// Is somebody's wish that it be cancelled still to be carried out?
     pub(crate) fn is_cancelling(&self) -> bool {
         self.cancel_requested_at.is_some() && !self.has_ended()
