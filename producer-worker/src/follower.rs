@@ -1,13 +1,14 @@
 //! One who waits for an answer of the hub, or reads a stream of it.
 //!
 //! Both ends share what lies between them. The follower's own future holds its time limit, so that nothing keeps the
-//! object awake when nobody waits any more; and what lies there is bounded: who does not read is cut off.
+//! object awake when nobody waits any more; and what lies there is bounded: who does not read is cut off. A piece that
+//! is for many is there once, and of all it is counted once.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -41,10 +42,42 @@ pub(crate) enum Next<T> {
     Ended,
 }
 
+/// What waits of all of them.
+#[derive(Default)]
+pub(crate) struct All {
+    bytes: Cell<usize>,
+    /// The piece that came last: who else it is for is told next.
+    last: RefCell<Weak<Shared>>,
+}
+
+/// A piece that waits for one or for many, and is counted for as long as it does.
+struct Shared {
+    piece: Arc<str>,
+    all: Rc<All>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.all.bytes.set(self.all.bytes.get() - self.piece.len());
+    }
+}
+
+impl All {
+    fn share(self: &Rc<Self>, piece: Arc<str>) -> Rc<Shared> {
+        let last = self.last.borrow().upgrade();
+        last.filter(|last| Arc::ptr_eq(&last.piece, &piece)).unwrap_or_else(|| {
+            self.bytes.set(self.bytes.get() + piece.len());
+            let shared = Rc::new(Shared { piece, all: Rc::clone(self) });
+            *self.last.borrow_mut() = Rc::downgrade(&shared);
+            shared
+        })
+    }
+}
+
 #[derive(Default)]
 struct Between {
     reply: Option<Reply>,
-    pieces: VecDeque<Arc<str>>,
+    pieces: VecDeque<Rc<Shared>>,
     bytes: usize,
     /// Nothing more comes.
     ended: bool,
@@ -52,13 +85,11 @@ struct Between {
     gone: bool,
     delay: Option<Delay>,
     waker: Option<Waker>,
-    /// How much waits for all.
-    all: Rc<Cell<usize>>,
+    all: Rc<All>,
 }
 
 impl Outlet {
-    /// `all` counts what waits for all followers.
-    pub(crate) fn new(all: &Rc<Cell<usize>>) -> Self {
+    pub(crate) fn new(all: &Rc<All>) -> Self {
         Self(Rc::new(RefCell::new(Between { all: Rc::clone(all), ..Between::default() })))
     }
 
@@ -75,9 +106,10 @@ impl Outlet {
         self.change(|between| {
             // One who has read all can take a piece of any size.
             let fits = between.bytes == 0 || between.bytes + piece.len() <= BYTES_MAX;
-            let fits = fits && between.all.get() + piece.len() <= ALL_BYTES_MAX;
+            let piece = between.all.share(piece);
+            let fits = fits && between.all.bytes.get() <= ALL_BYTES_MAX;
             if fits {
-                between.count(between.bytes + piece.len());
+                between.bytes += piece.piece.len();
                 between.pieces.push_back(piece);
             } else {
                 between.discard();
@@ -110,14 +142,9 @@ impl Outlet {
 }
 
 impl Between {
-    fn count(&mut self, bytes: usize) {
-        self.all.set(self.all.get() - self.bytes + bytes);
-        self.bytes = bytes;
-    }
-
     fn discard(&mut self) {
         self.pieces.clear();
-        self.count(0);
+        self.bytes = 0;
     }
 
     fn poll<T>(&mut self, context: &mut Context<'_>, take: impl FnOnce(&mut Self) -> Option<T>) -> Poll<Next<T>> {
@@ -171,11 +198,11 @@ impl Stream for Pieces {
         loop {
             let next = self.inlet.0.borrow_mut().poll(context, |between| {
                 let piece = between.pieces.pop_front()?;
-                between.count(between.bytes - piece.len());
+                between.bytes -= piece.piece.len();
                 Some(piece)
             });
             match next {
-                Poll::Ready(Next::Is(piece)) => return Poll::Ready(Some(Ok(piece.as_bytes().to_vec()))),
+                Poll::Ready(Next::Is(piece)) => return Poll::Ready(Some(Ok(piece.piece.as_bytes().to_vec()))),
                 Poll::Ready(Next::Ended) => return Poll::Ready(None),
                 // With nothing borrowed: what comes of it may be a piece for this very stream.
                 Poll::Ready(Next::TimedOut) => (self.timed_out)(),

@@ -17,7 +17,7 @@ use worker::{
     WebSocketIncomingMessage, WebSocketPair, WebSocketRequestResponsePair, console_error, durable_object, js_sys,
 };
 
-use crate::follower::{Next, Outlet, Reply};
+use crate::follower::{All, Next, Outlet, Reply};
 use crate::storage::{self, Tables};
 use crate::{call, config, http, hub, store};
 
@@ -34,8 +34,8 @@ struct Shell {
     followers: RefCell<BTreeMap<Follower, Outlet>>,
     next_follower: Cell<Follower>,
     settings: Settings,
-    /// How much waits for all of them, in bytes.
-    waiting: Rc<Cell<usize>>,
+    /// What waits of all of them.
+    waiting: Rc<All>,
 }
 
 impl DurableObject for Hub {

@@ -116,6 +116,11 @@ impl Edge {
         format!("{}:{}", url.host_str().expect("it has a host"), url.port().expect("it has a port"))
     }
 
+    /// The most memory that it ever had resident, in bytes.
+    pub fn peak_resident_bytes(&self) -> u64 {
+        self.process.peak_resident_bytes()
+    }
+
     /// Its own way to submit jobs.
     pub fn producer(&self) -> Producer {
         let url = self.setting("PRODUCER_URL").trim_end_matches('/').trim_end_matches("/jobs").to_owned();

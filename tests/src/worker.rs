@@ -93,6 +93,11 @@ impl Worker {
         self.process.is_running()
     }
 
+    /// The most memory that it ever had resident, in bytes.
+    pub fn peak_resident_bytes(&self) -> u64 {
+        self.process.peak_resident_bytes()
+    }
+
     /// What it has written to its log.
     pub fn log(&self) -> String {
         self.process.log()

@@ -75,7 +75,7 @@ impl Stream for Pieces {
     type Item = Result<Bytes, std::convert::Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.pieces.poll_next(context).map(|piece| piece.map(|piece| Ok(Bytes::copy_from_slice(piece.as_bytes()))))
+        self.pieces.poll_next(context).map(|piece| piece.map(Ok))
     }
 }
 

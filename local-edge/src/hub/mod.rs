@@ -88,7 +88,7 @@ impl Hub {
             inputs: sender.clone(),
             waiting: HashMap::new(),
             streams: HashMap::new(),
-            streaming: stream::Waiting::default(),
+            streaming: stream::All::default(),
             sockets: HashMap::new(),
             timers: BTreeSet::new(),
             timer_of: HashMap::new(),
@@ -115,7 +115,7 @@ struct Task {
     waiting: HashMap<Follower, oneshot::Sender<Reply>>,
     streams: HashMap<Follower, stream::Sender>,
     /// What waits of all of them.
-    streaming: stream::Waiting,
+    streaming: stream::All,
     sockets: HashMap<Socket, mpsc::Sender<ToSite>>,
     timers: BTreeSet<(Instant, Follower)>,
     timer_of: HashMap<Follower, Instant>,
@@ -215,13 +215,14 @@ impl Task {
                 self.reply(follower, Reply::Answer(answer));
             }
             Effect::Stream(follower) => {
-                let (sender, pieces) = stream::stream(&self.streaming);
+                let (sender, pieces) = stream::stream();
                 self.streams.insert(follower, sender);
                 self.reply(follower, Reply::Stream(pieces));
             }
             Effect::Piece(follower, piece) => {
                 // A follower that does not read is cut off, and can go on where it was.
-                if self.streams.get(&follower).is_some_and(|stream| !stream.send(piece)) {
+                let stream = self.streams.get(&follower);
+                if stream.is_some_and(|stream| !stream.send(piece, &mut self.streaming)) {
                     self.streams.remove(&follower);
                     self.forget_timer(follower);
                     self.more.push(Event::Gone(follower));

@@ -1,11 +1,13 @@
 //! A stream on its way to somebody who listens: as much of it waits as is allowed, and no more.
 //!
-//! What waits is counted in bytes, of each stream and of all: a thousand who do not read cost no more than the bound.
+//! What waits is counted in bytes, of each stream and of all: a thousand who do not read cost no more than the bound. A
+//! piece that is for many is there once, and of all it is counted once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
+use axum::body::Bytes;
 use tokio::sync::mpsc;
 
 /// So much of one stream waits at the most. A piece is smaller, and one may always wait.
@@ -14,55 +16,102 @@ const BYTES_MAX: usize = 8 * 1024 * 1024;
 /// So much of all.
 const ALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// What waits of all streams.
+/// How much waits, in bytes.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Waiting(Arc<AtomicUsize>);
+struct Waiting(Arc<AtomicUsize>);
+
+/// What waits of all streams.
+#[derive(Debug, Default)]
+pub(super) struct All {
+    waiting: Waiting,
+    /// The piece that came last: who else it is for is told next.
+    last: Weak<Shared>,
+}
 
 /// Where pieces are put in.
 pub(super) struct Sender {
     pieces: mpsc::UnboundedSender<Counted>,
     waiting: Waiting,
-    of_all: Waiting,
 }
 
 /// Where they come out.
 pub(crate) struct Receiver(mpsc::UnboundedReceiver<Counted>);
 
-/// A piece that waits, and is counted for as long as it does, wherever it ends.
-struct Counted {
+/// A piece that waits for one or for many, and is counted for as long as it does, wherever it ends.
+struct Shared {
     piece: Arc<str>,
-    counts: [Waiting; 2],
+    of_all: Waiting,
+}
+
+/// The same, for one of them.
+struct Counted {
+    shared: Arc<Shared>,
+    of_stream: Waiting,
+}
+
+impl Waiting {
+    /// Returns what waits now.
+    fn add(&self, bytes: usize) -> usize {
+        self.0.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+
+    fn take(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.of_all.take(self.piece.len());
+    }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        for Waiting(count) in &self.counts {
-            count.fetch_sub(self.piece.len(), Ordering::Relaxed);
-        }
+        self.of_stream.take(self.shared.piece.len());
+    }
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        self.shared.piece.as_bytes()
     }
 }
 
 /// A stream.
-pub(super) fn stream(of_all: &Waiting) -> (Sender, Receiver) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    (Sender { pieces: sender, waiting: Waiting::default(), of_all: of_all.clone() }, Receiver(receiver))
+pub(super) fn stream() -> (Sender, Receiver) {
+    let (pieces, receiver) = mpsc::unbounded_channel();
+    (Sender { pieces, waiting: Waiting::default() }, Receiver(receiver))
+}
+
+impl All {
+    fn share(&mut self, piece: Arc<str>) -> Arc<Shared> {
+        if let Some(last) = self.last.upgrade().filter(|last| Arc::ptr_eq(&last.piece, &piece)) {
+            return last;
+        }
+        self.waiting.add(piece.len());
+        let shared = Arc::new(Shared { piece, of_all: self.waiting.clone() });
+        self.last = Arc::downgrade(&shared);
+        shared
+    }
 }
 
 impl Sender {
     /// Puts a piece in. False: who listens has gone, or takes no more, and is to be cut off.
-    pub(super) fn send(&self, piece: Arc<str>) -> bool {
+    pub(super) fn send(&self, piece: Arc<str>, all: &mut All) -> bool {
         let bytes = piece.len();
-        let counts = [self.waiting.clone(), self.of_all.clone()];
-        let [waits, of_all] = counts.each_ref().map(|Waiting(count)| count.fetch_add(bytes, Ordering::Relaxed));
-        let counted = Counted { piece, counts };
-        let has_room = waits == 0 || (waits + bytes <= BYTES_MAX && of_all + bytes <= ALL_BYTES_MAX);
+        let shared = all.share(piece);
+        let waits = self.waiting.add(bytes);
+        let has_room = waits == bytes || (waits <= BYTES_MAX && all.waiting.0.load(Ordering::Relaxed) <= ALL_BYTES_MAX);
+        let counted = Counted { shared, of_stream: self.waiting.clone() };
         has_room && self.pieces.send(counted).is_ok()
     }
 }
 
 impl Receiver {
-    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Arc<str>>> {
-        self.0.poll_recv(context).map(|counted| counted.map(|counted| counted.piece.clone()))
+    /// The next piece, which counts until it has left.
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.0.poll_recv(context).map(|counted| counted.map(Bytes::from_owner))
     }
 }
 
@@ -72,32 +121,57 @@ mod tests {
 
     use super::*;
 
-    fn next(receiver: &mut Receiver) -> Option<Arc<str>> {
+    fn next(receiver: &mut Receiver) -> Option<Bytes> {
         match receiver.poll_next(&mut Context::from_waker(noop_waker_ref())) {
             Poll::Ready(piece) => piece,
             Poll::Pending => None,
         }
     }
 
+    fn piece(bytes: usize) -> Arc<str> {
+        "x".repeat(bytes).into()
+    }
+
+    fn waiting(all: &All) -> usize {
+        all.waiting.0.load(Ordering::Relaxed)
+    }
+
     #[test]
     fn who_does_not_read_is_cut_off_and_costs_no_more_than_the_bound() {
-        let of_all = Waiting::default();
-        let piece: Arc<str> = "x".repeat(1_000_000).into();
-        let (sender, mut receiver) = stream(&of_all);
-        let sent = (0..100).take_while(|_| sender.send(piece.clone())).count();
+        let mut all = All::default();
+        let (sender, mut receiver) = stream();
+        let sent = (0..100).take_while(|_| sender.send(piece(1_000_000), &mut all)).count();
         assert_eq!(sent, 8);
-        assert_eq!(next(&mut receiver), Some(piece.clone()));
+        let first = next(&mut receiver).unwrap();
+        assert_eq!((first.len(), waiting(&all)), (1_000_000, 8_000_000), "it is still on its way");
+        drop(first);
+        assert_eq!(waiting(&all), 7_000_000);
         drop(receiver);
-        assert_eq!(of_all.0.load(Ordering::Relaxed), 0, "nothing waits any more");
-        assert!(!sender.send(piece.clone()) && of_all.0.load(Ordering::Relaxed) == 0, "nobody listens");
+        assert_eq!(waiting(&all), 0, "nothing waits any more");
+        assert!(!sender.send(piece(1), &mut all) && waiting(&all) == 0, "nobody listens");
 
-        let of_all = Waiting::default();
-        let many: Vec<_> = (0..40).map(|_| stream(&of_all)).collect();
-        let first = many.iter().all(|(sender, _)| sender.send(piece.clone()));
-        let second = many.iter().filter(|(sender, _)| sender.send(piece.clone())).count();
+        let many: Vec<_> = (0..40).map(|_| stream()).collect();
+        let first = many.iter().all(|(sender, _)| sender.send(piece(1_000_000), &mut all));
+        let second = many.iter().filter(|(sender, _)| sender.send(piece(1_000_000), &mut all)).count();
         assert!(first && (24..=27).contains(&second), "a first piece always, more as long as there is room: {second}");
-        let large: Arc<str> = "x".repeat(2 * BYTES_MAX).into();
-        let (sender, mut receiver) = stream(&Waiting::default());
-        assert!(sender.send(large.clone()) && next(&mut receiver) == Some(large), "one may always wait");
+        let (sender, mut receiver) = stream();
+        assert!(sender.send(piece(2 * BYTES_MAX), &mut All::default()), "one may always wait");
+        assert_eq!(next(&mut receiver).map(|piece| piece.len()), Some(2 * BYTES_MAX));
+    }
+
+    #[test]
+    fn what_is_for_a_thousand_waits_once() {
+        let mut all = All::default();
+        let mut many: Vec<_> = (0..1_000).map(|_| stream()).collect();
+        for _ in 0..8 {
+            let piece = piece(1_000_000);
+            assert!(many.iter().all(|(sender, _)| sender.send(piece.clone(), &mut all)));
+        }
+        assert_eq!(waiting(&all), 8_000_000);
+        let (_, last) = many.last_mut().unwrap();
+        while next(last).is_some() {}
+        assert_eq!(waiting(&all), 8_000_000, "the others wait for it");
+        drop(many);
+        assert_eq!(waiting(&all), 0);
     }
 }

@@ -77,6 +77,15 @@ impl Side {
         self.edge.setting("SITE_KEY")
     }
 
+    pub(crate) fn is_worker(&self) -> bool {
+        self.worker.is_some()
+    }
+
+    /// The most memory that it ever had, in bytes.
+    pub(crate) fn peak_resident_bytes(&self) -> u64 {
+        self.worker.as_ref().map_or_else(|| self.edge.peak_resident_bytes(), Worker::peak_resident_bytes)
+    }
+
     pub(crate) fn restart(&mut self) {
         self.worker.as_mut().map_or_else(|| self.edge.restart(), Worker::restart);
     }

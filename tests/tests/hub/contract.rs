@@ -195,7 +195,7 @@ fn many_are_cancelled_by_what_they_are() {
 }
 
 /// A piece of what a job prints.
-fn piece(id: &str, stream: &str, offset: usize, text: &[u8], end: bool) -> Value {
+pub(crate) fn piece(id: &str, stream: &str, offset: usize, text: &[u8], end: bool) -> Value {
     let data = STANDARD.encode(text);
     json!({"type": "log", "job_id": id, "attempt": 1, "stream": stream, "offset": offset, "data": data, "end": end})
 }

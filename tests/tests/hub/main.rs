@@ -6,6 +6,7 @@ mod both;
 mod callbacks;
 mod children;
 mod contract;
+mod crowd;
 mod files;
 mod laptop;
 mod link;

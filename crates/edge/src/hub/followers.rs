@@ -108,6 +108,14 @@ fn event(name: &str, id: Option<&str>, data: &impl Serialize) -> Arc<str> {
     format!("event: {name}\n{id}data: {data}\n\n").into()
 }
 
+/// The event that was made of a piece last. Nearly all who look at a log are at the same place in it: they are given the
+/// same text, which is there once however many they are.
+struct Made {
+    id: String,
+    data: LogEvent,
+    text: Arc<str>,
+}
+
 /// The data of the last event of a log.
 #[derive(Serialize)]
 struct LogEnd<'a> {
@@ -178,7 +186,7 @@ impl Hub {
         let job_id = log.job_id.clone();
         if let Some((attempt, offset, bytes, end)) = self.tails.from(&job_id, stream, place) {
             let piece = Bytes { attempt, offset, bytes: &bytes, end };
-            return self.give(step, follower, stream, piece, true);
+            return self.give(step, follower, stream, piece, true, &mut None);
         }
         if let Some(socket) = socket {
             let from = place.wanted();
@@ -193,8 +201,9 @@ impl Hub {
         let (job_id, stream) = (&piece.job_id, piece.stream);
         let bytes = Bytes { attempt: piece.attempt, offset: piece.offset, bytes: &bytes, end: piece.end };
         self.tails.keep(job_id, stream, bytes);
+        let mut made = None;
         for follower in self.followers.of_job(job_id) {
-            self.give(step, follower, stream, bytes, bytes.bytes.len() < LOG_BYTES_MAX)?;
+            self.give(step, follower, stream, bytes, bytes.bytes.len() < LOG_BYTES_MAX, &mut made)?;
         }
         Ok(())
     }
@@ -207,6 +216,7 @@ impl Hub {
         stream: Stream,
         piece: Bytes<'_>,
         all: bool,
+        made: &mut Option<Made>,
     ) -> Result<(), D::Error> {
         let Some(Following::Log(log)) = self.followers.all.get_mut(&follower) else { return Ok(()) };
         if !log.reader.streams.contains(&stream) {
@@ -215,8 +225,12 @@ impl Hub {
         let new = log.reader.take(stream, piece);
         if log.follow {
             if let Some(new) = new {
-                let piece = event("log", Some(&log.reader.event_id()), &new);
-                step.effects.push(Effect::Piece(follower, piece));
+                let id = log.reader.event_id();
+                if made.as_ref().is_some_and(|made| made.id != id || made.data != new) {
+                    *made = None;
+                }
+                let made = made.get_or_insert_with(|| Made { text: event("log", Some(&id), &new), id, data: new });
+                step.effects.push(Effect::Piece(follower, Arc::clone(&made.text)));
             }
             if let Some(state) = log.ended.clone()
                 && log.reader.is_through()

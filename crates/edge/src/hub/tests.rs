@@ -8,6 +8,7 @@ use rusqlite::{Connection, params_from_iter};
 use serde_json::{Value as Any, json};
 
 mod children;
+mod crowd;
 mod submissions;
 
 use super::*;
