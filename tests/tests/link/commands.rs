@@ -140,3 +140,29 @@ fn what_a_job_prints_is_followed_while_it_runs_from_attempt_to_attempt() {
     let past = hub(&edge, &job, "/logs?stream=stderr");
     assert_eq!((past.status, past.body.as_str()), (200, "wrong\n"));
 }
+
+#[test]
+fn a_line_of_30_megabytes_that_ends_in_half_a_character_is_followed_to_its_end() {
+    let (edge, gates) = (Edge::start(), tempfile::tempdir().unwrap());
+    let consumer = Consumer::bare(&edge, SCRIPT);
+    let daemon = start_linked(&consumer);
+    let gate = gates.path().join("gate");
+    let job = edge.producer().submit(&script(&format!(
+        "printf begin; until test -e {}; do sleep 0.05; done; head -c 30000000 /dev/zero | tr '[:cntrl:]' x; \
+         printf é | head -c 1",
+        gate.display()
+    )));
+    let laptop = Laptop::new(&edge);
+    let mut follower = laptop.start(&["logs", &job, "--follow", "--from", "0", "--stream", "stdout"]);
+    wait_until("its beginning", PATIENCE, || follower.output() == "begin");
+    open(&gate);
+    assert_eq!(follower.wait(2 * PATIENCE).code(), Some(0), "{}", follower.log());
+    // As much as `OUTPUT_LOG_BYTES_MAX` keeps of it, and where something was left out is said.
+    let text = follower.output();
+    let (printed, lines) = (text.matches('x').count(), text.lines().count());
+    assert!((15_000_000..18_000_000).contains(&printed) && lines < 5, "{printed} bytes of it in {lines} lines");
+    assert!(text.starts_with("beginx") && text.contains("left out") && text.ends_with("x\u{fffd}"));
+    for (name, peak) in [("daemon", daemon.peak_resident_bytes()), ("edge", edge.peak_resident_bytes())] {
+        assert!(peak < 100_000_000, "the {name} had {peak} bytes resident");
+    }
+}

@@ -1,6 +1,7 @@
 //! The link between a daemon and the hub of its edge, on real programs: what goes up, and what comes down.
 
 mod commands;
+mod proxy;
 mod reports;
 
 use std::fs;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::http::{Answer, client, send};
-use testkit::{Consumer, Edge, Front, PATIENCE, Process, SCRIPT, wait_for, wait_until};
+use testkit::{Consumer, Edge, Front, Laptop, PATIENCE, Process, SCRIPT, wait_for, wait_until};
 
 /// Longer than any test waits for a job: who looks as seldom is woken, or the test fails.
 const SELDOM: &str = "10m";
