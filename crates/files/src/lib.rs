@@ -14,6 +14,7 @@
 //! | take from it what would lend our rights to others | [`disarm`] |
 //! | have a directory in which nobody else changes anything | [`private_dir`], [`own_dir`] |
 //! | replace a large file, and keep the one before | [`Versions`] |
+//! | know whether a list lets others in whom the mode does not tell | [`lets_others_in`], [`lets_others_into`] |
 //! | open a file only if it is ours | [`open_own`], [`read_own`], [`open_lock`], [`open_append`], [`overwrite`] |
 //!
 //! It is not: locks, or what the files mean. Nothing here is asynchronous; a call may wait for the disk.
@@ -25,6 +26,7 @@
 mod aside;
 mod create;
 mod disarm;
+mod list;
 mod measure;
 mod own;
 mod private;
@@ -37,6 +39,7 @@ mod write;
 pub use aside::{Bounds, prune};
 pub use create::Creator;
 pub use disarm::{Disarmed, disarm};
+pub use list::{lets_others_in, lets_others_into};
 pub use measure::{Held, measure};
 pub use own::{copy_own, make_own, open_append, open_lock, open_own, overwrite, read_own, read_own_text, rewrite};
 pub use private::{Access, NobodyElse, NotPrivate, Secured, Trust, new_dir, own_dir, private_dir};

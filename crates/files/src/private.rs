@@ -13,8 +13,10 @@
 //! Guarded: a mode is changed only of the directory that was asked for, and only if it is ours. For one above, the
 //! command is told that mends it: others may use it as it is, for what we cannot know.
 //!
-//! Out of scope: rights that are no modes, such as those of NFSv4. A POSIX ACL is seen, because the bits of the group
-//! are its mask, and ends with them.
+//! A POSIX ACL shows as the bits of the group, which are its mask, and ends with them. Where these bits are no harm by
+//! themselves, because the group is trusted or ours alone, whom the list names is looked at.
+//!
+//! Out of scope: rights that are neither modes nor such lists, as those of NFSv4.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Metadata, Permissions};
@@ -22,6 +24,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
+use crate::list::{self, Named};
 use crate::own::{check_owner, us};
 use crate::write::{DIR_MODE, sync_dir_of};
 
@@ -106,6 +109,19 @@ pub enum NotPrivate {
         /// May we change its mode?
         is_ours: bool,
     },
+    /// An access control list lets somebody write to a directory on the way.
+    #[error(
+        "the access control list of {} lets {who} write there, and so have this user run anything: {}",
+        dir.display(), take_list(dir, *is_ours)
+    )]
+    Listed {
+        /// Which one.
+        dir: PathBuf,
+        /// Whom it names.
+        who: String,
+        /// May we change it?
+        is_ours: bool,
+    },
     /// Everybody can write to a directory on the way.
     #[error(
         "everybody can write to {}, and so have this user run anything: {}",
@@ -162,6 +178,13 @@ fn mend(dir: &Path, mode: &str, is_ours: bool) -> String {
     match is_ours {
         true => format!("`chmod {mode} {}`", dir.display()),
         false => format!("choose a directory elsewhere, or have its owner `chmod {mode} {}`", dir.display()),
+    }
+}
+
+fn take_list(dir: &Path, is_ours: bool) -> String {
+    match is_ours {
+        true => format!("`setfacl -b {}`, or choose a directory elsewhere", dir.display()),
+        false => format!("choose a directory elsewhere, or have its owner `setfacl -b {}`", dir.display()),
     }
 }
 
@@ -336,7 +359,28 @@ fn check_writers(dir: &Path, found: &Metadata, is_ours: bool, trust: &dyn Trust)
     if group_writes {
         return Err(NotPrivate::GroupWrites { dir: dir.to_owned(), group, is_ours });
     }
-    Ok(())
+    match stranger(dir, mode, list::WRITE, trust)? {
+        Some(who) => Err(NotPrivate::Listed { dir: dir.to_owned(), who, is_ours }),
+        None => Ok(()),
+    }
+}
+
+/// Somebody whom we do not trust, and whom the list of a directory with this mode gives one of these rights.
+fn stranger(dir: &Path, mode: u32, rights: u16, trust: &dyn Trust) -> Result<Option<String>, NotPrivate> {
+    // The mask of a list; without it there is none that gives anybody anything.
+    if mode & 0o070 == 0 {
+        return Ok(None);
+    }
+    let named = list::named(dir, rights).map_err(|error| NotPrivate::Io { dir: dir.to_owned(), error })?;
+    let strange = |named: &Named| match named {
+        Named::User(user) => !is_trusted(*user, trust),
+        // Who is in the group of root is as good as root.
+        Named::Group(group) => *group != 0 && !trust.group(*group),
+    };
+    Ok(named.into_iter().find(strange).map(|named| match named {
+        Named::User(user) => format!("user {user}"),
+        Named::Group(group) => format!("the members of group {group}"),
+    }))
 }
 
 /// Sees to the directory that was asked for. `closed`: nobody else can get to it.
@@ -348,14 +392,19 @@ fn secure(dir: &Path, access: Access, closed: bool, trust: &dyn Trust) -> Result
     if owner != us() && !(shared && is_trusted(owner, trust)) {
         return Err(NotPrivate::Owner { dir: dir.to_owned(), owner, is_last: true });
     }
+    let rights = if access == Access::Readable { list::WRITE } else { list::ANY };
+    // The bits of the group are then those of somebody else as well.
+    let is_group_alone = group_is_trusted && stranger(dir, mode, rights, trust)?.is_none();
     let too_much = match access {
-        Access::Trusted if shared => 0o007,
+        Access::Trusted if is_group_alone => 0o007,
         Access::Ours | Access::Trusted | Access::Closed => 0o077,
-        Access::Readable if group_is_trusted => OTHERS_WRITE,
+        Access::Readable if is_group_alone => OTHERS_WRITE,
         Access::Readable => GROUP_WRITES | OTHERS_WRITE,
     };
-    let mut secured =
-        Secured { shared_with: (shared && mode & GROUP_WRITES != 0).then_some(group), ..Secured::default() };
+    let mut secured = Secured {
+        shared_with: (shared && is_group_alone && mode & GROUP_WRITES != 0).then_some(group),
+        ..Secured::default()
+    };
     if mode & too_much == 0 {
         return Ok(secured);
     }
@@ -504,6 +553,35 @@ mod tests {
         assert_eq!(private_dir(&path.join("in"), Access::Ours, &trust).unwrap(), Secured::default());
         private_dir(&path, Access::Ours, &trust).unwrap();
         assert_eq!(mode(&path), 0o2700, "what nobody else may enter, no group may");
+    }
+
+    /// A group of our own, of which the mode alone says that nobody else may do anything.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_list_that_names_somebody_else_is_closed_or_told() {
+        use crate::list::tests::list;
+
+        let temp = open_temp();
+        let path = temp.path().join("dir");
+        fs::create_dir(&path).unwrap();
+        let trust = These(fs::metadata(&path).unwrap().gid(), us() + 7);
+        let give = |user, group| {
+            let list = list((7, user), (7, group), 7);
+            rustix::fs::setxattr(&path, "system.posix_acl_access", &list, rustix::fs::XattrFlags::empty()).unwrap();
+            assert_eq!(mode(&path) & 0o777, 0o770);
+        };
+        let own = trust.0;
+        for (user, group, closed) in [(us() + 7, own, false), (us() + 8, own, true), (us() + 7, own + 9, true)] {
+            give(user, group);
+            let said = private_dir(&path.join("in"), Access::Ours, &trust).map_err(|problem| problem.to_string());
+            let told = said.is_err_and(|said| said.contains("lets ") && said.contains("`setfacl -b "));
+            assert_eq!(told, closed, "{user} {group}");
+            for (access, after) in [(Access::Trusted, 0o700), (Access::Readable, 0o750)] {
+                give(user, group);
+                private_dir(&path, access, &trust).unwrap();
+                assert_eq!(mode(&path) & 0o777, if closed { after } else { 0o770 }, "{access:?} {user} {group}");
+            }
+        }
     }
 
     #[test]

@@ -73,8 +73,8 @@ impl SettingsFile {
             for path in [std::path::absolute(path), fs::canonicalize(path)] {
                 let path = path.with_context(|| cannot(&read.path))?;
                 let Some(directory) = path.parent() else { continue };
-                let metadata = fs::metadata(directory).with_context(|| cannot(&path))?;
-                Us::of_this_process().check_directory(&what, directory, Facts::from(&metadata))?;
+                let facts = Facts::at(directory).with_context(|| cannot(&path))?;
+                Us::of_this_process().check_directory(&what, directory, facts)?;
             }
         }
         Ok(Some(read))
@@ -82,7 +82,7 @@ impl SettingsFile {
 
     /// Reads a file in which nobody else has a say. What says nothing to us may be anybody's.
     fn read(path: &Path, file: File) -> anyhow::Result<Self> {
-        let facts = Facts::from(&file.metadata().with_context(|| cannot(path))?);
+        let facts = Facts::of(&file).with_context(|| cannot(path))?;
         let mut read = Self::parse(path, &text(file).with_context(|| cannot(path))?);
         if !read.lines.is_empty() {
             let us = Us::of_this_process();

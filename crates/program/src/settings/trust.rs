@@ -5,7 +5,7 @@
 //! user has a group of their own, such files are made by default, and are fine.
 
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,8 @@ pub(super) struct Facts {
     uid: u32,
     gid: u32,
     mode: u32,
+    /// An access control list names somebody else, whose rights the mode shows as those of the group.
+    is_listed: bool,
 }
 
 /// Who we are.
@@ -35,9 +37,19 @@ pub(super) struct Us {
     private_group: Option<u32>,
 }
 
-impl From<&Metadata> for Facts {
-    fn from(metadata: &Metadata) -> Self {
-        Self { uid: metadata.uid(), gid: metadata.gid(), mode: metadata.mode() }
+impl Facts {
+    /// Those of an open file or directory.
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        let is_listed = files::lets_others_in(file)?;
+        Ok(Self { uid: metadata.uid(), gid: metadata.gid(), mode: metadata.mode(), is_listed })
+    }
+
+    /// Those of a directory, which may be one that we cannot open.
+    pub(super) fn at(directory: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(directory)?;
+        let is_listed = files::lets_others_into(directory)?;
+        Ok(Self { uid: metadata.uid(), gid: metadata.gid(), mode: metadata.mode(), is_listed })
     }
 }
 
@@ -64,8 +76,8 @@ impl Us {
     }
 
     /// The bits of its mode that are for others than us. The group of a file of root is not ours.
-    fn others(self, Facts { uid, gid, mode }: Facts) -> u32 {
-        let private = uid == self.uid && Some(gid) == self.private_group;
+    fn others(self, Facts { uid, gid, mode, is_listed }: Facts) -> u32 {
+        let private = uid == self.uid && Some(gid) == self.private_group && !is_listed;
         mode & if private { 0o007 } else { 0o077 }
     }
 
@@ -119,7 +131,7 @@ impl SecretFile {
     pub(super) fn read(subject: &str, path: &Path) -> anyhow::Result<Self> {
         let cannot = || format!("{subject}: cannot read {}", path.display());
         let file = File::open(path).with_context(cannot)?;
-        let facts = Facts::from(&file.metadata().with_context(cannot)?);
+        let facts = Facts::of(&file).with_context(cannot)?;
         let us = Us::of_this_process();
         us.check_file(&format!("{subject}: the file"), path, facts)?;
         let bytes = content(file).with_context(cannot)?;
@@ -147,7 +159,7 @@ pub fn read_trusted(what: &str, path: &Path, bytes_max: u64) -> anyhow::Result<V
     if !metadata.is_file() {
         bail!("{}: it is no file", cannot());
     }
-    Us::of_this_process().check_file(what, path, Facts::from(&metadata))?;
+    Us::of_this_process().check_file(what, path, Facts::of(&file).with_context(cannot)?)?;
     let mut bytes = Vec::new();
     file.take(bytes_max + 1).read_to_end(&mut bytes).with_context(cannot)?;
     if bytes.len() as u64 > bytes_max {
@@ -180,12 +192,12 @@ mod tests {
     const ROOT: Us = Us { uid: 0, private_group: Some(0) };
 
     fn file(us: Us, uid: u32, gid: u32, mode: u32) -> Result<(), String> {
-        let facts = Facts { uid, gid, mode };
+        let facts = Facts { uid, gid, mode, is_listed: false };
         us.check_file("the settings file", Path::new(".env"), facts).map_err(|error| error.to_string())
     }
 
     fn directory(us: Us, uid: u32, gid: u32, mode: u32) -> Result<(), String> {
-        let facts = Facts { uid, gid, mode };
+        let facts = Facts { uid, gid, mode, is_listed: false };
         us.check_directory("the settings file .env", Path::new("/d"), facts).map_err(|error| error.to_string())
     }
 
@@ -203,6 +215,9 @@ mod tests {
             assert_eq!(file(us, uid, gid, mode), Ok(()), "{us:?} {uid} {gid} {mode:o}");
             assert_eq!(directory(us, uid, gid, mode | 0o100), Ok(()), "{us:?} {uid} {gid} {mode:o}");
         }
+        let listed = Facts { uid: 1000, gid: 1000, mode: 0o660, is_listed: true };
+        let told = ANN.check_file("the settings file", Path::new(".env"), listed).unwrap_err().to_string();
+        assert!(told.contains("mode 0660"), "a list names others than her group: {told}");
         for (us, uid, gid, mode, says) in [
             (ANN, 1001, 1001, 0o600, "another user (uid 1001)"),
             (ANN, 1001, 1000, 0o444, "another user (uid 1001)"),
@@ -232,7 +247,7 @@ mod tests {
     fn a_private_group_has_no_other_member() {
         let groups = "root:x:0:\nann:x:1000:\nbob:x:1001:bob\nlab:x:1002:ann,bob\nbroken\n";
         assert_eq!([0, 1000, 1001, 1002, 7].map(|gid| is_nobody_elses(groups, gid)), [true, true, true, false, true]);
-        let facts = |gid, mode| Facts { uid: 1000, gid, mode };
+        let facts = |gid, mode| Facts { uid: 1000, gid, mode, is_listed: false };
         let readable = [(1000, 0o600), (1000, 0o640), (1000, 0o604), (100, 0o640)];
         let readable = readable.map(|(gid, mode)| ANN.is_readable_by_others(facts(gid, mode)));
         assert_eq!(readable, [false, false, true, true]);
