@@ -260,3 +260,62 @@ fn a_job_that_takes_more_memory_than_it_may_is_ended_alone() {
     }
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
 }
+
+/// A control group in which all together may use so much memory.
+struct Group(PathBuf);
+
+impl Group {
+    fn new(bytes: u64) -> Self {
+        let (first, second) = (Path::new("/sys/fs/cgroup/memory"), Path::new("/sys/fs/cgroup"));
+        let name = format!("hpc-queue-attacks-memory-{}", std::process::id());
+        let (group, limits) = match first.is_dir() {
+            true => {
+                (Self(first.join(name)), [("memory.limit_in_bytes", bytes), ("memory.memsw.limit_in_bytes", bytes)])
+            }
+            false => (Self(second.join(name)), [("memory.max", bytes), ("memory.swap.max", 0)]),
+        };
+        fs::create_dir(&group.0).expect("root makes control groups");
+        fs::write(group.0.join(limits[0].0), limits[0].1.to_string()).expect("the kernel limits memory by them");
+        // Not where it counts no swap.
+        let _ = fs::write(group.0.join(limits[1].0), limits[1].1.to_string());
+        group
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            wait_until("the control group to be empty", PATIENCE, || fs::remove_dir(&self.0).is_ok());
+        }
+    }
+}
+
+/// Row 12: where the kernel ends what takes too much, it is the job that took it, and that is told.
+#[test]
+fn a_job_that_the_kernel_ends_for_its_memory_is_told_so_and_no_other_is() {
+    let group = Group::new(200 << 20);
+    let mut site = Site::new();
+    let inner = site.command();
+    let line = format!(
+        "echo $$ > \"$0\"/cgroup.procs && exec setpriv --reuid {id} --regid {id} --clear-groups \"$@\"",
+        id = VICTIM.0
+    );
+    let mut command = testkit::command(Path::new("/bin/sh"), &site.machine.home(VICTIM));
+    command.args(["-c", &line]).arg(&group.0).arg(inner.get_program()).args(inner.get_args());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?)))).env_remove("ALLOW_ROOT");
+    let mut daemon = site.start(&mut command);
+    let gate = site.machine.home(VICTIM).join("gate");
+    let wait = format!("until [ -e {} ]; do sleep 0.1; done", gate.display());
+    let modest = site.submit(&format!("touch begun; {wait}; echo 1 > output.json"));
+    wait_until("the modest job", PATIENCE, || site.results.join(&modest).join("begun").exists());
+    // A shell goes on when the kernel has killed its child, and ends as that did.
+    let record = site.record(&site.submit(&format!("{} hog 300 0 600; exit $?", site.tool.program().display())));
+    assert_eq!((&record["status"], &record["reason"]), (&json!("failed"), &json!("memory_limit")), "{record}");
+    assert!(record["message"].as_str().unwrap().contains("the kernel killed the task"), "{record}");
+    assert!(daemon.is_running() && is_alive(site.keeper()));
+    fs::write(&gate, "").unwrap();
+    assert_eq!(site.record(&modest)["status"], "completed");
+    // The same end without any need of memory.
+    let record = site.record(&site.submit("kill -KILL $$"));
+    assert_eq!((&record["reason"], &record["signal"]), (&json!("signal"), &json!(9)), "{record}");
+}

@@ -18,6 +18,8 @@ use testkit::{
     wait_until, words_of,
 };
 
+use crate::private::open_by_list;
+
 /// Two ordinary users. The numbers are nobody's.
 const ATTACKER: u32 = 64_001;
 const VICTIM: u32 = 64_002;
@@ -127,6 +129,11 @@ fn settings_files_of_others_where_a_person_works() {
         let (code, said) = machine.spoken("laptop-consumer", &submit, directory);
         assert!(code == Some(2) && said.contains("by others") && said.contains(says), "{bits:o}: {said}");
     }
+    // Of which the mode says that the victim's own group may write, in which nobody else is.
+    file(&ours.join(".env"), &lines, VICTIM, 0o600);
+    open_by_list(&ours.join(".env"), ATTACKER);
+    let (code, said) = machine.spoken("laptop-consumer", &submit, &ours);
+    assert!(code == Some(2) && said.contains("by others (mode 0770)"), "{said}");
     assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "somebody was sent something");
     assert!(!marker.exists(), "the program of the other user ran");
 }

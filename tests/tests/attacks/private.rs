@@ -150,6 +150,71 @@ fn a_directory_of_a_laboratory_needs_the_setting_that_names_its_group() {
     daemon.wait_for_log(&format!("the members of {group} can write"), PATIENCE);
 }
 
+/// Lets a user do all with a file or a directory, by an access control list beside its mode.
+pub(crate) fn open_by_list(path: &Path, user: u32) {
+    // Version 2, and then tag, rights and id of each entry, as the kernel has them (posix_acl_xattr.h).
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in
+        [(0x01_u16, 7_u16, u32::MAX), (0x02, 7, user), (0x04, 0, u32::MAX), (0x10, 7, u32::MAX), (0x20, 0, u32::MAX)]
+    {
+        list.extend(tag.to_le_bytes().into_iter().chain(rights.to_le_bytes()).chain(id.to_le_bytes()));
+    }
+    rustix::fs::setxattr(path, "system.posix_acl_access", &list, rustix::fs::XattrFlags::empty())
+        .expect("the file system of the tests has lists");
+}
+
+#[test]
+fn a_list_that_lets_somebody_in_is_closed_and_above_it_is_refused() {
+    let edge = Edge::start();
+    // Where the victim has a group of their own, its bits alone are no harm.
+    for (is_known, mends) in [(false, "chmod g-w"), (true, "setfacl -b")] {
+        let mut machine = Machine::new();
+        let (results, state) = (machine.make("results", VICTIM, 0o700), machine.home(VICTIM).join("state"));
+        open_by_list(&results, ATTACKER.0);
+        machine.done(ATTACKER, &format!("touch {}", results.join("theirs").display()));
+        let as_meant = |machine: &Machine, command| if is_known { machine.known(&command) } else { command };
+        let command = machine.consumer(&edge, &results, &state);
+        let job = edge.producer().submit(&json!({"task": "t", "input": "echo 1 > output.json"}));
+        let mut daemon = machine.start("hpc-consumer", &mut as_meant(&machine, command));
+        assert_eq!(record(&results, &job)["status"], "completed");
+        let entered = machine.shell(ATTACKER, &format!("ls {0} || touch {0}/more", results.display()));
+        assert!(!entered.status.success(), "the list still lets them in: {entered:?}");
+        daemon.kill();
+
+        let home = machine.make("home", VICTIM, 0o700);
+        open_by_list(&home, ATTACKER.0);
+        let command = machine.consumer(&edge, &home.join("results"), &state);
+        let mut command = as_meant(&machine, command);
+        assert_refused(&machine, "hpc-consumer", &mut command, &["RESULTS_DIR", &home.display().to_string(), mends]);
+    }
+}
+
+#[test]
+fn a_state_directory_that_root_has_made_and_given_away_is_ours_if_all_in_it_is() {
+    let edge = Edge::start();
+    let mut machine = Machine::new();
+    let state = machine.make("state", VICTIM, 0o755);
+    let results = machine.home(VICTIM).join("results");
+    // One that cannot be written to is told all the same.
+    for (name, bits, says) in [
+        ("lock", 0o644, "Permission denied"),
+        ("lock", 0o666, "belongs to user 0"),
+        ("state.db", 0o644, "belongs to user 0"),
+    ] {
+        let file = state.join(name);
+        fs::write(&file, "").unwrap();
+        own(&file, ROOT, bits);
+        let mut command = machine.consumer(&edge, &results, &state);
+        assert_refused(&machine, "hpc-consumer", &mut command, &[name, says]);
+        own(&file, VICTIM, 0o644);
+    }
+    let job = edge.producer().submit(&json!({"task": "t", "input": "echo 1 > output.json"}));
+    let mut command = machine.consumer(&edge, &results, &state);
+    let _daemon = machine.start("hpc-consumer", &mut command);
+    assert_eq!(record(&results, &job)["status"], "completed");
+    assert_eq!((mode(&state), mode(&state.join("lock"))), (0o700, 0o600));
+}
+
 #[test]
 fn links_and_records_that_were_there_before_are_not_ours() {
     let edge = Edge::start();

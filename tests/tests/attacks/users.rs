@@ -78,6 +78,27 @@ impl Machine {
         command
     }
 
+    /// The same of the victim where they have a name, and a group of that name with no other members, as many systems
+    /// make them: in mounts of its own.
+    pub(crate) fn known(&self, command: &Command) -> Command {
+        let mut line = String::new();
+        for (name, user) in [
+            ("passwd", format!("victim:x:{0}:{0}::{1}:/bin/sh\n", VICTIM.0, self.home(VICTIM).display())),
+            ("group", format!("victim:x:{}:\n", VICTIM.0)),
+        ] {
+            let (place, system) = (self.path(name), Path::new("/etc").join(name));
+            let known = fs::read_to_string(&system).expect("there are users and groups");
+            fs::write(&place, known + &user).expect("the machine can be written to");
+            chmod(&place, 0o644);
+            line.push_str(&format!("mount --bind {} {} && ", place.display(), system.display()));
+        }
+        line.push_str(&format!("exec setpriv --reuid {0} --regid {0} --clear-groups \"$@\"", VICTIM.0));
+        let mut known = testkit::command(Path::new("unshare"), &self.home(VICTIM));
+        known.args(["--mount", "sh", "-c", &line, "sh"]).arg(command.get_program()).args(command.get_args());
+        known.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).env_remove("ALLOW_ROOT");
+        known
+    }
+
     /// A line of a shell, run by a user.
     pub(crate) fn shell(&self, user: User, line: &str) -> Output {
         let mut command = command(Path::new("/bin/sh"), &self.home(user));
