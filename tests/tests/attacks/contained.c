@@ -34,6 +34,7 @@
 
 /* Newer than some headers. */
 enum { CLONE3 = 435, OPENAT2 = 437, PIDFD_OPEN = 434, PIDFD_GETFD = 438, IO_URING_SETUP = 425, FCHMODAT2 = 452 };
+enum { OPEN_TREE = 428, ONLY_OF_USERS = 1 };
 
 typedef int attack(void);
 
@@ -87,34 +88,33 @@ static int by_chmod_both(void) { file(); return after(syscall(SYS_chmod, "copy",
 static int by_fchmod(void) { return after(syscall(SYS_fchmod, file(), 04755)); }
 static int by_fchmodat(void) { file(); return after(syscall(SYS_fchmodat, AT_FDCWD, "copy", 04755)); }
 static int by_fchmodat2(void) { file(); return after(syscall(FCHMODAT2, AT_FDCWD, "copy", 04755, 0)); }
-static int by_open(void) { unlink("copy"); return after(syscall(SYS_open, "copy", O_CREAT | O_RDWR, 04755)); }
-static int by_open_setgid(void) { unlink("copy"); return after(syscall(SYS_open, "copy", O_CREAT | O_RDWR, 02755)); }
-static int by_creat(void) { unlink("copy"); return after(syscall(SYS_creat, "copy", 04755)); }
-static int by_mknod(void) { unlink("copy"); return after(syscall(SYS_mknod, "copy", S_IFREG | 04755, 0)); }
-static int by_mknodat(void) { unlink("copy"); return after(syscall(SYS_mknodat, AT_FDCWD, "copy", S_IFREG | 04755, 0)); }
 
-static int by_openat(void)
+/* Each way to make a file, with a setuid bit and with a setgid bit. */
+#define BIRTH(way, answer) \
+    static int way##_of(int mode) { unlink("copy"); return after(answer); } \
+    static int way(void) { return way##_of(04755); } \
+    static int way##_setgid(void) { return way##_of(02755); }
+
+static long named(long fd)
 {
-    unlink("copy");
-    return after(syscall(SYS_openat, AT_FDCWD, "copy", O_CREAT | O_RDWR, 04755));
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%ld", fd);
+    return fd < 0 ? fd : linkat(AT_FDCWD, path, AT_FDCWD, "copy", AT_SYMLINK_FOLLOW);
 }
+
+BIRTH(by_open, syscall(SYS_open, "copy", O_CREAT | O_RDWR, mode))
+BIRTH(by_openat, syscall(SYS_openat, AT_FDCWD, "copy", O_CREAT | O_RDWR, mode))
+BIRTH(by_creat, syscall(SYS_creat, "copy", mode))
+BIRTH(by_mknod, syscall(SYS_mknod, "copy", S_IFREG | mode, 0))
+BIRTH(by_mknodat, syscall(SYS_mknodat, AT_FDCWD, "copy", S_IFREG | mode, 0))
+BIRTH(without_a_name, named(syscall(SYS_open, ".", O_TMPFILE | O_RDWR, mode)))
+BIRTH(without_a_name_at, named(syscall(SYS_openat, AT_FDCWD, ".", O_TMPFILE | O_RDWR, mode)))
 
 static int by_openat2(void)
 {
     uint64_t how[3] = {O_CREAT | O_RDWR, 04755, 0};
     unlink("copy");
     return after(syscall(OPENAT2, AT_FDCWD, "copy", how, sizeof how));
-}
-
-static int without_a_name(void)
-{
-    unlink("copy");
-    long fd = syscall(SYS_openat, AT_FDCWD, ".", O_TMPFILE | O_RDWR, 04755);
-    if (fd < 0)
-        return errno;
-    char path[64];
-    snprintf(path, sizeof path, "/proc/self/fd/%ld", fd);
-    return after(linkat(AT_FDCWD, path, AT_FDCWD, "copy", AT_SYMLINK_FOLLOW));
 }
 
 /* By the numbers that 32-bit programs use. */
@@ -252,6 +252,11 @@ static int mount_within(void)
 
 static int mount_without(void) { return mount("none", "/tmp", "tmpfs", 0, NULL) ? errno : 0; }
 
+/* Of the newer calls for mounts, the one that asks for no right. */
+static int mount_looked_at(void) { return syscall(OPEN_TREE, AT_FDCWD, "/", 0) < 0 ? errno : 0; }
+
+static int faults_of_pages(void) { return syscall(SYS_userfaultfd, O_CLOEXEC | ONLY_OF_USERS) < 0 ? errno : 0; }
+
 /* What a program needs all the same. */
 static void *nothing(void *of) { return of; }
 
@@ -341,14 +346,16 @@ int main(int length, char **words)
         return 2;
     setvbuf(out, NULL, _IONBF, 0);
     if (!strcmp(words[1], "setuid")) {
-        TRY(by_chmod), TRY(by_chmod_both), TRY(by_fchmod), TRY(by_fchmodat), TRY(by_fchmodat2), TRY(by_open);
-        TRY(by_open_setgid), TRY(by_openat), TRY(by_openat2), TRY(by_creat), TRY(by_mknod), TRY(by_mknodat);
-        TRY(without_a_name), TRY(as_a_program_of_32_bits), TRY(with_a_ring), TRY(modes);
+        TRY(by_chmod), TRY(by_chmod_both), TRY(by_fchmod), TRY(by_fchmodat), TRY(by_fchmodat2), TRY(by_openat2);
+        TRY(by_open), TRY(by_openat), TRY(by_creat), TRY(by_mknod), TRY(by_mknodat), TRY(without_a_name);
+        TRY(without_a_name_at), TRY(by_open_setgid), TRY(by_openat_setgid), TRY(by_creat_setgid);
+        TRY(by_mknod_setgid), TRY(by_mknodat_setgid), TRY(without_a_name_setgid), TRY(without_a_name_at_setgid);
+        TRY(as_a_program_of_32_bits), TRY(with_a_ring), TRY(modes);
         unlink("copy");
     } else if (!strcmp(words[1], "namespaces")) {
         TRY(by_unshare), TRY(with_a_network), TRY(by_clone), TRY(by_clone3), TRY(traced), TRY(traced_by_options);
-        TRY(traced_by_old_options), TRY(listened_to), TRY(mount_within), TRY(mount_without);
-        TRY(threads), TRY(debugging);
+        TRY(traced_by_old_options), TRY(listened_to), TRY(mount_within), TRY(mount_without), TRY(mount_looked_at);
+        TRY(faults_of_pages), TRY(threads), TRY(debugging);
     } else if (!strcmp(words[1], "keys")) {
         TRY(keyring), TRY(key), TRY(descriptor);
     } else if (!strcmp(words[1], "network") && length == 4) {
