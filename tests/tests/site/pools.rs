@@ -1,6 +1,7 @@
 //! Several pools of one daemon, and of several: each has its own room, and what one cannot take stops no other.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -165,9 +166,15 @@ fn sighup_takes_a_changed_file_and_refuses_a_wrong_one() {
     signal(daemon.pid(), Signal::HUP);
     daemon.wait_for_log("`pool.slow.hodl` is no key", PATIENCE);
     daemon.wait_for_log("the daemon keeps the old ones", PATIENCE);
+    let kept = |times| move |daemon: &Process| daemon.log().matches("the daemon keeps the old ones").count() == times;
+    site.write("site.toml", &file);
+    fs::set_permissions(site.path("site.toml"), fs::Permissions::from_mode(0o622)).expect("it is ours");
+    signal(daemon.pid(), Signal::HUP);
+    wait_until("it is told", PATIENCE, || kept(2)(&daemon));
+    daemon.wait_for_log("can be written to by others", PATIENCE);
     fs::remove_file(site.path("site.toml")).expect("it is ours");
     signal(daemon.pid(), Signal::HUP);
-    wait_until("it is told", PATIENCE, || daemon.log().matches("the daemon keeps the old ones").count() == 2);
+    wait_until("it is told", PATIENCE, || kept(3)(&daemon));
     assert_eq!(site.pools().len(), 2);
 
     // Without the pool in which two jobs run and one waits.
