@@ -70,6 +70,24 @@ impl Store {
         }
     }
 
+    /// Is a content there, as far as its first byte tells? The edge may believe that it is where the store has lost it:
+    /// then it is told, and who offers the content next puts it anew.
+    pub async fn look(&self, content: Content) -> Result<bool, Error> {
+        if content.size == 0 {
+            return Ok(true);
+        }
+        let going = Going::new(self, &crate::nobody, Step::Get, content.size);
+        let having = Having { going, content, source: Mutex::default() };
+        match having.more(&mut 0, 1, &mut Vec::new()).await.1 {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.class(), Class::Wrong | Class::Gone) => {
+                self.doubted(&content, error).await;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Tells the edge that something else came than this content, or nothing, so that it is put anew.
     async fn doubted(&self, content: &Content, error: Error) -> Error {
         let sha256 = content.sha256.to_string();
@@ -360,19 +378,20 @@ impl Partial {
     }
 
     fn write(mut self, given: &mut mpsc::Receiver<Vec<u8>>) -> Result<(), Error> {
+        let mut hashing = Hashing::begin(std::mem::take(&mut self.sha256), self.content.size - self.length);
         while let Some(segment) = given.blocking_recv() {
             if let Err(error) = self.file.write_all(&segment) {
                 return Err(self.of_disk(error));
             }
-            self.sha256.update(&segment);
             self.length += segment.len() as u64;
+            hashing.update(segment);
         }
         if self.length < self.content.size {
             // It was given up; what is there is gone on with.
             return Ok(());
         }
         self.file.sync_all().map_err(|error| self.of_disk(error))?;
-        let found = Digest::new(self.sha256.finalize().into());
+        let found = Digest::new(hashing.finish()?.finalize().into());
         if found == self.content.sha256 {
             return Ok(());
         }
@@ -393,6 +412,50 @@ impl Partial {
             return no_room(&self.path, &self.content, length, room(&self.file));
         }
         Error::io("write", &self.path, error)
+    }
+}
+
+/// The SHA-256 of what is written. Of much it is computed on a thread of its own: it takes as long as to write it.
+enum Hashing {
+    Here(Sha256),
+    Beside(std::sync::mpsc::SyncSender<Vec<u8>>, std::thread::JoinHandle<Sha256>),
+}
+
+impl Hashing {
+    /// Goes on with so many bytes.
+    fn begin(sha256: Sha256, bytes: u64) -> Self {
+        if bytes <= 2 * SEGMENT_BYTES {
+            return Self::Here(sha256);
+        }
+        let (segments, given) = std::sync::mpsc::sync_channel::<Vec<u8>>(0);
+        let mut beside = sha256.clone();
+        let hash = move || {
+            given.iter().for_each(|segment| beside.update(&segment));
+            beside
+        };
+        match std::thread::Builder::new().name("sha256".to_owned()).spawn(hash) {
+            Ok(thread) => Self::Beside(segments, thread),
+            // This user may start no more of them: then it takes longer.
+            Err(_) => Self::Here(sha256),
+        }
+    }
+
+    fn update(&mut self, segment: Vec<u8>) {
+        match self {
+            Self::Here(sha256) => sha256.update(&segment),
+            // Should it have panicked, that is seen in the end.
+            Self::Beside(segments, _) => drop(segments.send(segment)),
+        }
+    }
+
+    fn finish(self) -> Result<Sha256, Error> {
+        match self {
+            Self::Here(sha256) => Ok(sha256),
+            Self::Beside(segments, thread) => {
+                drop(segments);
+                thread.join().map_err(|_| Error::of_thread())
+            }
+        }
     }
 }
 
