@@ -1,5 +1,5 @@
 //! Files: a large one through the store of `local-edge` in both directions, against `curl` with as many requests at a
-//! time to the same server; ten thousand small ones, against `cp -r`; and what the laptop has in memory meanwhile.
+//! time to the same server; ten thousand small ones, against `cp -r`; and what each program has in memory meanwhile.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
+use super::consumer::Node;
 use super::table::{Aim, Row};
 use super::{median, ratios, subfolder};
 use crate::command;
@@ -27,7 +28,7 @@ const MEMORY_AIM: f64 = 64e6;
 
 const SMALL: usize = 10_000;
 const SMALL_BYTES: usize = 4_000;
-/// Of `cp -r`, and a second for the request of the pack.
+/// Of `cp -r`, and besides one request for the pack.
 const SMALL_AIM: f64 = 3.0;
 
 /// No transfer takes longer.
@@ -35,18 +36,60 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// Measures with a large file of so many gigabytes.
 pub(super) fn measure(workspace: &Workspace, folder: &Path, gigabytes: u64) -> anyhow::Result<Vec<Row>> {
-    workspace.build(Profile::Release, &["laptop-consumer"])?;
-    let edge = LocalEdge::start(workspace, Profile::Release, folder)?;
-    let laptop = Laptop { program: workspace.program(Profile::Release, "laptop-consumer"), edge: &edge, folder };
-    let mut rows = large(&laptop, &subfolder(folder, "large")?, gigabytes * 1_000_000_000)?;
-    rows.extend(small(&laptop, &subfolder(folder, "small")?)?);
+    let bytes = gigabytes * 1_000_000_000;
+    let mut rows = large(workspace, &subfolder(folder, "large")?, bytes)?;
+    rows.extend(small(workspace, &subfolder(folder, "small")?)?);
+    let memory = of_daemon(workspace, &subfolder(folder, "daemon")?, bytes)?;
+    rows.push(memory_row("hpc-consumer", "fetches for a job, and sends what it has left,", gigabytes, memory));
     Ok(rows)
+}
+
+/// The most that a program has in memory.
+fn memory_row(program: &str, does: &str, gigabytes: u64, memory: f64) -> Row {
+    Row {
+        measure: format!("{program}: the most in memory while it {does} a file of {gigabytes} GB"),
+        here: format!("{:.1} MB", memory / 1e6),
+        against: format!("{:.0} MB, the aim", MEMORY_AIM / 1e6),
+        ratio: memory / MEMORY_AIM,
+        aim: Aim::Under(1.0),
+    }
+}
+
+/// The most that the daemon has in memory with a job that brings a file and leaves one of other bytes.
+fn of_daemon(workspace: &Workspace, folder: &Path, bytes: u64) -> anyhow::Result<f64> {
+    let edge = LocalEdge::start(workspace, Profile::Release, folder)?;
+    let laptop = Laptop::new(workspace, &edge, folder);
+    fill(&folder.join("big"), bytes)?;
+    laptop.run("submit", &["submit", "--task", "t", "--id", "--file", "big", "--output", "out"])?;
+    let node = Node::new(folder, "node")?;
+    let mut command = node.bare(workspace, &edge, "sh -c 'tr a b < big > out'", 1);
+    command.arg("--exit-when-idle");
+    let mut daemon = node.start(command)?;
+    let (id, begin, mut memory) = (daemon.process.id(), Instant::now(), 0.0_f64);
+    while !daemon.process.has_ended()? {
+        ensure!(begin.elapsed() < PATIENCE, "the daemon has not ended: {}", daemon.process.log());
+        memory = memory.max(peak(id).unwrap_or_default());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    daemon.ends_by_itself(PATIENCE)?;
+    let mut records = fs::read_dir(node.results())?.filter_map(|entry| Some(entry.ok()?.path()));
+    let record =
+        records.find(|path| path.extension().is_some_and(|end| end == "json")).context("there is no record")?;
+    let record: Value = serde_json::from_str(&fs::read_to_string(&record)?)?;
+    ensure!(record["files"][0]["size"] == json!(bytes), "the job has not left its file: {record}");
+    Ok(memory)
 }
 
 struct Laptop<'a> {
     program: PathBuf,
     edge: &'a LocalEdge,
     folder: &'a Path,
+}
+
+impl<'a> Laptop<'a> {
+    fn new(workspace: &Workspace, edge: &'a LocalEdge, folder: &'a Path) -> Self {
+        Self { program: workspace.program(Profile::Release, "laptop-consumer"), edge, folder }
+    }
 }
 
 /// What a command took.
@@ -128,29 +171,36 @@ fn sha256(path: &Path) -> anyhow::Result<String> {
     Ok(printed.split(' ').next().unwrap_or_default().trim_start_matches('\\').to_owned())
 }
 
-fn large(laptop: &Laptop<'_>, folder: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
+fn large(workspace: &Workspace, folder: &Path, bytes: u64) -> anyhow::Result<Vec<Row>> {
     let (mut ours_put, mut curls_put) = (Vec::new(), Vec::new());
-    let (mut ours_get, mut curls_get) = (Vec::new(), Vec::new());
-    let mut memory = 0.0_f64;
+    let (mut ours_get, mut curls_get, mut synced_get) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut memory, mut of_edge) = (0.0_f64, 0.0_f64);
     for round in 0..ROUNDS {
+        // Each has a store of its own, so that no more is on the disk than one needs.
+        let folder = subfolder(folder, &format!("round-{round}"))?;
+        let edge = LocalEdge::start(workspace, Profile::Release, &folder)?;
+        let laptop = Laptop::new(workspace, &edge, &folder);
         let (mine, theirs) = (folder.join("mine"), folder.join("theirs"));
         fill(&mine, bytes)?;
         fill(&theirs, bytes)?;
         let sent = laptop.run("submit", &["submit", "--task", "t", "--id", "--file", &mine.display().to_string()])?;
         ours_put.push(bytes as f64 / sent.seconds);
         let digest = sha256(&theirs)?;
-        curls_put.push(bytes as f64 / curl_puts(laptop, folder, &theirs, &digest, bytes)?);
-
-        let job_id = format!("large-{round}");
-        laptop.result(&job_id, &json!([{"path": "back", "size": bytes, "sha256": digest}]))?;
-        let had = laptop.run("fetch", &["fetch", &job_id, "-o", &folder.join("fetched").display().to_string()])?;
-        ours_get.push(bytes as f64 / had.seconds);
-        curls_get.push(bytes as f64 / curl_gets(laptop, folder, &digest, bytes)?);
-        memory = memory.max(sent.memory).max(had.memory);
+        curls_put.push(bytes as f64 / curl_puts(&laptop, &folder, &theirs, &digest, bytes)?);
         for left in ["mine", "theirs"] {
             fs::remove_file(folder.join(left))?;
         }
-        fs::remove_dir_all(folder.join("fetched"))?;
+
+        laptop.result("large", &json!([{"path": "back", "size": bytes, "sha256": digest}]))?;
+        let had = laptop.run("fetch", &["fetch", "large", "-o", &folder.join("fetched").display().to_string()])?;
+        ours_get.push(bytes as f64 / had.seconds);
+        let (seconds, synced) = curl_gets(&laptop, &folder, &digest, bytes)?;
+        curls_get.push(bytes as f64 / seconds);
+        synced_get.push(bytes as f64 / synced);
+        memory = memory.max(sent.memory).max(had.memory);
+        of_edge = of_edge.max(peak(edge.process.id()).context("local-edge has ended")?);
+        drop(edge);
+        fs::remove_dir_all(folder)?;
     }
     let size = bytes / 1_000_000_000;
     let row = |what: &str, ours: &[f64], curls: &[f64]| Row {
@@ -164,12 +214,14 @@ fn large(laptop: &Laptop<'_>, folder: &Path, bytes: u64) -> anyhow::Result<Vec<R
         row("to the store, hashed first", &ours_put, &curls_put),
         row("from the store, verified and synced", &ours_get, &curls_get),
         Row {
-            measure: format!("laptop-consumer: the most in memory while it sends and fetches a file of {size} GB"),
-            here: format!("{:.1} MB", memory / 1e6),
-            against: format!("{:.0} MB, the aim", MEMORY_AIM / 1e6),
-            ratio: memory / MEMORY_AIM,
-            aim: Aim::Under(1.0),
+            measure: format!(
+                "laptop-consumer: the same from the store, {size} GB, against curl and a sync of its parts"
+            ),
+            aim: Aim::None,
+            ..row("", &ours_get, &synced_get)
         },
+        memory_row("laptop-consumer", "sends and fetches", size, memory),
+        memory_row("local-edge", "takes and gives", size, of_edge),
     ])
 }
 
@@ -214,8 +266,9 @@ fn curl_puts(laptop: &Laptop<'_>, folder: &Path, file: &Path, digest: &str, byte
     Ok(seconds)
 }
 
-/// Has ranges of a file with `curl`, each in a file of its own.
-fn curl_gets(laptop: &Laptop<'_>, folder: &Path, digest: &str, bytes: u64) -> anyhow::Result<f64> {
+/// Has ranges of a file with `curl`, each in a file of its own. Returns the seconds that this takes, and those with the
+/// time until all of it is on the disk.
+fn curl_gets(laptop: &Laptop<'_>, folder: &Path, digest: &str, bytes: u64) -> anyhow::Result<(f64, f64)> {
     let settings = &laptop.edge.settings;
     let url = settings.get("PRODUCER_URL")?.trim_end_matches('/').trim_end_matches("/jobs").to_owned();
     let key = format!("x-api-key: {}", settings.get("API_KEY")?);
@@ -234,8 +287,13 @@ fn curl_gets(laptop: &Laptop<'_>, folder: &Path, digest: &str, bytes: u64) -> an
         config.push_str("\nnext\n");
     }
     let seconds = curl(folder, config.trim_end_matches("next\n"))?;
+    let start = Instant::now();
+    for piece in fs::read_dir(&pieces)? {
+        File::open(piece?.path())?.sync_all()?;
+    }
+    let synced = seconds + start.elapsed().as_secs_f64();
     fs::remove_dir_all(pieces)?;
-    Ok(seconds)
+    Ok((seconds, synced))
 }
 
 fn curl(folder: &Path, config: &str) -> anyhow::Result<f64> {
@@ -256,8 +314,10 @@ fn curl(folder: &Path, config: &str) -> anyhow::Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-fn small(laptop: &Laptop<'_>, folder: &Path) -> anyhow::Result<Vec<Row>> {
-    let (mut puts, mut gets, mut copies) = (Vec::new(), Vec::new(), Vec::new());
+fn small(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<Row>> {
+    let edge = LocalEdge::start(workspace, Profile::Release, folder)?;
+    let laptop = Laptop::new(workspace, &edge, folder);
+    let (mut puts, mut gets, mut copies, mut requests) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let from = subfolder(folder, "from")?;
         for number in 0..SMALL {
@@ -274,6 +334,10 @@ fn small(laptop: &Laptop<'_>, folder: &Path) -> anyhow::Result<Vec<Row>> {
         let listed = laptop.newest_files()?;
         let job_id = format!("small-{round}");
         laptop.result(&job_id, &listed)?;
+        let pack = &listed[0];
+        let (digest, bytes) = (pack["sha256"].as_str(), pack["size"].as_u64());
+        let (digest, bytes) = (digest.context("a pack has a name")?, bytes.context("a pack has a length")?);
+        requests.push(curl_gets(&laptop, folder, digest, bytes)?.1);
         gets.push(laptop.run("fetch", &["fetch", &job_id, "-o", &folder.join("to").display().to_string()])?.seconds);
         for left in ["from", "copy", "to"] {
             fs::remove_dir_all(folder.join(left))?;
@@ -286,7 +350,12 @@ fn small(laptop: &Laptop<'_>, folder: &Path) -> anyhow::Result<Vec<Row>> {
         ratio: median(&ratios(ours, &copies)),
         aim: Aim::Under(SMALL_AIM),
     };
-    Ok(vec![row("sent", &puts), row("fetched", &gets)])
+    let without: Vec<f64> = gets.iter().zip(&requests).map(|(ours, request)| ours - request).collect();
+    Ok(vec![
+        row("sent", &puts),
+        Row { aim: Aim::None, ..row("fetched", &gets) },
+        row("fetched, less what curl takes to have and sync it,", &without),
+    ])
 }
 
 impl Laptop<'_> {
