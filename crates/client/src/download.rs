@@ -52,7 +52,7 @@ impl Wanted {
         if let Some(Content { sha256, size }) = output
             && !files.iter().any(|file| file.path == output_path)
         {
-            files.push(JobFile { path: output_path, size, sha256, pack: false });
+            files.push(JobFile { path: output_path, size, sha256, pack: false, read_only: false });
         }
         // Of a pack it is not known what is in it.
         let fits = |file: &JobFile| file.pack || patterns.as_ref().is_none_or(|some| some.match_path(&file.path));
@@ -209,6 +209,7 @@ mod tests {
             size: 1,
             sha256: "0".repeat(64).parse().unwrap(),
             pack,
+            read_only: false,
         };
         let files = vec![file("plots/a.png", false), file("log.txt", false), file("rest.pack", true)];
         let output = Content { sha256: "1".repeat(64).parse().unwrap(), size: 2 };

@@ -45,6 +45,8 @@ pub struct Given {
     pub from: PathBuf,
     /// Where it is to be below the job's directory; nothing, if it is a directory whose files are to be there.
     pub path: Option<WorkPath>,
+    /// Does the job only read it?
+    pub read_only: bool,
 }
 
 /// What cannot be sent, as a sentence that names it.
@@ -61,6 +63,8 @@ pub struct Found {
     pub from: PathBuf,
     /// In bytes, when it was looked at.
     pub size: u64,
+    /// Does the job only read it? Of what is in a pack that means nothing.
+    pub read_only: bool,
 }
 
 /// Many files that travel as one.
@@ -108,9 +112,14 @@ impl Given {
             let path = path.strip_suffix('/').unwrap_or(path);
             let path = if path == "." { Ok(None) } else { path.parse().map(Some) };
             let path = path.map_err(|error| Unfit(format!("{}: where it is to be {error}", shown(text))))?;
-            return Ok(Self { from: PathBuf::from(from), path });
+            return Ok(Self { from: PathBuf::from(from), path, read_only: false });
         }
-        Ok(Self { from: whole.to_owned(), path: name_of(whole)? })
+        Ok(Self { from: whole.to_owned(), path: name_of(whole)?, read_only: false })
+    }
+
+    /// The same of what the job only reads.
+    pub fn parse_read_only(text: &str) -> Result<Self, Unfit> {
+        Ok(Self { read_only: true, ..Self::parse(text)? })
     }
 }
 
@@ -159,7 +168,7 @@ impl Gathered {
                 let path = given.path.clone().ok_or_else(|| {
                     Unfit(format!("{} is no directory, and needs a name: PATH:NAME", shown_path(&given.from)))
                 })?;
-                gathered.files.push(look(path, given.from.clone())?);
+                gathered.files.push(Found { read_only: given.read_only, ..look(path, given.from.clone())? });
             }
         }
         gathered.check()?;
@@ -195,6 +204,7 @@ impl Gathered {
         let mut walk = Walk::default();
         walk.walk(&given.from, given.path.as_ref())?;
         let Walk { mut files, links, .. } = walk;
+        files.iter_mut().for_each(|found| found.read_only = given.read_only);
         if !links.is_empty() {
             let named: Vec<String> = links.iter().take(NAMED_MAX).map(|link| shown_path(link)).collect();
             let more = links.len().saturating_sub(NAMED_MAX);
@@ -230,7 +240,9 @@ impl Gathered {
             }
         }
         let what = if packs.len() == 1 { "a pack".to_owned() } else { format!("{} packs", packs.len()) };
-        self.notes.push(format!("{count} files of {} ({bytes} bytes) travel as {what}", shown_path(&given.from)));
+        let unpacked = if given.read_only { ", and each job has a copy of them" } else { "" };
+        let from = shown_path(&given.from);
+        self.notes.push(format!("{count} files of {from} ({bytes} bytes) travel as {what}{unpacked}"));
         for members in packs {
             let path = self.pack_path(given.path.as_ref());
             self.packs.push(Pack { path, members });
@@ -342,7 +354,7 @@ impl Walk {
 fn look(path: WorkPath, from: PathBuf) -> Result<Found, Unfit> {
     let file = transfer::open(&from).map_err(|error| Unfit(text::escaped(&error.to_string())))?;
     let size = file.metadata().as_ref().map(Metadata::len).map_err(|error| cannot("look at", &from, error))?;
-    Ok(Found { path, from, size })
+    Ok(Found { path, from, size, read_only: false })
 }
 
 /// A pack on the disk, which goes with this value.
@@ -389,21 +401,21 @@ async fn send_once(
     let total = gathered.count().1;
     let mut before = 0;
     let (mut locals, mut files, mut packs) = (Vec::new(), Vec::new(), Vec::new());
-    let file_of = |path: &WorkPath, local: &Local, pack| {
+    let file_of = |path: &WorkPath, local: &Local, pack, read_only| {
         let Content { sha256, size } = local.content();
-        JobFile { path: path.clone(), size, sha256, pack }
+        JobFile { path: path.clone(), size, sha256, pack, read_only }
     };
     for found in &gathered.files {
         let local = hashed(&found.from, before, total, listener).await?;
         before += local.content().size;
-        files.push(file_of(&found.path, &local, false));
+        files.push(file_of(&found.path, &local, false, found.read_only));
         locals.push(local);
     }
     for pack in &gathered.packs {
         let packed = packed(&pack.members, aside).await?;
         let local = hashed(&packed.0, before, total, listener).await?;
         before += pack.members.iter().map(|found| found.size).sum::<u64>();
-        files.push(file_of(&pack.path, &local, true));
+        files.push(file_of(&pack.path, &local, true, false));
         locals.push(local);
         packs.push(packed);
     }
@@ -458,7 +470,7 @@ fn pack(members: &[Found], aside: &Path, number: u64) -> Result<Packed, Error> {
     let _ = fs::remove_file(&packed.0);
     let file = files::create_new(&packed.0).map_err(|error| Error::io("write", &packed.0, error))?;
     let mut packer = Packer::new(file);
-    for Found { path, from, size } in members {
+    for Found { path, from, size, .. } in members {
         let mut file = transfer::open(from)?;
         let metadata = file.metadata().map_err(|error| Error::io("look at", from, error))?;
         let runs = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o100 != 0;
@@ -478,9 +490,11 @@ mod tests {
     use super::*;
 
     fn gathered(given: &[(&Path, Option<&str>)]) -> Result<Gathered, String> {
-        let given = given
-            .iter()
-            .map(|(from, path)| Given { from: (*from).to_owned(), path: path.map(|path| path.parse().unwrap()) });
+        let given = given.iter().map(|(from, path)| Given {
+            from: (*from).to_owned(),
+            path: path.map(|path| path.parse().unwrap()),
+            read_only: false,
+        });
         Gathered::of(&given.collect::<Vec<_>>()).map_err(|error| error.to_string())
     }
 
@@ -546,6 +560,27 @@ mod tests {
             "{:?}",
             many.notes
         );
+        let read = Given { from: top.clone(), path: Some("data".parse().unwrap()), read_only: true };
+        let read = Gathered::of(std::slice::from_ref(&read)).unwrap();
+        assert!(
+            read.files.iter().all(|found| found.read_only) && read.notes.iter().any(|note| note.contains("a copy"))
+        );
+    }
+
+    #[test]
+    fn a_directory_of_very_many_files_travels_as_several_packs() {
+        let temp = tempfile::tempdir().unwrap();
+        for number in 0..=PACK_MEMBERS_MAX {
+            fs::File::create(temp.path().join(number.to_string())).unwrap();
+        }
+        let many = gathered(&[(temp.path(), Some("data"))]).unwrap();
+        assert_eq!(many.packs.iter().map(|pack| pack.members.len()).collect::<Vec<_>>(), [PACK_MEMBERS_MAX, 1]);
+        assert_eq!(
+            many.packs.iter().map(|pack| pack.path.as_str()).collect::<Vec<_>>(),
+            ["data.1.pack", "data.2.pack"]
+        );
+        assert_eq!((many.paths().count(), many.count().0), (2, PACK_MEMBERS_MAX + 1));
+        assert!(many.notes.iter().any(|note| note.ends_with("travel as 2 packs")), "{:?}", many.notes);
     }
 
     #[test]

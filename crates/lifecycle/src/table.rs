@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use allowance::{OF_A_DELETION, OF_A_RESULT_TO_COME, operations};
-use protocol::{JobId, JobMessage, ServiceName};
+use protocol::{JobFile, JobId, JobMessage, ServiceName};
 use site::{Grant, Resources};
 
 use crate::lane::Lane;
@@ -749,6 +749,8 @@ impl Kept {
     /// What it takes in memory, about: its text, and what was read of it, which is no longer than that.
     fn bytes(&self) -> usize {
         let (Self::Whole(message) | Self::WithoutInput(message)) = self else { return 0 };
-        size_of::<JobMessage>() + 2 * message.text().len()
+        let files = if message.text().is_empty() { message.spec.files.as_slice() } else { &[] };
+        let files: usize = files.iter().map(|file| size_of::<JobFile>() + file.path.as_str().len()).sum();
+        size_of::<JobMessage>() + 2 * message.text().len() + files
     }
 }

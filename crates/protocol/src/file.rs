@@ -172,6 +172,11 @@ pub struct JobFile {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     #[cfg_attr(feature = "schema", schemars(extend("type" = ["boolean", "null"])))]
     pub pack: bool,
+    /// The job does not change it: a container sees what the cluster keeps of it, and it is not copied for each job.
+    /// It is no output, whatever the patterns say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[cfg_attr(feature = "schema", schemars(extend("type" = ["boolean", "null"])))]
+    pub read_only: bool,
 }
 
 impl JobFile {
@@ -251,6 +256,12 @@ pub(crate) fn read_files(text: &str, strict: bool) -> Result<Vec<JobFile>, Strin
         fields.read(unknown()).map_err(of_field)
     };
     let files: Vec<JobFile> = given.iter().map(file).collect::<Result<_, String>>()?;
+    if let Some(file) = files.iter().find(|file| strict && file.pack && file.read_only) {
+        return Err(format!(
+            "has `{}`, which is a pack and so cannot be `read_only`: what is in it is unpacked",
+            file.path
+        ));
+    }
     match meets(files.iter().filter(|file| !file.pack).map(|file| &file.path)) {
         Some((one, other)) if one == other => Err(format!("has `{one}` twice")),
         Some((one, other)) => {
@@ -374,5 +385,17 @@ mod tests {
         }
         let file = format!(r#"{{"path":"a/b","size":7,"sha256":"{name}"}}"#);
         assert_eq!(serde_json::to_string(&serde_json::from_str::<JobFile>(&file).unwrap()).unwrap(), file);
+        let read_only = file.replace('}', r#","read_only":true}"#);
+        let read = serde_json::from_str::<JobFile>(&read_only).unwrap();
+        assert!(read.read_only && serde_json::to_string(&read).unwrap() == read_only);
+    }
+
+    #[test]
+    fn a_pack_is_not_read_only() {
+        let name = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let files = format!(r#"[{{"path":"a.tar","size":7,"sha256":"{name}","pack":true,"read_only":true}}]"#);
+        assert!(read_files(&files, true).unwrap_err().contains("`a.tar`, which is a pack"));
+        // Somebody newer may mean something by it.
+        assert_eq!(read_files(&files, false).unwrap().len(), 1);
     }
 }

@@ -66,10 +66,11 @@ impl JobMessage {
     }
 
     /// All of it but what may be large, for as long as the job is at work: its input and its files are in place by
-    /// then, and its text in the store.
+    /// then, and its text in the store. Of its files those stay that it only reads: they are no outputs of it.
     #[must_use]
     pub fn without_input(&self) -> Self {
-        let spec = JobSpec { input: Json::null(), metadata: None, files: Vec::new(), ..self.spec.clone() };
+        let files = self.spec.files.iter().filter(|file| file.read_only).cloned().collect();
+        let spec = JobSpec { input: Json::null(), metadata: None, files, ..self.spec.clone() };
         Self { text: String::new(), job_id: self.job_id.clone(), created_at: self.created_at, spec }
     }
 

@@ -318,6 +318,7 @@ mod tests {
             })
             .unwrap()
         };
+                read_only: false,
         assert!([0, 1, 10, 120, 500, 999, 1000].map(text).is_sorted());
     }
 

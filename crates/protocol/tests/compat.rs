@@ -36,13 +36,14 @@ fn job(text: &str) -> JobMessage {
 
 #[test]
 fn jobs() {
-    let [whole, least, created_first, pool, needs, with_task, with_metadata, without_task] = files(
+    let [whole, least, created_first, pool, with_files, needs, with_task, with_metadata, without_task] = files(
         "job-message",
         [
             "1-whole",
             "1-least",
             "1-created-first",
             "1-pool",
+            "2-files",
             "3-needs",
             "original-with-task",
             "original-with-metadata",
@@ -70,6 +71,12 @@ fn jobs() {
     let asked = pool.resources.unwrap();
     assert_eq!((asked.cpus, asked.gpus, asked.nodes), (Some(4), Some(1), Some(2)));
     assert_eq!(asked.memory.unwrap().to_string(), "8GiB");
+
+    let spec = job(&with_files).spec;
+    let kinds: Vec<(&str, u64, bool, bool)> =
+        spec.files.iter().map(|file| (file.path.as_str(), file.size, file.pack, file.read_only)).collect();
+    assert_eq!(kinds, [("data/big.dat", 7, false, true), ("many.1.pack", 9, true, false)]);
+    assert!(spec.outputs.unwrap().are_always_wanted());
 
     let needs = job(&needs).spec.needs;
     let words: Vec<String> = needs.iter().map(ToString::to_string).collect();

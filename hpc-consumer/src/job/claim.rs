@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lifecycle::{Attempt, Claimed, Round};
-use protocol::{JobId, JobInput, JobMessage, JobResult, Reason, Timestamp};
+use protocol::{JobFile, JobId, JobInput, JobMessage, JobResult, Outputs, Reason, Timestamp};
 use rustix::fs::CWD;
 
 use super::files::{CONTINUE, INPUT, META, OUTPUT, OwnFile, Place, is_missing, open_dir, read_own_file, to_json};
@@ -40,13 +40,17 @@ const LOGS_KEPT: u32 = 3;
 /// A job to be claimed.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    job_id: JobId,
+    pub(super) job_id: JobId,
     task: String,
     created_at: Option<Timestamp>,
     /// The content of `input.json`; none where it comes with the files.
     input: Option<String>,
     /// Files that move into the directory.
-    has_files: bool,
+    pub(super) has_files: bool,
+    /// Of the files of the job those that it only reads: some of them are not copied, but bound.
+    pub(super) read_only: Vec<JobFile>,
+    /// Which files it is to leave.
+    pub(super) outputs: Option<Outputs>,
     uses_services: bool,
     round: Round,
 }
@@ -59,8 +63,9 @@ impl Wanted {
         let (task, created_at) = (spec.task.clone(), job.created_at);
         // The first round has had its files.
         let has_files = spec.needs_files() && round == Round::FIRST;
-        let uses_services = !spec.needs.is_empty();
-        Self { input, has_files, uses_services, job_id: job_id.clone(), task, created_at, round }
+        let read_only = spec.files.iter().filter(|file| file.read_only).cloned().collect();
+        let (uses_services, outputs) = (!spec.needs.is_empty(), spec.outputs.clone());
+        Self { input, has_files, read_only, outputs, uses_services, job_id: job_id.clone(), task, created_at, round }
     }
 }
 
@@ -271,7 +276,7 @@ impl Claims {
                 return Err(error);
             }
         };
-        let claim = self.meta(&wanted.job_id, attempt, &self.owner, wanted.has_files);
+        let claim = self.meta(wanted, attempt);
         let written = file.write_all(claim.as_bytes()).and_then(|()| self.place_input(wanted, trees, &dir));
         if let Err(error) = written {
             // On a full disk, say. Nobody should wait for a claim behind which nobody stands. In this order, so that
@@ -302,6 +307,9 @@ impl Claims {
                 )
             })?;
         }
+        if wanted.has_files && !wanted.read_only.is_empty() {
+            self.results.take_bound(trees, &wanted.job_id)?;
+        }
         wanted.input.as_ref().map_or(Ok(()), |input| dir.write_new(INPUT, input))
     }
 
@@ -330,7 +338,7 @@ impl Claims {
             }
         }
         self.place_input(wanted, trees, &dir)?;
-        dir.replace(META, &self.meta(&wanted.job_id, attempt, &self.owner, wanted.has_files))?;
+        dir.replace(META, &self.meta(wanted, attempt))?;
         self.is_still(&wanted.job_id, &dir)
     }
 

@@ -102,6 +102,7 @@ impl Launcher {
                 if self.pools.kit().from_file || round != Round::FIRST {
                     own.environment.push(("HPC_QUEUE_ROUND".to_owned(), Some(round.number.to_string())));
                 }
+                own.read_only = self.results.bound(&run.job_id, &job.spec);
                 own.workflow = workflow.map(|workflow| self.results.job_dir(workflow));
                 let state_dir = &self.pools.kit().state_dir;
                 own.lease = plan.lease.then(|| lease::socket_dir(state_dir, &run.job_id));
@@ -179,6 +180,7 @@ impl Launcher {
             command: plan.command.clone(),
             environment,
             arguments: flag.map(str::to_owned).into_iter().collect(),
+            read_only: Vec::new(),
             workflow: None,
             lease: None,
             secrets: BTreeMap::new(),

@@ -10,11 +10,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use lifecycle::{Attempt, Problem, Run};
-use protocol::{JobId, Timestamp};
+use protocol::{JobFile, JobId, Outputs, Timestamp};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::claim::Claims;
+use super::claim::{Claims, Wanted};
 use super::files::{INPUT, META, OwnFile, Place, SERVICES, aside_of, is_missing, read_own_file, to_json};
 use super::job_dir::JobDir;
 use super::now;
@@ -35,13 +35,27 @@ pub(super) struct Meta {
     /// Files of the job were moved here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     files: bool,
+    /// Which files are wanted of what it leaves, for who sends them once more when all else of the job is forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) outputs: Option<Outputs>,
+    /// Files that it has brought to read only, which are none of its outputs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) read_only: Vec<JobFile>,
 }
 
 impl Claims {
-    pub(super) fn meta(&self, job_id: &JobId, attempt: Attempt, owner: &str, files: bool) -> String {
+    /// What our claim of a job says.
+    pub(super) fn meta(&self, wanted: &Wanted, attempt: Attempt) -> String {
+        let (outputs, read_only) = (wanted.outputs.clone(), wanted.read_only.clone());
+        let files = wanted.has_files;
+        to_json(&Meta { files, outputs, read_only, ..self.claim_of(self.owner(), &wanted.job_id, attempt) })
+    }
+
+    fn claim_of(&self, owner: &str, job_id: &JobId, attempt: Attempt) -> Meta {
         let (host, owner) = (self.host().to_owned(), owner.to_owned());
         let (job_id, attempt) = (job_id.clone(), attempt.get());
-        to_json(&Meta { v: 1, job_id, attempt, owner, host, started_at: now(), files })
+        let (started_at, files, outputs, read_only) = (now(), false, None, Vec::new());
+        Meta { v: 1, job_id, attempt, owner, host, started_at, files, outputs, read_only }
     }
 
     /// Is this still the directory of our run? What `meta.json` tells is enough to say yes, but not to say no: a job
@@ -105,7 +119,7 @@ impl Claims {
             if files { !LOGS.iter().any(|log| dir.has(log)) } else { dir.holds_only(&[META, INPUT, SERVICES])? };
         // The number of a later attempt must not be forgotten with its directory.
         if attempt > Attempt::FIRST || !is_untouched {
-            return dir.replace(META, &self.meta(&run.job_id, attempt, "", false));
+            return dir.replace(META, &to_json(&self.claim_of("", &run.job_id, attempt)));
         }
         // In this order, so that what is left after a crash is ours, or empty.
         if let Some(error) = dir.remove_but(|name| name == META)?.pop() {

@@ -90,7 +90,7 @@ pub(crate) use self::cancellations::Cancellations;
 use self::claim::{Claims, Wanted};
 use self::graph::Graphs;
 use self::health::{Culprit, Health};
-use self::inputs::Incoming;
+use self::inputs::{Incoming, has_read_only};
 use self::launch::Launcher;
 pub(crate) use self::launch::{StartLine, Within};
 pub(crate) use self::meta::HeldDir;
@@ -208,6 +208,7 @@ impl JobFiles {
         if let Err(error) = cleaned.await {
             tracing::warn!("what is left of files that were on their way cannot be removed: {error}");
         }
+            results.clean_bound()?;
     }
 
     /// Where all of it is.
@@ -335,7 +336,7 @@ impl JobFiles {
             | Ending::Unparkable(..) => (false, None),
         };
         let (jobs, job, run) = (self.clone(), job.clone(), run.clone());
-        let uses_services = !job.spec.needs.is_empty();
+        let (uses_services, is_bound) = (!job.spec.needs.is_empty(), has_read_only(&job.spec));
         let concluded = blocking(move || {
             let concluded = match culprit {
                 Some(Culprit::Node(problem)) => Concluded::NodeFailed(problem),
@@ -357,7 +358,12 @@ impl JobFiles {
                     jobs.claims.leave_trace(&run);
                     Concluded::ServiceFailed(problem)
                 }
-                other => other,
+                other => {
+                    if is_bound && matches!(other, Concluded::Recorded(_)) {
+                        jobs.claims.results().unbind(&run.job_id);
+                    }
+                    other
+                }
             }
         })
         .await;

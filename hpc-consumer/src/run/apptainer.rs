@@ -155,7 +155,7 @@ impl Apptainer {
         job_dir: &Path,
         job_id: &str,
         parts: &Parts,
-        Own { arguments, workflow, lease, secrets, .. }: &Own,
+        Own { arguments, read_only, workflow, lease, secrets, .. }: &Own,
     ) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec![self.program.clone().into()];
         words.extend(["--quiet", "exec", "--containall", "--no-mount", "bind-paths"].map(OsString::from));
@@ -174,6 +174,11 @@ impl Apptainer {
             words.extend([flag.into(), value]);
         }
         words.extend(["--env".into(), format!("WORK_DIR={WORK_DIR}").into()]);
+        for (content, path) in read_only {
+            let mut bind = content.as_os_str().to_owned();
+            bind.push(format!(":{WORK_DIR}/{path}:ro"));
+            words.extend(["--bind".into(), bind]);
+        }
         if let Some(workflow) = workflow {
             let mut bind = workflow.as_os_str().to_owned();
             bind.push(":");

@@ -48,7 +48,9 @@ impl Bare {
         }
         environment.push(("JOB_ID".into(), job_id.as_str().into()));
         let command = if own.command.is_empty() { &self.command } else { &own.command };
-        let words = command.iter().map(OsString::from).collect();
+        // Its files were placed for a container, and the site's file has changed since: it is not begun, which is not
+        // its fault, and the next attempt has them as it needs them.
+        let words = if own.read_only.is_empty() { command.iter().map(OsString::from).collect() } else { Vec::new() };
         let command = CommandLine { words, environment, directory: job_dir.to_owned() };
         // What there is to tell is known once it is started.
         let mut secrets = self.secrets.clone();

@@ -56,7 +56,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use protocol::{Isolation, JobId, Launched, PoolName, RuntimeKind};
+use protocol::{Isolation, JobId, Launched, PoolName, RuntimeKind, WorkPath};
 use site::Secret;
 
 use crate::lock;
@@ -144,6 +144,8 @@ pub(crate) struct Own {
     pub(crate) environment: Vec<(String, Option<String>)>,
     /// More arguments of `apptainer exec`.
     pub(crate) arguments: Vec<String>,
+    /// Files that it sees and cannot change, and where below its directory.
+    pub(crate) read_only: Vec<(PathBuf, WorkPath)>,
     /// The directory of the workflow that it is a task of, in which its command runs.
     pub(crate) workflow: Option<PathBuf>,
     /// The directory with the socket of the lease, if it may ask quantum machines.

@@ -186,7 +186,13 @@ pub(crate) struct FilesArgs {
     /// as a pack. The small text files of `run` travel with the job, as long as there is room for all; everything else
     /// needs the store of files behind the edge.
     #[arg(long = "file", value_name = "PATH[:NAME]", value_parser = Given::parse)]
-    pub(crate) files: Vec<Given>,
+    files: Vec<Given>,
+    /// The same of what the job only reads: containers see what the cluster keeps of it, and not a copy for each job
+    ///
+    /// For large inputs of many jobs. Where a pool has no containers, and of what travels as a pack, each job has a
+    /// copy as with --file. It is no output, whatever --output says.
+    #[arg(long = "read-only", value_name = "PATH[:NAME]", value_parser = Given::parse_read_only)]
+    read_only: Vec<Given>,
     /// Have the files that fit --output PATTERN after a success, or however the job ends; without it, after a success
     #[arg(long, value_name = "WHEN")]
     pub(crate) outputs_when: Option<When>,
@@ -202,6 +208,11 @@ pub(crate) enum When {
 }
 
 impl FilesArgs {
+    /// What is to be sent.
+    pub(crate) fn given(&self) -> Vec<Given> {
+        [self.files.as_slice(), &self.read_only].concat()
+    }
+
     /// What the job is to leave.
     pub(crate) fn outputs(&self, patterns: Vec<WorkPath>) -> anyhow::Result<Option<Outputs>> {
         outputs(patterns, self.outputs_when)

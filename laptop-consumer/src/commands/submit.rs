@@ -92,7 +92,7 @@ pub(super) fn metadata(args: &SubmitArgs) -> anyhow::Result<Option<Json>> {
 
 /// The files that were named, looked at.
 pub(super) fn gathered(files: &FilesArgs) -> anyhow::Result<Gathered> {
-    let gathered = Gathered::of(&files.files).map_err(|error| Failure::usage(format!("--file: {error}")))?;
+    let gathered = Gathered::of(&files.given()).map_err(|error| Failure::usage(format!("--file: {error}")))?;
     gathered.notes.iter().for_each(|text| note(text));
     Ok(gathered)
 }

@@ -54,7 +54,7 @@ async fn submitted(common: &CommonArgs, args: WorkflowRunArgs, printer: &mut Pri
 
 /// The files that a workflow needs, as they are in this directory. A signal of HyperFlow's need not be a file.
 fn brought(workflow: &Workflow, dir: &Path) -> anyhow::Result<Vec<Given>> {
-    let given = |path: &WorkPath| Given { from: dir.join(path.as_str()), path: Some(path.clone()) };
+    let given = |path: &WorkPath| Given { from: dir.join(path.as_str()), path: Some(path.clone()), read_only: false };
     let (there, missing): (Vec<Given>, Vec<Given>) =
         workflow.brought().map(given).partition(|given| given.from.exists());
     if workflow.form() == Form::WfFormat

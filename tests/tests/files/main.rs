@@ -7,6 +7,7 @@ mod away;
 mod both_ways;
 mod kill;
 mod mess;
+mod read_only;
 mod shared;
 mod wrong;
 

@@ -45,6 +45,8 @@ fn files_and_what_is_wanted_of_a_job_travel_in_its_message() {
         "big.dat:data/big.dat",
         "--file",
         "data",
+        "--read-only",
+        "big.dat:ref/big.dat",
         "--output",
         "plots/*.png",
         "--output",
@@ -55,7 +57,8 @@ fn files_and_what_is_wanted_of_a_job_travel_in_its_message() {
     assert!(submitted.status.success(), "{submitted:?}");
     let job = message(&edge);
     let paths: Vec<&str> = job["files"].as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap()).collect();
-    assert_eq!(paths, ["in.melt", "data/big.dat", "data/a", "data/deep/b"]);
+    assert_eq!(paths, ["in.melt", "data/big.dat", "data/a", "data/deep/b", "ref/big.dat"]);
+    assert_eq!((&job["files"][1]["read_only"], &job["files"][4]["read_only"]), (&json!(null), &json!(true)));
     assert_eq!(job["outputs"], json!({"patterns": ["plots/*.png", "json"], "when": "always"}));
     let file: protocol::JobFile = serde_json::from_value(job["files"][1].clone()).unwrap();
     let store = store_at(&edge.producer().url, &edge);

@@ -45,7 +45,7 @@ impl Left {
             && let Ok(path) = OUTPUT.parse()
             && !files.iter().any(|file| file.path.as_str() == OUTPUT)
         {
-            files.push(JobFile { path, size, sha256, pack: false });
+            files.push(JobFile { path, size, sha256, pack: false, read_only: false });
         }
         files
     }

@@ -3,14 +3,16 @@
 //! All daemons of one `RESULTS_DIR` share it. A content has its name only when it is whole and verified; what is on its
 //! way is a partial file, which is gone on with. How much is kept has a bound: what was used longest ago goes first.
 //!
-//! Invariants: what this daemon uses just now is not taken away; what another one takes away meanwhile is not there
-//! any more, and is had anew. What a job gets is a copy: nothing that it does reaches the cache.
+//! Invariants: what this daemon uses just now is not taken away, nor what a run sees that is bound to it, whosever run
+//! that is; what another one takes away meanwhile is not there any more, and is had anew. What a job gets is a copy, or
+//! can only be read: nothing that it does reaches the cache.
 //!
 //! Out of scope: how contents come here (`transfer`).
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -59,6 +61,8 @@ struct Kept {
     digest: Digest,
     bytes: u64,
     used_at: SystemTime,
+    /// It has another name: runs see it.
+    is_bound: bool,
 }
 
 impl Cache {
@@ -99,6 +103,15 @@ impl Cache {
         Ok(Some(file))
     }
 
+    /// Gives a content a further name, by which it is there even if it is taken from here.
+    pub(super) fn link(&self, digest: &Digest, to: &Path) -> io::Result<()> {
+        match fs::hard_link(self.place(digest), to) {
+            // The same content at two paths.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            done => done,
+        }
+    }
+
     /// Where a content is written while it is had.
     pub(crate) fn partial(&self, digest: &Digest) -> PathBuf {
         self.partials().join(digest.to_string())
@@ -129,11 +142,11 @@ impl Cache {
         let mut bytes: u64 = kept.iter().map(|kept| kept.bytes).sum();
         let mut gone = 0;
         kept.sort_by_key(|kept| kept.used_at);
-        for Kept { digest, bytes: size, .. } in kept {
+        for Kept { digest, bytes: size, is_bound, .. } in kept {
             if bytes <= bytes_max {
                 break;
             }
-            if lock(&self.used).contains_key(&digest) {
+            if is_bound || lock(&self.used).contains_key(&digest) {
                 continue;
             }
             fs::remove_file(self.place(&digest)).or_else(unless_missing)?;
@@ -151,7 +164,8 @@ impl Cache {
             // One that another daemon has just taken away.
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.is_file() {
-                kept.push(Kept { digest, bytes: metadata.len(), used_at: metadata.modified()? });
+                let (bytes, used_at, is_bound) = (metadata.len(), metadata.modified()?, metadata.nlink() > 1);
+                kept.push(Kept { digest, bytes, used_at, is_bound });
             }
         }
         Ok(kept)

@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | [`cache`] | contents on the cluster, shared by the daemons of one `RESULTS_DIR` |
 //! | [`tree`] | the files of one job, before and in its directory |
+//! | [`bound`] | read-only files, which containers see as the cache keeps them |
 //! | [`input`] | `input.json` of a job whose input is a file |
 //!
 //! Out of scope: requests and their repetition (`transfer`), when it is tried again, and for how many jobs at a time
 //! (`lifecycle`).
 
+mod bound;
 mod cache;
 mod input;
 mod tree;
@@ -21,10 +23,11 @@ use std::time::SystemTime;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use lifecycle::{Problem, Staged};
-use protocol::{Content, Digest, JobId, JobMessage};
+use protocol::{Content, Digest, JobId, JobMessage, RuntimeKind};
 use tokio::sync::{Semaphore, watch};
 use transfer::{Class, News, Store};
 
+pub(super) use self::bound::has_read_only;
 use self::cache::Cache;
 use self::tree::NoTree;
 pub(super) use self::tree::{Trees, move_into};
@@ -154,13 +157,18 @@ impl JobFiles {
         tell: &Tell,
     ) -> Result<bool, Trouble> {
         tell("its files are here, and are being placed".to_owned());
+        let has_container = self.pools.kind_of(&job.spec) == Some(RuntimeKind::Apptainer);
+        if has_read_only(&job.spec) && !has_container {
+            let job_id = &job.job_id;
+            tracing::info!(%job_id, "it has no container, so its read-only files are cloned or copied for it");
+        }
         let (files, job, stop) = (self.clone(), job.clone(), stop.clone());
         blocking(move || {
             let Incoming { cache, trees, .. } = &files.incoming;
             files.claims.results().must_be_it()?;
-            let mut made = trees.make(&job, cache, &stop);
+            let mut made = trees.make(&job, cache, has_container, &stop);
             if matches!(&made, Err(NoTree::Io(error)) if files::is_no_room(error)) && cache.give_way()? > 0 {
-                made = trees.make(&job, cache, &stop);
+                made = trees.make(&job, cache, has_container, &stop);
             }
             match made {
                 Ok(()) => Ok(true),

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! RESULTS_DIR/.staging/<owner>/.new-<job_id>/   what is being made
+//! RESULTS_DIR/.staging/<owner>/.bound-<job_id>/ what containers see of read-only files ([`super::bound`])
 //! RESULTS_DIR/.staging/<owner>/<job_id>/        whole, by a rename: data/big.dat, input.json
 //! ```
 //!
@@ -19,12 +20,13 @@ use std::path::{Path, PathBuf};
 
 use files::DIR_MODE;
 use protocol::job_dir::{self, INPUT};
-use protocol::{Content, Digest, JobId, JobMessage, WorkPath};
+use protocol::{Content, Digest, JobFile, JobId, JobMessage, WorkPath};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::watch;
 use transfer::{Bounds, Class};
 
+use super::bound::{self, has_no_links, may_be_bound};
 use super::cache::Cache;
 use super::input::{self, Unusable};
 use crate::job::files::{REMOVED_WITHIN, is_missing};
@@ -83,28 +85,49 @@ impl Trees {
         self.ours.join(job_id.as_str())
     }
 
+    /// Where what its container is to see of read-only files is.
+    pub(super) fn bound(&self, job_id: &JobId) -> PathBuf {
+        self.ours.join(format!(".bound-{job_id}"))
+    }
+
     fn making(&self, job_id: &JobId) -> PathBuf {
         self.ours.join(format!(".new-{job_id}"))
     }
 
-    /// Makes the tree of a job, whose contents are all in the cache. Ends early when `stop` becomes true.
-    pub(super) fn make(&self, job: &JobMessage, cache: &Cache, stop: &watch::Receiver<bool>) -> Result<(), NoTree> {
+    /// Makes the tree of a job, whose contents are all in the cache. Of files that are read-only it has none, if the job
+    /// `has_container`. Ends early when `stop` becomes true.
+    pub(super) fn make(
+        &self,
+        job: &JobMessage,
+        cache: &Cache,
+        has_container: bool,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<(), NoTree> {
         let making = self.making(&job.job_id);
         self.remove(&job.job_id)?;
         files::own_dir(&self.all)?;
         files::own_dir(&self.ours)?;
         files::new_dir(&making)?;
-        let made = self.fill(&making, job, cache, stop);
+        let made = self.fill(&making, job, cache, has_container, stop);
         let placed = made.and_then(|()| if *stop.borrow() { Err(NoTree::Stopped) } else { Ok(()) });
         let placed = placed.and_then(|()| Ok(fs::rename(&making, self.place(&job.job_id))?));
         if placed.is_err() {
             // The first error is the one to tell.
-            let _ = files::remove(&making, REMOVED_WITHIN);
+            for path in [&making, &self.bound(&job.job_id)] {
+                let _ = files::remove(path, REMOVED_WITHIN);
+            }
         }
         placed
     }
 
-    fn fill(&self, tree: &Path, job: &JobMessage, cache: &Cache, stop: &watch::Receiver<bool>) -> Result<(), NoTree> {
+    fn fill(
+        &self,
+        tree: &Path,
+        job: &JobMessage,
+        cache: &Cache,
+        has_container: bool,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<(), NoTree> {
         let open = |content: &Content| cache.open(content)?.ok_or(NoTree::Missing(content.sha256));
         for pack in job.spec.files.iter().filter(|file| file.pack) {
             unpack(&pack.path, &open(&pack.content())?, pack.size, tree)?;
@@ -117,7 +140,11 @@ impl Trees {
                 io::ErrorKind::AlreadyExists => NoTree::Refused(twice(&file.path)),
                 _ => NoTree::Io(error),
             })?;
-            copy(&from, &to, stop)?;
+            if has_container && may_be_bound(file) && self.bind(&job.job_id, file, cache)? {
+                bound::stand_in(&to)?;
+            } else {
+                copy(&from, &to, stop)?;
+            }
         }
         if let Some(content) = &job.spec.input_file {
             input::write(job, open(content)?, files::create_new(&tree.join(INPUT))?)?;
@@ -125,9 +152,25 @@ impl Trees {
         Ok(())
     }
 
+    /// Holds a content for the container of a job; `false` if the file system cannot do that, and it is to be copied.
+    fn bind(&self, job_id: &JobId, file: &JobFile, cache: &Cache) -> Result<bool, NoTree> {
+        let directory = self.bound(job_id);
+        files::own_dir(&directory)?;
+        match cache.link(&file.sha256, &bound::link(&directory, &file.sha256)) {
+            Ok(()) => Ok(true),
+            Err(error) if is_missing(&error) => Err(NoTree::Missing(file.sha256)),
+            Err(error) if has_no_links(&error) => {
+                tracing::info!(%job_id, "`{}` is copied, and not bound: {error}", file.path);
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Removes what there is of the tree of a job.
     pub(super) fn remove(&self, job_id: &JobId) -> io::Result<()> {
-        [self.making(job_id), self.place(job_id)].iter().try_for_each(|path| files::remove(path, REMOVED_WITHIN))
+        let all = [self.making(job_id), self.bound(job_id), self.place(job_id)];
+        all.iter().try_for_each(|path| files::remove(path, REMOVED_WITHIN))
     }
 
     /// Removes what an earlier process of this daemon has left.
@@ -281,6 +324,7 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     use super::*;
+    use crate::job::results_dir::ResultsDir;
 
     struct Case {
         temp: tempfile::TempDir,
@@ -310,7 +354,7 @@ mod tests {
 
         fn make(&self, spec: &str) -> Result<(), NoTree> {
             let job = JobMessage::parse(&format!(r#"{{"job_id":"j1","task":"a",{spec}}}"#)).unwrap();
-            self.trees.make(&job, &self.cache, &self.stop.1)
+            self.trees.make(&job, &self.cache, false, &self.stop.1)
         }
 
         fn refused(&self, spec: &str) -> String {
@@ -363,6 +407,71 @@ mod tests {
         assert!(matches!(case.make(&spec), Err(NoTree::Stopped)));
         let left = fs::read_dir(case.temp.path().join(".staging/us")).unwrap().count();
         assert_eq!(left, 0, "neither the one before nor a part of the next");
+    }
+
+    #[test]
+    fn of_read_only_files_a_container_has_what_is_kept_and_others_have_copies() {
+        let case = Case::new();
+        let content = case.content(b"read");
+        let spec = format!(
+            r#""files":[{{"path":"d/big",{content},"read_only":true}},{{"path":"again",{content},"read_only":true}},{{"path":"a,b",{content},"read_only":true}},{{"path":"own",{content}}}]"#
+        );
+        let job = JobMessage::parse(&format!(r#"{{"job_id":"j1","task":"a",{spec}}}"#)).unwrap();
+        let results = ResultsDir::new(case.temp.path().to_owned());
+        case.trees.make(&job, &case.cache, true, &case.stop.1).unwrap();
+        for path in ["d/big", "again"] {
+            let found = fs::metadata(case.staged().join(path)).unwrap();
+            assert_eq!((found.len(), found.permissions().mode() & 0o7777), (0, 0), "{path}");
+        }
+        for path in ["a,b", "own"] {
+            assert_eq!(fs::read_to_string(case.staged().join(path)).unwrap(), "read", "{path}");
+        }
+        let moves = || {
+            let _ = fs::create_dir(results.job_dir(&job.job_id));
+            let directory = open_dir(rustix::fs::CWD, results.job_dir(&job.job_id).as_os_str()).unwrap();
+            move_into(directory.as_fd(), &case.staged()).unwrap();
+            results.take_bound(&case.trees, &job.job_id).unwrap();
+        };
+        moves();
+        // The disk is full, and the cache gives way: what a run sees stays.
+        assert_eq!(case.cache.give_way().unwrap(), 0);
+        let bound = results.bound(&job.job_id, &job.spec);
+        assert_eq!(bound.iter().map(|(_, path)| path.as_str()).collect::<Vec<_>>(), ["d/big", "again"]);
+        assert!(bound.iter().all(|(content, _)| fs::read_to_string(content).unwrap() == "read"));
+        // What a round has put in its place is the job's, and nothing is bound over where a link leads.
+        fs::rename(results.job_dir(&job.job_id).join("d"), results.job_dir(&job.job_id).join("e")).unwrap();
+        symlink("e", results.job_dir(&job.job_id).join("d")).unwrap();
+        let bound = results.bound(&job.job_id, &job.spec);
+        assert_eq!(bound.iter().map(|(_, path)| path.as_str()).collect::<Vec<_>>(), ["again"]);
+        // Its next attempt is one without a container.
+        case.trees.make(&job, &case.cache, false, &case.stop.1).unwrap();
+        moves();
+        assert_eq!(fs::read_to_string(results.job_dir(&job.job_id).join("d/big")).unwrap(), "read");
+        assert!(results.bound(&job.job_id, &job.spec).is_empty());
+        assert_eq!(case.cache.give_way().unwrap(), 4);
+    }
+
+    #[test]
+    fn what_is_kept_for_read_only_files_goes_with_the_end_of_their_job() {
+        let case = Case::new();
+        let content = case.content(b"read");
+        let results = ResultsDir::new(case.temp.path().to_owned());
+        for (name, has_dir, has_ended) in [("runs", true, false), ("ended", true, true), ("nobody", false, false)] {
+            let spec =
+                format!(r#"{{"job_id":"{name}","task":"a","files":[{{"path":"big",{content},"read_only":true}}]}}"#);
+            let job = JobMessage::parse(&spec).unwrap();
+            case.trees.make(&job, &case.cache, true, &case.stop.1).unwrap();
+            results.take_bound(&case.trees, &job.job_id).unwrap();
+            if has_dir {
+                fs::create_dir(results.job_dir(&job.job_id)).unwrap();
+            }
+            if has_ended {
+                fs::write(results.record_path(&job.job_id), "{}").unwrap();
+            }
+        }
+        results.clean_bound().unwrap();
+        let left = |name: &str| case.temp.path().join(".bound").join(name).exists();
+        assert_eq!(["runs", "ended", "nobody"].map(left), [true, false, false]);
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl Manifest {
     pub(in crate::job) fn files(&self) -> Vec<JobFile> {
         let file = |entry: &Entry| {
             let Content { sha256, size } = entry.content?;
-            Some(JobFile { path: entry.path.clone(), size, sha256, pack: entry.pack })
+            Some(JobFile { path: entry.path.clone(), size, sha256, pack: entry.pack, read_only: false })
         };
         self.files.iter().flatten().filter_map(file).collect()
     }

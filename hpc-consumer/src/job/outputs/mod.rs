@@ -21,7 +21,7 @@ use std::io;
 use std::sync::Arc;
 
 use lifecycle::{Problem, Run, Uploaded};
-use protocol::{JobMessage, Outputs, WorkPath};
+use protocol::{JobFile, JobMessage, Outputs, WorkPath};
 use transfer::{Class, Local, News, Step, Store};
 
 use self::manifest::{Entry, Uploads, output_path};
@@ -161,8 +161,9 @@ impl JobFiles {
     }
 
     async fn send(self: &Arc<Self>, job: &JobMessage, run: &Run, store: &Store, tell: &Tell) -> Result<(), Trouble> {
-        let (files, this, outputs) = (self.clone(), run.clone(), job.spec.outputs.clone());
-        let planned = blocking(move || files.plan_upload(&this, outputs.as_ref())).await?;
+        let (files, this) = (self.clone(), run.clone());
+        let (outputs, brought) = (job.spec.outputs.clone(), job.spec.files.clone());
+        let planned = blocking(move || files.plan_upload(&this, outputs.as_ref(), &brought)).await?;
         let Some((dir, mut manifest)) = planned else { return Ok(()) };
         let contents = self.hash(run, dir, &mut manifest, tell).await?;
         let (files, this, written) = (self.clone(), run.clone(), manifest.clone());
@@ -187,7 +188,12 @@ impl JobFiles {
 
     /// What is to be sent of a run, from what was written down of it, or else from a look at its directory. Nothing if
     /// nothing is to be sent, or the run is not ours any more: that is seen when it is concluded.
-    fn plan_upload(&self, run: &Run, outputs: Option<&Outputs>) -> Result<Option<(JobDir, Manifest)>, Trouble> {
+    fn plan_upload(
+        &self,
+        run: &Run,
+        outputs: Option<&Outputs>,
+        brought: &[JobFile],
+    ) -> Result<Option<(JobDir, Manifest)>, Trouble> {
         let (results, uploads) = (self.claims.results(), &self.outgoing.uploads);
         results.must_be_it()?;
         let Some(manifest) = uploads.manifest(run)?.filter(|manifest| !manifest.complete) else { return Ok(None) };
@@ -212,7 +218,7 @@ impl JobFiles {
         uploads.remove_packs(run)?;
         let limit = self.outgoing.limit(&manifest.wanted);
         let plan = || {
-            let planned = plan::plan(dir.as_fd(), outputs, &place, limit);
+            let planned = plan::plan(dir.as_fd(), outputs, brought, &place, limit);
             if planned.is_err() {
                 // What is half there takes the room that others need.
                 uploads.remove_packs(run)?;

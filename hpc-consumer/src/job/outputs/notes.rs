@@ -22,11 +22,20 @@ pub(super) enum Left {
     Mounted,
     Meeting,
     Unreadable,
+    ReadOnly,
 }
 
 impl Left {
-    const ALL: [Self; 7] =
-        [Self::Link, Self::Special, Self::BadName, Self::TooDeep, Self::Mounted, Self::Meeting, Self::Unreadable];
+    const ALL: [Self; 8] = [
+        Self::Link,
+        Self::Special,
+        Self::BadName,
+        Self::TooDeep,
+        Self::Mounted,
+        Self::Meeting,
+        Self::Unreadable,
+        Self::ReadOnly,
+    ];
 
     fn in_words(self, count: u64) -> String {
         let one = count == 1;
@@ -44,6 +53,7 @@ impl Left {
             Self::Meeting if one => "that differs from another one only in the case of letters",
             Self::Meeting => "that differ from others only in the case of letters",
             Self::Unreadable => "that cannot be read",
+            Self::ReadOnly => "that the job has brought to read only",
         };
         format!("{count} {what}")
     }

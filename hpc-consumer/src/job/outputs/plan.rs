@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use protocol::{Outputs, WorkPath};
+use protocol::{JobFile, Outputs, WorkPath};
 use transfer::{Class, Packer};
 
 use super::notes::{Left, Notes};
@@ -71,10 +71,20 @@ struct Totals {
 }
 
 /// Looks what is wanted of a directory, and writes the packs into another one, `place`. There may be no more than so
-/// many bytes of it.
-pub(super) fn plan(directory: BorrowedFd<'_>, outputs: &Outputs, place: &Path, limit: Limit) -> Result<Plan, Stopped> {
+/// many bytes of it. What the job has brought to read only is not among it.
+pub(super) fn plan(
+    directory: BorrowedFd<'_>,
+    outputs: &Outputs,
+    brought: &[JobFile],
+    place: &Path,
+    limit: Limit,
+) -> Result<Plan, Stopped> {
+    let brought: HashSet<&str> = brought.iter().filter(|file| file.read_only).map(|file| file.path.as_str()).collect();
     let mut totals = Totals::default();
     walk(directory, outputs, &mut Notes::new(outputs), |_, _, found, _| {
+        if brought.contains(found.path.as_str()) {
+            return Ok(());
+        }
         totals.files += 1;
         totals.bytes = totals.bytes.saturating_add(found.size);
         totals.list_bytes = totals.list_bytes.saturating_add(listed(&found.path));
@@ -108,7 +118,10 @@ pub(super) fn plan(directory: BorrowedFd<'_>, outputs: &Outputs, place: &Path, l
     let mut packs = Packs::new(place, (limit.bytes / PACKS_MAX).max(PACK_BYTES));
     let mut names = Names::default();
     walk(directory, outputs, &mut notes, |at, name, found, notes| {
-        if are_packed && !names.take(&found.path) {
+        if brought.contains(found.path.as_str()) {
+            notes.pass_over(Left::ReadOnly, found.path.as_str().as_bytes(), None);
+            Ok(())
+        } else if are_packed && !names.take(&found.path) {
             // A pack in which two are one file on some systems is unpacked by nobody.
             notes.pass_over(Left::Meeting, found.path.as_str().as_bytes(), None);
             Ok(())
@@ -268,11 +281,15 @@ mod tests {
         }
 
         fn plan(&self, patterns: &[&str], bytes_max: u64) -> Result<Plan, Stopped> {
+            self.plan_beside(&[], patterns, bytes_max)
+        }
+
+        fn plan_beside(&self, brought: &[JobFile], patterns: &[&str], bytes_max: u64) -> Result<Plan, Stopped> {
             let outputs =
                 Outputs { patterns: patterns.iter().map(|pattern| pattern.parse().unwrap()).collect(), when: None };
             let job = File::open(self.job.path()).unwrap();
             let limit = Limit { bytes: bytes_max, setting: "OUTPUT_FILES_BYTES_MAX" };
-            plan(job.as_fd(), &outputs, self.place.path(), limit)
+            plan(job.as_fd(), &outputs, brought, self.place.path(), limit)
         }
 
         /// Paths and modes.
@@ -301,6 +318,22 @@ mod tests {
         (0..ALONE_MAX).for_each(|number| case.write(&format!("plots/{number}.png"), 10));
         let plan = case.plan(&["plots/*.png"], NO_LIMIT).unwrap();
         assert_eq!((plan.alone.len(), plan.packs.len(), plan.note), (ALONE_MAX, 0, None));
+    }
+
+    #[test]
+    fn what_a_job_has_brought_to_read_only_is_no_output() {
+        let case = Case::new();
+        ["data/big", "data/own", "data/made"].iter().for_each(|path| case.write(path, 10));
+        let brought = |path: &str, read_only| {
+            let (path, sha256) = (path.parse().unwrap(), protocol::Digest::new([1; 32]));
+            JobFile { path, size: 10, sha256, pack: false, read_only }
+        };
+        let plan = case.plan_beside(&[brought("data/big", true), brought("data/own", false)], &["data"], 20).unwrap();
+        let mut paths: Vec<&str> = plan.alone.iter().map(|found| found.path.as_str()).collect();
+        paths.sort_unstable();
+        assert_eq!(paths, ["data/made", "data/own"]);
+        let note = plan.note.unwrap();
+        assert!(note.contains("1 that the job has brought to read only: data/big"), "{note}");
     }
 
     #[test]
