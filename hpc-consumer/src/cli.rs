@@ -18,7 +18,9 @@ use crate::service::ServiceCommand;
 use crate::setup::SetupArgs;
 
 pub(crate) use self::images::ImageCommand;
-pub(crate) use self::jobs::{Cancel, ListJobs, Purge, Republish, ShowJob, ShowLogs, ShowState, ShowStatus, WaitFor};
+pub(crate) use self::jobs::{
+    Cancel, ListJobs, Purge, Republish, Resend, ShowJob, ShowLogs, ShowState, ShowStatus, WaitFor,
+};
 pub(crate) use self::node::{Doctor, ShowCommand};
 pub(crate) use self::scaling::ScalingCommand;
 pub(crate) use self::site::SiteCommand;
@@ -161,6 +163,20 @@ pub(crate) enum Command {
         after_help = "Example:\n  hpc-consumer republish --env-file ~/hpc-queue.env 3f2a8c1e-..."
     )]
     Republish(Box<Republish>),
+    /// Send what jobs have left once more, and publish their results with its list
+    ///
+    /// For outputs that were too much when the job ended (OUTPUT_FILES_BYTES_MAX), that have expired
+    /// (FILES_KEEP_DAYS), or that the store has lost. What is sent is what lies in the directory of the job now: what
+    /// was wanted of it, or what --output says. How the job has ended stays as it is; its record says where its files
+    /// are, and when they were sent. The daemon may run meanwhile. Interrupted, the same command goes on.
+    ///
+    /// Exit codes: 0 all is sent and published; 1 some is not, and it is said why; 2 wrong arguments or settings; 75 the
+    /// store of files does not answer.
+    #[command(
+        mut_args = needed_to_resend,
+        after_help = "Examples:\n  hpc-consumer resend --env-file ~/hpc-queue.env last\n  hpc-consumer resend --env-file ~/hpc-queue.env 3f2a8c1e --output 'plots/*.png' --output-files-bytes-max 500GB"
+    )]
+    Resend(Box<Resend>),
     /// Cancel jobs, whatever they do
     ///
     /// A job that runs is ended within its grace, and keeps what it has written; one that waits does not begin, nor one
@@ -279,6 +295,29 @@ fn needed_to_republish(argument: Arg) -> Arg {
         "cf_account_id",
         "cf_results_queue_id",
         "cf_queues_api_token",
+    ];
+    let hidden = !NEEDED.contains(&argument.get_id().as_str());
+    argument.hide(hidden)
+}
+
+/// `resend` reads all settings of the daemon as well.
+fn needed_to_resend(argument: Arg) -> Arg {
+    const NEEDED: [&str; 15] = [
+        "jobs",
+        "patterns",
+        "state_dir",
+        "results_dir",
+        "output_files_bytes_max",
+        "cf_api_base_url",
+        "allow_plain_http",
+        "cf_account_id",
+        "cf_results_queue_id",
+        "cf_queues_api_token",
+        "edge_url",
+        "site_key",
+        "_site_key_file",
+        "site_name",
+        "producer_url",
     ];
     let hidden = !NEEDED.contains(&argument.get_id().as_str());
     argument.hide(hidden)

@@ -18,6 +18,7 @@
 //! | `inherited` | what it gets from who started it, made normal |
 //! | `transfers` | files on their way, and how far they are |
 //! | `republish` | results that have left the queue, published once more |
+//! | `resend` | what jobs have left, sent once more |
 //! | `scaling` | the rule by which pools in Slurm grow, tried, and its log decided again |
 //! | `service` | the daemon as a service: systemd, cron, `scrontab`, or a detached start |
 //! | `services` | instances of services: whether each is ready, and whether it still is |
@@ -61,6 +62,7 @@ mod pace;
 mod process;
 mod purge;
 mod republish;
+mod resend;
 mod run;
 mod scaling;
 mod service;
@@ -84,10 +86,10 @@ use program::{
     Exit, Failure, Given, JobFilter, Origins, OutputFormat, Printer, ReferenceArgs, StdoutClosed, escaped_lines,
 };
 pub(crate) use program::{boot_id, host, print};
-use protocol::JobId;
+use protocol::{JobId, WorkPath};
 use tokio::runtime::Runtime;
 
-use crate::cli::{Cli, Command, KeeperSettings, ListJobs, Purge, Republish, ShowJob, ShowLogs, WaitFor};
+use crate::cli::{Cli, Command, KeeperSettings, ListJobs, Purge, Republish, Resend, ShowJob, ShowLogs, WaitFor};
 use crate::config::Settings;
 use crate::run::Invocation;
 use crate::startup::{End, Stay, WrongSettings};
@@ -119,6 +121,7 @@ enum Resolved {
     Wait(PathBuf, WaitFor),
     Logs(PathBuf, ShowLogs),
     Republish(Box<Settings>, Vec<JobId>),
+    Resend(Box<Settings>, Vec<JobId>, Vec<WorkPath>),
     Cancel(PathBuf, Vec<JobId>),
     Purge(PathBuf, Purge),
     Site(site::Asked),
@@ -207,6 +210,10 @@ fn settings() -> anyhow::Result<Resolved> {
             let Republish { jobs, settings } = *asked;
             Resolved::Republish(Box::new(settings.resolve(&origins)?), jobs)
         }
+        Command::Resend(asked) => {
+            let Resend { jobs, patterns, settings } = *asked;
+            Resolved::Resend(Box::new(settings.resolve(&origins)?), jobs, patterns)
+        }
         Command::Cancel(asked) => {
             let (state_dir, jobs) = asked.resolve(&origins)?;
             Resolved::Cancel(state_dir, jobs)
@@ -279,6 +286,7 @@ fn start(command: Resolved) -> anyhow::Result<Exit> {
             verbs::logs(&Jobs::of(state_dir)?, &job, stream, follow)
         }
         Resolved::Republish(settings, jobs) => reactor()?.block_on(republish::republish(&settings, &jobs)),
+        Resolved::Resend(settings, jobs, patterns) => reactor()?.block_on(resend::resend(*settings, &jobs, &patterns)),
         Resolved::Cancel(state_dir, jobs) => cancel::cancel(&Jobs::of(state_dir)?, &jobs),
         Resolved::Purge(state_dir, Purge { older_than, states, yes, .. }) => {
             purge::purge(&Jobs::of(state_dir)?, older_than, &states, yes)

@@ -249,7 +249,7 @@ async fn clean_files(jobs: Arc<JobFiles>) {
 }
 
 /// The store of files, which is that of the edge.
-fn job_files(settings: &FileArgs, link: Option<&link::Target>) -> anyhow::Result<FileSettings> {
+pub(crate) fn job_files(settings: &FileArgs, link: Option<&link::Target>) -> anyhow::Result<FileSettings> {
     let store = match link {
         Some(target) => Ok(target.store()?),
         None => Err("this daemon is not told where the store of files is: set EDGE_URL to the address of the edge, and SITE_KEY or SITE_KEY_FILE to the key that it asks sites for".to_owned()),

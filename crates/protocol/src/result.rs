@@ -159,6 +159,15 @@ pub struct JobResult {
     /// What is to be said of them, in a sentence: that nothing matched a pattern, or that files were packed.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub files_note: Option<String>,
+    /// When what the job has left was sent once more after its end, by hand, where it was: with it, the list of files is
+    /// a later one than that of the same end without.
+    #[serde(
+        default,
+        deserialize_with = "if_known",
+        serialize_with = "crate::time::write_if_any",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub resent_at: Option<Timestamp>,
     /// The end of what the task printed, when the job failed, or when it completed and no output travels.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub stdout_tail: Option<String>,
@@ -189,6 +198,15 @@ impl JobResult {
     /// The result as it travels.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a result holds only strings, numbers and JSON")
+    }
+
+    /// Is this the same end of the same job, whose files were sent later than those of the other?
+    pub fn supersedes(&self, other: &Self) -> bool {
+        let end = |result: &Self| {
+            let Self { job_id, status, reason, attempt, created_at, started_at, finished_at, .. } = result.clone();
+            (job_id, status, reason, attempt, created_at, started_at, finished_at)
+        };
+        self.resent_at > other.resent_at && end(self) == end(other)
     }
 
     /// Reads the JSON text of a result (see [`crate::body::json_text`]).
@@ -268,7 +286,7 @@ mod tests {
     #[test]
     fn job_result_format_unchanged() {
         // Laptops of older versions read what a newer daemon writes, and records outlive both.
-        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","pool":"cpu","image":"ghcr.io/a/b@sha256:0","command":["task-runner"],"attempt":1,"runtime":"apptainer","isolated":true,"isolation":{"network":"none"},"slurm_job_id":"4711","host":"node1","usage":{"cpu_time_ms":4280,"memory_bytes":1048576},"created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28.000Z","finished_at":"2026-11-21T01:15:29.500Z","output":{"pi":3.14},"output_bytes":11,"output_file":{"sha256":"0000000000000000000000000000000000000000000000000000000000000000","size":7},"files":[{"path":"a.png","size":7,"sha256":"0000000000000000000000000000000000000000000000000000000000000000"}],"files_note":"n","stdout_tail":"step 2\n","stderr_tail":"boom\n"}"#;
+        let json = r#"{"v":1,"job_id":"j1","status":"failed","result_pointer":"file://node1/results/j1.json","reason":"exit","message":"the task ended with exit code 3","exit_code":3,"task":"simulate","pool":"cpu","image":"ghcr.io/a/b@sha256:0","command":["task-runner"],"attempt":1,"runtime":"apptainer","isolated":true,"isolation":{"network":"none"},"slurm_job_id":"4711","host":"node1","usage":{"cpu_time_ms":4280,"memory_bytes":1048576},"created_at":"2026-11-21T01:15:27.123Z","started_at":"2026-11-21T01:15:28.000Z","finished_at":"2026-11-21T01:15:29.500Z","output":{"pi":3.14},"output_bytes":11,"output_file":{"sha256":"0000000000000000000000000000000000000000000000000000000000000000","size":7},"files":[{"path":"a.png","size":7,"sha256":"0000000000000000000000000000000000000000000000000000000000000000"}],"files_note":"n","resent_at":"2026-11-21T01:15:29.600Z","stdout_tail":"step 2\n","stderr_tail":"boom\n"}"#;
         let result = JobResult {
             v: 1,
             job_id: "j1".parse().unwrap(),
@@ -300,8 +318,10 @@ mod tests {
                 size: 7,
                 sha256: "0".repeat(64).parse().unwrap(),
                 pack: false,
+                read_only: false,
             }],
             files_note: Some("n".to_owned()),
+            resent_at: Some(crate::timestamp_from_millis(1_795_223_729_600)),
             stdout_tail: Some("step 2\n".to_owned()),
             stderr_tail: Some("boom\n".to_owned()),
         };
@@ -318,7 +338,6 @@ mod tests {
             })
             .unwrap()
         };
-                read_only: false,
         assert!([0, 1, 10, 120, 500, 999, 1000].map(text).is_sorted());
     }
 

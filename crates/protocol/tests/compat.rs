@@ -103,7 +103,7 @@ fn result(text: &str) -> JobResult {
 
 #[test]
 fn results() {
-    let [completed, failed, signal, rejected, output_null, too_large, three_decimals, isolation, plan] =
+    let [completed, failed, signal, rejected, output_null, too_large, three_decimals, isolation, plan, resent] =
         files_of_version_1();
     let completed = result(&completed);
     assert_eq!((completed.status, completed.reason), (Status::Completed.into(), None));
@@ -134,15 +134,21 @@ fn results() {
     assert_eq!(plan.pool.unwrap().as_str(), "cpu");
     assert!(plan.image.unwrap().starts_with("ghcr.io/owner/name@sha256:9f86"));
     assert_eq!(plan.command.unwrap(), ["python3", "/opt/task.py"]);
+
+    let resent = result(&resent);
+    let before = JobResult { files: Vec::new(), files_note: None, resent_at: None, ..resent.clone() };
+    assert!(resent.supersedes(&before) && !before.supersedes(&resent) && !resent.supersedes(&resent));
+    let other = JobResult { attempt: 2, ..before };
+    assert!(!resent.supersedes(&other), "it is another end");
 }
 
-fn files_of_version_1() -> [String; 9] {
-    let [completed, failed, signal, rejected, output_null, too_large, three_decimals, isolation, plan, ..] =
+fn files_of_version_1() -> [String; 10] {
+    let [completed, failed, signal, rejected, output_null, too_large, three_decimals, isolation, plan, resent, ..] =
         all_results();
-    [completed, failed, signal, rejected, output_null, too_large, three_decimals, isolation, plan]
+    [completed, failed, signal, rejected, output_null, too_large, three_decimals, isolation, plan, resent]
 }
 
-fn all_results() -> [String; 13] {
+fn all_results() -> [String; 14] {
     files(
         "result",
         [
@@ -155,6 +161,7 @@ fn all_results() -> [String; 13] {
             "1-three-decimals",
             "1-isolation",
             "1-plan",
+            "1-resent",
             "original-first",
             "original-completed",
             "original-host-failed",

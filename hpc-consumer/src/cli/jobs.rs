@@ -133,6 +133,27 @@ fn age(text: &str) -> Result<Duration, String> {
     duration::parse(text, Unit::Seconds, crate::purge::AGE_MIN..=DURATION_MAX)
 }
 
+/// The settings of `hpc-consumer resend`.
+#[derive(Debug, Args)]
+pub(crate) struct Resend {
+    /// The jobs: ids, unique beginnings of ids, or `last` for the one that was accepted last
+    #[arg(required = true, value_name = "JOB")]
+    pub(crate) jobs: Vec<protocol::JobId>,
+    /// Send the files that fit, in place of those that were wanted when the job was submitted; may be given several times
+    ///
+    /// As --output of `laptop-consumer submit`: `*` and `?` stand for anything but `/`, `**` for any number of
+    /// directories, a directory for all that is in it.
+    #[arg(long = "output", value_name = "PATTERN", value_parser = pattern)]
+    pub(crate) patterns: Vec<protocol::WorkPath>,
+    #[command(flatten)]
+    pub(crate) settings: RunSettings,
+}
+
+fn pattern(text: &str) -> Result<protocol::WorkPath, protocol::InvalidWorkPath> {
+    let path = text.strip_prefix("./").unwrap_or(text);
+    path.strip_suffix('/').unwrap_or(path).parse()
+}
+
 /// The settings of `hpc-consumer republish`.
 #[derive(Debug, Args)]
 pub(crate) struct Republish {

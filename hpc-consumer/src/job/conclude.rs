@@ -26,7 +26,7 @@ const BAD_CALL_HINT: &str =
     ", as the filter of system calls does with programs of 32 bits; JOB_SECCOMP=none on the node takes the filter away";
 
 /// How long an output may be that travels with a result that has a list of files as well.
-const OUTPUT_BESIDE_FILES_MAX: u64 = 16_000;
+pub(super) const OUTPUT_BESIDE_FILES_MAX: u64 = 16_000;
 
 /// What a run has come to.
 pub(super) struct Outcome {

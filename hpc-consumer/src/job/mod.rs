@@ -18,7 +18,8 @@
 //!   .reserve/<owner>/    room for the records of a daemon, should the disk be full
 //!   .cache/              contents that jobs have needed, by their SHA-256
 //!   .staging/<owner>/<job_id>/      the files of a job that is not claimed yet
-//!   .uploads/<job_id>.<attempt>/    what is sent of a run that has ended, and its packs
+//!   .bound/<job_id>/     what of the cache its container sees, while it has not ended
+//!   .uploads/<job_id>.<attempt>/    what is sent of a run that has ended, and its packs; in by-hand/, what a person sends
 //!   .services/<name>/    instances of services: where each is, and its token
 //!   .trash/              what `hpc-consumer purge` is removing
 //!   _rejected/           messages that were no jobs, and records that could not be read
@@ -95,7 +96,7 @@ use self::launch::Launcher;
 pub(crate) use self::launch::{StartLine, Within};
 pub(crate) use self::meta::HeldDir;
 use self::outputs::Outgoing;
-pub(crate) use self::outputs::Tell;
+pub(crate) use self::outputs::{Resent, Tell, Unsent};
 use self::pools::Pools;
 use self::result::Recorder;
 pub(crate) use self::results_dir::ResultsDir;
@@ -184,6 +185,11 @@ impl JobFiles {
         Self { incoming, outgoing, store, ..self }
     }
 
+    /// The same for who sends by hand what jobs have left.
+    pub(crate) fn by_hand(self) -> Self {
+        Self { outgoing: self.outgoing.by_hand(), ..self }
+    }
+
     /// The store of files, or what is missing for it.
     fn store(&self) -> Result<&Store, Problem> {
         self.store.as_ref().map_err(|missing| missing.as_str().into())
@@ -202,13 +208,13 @@ impl JobFiles {
             if !with_others {
                 return files.incoming.clean_own();
             }
+            results.clean_bound()?;
             files.incoming.clean(|owner| results.heart(owner).exists())?;
             files.outgoing.clean(|run| results.record_path(&run.job_id).exists())
         });
         if let Err(error) = cleaned.await {
             tracing::warn!("what is left of files that were on their way cannot be removed: {error}");
         }
-            results.clean_bound()?;
     }
 
     /// Where all of it is.

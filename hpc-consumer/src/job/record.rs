@@ -104,6 +104,13 @@ impl ResultsDir {
         Ok(made)
     }
 
+    /// Puts a record in the place of one that tells of the same end: its files were sent once more. Nothing else ever
+    /// replaces a record.
+    pub(super) fn renew_record(&self, job_id: &JobId, record: &str) -> io::Result<()> {
+        let path = self.record_path(job_id);
+        files::replace(&path, format!("{record}\n").as_bytes(), Durability::Named).map(drop)
+    }
+
     pub(super) fn remove_record(&self, job_id: &JobId) -> io::Result<()> {
         files::remove(&self.record_path(job_id), REMOVED_WITHIN)
     }

@@ -163,6 +163,7 @@ impl Recorder {
             output_file: None,
             files: Vec::new(),
             files_note: None,
+            resent_at: None,
             stdout_tail: None,
             stderr_tail: None,
         }

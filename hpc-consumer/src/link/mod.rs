@@ -35,12 +35,13 @@ mod tails;
 mod tests;
 mod upload;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use protocol::{JobId, SiteName, Timestamp};
+use protocol::link::{Down, Download, Hello, JobReport, Report, VERSION};
+use protocol::{JobId, JobResult, JobState, Json, SiteName, Timestamp, timestamp_from_millis};
 use queues::Address;
 use reqwest::header::HeaderValue;
 use serde::{Deserialize, Serialize};
@@ -49,10 +50,10 @@ use tokio::sync::mpsc;
 use self::contact::{Contact, Timing};
 pub(crate) use self::desk::{Desk, Next};
 use self::tails::Followed;
-use crate::job::JobFiles;
-use crate::lock;
+use crate::job::{JobFiles, ResultsDir};
 use crate::store::Store;
 use crate::transfers::UnderWay;
+use crate::{blocking, lock};
 
 /// The header with the key of the site.
 pub(crate) const KEY_HEADER: &str = "x-site-key";
@@ -185,6 +186,47 @@ pub(crate) async fn reach(target: &Target) -> Result<(), String> {
     let http = queues::http_client(&target.edge).map_err(|error| format!("cannot set up HTTPS to the hub: {error}"))?;
     let socket = target.connect(&http, Timing::default().answer).await;
     socket.map(drop).map_err(|trouble| trouble.text().to_owned())
+}
+
+/// Tells the hub of the result of a job that has changed after its end. Not as the daemon with this state, whose link
+/// that would cut.
+pub(crate) async fn tell_once(
+    target: &Target,
+    state_dir: &Path,
+    results: &ResultsDir,
+    result: &JobResult,
+    record: &str,
+) -> Result<(), String> {
+    let http = queues::http_client(&target.edge).map_err(|error| format!("cannot set up HTTPS to the hub: {error}"))?;
+    let (state_dir, results, site) = (state_dir.to_owned(), results.clone(), target.site.clone());
+    let hello = blocking(move || {
+        let daemon = format!("{}-resend", identity::of_daemon(&state_dir)?);
+        let (version, host) = (env!("CARGO_PKG_VERSION").to_owned(), crate::host());
+        std::io::Result::Ok(Hello { v: VERSION, site, daemon, results: results.id()?, version, host })
+    });
+    let hello = hello.await.map_err(|error| error.to_string())?;
+    let job = JobReport {
+        job_id: result.job_id.clone(),
+        state: JobState::of(result).into(),
+        attempt: result.attempt,
+        // Of two words of one end the later one counts.
+        at: timestamp_from_millis(Timestamp::now().as_millisecond()),
+        task: result.task.clone(),
+        name: None,
+        pool: result.pool.clone(),
+        parent: None,
+        children: None,
+        message: None,
+        again_at: None,
+        result: Json::parse(record).ok(),
+    };
+    let report = Report { number: 1, jobs: vec![job], ..Report::default() };
+    let told = target.upload(&http, &hello, Some(report)).await;
+    let Download { down } = told.map_err(|trouble| trouble.text().to_owned())?;
+    if down.iter().any(|down| matches!(down, Down::Ack { .. })) {
+        return Ok(());
+    }
+    Err(format!("{} has not stored it", target.edge))
 }
 
 /// Begins to link: returns the loop's side.

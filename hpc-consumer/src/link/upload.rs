@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::answers::{Trouble, body};
 use super::contact::Contact;
 use super::socket::{Socket, Unwanted};
-use super::{KEY_HEADER, LinkState, Said};
+use super::{KEY_HEADER, LinkState, Said, Target};
 
 /// The longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 4 * MESSAGE_BYTES_MAX;
@@ -23,7 +23,7 @@ impl Contact {
         let outcome = loop {
             let report: Option<Report> = to_report.try_recv().ok();
             let is_full = report.as_ref().is_some_and(|report| report.jobs.len() == JOBS_MAX);
-            let said = match self.upload(hello, report).await {
+            let said = match self.target.upload(&self.http, hello, report).await {
                 Ok(Download { down }) => down,
                 Err(trouble) => break Err(trouble),
             };
@@ -50,19 +50,6 @@ impl Contact {
         outcome
     }
 
-    /// One request.
-    async fn upload(&self, hello: &Hello, report: Option<Report>) -> Result<Download, Trouble> {
-        let address = self.target.at("report")?;
-        let up = [Up::Hello(hello.clone())].into_iter().chain(report.map(Up::Report)).collect();
-        let request = self.http.post(address.url().clone()).header(KEY_HEADER, self.target.key.clone());
-        let response = request.json(&Upload { up }).send().await.map_err(|error| self.target.unanswered(&error))?;
-        if !response.status().is_success() {
-            return Err(self.target.trouble(response, false).await);
-        }
-        let answer = body(response, ANSWER_BYTES_MAX).await.and_then(|body| serde_json::from_slice(&body).ok());
-        answer.ok_or_else(|| Trouble::Passing(format!("{} does not answer as a hub does", self.target.edge)))
-    }
-
     /// Does what follows from an answer; returns why the hub does not take us, if it does not.
     async fn hear_all(&self, said: Vec<Down>, unwanted: &Unwanted) -> Option<Trouble> {
         for down in said {
@@ -81,5 +68,25 @@ impl Contact {
             let _ = self.said.send(said).await;
         }
         None
+    }
+}
+
+impl Target {
+    /// One request.
+    pub(super) async fn upload(
+        &self,
+        http: &reqwest::Client,
+        hello: &Hello,
+        report: Option<Report>,
+    ) -> Result<Download, Trouble> {
+        let address = self.at("report")?;
+        let up = [Up::Hello(hello.clone())].into_iter().chain(report.map(Up::Report)).collect();
+        let request = http.post(address.url().clone()).header(KEY_HEADER, self.key.clone());
+        let response = request.json(&Upload { up }).send().await.map_err(|error| self.unanswered(&error))?;
+        if !response.status().is_success() {
+            return Err(self.trouble(response, false).await);
+        }
+        let answer = body(response, ANSWER_BYTES_MAX).await.and_then(|body| serde_json::from_slice(&body).ok());
+        answer.ok_or_else(|| Trouble::Passing(format!("{} does not answer as a hub does", self.edge)))
     }
 }

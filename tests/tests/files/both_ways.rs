@@ -66,6 +66,29 @@ fn files_come_and_go_with_a_job_in_a_container() {
 }
 
 #[test]
+fn curl_has_what_a_job_has_left_by_its_links() {
+    let Some(curl) = testkit::parts::on_path("curl") else { return };
+    let edge = Edge::start();
+    let consumer = scripts(&edge);
+    let job_id = submit(&edge, "mkdir p; seq 100000 > p/out", json!(null), json!({"patterns": ["p"]}));
+    consumer.run_until_idle();
+    let there = left(&edge, &job_id);
+    let answer = testkit::http::send(edge.producer().get(&format!("/jobs/{job_id}/files")));
+    let file = &answer.json()["files"][0];
+    let had = |words: &[&str]| {
+        let had = testkit::command(&curl, consumer.home()).args(["-sSfL"]).args(words).output().unwrap();
+        assert!(had.status.success(), "{}", String::from_utf8_lossy(&had.stderr));
+        had.stdout
+    };
+    assert!(had(&[file["url"].as_str().unwrap()]) == there["p/out"], "the link needs no key");
+    // By its name and with the key, from the edge, which leads to the store.
+    let testkit::Producer { url, api_key } = edge.producer();
+    let (key, url) = (format!("x-api-key: {api_key}"), format!("{url}/files/{}", file["sha256"].as_str().unwrap()));
+    assert!(had(&["-H", &key, &url]) == there["p/out"]);
+    assert!(had(&["-H", &key, "-r", "5-9", &url]) == there["p/out"][5..10]);
+}
+
+#[test]
 fn an_output_that_does_not_fit_into_a_result_is_in_the_store() {
     let edge = Edge::start();
     let consumer = scripts(&edge);

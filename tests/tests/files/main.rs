@@ -8,6 +8,7 @@ mod both_ways;
 mod kill;
 mod mess;
 mod read_only;
+mod resend;
 mod shared;
 mod wrong;
 

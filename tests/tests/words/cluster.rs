@@ -30,6 +30,8 @@ fn arguments_that_are_wrong_are_told() {
     shell.run("hpc-consumer command");
     shell.run("hpc-consumer republish");
     shell.run("hpc-consumer republish ../job");
+    shell.run("hpc-consumer resend");
+    shell.run("hpc-consumer resend j1 --output ../x");
     shell.run("hpc-consumer status --output xml");
     shell.run("hpc-consumer wait");
     shell.run("hpc-consumer logs");
@@ -225,6 +227,7 @@ fn a_state_that_is_not_there_or_cannot_be_used_is_told() {
     shell.run("hpc-consumer run --env-file well.env");
     shell.run("RUNTIME=bare CONTAINER_CMD='python run.py' hpc-consumer command --job-dir try");
     shell.run("hpc-consumer republish --env-file well.env 3f2a8c1e-7f6b-4c55-9a53-0c6f5c2d8f10");
+    shell.run("hpc-consumer resend --env-file well.env 3f2a8c1e-7f6b-4c55-9a53-0c6f5c2d8f10");
     shell.assert_as_in("hpc-consumer/state.txt");
 }
 

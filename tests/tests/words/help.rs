@@ -45,6 +45,7 @@ fn of_hpc_consumer() {
             "pools",
             "services",
             "republish",
+            "resend",
             "cancel",
             "purge",
             "site",

@@ -14,7 +14,7 @@
 //! Out of scope: the queue and its acknowledgements (`receive`).
 //!
 //! Invariants: a name in `results`, `conflicting`, `rejected`, `events` or `submitted` appears at once with all of its
-//! content, and never changes after that; any number of processes may share an inbox ([`files::Creator`]). No path is
+//! content, and never changes after that, but for a result whose files were sent once more; any number of processes may share an inbox ([`files::Creator`]). No path is
 //! built from text but job ids and digests. What is no result of a job that was waited for is kept within bounds, for
 //! whoever can write to the queue decides how much of it comes.
 
@@ -150,7 +150,8 @@ impl Inbox {
         self.result_path(job_id).exists()
     }
 
-    /// Stores a result, unless there is one of this job already. It lasts only after [`Inbox::sync`].
+    /// Stores a result, unless there is one of this job already. The same end with files that were sent later takes the
+    /// place of the one before. It lasts only after [`Inbox::sync`].
     pub fn keep(&self, arrived: &Arrived) -> Result<Kept, Error> {
         let job_id = &arrived.result.job_id;
         let path = self.result_path(job_id);
@@ -159,8 +160,13 @@ impl Inbox {
         }
         // Something has the name. It may only be taken for this job's result when it is that.
         let Some(first) = self.find(job_id)? else { return Err(Error::TakenAway { path }) };
-        if first.text == arrived.text {
+        if first.text == arrived.text || first.result.supersedes(&arrived.result) {
             return Ok(Kept::Duplicate);
+        }
+        if arrived.result.supersedes(&first.result) {
+            let aside = self.incoming.join(format!(".{job_id}.{}.new", digest(&arrived.text)));
+            let replaced = files::replace_through(&aside, &path, arrived.text.as_bytes(), Durability::Content);
+            return replaced.map(|_| Kept::New).map_err(|source| Error::Store { path, source });
         }
         let path = self.conflicting.join(format!("{job_id}.{}.json", digest(&arrived.text)));
         let is_new = self.link_new(arrived.text.as_bytes(), &path)?;

@@ -110,6 +110,30 @@ fn what_is_not_the_jobs_result_is_not_taken_for_it() {
 }
 
 #[test]
+fn the_same_end_with_files_that_were_sent_later_takes_the_place_of_the_one_before() {
+    let (_dir, inbox) = inbox();
+    let of = |resent_at: &str, more: &str| {
+        let text = format!(r#"{{"job_id":"j1","status":"failed","reason":"output","attempt":1{resent_at}{more}}}"#);
+        Arrived::parse(text).unwrap()
+    };
+    let first = of("", "");
+    let [second, third] = ["2026-11-21T01:00:00.000Z", "2026-11-22T01:00:00.000Z"]
+        .map(|at| of(&format!(r#","resent_at":"{at}""#), r#","files_note":"sent by hand""#));
+    let here = || inbox.find(&first.result.job_id).unwrap().unwrap().text;
+    assert_eq!(inbox.keep(&first).unwrap(), Kept::New);
+    assert_eq!((inbox.keep(&third).unwrap(), here()), (Kept::New, third.text.clone()));
+    for earlier in [&first, &second, &third] {
+        assert_eq!((inbox.keep(earlier).unwrap(), here()), (Kept::Duplicate, third.text.clone()));
+    }
+    // Another end is another result, whatever it says of its files.
+    let other = Arrived::parse(third.text.replace(r#""attempt":1"#, r#""attempt":2"#)).unwrap();
+    let other = Arrived::parse(other.text.replace("11-22", "11-23")).unwrap();
+    assert!(matches!(inbox.keep(&other).unwrap(), Kept::Aside { .. }));
+    assert_eq!(here(), third.text);
+    assert!(names(&inbox.incoming).is_empty() && names(&inbox.results) == ["j1.json"]);
+}
+
+#[test]
 fn rejected_messages_are_named_by_their_content() {
     let (_dir, inbox) = inbox();
     let path = inbox.reject("../../etc/passwd\0", false).unwrap();

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use files::Durability;
 use lifecycle::Run;
@@ -16,6 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::job::files::{OUTPUT, OwnFile, REMOVED_WITHIN, is_missing, read_own_file, to_json};
 
 const NAME: &str = "manifest.json";
+
+/// For how long packs stay that somebody who was sending them by hand has left.
+const BY_HAND_KEPT: Duration = Duration::from_hours(24);
 
 /// The version that is written.
 const VERSION: u64 = 1;
@@ -82,23 +86,41 @@ impl Manifest {
 
 /// Where the uploads of all runs are written down.
 #[derive(Debug, Clone)]
-pub(crate) struct Uploads(PathBuf);
+pub(crate) struct Uploads {
+    /// `RESULTS_DIR/.uploads`
+    all: PathBuf,
+    /// The same, or what of it is a person's: no run is called so.
+    ours: PathBuf,
+}
 
 impl Uploads {
     /// In this `RESULTS_DIR`.
     pub(crate) fn new(results: &Path) -> Self {
-        Self(results.join(".uploads"))
+        let all = results.join(".uploads");
+        Self { ours: all.clone(), all }
+    }
+
+    /// The same for what is sent by hand, of which daemons know nothing.
+    pub(super) fn by_hand(&self) -> Self {
+        Self { all: self.all.clone(), ours: self.all.join("by-hand") }
+    }
+
+    /// Forgets what was begun by hand, and nobody has gone on with for long.
+    pub(super) fn clean_old(&self, now: SystemTime) -> io::Result<()> {
+        self.clean(|run| {
+            let found = fs::symlink_metadata(self.place(run)).and_then(|found| found.modified());
+            found.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > BY_HAND_KEPT))
+        })
     }
 
     fn place(&self, run: &Run) -> PathBuf {
-        self.0.join(run.to_string())
+        self.ours.join(run.to_string())
     }
 
     /// The directory of a run, for its packs; made unless it is there.
     pub(super) fn make(&self, run: &Run) -> io::Result<PathBuf> {
         let place = self.place(run);
-        files::own_dir(&self.0)?;
-        files::own_dir(&place)?;
+        [&self.all, &self.ours, &place].into_iter().try_for_each(|path| files::own_dir(path))?;
         Ok(place)
     }
 
@@ -145,7 +167,7 @@ impl Uploads {
 
     /// Forgets all runs of which `is_over` says that nobody asks for them any more.
     pub(super) fn clean(&self, is_over: impl Fn(&Run) -> bool) -> io::Result<()> {
-        let entries = match fs::read_dir(&self.0) {
+        let entries = match fs::read_dir(&self.ours) {
             Ok(entries) => entries,
             Err(error) if is_missing(&error) => return Ok(()),
             Err(error) => return Err(error),
@@ -193,6 +215,14 @@ mod tests {
         fs::write(uploads.pack(&run, &"files-1.tar".parse().unwrap()), "").unwrap();
         uploads.remove_packs(&run).unwrap();
         assert_eq!(fs::read_dir(uploads.place(&run)).unwrap().count(), 1);
+        // What is sent by hand is beside it, and goes by its age.
+        let by_hand = uploads.by_hand();
+        by_hand.write(&run, &new).unwrap();
+        uploads.clean(|over| over.job_id.as_str() == "by-hand").unwrap();
+        by_hand.clean_old(SystemTime::now()).unwrap();
+        assert!(by_hand.has(&run));
+        by_hand.clean_old(SystemTime::now() + 2 * BY_HAND_KEPT).unwrap();
+        assert!(!by_hand.has(&run) && uploads.has(&run));
         uploads.clean(|over| over.attempt.get() == 1).unwrap();
         assert!(uploads.place(&run).exists());
         uploads.clean(|over| *over == run).unwrap();

@@ -6,6 +6,7 @@
 //! | [`notes`] | what is said of what was not found, or not sent |
 //! | [`plan`] | what is sent by itself, and what in packs |
 //! | [`manifest`] | what is sent, on disk before it is sent |
+//! | [`resend`] | what was not sent, or is not there any more, sent by hand |
 //!
 //! A run that has ended is sent as a whole: its record is written when all of it is there (`conclude`). A process that
 //! dies in between is gone on with: the manifest says which files and packs there are, and the store which parts.
@@ -15,18 +16,21 @@
 mod manifest;
 mod notes;
 mod plan;
+mod resend;
 mod walk;
 
 use std::io;
 use std::sync::Arc;
 
+use futures_util::{StreamExt as _, stream};
 use lifecycle::{Problem, Run, Uploaded};
-use protocol::{JobFile, JobMessage, Outputs, WorkPath};
+use protocol::{Content, JobFile, JobMessage, Outputs, WorkPath};
 use transfer::{Class, Local, News, Step, Store};
 
 use self::manifest::{Entry, Uploads, output_path};
 pub(super) use self::manifest::{Manifest, Wanted};
 use self::plan::{Limit, Plan};
+pub(crate) use self::resend::{Resent, Unsent};
 use self::walk::{Stopped, open_file};
 use super::JobFiles;
 use super::files::Place;
@@ -38,6 +42,18 @@ use crate::blocking;
 
 /// How often files are looked at anew that change while they are read, before it is left for a while.
 const TRIES: u32 = 3;
+
+/// Of how many contents at a time it is looked whether they are there.
+const LOOKS_AT_ONCE: usize = 8;
+
+/// Who is believed that a content is in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// The edge, which knows of what was sent just now.
+    Edge,
+    /// Only the store itself: what was sent long ago may be lost, and nobody knows.
+    Nobody,
+}
 
 /// Says how far it is, for people.
 pub(crate) type Tell = Arc<dyn Fn(String) + Send + Sync>;
@@ -90,6 +106,11 @@ impl Outgoing {
         self.uploads.clean(is_over)
     }
 
+    /// The same for who sends by hand: what daemons write down is left alone.
+    pub(super) fn by_hand(self) -> Self {
+        Self { uploads: self.uploads.by_hand(), ..self }
+    }
+
     /// How much of this may be sent.
     fn limit(&self, wanted: &Wanted) -> Limit {
         let ours = Limit { bytes: self.bytes_max, setting: "OUTPUT_FILES_BYTES_MAX" };
@@ -124,6 +145,10 @@ impl JobFiles {
     /// Sends what is wanted of a run, and goes on with what was sent before. Where there is nothing to be sent, the run
     /// is to be looked at once more.
     pub(crate) async fn upload(self: &Arc<Self>, job: &JobMessage, run: &Run, tell: &Tell) -> Uploaded {
+        self.upload_all(job, run, tell, Trust::Edge).await
+    }
+
+    async fn upload_all(self: &Arc<Self>, job: &JobMessage, run: &Run, tell: &Tell, trust: Trust) -> Uploaded {
         let store = match self.store() {
             Ok(store) => store,
             Err(missing) => return Uploaded::Away(missing),
@@ -132,7 +157,7 @@ impl JobFiles {
             Uploaded::Away(self.claims.results().in_numbers("what the job has left cannot be sent", &error))
         };
         for _ in 0..TRIES {
-            match self.send(job, run, store, tell).await {
+            match self.send(job, run, store, tell, trust).await {
                 Ok(()) => return Uploaded::Done,
                 Err(Trouble::Away(problem)) => return Uploaded::Away(problem),
                 Err(Trouble::Disk(error)) => return of_disk(error),
@@ -160,7 +185,14 @@ impl JobFiles {
         Uploaded::Away("what the job has left changes while it is sent: a process of it may still be there".into())
     }
 
-    async fn send(self: &Arc<Self>, job: &JobMessage, run: &Run, store: &Store, tell: &Tell) -> Result<(), Trouble> {
+    async fn send(
+        self: &Arc<Self>,
+        job: &JobMessage,
+        run: &Run,
+        store: &Store,
+        tell: &Tell,
+        trust: Trust,
+    ) -> Result<(), Trouble> {
         let (files, this) = (self.clone(), run.clone());
         let (outputs, brought) = (job.spec.outputs.clone(), job.spec.files.clone());
         let planned = blocking(move || files.plan_upload(&this, outputs.as_ref(), &brought)).await?;
@@ -176,6 +208,12 @@ impl JobFiles {
             News::Progress { .. } => {}
             News::Note(what) => tracing::info!(%job_id, "{what}"),
         };
+        if trust == Trust::Nobody {
+            // What cannot be seen is not there for us, which is told when it is put.
+            let all: Vec<Content> = contents.iter().map(Local::content).collect();
+            let looks = stream::iter(all).map(|content| store.look(content));
+            looks.buffer_unordered(LOOKS_AT_ONCE).for_each(|_| async {}).await;
+        }
         store.put(&contents, &listener).await?;
         let (files, this) = (self.clone(), run.clone());
         blocking(move || {
