@@ -60,6 +60,9 @@ pub struct Plan {
     pub network: bool,
     /// What it has for itself.
     pub resources: Resources,
+    /// Is it kept to processors of its own, as many as it has?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub affinity: bool,
     /// What it can see of its pool's secrets: names and files, never a value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, Secret>,
@@ -272,6 +275,9 @@ impl Site {
             format!("the slot of the {the_pool}")
         };
         say("resources", route.resources.to_string(), rule);
+        if pool.affinity {
+            say("affinity", "kept to processors of its own".to_owned(), the_pool.clone());
+        }
         say("time limit", duration::shown(time.value), time.rule);
         say("grace", duration::shown(grace.value), grace.rule);
         if let Some(bytes) = output.value {
@@ -315,6 +321,7 @@ impl Site {
             retries: retries.value,
             network: network.value,
             resources: route.resources.clone(),
+            affinity: pool.affinity,
             secrets: pool.secrets.clone(),
             lease: lease.value,
         };

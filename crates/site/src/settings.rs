@@ -43,6 +43,7 @@ impl Site {
             secrets: BTreeMap::new(),
             expose_secrets: false,
             is_default: true,
+            affinity: false,
             lease: false,
         };
         Self {

@@ -82,6 +82,8 @@ pub struct Pool {
     pub environment: BTreeMap<String, String>,
     /// What a job gets unless it asks for something else.
     pub slot: Slot,
+    /// Is each job kept to processors of its own?
+    pub affinity: bool,
     /// Where its jobs run.
     pub place: Where,
     /// How many accepted jobs may wait here; `None` leaves it to the daemon.

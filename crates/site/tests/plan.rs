@@ -143,6 +143,19 @@ fn plan_format_unchanged() {
     }
 }
 
+#[test]
+fn jobs_are_kept_to_processors_where_their_pool_says_so() {
+    let kept = site("[pool.a]\nimage = \"/x.sif\"\naffinity = true\n");
+    let told = kept.explain(&job(r#"{"task":"t"}"#)).unwrap().to_string();
+    assert!(told.contains("affinity    kept to processors of its own  (pool a)"), "{told}");
+    let plan = plan(&kept, r#"{"task":"t"}"#);
+    let text = serde_json::to_string(&plan).unwrap();
+    assert!(plan.affinity && text.contains(r#""affinity":true"#), "{text}");
+    assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+    let free = site(SITE).explain(&job(r#"{"task":"simulate"}"#)).unwrap().to_string();
+    assert!(!free.contains("affinity"), "{free}");
+}
+
 fn settings(runtime: Runtime, image: Option<Image>) -> Settings {
     let command = vec!["python3".to_owned(), "/opt/task.py".to_owned()];
     let binds = vec!["/data:/data:ro".to_owned()];

@@ -131,6 +131,7 @@ impl Launcher {
                 command.environment.push((name.into(), value.into()));
             }
         }
+        let is_kept = plan.as_ref().is_ok_and(|plan| plan.affinity);
         let (of_plan, resources) = plan.ok().map(|plan| (plan.limits, plan.resources)).unzip();
         let defaults = &self.pools.site().defaults;
         let limits = Limits {
@@ -139,6 +140,7 @@ impl Launcher {
             warning: None,
             log_bytes: of_plan.as_ref().map_or(defaults.log_max, |limits| limits.log_bytes),
             memory: grant.memory.filter(|_| self.pools.kit().from_file).map(Memory::bytes).or(self.memory),
+            processors: is_kept.then_some(grant.cpus.max(1)),
         };
         let record = self.results.record_path(&run.job_id);
         StartLine { run: run.clone(), command, marks, limits, logs: directory, record, wrapping, resources }
@@ -235,6 +237,7 @@ slot = { cpus = 2, memory = "2GiB", gpus = 1 }
 capacity = { cpus = 4, memory = "4GiB", gpus = 2 }
 [pool.own]
 image = "/images/cuda.sif"
+affinity = true
 arguments = ["--rocm"]
 capacity = { cpus = 4, gpus = [2] }
 [task.small]
@@ -281,8 +284,9 @@ environment = { WHERE = "task" }
             assert_eq!(variable(&line, name), value, "{name}");
         }
         let second = Duration::from_secs(1);
+        let memory = Some(2 << 30);
         let limits =
-            Limits { time: 7 * second, grace: 3 * second, warning: None, log_bytes: 4_096, memory: Some(2 << 30) };
+            Limits { time: 7 * second, grace: 3 * second, warning: None, log_bytes: 4_096, memory, processors: None };
         assert_eq!(line.limits, limits);
         let launched = line.wrapping.launched.as_ref().unwrap();
         assert_eq!((launched.pool.as_str(), launched.image.as_deref()), ("gpu", Some("/images/cuda.sif")));
@@ -299,6 +303,7 @@ environment = { WHERE = "task" }
         };
         assert!(words(&of("gpu", &[0])).contains(" --nv /images"), "{}", words(&of("gpu", &[0])));
         assert!(!words(&of("gpu", &[])).contains("--nv"));
+        assert_eq!(of("own", &[2]).limits.processors, Some(1));
         let own = words(&of("own", &[2]));
         assert!(own.contains("--rocm") && !own.contains("--nv"), "{own}");
         let none = of("gpu", &[]);

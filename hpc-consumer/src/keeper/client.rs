@@ -512,7 +512,7 @@ mod tests {
             run: Run { job_id: job_id.parse().unwrap(), attempt: Attempt::FIRST },
             command: CommandLine { words: vec!["true".into()], environment: Vec::new(), directory: directory.clone() },
             marks: Vec::new(),
-            limits: Limits { time: PATIENCE, grace, warning: None, log_bytes: 1, memory: None },
+            limits: Limits { time: PATIENCE, grace, warning: None, log_bytes: 1, memory: None, processors: None },
             logs: directory,
             record: PathBuf::from("/r/record"),
             wrapping: Wrapping {

@@ -166,6 +166,8 @@ fn what_came_within_a_version_format_unchanged() {
     let said: Vec<ToKeeper> = lines(5, "to_keeper-4.jsonl");
     let ToKeeper::Start(Start { wrapping: Wrapping { seen, .. }, .. }) = &said[0] else { panic!() };
     assert_eq!(seen.as_deref(), Some(Path::new("/r/.services/vqpu/service-vqpu-a-1.1.seen")));
+    let said: Vec<ToKeeper> = lines(5, "to_keeper-5.jsonl");
+    assert!(matches!(&said[0], ToKeeper::Start(Start { limits, .. }) if limits.processors == Some(2)));
     let said: Vec<FromKeeper> = lines(5, "from_keeper-2.jsonl");
     let FromKeeper::Ended { finished, .. } = &said[0] else { panic!() };
     assert_launched(finished);

@@ -233,6 +233,9 @@ struct StartText {
     /// How much memory it may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     memory_bytes: Option<u64>,
+    /// To how many processors it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    processors: Option<u32>,
     runtime: RuntimeKind,
     /// The image file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -320,6 +323,7 @@ impl From<Start> for StartText {
             warning: start.limits.warning.map(WarningText::from),
             log_bytes: start.limits.log_bytes,
             memory_bytes: start.limits.memory,
+            processors: start.limits.processors,
             runtime: start.wrapping.runtime,
             image: start.wrapping.image.map(|image| image.into_os_string().into()),
             hook: start.wrapping.hook,
@@ -366,6 +370,7 @@ impl From<StartText> for Start {
                 warning: text.warning.and_then(WarningText::warning),
                 log_bytes: text.log_bytes,
                 memory: text.memory_bytes,
+                processors: text.processors,
             },
         }
     }

@@ -342,7 +342,14 @@ mod tests {
             claim(run, directory, "o1");
         }
         let grace = Duration::from_secs(5);
-        let limits = Limits { time: Duration::from_secs(60), grace, warning: None, log_bytes: 4_096, memory: None };
+        let limits = Limits {
+            time: Duration::from_secs(60),
+            grace,
+            warning: None,
+            log_bytes: 4_096,
+            memory: None,
+            processors: None,
+        };
         ToKeeper::Start(Start {
             run: run.to_owned(),
             command,

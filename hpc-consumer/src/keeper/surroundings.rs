@@ -212,6 +212,7 @@ mod tests {
                 warning: None,
                 log_bytes: 1,
                 memory: None,
+                processors: None,
             },
             record: "/r/j1.json".into(),
             wrapping: Wrapping {

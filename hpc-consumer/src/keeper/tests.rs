@@ -92,6 +92,7 @@ impl Site {
             warning: None,
             log_bytes: 4_096,
             memory: None,
+            processors: None,
         };
         StartLine {
             run: run(job_id),

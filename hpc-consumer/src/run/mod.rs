@@ -3,14 +3,14 @@
 //!
 //! A [`Runtime`], made by the [`kit`], turns a job directory into a [`CommandLine`] ([`apptainer`], with [`pull`],
 //! [`pulled`] and [`unpacked`] for its image, or [`bare`]); [`process`] runs it with its limits, begun by the
-//! [`starter`] and kept to itself by what [`confine`] has; [`secrets`] are what it may know and nobody else;
-//! [`log_file`] keeps what it prints, bounded; [`scratch`] is its temporary space, [`begin`] tells whether its command
-//! has begun, and [`helpers`] whether its image was lost; [`footprint`] watches its memory. [`containment`] keeps it
-//! from the rest of the node, with the filter of [`seccomp`], and [`isolation`] tells how far. [`ending`] decides how
-//! all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it carries, and [`children`] tells whether
-//! there is any such thing; [`leftovers`] finds what is left of runs that nobody watches any more; [`service`] starts
-//! the process in which all this happens, the keeper; [`serving`] looks where a run listens that serves others;
-//! [`answer`] asks another program something, and [`client`] a batch system.
+//! [`starter`] on the [`processors`] that it is kept to, and kept to itself by what [`confine`] has; [`secrets`] are
+//! what it may know and nobody else; [`log_file`] keeps what it prints, bounded; [`scratch`] is its temporary space,
+//! [`begin`] tells whether its command has begun, and [`helpers`] whether its image was lost; [`footprint`] watches its
+//! memory. [`containment`] keeps it from the rest of the node, with the filter of [`seccomp`], and [`isolation`] tells
+//! how far. [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it carries,
+//! and [`children`] tells whether there is any such thing; [`leftovers`] finds what is left of runs that nobody watches
+//! any more; [`service`] starts the process in which all this happens, the keeper; [`serving`] looks where a run
+//! listens that serves others; [`answer`] asks another program something, and [`client`] a batch system.
 //!
 //! Out of scope: what the result means (`job`), and which runs there are (`keeper`). Invariant: when [`process::run`]
 //! returns, no process of the run that can be found is alive.
@@ -37,6 +37,7 @@ mod log_file;
 mod memory;
 mod proc;
 mod process;
+mod processors;
 mod programs;
 mod pull;
 mod pulled;
@@ -111,6 +112,8 @@ pub(crate) struct Limits {
     pub(crate) log_bytes: u64,
     /// How much memory all its processes may use together, if there is a limit.
     pub(crate) memory: Option<u64>,
+    /// To how many processors it is kept, if it is kept to some.
+    pub(crate) processors: Option<u32>,
 }
 
 /// What wraps a command, as far as a run has to do with it.

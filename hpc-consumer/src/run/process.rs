@@ -27,6 +27,7 @@ use super::kit::with_version;
 use super::log_file::{Logs, Tails};
 use super::memory;
 use super::proc::FirstProcess;
+use super::processors::Processors;
 use super::scratch::Scratch;
 use super::secrets::Secrets;
 use super::serving;
@@ -95,6 +96,11 @@ pub(crate) async fn run(
     {
         launched.image = Some(image);
     }
+    // Held until nothing of it is alive any more.
+    let processors = match limits.processors.map(Processors::take).transpose() {
+        Ok(processors) => processors,
+        Err(problem) => return Finished::not_started(problem),
+    };
     let mut wrapped = None;
     if runtime == RuntimeKind::Apptainer {
         match Wrapped::make(directory.clone(), &place.path, hook, &mut command.words) {
@@ -106,7 +112,8 @@ pub(crate) async fn run(
         }
     }
     let image_before = image.as_deref().and_then(ImageFile::look);
-    let (command, started) = started(command, token, confinement, directory.clone()).await;
+    let kept_to = processors.as_ref().map(Processors::numbers);
+    let (command, started) = started(command, token, confinement, kept_to, directory.clone()).await;
     let (mut child, known, facts) = match started {
         Ok(started) => started,
         Err(error) => {
@@ -141,6 +148,7 @@ pub(crate) async fn run(
     if is_served {
         over.set().await;
     }
+    drop(processors);
     let ended = ended.looked_at_closely(runtime, kills_before);
     let Tails { stdout, stderr } = logs.tails(&secrets).await;
     let mut began = Some(true);

@@ -21,6 +21,7 @@ use super::children::Known;
 use super::confine::{Confinement, Facts, Rights, confined, forgo_rights};
 use super::memory;
 use super::process::start;
+use super::processors;
 use super::token::Token;
 use super::{CommandLine, lock};
 
@@ -32,6 +33,8 @@ struct Order {
     command: CommandLine,
     token: Token,
     confinement: Confinement,
+    /// The processors that it is kept to, if it is kept to some.
+    processors: Option<Vec<usize>>,
     /// The job directory.
     directory: Arc<OwnedFd>,
     /// The reactor that hears of the end of the process.
@@ -42,18 +45,20 @@ struct Order {
 /// How each thread is told, once it is there.
 static ORDERS: [Mutex<Option<Sender<Order>>>; 2] = [Mutex::new(None), Mutex::new(None)];
 
-/// Starts a process that carries this token and is confined so. The command comes back with it.
+/// Starts a process that carries this token, is confined so and is kept to these processors. The command comes back
+/// with it.
 pub(super) async fn started(
     command: CommandLine,
     token: Token,
     confinement: Confinement,
+    processors: Option<Vec<usize>>,
     directory: Arc<OwnedFd>,
 ) -> Started {
     let (answer, answered) = oneshot::channel();
     match orders(confinement.writable.is_some()) {
         Ok(orders) => {
             let reactor = Handle::current();
-            let _ = orders.send(Order { command, token, confinement, directory, reactor, answer });
+            let _ = orders.send(Order { command, token, confinement, processors, directory, reactor, answer });
             answered.await.expect("the starter lives as long as this process, and answers each order")
         }
         Err(error) => (command, Err(error)),
@@ -77,7 +82,8 @@ fn orders(is_confined: bool) -> io::Result<Sender<Order>> {
 }
 
 fn serve(orders: &Receiver<Order>, rights: &Result<Rights, String>) {
-    while let Ok(Order { command, token, confinement, directory, reactor, answer }) = orders.recv() {
+    while let Ok(order) = orders.recv() {
+        let Order { command, token, confinement, processors, directory, reactor, answer } = order;
         let act = || {
             let _context = reactor.enter();
             let child = token.on_what_is_started(|| start(&command))?;
@@ -87,7 +93,8 @@ fn serve(orders: &Receiver<Order>, rights: &Result<Rights, String>) {
         };
         // The places may be on what hangs, and then hold up only runs that have the same.
         let rights = rights.clone().map_err(io::Error::other);
-        let started = rights.and_then(|rights| confined(&confinement, rights, directory.as_fd(), act));
+        let begin = || rights.and_then(|rights| confined(&confinement, rights, directory.as_fd(), act));
+        let started = processors::on(processors.as_deref(), begin);
         let started = started.map(|((child, known), facts)| (child, known, facts));
         // Should nobody wait any more, the child is killed as it is dropped.
         let _ = answer.send((command, started));

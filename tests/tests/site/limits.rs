@@ -1,9 +1,10 @@
 //! What a pool gives a job, and a task allows it.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::{Value, json};
-use testkit::parts;
+use testkit::{PATIENCE, parts, wait_until};
 
 use crate::{Site, text};
 
@@ -126,4 +127,45 @@ fn a_result_says_what_its_job_has_used() {
     assert!((250..20_000).contains(&cpu_time(&record)), "{record}");
     let memory = record["usage"]["memory_bytes"].as_u64().unwrap_or_else(|| panic!("{record}"));
     assert!((64_000_000..1_000_000_000).contains(&memory), "{record}");
+}
+
+/// Numbers as the system lists them: `0-2,7`.
+fn numbers(list: &str) -> BTreeSet<u32> {
+    let number = |text: &str| text.parse::<u32>().unwrap_or_else(|_| panic!("{list:?} is no list of numbers"));
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        number(first)..=number(last)
+    };
+    list.trim().split(',').flat_map(range).collect()
+}
+
+#[test]
+fn jobs_of_a_pool_with_affinity_have_processors_of_their_own() {
+    let allowed = |status: &str| numbers(status.split_once("Cpus_allowed_list:").expect("the system says it").1);
+    let status = fs::read_to_string("/proc/self/status").expect("it is our process");
+    let all = allowed(status.split_once("Mems_allowed").expect("it comes before").0);
+    assert!(all.len() >= 2, "this test needs two processors, and has {all:?}");
+    let site = Site::new(&format!(
+        "[pool.kept]\nruntime = \"bare\"\ndefault = true\naffinity = true\ncapacity = {{ cpus = 2 }}\ncommand = {SCRIPT}\n\
+         [pool.free]\nruntime = \"bare\"\ncapacity = {{ cpus = 1 }}\ncommand = {SCRIPT}\n"
+    ));
+    let mut daemon = site.consumer.start();
+    let job = |pool: &str, cpus: usize| {
+        // A process that the job starts tells it.
+        let gate = site.path("gate").display().to_string();
+        let input = format!(
+            "grep Cpus_allowed_list /proc/self/status; touch told; until [ -e {gate} ]; do sleep 0.05; done; exit 1"
+        );
+        site.submit(&json!({ "task": "t", "pool": pool, "input": input, "resources": { "cpus": cpus } }))
+    };
+    let begun = [job("kept", 1), job("kept", 1), job("free", 1)];
+    for id in &begun {
+        wait_until("the jobs to tell it", PATIENCE, || site.consumer.job_dir(id).join("told").exists());
+    }
+    fs::write(site.path("gate"), "").expect("a file can be written");
+    let mut told = |id: &str| allowed(text(&site.record(id, &mut daemon)["stdout_tail"]));
+    let [first, second, free] = begun.map(|id| told(&id));
+    assert_eq!((first.len(), second.len(), first.is_disjoint(&second)), (1, 1, true), "{first:?} {second:?}");
+    assert_eq!(free, all, "nobody keeps it to any");
+    assert_eq!(told(&job("kept", 2)).len(), 2);
 }

@@ -55,6 +55,7 @@ fn pool<'t>(name: PoolName, mut table: Table<'t>, context: &Context<'_>, found: 
     let arguments = table.list("arguments", found, any_text).unwrap_or_default();
     let environment = environment(&mut table, found);
     let slot = table.table("slot", found).map(|table| slot(table, found)).unwrap_or_default();
+    let affinity = table.read("affinity", found, yes_or_no).unwrap_or(false);
     let here = table.read("where", found, one_of(&[("here", true), ("slurm", false)]));
     let placed = here.is_some() || !table.has("where");
     let here = here.unwrap_or(true);
@@ -110,6 +111,7 @@ fn pool<'t>(name: PoolName, mut table: Table<'t>, context: &Context<'_>, found: 
         arguments,
         environment,
         slot,
+        affinity,
         place,
         hold,
         secrets,
