@@ -30,14 +30,14 @@ struct Proxy {
 
 impl Proxy {
     fn to(edge: &Edge) -> Self {
-        let listener = block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let address = listener.local_addr().unwrap().to_string();
+        let listener = block_on(TcpListener::bind("127.0.0.1:0")).expect("a port is free");
+        let address = listener.local_addr().expect("it listens").to_string();
         let asked = Arc::<Mutex<Vec<String>>>::default();
-        let chain = CertificateDer::from_pem_file(certificates().join("edge.test.pem")).unwrap();
-        let key = PrivateKeyDer::from_pem_file(certificates().join("edge.test.key.pem")).unwrap();
+        let chain = CertificateDer::from_pem_file(certificates().join("edge.test.pem")).expect("it is there");
+        let key = PrivateKeyDer::from_pem_file(certificates().join("edge.test.key.pem")).expect("it is there");
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-        let tls = TlsAcceptor::from(Arc::new(config.with_single_cert(vec![chain], key).unwrap()));
+        let config = config.with_safe_default_protocol_versions().expect("ring has them").with_no_client_auth();
+        let tls = TlsAcceptor::from(Arc::new(config.with_single_cert(vec![chain], key).expect("the key is its own")));
         let (lines, behind) = (Arc::clone(&asked), edge.address());
         block_on(async {
             tokio::spawn(async move {
@@ -50,7 +50,7 @@ impl Proxy {
     }
 
     fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+        self.asked.lock().expect("nobody panics with it").clone()
     }
 }
 
@@ -63,7 +63,7 @@ async fn lead(mut stream: TcpStream, tls: TlsAcceptor, behind: String, asked: Ar
     let head = String::from_utf8_lossy(&head).into_owned();
     let line = head.lines().next().unwrap_or_default().to_owned();
     let leads = line == format!("CONNECT {NAME}:443 HTTP/1.1");
-    asked.lock().unwrap().push(line);
+    asked.lock().expect("nobody panics with it").push(line);
     if !leads {
         let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").await;
         return;
@@ -71,7 +71,7 @@ async fn lead(mut stream: TcpStream, tls: TlsAcceptor, behind: String, asked: Ar
     let _ = stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await;
     // Who does not trust the certificate goes.
     let Ok(mut plain) = tls.accept(stream).await else { return };
-    let mut edge = TcpStream::connect(behind).await.unwrap();
+    let mut edge = TcpStream::connect(behind).await.expect("the edge runs");
     let _ = copy_bidirectional(&mut plain, &mut edge).await;
 }
 
