@@ -72,7 +72,7 @@ pub use result::{JobResult, Reason, ResultMessage, RuntimeKind, Status, Unreadab
 pub use size::{InvalidMemory, Memory};
 pub use spec::{InvalidJob, JobSpec, check_idempotency_key, check_name, check_task};
 pub use state::{InvalidJobState, JobState};
-pub use usage::Usage;
+pub use usage::{Usage, UsageSource};
 pub use word::Word;
 
 /// The version written into the `v` field of every message.

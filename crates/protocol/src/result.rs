@@ -306,7 +306,7 @@ mod tests {
             isolation: Some(Isolation { network: Some(crate::Network::None.into()), ..Isolation::default() }),
             slurm_job_id: Some("4711".to_owned()),
             host: Some("node1".to_owned()),
-            usage: Some(Usage { cpu_time_ms: Some(4_280), memory_bytes: Some(1 << 20) }),
+            usage: Some(Usage { cpu_time_ms: Some(4_280), memory_bytes: Some(1 << 20), source: None }),
             created_at: Some(crate::timestamp_from_millis(1_795_223_727_123)),
             started_at: Some(crate::timestamp_from_millis(1_795_223_728_000)),
             finished_at: Some(crate::timestamp_from_millis(1_795_223_729_500)),

@@ -11,6 +11,7 @@
 //! | `request` | what `sbatch` is given |
 //! | `answer` | what `sbatch` said: was it submitted? |
 //! | `listing` | what `squeue`, `sacct` and `scontrol` are asked, and their rows |
+//! | `spent` | what the accounting says that jobs have used |
 //! | `state` | the states of a job, and its exit code |
 //! | `reason` | why a job waits, in words |
 //! | `blame` | how an allocation ended |
@@ -27,6 +28,7 @@ pub mod fleet;
 mod listing;
 mod reason;
 mod request;
+mod spent;
 mod state;
 
 pub use answer::{Answer, Submitted};
@@ -38,4 +40,5 @@ pub use listing::{
 };
 pub use reason::Reason;
 pub use request::{Element, Request, Shape};
+pub use spent::{Spent, usage_arguments};
 pub use state::{ExitCode, State};

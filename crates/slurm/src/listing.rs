@@ -60,6 +60,16 @@ pub enum NoRecords {
     NotKept,
 }
 
+impl NoRecords {
+    pub(crate) fn unless_good(output: &Output) -> Result<(), Self> {
+        NoAnswer::unless_good(output, "sacct").map_err(|no_answer| {
+            // A part of what was said may be of another question, so all of it has to be this.
+            let says_so = output.stderr.trim().ends_with(NOT_KEPT) && output.stderr.trim().lines().count() == 1;
+            if says_so { Self::NotKept } else { Self::NoAnswer(no_answer) }
+        })
+    }
+}
+
 /// What `sacct` says then, from 22.05 to 24.11, by the configuration alone: it asks nobody.
 const NOT_KEPT: &str = "accounting storage is disabled";
 
@@ -190,11 +200,7 @@ impl Accounted {
 impl Listed<Accounted> {
     /// Reads what `sacct` said.
     pub fn of_records(output: &Output) -> Result<Self, NoRecords> {
-        NoAnswer::unless_good(output, "sacct").map_err(|no_answer| {
-            // A part of what was said may be of another question, so all of it has to be this.
-            let says_so = output.stderr.trim().ends_with(NOT_KEPT) && output.stderr.trim().lines().count() == 1;
-            if says_so { NoRecords::NotKept } else { NoRecords::NoAnswer(no_answer) }
-        })?;
+        NoRecords::unless_good(output)?;
         Ok(Self::read(&output.stdout, Accounted::read))
     }
 }

@@ -105,7 +105,7 @@ impl From<&Finished> for FinishedText {
             isolation: finished.isolation.clone(),
             launched: finished.launched.clone(),
             ran: finished.ran.clone(),
-            usage: finished.usage,
+            usage: finished.usage.clone(),
         }
     }
 }

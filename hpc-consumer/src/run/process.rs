@@ -268,6 +268,7 @@ async fn end(
     let usage = Usage {
         cpu_time_ms: cpu_time.used().map(|used| u64::try_from(used.as_millis()).unwrap_or(u64::MAX)),
         memory_bytes: memory.bytes(),
+        source: None,
     };
     let ended = match (ending.cause(), status) {
         (Some(Cause::TimeLimit), _) => Ended::TimeLimit,
