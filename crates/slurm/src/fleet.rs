@@ -22,6 +22,7 @@
 //! | --- | --- |
 //! | `allocation` | one allocation: what is known of it, and when that is enough to say that it is over |
 //! | `effect` | what is to be done, and what there is to say |
+//! | `hopeless` | what waits in Slurm for what no time changes: whose matter that is, and what follows |
 //! | `poll` | when Slurm is asked |
 //! | `pools` | what the rule of `scaling` is told of each pool, and what it says |
 //! | `runs` | which allocation a run is in |
@@ -31,6 +32,7 @@
 
 mod allocation;
 mod effect;
+mod hopeless;
 mod poll;
 mod pools;
 mod runs;
@@ -78,6 +80,9 @@ const PARTED: Duration = Duration::from_secs(300);
 
 /// Slurm says for so long that an allocation runs, and nobody has begun there, before a person is told.
 const UNCLAIMED_MAX: Duration = Duration::from_secs(120);
+
+/// What an allocation for one run lasts longer than that may: for its begin, and for what its keeper keeps at the end.
+const SPARE: Duration = Duration::from_secs(600);
 
 /// After a submission that was refused for the moment.
 const NOT_NOW: Duration = Duration::from_secs(60);
@@ -129,15 +134,23 @@ impl Settings {
 }
 
 impl PoolSettings {
-    /// What an allocation for this run, or a worker, is asked for with.
-    pub(crate) fn shape(&self, once: Option<&Resources>) -> Shape {
+    /// What an allocation is asked for with: for a run that needs this, or a worker. One that is for a run lasts no
+    /// longer than that may, so that Slurm finds a place for it sooner.
+    pub(crate) fn shape(&self, once: Option<&Need>) -> Shape {
         match once {
-            Some(resources) => Shape::of_job(resources, self.time),
+            Some(need) => {
+                Shape::of_job(&need.resources, self.time.map(|time| time.min(need.limit.saturating_add(SPARE))))
+            }
             None => {
                 let Resources { cpus, memory, gpus, .. } = self.slot;
                 Shape::of_worker(&site::Slot { cpus, memory, gpus }, self.workers.slots, self.time)
             }
         }
+    }
+
+    /// The same of a worker, or for a run that asks for nothing.
+    pub(crate) fn usual(&self) -> Shape {
+        if self.workers.once { Shape::of_job(&self.slot, self.time) } else { self.shape(None) }
     }
 }
 
@@ -154,6 +167,8 @@ pub struct Found {
     pub runs: BTreeMap<Run, Place>,
     /// What it takes of the quota.
     pub cost: scaling::Amount,
+    /// See [`Order::asks_more`].
+    pub asks_more: bool,
     /// What Slurm calls it, where the daemon came to write that down.
     pub element: Option<Element>,
     /// What its folder says.
@@ -242,8 +257,9 @@ impl Fleet {
                 allocation.is_unclear(now);
             }
             allocation.element = found.element;
+            allocation.asks_more = found.asks_more;
             for (run, Place { slots, gpus }) in found.runs {
-                allocation.runs.insert(run, Placed { slots, gpus, progress: Progress::Told, need: None, ends: None });
+                allocation.runs.insert(run, Placed { slots, gpus, ..Placed::new(Progress::Told, None) });
             }
             allocation.had_job = !allocation.runs.is_empty() && found.seen.claim.is_some();
             fleet.allocations.insert(found.name.clone(), allocation);
@@ -364,11 +380,7 @@ impl Fleet {
                     // The run stays in it until the daemon has dealt with it, and says to forget it.
                     allocation.set(Stage::Ended, now);
                 }
-                let why = format!("Slurm refuses what the job asks for by its resources: {why}");
-                self.waits_no_more(&run);
-                self.push(Effect::Say(Notice::AsksTooMuch(run.clone(), why.clone())));
-                self.push(Effect::Rejected(run, why));
-                self.decide_soon();
+                self.rejects(run, format!("Slurm refuses what the job asks for by its resources: {why}"));
             }
             Answer::Refused(why) => {
                 if let Some(pool) = self.pools.get_mut(&pool) {
@@ -406,9 +418,8 @@ impl Fleet {
         let name = names.first().filter(|_| !answer::is_of_site(why))?;
         let allocation = self.allocations.get(name)?;
         let Kind::Once(run) = &allocation.kind else { return None };
-        let placed = allocation.runs.get(run).filter(|placed| placed.ends.is_none())?;
-        let slot = &self.settings.pools.get(&allocation.pool)?.slot;
-        placed.need.as_ref()?.asks_for_more_than(slot).then(|| (name.clone(), run.clone()))
+        allocation.runs.get(run).filter(|placed| placed.ends.is_none())?;
+        allocation.asks_more.then(|| (name.clone(), run.clone()))
     }
 
     /// Allocations that were never asked for.
@@ -755,6 +766,7 @@ impl Fleet {
         }
         over.into_iter().for_each(|(name, end, clean)| self.ends(&name, end, clean));
         self.end_unwanted();
+        self.judge_hopeless();
         for (name, element, nodes) in unclaimed {
             self.complain(format!("unclaimed {name}"), Notice::Unclaimed(name, element, nodes));
         }
@@ -807,6 +819,7 @@ impl Fleet {
                 self.parted.insert(name.clone(), self.now);
             }
             self.is_over(&format!("unclaimed {name}"));
+            self.is_over(&hopeless::aside_of(&name));
             self.push(Effect::Remove(name));
         }
     }
@@ -868,7 +881,7 @@ fn take_row(allocation: &mut Allocation, row: &Row, now: Duration) -> bool {
     if !row.nodes.is_empty() {
         allocation.nodes.clone_from(&row.nodes);
     }
-    let hopeless = row.state.is_waiting() && (row.reason.can_never_be_met() || row.reason.is_held());
+    let hopeless = row.state.is_waiting() && row.reason.hopeless().is_some();
     allocation.hopeless_since = if hopeless { allocation.hopeless_since.or(Some(now)) } else { None };
     let runs = matches!(row.state, SlurmState::Running);
     allocation.runs_since = if runs { allocation.runs_since.or(Some(now)) } else { None };

@@ -38,7 +38,7 @@ pub use listing::{
     Accounted, Listed, Listing, NoAnswer, NoRecords, Row, Shown, cancel_arguments, queue_arguments, record_arguments,
     show_arguments,
 };
-pub use reason::Reason;
+pub use reason::{Hopeless, Reason};
 pub use request::{Element, Request, Shape};
 pub use spent::{Spent, usage_arguments};
 pub use state::{ExitCode, State};

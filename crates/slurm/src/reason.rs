@@ -9,6 +9,19 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Reason(String);
 
+/// What a job waits for that never comes by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hopeless {
+    /// A person has to release it.
+    Held,
+    /// It asks for more processors, memory, GPUs or nodes than there are for one job.
+    Resources,
+    /// It asks for more time than there is for one job.
+    Time,
+    /// Its partition, account, QOS, reservation or dependency: whoever asks for the same waits as well.
+    Place,
+}
+
 /// Reasons that go away by themselves, by the beginning of Slurm's word.
 const WAITS: [(&str, &str); 14] = [
     ("None", "it has not been looked at yet"),
@@ -36,13 +49,19 @@ const HELD: [(&str, &str); 5] = [
     ("JobHoldMaxRequeue", "it began again too often, and Slurm holds it"),
 ];
 
-/// Reasons that stay as they are: such a job never begins.
-const NEVER: [(&str, &str); 12] = [
-    ("DependencyNeverSatisfied", "what it depends on can no longer happen"),
+/// Reasons that stay as they are: such a job never begins. These are of how much it asks for.
+const TOO_MUCH: [(&str, &str); 3] = [
     ("BadConstraints", "no node has what it asks for"),
-    ("PartitionTimeLimit", "it asks for more time than the partition allows"),
     ("PartitionNodeLimit", "it asks for more nodes than the partition allows"),
     ("PartitionConfig", "no node of the partition is as large as it asks for"),
+];
+
+/// This one is of how long.
+const TOO_LONG: [(&str, &str); 1] = [("PartitionTimeLimit", "it asks for more time than the partition allows")];
+
+/// And these of where, and as whom.
+const NOWHERE: [(&str, &str); 8] = [
+    ("DependencyNeverSatisfied", "what it depends on can no longer happen"),
     ("InvalidAccount", "the account is not valid"),
     ("InvalidQOS", "the QOS is not valid"),
     ("AccountNotAllowed", "the partition does not allow this account"),
@@ -56,7 +75,11 @@ const NEVER: [(&str, &str); 12] = [
 fn is_limit_of_a_job(text: &str) -> bool {
     (text.starts_with("Assoc") || text.starts_with("QOS")) && text.contains("PerJob")
         || text.starts_with("QOSMin")
-        || text.contains("MaxWallDuration")
+        || is_limit_of_time(text)
+}
+
+fn is_limit_of_time(text: &str) -> bool {
+    text.contains("MaxWallDuration")
 }
 
 fn is_limit(text: &str) -> bool {
@@ -88,21 +111,25 @@ impl Reason {
         self.0.trim_matches(['(', ')']).replace('_', " ")
     }
 
-    /// Is it one for which no job ever begins, however long it waits?
-    pub fn can_never_be_met(&self) -> bool {
+    /// Is it one for which a job never begins by itself, however long it waits?
+    pub fn hopeless(&self) -> Option<Hopeless> {
         let text = self.spaced();
-        find(&NEVER, &text).is_some() || is_limit_of_a_job(&text)
-    }
-
-    /// Does the job wait for a person?
-    pub fn is_held(&self) -> bool {
-        find(&HELD, &self.spaced()).is_some()
+        if find(&HELD, &text).is_some() {
+            Some(Hopeless::Held)
+        } else if find(&TOO_LONG, &text).is_some() || is_limit_of_time(&text) {
+            Some(Hopeless::Time)
+        } else if find(&TOO_MUCH, &text).is_some() || is_limit_of_a_job(&text) {
+            Some(Hopeless::Resources)
+        } else {
+            find(&NOWHERE, &text).map(|_| Hopeless::Place)
+        }
     }
 
     /// The end of a sentence that begins with the job, with Slurm's own word.
     pub fn in_words(&self) -> String {
         let text = self.spaced();
-        let words = find(&NEVER, &text).or_else(|| find(&HELD, &text)).or_else(|| find(&WAITS, &text));
+        let words = find(&TOO_MUCH, &text).or_else(|| find(&TOO_LONG, &text)).or_else(|| find(&NOWHERE, &text));
+        let words = words.or_else(|| find(&HELD, &text)).or_else(|| find(&WAITS, &text));
         let words = words.or_else(|| is_limit_of_a_job(&text).then_some("it asks for more than one job may have"));
         let words = words.or_else(|| is_limit(&text).then_some("a limit of the account or the QOS is reached"));
         match words {
@@ -147,24 +174,25 @@ mod tests {
 
     #[test]
     fn what_can_never_be_met_is_told_from_what_takes_time() {
-        for (text, never, held) in [
-            ("Dependency", false, false),
-            ("DependencyNeverSatisfied", true, false),
-            ("PartitionTimeLimit", true, false),
-            ("PartitionConfig", true, false),
-            ("BadConstraints", true, false),
-            ("QOSMaxCpuPerJobLimit", true, false),
-            ("AssocMaxJobsLimit", false, false),
-            ("QOSMaxCpuPerUserLimit", false, false),
-            ("ReqNodeNotAvail, May be reserved for other job", false, false),
-            ("PartitionDown", false, false),
-            ("JobHeldUser", false, true),
-            ("JobHeldAdmin", false, true),
-            ("job_requeued_in_held_state", false, true),
-            ("SomethingNew", false, false),
+        for (text, hopeless) in [
+            ("Dependency", None),
+            ("DependencyNeverSatisfied", Some(Hopeless::Place)),
+            ("InvalidAccount", Some(Hopeless::Place)),
+            ("PartitionTimeLimit", Some(Hopeless::Time)),
+            ("QOSMaxWallDurationPerJobLimit", Some(Hopeless::Time)),
+            ("PartitionConfig", Some(Hopeless::Resources)),
+            ("BadConstraints", Some(Hopeless::Resources)),
+            ("QOSMaxCpuPerJobLimit", Some(Hopeless::Resources)),
+            ("AssocMaxJobsLimit", None),
+            ("QOSMaxCpuPerUserLimit", None),
+            ("ReqNodeNotAvail, May be reserved for other job", None),
+            ("PartitionDown", None),
+            ("JobHeldUser", Some(Hopeless::Held)),
+            ("JobHeldAdmin", Some(Hopeless::Held)),
+            ("job_requeued_in_held_state", Some(Hopeless::Held)),
+            ("SomethingNew", None),
         ] {
-            let reason = Reason::parse(text);
-            assert_eq!((reason.can_never_be_met(), reason.is_held()), (never, held), "{text}");
+            assert_eq!(Reason::parse(text).hopeless(), hopeless, "{text}");
         }
     }
 }

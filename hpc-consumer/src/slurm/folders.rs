@@ -53,6 +53,9 @@ struct AllocationText {
     #[serde(flatten)]
     kind: KindText,
     cost: Amount,
+    /// Does its job ask for more than others of its pool?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    asks_more: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -107,7 +110,8 @@ impl Folders {
                 Kind::Worker { slots } => KindText::Worker { slots: *slots },
                 Kind::Once(run) => KindText::Once { run: run.to_string() },
             };
-            let text = AllocationText { v: VERSION, pool: order.pool.clone(), kind, cost: order.cost };
+            let fleet::Order { pool, cost, asks_more, .. } = order;
+            let text = AllocationText { v: VERSION, pool: pool.clone(), kind, cost: *cost, asks_more: *asks_more };
             put(&folder, ALLOCATION, &text, Durability::Content)
                 .with_context(|| format!("{} cannot be written", folder.join(ALLOCATION).display()))?;
             of_keeper.write(&folder)?;
@@ -193,7 +197,8 @@ impl Folders {
         };
         let element = submitted.and_then(|submitted| submitted.slurm_job_id.parse().ok());
         let seen = seen(&self.look(&name)?);
-        Ok(Found { name, pool: text.pool, kind, runs, cost: text.cost, element, seen })
+        let AllocationText { pool, cost, asks_more, .. } = text;
+        Ok(Found { name, pool, kind, runs, cost, asks_more, element, seen })
     }
 }
 
@@ -256,6 +261,7 @@ mod tests {
             pool: pool.clone(),
             kind: Kind::Worker { slots: 3 },
             cost,
+            asks_more: name == "a_1",
         };
         let of_keeper =
             |name: &str| keeper::Order::worker(name.to_owned(), pool.clone(), 3, REMOVE_WITHIN, settings.clone());
@@ -274,6 +280,7 @@ mod tests {
             kind: kind.clone(),
             runs,
             cost,
+            asks_more: false,
             element: Some(element),
             seen: seen.clone(),
         };
@@ -283,6 +290,7 @@ mod tests {
             kind,
             runs: BTreeMap::new(),
             cost,
+            asks_more: true,
             element: None,
             seen,
         };

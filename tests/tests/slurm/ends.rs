@@ -3,7 +3,7 @@
 use std::thread;
 
 use rustix::process::geteuid;
-use slurm::{AllocationEnd as End, Element, State, cancel_arguments};
+use slurm::{AllocationEnd as End, Element, Hopeless, State, cancel_arguments};
 use testkit::slurm::{Cluster, VERSIONS};
 use testkit::wait_until;
 
@@ -83,18 +83,19 @@ fn ends(version: &'static str) {
     assert_eq!(user.end("runs", true), End::Cancelled(Some(uid)), "{version}");
     assert_eq!(user.end("runs", false), End::Cancelled(None), "{version}: who, only the accounting knows");
 
-    let reason = user.wait_for_row("held", "to be held", |row| row.reason.is_held()).reason;
-    assert!(!reason.can_never_be_met() && reason.in_words().contains("held by"), "{version}: {reason}");
+    let reason = user.wait_for_row("held", "to be held", |row| row.reason.hopeless() == Some(Hopeless::Held)).reason;
+    assert!(reason.in_words().contains("held by"), "{version}: {reason}");
 
     let failed = user.row("exit-3").unwrap().element;
     user.submitted(&Wanted::new("depends", "exit 0").with(&format!("--dependency=afterok:{failed}")));
-    let never = user.wait_for_row("depends", "to wait for ever", |row| row.reason.can_never_be_met()).reason;
+    let never =
+        user.wait_for_row("depends", "to wait for ever", |row| row.reason.hopeless() == Some(Hopeless::Place)).reason;
     assert_eq!(never.as_str(), "DependencyNeverSatisfied", "{version}");
 
     cluster.ask("scontrol", &["update", "NodeName=n1", "State=DRAIN", "Reason=test"]);
     user.submitted(&Wanted::new("drained", "exit 0").with("--nodelist=n1"));
     let reason = user.wait_for_row("drained", "to wait", |row| row.reason.as_str().starts_with("ReqNode")).reason;
-    assert!(!reason.can_never_be_met() && reason.in_words().contains("not available"), "{version}: {reason}");
+    assert!(reason.hopeless().is_none() && reason.in_words().contains("not available"), "{version}: {reason}");
 
     assert_eq!(user.end("gives-way", true), End::Preempted, "{version}");
     assert_eq!(user.end("comes-first", true), End::Completed, "{version}");

@@ -52,6 +52,29 @@ fn jobs_of_two_nodes_start_programs_of_mpi_on_both_and_one_that_asks_for_too_muc
     }
 }
 
+/// Up to 22.05 Slurm takes what no node has, and lets it wait.
+#[test]
+fn a_job_that_would_wait_for_ever_for_what_there_is_not_is_rejected_and_the_others_go_on() {
+    let site = Site::new(Cluster::new(VERSIONS[0]).start(), &pool("mpi", "default = true", "max = 2, once = true"));
+    let mut daemon = site.consumer.start();
+    let too_much = site.submit_to("touch begun", &json!({"resources": {"cpus": 400}}));
+    wait_for("it to wait in Slurm", PATIENCE, || {
+        site.cluster.ask("squeue", &["-h", "-o", "%r"]).contains("PartitionConfig").then_some(())
+    });
+    for _ in 0..2 {
+        let next = site.submit("true");
+        assert_eq!(site.record(&next, &mut daemon)["status"], "completed", "{}", daemon.log());
+    }
+    assert!(site.consumer.record(&too_much).is_none(), "somebody may yet make room for it");
+    let record = wait_for("the final record", PATIENCE * 2, || site.consumer.record(&too_much));
+    assert_eq!((&record["status"], &record["reason"]), (&json!("failed"), &json!("rejected")), "{record}");
+    assert!(record["message"].as_str().is_some_and(|why| why.contains("PartitionConfig")), "{record}");
+    assert!(!site.consumer.job_dir(&too_much).join("begun").exists());
+    wait_for("nothing to be left", PATIENCE, || site.has_none());
+    let next = site.submit("true");
+    assert_eq!(site.record(&next, &mut daemon)["status"], "completed", "{}", daemon.log());
+}
+
 #[test]
 fn a_program_of_mpi_in_containers_on_two_nodes_is_one_program() {
     let cluster = Cluster::new(VERSIONS[1]).start();

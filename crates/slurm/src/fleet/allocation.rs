@@ -81,6 +81,15 @@ pub(crate) struct Placed {
     pub(crate) need: Option<Need>,
     /// It is to end, and was perhaps not begun.
     pub(crate) ends: Option<EndReason>,
+    /// Slurm will never give what its job asks for, in words: it begins nowhere.
+    pub(crate) refused: Option<String>,
+}
+
+impl Placed {
+    /// One slot's worth, and no GPU.
+    pub(crate) fn new(progress: Progress, need: Option<Need>) -> Self {
+        Self { slots: 1, gpus: Vec::new(), progress, need, ends: None, refused: None }
+    }
 }
 
 /// What one run has of an allocation, as it is written down.
@@ -145,6 +154,8 @@ pub(crate) struct Allocation {
     pub(crate) kind: Kind,
     pub(crate) stage: Stage,
     pub(crate) cost: Amount,
+    /// Does the job that it is for ask for more than one that asks for nothing gets?
+    pub(crate) asks_more: bool,
     /// What it is asked for with, where it was not found.
     pub(crate) shape: Option<Shape>,
     /// Since when it is as [`Self::stage`] says.
@@ -242,6 +253,7 @@ impl Allocation {
             kind,
             stage,
             cost,
+            asks_more: false,
             shape: None,
             since: now,
             element: None,

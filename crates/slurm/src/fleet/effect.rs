@@ -21,6 +21,9 @@ pub struct Order {
     pub kind: Kind,
     /// What it takes of the quota.
     pub cost: scaling::Amount,
+    /// Is it for a job that asks for more than one that asks for nothing gets? Then it is that job's own matter if
+    /// Slurm can never give so much.
+    pub asks_more: bool,
 }
 
 /// Everything that is to be done. Where nothing else is said, nothing is heard of it.
@@ -159,6 +162,8 @@ pub enum Notice {
     CannotClose(String, String),
     /// An allocation waits for what no time changes.
     Hopeless(PoolName, String),
+    /// One for a single job does so, and the others of its pool go on.
+    Aside(PoolName, String),
 }
 
 /// What to look at where nobody begins in an allocation that runs.
@@ -217,6 +222,7 @@ impl fmt::Display for Notice {
                  running: {why}"
             ),
             Self::Hopeless(pool, why) => write!(f, "the pool {pool} is paused: {why}"),
+            Self::Aside(pool, why) => write!(f, "a job of the pool {pool} cannot begin, and the others go on: {why}"),
         }
     }
 }

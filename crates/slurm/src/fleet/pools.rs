@@ -6,7 +6,7 @@ use std::time::Duration;
 use lifecycle::{Room, Run};
 use protocol::PoolName;
 use scaling::{Amount, History, Logged, PoolDecision, PoolState, Snapshot, Worker};
-use site::{Held, Resources};
+use site::Held;
 
 use super::allocation::{Allocation, Placed, Progress, Stage};
 use super::{Effect, Fleet, Kind, Notice, Order, PoolSettings, held};
@@ -15,9 +15,6 @@ use crate::{Element, Shape};
 /// Between two decisions at the least, and at the most while anything is there.
 const DECIDE_MIN: Duration = Duration::from_secs(1);
 const DECIDE_MAX: Duration = Duration::from_secs(60);
-
-/// For so long an allocation waits for what no time changes, before its pool is paused.
-const HOPELESS_MAX: Duration = Duration::from_secs(300);
 
 /// For so long more allocations wait than are wanted, before those are cancelled.
 const SURPLUS_MAX: Duration = Duration::from_secs(30);
@@ -186,12 +183,17 @@ impl Fleet {
             let state = self.pools.get(name);
             let least = least(name, pool);
             let mut workers = Vec::new();
-            let mut pending = 0;
+            let (mut pending, mut aside) = (0, 0);
             for (allocation, one) in self.allocations.iter().filter(|(_, one)| one.pool == *name && one.counts()) {
                 let once = matches!(one.kind, Kind::Once(_));
                 let ends =
                     one.over.is_some() || one.stopping || (!once && one.is_connected() && !self.is_open(one, least));
-                if one.is_pending() {
+                if self.is_aside(one) {
+                    // It has its place, and is in nobody's way.
+                    aside += 1;
+                    beside = beside + held([one.cost].into_iter());
+                    allocations_beside += 1;
+                } else if one.is_pending() {
                     pending += 1;
                 } else if ends {
                     beside = beside + held([one.cost].into_iter());
@@ -206,13 +208,13 @@ impl Fleet {
             pools.push(PoolState {
                 name: name.to_string(),
                 min: if pool.workers.once || self.demand.closed { 0 } else { u64::from(pool.workers.min) },
-                max: u64::from(pool.workers.max),
+                max: u64::from(pool.workers.max).saturating_sub(aside),
                 slots: if pool.workers.once { 1 } else { u64::from(pool.workers.slots) },
-                cost: cost(&pool.shape(pool.workers.once.then_some(&pool.slot))),
+                cost: cost(&pool.usual()),
                 weight: 1.0,
                 pending_max: u64::from(pool.workers.pending),
                 idle: seconds(pool.workers.idle),
-                backlog: demand.backlog as u64,
+                backlog: (demand.backlog as u64).saturating_sub(aside),
                 mean_run: demand.mean_run,
                 waiting_since: demand.waiting_since.map(seconds),
                 pending,
@@ -240,7 +242,7 @@ impl Fleet {
 
     /// Does what was decided for a pool. Was there anything to do?
     fn carry_out(&mut self, name: &PoolName, decided: &PoolDecision) -> bool {
-        let hopeless = self.hopeless(name);
+        let (hopeless, aside) = (self.hopeless(name), self.aside(name));
         let away = self.poll.trouble().map(str::to_owned);
         let unclear =
             self.allocations.values().any(|one| one.pool == *name && matches!(one.stage, Stage::Unclear { .. }));
@@ -254,7 +256,7 @@ impl Fleet {
         {
             pool.why.push_str(&format!("; the last failure: {why}"));
         }
-        if let Some(hopeless) = &hopeless {
+        if let Some(hopeless) = hopeless.as_ref().or(aside.as_ref()) {
             pool.why.push_str(&format!("; {hopeless}"));
         }
         let for_good = decided.why.pause.filter(|pause| pause.is_for_good());
@@ -285,19 +287,6 @@ impl Fleet {
             }
         }
         acted | self.cancel_surplus(name, decided)
-    }
-
-    /// Why what waits in Slurm for a pool waits for ever, if it does.
-    fn hopeless(&self, name: &PoolName) -> Option<String> {
-        let mine = self.allocations.iter().filter(|(_, one)| one.pool == *name && one.is_pending());
-        let hopeless = mine.filter(|(_, one)| one.hopeless_since.is_some_and(|since| since + HOPELESS_MAX <= self.now));
-        let (allocation, one) = hopeless.into_iter().next()?;
-        let reason = one.row.as_ref().map(|(_, reason)| reason.in_words()).unwrap_or_default();
-        let id = one.element.map(|id| id.to_string()).unwrap_or_default();
-        Some(format!(
-            "its allocation {allocation} waits in Slurm for what no time changes: {reason}; correct `pool.{name}.slurm` in the \
-             site's file or release the job, and take it out of the queue with `scancel {id}`"
-        ))
     }
 
     /// Allocations that wait although nothing is left for them to do.
@@ -343,8 +332,7 @@ impl Fleet {
             let mut rest = std::collections::VecDeque::new();
             for (run, need) in std::mem::take(&mut self.waiting) {
                 if need.pool == *name && (wanted.len() as u64) < count {
-                    let resources: &Resources = &need.resources;
-                    wanted.push((Kind::Once(run.clone()), pool.shape(Some(resources)), Some((run, need))));
+                    wanted.push((Kind::Once(run.clone()), pool.shape(Some(&need)), Some((run, need))));
                 } else {
                     rest.push_back((run, need));
                 }
@@ -398,11 +386,13 @@ impl Fleet {
             let mut allocation = Allocation::new(pool.clone(), kind.clone(), cost, Stage::Recording, self.now);
             allocation.shape = Some(shape);
             if let Some((run, need)) = run {
+                let slot = self.settings.pools.get(pool).map(|pool| &pool.slot);
+                allocation.asks_more = slot.is_some_and(|slot| need.asks_for_more_than(slot));
                 let gpus = (0..need.resources.gpus).collect();
-                let placed = Placed { slots: 1, gpus, progress: Progress::Kept, need: Some(need), ends: None };
-                allocation.runs.insert(run, placed);
+                allocation.runs.insert(run, Placed { gpus, ..Placed::new(Progress::Kept, Some(need)) });
             }
-            orders.push(Order { name: name.clone(), pool: pool.clone(), kind, cost });
+            let asks_more = allocation.asks_more;
+            orders.push(Order { name: name.clone(), pool: pool.clone(), kind, cost, asks_more });
             self.allocations.insert(name, allocation);
         }
         self.push(Effect::Record { job, orders });

@@ -238,7 +238,7 @@ impl Fleet {
     pub(crate) fn take_told(&mut self, name: &str, told: Told) {
         let Some(allocation) = self.allocations.get_mut(name) else { return };
         allocation.had_job |= !(told.alive.is_empty() && told.ended.is_empty() && told.cut_off.is_empty());
-        let unknown = |progress| Placed { slots: 1, gpus: Vec::new(), progress, need: None, ends: None };
+        let unknown = |progress| Placed::new(progress, None);
         let mut missing: Vec<Run> = allocation.runs.keys().cloned().collect();
         let mut over = Vec::new();
         for run in told.alive {
@@ -292,22 +292,27 @@ impl Fleet {
         if self.stands_elsewhere(name, &run) {
             return;
         }
-        match (placed.ends, placed.need) {
-            (Some(why), need) => {
-                // Until it is forgotten it stays where it is.
+        match (placed.ends, placed.refused.clone(), placed.need) {
+            // Until they are forgotten these stay where they are.
+            (Some(why), _, need) => {
                 let progress = Progress::CutOff(why.to_string());
-                let Placed { slots, gpus, ends, .. } = placed;
-                let placed = Placed { slots, gpus, progress: progress.clone(), need, ends };
+                let placed = Placed { progress: progress.clone(), need, ..placed };
                 if let Some(allocation) = self.allocations.get_mut(name) {
                     allocation.runs.insert(run.clone(), placed);
                 }
                 self.run_is_over(run, progress);
             }
-            (None, Some(need)) => {
+            (None, Some(why), need) => {
+                if let Some(allocation) = self.allocations.get_mut(name) {
+                    allocation.runs.insert(run.clone(), Placed { need, ..placed });
+                }
+                self.rejects(run, why);
+            }
+            (None, None, Some(need)) => {
                 self.decide_soon();
                 self.waiting.push_front((run, need));
             }
-            (None, None) => self.push(Effect::Observe),
+            (None, None, None) => self.push(Effect::Observe),
         }
     }
 
@@ -345,7 +350,7 @@ impl Fleet {
         for (run, need) in std::mem::take(&mut self.waiting) {
             match self.worker_for(&run, &need) {
                 Some((name, slots, gpus)) => {
-                    let placed = Placed { slots, gpus, progress: Progress::New, need: Some(need), ends: None };
+                    let placed = Placed { slots, gpus, ..Placed::new(Progress::New, Some(need)) };
                     if let Some(allocation) = self.allocations.get_mut(&name) {
                         allocation.runs.insert(run, placed);
                         allocation.idle_since = None;

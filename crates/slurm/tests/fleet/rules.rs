@@ -497,7 +497,8 @@ fn what_an_earlier_daemon_has_closed_is_told_as_it_ended_and_what_may_have_begun
         let name = "hpcq-abc-cpu-7-1".to_owned();
         let seen = Seen { closed: Some(closed), ended, ..claimed(1) };
         let (pool, kind, cost) = ("cpu".parse().unwrap(), Kind::Worker { slots: 2 }, scaling::Amount::default());
-        let found = Found { name: name.clone(), pool, kind, runs, cost, element: Some(element(7)), seen };
+        let found =
+            Found { name: name.clone(), pool, kind, runs, cost, asks_more: false, element: Some(element(7)), seen };
         let mut case = Case::of(settings(&[("cpu", workers(4, 2, false))], 10), vec![found]);
         let effects = case.effects();
         let what = effects.iter().find_map(|effect| match effect {
@@ -587,6 +588,104 @@ fn what_can_never_be_met_pauses_the_pool_after_a_while_and_a_person_ends_that() 
     case.closes(&job, Left::default());
     case.pass(61);
     assert_eq!(case.fleet.problem(&pool("cpu")), None);
+}
+
+/// A pool with an allocation for each job, of which one waits for this reason, seen again and again for so long.
+fn hopeless_once(cpus: u32, most: u32, reason: &str, seconds: u64) -> (Case, String, Vec<Effect>) {
+    let mut case = Case::of(settings(&[("mpi", workers(most, 1, true))], 10), Vec::new());
+    let resources = Resources { cpus, memory: None, gpus: 0, nodes: 1 };
+    let need = Need { pool: pool("mpi"), resources, limit: Duration::from_secs(60) };
+    case.fleet.start(run("j1.1"), need, case.now);
+    let job = case.submitted("mpi");
+    let end = case.now + Duration::from_secs(seconds);
+    let mut effects = Vec::new();
+    while case.now < end {
+        effects.extend(case.listed(vec![row(&job, 7, State::Pending, reason)]));
+    }
+    (case, job, effects)
+}
+
+#[test]
+fn a_job_that_waits_for_more_than_there_is_is_rejected_alone() {
+    let (mut case, job, effects) = hopeless_once(400, 4, "PartitionConfig", 130);
+    assert!(effects.contains(&Effect::Cancel { job: job.clone(), element: element(7) }), "{effects:?}");
+    assert!(effects.iter().any(is_close), "{effects:?}");
+    // Not before it is sure that nothing begins there: somebody may have made room meanwhile.
+    let rejected = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| match effect {
+            Effect::Rejected(one, why) if *one == run("j1.1") => Some(why.clone()),
+            _ => None,
+        })
+    };
+    assert_eq!(rejected(&effects), None);
+    let effects = case.closes(&job, Left::default());
+    assert!(rejected(&effects).is_some_and(|why| why.contains("PartitionConfig")), "{effects:?}");
+    assert_eq!((case.sighted("j1.1"), case.fleet.problem(&pool("mpi"))), (Some(Sighted::Queued), None));
+    case.fleet.forget(&[run("j1.1")], case.now);
+    assert!(case.effects().contains(&Effect::Remove(job)));
+    let effects = [case.start("j2.1", "mpi"), case.pass(2)].concat();
+    assert_eq!(records(&effects), 1, "the next one is asked for at once");
+
+    // It began in the last moment.
+    let (mut case, job, _) = hopeless_once(400, 4, "PartitionConfig", 130);
+    let effects = case.closes(&job, Left { ended: vec![run("j1.1")], cut_off: Vec::new() });
+    assert!(effects.contains(&Effect::Ended(run("j1.1"))) && rejected(&effects).is_none(), "{effects:?}");
+
+    // One that asks for no more than all others get is no reason to reject it.
+    let (case, job, effects) = hopeless_once(1, 4, "PartitionConfig", 500);
+    assert!(!effects.iter().any(is_close), "{effects:?}");
+    assert!(case.fleet.problem(&pool("mpi")).is_some_and(|why| why.contains(&job)));
+}
+
+#[test]
+fn a_job_that_waits_for_a_person_is_in_nobodys_way() {
+    for reason in ["JobHeldUser", "PartitionTimeLimit"] {
+        let (mut case, job, effects) = hopeless_once(400, 2, reason, 500);
+        assert!(!effects.iter().any(is_close), "{reason}: {effects:?}");
+        let told = |effect: &&Effect| matches!(effect, Effect::Say(Notice::Aside(..)));
+        assert_eq!(effects.iter().filter(told).count(), 1, "{reason}: {effects:?}");
+        assert_eq!(case.fleet.problem(&pool("mpi")), None, "{reason}");
+        let mut effects = case.start("j2.1", "mpi");
+        effects.extend(case.demand("mpi", 2));
+        effects.extend(case.pass(2));
+        assert_eq!(records(&effects), 1, "{reason}: the next one goes on: {effects:?}");
+        // There are two at most, and the one that is aside is one of them.
+        let mut effects = case.start("j3.1", "mpi");
+        effects.extend(case.demand("mpi", 3));
+        effects.extend(case.pass(5));
+        assert_eq!(records(&effects), 0, "{reason}: {effects:?}");
+        // Once it is released all is as before.
+        case.listed(vec![row(&job, 7, State::Pending, "Priority")]);
+        case.fleet.looked(vec![(job.clone(), claimed(1))], case.now);
+        assert_eq!(case.sighted("j1.1"), Some(Sighted::Alive), "{reason}");
+
+        // Where there may be one, nothing else can begin.
+        let (case, _, effects) = hopeless_once(1, 1, reason, 200);
+        assert!(case.fleet.problem(&pool("mpi")).is_some_and(|why| why.contains(reason)), "{effects:?}");
+    }
+}
+
+#[test]
+fn an_allocation_for_one_job_lasts_no_longer_than_that_may() {
+    let asked = |limit| {
+        let mut case = Case::once();
+        let resources = Resources { cpus: 1, memory: None, gpus: 0, nodes: 1 };
+        case.fleet.start(run("j1.1"), Need { pool: pool("mpi"), resources, limit }, case.now);
+        let mut effects = case.demand("mpi", 1);
+        effects.extend(case.pass(2));
+        let job = effects.iter().find_map(|effect| match effect {
+            Effect::Record { job, .. } => Some(job.clone()),
+            _ => None,
+        });
+        case.fleet.recorded(&job.unwrap(), Ok(()), case.now);
+        case.effects().into_iter().find_map(|effect| match effect {
+            Effect::Submit { shape, .. } => shape.time,
+            _ => None,
+        })
+    };
+    // With room for its begin and its end; and never longer than the site's file says, which is an hour.
+    assert_eq!(asked(Duration::from_secs(60)), Some(Duration::from_secs(660)));
+    assert_eq!(asked(Duration::from_secs(86_400)), Some(Duration::from_secs(3_600)));
 }
 
 #[test]
@@ -685,6 +784,7 @@ fn an_earlier_daemons_allocations_are_found_again_with_their_runs() {
         kind: Kind::Worker { slots: 2 },
         runs: BTreeMap::from([(run("j1.1"), Place { slots: 1, gpus: Vec::new() })]),
         cost: scaling::Amount { cpus: 2, memory: 0, gpus: 0 },
+        asks_more: false,
         element,
         seen: claimed(5),
     };

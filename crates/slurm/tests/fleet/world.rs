@@ -443,7 +443,8 @@ impl World {
                 runs.insert(run.clone(), Place { slots: 1, gpus: Vec::new() });
             }
             let (pool, kind, cost) = (folder.pool.clone(), folder.kind.clone(), folder.cost);
-            Found { name: name.clone(), pool, kind, runs, cost, element: folder.noted, seen: seen(folder) }
+            let (element, seen) = (folder.noted, seen(folder));
+            Found { name: name.clone(), pool, kind, runs, cost, asks_more: false, element, seen }
         });
         self.settings.seed += 1;
         self.rooms.clear();
