@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use slurm::{
-    Accounted, Answer, Element, Ended, Listed, Listing, NoAnswer, NoRecords, Output, Request, cancel_arguments,
-    queue_arguments, record_arguments,
+    Accounted, Answer, Element, Ended, Listed, Listing, NoAnswer, NoRecords, Output, Request, Spent, cancel_arguments,
+    queue_arguments, record_arguments, usage_arguments,
 };
 
 use crate::{config, run};
@@ -20,6 +20,9 @@ const WITHIN: Duration = Duration::from_secs(60);
 
 /// `sbatch` may be one of many that wait for their turn.
 const SUBMISSION_WITHIN: Duration = Duration::from_secs(150);
+
+/// A result waits for this answer.
+const USAGE_WITHIN: Duration = Duration::from_secs(10);
 
 /// So far back the accounting is asked.
 const RECORDS_OF: Duration = Duration::from_hours(14 * 24);
@@ -98,6 +101,13 @@ impl Commands {
         let names: Vec<&str> = jobs.iter().map(String::as_str).collect();
         let arguments = record_arguments(user(), &names, RECORDS_OF.as_secs());
         Listed::of_records(&self.ask("sacct", &arguments, "", WITHIN).await)
+    }
+
+    /// What the jobs of these names have used, which is worth no long wait.
+    pub(crate) async fn usage(&self, jobs: &[String]) -> Result<Vec<Spent>, NoRecords> {
+        let names: Vec<&str> = jobs.iter().map(String::as_str).collect();
+        let arguments = usage_arguments(user(), &names, RECORDS_OF.as_secs());
+        Spent::read(&self.ask("sacct", &arguments, "", USAGE_WITHIN).await)
     }
 
     /// Cancels a job, if it still has this name: Slurm may have given its id to another. One that is over or gone is

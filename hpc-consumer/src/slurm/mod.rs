@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`Slurm`] carries the effects of the fleet out and tells it what came of them. [`folders`] has the files,
-//! [`commands`] the programs of Slurm, [`log`] the log of decisions.
+//! [`commands`] the programs of Slurm, [`log`] the log of decisions; [`accounts`] asks what runs have used.
 //!
 //! Out of scope: what is concluded from what (`slurm::fleet`), how many allocations there should be (`scaling`), what
 //! happens in an allocation (`keeper`).
@@ -15,6 +15,7 @@
 //! Invariants: what the fleet says is done in its order where that matters: an order is on disk before it is asked for,
 //! and a run stands in its allocation before it is told. Nothing here waits for Slurm.
 
+mod accounts;
 mod commands;
 mod folders;
 mod log;
@@ -33,6 +34,7 @@ use slurm::fleet::{self, Demand, Effect, Fleet, Kind, Left, Need, Place, PoolDem
 use slurm::{Answer, Request, Shape};
 use tokio::sync::Notify;
 
+use self::accounts::Accounts;
 pub(crate) use self::commands::Commands;
 use self::folders::Folders;
 use self::log::Log;
@@ -58,6 +60,7 @@ struct Shared {
     folders: Folders,
     log: Log,
     commands: Commands,
+    accounts: Accounts,
     /// What the keepers of allocations do besides their runs.
     settings: keeper::Settings,
     /// This program, where compute nodes find it.
@@ -143,6 +146,7 @@ impl Slurm {
             folders,
             log,
             commands,
+            accounts: Accounts::default(),
             settings,
             program,
             events,
@@ -319,10 +323,10 @@ impl Slurm {
             })),
             Effect::Close { name, what, closed } => drop(tokio::spawn(async move {
                 let folder = folders.of_name(&name);
-                let outcome = keeper::left(&folder, &what, closed)
-                    .await
-                    .map(|said| slurm.left(&name, said))
-                    .map_err(|error| format!("{error:#}"));
+                let outcome = match keeper::left(&folder, &what, closed).await {
+                    Ok(said) => Ok(slurm.left(&name, slurm.with_usage(&name, said).await)),
+                    Err(error) => Err(format!("{error:#}")),
+                };
                 slurm.tell(|fleet, now| fleet.closed(&name, outcome, now));
             })),
             Effect::Remove(name) => drop(tokio::task::spawn_blocking(move || {
@@ -440,6 +444,22 @@ impl Slurm {
         let mut left = self.keep(name, ended, cut_off);
         left.cut_off.extend(alive.into_iter().map(|run| (run, "its keeper is gone".to_owned())));
         left
+    }
+
+    /// With what Slurm knows that a run has used which had all of an allocation. Its keeper sees one of its nodes.
+    async fn with_usage(&self, name: &str, said: Said) -> Said {
+        let is_for_one = lock(&self.0.state).fleet.is_for_one(name);
+        match said {
+            Said::Runs { alive, mut ended, cut_off, complete } if is_for_one && !ended.is_empty() => {
+                if let Some(usage) = self.0.accounts.usage_of(name, &self.0.commands).await {
+                    for (_, finished) in &mut ended {
+                        finished.usage = finished.usage.take().unwrap_or_default().and(usage.clone()).known();
+                    }
+                }
+                Said::Runs { alive, ended, cut_off, complete }
+            }
+            said => said,
+        }
     }
 
     /// Keeps how runs have ended until they are forgotten.

@@ -52,6 +52,36 @@ fn jobs_of_two_nodes_start_programs_of_mpi_on_both_and_one_that_asks_for_too_muc
     }
 }
 
+/// Its keeper sees the first node alone, and what `srun` starts is no child of it.
+#[test]
+fn what_a_job_has_used_on_all_its_nodes_is_told_as_the_accounting_knows_it() {
+    const WORK: &str = "import time\nheld = bytearray(b\"x\") * (80 << 20)\nwhile time.process_time() < 1.2: pass\n";
+    for version in VERSIONS {
+        let site = Site::new(
+            Cluster::new(version).accounting().start(),
+            &pool("mpi", "default = true", "max = 2, once = true"),
+        );
+        fs::write(site.consumer.home().join("work.py"), WORK).unwrap();
+        let mut daemon = site.consumer.start();
+        let program = parts::mpi().display().to_string();
+        let script = format!("srun {program} {}", site.consumer.home().join("work.py").display());
+        let both = site.submit_to(&script, &json!({"resources": {"nodes": 2, "memory": "200MiB"}}));
+        let record = site.record(&both, &mut daemon);
+        assert_eq!(record["status"], "completed", "{version}: {record} {}", daemon.log());
+        let usage = &record["usage"];
+        assert_eq!(usage["source"], "slurm", "{version}: {record}");
+        let number = |key: &str| usage[key].as_u64().unwrap_or_else(|| panic!("{version}: {key} in {record}"));
+        assert!((2_200..20_000).contains(&number("cpu_time_ms")), "{version}: {usage}");
+        assert!((160 << 20..1 << 30).contains(&number("memory_bytes")), "{version}: {usage}");
+
+        // An accounting that is away holds no result up for long.
+        site.cluster.stop_accounting();
+        let next = site.submit("true");
+        let record = site.record(&next, &mut daemon);
+        assert_eq!((&record["status"], &record["usage"]["source"]), (&json!("completed"), &json!(null)), "{version}");
+    }
+}
+
 /// Up to 22.05 Slurm takes what no node has, and lets it wait.
 #[test]
 fn a_job_that_would_wait_for_ever_for_what_there_is_not_is_rejected_and_the_others_go_on() {

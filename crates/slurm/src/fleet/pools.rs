@@ -122,6 +122,11 @@ impl Fleet {
         self.allocations.get(name).map(|one| (one.element, one.nodes.clone()))
     }
 
+    /// Is it for one run, which has all of it?
+    pub fn is_for_one(&self, name: &str) -> bool {
+        self.allocations.get(name).is_some_and(|one| matches!(one.kind, Kind::Once(_)))
+    }
+
     /// Why nothing can begin in a pool, while a person has to look.
     pub fn problem(&self, pool: &PoolName) -> Option<&str> {
         self.pools.get(pool)?.broken.as_deref()
