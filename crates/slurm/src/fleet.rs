@@ -46,6 +46,7 @@ use site::{Held, Resources, Site, Where, Workers};
 
 use self::allocation::{Allocation, Closing, Connection, Over, Placed, Progress, Recorded, Stage};
 pub use self::allocation::{Claim, Closed, Kind, Place, Seen};
+use self::effect::UNREACHED;
 pub use self::effect::{Effect, Notice, Order};
 use self::poll::Poll;
 use self::pools::Pool;
@@ -83,6 +84,9 @@ const UNCLAIMED_MAX: Duration = Duration::from_secs(120);
 
 /// What an allocation for one run lasts longer than that may: for its begin, and for what its keeper keeps at the end.
 const SPARE: Duration = Duration::from_secs(600);
+
+/// After so many vain tries in a row to reach a keeper that nobody has reached yet, it counts as one that cannot be.
+const CONNECT_TRIES: u32 = 3;
 
 /// After a submission that was refused for the moment.
 const NOT_NOW: Duration = Duration::from_secs(60);
@@ -630,8 +634,10 @@ impl Fleet {
         self.pass(now);
         if let Some(allocation) = self.allocations.get_mut(name).filter(|one| one.over.is_none()) {
             allocation.connection = Connection::There;
+            (allocation.was_reached, allocation.unreached) = (true, None);
             allocation.alive_at = Some(now);
             self.take_told(name, told);
+            self.is_over(&unreached(name));
         }
         self.advance();
     }
@@ -653,6 +659,18 @@ impl Fleet {
             self.poll.soon(now);
         }
         self.advance();
+    }
+
+    /// The keeper of a worker could not be reached, for this reason.
+    pub fn unreached(&mut self, name: &str, why: String, now: Duration) {
+        self.disconnected(name, now);
+        if let Some(allocation) = self.allocations.get_mut(name).filter(|one| !one.was_reached)
+            && matches!(allocation.connection, Connection::None { tries, .. } if tries >= CONNECT_TRIES)
+        {
+            allocation.unreached = Some(why.clone());
+            let nodes = allocation.nodes.clone();
+            self.complain(unreached(name), Notice::Unreached(name.to_owned(), nodes, why));
+        }
     }
 
     /// What an allocation has left, and nothing more begins there; or why that cannot be said yet.
@@ -685,6 +703,13 @@ impl Fleet {
         let may_lack = !clean && claimed && is_lost;
         let (pool, had_job) = (allocation.pool.clone(), allocation.had_job);
         let said = end.sentence(allocation.element, &allocation.nodes, None);
+        // It could be of no use, and the next one would be of none either.
+        let by_itself = matches!(end, AllocationEnd::Completed | AllocationEnd::TimeLimit);
+        let unreached = allocation.unreached.clone().filter(|_| by_itself && !had_job);
+        let said = match &unreached {
+            Some(why) => format!("{said}, and its keeper could not be reached from here ({why}); {UNREACHED}"),
+            None => said,
+        };
         let mut runs = std::mem::take(&mut allocation.runs);
         let mut kept = BTreeMap::new();
         for (run, progress) in left
@@ -716,7 +741,8 @@ impl Fleet {
         if let Some(allocation) = self.allocations.get_mut(name) {
             allocation.runs.extend(kept);
         }
-        let failed = end.is_failure_of_pool(had_job) || !claimed && !clean && end == AllocationEnd::Completed;
+        let unused = unreached.is_some() || !claimed && !clean && end == AllocationEnd::Completed;
+        let failed = end.is_failure_of_pool(had_job) || unused;
         let say_failure = failed || !matches!(end, AllocationEnd::Completed | AllocationEnd::Asked);
         if let Some(pool) = self.pools.get_mut(&pool) {
             if failed {
@@ -819,6 +845,7 @@ impl Fleet {
                 self.parted.insert(name.clone(), self.now);
             }
             self.is_over(&format!("unclaimed {name}"));
+            self.is_over(&unreached(&name));
             self.is_over(&hopeless::aside_of(&name));
             self.push(Effect::Remove(name));
         }
@@ -889,6 +916,11 @@ fn take_row(allocation: &mut Allocation, row: &Row, now: Duration) -> bool {
     let changed = allocation.row.as_ref().map(|(state, _)| state) != Some(&row.state);
     allocation.row = said;
     changed
+}
+
+/// That a keeper cannot be reached is said once.
+fn unreached(name: &str) -> String {
+    format!("unreached {name}")
 }
 
 /// The name of a submission, and the place in it, of an allocation.

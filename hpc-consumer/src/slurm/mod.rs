@@ -405,8 +405,9 @@ impl Slurm {
         let (slurm, of) = (self.clone(), name.clone());
         let said = move |said| slurm.heard(&of, said);
         if let Err(error) = keeper.observe(said).await {
-            tracing::info!("the keeper of the allocation {name} cannot be reached, which is tried again: {error:#}");
-            self.gone(&name);
+            tracing::debug!("the keeper of the allocation {name} cannot be reached, which is tried again: {error:#}");
+            lock(&self.0.state).connected.remove(&name);
+            self.tell(|fleet, now| fleet.unreached(&name, format!("{error:#}"), now));
         }
     }
 

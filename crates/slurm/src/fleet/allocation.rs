@@ -178,6 +178,10 @@ pub(crate) struct Allocation {
     /// When its time is up, by our clock.
     pub(crate) ends_at: Option<Duration>,
     pub(crate) connection: Connection,
+    /// Was its keeper ever reached?
+    pub(crate) was_reached: bool,
+    /// Why it cannot be, while it never was and that was tried often enough.
+    pub(crate) unreached: Option<String>,
     /// It takes no further run: it was told so, or says so.
     pub(crate) stopping: bool,
     /// Until then it is given no run: it has refused one.
@@ -267,6 +271,8 @@ impl Allocation {
             gone: false,
             ends_at: None,
             connection: Connection::None { tries: 0, next: now },
+            was_reached: false,
+            unreached: None,
             stopping: false,
             refuses_until: Duration::ZERO,
             asked_to_end: false,

@@ -158,6 +158,8 @@ pub enum Notice {
     },
     /// An allocation runs, and nobody has begun there.
     Unclaimed(String, Option<Element>, String),
+    /// The keeper of a worker on these nodes was never reached, and that was tried several times.
+    Unreached(String, String, String),
     /// What an allocation left cannot be read.
     CannotClose(String, String),
     /// An allocation waits for what no time changes.
@@ -169,6 +171,10 @@ pub enum Notice {
 /// What to look at where nobody begins in an allocation that runs.
 const CANARY: &str = "most often STATE_DIR is not on a file system that the compute nodes share, or the program is not; put both \
      where the nodes see them under the same path, or look into slurm.out in the folder of the allocation";
+
+/// What to do where nobody reaches a worker.
+pub(super) const UNREACHED: &str = "workers need a daemon that reaches their nodes on any port: run it where that is so, or let each job of the pool have \
+     its own allocation (`once = true`), which needs no connection";
 
 impl Notice {
     /// Is it something to be looked at?
@@ -216,6 +222,11 @@ impl fmt::Display for Notice {
             Self::Unclaimed(name, element, nodes) => {
                 write!(f, "the allocation {name}{} runs on {nodes} and its keeper has not begun; {CANARY}", id(element))
             }
+            Self::Unreached(name, nodes, why) => write!(
+                f,
+                "the keeper of the allocation {name} on {nodes} cannot be reached from here, which is tried again, and until \
+                 then it has nothing to do: {why}; {UNREACHED}"
+            ),
             Self::CannotClose(name, why) => write!(
                 f,
                 "what the allocation {name} has left cannot be read, which is tried again; until then its jobs count as \

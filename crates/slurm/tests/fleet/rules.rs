@@ -752,6 +752,58 @@ fn a_job_that_asks_for_more_than_there_is_fails_alone_and_a_site_that_says_somet
     }
 }
 
+/// Where compute nodes cannot be reached, workers would come and go for ever, and each would cost its time.
+#[test]
+fn workers_that_cannot_be_reached_pause_their_pool_and_say_what_to_do() {
+    let mut case = Case::workers();
+    let (mut said, mut workers) = (0, 0);
+    while case.fleet.problem(&pool("cpu")).is_none() {
+        workers += 1;
+        assert!(workers <= 3, "there is no end of it");
+        let name = loop {
+            let effects = [case.demand("cpu", 1), case.pass(1)].concat();
+            if let Some(job) = effects.iter().find_map(|effect| match effect {
+                Effect::Record { job, .. } => Some(job.clone()),
+                _ => None,
+            }) {
+                break job;
+            }
+        };
+        case.fleet.recorded(&name, Ok(()), case.now);
+        case.answers(&name, Answer::Submitted(Submitted { job: 7, cluster: None }));
+        for beat in 1..60 {
+            case.fleet.looked(vec![(name.clone(), claimed(beat))], case.now);
+            if case.effects().contains(&Effect::Connect(name.clone())) {
+                case.fleet.unreached(&name, "no route to host".to_owned(), case.now);
+            }
+            let effects = [case.effects(), case.pass(2)].concat();
+            let told = |effect: &&Effect| matches!(effect, Effect::Say(Notice::Unreached(..)));
+            said += effects.iter().filter(told).count();
+        }
+        assert_eq!(said, workers, "once of each");
+        case.fleet.looked(vec![(name.clone(), Seen { ended: true, ..claimed(99) })], case.now);
+        assert!(case.effects().iter().any(is_close));
+        case.closes(&name, Left::default());
+        case.pass(3);
+    }
+    let why = case.fleet.problem(&pool("cpu")).unwrap();
+    assert!(workers == 3 && why.contains("no route to host") && why.contains("once = true"), "{workers}: {why}");
+
+    // One that was reached is of use, whatever becomes of the connection, and so is one that was not so for a moment.
+    let mut case = Case::workers();
+    let name = case.submitted("cpu");
+    case.fleet.looked(vec![(name.clone(), claimed(1))], case.now);
+    case.fleet.unreached(&name, "no route to host".to_owned(), case.now);
+    case.fleet.connected(&name, Told::default(), case.now);
+    case.fleet.disconnected(&name, case.now);
+    for _ in 0..9 {
+        case.fleet.unreached(&name, "no route to host".to_owned(), case.now);
+    }
+    case.fleet.looked(vec![(name.clone(), Seen { ended: true, ..claimed(2) })], case.now);
+    let effects = [case.effects(), case.closes(&name, Left::default())].concat();
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Say(notice) if notice.is_warning())), "{effects:?}");
+}
+
 #[test]
 fn an_allocation_in_which_nobody_begins_is_told_of_with_what_to_do() {
     let mut case = Case::workers();
