@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lifecycle::{Attempt, Event, Lifecycle, Phase, PoolState};
 use protocol::link::PoolReport;
-use protocol::{JobId, JobMessage, Timestamp, timestamp_from_millis};
+use protocol::{JobId, JobMessage, PoolName, Timestamp, timestamp_from_millis};
 use slurm::fleet::ShownAllocation;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -59,6 +59,8 @@ pub(crate) struct Viewer {
     slurm: Option<Slurm>,
     services: Option<Arc<Services>>,
     learned: Learned,
+    /// Which pools are ready, and since when that is so, or not.
+    ready: HashMap<PoolName, (bool, Timestamp)>,
     exporter: Option<Exporter>,
     /// When to write next.
     due: Instant,
@@ -92,6 +94,7 @@ impl Viewer {
             slurm,
             services,
             learned: Learned::default(),
+            ready: HashMap::new(),
             exporter: metrics_file.map(Exporter::to),
             due: Instant::now(),
             written: None,
@@ -126,6 +129,7 @@ impl Viewer {
             return;
         }
         let state = if lifecycle.draining() { DaemonState::Draining } else { DaemonState::Running };
+        self.note_ready(lifecycle);
         let mut view = self.view(lifecycle, state);
         let unknown = self.unknown(&view.jobs);
         let now = Instant::now();
@@ -157,6 +161,15 @@ impl Viewer {
         }));
     }
 
+    fn note_ready(&mut self, lifecycle: &Lifecycle) {
+        for pool in lifecycle.pools() {
+            let noted = self.ready.get(pool.name).is_some_and(|(ready, _)| *ready == pool.is_ready);
+            if !noted {
+                self.ready.insert(pool.name.clone(), (pool.is_ready, view_time()));
+            }
+        }
+    }
+
     /// Some jobs for which the words are to be asked for. Forgets what is known of others that are not shown.
     fn unknown(&self, shown: &[JobView]) -> Vec<JobId> {
         let mut learned = lock(&self.learned);
@@ -170,6 +183,7 @@ impl Viewer {
 
     /// Writes the last view of this daemon.
     pub(crate) async fn last(&mut self, lifecycle: &Lifecycle) {
+        self.note_ready(lifecycle);
         let (state_dir, view) = (self.state_dir.clone(), self.view(lifecycle, DaemonState::Ended));
         let metrics = self.exporter.as_ref().map(|exporter| exporter.metrics(&view));
         let under_way = self.writing.take();
@@ -227,13 +241,19 @@ impl Viewer {
         }
         View {
             v: VERSION,
-            written_at: timestamp_from_millis(Timestamp::now().as_millisecond()),
+            written_at: view_time(),
             host: self.host.clone(),
             pid: std::process::id(),
             state,
             node: lifecycle.node_problem().or(lifecycle.executor_problem()).map(ToString::to_string),
             slots: self.slots,
-            pools: lifecycle.pools().map(|pool| pool_view(pool, &allocations)).collect(),
+            pools: lifecycle
+                .pools()
+                .map(|pool| {
+                    let since = self.ready.get(pool.name).map(|(_, since)| *since);
+                    pool_view(pool, since, &allocations)
+                })
+                .collect(),
             services: self.services.as_ref().map(|services| services.views(lifecycle)).unwrap_or_default(),
             counts,
             jobs,
@@ -313,14 +333,19 @@ fn allocation_view(allocation: &ShownAllocation) -> AllocationView {
     }
 }
 
-fn pool_view(pool: PoolState<'_>, allocations: &[ShownAllocation]) -> PoolView {
+/// By the clock of the machine, as it is shown.
+fn view_time() -> Timestamp {
+    timestamp_from_millis(Timestamp::now().as_millisecond())
+}
+
+fn pool_view(pool: PoolState<'_>, since: Option<Timestamp>, allocations: &[ShownAllocation]) -> PoolView {
     let hold = Some(pool.hold).filter(|hold| *hold < usize::MAX);
     let (held, running) = (pool.waiting, pool.running);
     let slurm = allocations.iter().filter(|one| one.pool == *pool.name).take(ALLOCATIONS_MAX).map(allocation_view);
     let slurm = slurm.collect();
     let PoolReport { pool, ready, problem, capacity, in_use, allocations, want, why, .. } = pool.report();
     let (capacity, in_use) = (capacity.into(), in_use.into());
-    PoolView { pool, ready, problem, held, running, hold, capacity, in_use, allocations, want, why, slurm }
+    PoolView { pool, ready, problem, since, held, running, hold, capacity, in_use, allocations, want, why, slurm }
 }
 
 /// The words for these jobs, as the store has them.

@@ -153,6 +153,9 @@ pub(crate) struct PoolView {
     pub(crate) ready: bool,
     /// Why they cannot, where that is known.
     pub(crate) problem: Option<String>,
+    /// Since when they can, or cannot, as this daemon has seen it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<Timestamp>,
     /// Accepted, and not begun.
     pub(crate) held: usize,
     pub(crate) running: usize,

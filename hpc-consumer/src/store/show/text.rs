@@ -97,7 +97,8 @@ pub(super) fn pools_text(report: &Report, now: Timestamp) -> String {
     for (line, pool) in lines.zip(&report.pools) {
         text.push_str(&line);
         if let Some(problem) = &pool.problem {
-            let _ = writeln!(text, "  {}", one_line(problem));
+            let since = pool.since.map(|since| format!(" (since {}, {})", seconds(since), age(since, now)));
+            let _ = writeln!(text, "  {}{}", one_line(problem), since.unwrap_or_default());
         }
         if let Some(why) = &pool.why {
             let _ = writeln!(text, "  {}", one_line(why));
