@@ -6,7 +6,9 @@
 mod rules;
 mod world;
 
-use world::{Trouble, World, settings, workers};
+use std::panic::catch_unwind;
+
+use world::{Sabotage, Trouble, World, settings, workers};
 
 /// Everything that may go wrong does, some time.
 const WILD: Trouble = Trouble {
@@ -81,6 +83,34 @@ fn whatever_dies_nothing_is_lost_and_nothing_runs_twice() {
     assert!(cut_offs > 0, "keepers have died");
     for notice in ["Unclear", "Away", "Nobodys", "Ended"] {
         assert!(said.contains(notice), "{notice} in {said:?}");
+    }
+}
+
+/// A daemon that dies, answers that are lost, and a listing that is empty now and then; and what is in Slurm is counted,
+/// also what waits there.
+fn counted(seed: u64, sabotage: Option<Sabotage>) {
+    let mut world = plain(seed);
+    let (daemon_dies, answer_lost, submission_lost, listing_empty, connection_lost) = (10, 200, 150, 100, 20);
+    world.trouble =
+        Trouble { daemon_dies, answer_lost, submission_lost, listing_empty, connection_lost, ..Trouble::NONE };
+    (world.strict, world.sabotage) = (true, sabotage);
+    world.add_jobs("cpu", 40);
+    world.add_jobs("mpi", 8);
+    assert!(run(&mut world, 20_000, World::all_done), "seed {seed}: {} done\n{}", world.done(), world.holding());
+    assert!(!world.is_paused() && world.cut_offs == 0, "seed {seed}: no keeper has died");
+}
+
+#[test]
+fn what_waits_in_slurm_is_within_the_quota_whatever_is_not_heard() {
+    (0..40).for_each(|seed| counted(seed, None));
+}
+
+/// Each of these is a mistake that others have made.
+#[test]
+fn what_is_done_wrong_is_seen() {
+    for sabotage in [Sabotage::ConcludesFromAnEmptyAnswer, Sabotage::ForgetsTheName, Sabotage::CountsPendingAsRunning] {
+        let seen = (0..40).any(|seed| catch_unwind(|| counted(seed, Some(sabotage))).is_err());
+        assert!(seen, "{sabotage:?} harms nothing that is looked at");
     }
 }
 

@@ -54,6 +54,17 @@ impl Trouble {
     };
 }
 
+/// What is done wrong on purpose, between the fleet and the world. A test that does not see it sees nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sabotage {
+    /// What one listing does not name has ended.
+    ConcludesFromAnEmptyAnswer,
+    /// A later daemon knows only those allocations of which it finds an id.
+    ForgetsTheName,
+    /// What waits in Slurm is taken for what is there.
+    CountsPendingAsRunning,
+}
+
 #[derive(Debug, Clone)]
 struct SlurmJob {
     element: Element,
@@ -146,6 +157,10 @@ pub(crate) struct World {
     pub(crate) most_keepers: usize,
     /// How many allocations of a pool waited in Slurm at once.
     pub(crate) most_pending: usize,
+    /// Are allocations in Slurm counted, those that wait as well? And does no listing lie twice in a row?
+    pub(crate) strict: bool,
+    pub(crate) sabotage: Option<Sabotage>,
+    last_was_empty: bool,
     pub(crate) said: BTreeSet<String>,
 }
 
@@ -193,6 +208,9 @@ impl World {
             cut_offs: 0,
             most_keepers: 0,
             most_pending: 0,
+            strict: false,
+            sabotage: None,
+            last_was_empty: false,
             said: BTreeSet::new(),
         }
     }
@@ -437,7 +455,9 @@ impl World {
     pub(crate) fn restart(&mut self) {
         self.replies.clear();
         self.keepers.iter_mut().for_each(|keeper| keeper.connected = false);
-        let found = self.folders.iter().map(|(name, folder)| {
+        let forgets = self.sabotage == Some(Sabotage::ForgetsTheName);
+        let known = |folder: &Folder| !forgets || folder.noted.is_some() || folder.claim.is_some();
+        let found = self.folders.iter().filter(|(_, folder)| known(folder)).map(|(name, folder)| {
             let mut runs = folder.runs.clone();
             if let Kind::Once(run) = &folder.kind {
                 runs.insert(run.clone(), Place { slots: 1, gpus: Vec::new() });
@@ -572,7 +592,14 @@ impl World {
                 if !self.up {
                     return self.later(9..11, Reply::Listed(Err("it is away".to_owned())));
                 }
-                let rows = if self.chance(self.trouble.listing_empty) { Vec::new() } else { self.rows() };
+                let lies = self.chance(self.trouble.listing_empty) && !(self.strict && self.last_was_empty);
+                self.last_was_empty = lies;
+                let mut rows = if lies { Vec::new() } else { self.rows() };
+                if self.sabotage == Some(Sabotage::ConcludesFromAnEmptyAnswer) {
+                    let lacks = |job: &&SlurmJob| !rows.iter().any(|row| row.element == job.element);
+                    let lacking: Vec<Row> = self.slurm.iter().filter(lacks).map(row).collect();
+                    rows.extend(lacking.into_iter().map(|row| Row { state: State::Failed, ..row }));
+                }
                 self.later(0..2, Reply::Listed(Ok(rows)));
             }
             Effect::Cancel { job, element } => {
@@ -681,16 +708,6 @@ impl World {
     }
 
     fn rows(&self) -> Vec<Row> {
-        let row = |job: &SlurmJob| Row {
-            element: job.element,
-            job_name: job.job_name.clone(),
-            state: job.state.clone(),
-            submitted: i64::try_from(job.submitted).ok(),
-            started: None,
-            ends: None,
-            nodes: if job.state == State::Running { "n1".to_owned() } else { String::new() },
-            reason: Reason::parse("Priority"),
-        };
         self.slurm.iter().map(row).collect()
     }
 
@@ -717,7 +734,13 @@ impl World {
                         if !self.chance(self.trouble.look_fails)
                             && let Some(folder) = self.folders.get(&name)
                         {
-                            looks.push((name.clone(), seen(folder)));
+                            let mut seen = seen(folder);
+                            if self.sabotage == Some(Sabotage::CountsPendingAsRunning) && seen.claim.is_none() {
+                                let waits = |job: &&SlurmJob| name_of(job) == name && job.state == State::Pending;
+                                let claim = |job: &SlurmJob| Claim { job: Some(job.element), node: "n1".to_owned() };
+                                seen.claim = self.slurm.iter().find(waits).map(claim);
+                            }
+                            looks.push((name.clone(), seen));
                         }
                     }
                     self.fleet.looked(looks, now);
@@ -792,6 +815,33 @@ impl World {
                 .filter(|one| one.alive && self.folders.get(&one.folder).is_some_and(|f| f.pool == *name));
             assert!(mine.count() <= pool.workers.max as usize, "more than {} workers of {name}", pool.workers.max);
         }
+        if self.strict {
+            self.check_slurm(quota);
+        }
+    }
+
+    /// What waits takes its part of the quota, too.
+    fn check_slurm(&self, quota: usize) {
+        let there: Vec<&SlurmJob> = self.slurm.iter().filter(|job| !job.state.is_over()).collect();
+        assert!(there.len() <= quota, "{} are in Slurm, and the quota is {quota}: {there:?}", there.len());
+        for (name, pool) in &self.settings.pools {
+            let mine = |job: &&&SlurmJob| self.folders.get(&name_of(job)).is_some_and(|folder| folder.pool == *name);
+            let pending = there.iter().filter(|job| job.state == State::Pending).filter(mine).count();
+            assert!(pending <= pool.workers.pending as usize, "{pending} of {name} wait in Slurm");
+        }
+    }
+}
+
+fn row(job: &SlurmJob) -> Row {
+    Row {
+        element: job.element,
+        job_name: job.job_name.clone(),
+        state: job.state.clone(),
+        submitted: i64::try_from(job.submitted).ok(),
+        started: None,
+        ends: None,
+        nodes: if job.state == State::Running { "n1".to_owned() } else { String::new() },
+        reason: Reason::parse("Priority"),
     }
 }
 
