@@ -38,8 +38,8 @@ fn a_round_ends_when_it_is_done_and_a_later_one_finds_what_has_ended_meanwhile()
 }
 
 #[test]
-fn three_hundred_short_jobs_cost_the_controller_fewer_than_twenty_requests() {
-    const JOBS: usize = 300;
+fn a_thousand_short_jobs_cost_the_controller_fewer_than_twenty_requests() {
+    const JOBS: usize = 1_000;
     let cluster = Cluster::new(VERSIONS[1]).start();
     let site = Site::new(cluster, &pool("cpu", "default = true", "max = 4, slots = 2, idle = \"5s\""));
     let jobs: Vec<String> = (0..JOBS).map(|_| site.submit("true")).collect();

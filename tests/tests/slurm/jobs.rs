@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use rustix::process::geteuid;
 use serde_json::json;
 use testkit::slurm::{Cluster, VERSIONS};
 use testkit::{compile_with, parts, wait_for};
@@ -103,6 +104,44 @@ fn a_job_that_would_wait_for_ever_for_what_there_is_not_is_rejected_and_the_othe
     wait_for("nothing to be left", PATIENCE, || site.has_none());
     let next = site.submit("true");
     assert_eq!(site.record(&next, &mut daemon)["status"], "completed", "{}", daemon.log());
+}
+
+/// The kernel holds the allocation to its memory, and ends what has most of it. Who may not make cgroups cannot try it.
+#[test]
+fn a_job_that_takes_too_much_memory_in_a_worker_is_the_only_one_that_fails() {
+    if !geteuid().is_root() {
+        return;
+    }
+    for version in VERSIONS {
+        let cluster = Cluster::new(version).nodes(1).cgroups().start();
+        let pools = pool("cpu", "default = true", "max = 1, slots = 2, idle = \"5s\"").replace("50MiB", "100MiB");
+        let site = Site::new(cluster, &pools);
+        let mut daemon = site.consumer.start();
+        let gate = site.cluster.directory().join("gate");
+        let stays = site.submit(&format!("echo >> begun; until [ -e {} ]; do sleep 0.1; done", gate.display()));
+        let begun = site.consumer.job_dir(&stays).join("begun");
+        wait_for("its neighbor to run", PATIENCE, || begun.exists().then_some(()));
+        let eats = site.submit("head -c 900m /dev/zero | tail -c 900m > /dev/null");
+        let record = site.record(&eats, &mut daemon);
+        assert_eq!(
+            (&record["status"], &record["reason"]),
+            (&json!("failed"), &json!("memory_limit")),
+            "{version}: {record} {}",
+            daemon.log()
+        );
+        fs::write(&gate, "").unwrap();
+        let neighbor = site.record(&stays, &mut daemon);
+        assert_eq!(
+            (&neighbor["status"], &neighbor["attempt"]),
+            (&json!("completed"), &json!(1)),
+            "{version}: {neighbor}"
+        );
+        assert_eq!(neighbor["slurm_job_id"], record["slurm_job_id"], "{version}: they were in one worker");
+        // Slurm marks all of the allocation for it, which is nobody else's matter.
+        wait_for("nothing to be left", PATIENCE, || site.has_none());
+        let next = site.submit("true");
+        assert_eq!(site.record(&next, &mut daemon)["status"], "completed", "{version}: {}", daemon.log());
+    }
 }
 
 #[test]

@@ -199,7 +199,7 @@ fn what_waits_of_several_and_is_not_needed_is_cancelled_and_what_runs_stays() {
     wait_for("those that wait to be cancelled", PATIENCE, || (site.allocations().len() == 1).then_some(()));
     wait_for("the pool to have one", PATIENCE, || {
         let told = site.consumer.ask(&["pools", "--output", "json"]).output;
-        told.contains("\"allocations\":1").then_some(())
+        (told.contains("\"allocations\":1") && told.contains("\"since\":\"20")).then_some(())
     });
     let next = site.submit("true");
     assert_eq!(ran_in(&next, &mut daemon), worker, "{}", daemon.log());
@@ -250,6 +250,63 @@ fn jobs_of_a_node_that_is_lost_are_tried_again_elsewhere() {
         site.consumer.record(&id)
     });
     assert_eq!((&record["status"], &record["attempt"]), (&json!("completed"), &json!(2)), "{record}");
+}
+
+#[test]
+fn what_has_a_name_of_ours_and_is_in_no_record_is_cancelled_and_nothing_else_is() {
+    let site = Site::new(
+        Cluster::new(VERSIONS[1]).start(),
+        &pool("cpu", "default = true", "max = 1, slots = 1, idle = \"60s\""),
+    );
+    let mut daemon = site.consumer.start();
+    let first = site.submit("true");
+    site.record(&first, &mut daemon);
+    let ours = site.allocations().into_iter().map(|(name, _)| name).next().expect("its worker is there");
+    let owner: Vec<&str> = ours.split('-').take(2).collect();
+    let lost = format!("{}-cpu-1-1", owner.join("-"));
+    for name in [lost.as_str(), "hpcq-another-cpu-1-1", "theirs"] {
+        site.cluster.ask("sbatch", &["-Q", "-n1", "--mem=50", "-o", "/dev/null", "-J", name, "--wrap", "sleep 600"]);
+    }
+    // Something of the daemon's changes, so that it asks soon.
+    let next = site.submit("true");
+    site.record(&next, &mut daemon);
+    wait_for("it to be cancelled", PATIENCE, || {
+        let names: BTreeSet<String> = site.allocations().into_iter().map(|(name, _)| name).collect();
+        assert!(names.contains("theirs") && names.contains("hpcq-another-cpu-1-1"), "{names:?}");
+        (!names.contains(&lost)).then_some(())
+    });
+    assert!(daemon.log().contains(&lost) && daemon.log().contains("is in no record"), "{}", daemon.log());
+    assert!(site.allocations().iter().any(|(name, _)| *name == ours), "its own worker stays");
+}
+
+/// It knows no job any more, ends what nodes still run, and gives the same ids again.
+#[test]
+fn a_controller_that_has_lost_its_state_loses_no_job() {
+    for version in VERSIONS {
+        let pools = pool("cpu", "default = true", "max = 1, slots = 1, idle = \"3s\"")
+            + &pool("mpi", "", "max = 1, once = true");
+        let site = Site::new(Cluster::new(version).start(), &pools);
+        let mut daemon = site.consumer.start();
+        let script = "echo >> runs; sleep 4";
+        let jobs = [json!({}), json!({"pool": "mpi"})].map(|more| site.submit_to(script, &more));
+        let runs = |id: &str| site.consumer.job_dir(id).join("runs");
+        wait_for("both to begin", PATIENCE, || jobs.iter().all(|id| runs(id).exists()).then_some(()));
+        site.cluster.stop_controller(Signal::KILL);
+        site.cluster.forget_state();
+        site.cluster.start_controller();
+        for id in &jobs {
+            let record = wait_for("the final record", PATIENCE * 2, || {
+                assert!(daemon.is_running(), "the daemon has ended: {}", daemon.log());
+                site.consumer.record(id)
+            });
+            assert_eq!(record["status"], "completed", "{version}: {record} {}", daemon.log());
+            let count = fs::read_to_string(runs(id)).unwrap().lines().count();
+            assert_eq!(record["attempt"], count, "{version}: {record}");
+        }
+        let next = site.submit("true");
+        assert_eq!(site.record(&next, &mut daemon)["status"], "completed", "{version}: {}", daemon.log());
+        wait_for("nothing to be left", PATIENCE, || site.has_none());
+    }
 }
 
 #[test]
