@@ -166,13 +166,15 @@ impl Bench<'_> {
 
     /// Jobs per second as steps of one allocation, two at a time.
     fn srun(&self) -> anyhow::Result<f64> {
-        let line = format!(
-            "date +%s%N; seq {STEPS} | xargs -P2 -I_ srun -Q -n1 -c1 --exact --mem=50 {PROGRAM} < /dev/null; date +%s%N"
-        );
+        // Each says that it was done: one that is refused takes no time.
+        let step = format!("srun -Q -n1 -c1 --exact --mem=50 --input=none {PROGRAM} && echo done");
+        let line = format!("date +%s%N; seq {STEPS} | xargs -P2 -I_ sh -c '{step}'; date +%s%N");
         let words = ["-Q", "-N1", "-n2", "--mem=200", "sh", "-c", &line];
         let said = command::capture(self.cluster.client("salloc").args(words).current_dir(self.folder))?;
         self.cluster.wait_until_empty(Duration::from_millis(100))?;
         let times: Vec<f64> = said.lines().filter_map(|line| line.trim().parse().ok()).collect();
+        let done = said.lines().filter(|line| line.trim() == "done").count();
+        ensure!(done == STEPS, "of {STEPS} steps {done} were done");
         let [begin, end] = times[..] else { bail!("salloc said {said:?}") };
         Ok(STEPS as f64 / ((end - begin) / 1e9))
     }
