@@ -158,7 +158,10 @@ static int make(long long number)
     return !out || fclose(out) != 0;
 }
 
-/* The number of the allocation that this runs in, by its name (FNV-1a); 0 when it is in none. */
+/* What stands for an allocation whose keeper had died before it could be asked whose it is. No name has this number. */
+#define ORPHAN (1LL << 31)
+
+/* The number of the allocation that this runs in, by its name (FNV-1a). */
 static long long allocation(void)
 {
     char path[64];
@@ -185,7 +188,7 @@ static long long allocation(void)
         name = strrchr(content(path), ')');
         parent = name && strlen(name) > 4 ? strtol(name + 4, NULL, 10) : 0;
     }
-    return 0;
+    return ORPHAN;
 }
 
 int main(int count, char **words)

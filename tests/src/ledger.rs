@@ -202,6 +202,9 @@ impl Ledger {
     }
 }
 
+/// What a run notes as its node whose keeper had died before it could note whose it is.
+pub(crate) const ORPHAN: usize = 1 << 31;
+
 /// What a run notes as its node that is in the allocation of this name (FNV-1a, 31 bits).
 pub fn allocation_number(name: &str) -> usize {
     let hash = name.bytes().fold(2_166_136_261_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619));

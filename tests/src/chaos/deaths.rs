@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use crate::Noted;
+use crate::ledger::ORPHAN;
 
 /// How often a job is started again that was cut off.
 const CUT_OFFS_MAX: u64 = 10;
@@ -92,6 +93,9 @@ impl Deaths {
 
     /// Did the keeper of this run die before it has written down its end, and before this time?
     pub(super) fn cut_off(&self, run: &Noted, before: Duration) -> bool {
+        if run.node == ORPHAN {
+            return self.any_between(earliest(run), before.min(run.begun));
+        }
         let latest = run.ended.map_or(before, |ended| before.min(ended + NOTED_WITHIN));
         self.0.iter().any(|death| death.node == run.node && death.is_in(earliest(run), latest))
     }
@@ -208,6 +212,15 @@ mod tests {
         assert!(!none.explain(&[failed(1, 100, 101), run(3, 120, Some(121))], ONCE));
         let gap = [run(1, 100, None), run(3, 120, Some(121))];
         assert!(deaths(&[(1, 105)]).explain(&gap, ONCE) && !deaths(&[(2, 105)]).explain(&gap, ONCE));
+    }
+
+    #[test]
+    fn a_run_whose_keeper_died_before_it_noted_whose_it_is_was_cut_off_by_a_death_just_before() {
+        let orphan = |begun| Noted { node: ORPHAN, ..run(1, begun, Some(begun + 1)) };
+        let one = deaths(&[(7, 105)]);
+        assert!(one.may_lose(&[orphan(106)], NEVER_AGAIN, 1, at(200)));
+        assert!(!one.may_lose(&[orphan(104)], NEVER_AGAIN, 1, at(200)), "its keeper lived when it began");
+        assert!(!one.may_lose(&[orphan(120)], NEVER_AGAIN, 1, at(200)), "it was ended long before");
     }
 
     #[test]
