@@ -20,6 +20,7 @@ mod reference;
 mod resources;
 mod route;
 mod settings;
+mod together;
 mod types;
 
 pub use file::{Need, Needed, Notice, SiteFile, bind_source};
@@ -30,6 +31,7 @@ pub use reference::{Reference, Which, is_digest};
 pub use resources::{Capacity, Grant, Held, InUse, Resources, Shortage};
 pub use route::{Refusal, Route, Rule};
 pub use settings::Settings;
+pub use together::{Together, TooMuch};
 pub use types::{
     Defaults, Image, Lease, Pool, Quota, Ready, Runtime, Secret, Service, Site, Slot, Slurm, Task, TaskKind, Where,
     Workers,

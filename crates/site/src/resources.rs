@@ -123,7 +123,7 @@ impl Room {
     }
 }
 
-fn number(asked: u64, there: Option<u64>, what: &str) -> Option<Shortage> {
+pub(crate) fn number(asked: u64, there: Option<u64>, what: &str) -> Option<Shortage> {
     let there = there.filter(|there| asked > *there)?;
     Some(Shortage {
         asked: counted(asked, what),
@@ -139,8 +139,12 @@ impl Capacity {
 
     /// Why a job can never run here, even if it is alone.
     pub fn never_fits(&self, asked: &Resources) -> Option<Shortage> {
+        self.room().of_a_node_lacks(asked)
+    }
+
+    pub(crate) fn room(&self) -> Room {
         let (cpus, gpus) = (Some(u64::from(self.cpus)), Some(self.gpus.len() as u64));
-        Room { cpus, memory: self.memory.map(Memory::bytes), gpus }.of_a_node_lacks(asked)
+        Room { cpus, memory: self.memory.map(Memory::bytes), gpus }
     }
 }
 
@@ -215,7 +219,7 @@ impl Quota {
         self.exceeded(asked.held())
     }
 
-    fn exceeded(&self, held: Held) -> Option<Shortage> {
+    pub(crate) fn exceeded(&self, held: Held) -> Option<Shortage> {
         let memory = self.memory.map(Memory::bytes);
         Room { cpus: self.cpus.map(u64::from), memory, gpus: self.gpus.map(u64::from) }.lacks(held)
     }

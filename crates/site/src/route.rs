@@ -8,6 +8,7 @@ use std::fmt;
 use protocol::{JobSpec, Memory, Need, PoolName, ServiceName};
 
 use crate::resources::Room;
+use crate::together::what_has;
 use crate::{Capacity, Held, InUse, Pattern, Pool, Resources, Runtime, Shortage, Site, Slot, Task, TaskKind, Where};
 
 /// Where a job goes.
@@ -131,6 +132,24 @@ pub enum Refusal {
         /// What for, and how much there is.
         shortage: Shortage,
     },
+    /// Beside the instances of services that have to be there with it, it asks for more than there is.
+    #[error(
+        "the job can never run in the pool {pool} beside the instances that it needs and those that are always kept \
+         ({beside}): together they ask for {}, and {} {}",
+        shortage.asked,
+        what_has(short.as_ref()),
+        shortage.there
+    )]
+    NeverTogether {
+        /// The pool.
+        pool: PoolName,
+        /// Which instances, in words.
+        beside: String,
+        /// The pool that has too little; none if it is the quota.
+        short: Option<PoolName>,
+        /// Of what, and how much there is.
+        shortage: Shortage,
+    },
 }
 
 impl Refusal {
@@ -201,6 +220,11 @@ impl Site {
         }
         if let Some(shortage) = self.quota.never_allows(&resources) {
             return Err(Refusal::OverQuota { pool, shortage });
+        }
+        // Of a graph nothing runs.
+        let runs = section.is_none_or(|(_, task)| task.kind != TaskKind::Workflow);
+        if let Some(refusal) = self.never_together(&pool, &resources, &job.needs).filter(|_| runs) {
+            return Err(refusal);
         }
         let retries = job.retries.or_else(|| section?.1.retries).unwrap_or(0);
         Ok(Route { pool, task: section.map(|(pattern, _)| pattern.clone()), rule, resources, retries })

@@ -184,3 +184,92 @@ fn everything_that_is_wrong_is_told_with_its_place() {
     assert!(told.contains("1:7: `pool.a.image` is missing: `service.s` runs here"), "{told}");
     assert!(told.contains("`service.S`: the last part of it must be the name of a service: 1 to 32"), "{told}");
 }
+
+#[test]
+fn a_job_that_never_fits_beside_the_instances_that_it_needs_is_refused_with_the_numbers() {
+    let text = r#"
+        [quota]
+        cpus = 4
+        [pool.one]
+        runtime = "bare"
+        default = true
+        capacity = { cpus = 3 }
+        [pool.other]
+        runtime = "bare"
+        capacity = { cpus = 3 }
+        [service.a]
+        pool = "one"
+        command = ["a"]
+        ready = { tcp = true }
+        instances = { min = 1 }
+        [service.b]
+        pool = "other"
+        command = ["b"]
+        ready = { tcp = true }
+        instances = { max = 2 }
+    "#;
+    let site_of = |text: &str| common::file(text).site;
+    let site = site_of(text);
+    let needs = |needs: &str, cpus: u32| {
+        let text = format!(r#"{{"task":"t","needs":{needs},"resources":{{"cpus":{cpus}}}}}"#);
+        site.route(&job(&text)).map_err(|refusal| (refusal.may_run_elsewhere(), refusal.to_string()))
+    };
+    assert!(needs(r#"["a","b"]"#, 2).is_ok());
+    let beside =
+        "the job can never run in the pool one beside the instances that it needs and those that are always kept";
+    let told = format!("{beside} (an instance of a): together they ask for 4 cpus, and the pool one has 3");
+    assert_eq!(needs("[]", 3), Err((false, told.clone())), "one instance is always there");
+    assert_eq!(needs(r#"["a"]"#, 3), Err((false, told)));
+    let site = site_of(&text.replace("cpus = 4", "cpus = 3"));
+    let refusal = site.route(&job(r#"{"task":"t","needs":["a","b"],"resources":{"cpus":2}}"#)).unwrap_err();
+    let told = "(an instance of a, an instance of b): together they ask for 4 cpus, and the quota of this site is 3";
+    assert_eq!(refusal.to_string(), format!("{beside} {told}"));
+    // In allocations of Slurm it is their slots that count.
+    let slurm = r#"
+        [quota]
+        allocations = 2
+        [pool.one]
+        runtime = "bare"
+        where = "slurm"
+        slurm = { time = "2h" }
+        workers = { max = 1, slots = 2 }
+        [service.a]
+        pool = "one"
+        command = ["a"]
+        ready = { tcp = true }
+        [service.b]
+        pool = "one"
+        command = ["b"]
+        ready = { tcp = true }
+    "#;
+    let site = site_of(slurm);
+    assert!(site.route(&job(r#"{"task":"t","needs":["a"]}"#)).is_ok());
+    let refusal = site.route(&job(r#"{"task":"t","needs":["a","b"]}"#)).unwrap_err().to_string();
+    assert!(refusal.ends_with("together they ask for 3 slots, and the pool one has 2"), "{refusal}");
+    let site = site_of(&slurm.replace("max = 1, slots = 2", "max = 3"));
+    let refusal = site.route(&job(r#"{"task":"t","needs":["a","b"]}"#)).unwrap_err().to_string();
+    assert!(refusal.ends_with("together they ask for 3 allocations, and the quota of this site is 2"), "{refusal}");
+}
+
+#[test]
+fn instances_that_are_always_kept_fit_into_their_pool() {
+    let text = r#"
+        [pool.one]
+        runtime = "bare"
+        capacity = { cpus = 3 }
+        [service.a]
+        pool = "one"
+        command = ["a"]
+        ready = { tcp = true }
+        instances = { min = 2, max = 2 }
+        [service.b]
+        pool = "one"
+        command = ["b"]
+        ready = { tcp = true }
+        instances = { min = 2, max = 2 }
+    "#;
+    let problems = parse(text).unwrap_err().to_string();
+    let told = "the instances that are always kept (`min`) do not fit into the pool one: 4 cpus asked for, and 3 there";
+    assert!(problems.contains("`service.b.instances`") && problems.contains(told), "{problems}");
+    assert!(parse(&text.replace("cpus = 3", "cpus = 4")).is_ok());
+}

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use protocol::PoolName;
+use protocol::{PoolName, ServiceName};
 
 use super::values::source;
 use super::{Need, Needed, Notice, SiteFile, lease, pools, services, tasks};
 use crate::plan::TASK_RUNNER;
 use crate::problem::Found;
-use crate::{Capacity, Defaults, Image, Pool, Problem, Quota, Resources, Runtime, Site, Where};
+use crate::{Capacity, Defaults, Image, Pool, Problem, Quota, Resources, Runtime, Site, Together, TooMuch, Where};
 
 /// A site of these, with what is wrong in their relations told.
 pub(super) fn whole(
@@ -42,9 +42,28 @@ pub(super) fn whole(
     let tasks = tasks.into_iter().map(|draft| (draft.pattern, draft.task)).collect();
     let lease_at = lease.as_ref().map(|draft| found.position(&draft.machines_at));
     let lease = lease.and_then(|draft| draft.lease);
+    let kept_at: Vec<_> = services.iter().map(|draft| draft.table.value_at("instances")).collect();
+    let kept: Vec<_> = services.iter().map(|draft| (draft.name.clone(), draft.service.min)).collect();
     let services = services.into_iter().map(|draft| (draft.name, draft.service)).collect();
     let site = Site { quota, pools, tasks, services, lease, defaults: defaults.clone(), is_of_file: true };
+    if let Some((no, problem)) = kept_instances(&site, &kept) {
+        found.say(&kept_at[no], problem);
+    }
     SiteFile { site, needs, notices, asks_slurm, lease_at }
+}
+
+/// The instances that are always kept are there at once. Returns the first service for which that is too much.
+fn kept_instances(site: &Site, kept: &[(ServiceName, u32)]) -> Option<(usize, String)> {
+    let mut together = Together::new(site);
+    for (no, (name, min)) in kept.iter().enumerate() {
+        (0..*min).for_each(|_| together.add_instance(name));
+        if let Some(TooMuch { pool, shortage }) = together.too_much() {
+            let of = pool.map_or("`quota`".to_owned(), |pool| format!("the pool {pool}"));
+            let what = "the instances that are always kept (`min`)";
+            return Some((no, format!("`service.{name}.instances`: {what} do not fit into {of}: {shortage}")));
+        }
+    }
+    None
 }
 
 fn one_default(pools: &[pools::Draft<'_>], found: &mut Found<'_>) {
