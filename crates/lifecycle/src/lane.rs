@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{JobId, Need};
-use site::{Capacity, Grant, Held, InUse, Resources};
+use site::{Capacity, Grant, Held, InUse, Resources, Workers};
 
 use crate::Room;
 use crate::phases::Phase;
@@ -74,6 +74,10 @@ impl NeedingJobs {
         self.jobs.values()
     }
 
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = (Turn, &JobId)> {
+        self.jobs.iter().map(|(turn, job_id)| (*turn, job_id))
+    }
+
     pub(crate) fn first(&self) -> Option<First<'_>> {
         self.jobs.first_key_value().map(|(turn, job_id)| (*turn, job_id, &*self.needs))
     }
@@ -84,24 +88,8 @@ impl NeedingJobs {
 struct Elsewhere {
     /// What a job gets unless it asks for something else.
     slot: Resources,
-    /// Is an allocation for one job, whatever that takes?
-    once: bool,
+    workers: Workers,
     room: Room,
-}
-
-impl Elsewhere {
-    /// How many slots a job takes of an allocation.
-    fn slots(&self, asked: &Resources) -> u32 {
-        if self.once {
-            return 1;
-        }
-        let of = |asked: u64, slot: u64| asked.div_ceil(slot.max(1));
-        let bytes = |resources: &Resources| resources.memory.map_or(0, protocol::Memory::bytes);
-        let cpus = of(u64::from(asked.cpus), u64::from(self.slot.cpus));
-        let memory = if self.slot.memory.is_some() { of(bytes(asked), bytes(&self.slot)) } else { 0 };
-        let gpus = if self.slot.gpus > 0 { of(u64::from(asked.gpus), u64::from(self.slot.gpus)) } else { 0 };
-        u32::try_from(cpus.max(memory).max(gpus).max(1)).unwrap_or(u32::MAX)
-    }
 }
 
 /// So many slots of an allocation.
@@ -111,8 +99,8 @@ fn slots(count: u32) -> Resources {
 
 impl Lane {
     /// The jobs of a pool that lives in a batch system, of which nothing is there yet.
-    pub(crate) fn elsewhere(slot: Resources, once: bool) -> Self {
-        let elsewhere = Elsewhere { slot, once, room: Room::default() };
+    pub(crate) fn elsewhere(slot: Resources, workers: Workers) -> Self {
+        let elsewhere = Elsewhere { slot, workers, room: Room::default() };
         Self { elsewhere: Some(elsewhere), ..Self::new(slots(1), Capacity::none()) }
     }
 
@@ -180,7 +168,7 @@ impl Lane {
     fn takes<'r>(&self, asked: &'r Resources) -> Cow<'r, Resources> {
         match &self.elsewhere {
             None => Cow::Borrowed(asked),
-            Some(elsewhere) => Cow::Owned(slots(elsewhere.slots(asked))),
+            Some(elsewhere) => Cow::Owned(slots(elsewhere.workers.slots_of(asked, &elsewhere.slot))),
         }
     }
 
@@ -210,8 +198,11 @@ impl Lane {
 
     /// Can this job, the next that is due, be claimed, if so many of the usual size may be claimed ahead?
     pub(crate) fn can_claim(&self, job: &Job, ahead: usize) -> bool {
-        // A GPU is given with the claim, so that it stands in what is recorded of the launch.
-        let ahead = if job.resources.gpus > 0 { 0 } else { ahead };
+        // A GPU is given with the claim, so that it stands in what is recorded of the launch. And who has claimed ahead
+        // waits for the end of what runs: an instance has none that could be waited for, and a place in one is for jobs
+        // that run.
+        let at_once = job.resources.gpus > 0 || job.needs.is_some() || job.service.is_some();
+        let ahead = if at_once { 0 } else { ahead };
         self.in_use.has_room(self.claimed, &self.takes(&job.resources), ahead, &self.slot)
     }
 
@@ -228,6 +219,11 @@ impl Lane {
     /// The first job that may be claimed.
     pub(crate) fn first_due(&self) -> Option<(Turn, &JobId)> {
         self.due.first_key_value().map(|(turn, job_id)| (*turn, job_id))
+    }
+
+    /// All that may be claimed, in order.
+    pub(crate) fn due(&self) -> impl Iterator<Item = (Turn, &JobId)> {
+        self.due.iter().map(|(turn, job_id)| (*turn, job_id))
     }
 
     pub(crate) fn due_count(&self) -> usize {

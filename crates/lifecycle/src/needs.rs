@@ -4,15 +4,15 @@
 //! - All places or none: nobody holds one while it waits for another.
 //! - In which instances a run has its places stands in the fact of its launch. A place is free again when the run is
 //!   over.
-//! - The order of a pool holds: a job whose places are free is not overtaken by one that came after it. A job that
-//!   needs several services keeps those of its pool that came after it from the instances that it waits for, or it
-//!   might never find all of them free.
+//! - The order holds, over all pools: a place that a job can have is not taken by one that came after it, also while it
+//!   waits for room. A job that needs several services keeps a place in each that has one while it waits for another,
+//!   or it might never find all of them free.
 //! - An instance that ends takes nobody's run along. What has not begun waits anew; what fails from then on has failed
 //!   for want of the service, which is no fault of its own (`blame`).
 //! - What an instance says of itself holds for its service: a job that asks for more may be for another site, as one
 //!   whose pool is not known here.
 //!
-//! Out of scope: instances, and how many there are (`services`).
+//! Out of scope: instances, and which there are (`services`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,6 +31,9 @@ use crate::{Ending, Fact, Problem, Run};
 
 /// In which instance of each service that it names a job has a place.
 pub(crate) type Places = BTreeMap<ServiceName, JobId>;
+
+/// How many of the free places of each instance are kept for older jobs.
+pub(crate) type Kept = BTreeMap<JobId, usize>;
 
 /// What a job needs of services, and what it has.
 #[derive(Debug)]
@@ -74,17 +77,28 @@ impl Lifecycle {
         routed
     }
 
-    /// The first job of a pool that waits for services and can have its places now.
+    /// The first job of a pool that waits for services and can have its places now. They are not those that an older job
+    /// of any pool can have as well, or waits for.
     pub(crate) fn first_with_places(&self, no: PoolNo) -> Option<(Turn, JobId, Places)> {
-        let mut first: Vec<_> = self.jobs.lane(no).needing().filter_map(|set| set.first()).collect();
-        first.sort_unstable_by_key(|(turn, ..)| *turn);
-        let mut kept = BTreeSet::new();
-        for (turn, job_id, needs) in first {
-            if let Some(places) = self.services.places(needs, &kept, &self.settings.site, self.now) {
+        if self.jobs.lane(no).needing_count() == 0 {
+            return None;
+        }
+        let of_pool = |no: PoolNo| self.jobs.lane(no).needing().filter_map(move |set| Some((set.first()?, no)));
+        let mut first: Vec<_> = self.pools.real().filter(|no| self.may_begin(*no)).flat_map(of_pool).collect();
+        first.sort_unstable_by_key(|((turn, ..), _)| *turn);
+        let mut kept = Kept::new();
+        for ((turn, job_id, needs), of) in first {
+            let place = |need: &Need| {
+                let instance = self.services.place(need, &kept, &self.settings.site, self.now)?;
+                Some((need.service.clone(), instance.clone()))
+            };
+            let places: Places = needs.iter().filter_map(place).collect();
+            let has_all = places.len() == needs.len();
+            if has_all && of == no {
                 return Some((turn, job_id.clone(), places));
             }
-            if needs.len() > 1 {
-                kept.extend(self.services.ready_for_all(needs));
+            if has_all || self.services.are_ready(needs) {
+                places.into_values().for_each(|instance| *kept.entry(instance).or_default() += 1);
             }
         }
         None

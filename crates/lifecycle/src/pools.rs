@@ -62,7 +62,7 @@ impl Pools {
     pub(crate) fn lanes(site: &Site) -> Vec<Lane> {
         let lane = |pool: &site::Pool| match &pool.place {
             Where::Here(_) => Lane::new(Resources::of(&pool.slot), pool.capacity()),
-            Where::Slurm { workers, .. } => Lane::elsewhere(Resources::of(&pool.slot), workers.once),
+            Where::Slurm { workers, .. } => Lane::elsewhere(Resources::of(&pool.slot), workers.clone()),
         };
         let nowhere = Lane::new(Resources::of(&site::Slot::default()), Capacity::none());
         site.pools.values().map(lane).chain([nowhere]).collect()

@@ -5,15 +5,16 @@
 //!   never tried again.
 //! - What is to be done follows from the state of its job and from the time, looked at in every step; so nothing of it
 //!   is a fact, and a daemon that starts goes on with the instances that it finds.
-//! - There are as many as the jobs need that wait for a place and would find room in their pools, at least `min` and at
-//!   most `max`. One that nobody has used for a while is ended, as is one near the end of its longest life that has no
-//!   users any more.
+//! - There are as many as the jobs need that wait for a place and would find room, at least `min` and at most `max`
+//!   (`plan`). One that nobody has used for a while is ended, as is one that has no users any more and has the room of
+//!   an older job, or is near the end of its longest life.
 //! - Instances that do not last are followed by others after growing pauses, while those who need them wait.
 //! - While the daemon drains, or is to exit once nothing is left to do, what has no users is ended.
 //!
 //! Out of scope: who gets which place (`needs`), and whether an instance answers: that is told ([`Effect::Serve`]).
 
 mod demand;
+mod plan;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,10 +24,10 @@ use std::time::Duration;
 use protocol::{Facts, JobId, Need, ServiceName};
 use site::{Refusal, Site};
 
-use self::demand::Demand;
+use self::plan::Plan;
 pub use self::state::{InstanceState, ServiceState};
 use crate::lifecycle::{Lifecycle, Step};
-use crate::needs::Places;
+use crate::needs::{Kept, Places};
 use crate::phases::Phase;
 use crate::{Effect, EndReason, Notice, Problem, Run};
 
@@ -91,6 +92,8 @@ struct Instance {
     told: bool,
     /// Is its run over?
     over: bool,
+    /// Has it the room of an older job? Then it takes no more users.
+    in_the_way: bool,
 }
 
 impl Instance {
@@ -106,6 +109,7 @@ impl Instance {
             ending: None,
             told: false,
             over: false,
+            in_the_way: false,
         }
     }
 
@@ -129,7 +133,13 @@ impl Instance {
 
     /// What it says of itself, if it can be used.
     fn usable(&self, service: &site::Service, now: Duration) -> Option<&Facts> {
-        self.ready.as_ref().map(|(_, facts)| facts).filter(|_| self.is_young(service, now))
+        let ready = self.ready.as_ref().map(|(_, facts)| facts);
+        ready.filter(|_| self.is_young(service, now) && !self.in_the_way)
+    }
+
+    /// Is it ready and as a need says? Whether it has a place is not asked.
+    fn does(&self, need: &Need) -> bool {
+        self.ready.as_ref().is_some_and(|(_, facts)| need.is_met_by(facts))
     }
 
     /// Has it ended, or is it to end for what it is?
@@ -176,20 +186,16 @@ impl Services {
         self.all.get(service).and_then(|service| service.instances.get(job_id)).is_some_and(|instance| !instance.over)
     }
 
-    /// Places for all of these needs, or none; not in the instances that are kept for others.
-    pub(crate) fn places(&self, needs: &[Need], kept: &BTreeSet<&JobId>, site: &Site, now: Duration) -> Option<Places> {
-        let place = |need: &Need| {
-            let (service, settings) = (self.all.get(&need.service)?, site.services.get(&need.service)?);
-            let fits = |(job_id, instance): &(&JobId, &Instance)| {
-                instance.free(settings) > 0
-                    && !kept.contains(*job_id)
-                    && instance.usable(settings, now).is_some_and(|facts| need.is_met_by(facts))
-            };
-            // The fullest one, so that others become idle.
-            let found = service.instances.iter().filter(fits).max_by_key(|(_, instance)| instance.users.len());
-            found.map(|(job_id, _)| (need.service.clone(), job_id.clone()))
+    /// A place for this need, beside those that are kept for others.
+    pub(crate) fn place(&self, need: &Need, kept: &Kept, site: &Site, now: Duration) -> Option<&JobId> {
+        let (service, settings) = (self.all.get(&need.service)?, site.services.get(&need.service)?);
+        let fits = |(job_id, instance): &(&JobId, &Instance)| {
+            instance.free(settings) > kept.get(*job_id).copied().unwrap_or(0)
+                && instance.usable(settings, now).is_some_and(|facts| need.is_met_by(facts))
         };
-        needs.iter().map(place).collect()
+        // The fullest one, so that others become idle.
+        let found = service.instances.iter().filter(fits).max_by_key(|(_, instance)| instance.users.len());
+        found.map(|(job_id, _)| job_id)
     }
 
     /// How many places are free in each instance that can be used, of which service, and what it says of itself.
@@ -204,22 +210,14 @@ impl Services {
         free
     }
 
-    /// All instances that do for these needs, free or not, where there are some for each.
-    pub(crate) fn ready_for_all(&self, needs: &[Need]) -> Vec<&JobId> {
-        let mut all = Vec::new();
-        for need in needs {
-            let before = all.len();
-            let instances = self.all.get(&need.service).into_iter().flat_map(|service| &service.instances);
-            let does = |instance: &Instance| {
-                let stays = instance.ending.is_none() && !instance.over;
-                stays && instance.ready.as_ref().is_some_and(|(_, facts)| need.is_met_by(facts))
-            };
-            all.extend(instances.filter(|(_, instance)| does(instance)).map(|(job_id, _)| job_id));
-            if all.len() == before {
-                return Vec::new();
-            }
-        }
-        all
+    /// Is there an instance for each of these needs, full or not?
+    pub(crate) fn are_ready(&self, needs: &[Need]) -> bool {
+        let stays = |instance: &Instance| instance.ending.is_none() && !instance.over && !instance.in_the_way;
+        let is_there = |need: &Need| {
+            let mut all = self.all.get(&need.service).into_iter().flat_map(|service| service.instances.values());
+            all.any(|instance| stays(instance) && instance.does(need))
+        };
+        needs.iter().all(is_there)
     }
 
     /// A job takes these places.
@@ -299,15 +297,15 @@ impl Lifecycle {
         for (user, places) in self.jobs.take_freed() {
             self.services.free(&user, &places, self.now);
         }
+        let plan = self.plan_services();
         let mut all = std::mem::take(&mut self.services.all);
         for (name, service) in &mut all {
             let settings = site.services.get(name);
-            let demand = settings.map(|settings| self.demand(name, service, settings)).unwrap_or_default();
-            let ends = self.end_unneeded(service, settings, &demand, are_let_go, step);
+            let ends = self.end_unneeded(service, settings, &plan, are_let_go, step);
             service.instances.iter_mut().for_each(|(job_id, instance)| self.tell_end(job_id, instance, step));
             let starts = settings
                 .filter(|_| !are_let_go)
-                .and_then(|settings| self.start_needed(name, service, settings, &demand, step));
+                .and_then(|settings| self.start_needed(name, service, settings, &plan, step));
             next = next.into_iter().chain(ends).chain(starts).min();
         }
         self.services.all = all;
@@ -370,12 +368,13 @@ impl Lifecycle {
         true
     }
 
-    /// Ends what is not ready in time, what nobody uses, and what is old. Returns when there is more to end.
+    /// Ends what is not ready in time, what nobody uses for long or while it is in the way, and what is old. Returns when
+    /// there is more to end.
     fn end_unneeded(
         &mut self,
         service: &mut Service,
         settings: Option<&site::Service>,
-        demand: &Demand,
+        plan: &Plan,
         are_let_go: bool,
         step: &mut Step,
     ) -> Option<Duration> {
@@ -388,11 +387,8 @@ impl Lifecycle {
             if instance.ending.is_some() || instance.over {
                 continue;
             }
-            let is_wanted = settings.is_some()
-                && match &instance.ready {
-                    None => !demand.is_none(),
-                    Some((_, facts)) => demand.asked.iter().any(|(need, _)| need.is_met_by(facts)),
-                };
+            instance.in_the_way = plan.in_the_way.contains(job_id);
+            let is_wanted = settings.is_some() && plan.wanted.contains(job_id);
             let is_old = !young(instance);
             if !instance.users.is_empty() || (is_wanted && !is_old) {
                 instance.idle_since = now;
@@ -405,7 +401,12 @@ impl Lifecycle {
                 EndReason::ServiceNotReady
             } else if is_unused && is_old {
                 EndReason::ServiceOld
-            } else if is_unused && (are_let_go || settings.is_none() || (idle_at <= now && !is_wanted && spare > 0)) {
+            } else if is_unused
+                && (are_let_go
+                    || settings.is_none()
+                    || instance.in_the_way
+                    || (idle_at <= now && !is_wanted && spare > 0))
+            {
                 EndReason::ServiceIdle
             } else {
                 let idle_at = Some(idle_at).filter(|_| is_unused && !is_wanted && spare > 0);

@@ -34,6 +34,7 @@ mod round;
 mod services;
 mod thrift;
 mod transfers;
+mod turns;
 mod unfolding;
 mod wake;
 
