@@ -8,6 +8,7 @@ use protocol::{Continuation, JobId, JobMessage, JobSpec, When};
 
 use crate::plan::{HOUR, Job, Plan, SECOND, Time};
 use crate::promises::Known;
+use crate::services::has_services;
 use crate::transfers::Wants;
 use crate::world::{Checked, World};
 
@@ -37,7 +38,9 @@ impl Plan {
     /// Is a job one that is submitted as a graph? Only a site's file says which tasks are.
     pub(crate) fn is_graph(&self, job: &Job) -> bool {
         let fits = job.wants == Wants::NOTHING && job.readable && !self.is_for_nobody(job.asks);
-        self.families && self.several && fits && !drawn(self.seed, &job.job_id, 9).is_multiple_of(4)
+        // Where there are services, most jobs are to use them.
+        let graphs = if has_services(self.seed) { 1 } else { 3 };
+        self.families && self.several && fits && drawn(self.seed, &job.job_id, 9) % 4 > 3 - graphs
     }
 
     /// Which tasks of a graph one needs: some of those before it.
@@ -79,6 +82,7 @@ impl World {
             task: "t".to_owned(),
             retries: draw(4 + number).is_multiple_of(3).then_some(1),
             rerunnable: Some(!draw(5 + number).is_multiple_of(4)),
+            needs: self.plan.child_needs(draw(7 + number)),
             ..JobSpec::default()
         };
         Some(Continuation { run: (0..1 + draw(6) % 3).map(spec).collect(), when })

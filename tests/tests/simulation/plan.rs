@@ -10,6 +10,7 @@ use lifecycle::Settings;
 use protocol::{FailureClass, JobId, timestamp_from_millis};
 
 use crate::families::has_families;
+use crate::services::has_services;
 use crate::sites::Asks;
 use crate::transfers::{self, Wants, has_transfers};
 
@@ -274,7 +275,8 @@ impl Plan {
         let unfit = if rng.u8(0..16) == 0 { rng.choice(&jobs).map(|job| job.job_id.clone()) } else { None };
         Self {
             daemons,
-            slots: long_jobs + rng.usize(1..=3),
+            // Where instances share the pool, one job and two of them fit.
+            slots: (long_jobs + rng.usize(1..=3)).max(if has_services(seed) { 3 } else { 0 }),
             families: has_families(seed),
             several: several(seed),
             batch_size: rng.usize(1..=5),

@@ -1,10 +1,10 @@
 //! Services in a part of the histories with several pools: their instances die at any time, are never ready, or turn
 //! out not to be what they say; their users fail then, mostly. What must hold is seen from outside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lifecycle::{EndReason, Entry, Event, Fact, Launched, Origin, Run};
-use protocol::JobId;
+use protocol::{JobId, Need};
 
 use crate::families::drawn;
 use crate::keeper::Outcome;
@@ -13,11 +13,10 @@ use crate::promises::Known;
 use crate::sabotage::Sabotage;
 use crate::world::{Checked, Happening, World};
 
-/// The pool of all instances.
+/// The pool that is there for instances alone.
 pub(crate) const SERVERS: &str = "srv";
 
-/// How many instances of a service there are at most, and how many users each has.
-const VQPU: (usize, usize) = (2, 2);
+/// How many instances of this service there are at most.
 const DB: (usize, usize) = (1, 1);
 
 /// In half of the histories with several pools there are services.
@@ -25,16 +24,47 @@ pub(crate) fn has_services(seed: u64) -> bool {
     seed % 8 == 1
 }
 
-/// What the site's file says of services.
-pub(crate) fn sections() -> String {
+/// How much room instances have. All but the first are so little that services could keep each other from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Little {
+    /// A pool of their own for all of them.
+    No,
+    /// A pool of their own, for two.
+    Pool,
+    /// The pool of most other jobs.
+    Shared,
+    /// A quota over all pools that two of them use up, beside what fills that pool.
+    Quota,
+}
+
+impl Little {
+    pub(crate) fn of(seed: u64) -> Self {
+        [Self::Pool, Self::Shared, Self::Quota, Self::No][(seed / 8 % 4) as usize]
+    }
+
+    /// How many instances of the other service there are at most, and how many users each has.
+    fn vqpu(self) -> (usize, usize) {
+        if self == Self::No { (2, 2) } else { (2, 1) }
+    }
+
+    /// Of how many processors the pool for instances is.
+    pub(crate) fn servers(self) -> usize {
+        if self == Self::Pool { 2 } else { 3 }
+    }
+}
+
+/// What the site's file says of services, where the pool of most jobs is this.
+pub(crate) fn sections(little: Little, main: &str, slots: usize) -> String {
+    let pool = if little == Little::Shared { main } else { SERVERS };
     let service = |name: &str, (max, users): (usize, usize)| {
         format!(
-            "[service.{name}]\npool = \"{SERVERS}\"\ncommand = [\"serve\"]\nready = {{ tcp = true, within = \"60s\" }}\n\
+            "[service.{name}]\npool = \"{pool}\"\ncommand = [\"serve\"]\nready = {{ tcp = true, within = \"60s\" }}\n\
              instances = {{ max = {max}, users = {users} }}\nlife = {{ idle = \"120s\", max = \"4h\" }}\n"
         )
     };
-    let pool = format!("[pool.{SERVERS}]\nruntime = \"bare\"\ncapacity = {{ cpus = 3 }}\n");
-    pool + &service("vqpu", VQPU) + &service("db", DB)
+    let quota = if little == Little::Quota { format!("[quota]\ncpus = {}\n", slots + 2) } else { String::new() };
+    let servers = format!("[pool.{SERVERS}]\nruntime = \"bare\"\ncapacity = {{ cpus = {} }}\n", little.servers());
+    quota + &servers + &service("vqpu", little.vqpu()) + &service("db", DB)
 }
 
 /// What the world knows of instances.
@@ -54,12 +84,25 @@ impl Plan {
         if !has_services(self.seed) || !self.several || !fits {
             return None;
         }
-        match drawn(self.seed, &job.job_id, 20) % 6 {
+        let both_fit = Little::of(self.seed) != Little::Shared || job.asks.cpus() + 2 <= self.slots;
+        match drawn(self.seed, &job.job_id, 20) % 7 {
             0 | 1 => Some(r#"["vqpu"]"#),
             2 => Some(r#"[{"service":"vqpu","qubits":{"min":20}}]"#),
-            3 => Some(r#"["db","vqpu"]"#),
+            3 | 4 if both_fit => Some(r#"["db","vqpu"]"#),
+            3..=5 => Some(r#"["db"]"#),
             _ => None,
         }
+    }
+
+    /// The services that a child needs.
+    pub(crate) fn child_needs(&self, drawn: u64) -> Vec<Need> {
+        let service = match drawn % 4 {
+            _ if !has_services(self.seed) || !self.several => return Vec::new(),
+            0 => "vqpu",
+            1 => "db",
+            _ => return Vec::new(),
+        };
+        vec![Need { service: service.parse().expect("it is a name"), facts: BTreeMap::new() }]
     }
 
     fn needs_services(&self, job_id: &JobId) -> bool {
@@ -143,12 +186,13 @@ impl World {
         if launched.services.is_empty() && self.plan.needs_services(&run.job_id) {
             return Err(format!("{run} begins on node {n} without the services that it needs"));
         }
+        let little = Little::of(self.plan.seed);
         for (service, instance) in &launched.services {
             self.report.served += 1;
             if !self.services.ready.contains(instance) {
                 return Err(format!("{run} begins on node {n} with {instance}, which was never ready"));
             }
-            let (_, most) = if service.as_str() == "db" { DB } else { VQPU };
+            let (_, most) = if service.as_str() == "db" { DB } else { little.vqpu() };
             let others = self.users(n, instance).len();
             if others >= most {
                 return Err(format!("{run} begins on node {n} as one of {} users of {instance}", others + 1));
@@ -156,7 +200,7 @@ impl World {
         }
         let service = |job_id: &JobId| self.nodes[n].book.entry(job_id).and_then(|entry: &Entry| entry.service.clone());
         let Some(own) = service(&run.job_id) else { return Ok(()) };
-        let (most, _) = if own.as_str() == "db" { DB } else { VQPU };
+        let (most, _) = if own.as_str() == "db" { DB } else { little.vqpu() };
         let alive = self.nodes[n].keeper.alive();
         let others = alive.iter().filter(|other| service(&other.job_id).as_ref() == Some(&own)).count();
         if others >= most {

@@ -12,7 +12,7 @@ use site::{Defaults, Site, SiteFile};
 
 use crate::keeper::State;
 use crate::plan::{DAY, HOUR, Plan, SECOND, Time, duration};
-use crate::services::{SERVERS, has_services, sections};
+use crate::services::{Little, SERVERS, has_services, sections};
 use crate::world::{Checked, World};
 
 /// The pool that jobs are in which name none.
@@ -57,6 +57,10 @@ impl Asks {
         Self { pool, cpus }
     }
 
+    pub(crate) fn cpus(self) -> usize {
+        self.cpus as usize
+    }
+
     /// The fields of its message.
     pub(crate) fn fields(self) -> String {
         let pool = self.pool.map(|pool| format!(r#","pool":"{pool}""#)).unwrap_or_default();
@@ -90,10 +94,16 @@ impl Plan {
             text.push_str(&format!("[pool.{SIDE}]\nruntime = \"bare\"\ncapacity = {{ cpus = 1 }}\nhold = 2\n"));
         }
         if has_services(self.seed) {
-            text.push_str(&sections());
+            text.push_str(&sections(Little::of(self.seed), MAIN, self.slots));
         }
         let file = SiteFile::parse(&text, Path::new("/"), &defaults);
         Arc::new(file.unwrap_or_else(|problems| panic!("{problems}")).site)
+    }
+
+    /// How many processors all pools together may take.
+    fn quota(&self) -> Option<usize> {
+        let has_one = has_services(self.seed) && self.several && Little::of(self.seed) == Little::Quota;
+        has_one.then_some(self.slots + 2)
     }
 
     /// How much of a pool there is: processors and GPUs.
@@ -101,7 +111,7 @@ impl Plan {
         match pool {
             Some(GPU) => (3, 2),
             Some(SIDE) => (1, 0),
-            Some(SERVERS) => (3, 0),
+            Some(SERVERS) => (Little::of(self.seed).servers(), 0),
             _ => (self.slots, 0),
         }
     }
@@ -146,7 +156,7 @@ impl World {
             entry.launched.clone()
         };
         let Some(new) = launched(run) else { return Err(format!("{run} begins on node {n} with nothing for itself")) };
-        let mut cpus = new.grant.cpus as usize;
+        let (mut cpus, mut of_all) = (new.grant.cpus as usize, new.grant.cpus as usize);
         let mut gpus: BTreeSet<u32> = new.grant.gpus.iter().copied().collect();
         if gpus.len() != new.grant.gpus.len() {
             return Err(format!("{run} begins on node {n} with a GPU twice: {new:?}"));
@@ -156,9 +166,14 @@ impl World {
             if other.grant.gpus.iter().any(|gpu| !gpus.insert(*gpu)) {
                 return Err(format!("{run} begins on node {n} with a GPU that another run has: {new:?}, {other:?}"));
             }
+            of_all += other.grant.cpus as usize;
             if other.pool == new.pool {
                 cpus += other.grant.cpus as usize;
             }
+        }
+        let quota = self.plan.quota();
+        if quota.is_some_and(|quota| of_all > quota) {
+            return Err(format!("{run} begins on node {n}, and {of_all} processors are taken of a quota of {quota:?}"));
         }
         let (all, _) = self.plan.capacity(new.pool.as_ref().map(PoolName::as_str));
         if cpus > all {
