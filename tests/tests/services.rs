@@ -350,23 +350,27 @@ fn the_example_runs_in_containers() {
 
 #[test]
 fn a_service_in_slurm_is_reached_by_the_name_of_its_node() {
+    VERSIONS.into_iter().for_each(is_reached_in_slurm);
+}
+
+fn is_reached_in_slurm(version: &str) {
     let near = "[service.near]\npool = \"vqpu\"\nready = { tcp = true, within = \"5s\" }\n".to_owned();
     let near = near + vqpu("", "").lines().find(|line| line.starts_with("command")).expect("it has a command") + "\n";
     let keys = "instances = { max = 1, users = 2 }\nlife = { idle = \"2s\" }";
     let services = vqpu("--listen 0.0.0.0", keys) + &near;
-    let site = Site::in_slurm(Cluster::new(VERSIONS[0]).start(), &services);
+    let site = Site::in_slurm(Cluster::new(version).start(), &services);
     let mut daemon = site.consumer.start();
     let id = site.submit(7, 2, &json!("vqpu"));
     let record = site.record(&id, &mut daemon);
     let instance = assert_measured(&record, 7, 2);
     let record = site.record(&instance, &mut daemon);
-    assert!(record["slurm_job_id"].is_string(), "{record}");
+    assert!(record["slurm_job_id"].is_string(), "{version}: {record}");
     let refused = site.submit(7, 1, &json!("near"));
     wait_until("what is wrong with it", LONG, || {
         let problem = site.service("near")["problem"].as_str().unwrap_or_default().to_owned();
         problem.contains("have it listen on 0.0.0.0")
     });
-    assert_eq!(site.consumer.record(&refused), None);
+    assert_eq!(site.consumer.record(&refused), None, "{version}");
     assert!(site.consumer.ask(&["cancel", &refused]).status.success());
     site.wait_until_none_is_left("near", "vqpu.py");
     assert!(site.processes("vqpu.py").iter().all(|pid| !is_alive(*pid)));
