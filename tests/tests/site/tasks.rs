@@ -59,7 +59,8 @@ fn a_job_brings_a_function_in_python_where_the_site_has_a_task_for_it() {
 
 #[test]
 fn a_command_that_is_asked_to_end_may_save_what_it_has() {
-    let site = site(&parts::python_sif(), "time_limit = \"1s\"\ngrace = \"20s\"\n");
+    // Time enough for a container to begin on a machine that does much else.
+    let site = site(&parts::python_sif(), "time_limit = \"5s\"\ngrace = \"20s\"\n");
     let script = "trap 'echo saved > saved; exit 0' TERM; echo begun; while :; do sleep 0.1; done";
     let record = site.run(&json!({ "task": "run", "input": { "script": script } }));
     assert_eq!(text(&record["reason"]), "time_limit", "{record}");
