@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod allocation;
+mod cancel;
 mod commands;
 mod daemon;
 mod ends;
