@@ -50,8 +50,8 @@ thread_local! {
     static TELLING: RefCell<Telling> = RefCell::default();
 }
 
-/// Leaves what the queue has taken to be told to the object. Whether it hears it is nothing to whoever has submitted it.
-/// `true`: nobody tells it yet, and who leaves this is to ([`tell`]).
+/// Leaves what the queue has taken to be told to the object. Whether it hears it is nothing to whoever has submitted
+/// it. `true`: nobody tells it yet, and who leaves this is to ([`tell`]).
 pub(crate) fn leave(messages: &[String]) -> bool {
     TELLING.with_borrow_mut(|telling| telling.leave(messages, crate::now().as_millisecond()))
 }

@@ -13,12 +13,13 @@ use crate::link::{Link, hello, job};
 /// So many look.
 const CROWD: usize = 1_000;
 
-/// What is printed, in pieces of the greatest size: less than is kept for one, and for all of them much more than for all.
+/// What is printed, in pieces of the greatest size: less than is kept for one, and for all of them much more than for
+/// all.
 const PIECES: usize = 8;
 const PIECE_BYTES: usize = 48_000;
 
-/// What an edge may take for it, in bytes. In a Worker each piece is a value of JavaScript for each of them, and these are
-/// collected when memory is wanted.
+/// What an edge may take for it, in bytes. In a Worker each piece is a value of JavaScript for each of them, and these
+/// are collected when memory is wanted.
 const MEMORY: u64 = 50_000_000;
 const MEMORY_OF_A_WORKER: u64 = 500_000_000;
 

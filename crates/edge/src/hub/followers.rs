@@ -108,8 +108,8 @@ fn event(name: &str, id: Option<&str>, data: &impl Serialize) -> Arc<str> {
     format!("event: {name}\n{id}data: {data}\n\n").into()
 }
 
-/// The event that was made of a piece last. Nearly all who look at a log are at the same place in it: they are given the
-/// same text, which is there once however many they are.
+/// The event that was made of a piece last. Nearly all who look at a log are at the same place in it: they are given
+/// the same text, which is there once however many they are.
 struct Made {
     id: String,
     data: LogEvent,
