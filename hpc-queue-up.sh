@@ -147,7 +147,7 @@ kind = "python"
 [task."*"]
 EOF
 
-  # A daemon looks until a container can be started, and takes no job until then: the reason must not be in its log alone.
+  # Until a container can be started a daemon takes no job, and looks: the reason must not stand in its log alone.
   if test -n "$image" && ! "$here/hpc-consumer" run --check --env-file "$dir/.env" >"$dir/check.log" 2>&1; then
     printf 'No job can run here yet; `hpc-consumer doctor` says what to do:\n' >&2
     tail -n 3 "$dir/check.log" >&2

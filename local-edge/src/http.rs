@@ -126,8 +126,8 @@ pub(crate) fn response<'a>(
     response
 }
 
-/// A client of others, also where the system has no certificates of authorities, as in a bare container: there nobody is
-/// believed who is asked over TLS, and all else works.
+/// A client of others, also where the system has no certificates of authorities, as in a bare container: there nobody
+/// is believed who is asked over TLS, and all else works.
 pub(crate) fn client(builder: impl Fn() -> reqwest::ClientBuilder) -> reqwest::Result<reqwest::Client> {
     static TOLD: Once = Once::new();
     // Whoever was first has chosen the same.
