@@ -68,6 +68,10 @@ for name in $(env | sed -n 's/^\([A-Z_]*\)=.*/\1/p'); do
   esac
 done
 
+# For the shell, and for the daemon: what jobs bring is run by `task-runner`.
+PATH=$here:$PATH
+export PATH
+
 daemon=
 edge=
 keeper() { # The process id of the keeper of the daemon's runs, if it runs.
@@ -170,8 +174,6 @@ cd "$dir"
 # No program takes it from a file of settings that merely lies in the current directory, as it says what is run.
 SITE_FILE=$site
 export SITE_FILE
-PATH=$here:$PATH
-export PATH
 if test $# -gt 0; then
   code=0
   "$@" || code=$?
