@@ -353,7 +353,7 @@ fn a_service_in_slurm_is_reached_by_the_name_of_its_node() {
     VERSIONS.into_iter().for_each(is_reached_in_slurm);
 }
 
-fn is_reached_in_slurm(version: &str) {
+fn is_reached_in_slurm(version: &'static str) {
     let near = "[service.near]\npool = \"vqpu\"\nready = { tcp = true, within = \"5s\" }\n".to_owned();
     let near = near + vqpu("", "").lines().find(|line| line.starts_with("command")).expect("it has a command") + "\n";
     let keys = "instances = { max = 1, users = 2 }\nlife = { idle = \"2s\" }";

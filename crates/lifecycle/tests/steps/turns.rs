@@ -139,7 +139,8 @@ impl Played {
                 let now = self.daemon.now;
                 let mut found = Vec::new();
                 while found.len() < count
-                    && let Some(job) = self.queue.pop_front_if(|job| START + Duration::from_secs(job.at) <= now)
+                    && self.queue.front().is_some_and(|job| START + Duration::from_secs(job.at) <= now)
+                    && let Some(job) = self.queue.pop_front()
                 {
                     self.came.insert(id(&job.job_id), START + Duration::from_secs(job.at));
                     found.push(with_fields(&job.job_id, &format!("L{}", job.job_id), &job.fields));
