@@ -27,7 +27,7 @@ const ORPHANS_END_WITHIN: Duration = Duration::from_secs(120);
 
 /// What the daemon may say that cut off a run, of all rows of the table in docs/slurm.md: this chaos does nothing that
 /// leads to another.
-const ENDS: [&str; 6] = [
+const ENDS: [&str; 7] = [
     "its keeper was killed by signal 9",
     "its keeper did not end well",
     "was lost with a node of it",
@@ -35,6 +35,8 @@ const ENDS: [&str; 6] = [
     "is gone: Slurm does not know it any more",
     // Seen: a controller that was killed begins what it has forgotten to have begun.
     "ended without a word of its keeper",
+    // Seen as well: what it has forgotten its nodes end, and a keeper that is told so ends its runs.
+    "ended with the Slurm job that it ran in",
 ];
 
 /// The cluster.
