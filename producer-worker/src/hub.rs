@@ -7,6 +7,7 @@ use std::time::Duration;
 use edge::files::Asker;
 use edge::hub::{Opening, Request};
 use edge::{Problem, Waiting};
+use serde_json::value::RawValue;
 use worker::js_sys::{Reflect, Uint8Array};
 use worker::wasm_bindgen::JsCast as _;
 use worker::wasm_bindgen_futures::JsFuture;
@@ -74,7 +75,8 @@ pub(crate) async fn tell(object: Stub) {
 async fn submitted(object: &Stub, messages: &[String]) -> Result<()> {
     let init = web_sys::RequestInit::new();
     init.set_method("POST");
-    init.set_body(&serde_json::to_string(messages)?.into());
+    // Each is JSON as it is.
+    init.set_body(&format!("[{}]", messages.join(",")).into());
     let request = web_sys::Request::new_with_str_and_init(SUBMITTED, &init)?;
     object.fetch_with_request(request.into()).await.map(|_| ())
 }
@@ -148,7 +150,9 @@ pub(crate) async fn read(request: &web_sys::Request) -> Result<Message> {
     let url = request.url();
     if url.starts_with(SUBMITTED) {
         let text = JsFuture::from(request.text()?).await?.as_string().unwrap_or_default();
-        return Ok(Message::Submitted { messages: serde_json::from_str(&text)? });
+        let messages: Vec<&RawValue> = serde_json::from_str(&text)?;
+        let messages = messages.into_iter().map(|message| message.get().to_owned()).collect();
+        return Ok(Message::Submitted { messages });
     }
     let last_event_id = request.headers().get("last-event-id")?;
     let opening = match Opening::of(http::path(&url), http::query(&url), last_event_id.as_deref()) {
