@@ -11,15 +11,26 @@ use std::rc::Rc;
 use edge::Problem;
 use edge::hub::{Effect, Event, Follower, Hub as Decisions, Request as Asked, Settings, Socket};
 use protocol::link::{PING, PONG};
-use worker::wasm_bindgen;
+use worker::wasm_bindgen::{self, JsCast as _, JsValue};
 use worker::{
     DurableObject, Env, Error, Headers, Request, Response, Result, ScheduledTime, State, WebSocket,
     WebSocketIncomingMessage, WebSocketPair, WebSocketRequestResponsePair, console_error, durable_object, js_sys,
+    web_sys,
 };
 
 use crate::follower::{All, Next, Outlet, Reply};
 use crate::storage::{self, Tables};
 use crate::{call, config, http, hub, store};
+
+/// A site says every 30 seconds that it is there. One that has not for so long is gone, although nothing has said so,
+/// in milliseconds.
+const SILENCE_MAX: i64 = 90_000;
+
+/// So often it is looked whether one is, if anything has woken the object, in milliseconds.
+const LOOK_EVERY: i64 = 15_000;
+
+/// How the tag of a link begins that says when it was made; the other one is its name.
+const SINCE: &str = "since:";
 
 /// The class, as in `wrangler.toml`.
 #[durable_object]
@@ -29,6 +40,10 @@ pub struct Hub {
 
 struct Shell {
     state: Rc<State>,
+    /// The same, for what the crate `worker` has no binding of.
+    raw: JsValue,
+    /// When it was looked last whether a site is silent.
+    looked_at: Cell<i64>,
     /// `None` until the first event: then it is known whether the tables can be used.
     decisions: Rc<RefCell<Option<Decisions>>>,
     followers: RefCell<BTreeMap<Follower, Outlet>>,
@@ -44,8 +59,11 @@ impl DurableObject for Hub {
             Ok(pair) => state.set_websocket_auto_response(&pair),
             Err(error) => console_error!("pings of sites are not answered: {error:?}"),
         }
+        let raw = state._inner();
         let shell = Shell {
-            state: Rc::new(state),
+            raw: raw.clone().into(),
+            state: Rc::new(raw.into()),
+            looked_at: Cell::default(),
             decisions: Rc::default(),
             followers: RefCell::default(),
             next_follower: Cell::default(),
@@ -106,13 +124,41 @@ impl Shell {
         }
         let WebSocketPair { client, server } = WebSocketPair::new()?;
         let name = hub::random_name();
-        self.state.accept_websocket_with_tags(&server, &[&name]);
+        let since = format!("{SINCE}{}", crate::now().as_millisecond());
+        self.state.accept_websocket_with_tags(&server, &[&name, &since]);
         self.handle(Event::LinkOpened(name));
         Response::from_websocket(client)
     }
 
     fn name(&self, socket: &WebSocket) -> Socket {
-        self.state.get_tags(socket).into_iter().next().unwrap_or_default()
+        self.state.get_tags(socket).into_iter().find(|tag| !tag.starts_with(SINCE)).unwrap_or_default()
+    }
+
+    /// Closes the links of sites that are gone.
+    fn silent(&self) -> Vec<Socket> {
+        let (now, looked_at) = (crate::now().as_millisecond(), self.looked_at.get());
+        if (looked_at..looked_at + LOOK_EVERY).contains(&now) {
+            return Vec::new();
+        }
+        self.looked_at.set(now);
+        let mut sockets = self.state.get_websockets();
+        sockets.retain(|socket| self.heard(socket).is_some_and(|heard| now - heard > SILENCE_MAX));
+        let close = |socket: WebSocket| {
+            let _ = socket.close(Some(4408), Some("silent"));
+            self.name(&socket)
+        };
+        sockets.into_iter().map(close).collect()
+    }
+
+    /// When a site has said last that it is there, to which the runtime answers by itself; at least when it linked.
+    fn heard(&self, socket: &WebSocket) -> Option<i64> {
+        let tags = self.state.get_tags(socket);
+        let since = tags.iter().find_map(|tag| tag.strip_prefix(SINCE)?.parse().ok());
+        let name = JsValue::from_str("getWebSocketAutoResponseTimestamp");
+        let ask = js_sys::Reflect::get(&self.raw, &name).ok()?.dyn_into::<js_sys::Function>().ok()?;
+        let socket: &web_sys::WebSocket = socket.as_ref();
+        let pinged = ask.call1(&self.raw, socket).ok()?.dyn_into::<js_sys::Date>().ok();
+        since.max(pinged.map(|date| date.get_time() as i64))
     }
 
     /// Answers a request, now, later, or with a stream.
@@ -146,6 +192,7 @@ impl Shell {
     /// Handles an event, and what has come of others.
     fn handle(self: &Rc<Self>, event: Event) {
         let mut events: Vec<Event> = self.gone().into_iter().map(Event::Gone).collect();
+        events.extend(self.silent().into_iter().map(Event::LinkClosed));
         events.push(event);
         while !events.is_empty() {
             let mut more = Vec::new();

@@ -11,4 +11,5 @@ mod files;
 mod laptop;
 mod link;
 mod report;
+mod silent;
 mod site;
