@@ -77,8 +77,8 @@ impl Lifecycle {
         routed
     }
 
-    /// The first job of a pool that waits for services and can have its places now. They are not those that an older job
-    /// of any pool can have as well, or waits for.
+    /// The first job of a pool that waits for services and can have its places now. They are not those that an older
+    /// job of any pool can have as well, or waits for.
     pub(crate) fn first_with_places(&self, no: PoolNo) -> Option<(Turn, JobId, Places)> {
         if self.jobs.lane(no).needing_count() == 0 {
             return None;

@@ -368,8 +368,8 @@ impl Lifecycle {
         true
     }
 
-    /// Ends what is not ready in time, what nobody uses for long or while it is in the way, and what is old. Returns when
-    /// there is more to end.
+    /// Ends what is not ready in time, what nobody uses for long or while it is in the way, and what is old. Returns
+    /// when there is more to end.
     fn end_unneeded(
         &mut self,
         service: &mut Service,

@@ -4,8 +4,8 @@
 //! may wait for room of an instance that is there for none, or for a younger one:
 //!
 //! - The jobs that wait go by their turns, over all pools. Each has instances of its services stay, if these fit beside
-//!   the ones that are always kept and those that older jobs have stay, and if each of the jobs finds room beside all of
-//!   them. For the first of all it is so: what does not fit alone was refused ([`site::Together`]).
+//!   the ones that are always kept and those that older jobs have stay, and if each of the jobs finds room beside all
+//!   of them. For the first of all it is so: what does not fit alone was refused ([`site::Together`]).
 //! - Instances that none of them needs stay as far as that still holds. The others are in the way: they take no more
 //!   users, and end with the last one.
 //! - What is missing is begun in the turn of the job that it is for, so nothing younger takes its room either.
@@ -91,8 +91,10 @@ impl Plan {
         self.starts.get(name).into_iter().flatten().copied()
     }
 
+    /// It is accepted later than what has come together with its job, and must not stand behind all that.
     fn start(&mut self, name: &ServiceName, turn: Turn) {
-        self.starts.entry(name.clone()).or_default().push(turn.0);
+        let turn = turn.0.saturating_sub(Duration::from_nanos(1));
+        self.starts.entry(name.clone()).or_default().push(turn);
     }
 }
 
@@ -128,8 +130,8 @@ impl Lifecycle {
         plan
     }
 
-    /// Has the instances stay that the jobs that wait can use together with room for each of them, the oldest first, and
-    /// what else fits. What no instance does for is to be started.
+    /// Has the instances stay that the jobs that wait can use together with room for each of them, the oldest first,
+    /// and what else fits. What no instance does for is to be started.
     fn plan_for_the_first(&self, pools: &[PoolNo], plan: &mut Plan) -> Stay<'_> {
         let site = &*self.settings.site;
         let mut stay = Stay { instances: Together::new(site), jobs: Vec::new() };
@@ -295,8 +297,8 @@ impl Lifecycle {
         }
     }
 
-    /// The jobs of a pool whose turn it is and that wait for room only: the first of those that are claimed, and of those
-    /// that are not. Instances are counted by themselves.
+    /// The jobs of a pool whose turn it is and that wait for room only: the first of those that are claimed, and of
+    /// those that are not. Instances are counted by themselves.
     fn plain_of(&self, no: PoolNo) -> impl Iterator<Item = Set<'_>> {
         let lane = self.jobs.lane(no);
         let is_plain = |job_id: &JobId| self.jobs.get(job_id).is_some_and(|job| job.service.is_none());

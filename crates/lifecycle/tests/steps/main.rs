@@ -147,10 +147,11 @@ impl Daemon {
                 Phase::Parked => matches!(entry.stage, Stage::Parked | Stage::Launching),
                 Phase::Ending if entry.parking.is_some() => !matches!(entry.stage, Stage::Recorded(_)),
                 // A job that could not even be claimed was not launched when it is given up.
-                // What is cancelled while it waits, or rejected, likewise.
+                // What is cancelled while it waits, or rejected, likewise; and an instance that is in the way.
                 Phase::Ending
                     if entry.failures.node == 30
                         || entry.terms.needs_files
+                        || entry.service.is_some()
                         || self.state.is_cancelled(job_id)
                         || self.state.pool_of(job_id).is_none() =>
                 {
