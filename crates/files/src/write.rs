@@ -108,6 +108,12 @@ pub fn put(aside: &Path, path: &Path, durability: Durability) -> io::Result<()> 
     durability.after_naming(path)
 }
 
+/// Gives a file one more name on the same file system, by which it is there though the first one goes. A link is named
+/// itself, and not followed. Nothing may have the name.
+pub fn name_also(path: &Path, also: &Path) -> io::Result<()> {
+    fs::hard_link(path, also)
+}
+
 /// Gives a file that was made aside on the same file system its name, if nothing has it; `false` if something has, and
 /// then the file stays aside.
 pub fn put_new(aside: &Path, path: &Path, durability: Durability) -> io::Result<bool> {

@@ -19,7 +19,8 @@
 //!   .cache/              contents that jobs have needed, by their SHA-256
 //!   .staging/<owner>/<job_id>/      the files of a job that is not claimed yet
 //!   .bound/<job_id>/     what of the cache its container sees, while it has not ended
-//!   .uploads/<job_id>.<attempt>/    what is sent of a run that has ended, and its packs; in by-hand/, what a person sends
+//!   .uploads/<job_id>.<attempt>/    what is sent of a run that has ended, and its packs
+//!   .uploads/by-hand/    the same of what a person sends once more
 //!   .services/<name>/    instances of services: where each is, and its token
 //!   .trash/              what `hpc-consumer purge` is removing
 //!   _rejected/           messages that were no jobs, and records that could not be read

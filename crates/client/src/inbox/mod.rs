@@ -14,9 +14,9 @@
 //! Out of scope: the queue and its acknowledgements (`receive`).
 //!
 //! Invariants: a name in `results`, `conflicting`, `rejected`, `events` or `submitted` appears at once with all of its
-//! content, and never changes after that, but for a result whose files were sent once more; any number of processes may share an inbox ([`files::Creator`]). No path is
-//! built from text but job ids and digests. What is no result of a job that was waited for is kept within bounds, for
-//! whoever can write to the queue decides how much of it comes.
+//! content, and never changes after that, but for a result whose files were sent once more; any number of processes may
+//! share an inbox ([`files::Creator`]). No path is built from text but job ids and digests. What is no result of a job
+//! that was waited for is kept within bounds, for whoever can write to the queue decides how much of it comes.
 
 mod error;
 mod submitted;

@@ -5,10 +5,10 @@
 //! RESULTS_DIR/.bound/<job_id>/<sha256>                    from the claim to the final record
 //! ```
 //!
-//! Each is a further name (a hard link) of what lies in the cache. That is the hold on it: whichever daemon takes it from
-//! the cache, now or after whatever has died, takes one name of two, and none takes what has two. In the job's directory
-//! an empty file that nobody may read stands in its place, over which a container has it bound: should that ever not
-//! be so, the job meets an error and not a file without content.
+//! Each is a further name (a hard link) of what lies in the cache. That is the hold on it: whichever daemon takes it
+//! from the cache, now or after whatever has died, takes one name of two, and none takes what has two. In the job's
+//! directory an empty file that nobody may read stands in its place, over which a container has it bound: should that
+//! ever not be so, the job meets an error and not a file without content.
 //!
 //! Out of scope: how they are bound (`run`), which jobs have containers (`pools`).
 
@@ -95,8 +95,8 @@ impl ResultsDir {
         }
     }
 
-    /// What a run of this job sees of its read-only files. Those that were copied are not among them, nor those in whose
-    /// place an earlier round of the job has put something else.
+    /// What a run of this job sees of its read-only files. Those that were copied are not among them, nor those in
+    /// whose place an earlier round of the job has put something else.
     pub(in crate::job) fn bound(&self, job_id: &JobId, spec: &JobSpec) -> Bound {
         if !has_read_only(spec) {
             return Vec::new();

@@ -105,7 +105,7 @@ impl Cache {
 
     /// Gives a content a further name, by which it is there even if it is taken from here.
     pub(super) fn link(&self, digest: &Digest, to: &Path) -> io::Result<()> {
-        match fs::hard_link(self.place(digest), to) {
+        match files::name_also(&self.place(digest), to) {
             // The same content at two paths.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             done => done,

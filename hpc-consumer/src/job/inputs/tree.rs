@@ -94,8 +94,8 @@ impl Trees {
         self.ours.join(format!(".new-{job_id}"))
     }
 
-    /// Makes the tree of a job, whose contents are all in the cache. Of files that are read-only it has none, if the job
-    /// `has_container`. Ends early when `stop` becomes true.
+    /// Makes the tree of a job, whose contents are all in the cache. Of files that are read-only it has none, if the
+    /// job `has_container`. Ends early when `stop` becomes true.
     pub(super) fn make(
         &self,
         job: &JobMessage,

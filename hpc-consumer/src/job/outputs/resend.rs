@@ -1,4 +1,5 @@
-//! What a job has left, sent once more after its end, by hand: what was too much, has expired, or was lost by the store.
+//! What a job has left, sent once more after its end, by hand: what was too much, has expired, or was lost by the
+//! store.
 //!
 //! How the job has ended stays as it is. Where its files are is written into its record, which is published anew.
 //!
