@@ -124,7 +124,7 @@ fn parse<C: Parser>(arguments: Vec<OsString>, sources: &Sources, environment: En
     warnings.extend(environment.names(names::OWN).filter_map(names::advice_on_variable));
     let layers = Layers { environment, file, shared: sources.shared };
 
-    // Not before it is needed: to build all commands is most of the time that `--help` takes.
+    // Not earlier: a wish for help and wrong arguments have ended above, and this builds all commands there are.
     let mut described = C::command();
     described.build();
     let asked = settings_of(&described, &matches);
