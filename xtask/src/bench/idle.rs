@@ -55,7 +55,8 @@ pub(super) fn measure(workspace: &Workspace, folder: &Path) -> anyhow::Result<Ve
     let (mut unlinked, mut linked) = (unlinked.begin()?, linked.begin()?);
     thread::sleep(IDLE);
     rows.extend(unlinked.rows("without a link")?);
-    rows.extend(linked.rows("with a link to the hub")?);
+    // In so short a time it looks once or not at all: what that is in a day, nobody can tell.
+    rows.extend(linked.rows("with a link to the hub")?.into_iter().take(2));
     unlinked.idle.daemon.stop()?;
     linked.idle.daemon.stop()?;
     Ok(rows)
