@@ -170,8 +170,8 @@ pub(crate) enum Command {
     /// was wanted of it, or what --output says. How the job has ended stays as it is; its record says where its files
     /// are, and when they were sent. The daemon may run meanwhile. Interrupted, the same command goes on.
     ///
-    /// Exit codes: 0 all is sent and published; 1 some is not, and it is said why; 2 wrong arguments or settings; 75 the
-    /// store of files does not answer.
+    /// Exit codes: 0 all is sent and published; 1 some is not, and it is said why; 2 wrong arguments or settings; 75
+    /// the store of files does not answer.
     #[command(
         mut_args = needed_to_resend,
         after_help = "Examples:\n  hpc-consumer resend --env-file ~/hpc-queue.env last\n  hpc-consumer resend --env-file ~/hpc-queue.env 3f2a8c1e --output 'plots/*.png' --output-files-bytes-max 500GB"

@@ -159,8 +159,8 @@ pub struct JobResult {
     /// What is to be said of them, in a sentence: that nothing matched a pattern, or that files were packed.
     #[serde(default, deserialize_with = "if_known", skip_serializing_if = "Option::is_none")]
     pub files_note: Option<String>,
-    /// When what the job has left was sent once more after its end, by hand, where it was: with it, the list of files is
-    /// a later one than that of the same end without.
+    /// When what the job has left was sent once more after its end, by hand, where it was: with it, the list of files
+    /// is a later one than that of the same end without.
     #[serde(
         default,
         deserialize_with = "if_known",

@@ -139,7 +139,7 @@ pub(crate) struct Resend {
     /// The jobs: ids, unique beginnings of ids, or `last` for the one that was accepted last
     #[arg(required = true, value_name = "JOB")]
     pub(crate) jobs: Vec<protocol::JobId>,
-    /// Send the files that fit, in place of those that were wanted when the job was submitted; may be given several times
+    /// Send the files that fit, in place of those that were wanted at the submission; may be given several times
     ///
     /// As --output of `laptop-consumer submit`: `*` and `?` stand for anything but `/`, `**` for any number of
     /// directories, a directory for all that is in it.

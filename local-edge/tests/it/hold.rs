@@ -145,7 +145,8 @@ async fn one_message_goes_to_one_of_those_who_wait() {
     assert_eq!(both, ["a", "b"]);
 }
 
-/// Who gives a message back and asks again comes after those who have been there before, and does not keep it from them.
+/// Who gives a message back and asks again comes after those who have been there before, and does not keep it from
+/// them.
 #[tokio::test]
 async fn who_waits_longest_is_the_first_to_have_something() {
     let server = Server::start().await;

@@ -1,6 +1,6 @@
 //! The programs as they are released, when there is nothing to do: how large the daemon is, how soon `--help` is there,
-//! what a daemon with all defaults has in memory, what it takes of a processor, and how often it looks at an empty queue
-//! in a day.
+//! what a daemon with all defaults has in memory, what it takes of a processor, and how often it looks at an empty
+//! queue in a day.
 //!
 //! Two daemons at once, with a link to the hub and without, on a way to `local-edge` on which no pull waits.
 

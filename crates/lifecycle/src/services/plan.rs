@@ -302,8 +302,8 @@ impl Lifecycle {
     fn plain_of(&self, no: PoolNo) -> impl Iterator<Item = Set<'_>> {
         let lane = self.jobs.lane(no);
         let is_plain = |job_id: &JobId| self.jobs.get(job_id).is_some_and(|job| job.service.is_none());
-        // A claimed one may have come later than who waits: its turn is from its claim on, or each that is claimed ahead
-        // would keep an instance from its room.
+        // A claimed one may have come later than who waits: its turn is from its claim on, or each that is claimed
+        // ahead would keep an instance from its room.
         let claimed = lane.ready().find(|job_id| is_plain(job_id));
         let claimed = claimed.and_then(|job_id| Some(((self.jobs.get(job_id)?.since, u64::MAX), job_id)));
         let due = lane.due().find(|(_, job_id)| is_plain(job_id));

@@ -86,8 +86,8 @@ fn whatever_dies_nothing_is_lost_and_nothing_runs_twice() {
     }
 }
 
-/// A daemon that dies, answers that are lost, and a listing that is empty now and then; and what is in Slurm is counted,
-/// also what waits there.
+/// A daemon that dies, answers that are lost, and a listing that is empty now and then; and what is in Slurm is
+/// counted, also what waits there.
 fn counted(seed: u64, sabotage: Option<Sabotage>) {
     let mut world = plain(seed);
     let (daemon_dies, answer_lost, submission_lost, listing_empty, connection_lost) = (10, 200, 150, 100, 20);
