@@ -46,21 +46,21 @@ pub(crate) fn say(notice: &Notice) {
             tracing::error!(%job_id, "the queue does not take a result; its record stays in RESULTS_DIR: {what}");
         }
         Notice::HeldUp { job_id, problem, next_try } => {
-            let seconds = next_try.as_secs_f64();
-            tracing::warn!(%job_id, "this job cannot go on here, while others can: {problem}; next try in {seconds:.1} s");
+            let pause = told(*next_try);
+            tracing::warn!(%job_id, "this job cannot go on here, while others can: {problem}; next try in {pause}");
         }
         Notice::FilesTrouble { job_id, problem, next_try } => {
-            let seconds = next_try.as_secs_f64();
+            let pause = told(*next_try);
             tracing::warn!(
                 %job_id,
-                "files of this job, and perhaps those of others, cannot travel now: {problem}; next try in {seconds:.1} s"
+                "files of this job, and perhaps those of others, cannot travel now: {problem}; next try in {pause}"
             );
         }
         Notice::ServiceFails { service, problem, next_try } => {
-            let seconds = next_try.as_secs_f64();
+            let pause = told(*next_try);
             tracing::error!(
                 %service,
-                "instances of a service do not last, and the jobs that need it wait: {problem}; next try in {seconds:.1} s"
+                "instances of a service do not last, and the jobs that need it wait: {problem}; next try in {pause}"
             );
         }
         Notice::ServiceBack(service) => tracing::info!(%service, "an instance of the service is ready again"),
@@ -89,10 +89,11 @@ pub(crate) fn say(notice: &Notice) {
 /// A length of time, for a person.
 fn told(time: Duration) -> String {
     let minutes = time.as_secs() / 60;
-    if minutes < 60 {
-        return format!("{:.1} s", time.as_secs_f64());
+    match (minutes / 60, minutes % 60) {
+        (0, 0 | 1) => format!("{:.1} s", time.as_secs_f64()),
+        (0, minutes) => format!("{minutes} min"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
     }
-    format!("{} h {} min", minutes / 60, minutes % 60)
 }
 
 pub(crate) fn say_how_it_ended(run: &Run, concluded: &Concluded) {
