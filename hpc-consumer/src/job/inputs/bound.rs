@@ -36,9 +36,10 @@ pub(crate) fn has_read_only(spec: &JobSpec) -> bool {
     spec.files.iter().any(|file| file.read_only)
 }
 
-/// May this file be bound? Some characters have a meaning of their own in the words of a bind.
+/// May this file be bound? In the words of a bind a comma and a quote have a meaning of their own; so has a colon,
+/// which no path holds.
 pub(super) fn may_be_bound(file: &JobFile) -> bool {
-    file.read_only && !file.pack && !file.path.as_str().contains([',', ':', '\\', '"'])
+    file.read_only && !file.pack && !file.path.as_str().contains([',', '"'])
 }
 
 /// Makes what stands in the place of a file that is bound.
