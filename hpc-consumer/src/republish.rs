@@ -29,8 +29,7 @@ pub(crate) async fn republish(settings: &Settings, jobs: &[JobId]) -> anyhow::Re
             },
             Ok(None) => {
                 exit = Exit::Unexpected;
-                let place = settings.results_dir.display();
-                format!("{job_id}: there is no final record in {place}; the job has not ended, or it ran elsewhere")
+                format!("{job_id}: {}", results.no_record())
             }
             Err(error) => {
                 exit = Exit::Unexpected;

@@ -52,6 +52,11 @@ impl ResultsDir {
         }
     }
 
+    /// What a person is told of a job that has no final record.
+    pub(crate) fn no_record(&self) -> String {
+        format!("there is no final record in {}; the job has not ended, or it ran elsewhere", self.path().display())
+    }
+
     /// The final record of a job, if there is one that can be read.
     pub(crate) fn final_record(&self, job_id: &JobId) -> io::Result<Option<String>> {
         Ok(match self.record(job_id)? {

@@ -81,8 +81,7 @@ impl JobFiles {
         let record = results.final_record(job_id)?;
         let result = record.as_deref().and_then(|record| JobResult::parse(record).ok());
         let (Some(record), Some(result)) = (record, result) else {
-            let place = results.path().display();
-            return refused(format!("there is no final record in {place}; the job has not ended, or it ran elsewhere"));
+            return refused(results.no_record());
         };
         let (Place::Dir(dir), Some(attempt)) = (results.open_job_dir(job_id)?, Attempt::new(result.attempt)) else {
             let place = results.job_dir(job_id);
