@@ -1,11 +1,12 @@
 //! The settings: their names, defaults and meaning. Precedence: flag, environment, settings file, default; see
 //! `program::read` for names that other programs use as well.
 //!
-//! Invariant: nothing else in this program reads the environment.
+//! Invariant: nothing else in this program reads the environment, and here only `environment` and clap do.
 
+mod environment;
+mod link;
 mod runtime;
 
-use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,17 +19,20 @@ use clap::{ArgAction, Args};
 use doctor::queue::{Named, Role};
 use program::duration::{self, Unit};
 use program::{
-    Bare as BareName, Files, Origins, Shared, Sources, TrustArgs, TrustedGroup, UserDirectory, absolute_entries,
-    counted, on_path, user_directory, variables, whole,
+    Bare as BareName, Files, Origins, Shared, Sources, TrustArgs, TrustedGroup, UserDirectory, counted, user_directory,
+    whole,
 };
-use protocol::{Memory, PoolName, SiteName, limits, size};
-use reqwest::header::HeaderValue;
+use protocol::{Memory, PoolName, limits, size};
 
+pub(crate) use self::environment::{
+    environment, environment_of_broker, environment_of_slurm, has_program, invocation, on_our_path,
+};
+use self::link::LinkSettings;
 pub(crate) use self::runtime::{NetworkSettings, RuntimeSettings};
 use crate::doctor::Queues;
 use crate::link::Target;
 use crate::metrics;
-use crate::run::{Invocation, Kit, Required, Runtime, shared_overlay};
+use crate::run::{Kit, Required, Runtime, shared_overlay};
 use crate::site::SiteOf;
 
 /// How often a job that another daemon holds is looked at.
@@ -129,70 +133,6 @@ struct QueueSettings {
 fn task(text: &str) -> Result<String, String> {
     let job = serde_json::json!({ "task": text }).to_string();
     protocol::JobSpec::parse(&job).map(|job| job.task).map_err(|error| error.to_string())
-}
-
-/// The hub of the edge, through which people see and cancel jobs from anywhere.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Hub")]
-struct LinkSettings {
-    /// The address of the edge, whose hub is told what this daemon does; of local-edge it may be unix:/PATH
-    ///
-    /// Without it PRODUCER_URL is taken. There is a link only where SITE_KEY is set.
-    #[arg(long, env = "EDGE_URL", value_name = "URL")]
-    edge_url: Option<String>,
-    /// The address of the edge, by the name that laptop-consumer has for it
-    #[arg(long, env = "PRODUCER_URL", value_name = "URL")]
-    producer_url: Option<String>,
-    /// The key that the edge asks sites for
-    #[arg(long, env = "SITE_KEY", hide_env_values = true, value_name = "KEY")]
-    site_key: Option<String>,
-    /// The file whose only line is that key: other users of the machine can see flags
-    #[arg(long = "site-key-file", env = "SITE_KEY_FILE", value_name = "FILE")]
-    _site_key_file: Option<PathBuf>,
-    /// What people call this site, the same for all its daemons [default: the first part of the name of the host]
-    #[arg(long, env = "SITE_NAME", value_name = "NAME")]
-    site_name: Option<SiteName>,
-    /// Between two looks at the empty queue while the hub is linked, which tells when there is something
-    #[arg(long, env = "LINKED_POLL_INTERVAL_SECONDS", default_value = "600", value_name = "DURATION",
-          value_parser = |text: &str| seconds(text, POLL_INTERVAL_MIN..=DAY))]
-    linked_poll_interval_seconds: Duration,
-}
-
-impl LinkSettings {
-    /// Where the hub is, if there is to be a link.
-    fn target(&self, plain_http: queues::PlainHttp, origins: &Origins) -> anyhow::Result<Option<Target>> {
-        let Some(key) = &self.site_key else { return Ok(None) };
-        let (url, setting) = match (&self.edge_url, &self.producer_url) {
-            (Some(url), _) => (url, "EDGE_URL"),
-            (None, Some(url)) => (url, "PRODUCER_URL"),
-            (None, None) => bail!(
-                "{} is set, and where the edge is is not: set EDGE_URL to its address, for example https://hpc-queue-producer.you.workers.dev",
-                origins.named("SITE_KEY")
-            ),
-        };
-        let url_origin = origins.named(setting);
-        let edge = queues::Address::parse(url, "", plain_http).with_context(|| url_origin.clone())?;
-        if edge.has_credentials() {
-            return Err(queues::UnusableUrl::Credentials).with_context(|| url_origin.clone());
-        }
-        let key_origin = origins.named("SITE_KEY");
-        let mut key = HeaderValue::from_str(key)
-            .map_err(|_| anyhow!("{key_origin} holds a character that no HTTP header can carry"))?;
-        key.set_sensitive(true);
-        let site = match &self.site_name {
-            Some(site) => site.clone(),
-            None => site_name(&crate::host())
-                .with_context(|| "no name of a site can be made of the name of this host; set SITE_NAME")?,
-        };
-        Ok(Some(Target { edge, key, url_origin, key_origin, site }))
-    }
-}
-
-/// A name for a site: the first part of that of a host, in the letters that it may have.
-fn site_name(host: &str) -> Option<SiteName> {
-    let first = host.split('.').next().unwrap_or_default().to_ascii_lowercase();
-    let plain: String = first.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    plain.trim_matches('-').chars().take(SiteName::LENGTH_MAX).collect::<String>().parse().ok()
 }
 
 /// What may run at this site, in a file of its own.
@@ -639,13 +579,6 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Is there a program that jobs without a container run: at its place, or in our `PATH`, which is theirs too?
-pub(crate) fn has_program(program: &Path) -> bool {
-    let path = std::env::var_os("PATH").filter(|_| !program.has_root());
-    // Joined to whatever directory, an absolute path is itself.
-    on_path(&path.unwrap_or_else(|| "/".into()), program).is_some()
-}
-
 impl StateSettings {
     pub(crate) fn resolve(&self, origins: &Origins) -> anyhow::Result<PathBuf> {
         if let Some(directory) = &self.state_dir {
@@ -673,45 +606,6 @@ fn absolute(path: &Path, setting: &str, origins: &Origins) -> anyhow::Result<Pat
         bail!("{} begins with ~, which only a shell expands; write the whole path", origins.named(setting));
     }
     Ok(std::path::absolute(path)?)
-}
-
-/// How this program was started; to be called before a settings file adds to its environment.
-pub(crate) fn invocation() -> Invocation {
-    Invocation::new(std::env::args_os().skip(1).collect(), std::env::vars_os().collect())
-}
-
-/// All variables that this program was started with.
-pub(crate) fn environment() -> Vec<(OsString, OsString)> {
-    std::env::vars_os().collect()
-}
-
-/// What programs of Slurm need of our environment: where they and their cluster are, and who asks.
-const OF_SLURM: [&str; 5] = ["PATH", "HOME", "USER", "LOGNAME", "SLURM_CONF"];
-
-/// The environment of programs of Slurm.
-pub(crate) fn environment_of_slurm() -> Vec<(OsString, OsString)> {
-    from_environment(&OF_SLURM)
-}
-
-/// What the broker of the lease and its adapters need of our environment.
-const OF_BROKER: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
-
-/// The environment of the broker of the lease.
-pub(crate) fn environment_of_broker() -> Vec<(OsString, OsString)> {
-    from_environment(&OF_BROKER)
-}
-
-/// Where a program of ours is, in the absolute entries of `PATH`.
-pub(crate) fn on_our_path(name: &str) -> Option<PathBuf> {
-    on_path(&std::env::var_os("PATH")?, Path::new(name))
-}
-
-/// The variables of these names, with the absolute entries of `PATH` alone.
-fn from_environment(names: &[&str]) -> Vec<(OsString, OsString)> {
-    let absolute = |(name, value): (OsString, OsString)| {
-        if name == "PATH" { (name, absolute_entries(&value)) } else { (name, value) }
-    };
-    variables(names).into_iter().map(absolute).collect()
 }
 
 /// Settings that have no default. All that are missing are told at once.

@@ -10,7 +10,8 @@ use clap::{Args, ValueEnum};
 use program::{Origins, on_path};
 use protocol::PoolName;
 
-use super::{absolute, from_environment};
+use super::absolute;
+use super::environment::from_environment;
 use crate::run::{JobNetwork, JobSeccomp, Kit, Runtime, Unpacked};
 
 /// What wraps the command of a job.
