@@ -55,7 +55,7 @@ fn file(may_begin: &dyn Fn() -> Result<(), String>) -> File<'_> {
         searched: Some("jobs"),
         check: |connection| database::entries(connection).map(drop),
         may_begin,
-        cache_kib: 8_000,
+        cache_kib: 2_000,
     }
 }
 
