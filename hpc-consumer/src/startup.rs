@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lifecycle::{Event, Lifecycle, Stage};
 use program::{Exit, counted};
-use protocol::{FailureClass, PoolName, hold};
+use protocol::{FailureClass, PoolName, hold, size};
 use queues::Client;
 use tokio::sync::watch;
 use upkeep::{Listener, Notify};
@@ -24,7 +24,7 @@ use crate::lease::{self, Lease};
 use crate::link::{self, Desk};
 use crate::pace::Pace;
 use crate::process::{Clock, Signals, abort_on_panic};
-use crate::run::{Invocation, Runtime, told};
+use crate::run::{self, Invocation, Runtime, told};
 use crate::services::Services;
 use crate::slurm::{self, Slurm};
 use crate::spending::Spending;
@@ -71,14 +71,14 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
     for warning in settings.runtime_warnings() {
         tracing::warn!("{warning}");
     }
-    if let Some(bytes) = settings.memory {
-        let limit = protocol::size::shown(bytes);
-        tracing::info!("a watch ends each job whose processes together use more than {limit} of memory");
-    }
-    if settings.site.pools.values().any(|pool| pool.slot.memory.is_some()) {
-        tracing::info!(
-            "a watch ends each job whose processes together use more memory than its pool gives it; the kernel enforces nothing of it"
-        );
+    let of_pools = settings.site.pools.values().any(|pool| pool.slot.memory.is_some());
+    if let Some(most) = settings.memory.map(size::shown).or(of_pools.then(|| "its pool gives it".to_owned())) {
+        match run::groups_can_be_had() {
+            Ok(()) => tracing::info!("the kernel ends each job whose processes together use more memory than {most}"),
+            Err(why) => tracing::info!(
+                "a watch ends each job whose processes together use more memory than {most}; the kernel enforces nothing of it: {why}"
+            ),
+        }
     }
     let results =
         ResultsDir::new(settings.results_dir).trusting(settings.trust).marked_by(&settings.state_dir, &opened.owner);

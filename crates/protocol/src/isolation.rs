@@ -103,6 +103,8 @@ pub enum SessionKeyring {
 pub enum MemoryLimit {
     /// Somebody looks from time to time, and ends what has passed it.
     Watch,
+    /// The kernel, for a control group that only the task is in.
+    Cgroup,
 }
 
 /// A filter of system calls: `none`, `other`, or `sha256:` and the beginning of the digest of the profile.

@@ -15,6 +15,10 @@ use crate::start::{Start, Unwritable};
 /// From this version on the pauses between starts can grow.
 const GROWING_PAUSES: u32 = 254;
 
+/// The first version that starts a service in a group below its own. Without that the service cannot be started again
+/// while groups for jobs are beside it.
+const SUBGROUPS: u32 = 254;
+
 /// A unit to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit<'a> {
@@ -98,6 +102,14 @@ impl Unit<'_> {
                 line("KillMode=process", "");
                 line("# A job that is killed for want of memory is that job's failure, and not the daemon's.", "");
                 line("OOMPolicy=continue", "");
+                if self.systemd >= SUBGROUPS {
+                    line(
+                        "# Beside the daemon's own control group there is one for each job that has a limit of memory.",
+                        "",
+                    );
+                    line("Delegate=memory pids", "");
+                    line("DelegateSubgroup=daemon", "");
+                }
                 line("# Jobs are in here as well: what limits them is the limit of the user.", "");
                 line("TasksMax=infinity", "");
                 line("# While it drains, for DRAIN_TIMEOUT_SECONDS, it asks for more.", "");
@@ -232,6 +244,7 @@ mod tests {
         let of = |systemd| Unit { systemd, ..unit(&start) }.text().unwrap();
         assert!(of(253).contains("RestartSec=60\n") && !of(253).contains("RestartSteps"));
         assert!(of(254).contains("RestartSec=10\nRestartSteps=6\n"));
+        assert!(!of(253).contains("Delegate") && of(254).contains("DelegateSubgroup=daemon\n"));
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Bare {
     /// What keeps jobs from the rest of the node, as far as a probe has seen it.
     pub(super) fn isolation(&self) -> Isolation {
         match *lock(&self.seen) {
-            Some(facts) => *isolation::with_facts(None, facts, true, false),
+            Some(facts) => *isolation::with_facts(None, facts, true, None),
             None => isolation::of_bare(),
         }
     }

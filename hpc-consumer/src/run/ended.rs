@@ -6,7 +6,6 @@ use std::process::ExitStatus;
 use lifecycle::EndReason;
 use protocol::{Isolation, Launched, Ran, RuntimeKind, Usage};
 
-use super::memory;
 use super::process::now_ms;
 
 /// What a shell adds to the number of a signal that ended its child, and a container's runtime to that of its job's.
@@ -131,9 +130,13 @@ impl Ended {
         }
     }
 
-    /// The same, with what is known besides: what wrapped the job, and how often the kernel had killed something for
-    /// want of memory before it began.
-    pub(super) fn looked_at_closely(self, runtime: RuntimeKind, kills_before: Option<u64>) -> Self {
+    /// The same, with what is known besides: what wrapped the job, and whether the kernel has killed something for want
+    /// of memory meanwhile, in words where it was this job for its own limit.
+    pub(super) fn looked_at_closely(
+        self,
+        runtime: RuntimeKind,
+        killed: impl FnOnce() -> Option<Option<String>>,
+    ) -> Self {
         let ended = match (runtime, self) {
             // A runtime tells of its job's end by a signal in this way only; so would a job that ends with this code.
             (RuntimeKind::Apptainer, Self::Exit(code)) if signal_name(code - BY_SIGNAL).is_some() => {
@@ -143,10 +146,10 @@ impl Ended {
         };
         let kill = rustix::process::Signal::KILL.as_raw();
         let was_killed = ended == Self::Signal(kill) || ended == Self::Exit(BY_SIGNAL + kill);
-        if was_killed && memory::kills().zip(kills_before).is_some_and(|(now, before)| now > before) {
-            return Self::MemoryLimit(None);
+        match was_killed.then(killed).flatten() {
+            Some(why) => Self::MemoryLimit(why),
+            None => ended,
         }
-        ended
     }
 }
 
@@ -161,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_containers_end_by_a_signal_is_told_from_its_exit_code() {
-        let seen = |runtime, code| Ended::Exit(code).looked_at_closely(runtime, None);
+        let seen = |runtime, code| Ended::Exit(code).looked_at_closely(runtime, || None);
         for (code, ended) in [
             (0, Ended::Exit(0)),
             (1, Ended::Exit(1)),
@@ -179,14 +182,13 @@ mod tests {
 
     #[test]
     fn what_is_killed_while_memory_is_used_up_is_not_just_killed() {
-        let Some(now) = memory::kills() else { return };
+        let seen = |ended: Ended, killed| ended.looked_at_closely(RuntimeKind::Bare, || killed);
+        let limit = || Some("it used all".to_owned());
         for ended in [Ended::Signal(9), Ended::Exit(137)] {
-            let seen = |before| ended.clone().looked_at_closely(RuntimeKind::Bare, before);
-            assert_eq!((seen(Some(now)), seen(None)), (ended.clone(), ended.clone()));
-            if let Some(before) = now.checked_sub(1) {
-                assert_eq!(seen(Some(before)), Ended::MemoryLimit(None));
-            }
+            assert_eq!(seen(ended.clone(), None), ended);
+            assert_eq!(seen(ended.clone(), Some(None)), Ended::MemoryLimit(None));
+            assert_eq!(seen(ended, Some(limit())), Ended::MemoryLimit(limit()));
         }
-        assert_eq!(Ended::Signal(15).looked_at_closely(RuntimeKind::Bare, Some(0)), Ended::Signal(15));
+        assert_eq!(seen(Ended::Signal(15), Some(None)), Ended::Signal(15));
     }
 }

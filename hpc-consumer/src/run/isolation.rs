@@ -128,7 +128,12 @@ pub(super) fn of_bare() -> Isolation {
 }
 
 /// The same, with what a run got as it was started.
-pub(super) fn with_facts(isolation: Option<Box<Isolation>>, facts: Facts, bare: bool, limited: bool) -> Box<Isolation> {
+pub(super) fn with_facts(
+    isolation: Option<Box<Isolation>>,
+    facts: Facts,
+    bare: bool,
+    held_by: Option<MemoryLimit>,
+) -> Box<Isolation> {
     let reach = |own: bool| bare.then_some(if own { Reach::Own } else { Reach::All }.into());
     let keyring = match facts.keyring {
         Keyring::Own => SessionKeyring::Own,
@@ -143,7 +148,7 @@ pub(super) fn with_facts(isolation: Option<Box<Isolation>>, facts: Facts, bare: 
         writes: reach(facts.writes),
         signals: reach(facts.signals),
         keyring: Some(keyring.into()),
-        memory: limited.then_some(MemoryLimit::Watch.into()),
+        memory: held_by.map(Word::from),
         ..isolation
     })
 }

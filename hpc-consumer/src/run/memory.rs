@@ -75,11 +75,11 @@ pub(crate) fn memory_limit() -> Option<u64> {
 fn count(file: &File) -> Option<u64> {
     let mut text = [0; READ_MAX];
     let length = file.read_at(&mut text, 0).ok()?;
-    parse(str::from_utf8(text.get(..length)?).ok()?)
+    kills_in(str::from_utf8(text.get(..length)?).ok()?)
 }
 
 /// A line `oom_kill N`, in all of these files.
-fn parse(text: &str) -> Option<u64> {
+pub(super) fn kills_in(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
 }
 
@@ -112,8 +112,8 @@ mod tests {
             places("9:name=systemd:/\n4:cpu,memory:/job_7\n0::/\n"),
             ["memory/job_7/memory.oom_control", "memory.events"]
         );
-        assert_eq!(parse("low 0\noom 3\noom_kill 2\noom_group_kill 0\n"), Some(2));
-        assert_eq!(parse("oom_kill_disable 0\nunder_oom 0\noom_kill 5\n"), Some(5));
-        assert_eq!(parse("nr_free_pages 1\n"), None);
+        assert_eq!(kills_in("low 0\noom 3\noom_kill 2\noom_group_kill 0\n"), Some(2));
+        assert_eq!(kills_in("oom_kill_disable 0\nunder_oom 0\noom_kill 5\n"), Some(5));
+        assert_eq!(kills_in("nr_free_pages 1\n"), None);
     }
 }

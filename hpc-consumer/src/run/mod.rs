@@ -5,8 +5,7 @@
 //! [`pulled`] and [`unpacked`] for its image, or [`bare`]); [`process`] runs it with its limits, begun by the
 //! [`starter`] on the [`processors`] that it is kept to, and kept to itself by what [`confine`] has; [`secrets`] are
 //! what it may know and nobody else; [`log_file`] keeps what it prints, bounded; [`scratch`] is its temporary space,
-//! [`begin`] tells whether its command has begun, and [`helpers`] whether its image was lost; [`footprint`] watches its
-//! memory. [`containment`] keeps it from the rest of the node, with the filter of [`seccomp`], and [`isolation`] tells
+//! [`begin`] tells whether its command has begun, and [`helpers`] whether its image was lost; a [`group`] holds it to its memory, or [`footprint`] watches it. [`containment`] keeps it from the rest of the node, with the filter of [`seccomp`], and [`isolation`] tells
 //! how far. [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it carries,
 //! and [`children`] tells whether there is any such thing; [`leftovers`] finds what is left of runs that nobody watches
 //! any more; [`service`] starts the process in which all this happens, the keeper; [`serving`] looks where a run
@@ -29,6 +28,7 @@ mod filter;
 mod footprint;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod group;
 mod helpers;
 mod isolation;
 mod kit;
@@ -70,6 +70,7 @@ pub(crate) use confine::Confinement;
 pub(crate) use containment::{JobNetwork, JobSeccomp};
 pub(crate) use ended::{Ended, Finished, signal_name};
 pub(crate) use ending::Warning;
+pub(crate) use group::groups_can_be_had;
 pub(crate) use isolation::{Required, check, told};
 pub(crate) use kit::{Kit, Recipe, named};
 pub(crate) use leftovers::{Leftover, kill_leftovers};

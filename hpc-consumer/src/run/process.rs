@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::EndReason;
-use protocol::{RuntimeKind, Timestamp, Usage, size};
+use protocol::{MemoryLimit, RuntimeKind, Timestamp, Usage, size};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -21,6 +21,7 @@ use super::begin::Begin;
 use super::children::{self, Known};
 use super::ended::{Ended, Finished};
 use super::ending::{Cause, Ending, Event, Order};
+use super::group::Group;
 use super::helpers::Helpers;
 use super::isolation::with_facts;
 use super::kit::with_version;
@@ -31,7 +32,7 @@ use super::processors::Processors;
 use super::scratch::Scratch;
 use super::secrets::Secrets;
 use super::serving;
-use super::starter::started;
+use super::starter::{Begun, started};
 use super::token::Token;
 use super::tree::Tree;
 use super::usage::{CpuTime, PeakMemory};
@@ -113,8 +114,9 @@ pub(crate) async fn run(
     }
     let image_before = image.as_deref().and_then(ImageFile::look);
     let kept_to = processors.as_ref().map(Processors::numbers);
-    let (command, started) = started(command, token, confinement, kept_to, directory.clone()).await;
-    let (mut child, known, facts) = match started {
+    let group = limits.memory.and_then(Group::with_limit);
+    let (command, started) = started(command, token, confinement, kept_to, group, directory.clone()).await;
+    let Begun { mut child, known, facts, group } = match started {
         Ok(started) => started,
         Err(error) => {
             if let Some(wrapped) = wrapped {
@@ -127,6 +129,14 @@ pub(crate) async fn run(
     // A thousand of them would be held for as long as the runs take.
     drop(command);
     let tree = Tree::of(&child, token, runtime == RuntimeKind::Apptainer);
+    let group = group.and_then(|(group, taken)| match taken {
+        Ok(()) => Some(group),
+        Err(error) => {
+            tracing::warn!("a watch looks at the memory of a run, which its group has not taken in: {error}");
+            None
+        }
+    });
+    let watched = limits.memory.filter(|_| group.is_none());
     begun(tree.first());
     // Few runs serve others.
     let over = serving::Over::default();
@@ -142,14 +152,19 @@ pub(crate) async fn run(
     let mut helpers = Helpers::new(runtime == RuntimeKind::Apptainer);
     let (ended, usage) = tokio::select! {
         biased;
-        ended = end(child, known, tree, limits, stop, &mut helpers) => ended,
+        ended = end(child, known, tree, limits, watched, stop, &mut helpers) => ended,
         never = served => match never {},
     };
     if is_served {
         over.set().await;
     }
     drop(processors);
-    let ended = ended.looked_at_closely(runtime, kills_before);
+    let ended = ended.looked_at_closely(runtime, || match &group {
+        Some(group) => group.killed().map(Some),
+        None => memory::kills().zip(kills_before).is_some_and(|(now, before)| now > before).then_some(None),
+    });
+    let held_by = limits.memory.map(|_| if group.is_some() { MemoryLimit::Cgroup } else { MemoryLimit::Watch });
+    drop(group);
     let Tails { stdout, stderr } = logs.tails(&secrets).await;
     let mut began = Some(true);
     if let Some(Wrapped { scratch, begin }) = wrapped {
@@ -160,7 +175,7 @@ pub(crate) async fn run(
     let image_lost = was_written_to || helpers.lost();
     // The clock may have been set back meanwhile.
     let finished_at_ms = now_ms().max(started_at_ms);
-    let isolation = Some(with_facts(isolation, facts, runtime == RuntimeKind::Bare, limits.memory.is_some()));
+    let isolation = Some(with_facts(isolation, facts, runtime == RuntimeKind::Bare, held_by));
     let runtime = Some(runtime);
     let (stdout_tail, stderr_tail) = (stdout, stderr);
     Finished {
@@ -219,6 +234,7 @@ async fn end(
     known: Known,
     mut tree: Tree,
     limits: &Limits,
+    watched: Option<u64>,
     mut stop: Stop,
     helpers: &mut Helpers,
 ) -> (Ended, Option<Usage>) {
@@ -226,7 +242,7 @@ async fn end(
     let (mut cpu_time, mut memory) = (CpuTime::of(tree.first()), PeakMemory::of(tree.first()));
     let mut ending = Ending::new(limits.time, limits.grace, limits.warning);
     let (mut known, mut status, mut passed) = (Some(known), None, None);
-    let mut watch = tree.watch(limits.memory);
+    let mut watch = tree.watch(watched);
     let mut told = Told { grace: Duration::MAX, why: EndReason::Unsaid };
     loop {
         let event = tokio::select! {
@@ -272,7 +288,7 @@ async fn end(
     };
     let ended = match (ending.cause(), status) {
         (Some(Cause::TimeLimit), _) => Ended::TimeLimit,
-        (Some(Cause::Told), _) if passed.is_some() => Ended::MemoryLimit(passed.zip(limits.memory).map(by_a_watch)),
+        (Some(Cause::Told), _) if passed.is_some() => Ended::MemoryLimit(passed.zip(watched).map(by_a_watch)),
         (Some(Cause::Told), _) => Ended::Stopped(told.why),
         (None, Some(Ok(status))) => Ended::of(status),
         // It was begun: to say that it was not would have it begun a second time.

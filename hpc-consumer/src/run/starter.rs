@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::children::Known;
 use super::confine::{Confinement, Facts, Rights, confined, forgo_rights};
+use super::group::Group;
 use super::memory;
 use super::process::start;
 use super::processors;
@@ -26,7 +27,16 @@ use super::token::Token;
 use super::{CommandLine, lock};
 
 /// What was started, and the command that it was started by.
-type Started = (CommandLine, io::Result<(Child, Known, Facts)>);
+type Started = (CommandLine, io::Result<Begun>);
+
+/// A process that was started.
+pub(super) struct Begun {
+    pub(super) child: Child,
+    pub(super) known: Known,
+    pub(super) facts: Facts,
+    /// The group that was made for it, and whether it was taken in.
+    pub(super) group: Option<(Group, io::Result<()>)>,
+}
 
 /// A command to start, and who waits for it.
 struct Order {
@@ -35,6 +45,8 @@ struct Order {
     confinement: Confinement,
     /// The processors that it is kept to, if it is kept to some.
     processors: Option<Vec<usize>>,
+    /// The group that is to hold it to its memory, if there is one.
+    group: Option<Group>,
     /// The job directory.
     directory: Arc<OwnedFd>,
     /// The reactor that hears of the end of the process.
@@ -52,13 +64,14 @@ pub(super) async fn started(
     token: Token,
     confinement: Confinement,
     processors: Option<Vec<usize>>,
+    group: Option<Group>,
     directory: Arc<OwnedFd>,
 ) -> Started {
     let (answer, answered) = oneshot::channel();
     match orders(confinement.writable.is_some()) {
         Ok(orders) => {
             let reactor = Handle::current();
-            let _ = orders.send(Order { command, token, confinement, processors, directory, reactor, answer });
+            let _ = orders.send(Order { command, token, confinement, processors, group, directory, reactor, answer });
             answered.await.expect("the starter lives as long as this process, and answers each order")
         }
         Err(error) => (command, Err(error)),
@@ -83,19 +96,23 @@ fn orders(is_confined: bool) -> io::Result<Sender<Order>> {
 
 fn serve(orders: &Receiver<Order>, rights: &Result<Rights, String>) {
     while let Ok(order) = orders.recv() {
-        let Order { command, token, confinement, processors, directory, reactor, answer } = order;
+        let Order { command, token, confinement, processors, group, directory, reactor, answer } = order;
         let act = || {
             let _context = reactor.enter();
             let child = token.on_what_is_started(|| start(&command))?;
             let known = Known::new(&child);
+            let group = group.map(|group| {
+                let taken = child.id().map_or(Ok(()), |pid| group.take_in(pid));
+                (group, taken)
+            });
             memory::offer(&child);
-            Ok((child, known))
+            Ok((child, known, group))
         };
         // The places may be on what hangs, and then hold up only runs that have the same.
         let rights = rights.clone().map_err(io::Error::other);
         let begin = || rights.and_then(|rights| confined(&confinement, rights, directory.as_fd(), act));
         let started = processors::on(processors.as_deref(), begin);
-        let started = started.map(|((child, known), facts)| (child, known, facts));
+        let started = started.map(|((child, known, group), facts)| Begun { child, known, facts, group });
         // Should nobody wait any more, the child is killed as it is dropped.
         let _ = answer.send((command, started));
     }
