@@ -34,8 +34,8 @@ fn wall() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
-/// A part of the daemon that broke would never end, and what waits for it would wait for ever. After an abort the next
-/// start goes on from what is stored.
+/// A part of the daemon or of a keeper that broke would never end, and what waits for it would wait for ever. After an
+/// abort the next start goes on from what is stored; the next keeper ends the runs of one that broke.
 pub(crate) fn abort_on_panic() {
     let told = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

@@ -42,7 +42,7 @@ use super::tenure::{Kept, Tenure};
 use super::watch::{self, Pulse, Shown};
 use crate::cli::KeeperSettings;
 use crate::inherited;
-use crate::process::{Asked, Signals};
+use crate::process::{Asked, Signals, abort_on_panic};
 use crate::run;
 
 /// Where a node has its devices.
@@ -79,6 +79,7 @@ pub(crate) async fn serve(settings: KeeperSettings) -> anyhow::Result<()> {
     // An error says that it leads a session already.
     let _ = rustix::process::setsid();
     let signals = Signals::listen()?;
+    abort_on_panic();
     run::prepare();
     let folder = Folder::of(&settings.state_dir);
     folder.make()?;
@@ -104,6 +105,7 @@ pub(crate) async fn serve_allocation(folder: &Path, environment: Vec<(OsString, 
     // For the same reason. Where Slurm has started it, it is the leader of a group and stays there.
     let _ = rustix::process::setsid();
     let signals = Signals::listen()?;
+    abort_on_panic();
     let folder = Folder::of_allocation(&std::path::absolute(folder)?);
     let path = folder.path().to_owned();
     if !path.is_dir() {
