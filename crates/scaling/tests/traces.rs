@@ -29,9 +29,12 @@ fn simulation(pools: &[&str]) -> Simulation {
 /// by a twentieth.
 #[test]
 fn one_pool_ends_a_workflow_as_soon_as_it_can() {
-    for (name, makespan) in
-        [("1000genome-chameleon-2ch-100k-001.json", 239.0), ("epigenomics-chameleon-hep-1seq-50k-001.json", 180.0)]
-    {
+    for (name, makespan) in [
+        ("montage-chameleon-2mass-03d-001.json", 129.0),
+        ("1000genome-chameleon-2ch-100k-001.json", 239.0),
+        ("epigenomics-chameleon-hep-1seq-50k-001.json", 180.0),
+        ("soykb-chameleon-10fastq-10ch-001.json", 3_131.0),
+    ] {
         let trace = trace(name);
         let played = simulation(&["all"]).play(&trace, &vec![0; trace.tasks.len()]).unwrap();
         assert!(played.makespan <= makespan * 1.05, "{name}: {played:?}");

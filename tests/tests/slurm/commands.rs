@@ -64,10 +64,7 @@ fn a_workflow_is_played_against_the_pools_of_a_site() {
     let pool = format!("{POOL}default = true\nworkers = {{ max = 20, slots = 2, pending = 20 }}\n");
     fs::write(home.path().join("site.toml"), format!("[quota]\ncpus = 8\n[pool.cpu]\n{pool}")).unwrap();
     fs::write(home.path().join("none.toml"), format!("[quota]\nallocations = 0\n[pool.cpu]\n{pool}")).unwrap();
-    let trace = fs::read_dir(parts::workspace().join("tests/cases/wfcommons")).unwrap();
-    let mut trace =
-        trace.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "json"));
-    let trace = trace.next().expect("there are traces");
+    let trace = parts::workspace().join("tests/cases/wfcommons/soykb-chameleon-10fastq-10ch-001.json");
     let trace = trace.to_str().unwrap();
     let arguments = ["scaling", "simulate", trace, "--site", "site.toml", "--output", "json"];
     let output = hpc_consumer(None, home.path(), &arguments);
