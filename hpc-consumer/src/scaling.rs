@@ -137,6 +137,7 @@ fn shape(name: &str, pool: &Pool) -> PoolShape {
             cost: Amount::default(),
             pending_max: 1,
             idle: f64::INFINITY,
+            weight: 1.0,
         },
         Where::Slurm { workers, .. } => {
             let slots = if workers.once { 1 } else { u64::from(workers.slots) };
@@ -149,6 +150,7 @@ fn shape(name: &str, pool: &Pool) -> PoolShape {
                 cost: Amount { cpus: held.cpus * slots, memory: held.memory * slots, gpus: held.gpus * slots },
                 pending_max: u64::from(workers.pending),
                 idle: if workers.once { 0.0 } else { workers.idle.as_secs_f64() },
+                weight: f64::from(workers.weight),
             }
         }
     }

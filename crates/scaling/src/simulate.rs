@@ -33,6 +33,8 @@ pub struct PoolShape {
     pub pending_max: u64,
     /// Seconds without a job after which one ends.
     pub idle: f64,
+    /// How much its work counts beside that of others.
+    pub weight: f64,
 }
 
 /// What is played.
@@ -188,7 +190,7 @@ impl Simulation {
                 max: shape.max,
                 slots: shape.slots,
                 cost: shape.cost,
-                weight: 1.0,
+                weight: shape.weight,
                 pending_max: shape.pending_max,
                 idle: shape.idle,
                 backlog: (queues[at].len() + runs_here) as u64,

@@ -20,6 +20,7 @@ fn simulation(pools: &[&str]) -> Simulation {
         cost: Amount { cpus: 1, ..Amount::default() },
         pending_max: 20,
         idle: 120.0,
+        weight: 1.0,
     };
     let quota = Quota { allocations: Some(20), ..Quota::default() };
     Simulation { quota, pools: pools.iter().map(pool).collect(), start: 30.0, interval: 3.0 }

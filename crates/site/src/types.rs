@@ -207,6 +207,8 @@ pub struct Workers {
     pub idle: Duration,
     /// So many may wait in Slurm at a time.
     pub pending: u32,
+    /// How much its work counts beside that of other pools, where the quota has not enough for all: 1 unless said.
+    pub weight: u32,
     /// One allocation for each job, sized by what the job asks for.
     pub once: bool,
 }

@@ -23,7 +23,10 @@ fn the_example_of_the_design_means_what_it_says() {
     assert_eq!((workers.min, workers.max, workers.slots, workers.pending, workers.once), (0, 20, 4, 2, false));
     assert_eq!((workers.idle, pool("gpu").hold, pool("cpu").hold), (Duration::from_mins(2), Some(2000), None));
     let Where::Slurm { workers, .. } = &pool("big").place else { panic!() };
-    assert!(workers.once && workers.max == 50);
+    assert!(workers.once && workers.max == 50 && workers.weight == 1);
+    let heavier = file(&WHOLE.replace("pending = 2 }", "pending = 2, weight = 3 }"));
+    let Where::Slurm { workers, .. } = &heavier.site.pools[&"gpu".parse().unwrap()].place else { panic!() };
+    assert_eq!(workers.weight, 3);
     assert_eq!(pool("qpu").secrets["ibm"].file, Path::new("/site/secrets/ibm.env"));
     assert_eq!((pool("qpu").slot.cpus, pool("qpu").slot.gpus, pool("qpu").runtime), (1, 0, Runtime::Apptainer));
     let simulate = &site.tasks[&"simulate".parse::<Pattern>().unwrap()];

@@ -175,6 +175,9 @@ pub struct Found {
     pub asks_more: bool,
     /// What Slurm calls it, where the daemon came to write that down.
     pub element: Option<Element>,
+    /// Since when it waits in Slurm for what no time changes, as it was noted: not each start of a daemon begins that
+    /// time anew, of which each round of `tick` is one.
+    pub hopeless_since: Option<Duration>,
     /// What its folder says.
     pub seen: Seen,
 }
@@ -261,6 +264,8 @@ impl Fleet {
                 allocation.is_unclear(now);
             }
             allocation.element = found.element;
+            // Whatever the clock of who noted it said, it is no later than now.
+            allocation.hopeless_since = found.hopeless_since.map(|since| since.min(now));
             allocation.asks_more = found.asks_more;
             for (run, Place { slots, gpus }) in found.runs {
                 allocation.runs.insert(run, Placed { slots, gpus, ..Placed::new(Progress::Told, None) });
@@ -372,7 +377,7 @@ impl Fleet {
                         allocation.set(Stage::Submitted, now);
                         allocation.element = Some(element);
                     }
-                    self.push(Effect::Note(name.clone(), element));
+                    self.push(Effect::Note { name: name.clone(), element, hopeless_since: None });
                 }
                 if let Some(pool) = self.pools.get_mut(&pool) {
                     pool.history.refused = 0;
@@ -491,10 +496,15 @@ impl Fleet {
                 }
                 Some(allocation) => {
                     missing.remove(&name);
+                    let hopeless_before = allocation.hopeless_since;
                     changed |= take_row(allocation, row, self.now);
+                    let hopeless_since = allocation.hopeless_since;
                     let may_go = allocation.asked_to_end && allocation.is_pending() && !row.state.is_over();
                     if may_go && allocation.element == Some(row.element) {
                         self.cancel(&name, row.element);
+                    }
+                    if hopeless_since != hopeless_before {
+                        self.push(Effect::Note { name, element: row.element, hopeless_since });
                     }
                 }
                 None => self.is_nobodys(&name, row),

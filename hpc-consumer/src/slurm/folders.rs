@@ -3,7 +3,7 @@
 //! ```text
 //! allocation.json   what it is, for a later daemon; written before the order
 //! order.json        what its keeper is to do (`keeper`)
-//! submitted.json    what Slurm calls it; it need not be there
+//! submitted.json    what Slurm calls it, and since when it waits for what never comes; it need not be there
 //! runs.json         the runs that stand in a worker: on disk before its keeper is told
 //! ```
 //!
@@ -68,6 +68,9 @@ enum KindText {
 #[derive(Debug, Serialize, Deserialize)]
 struct SubmittedText {
     slurm_job_id: String,
+    /// In milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hopeless_since_ms: Option<u64>,
 }
 
 /// What a run has of a worker.
@@ -119,9 +122,10 @@ impl Folders {
         files::sync_dir(&self.0).with_context(|| format!("{} cannot be synced", self.0.display()))
     }
 
-    /// Writes down what Slurm calls it.
-    pub(super) fn note(&self, name: &str, element: Element) -> io::Result<()> {
-        let text = SubmittedText { slurm_job_id: element.to_string() };
+    /// Writes down what Slurm calls it, and since when it waits for what no time changes.
+    pub(super) fn note(&self, name: &str, element: Element, hopeless_since: Option<Duration>) -> io::Result<()> {
+        let hopeless_since_ms = hopeless_since.and_then(|since| u64::try_from(since.as_millis()).ok());
+        let text = SubmittedText { slurm_job_id: element.to_string(), hopeless_since_ms };
         put(&self.of_name(name), SUBMITTED, &text, Durability::Cached)
     }
 
@@ -195,10 +199,11 @@ impl Folders {
                 Kind::Once(run)
             }
         };
-        let element = submitted.and_then(|submitted| submitted.slurm_job_id.parse().ok());
+        let element = submitted.as_ref().and_then(|submitted| submitted.slurm_job_id.parse().ok());
+        let hopeless_since = submitted.and_then(|submitted| submitted.hopeless_since_ms).map(Duration::from_millis);
         let seen = seen(&self.look(&name)?);
         let AllocationText { pool, cost, asks_more, .. } = text;
-        Ok(Found { name, pool, kind, runs, cost, asks_more, element, seen })
+        Ok(Found { name, pool, kind, runs, cost, asks_more, element, hopeless_since, seen })
     }
 }
 
@@ -267,7 +272,8 @@ mod tests {
             |name: &str| keeper::Order::worker(name.to_owned(), pool.clone(), 3, REMOVE_WITHIN, settings.clone());
         folders.record(&[(order("a_0"), of_keeper("a_0")), (order("a_1"), of_keeper("a_1"))]).unwrap();
         let element = "7_0".parse().unwrap();
-        folders.note("a_0", element).unwrap();
+        let hopeless_since = Some(Duration::from_millis(1_700_000_000_123));
+        folders.note("a_0", element, hopeless_since).unwrap();
         let runs = BTreeMap::from([(run("j1.2"), Place { slots: 2, gpus: vec![1] })]);
         folders.place("a_0", &runs).unwrap();
         fs::create_dir(temp.path().join("slurm/never-asked-for")).unwrap();
@@ -282,6 +288,7 @@ mod tests {
             cost,
             asks_more: false,
             element: Some(element),
+            hopeless_since,
             seen: seen.clone(),
         };
         let second = Found {
@@ -292,6 +299,7 @@ mod tests {
             cost,
             asks_more: true,
             element: None,
+            hopeless_since: None,
             seen,
         };
         assert_eq!(found, [first, second]);

@@ -278,9 +278,9 @@ impl Slurm {
                 let answer = slurm.submit(&job, count, &pool, &shape).await;
                 slurm.tell(|fleet, now| fleet.answered(&job, answer, now));
             })),
-            Effect::Note(name, element) => drop(tokio::task::spawn_blocking(move || {
-                if let Err(error) = folders.note(&name, element) {
-                    tracing::warn!("the Slurm id of the allocation {name} cannot be written down: {error}");
+            Effect::Note { name, element, hopeless_since } => drop(tokio::task::spawn_blocking(move || {
+                if let Err(error) = folders.note(&name, element, hopeless_since) {
+                    tracing::warn!("what Slurm says of the allocation {name} cannot be written down: {error}");
                 }
             })),
             Effect::List { records_of } => drop(tokio::spawn(async move {

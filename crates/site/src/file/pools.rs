@@ -26,6 +26,10 @@ const TIME_MAX: Duration = Duration::from_hours(365 * 24);
 /// What counts where `workers` does not say it.
 const IDLE: Duration = Duration::from_mins(2);
 const PENDING: u32 = 2;
+const WEIGHT: u32 = 1;
+
+/// More than so many times as much no pool counts.
+const WEIGHT_MAX: u32 = 1_000;
 
 /// A pool with the section that it stands in.
 pub(super) struct Draft<'t> {
@@ -244,6 +248,7 @@ fn workers(mut table: Table<'_>, found: &mut Found<'_>) -> Workers {
         slots: table.read("slots", found, whole(1..=RESOURCES_MAX)).unwrap_or(1),
         idle: table.read("idle", found, time(Duration::ZERO..=TIME_MAX)).unwrap_or(IDLE),
         pending: table.read("pending", found, whole(1..=RESOURCES_MAX)).unwrap_or(PENDING),
+        weight: table.read("weight", found, whole(1..=WEIGHT_MAX)).unwrap_or(WEIGHT),
         once: table.read("once", found, yes_or_no).unwrap_or(false),
     };
     table.finish(found);
@@ -308,6 +313,6 @@ fn secrets(table: &mut Table<'_>, context: &Context<'_>, found: &mut Found<'_>) 
 impl Workers {
     /// No more than so many allocations, of one slot each.
     fn at_most(max: u32) -> Self {
-        Self { min: 0, max, slots: 1, idle: IDLE, pending: PENDING, once: false }
+        Self { min: 0, max, slots: 1, idle: IDLE, pending: PENDING, weight: WEIGHT, once: false }
     }
 }

@@ -8,6 +8,7 @@ use protocol::PoolName;
 use scaling::Amount;
 use serde::{Deserialize, Serialize};
 
+use super::CONNECT_TRIES;
 use super::runs::Need;
 use crate::{AllocationEnd, Element, Ending, Reason, Shape, State as SlurmState};
 
@@ -322,7 +323,9 @@ impl Allocation {
             None => true,
             Some((state, reason)) => !state.is_waiting() || reason.is_none(),
         };
-        let is_found = self.is_there() && matches!(self.connection, Connection::None { tries: 0, .. });
+        let is_to_be_reached = |tries| tries == 0 || !self.was_reached && tries < CONNECT_TRIES;
+        let is_found =
+            self.is_there() && matches!(self.connection, Connection::None { tries, .. } if is_to_be_reached(tries));
         let closes = |over: &Over| match over.closing {
             Closing::Reading => true,
             Closing::Due(at) => at <= now,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use lifecycle::{EndReason, Room, Run};
 use protocol::PoolName;
@@ -48,8 +49,15 @@ pub enum Effect {
         /// What each has.
         shape: Shape,
     },
-    /// Write down what Slurm calls an allocation. It need not be on disk.
-    Note(String, Element),
+    /// Write down what Slurm says of an allocation. It need not be on disk.
+    Note {
+        /// The allocation.
+        name: String,
+        /// What Slurm calls it.
+        element: Element,
+        /// See [`super::Found::hopeless_since`].
+        hopeless_since: Option<Duration>,
+    },
     /// Ask Slurm for all that is ours, and the accounting for these; then [`super::Fleet::listed`].
     List {
         /// The names of submissions.

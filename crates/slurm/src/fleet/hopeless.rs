@@ -93,7 +93,13 @@ impl Fleet {
                         self.decide_soon();
                     }
                 }
-                Whose::Pool => {}
+                Whose::Pool => {
+                    let pool = self.allocations.get(&name).and_then(|one| self.pools.get(&one.pool));
+                    if pool.is_some_and(|pool| pool.broken.is_none()) {
+                        // Who goes a round is gone before it is time to decide again.
+                        self.decide_soon();
+                    }
+                }
             }
         }
     }

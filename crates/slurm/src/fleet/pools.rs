@@ -216,7 +216,7 @@ impl Fleet {
                 max: u64::from(pool.workers.max).saturating_sub(aside),
                 slots: if pool.workers.once { 1 } else { u64::from(pool.workers.slots) },
                 cost: cost(&pool.usual()),
-                weight: 1.0,
+                weight: f64::from(pool.workers.weight),
                 pending_max: u64::from(pool.workers.pending),
                 idle: seconds(pool.workers.idle),
                 backlog: (demand.backlog as u64).saturating_sub(aside),

@@ -497,8 +497,17 @@ fn what_an_earlier_daemon_has_closed_is_told_as_it_ended_and_what_may_have_begun
         let name = "hpcq-abc-cpu-7-1".to_owned();
         let seen = Seen { closed: Some(closed), ended, ..claimed(1) };
         let (pool, kind, cost) = ("cpu".parse().unwrap(), Kind::Worker { slots: 2 }, scaling::Amount::default());
-        let found =
-            Found { name: name.clone(), pool, kind, runs, cost, asks_more: false, element: Some(element(7)), seen };
+        let found = Found {
+            name: name.clone(),
+            pool,
+            kind,
+            runs,
+            cost,
+            asks_more: false,
+            element: Some(element(7)),
+            hopeless_since: None,
+            seen,
+        };
         let mut case = Case::of(settings(&[("cpu", workers(4, 2, false))], 10), vec![found]);
         let effects = case.effects();
         let what = effects.iter().find_map(|effect| match effect {
@@ -666,6 +675,83 @@ fn a_job_that_waits_for_a_person_is_in_nobodys_way() {
 }
 
 #[test]
+fn a_pool_that_weighs_more_has_more_of_the_quota() {
+    let of = |weight| {
+        let mut pool = workers(6, 1, false);
+        (pool.workers.weight, pool.workers.pending) = (weight, 6);
+        pool
+    };
+    let mut case = Case::of(settings(&[("heavy", of(2)), ("light", of(1))], 6), Vec::new());
+    let demand = PoolDemand { backlog: 100, waiting_since: None, mean_run: None };
+    let pools = ["heavy", "light"].map(|name| (pool(name), demand.clone()));
+    case.fleet.demand(Demand { pools: BTreeMap::from(pools), ..Demand::default() }, case.now);
+    let effects = case.pass(2);
+    let asked = |name: &str| {
+        let orders = effects.iter().filter_map(|effect| match effect {
+            Effect::Record { orders, .. } => Some(orders.iter().filter(|order| order.pool == pool(name)).count()),
+            _ => None,
+        });
+        orders.sum::<usize>()
+    };
+    assert_eq!((asked("heavy"), asked("light")), (4, 2), "{effects:?}");
+}
+
+/// Each round of `tick` is a new start, and none of them lasts for as long as anything is waited for.
+#[test]
+fn what_waits_for_ever_is_judged_however_often_the_daemon_starts_meanwhile() {
+    let name = "hpcq-abc-mpi-1-1";
+    let started = |kind: Kind, hopeless_since: Option<u64>| {
+        let of = if matches!(kind, Kind::Once(_)) { "mpi" } else { "cpu" };
+        let found = Found {
+            name: name.to_owned(),
+            pool: pool(of),
+            kind,
+            runs: BTreeMap::from([(run("j1.1"), Place { slots: 1, gpus: Vec::new() })]),
+            cost: scaling::Amount::default(),
+            asks_more: true,
+            element: Some(element(7)),
+            hopeless_since: hopeless_since.map(Duration::from_secs),
+            seen: Seen::default(),
+        };
+        let settings = settings(&[("cpu", workers(4, 2, false)), ("mpi", workers(4, 1, true))], 10);
+        let mut case = Case::of(settings, vec![found]);
+        case.demand(of, 1);
+        let mut effects = case.listed(vec![row(name, 7, State::Pending, "PartitionConfig")]);
+        // A round lasts longer while something is about to be said.
+        for _ in 0..3 {
+            if !case.fleet.is_settled() {
+                effects.extend(case.pass(1));
+            }
+        }
+        (case, effects)
+    };
+    let noted = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| match effect {
+            Effect::Note { hopeless_since, .. } => Some(hopeless_since.map(|since| since.as_secs())),
+            _ => None,
+        })
+    };
+    let once = || Kind::Once(run("j1.1"));
+    let (mut case, effects) = started(once(), None);
+    let since = noted(&effects).flatten().expect("since when it waits so is noted");
+    assert!((BEGIN..BEGIN + 5).contains(&since) && !effects.iter().any(is_close), "{effects:?}");
+    // As soon as it waits for something that comes, that is noted as well.
+    let effects = case.listed(vec![row(name, 7, State::Pending, "Priority")]);
+    assert_eq!(noted(&effects), Some(None), "{effects:?}");
+
+    let judged = |since| started(once(), Some(since)).1.iter().any(is_close);
+    assert!(judged(BEGIN - 60), "a minute has passed over the starts");
+    assert!(!judged(BEGIN - 50));
+    assert!(!judged(BEGIN + 3_600), "by a clock that was an hour ahead");
+    assert_eq!(noted(&started(once(), Some(BEGIN - 60)).1), None, "nothing new is known of it");
+
+    for (since, is_paused) in [(BEGIN - 300, true), (BEGIN - 290, false)] {
+        let (case, effects) = started(Kind::Worker { slots: 2 }, Some(since));
+        assert_eq!(case.fleet.problem(&pool("cpu")).is_some(), is_paused, "{effects:?}");
+    }
+}
+
+#[test]
 fn an_allocation_for_one_job_lasts_no_longer_than_that_may() {
     let asked = |limit| {
         let mut case = Case::once();
@@ -794,6 +880,8 @@ fn workers_that_cannot_be_reached_pause_their_pool_and_say_what_to_do() {
     let name = case.submitted("cpu");
     case.fleet.looked(vec![(name.clone(), claimed(1))], case.now);
     case.fleet.unreached(&name, "no route to host".to_owned(), case.now);
+    case.pass(1);
+    assert!(!case.fleet.is_settled(), "a round goes on until it can say that it is not to be reached");
     case.fleet.connected(&name, Told::default(), case.now);
     case.fleet.disconnected(&name, case.now);
     for _ in 0..9 {
@@ -838,6 +926,7 @@ fn an_earlier_daemons_allocations_are_found_again_with_their_runs() {
         cost: scaling::Amount { cpus: 2, memory: 0, gpus: 0 },
         asks_more: false,
         element,
+        hopeless_since: None,
         seen: claimed(5),
     };
     let settings = || settings(&[("cpu", workers(4, 2, false))], 10);

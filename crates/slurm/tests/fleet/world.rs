@@ -169,7 +169,7 @@ pub(crate) fn pool(name: &str) -> PoolName {
 }
 
 pub(crate) fn workers(max: u32, slots: u32, once: bool) -> PoolSettings {
-    let workers = Workers { min: 0, max, slots, idle: Duration::from_secs(IDLE), pending: 4, once };
+    let workers = Workers { min: 0, max, slots, idle: Duration::from_secs(IDLE), pending: 4, weight: 1, once };
     let slot = Resources { cpus: 1, memory: None, gpus: 0, nodes: 1 };
     PoolSettings { workers, slot, time: Some(Duration::from_secs(3_600)) }
 }
@@ -464,7 +464,7 @@ impl World {
             }
             let (pool, kind, cost) = (folder.pool.clone(), folder.kind.clone(), folder.cost);
             let (element, seen) = (folder.noted, seen(folder));
-            Found { name: name.clone(), pool, kind, runs, cost, asks_more: false, element, seen }
+            Found { name: name.clone(), pool, kind, runs, cost, asks_more: false, element, hopeless_since: None, seen }
         });
         self.settings.seed += 1;
         self.rooms.clear();
@@ -580,7 +580,7 @@ impl World {
                 self.later(0..3, Reply::Recorded(job, orders));
             }
             Effect::Submit { job, count, .. } => self.submit(job, count),
-            Effect::Note(name, element) => {
+            Effect::Note { name, element, .. } => {
                 if self.rng.bool()
                     && let Some(folder) = self.folders.get_mut(&name)
                 {
