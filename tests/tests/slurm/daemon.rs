@@ -37,6 +37,35 @@ fn a_round_ends_when_it_is_done_and_a_later_one_finds_what_has_ended_meanwhile()
     assert_eq!(record["status"], "completed", "{record}");
 }
 
+/// None of the rounds lasts for as long as a job is given before it is judged. Up to 22.05 Slurm takes what no node has.
+#[test]
+fn rounds_judge_what_waits_for_ever_as_a_daemon_does_that_stays() {
+    let pools = pool("mpi", "default = true", "max = 2, once = true");
+    let site = Site::new(Cluster::new(VERSIONS[0]).start(), &pools);
+    let round = || {
+        let spoken = site.consumer.ask(&["tick"]);
+        assert!(spoken.status.success(), "{}", spoken.log);
+        spoken.log
+    };
+    let too_much = site.submit_to("touch begun", &json!({"resources": {"cpus": 400}}));
+    let mut begin = None;
+    let record = wait_for("the final record", PATIENCE * 2, || {
+        round();
+        let waits = site.cluster.ask("squeue", &["-h", "-o", "%r"]).contains("PartitionConfig");
+        begin = begin.or_else(|| waits.then(Instant::now));
+        site.consumer.record(&too_much)
+    });
+    assert!(
+        begin.expect("it has waited in Slurm").elapsed() > Duration::from_secs(45),
+        "somebody may make room for it"
+    );
+    assert_eq!((&record["status"], &record["reason"]), (&json!("failed"), &json!("rejected")), "{record}");
+    assert!(record["message"].as_str().is_some_and(|why| why.contains("PartitionConfig")), "{record}");
+    assert!(!site.consumer.job_dir(&too_much).join("begun").exists());
+    round();
+    assert!(site.allocations().is_empty(), "{:?}", site.allocations());
+}
+
 #[test]
 fn a_thousand_short_jobs_cost_the_controller_fewer_than_twenty_requests() {
     const JOBS: usize = 1_000;

@@ -11,3 +11,4 @@ mod ends;
 mod jobs;
 mod pools;
 mod submissions;
+mod unreached;
