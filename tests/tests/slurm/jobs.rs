@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use rustix::process::geteuid;
 use serde_json::json;
@@ -75,11 +76,19 @@ fn what_a_job_has_used_on_all_its_nodes_is_told_as_the_accounting_knows_it() {
         assert!((2_200..20_000).contains(&number("cpu_time_ms")), "{version}: {usage}");
         assert!((160 << 20..1 << 30).contains(&number("memory_bytes")), "{version}: {usage}");
 
-        // An accounting that is away holds no result up for long.
+        // An accounting that is away holds no result up for long, and is left alone for a while.
         site.cluster.stop_accounting();
-        let next = site.submit("true");
-        let record = site.record(&next, &mut daemon);
-        assert_eq!((&record["status"], &record["usage"]["source"]), (&json!("completed"), &json!(null)), "{version}");
+        for _ in 0..2 {
+            let next = site.submit("true");
+            let record = site.record(&next, &mut daemon);
+            let known = (&record["status"], &record["usage"]["source"]);
+            assert_eq!(known, (&json!("completed"), &json!(null)), "{version}: {record}");
+            let ended: protocol::Timestamp = record["finished_at"].as_str().unwrap().parse().unwrap();
+            let file = site.consumer.results_dir().join(format!("{next}.json"));
+            let written = fs::metadata(file).unwrap().modified().unwrap().duration_since(UNIX_EPOCH).unwrap();
+            let waited = i64::try_from(written.as_millis()).unwrap() - ended.as_millisecond();
+            assert!(waited < 5_000, "{version}: {waited} ms passed between its end and its record");
+        }
     }
 }
 
