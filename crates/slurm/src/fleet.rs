@@ -264,8 +264,8 @@ impl Fleet {
                 allocation.is_unclear(now);
             }
             allocation.element = found.element;
-            // Whatever the clock of who noted it said, it is no later than now.
-            allocation.hopeless_since = found.hopeless_since.map(|since| since.min(now));
+            // What comes only yet, by the clock of who noted it, was noted by one that went wrong, or goes wrong now.
+            allocation.hopeless_since = found.hopeless_since.filter(|since| *since <= now);
             allocation.asks_more = found.asks_more;
             for (run, Place { slots, gpus }) in found.runs {
                 allocation.runs.insert(run, Placed { slots, gpus, ..Placed::new(Progress::Told, None) });
