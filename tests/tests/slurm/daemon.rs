@@ -37,7 +37,8 @@ fn a_round_ends_when_it_is_done_and_a_later_one_finds_what_has_ended_meanwhile()
     assert_eq!(record["status"], "completed", "{record}");
 }
 
-/// None of the rounds lasts for as long as a job is given before it is judged. Up to 22.05 Slurm takes what no node has.
+/// None of the rounds lasts for as long as a job is given before it is judged. Up to 22.05 Slurm takes what no node
+/// has.
 #[test]
 fn rounds_judge_what_waits_for_ever_as_a_daemon_does_that_stays() {
     let pools = pool("mpi", "default = true", "max = 2, once = true");

@@ -42,7 +42,8 @@ impl Movable {
     fn hinder(&self, while_there: &Path, by: &str) {
         let (gate, real) = (while_there.display(), self.real.display());
         let script = format!(
-            "#!/bin/sh\nif [ \"$1\" = allocation ] && [ -e {gate} ]; then exec {by} {real} \"$@\"; fi\nexec {real} \"$@\"\n"
+            "#!/bin/sh\nif [ \"$1\" = allocation ] && [ -e {gate} ]; then exec {by} {real} \"$@\"; fi\n\
+             exec {real} \"$@\"\n"
         );
         let next = self.program.with_extension("next");
         fs::write(&next, script).unwrap();
