@@ -9,6 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::files::Content;
 use crate::http::{Answer, block_on, client, send, try_send};
 use crate::{PATIENCE, Process, command, parts, wait_for};
 
@@ -93,6 +94,23 @@ impl Edge {
     pub fn restart_from(&mut self, programs: &Path) {
         programs.clone_into(&mut self.programs);
         self.restart();
+    }
+
+    /// Where its store of files keeps a content that is one piece, by the SHA-256 of what is there; nothing if it does
+    /// not.
+    pub fn piece_of(&self, sha256: &str) -> Option<PathBuf> {
+        let mut todo = vec![self.home.path().join("data/files")];
+        while let Some(directory) = todo.pop() {
+            for entry in fs::read_dir(directory).into_iter().flatten() {
+                let path = entry.expect("the directory can be read").path();
+                if path.is_dir() {
+                    todo.push(path);
+                } else if fs::read(&path).is_ok_and(|bytes| Content::of(bytes).sha256 == sha256) {
+                    return Some(path);
+                }
+            }
+        }
+        None
     }
 
     /// The settings file that it wrote for the other programs.

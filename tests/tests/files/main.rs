@@ -15,7 +15,7 @@ mod wrong;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use protocol::{Content, Digest};
 use serde_json::{Value, json};
@@ -158,13 +158,6 @@ fn on_its_way(consumer: &Consumer) -> Vec<String> {
         .iter()
         .flat_map(|folder| names(&results.join(folder)).into_iter().map(move |name| format!("{folder}/{name}")));
     all.collect()
-}
-
-/// Where the store of `local-edge` keeps a content that is one piece, if it does.
-fn in_store(edge: &Edge, sha256: &str) -> Option<PathBuf> {
-    let data = edge.env_file().with_file_name("data").join("files");
-    let mut pieces = names(&data).into_iter().map(|name| data.join(name));
-    pieces.find(|piece| self::sha256(&fs::read(piece).unwrap_or_default()) == sha256)
 }
 
 fn mode(path: &Path) -> u32 {

@@ -28,8 +28,8 @@ fn links_pipes_and_names_of_all_kinds_are_the_jobs_and_are_said() {
         assert!(note.contains(part), "{part}: {note}");
     }
     assert_eq!(left(&edge, &job_id).keys().collect::<Vec<_>>(), ["out/fine"]);
-    assert!(in_store(&edge, &sha256(b"precious")).is_none(), "nothing of it has left");
-    assert!(in_store(&edge, &sha256(b"fine\n")).is_some());
+    assert!(edge.piece_of(&sha256(b"precious")).is_none(), "nothing of it has left");
+    assert!(edge.piece_of(&sha256(b"fine\n")).is_some());
 }
 
 #[test]

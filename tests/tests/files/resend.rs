@@ -60,7 +60,7 @@ fn what_the_store_has_lost_is_there_again_under_the_same_result() {
     let before = consumer.record(&job_id).unwrap();
     assert_eq!(laptop.take_results().len(), 1);
     for content in [&before["files"][0]["sha256"], &before["output_file"]["sha256"]] {
-        fs::remove_file(in_store(&edge, content.as_str().unwrap()).unwrap()).unwrap();
+        fs::remove_file(edge.piece_of(content.as_str().unwrap()).unwrap()).unwrap();
     }
     // The edge believes that both are there, and nobody has missed them yet.
     let mut daemon = consumer.start();

@@ -21,7 +21,7 @@ fn daemons_of_one_directory_share_what_was_fetched() {
     let held = names(&first.results_dir().join(".cache"));
     assert_eq!(held.iter().filter(|name| name.starts_with("sha256")).count(), 1, "{held:?}");
     // What one of them has fetched the other one has, and the store need not have it any more.
-    fs::remove_file(in_store(&edge, &sha256(&bytes)).unwrap()).unwrap();
+    fs::remove_file(edge.piece_of(&sha256(&bytes)).unwrap()).unwrap();
     let job_id = submit(&edge, "cmp a a && touch ran", json!([at("a", &content)]), json!(null));
     assert_eq!(record(&second, &mut other, &job_id)["status"], "completed");
 }

@@ -31,7 +31,7 @@ fn a_content_that_the_store_has_spoiled_is_not_given_to_a_job() {
     let consumer = scripts(&edge);
     let bytes = random(MB);
     let job_id = submit(&edge, "touch ran", json!([at("a", &put(&edge, &bytes))]), json!(null));
-    let path = in_store(&edge, &sha256(&bytes)).unwrap();
+    let path = edge.piece_of(&sha256(&bytes)).unwrap();
     let mut spoiled = bytes.clone();
     spoiled[MB / 2] ^= 1;
     fs::write(&path, &spoiled).unwrap();
@@ -44,7 +44,7 @@ fn a_content_that_the_store_has_spoiled_is_not_given_to_a_job() {
         consumer.run_until_idle();
         assert_eq!(consumer.record(&job_id).unwrap()["status"], "completed");
         fs::remove_dir_all(consumer.results_dir().join(".cache")).unwrap();
-        fs::remove_file(in_store(&edge, &sha256(&bytes)).unwrap()).unwrap();
+        fs::remove_file(edge.piece_of(&sha256(&bytes)).unwrap()).unwrap();
         let job_id =
             submit(&edge, "touch ran", json!([at("a", &content(Local::bytes(bytes.clone()).content()))]), json!(null));
         consumer.run_until_idle();
@@ -60,7 +60,7 @@ fn an_output_that_the_store_has_spoiled_is_sent_anew_by_the_job_that_left_it() {
     let first = job();
     consumer.run_until_idle();
     let sha256 = consumer.record(&first).unwrap()["files"][0]["sha256"].as_str().unwrap().to_owned();
-    let path = in_store(&edge, &sha256).unwrap();
+    let path = edge.piece_of(&sha256).unwrap();
     let right = fs::read(&path).unwrap();
     let mut spoiled = right.clone();
     spoiled[77] ^= 1;
