@@ -49,5 +49,5 @@ pub use tree::{Remains, Stuck};
 pub use versions::{Versions, remove_abandoned};
 pub use write::{
     DIR_MODE, Durability, FILE_MODE, create_new, make_dir, name_also, put, put_new, replace, replace_for_all,
-    replace_through, sync_dir, write_new,
+    replace_through, sync_all_around, sync_dir, write_new,
 };

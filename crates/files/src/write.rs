@@ -24,12 +24,14 @@ pub enum Durability {
     Content,
     /// Nothing: when the call returns, the file is there for good.
     Named,
+    /// The same of a file whose content the caller has synced already.
+    NameOfSynced,
 }
 
 impl Durability {
     pub(crate) fn before_naming(self, file: &File) -> io::Result<()> {
         match self {
-            Self::Cached => Ok(()),
+            Self::Cached | Self::NameOfSynced => Ok(()),
             // A network file system may say only now that there is no room.
             Self::Content | Self::Named => file.sync_all(),
         }
@@ -38,7 +40,7 @@ impl Durability {
     pub(crate) fn after_naming(self, path: &Path) -> io::Result<()> {
         match self {
             Self::Cached | Self::Content => Ok(()),
-            Self::Named => sync_dir(directory_of(path)),
+            Self::Named | Self::NameOfSynced => sync_dir(directory_of(path)),
         }
     }
 }
@@ -100,7 +102,7 @@ pub fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// Gives a file, or a directory with all that is in it, which was made aside on the same file system, its name.
 pub fn put(aside: &Path, path: &Path, durability: Durability) -> io::Result<()> {
-    if durability != Durability::Cached {
+    if matches!(durability, Durability::Content | Durability::Named) {
         let made = File::open(aside)?;
         if made.metadata()?.is_dir() { sync_all_around(&made)? } else { durability.before_naming(&made)? }
     }
@@ -117,7 +119,7 @@ pub fn name_also(path: &Path, also: &Path) -> io::Result<()> {
 /// Gives a file that was made aside on the same file system its name, if nothing has it; `false` if something has, and
 /// then the file stays aside.
 pub fn put_new(aside: &Path, path: &Path, durability: Durability) -> io::Result<bool> {
-    if durability != Durability::Cached {
+    if matches!(durability, Durability::Content | Durability::Named) {
         durability.before_naming(&File::open(aside)?)?;
     }
     let named = rename_new(aside, path).or_else(|error| match error.kind() {
@@ -153,8 +155,8 @@ fn rename_new(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// A tree has no end to sync: its whole file system is.
-fn sync_all_around(directory: &File) -> io::Result<()> {
+/// Has all that was written to the file system of a directory last: a tree has no end of its own to sync.
+pub fn sync_all_around(directory: &File) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     return Ok(rustix::fs::syncfs(directory)?);
     #[cfg(not(target_os = "linux"))]
@@ -214,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_file_is_replaced_whole_and_is_its_owners_only() {
-        for durability in [Durability::Cached, Durability::Content, Durability::Named] {
+        for durability in [Durability::Cached, Durability::Content, Durability::Named, Durability::NameOfSynced] {
             let temp = tempfile::tempdir().unwrap();
             let (path, victim) = (temp.path().join("file"), temp.path().join("victim"));
             fs::write(&victim, "precious").unwrap();
@@ -232,7 +234,7 @@ mod tests {
 
     #[test]
     fn what_was_made_aside_takes_the_place_of_nothing() {
-        for durability in [Durability::Cached, Durability::Content, Durability::Named] {
+        for durability in [Durability::Cached, Durability::Content, Durability::Named, Durability::NameOfSynced] {
             let temp = tempfile::tempdir().unwrap();
             let (aside, path) = (temp.path().join("aside"), temp.path().join("file"));
             fs::write(&aside, "new").unwrap();

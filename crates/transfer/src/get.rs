@@ -3,8 +3,9 @@
 //! Ranges are had several at a time, and written in their order: so what is in the partial file is always a beginning
 //! of the content, and its length says where to go on, whatever has died. The SHA-256 is that of what was written.
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,16 +13,16 @@ use std::time::Duration;
 use files::Durability;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
-use protocol::{Content, Digest};
+use protocol::Content;
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Method, StatusCode};
-use sha2::{Digest as _, Sha256};
-use tokio::sync::{Mutex, mpsc};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 
 use crate::error::{Class, Error};
 use crate::going::{Going, backoff};
 use crate::local;
+use crate::partial::Writing;
 use crate::put::class_of;
 use crate::store::{STALLED_AFTER, Target};
 use crate::{Listener, Step, Store};
@@ -30,10 +31,7 @@ use crate::{Listener, Step, Store};
 const PARALLEL: usize = 4;
 
 /// each of so many bytes. All of them together are in memory while the first of them is not whole.
-const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
-
-/// So many of them wait for the disk.
-const WRITES_MAX: usize = 1;
+pub(crate) const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How often the edge is asked anew where a content is while none of it comes.
 const VAIN_MAX: u32 = 5;
@@ -118,7 +116,7 @@ impl Store {
             return Err(error);
         }
         let (from, to) = (partial.clone(), path.to_owned());
-        let put = spawn_blocking(move || files::put_new(&from, &to, Durability::Named)).await;
+        let put = spawn_blocking(move || files::put_new(&from, &to, Durability::NameOfSynced)).await;
         match put.map_err(|_| Error::of_thread())? {
             Ok(true) => Ok(Kept::New),
             // Somebody was faster.
@@ -191,17 +189,23 @@ struct Having<'a> {
 impl Having<'_> {
     /// All of it from here on.
     async fn all(&self, have: u64, writing: &mut Writing) -> Result<(), Error> {
-        let (mut ranges, mut at) = (FuturesOrdered::new(), have);
+        let (mut ranges, mut whole, mut at) = (FuturesOrdered::new(), VecDeque::new(), have);
         loop {
-            while ranges.len() < PARALLEL && at < self.content.size {
+            while ranges.len() + whole.len() < PARALLEL && at < self.content.size {
                 let end = (at + SEGMENT_BYTES).min(self.content.size);
                 ranges.push_back(self.range(at..end));
                 at = end;
             }
-            let Some(segment) = ranges.next().await else { return Ok(()) };
-            // A thread that has ended says why in the end.
-            if writing.segments.send(segment?).await.is_err() {
-                return Ok(());
+            // What is on its way goes on while the disk is slow.
+            tokio::select! {
+                biased;
+                room = writing.segments.reserve(), if !whole.is_empty() => match (room, whole.pop_front()) {
+                    (Ok(room), Some(segment)) => room.send(segment),
+                    // A thread that has ended says why in the end.
+                    _ => return Ok(()),
+                },
+                Some(segment) = ranges.next() => whole.push_back(segment?),
+                else => return Ok(()),
             }
         }
     }
@@ -318,175 +322,4 @@ impl Having<'_> {
             source.1 = None;
         }
     }
-}
-
-/// The partial file, and the thread that writes it.
-struct Writing {
-    segments: mpsc::Sender<Vec<u8>>,
-    thread: JoinHandle<Result<(), Error>>,
-}
-
-/// A partial file that is open.
-struct Partial {
-    file: File,
-    path: PathBuf,
-    content: Content,
-    sha256: Sha256,
-    length: u64,
-}
-
-impl Writing {
-    /// Opens the file; also says how much of the content is in it.
-    async fn begin(path: &Path, content: Content) -> Result<(Self, u64), Error> {
-        let path = path.to_owned();
-        let opened = spawn_blocking(move || Partial::open(path, content)).await;
-        let partial = opened.map_err(|_| Error::of_thread())??;
-        let (length, (segments, mut given)) = (partial.length, mpsc::channel(WRITES_MAX));
-        let thread = spawn_blocking(move || partial.write(&mut given));
-        Ok((Self { segments, thread }, length))
-    }
-
-    async fn finish(self) -> Result<(), Error> {
-        drop(self.segments);
-        self.thread.await.map_err(|_| Error::of_thread())?
-    }
-}
-
-impl Partial {
-    fn open(path: PathBuf, content: Content) -> Result<Self, Error> {
-        let file = files::open_append(&path).map_err(|error| Error::io("write", &path, error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(Error::away(format!("another program is just writing {}", path.display())));
-            }
-            // As of a file system without locks.
-            Err(std::fs::TryLockError::Error(_)) => {}
-        }
-        let reading = |error| Error::io("read", &path, error);
-        let mut length = file.metadata().map_err(reading)?.len();
-        if length > content.size {
-            file.set_len(0).map_err(|error| Error::io("write", &path, error))?;
-            length = 0;
-        }
-        let sha256 = if length > 0 { begun(&path, length)? } else { Sha256::new() };
-        let free = room(&file);
-        if free.is_some_and(|free| free < content.size - length) {
-            return Err(no_room(&path, &content, length, free));
-        }
-        Ok(Self { file, path, content, sha256, length })
-    }
-
-    fn write(mut self, given: &mut mpsc::Receiver<Vec<u8>>) -> Result<(), Error> {
-        let mut hashing = Hashing::begin(std::mem::take(&mut self.sha256), self.content.size - self.length);
-        while let Some(segment) = given.blocking_recv() {
-            if let Err(error) = self.file.write_all(&segment) {
-                return Err(self.of_disk(error));
-            }
-            self.length += segment.len() as u64;
-            hashing.update(segment);
-        }
-        if self.length < self.content.size {
-            // It was given up; what is there is gone on with.
-            return Ok(());
-        }
-        self.file.sync_all().map_err(|error| self.of_disk(error))?;
-        let found = Digest::new(hashing.finish()?.finalize().into());
-        if found == self.content.sha256 {
-            return Ok(());
-        }
-        // Nothing of it is to be gone on with.
-        let _ = self.file.set_len(0);
-        Err(Error::new(
-            Class::Wrong,
-            format!(
-                "what came is not the content {} of {} bytes: its SHA-256 is {found}",
-                self.content.sha256, self.content.size
-            ),
-        ))
-    }
-
-    fn of_disk(&self, error: io::Error) -> Error {
-        if files::is_no_room(&error) {
-            let length = self.file.metadata().map_or(self.length, |metadata| metadata.len());
-            return no_room(&self.path, &self.content, length, room(&self.file));
-        }
-        Error::io("write", &self.path, error)
-    }
-}
-
-/// The SHA-256 of what is written. Of much it is computed on a thread of its own: it takes as long as to write it.
-enum Hashing {
-    Here(Sha256),
-    Beside(std::sync::mpsc::SyncSender<Vec<u8>>, std::thread::JoinHandle<Sha256>),
-}
-
-impl Hashing {
-    /// Goes on with so many bytes.
-    fn begin(sha256: Sha256, bytes: u64) -> Self {
-        if bytes <= 2 * SEGMENT_BYTES {
-            return Self::Here(sha256);
-        }
-        let (segments, given) = std::sync::mpsc::sync_channel::<Vec<u8>>(0);
-        let mut beside = sha256.clone();
-        let hash = move || {
-            given.iter().for_each(|segment| beside.update(&segment));
-            beside
-        };
-        match std::thread::Builder::new().name("sha256".to_owned()).spawn(hash) {
-            Ok(thread) => Self::Beside(segments, thread),
-            // This user may start no more of them: then it takes longer.
-            Err(_) => Self::Here(sha256),
-        }
-    }
-
-    fn update(&mut self, segment: Vec<u8>) {
-        match self {
-            Self::Here(sha256) => sha256.update(&segment),
-            // Should it have panicked, that is seen in the end.
-            Self::Beside(segments, _) => drop(segments.send(segment)),
-        }
-    }
-
-    fn finish(self) -> Result<Sha256, Error> {
-        match self {
-            Self::Here(sha256) => Ok(sha256),
-            Self::Beside(segments, thread) => {
-                drop(segments);
-                thread.join().map_err(|_| Error::of_thread())
-            }
-        }
-    }
-}
-
-/// The SHA-256 of the beginning of a file, to be gone on with.
-fn begun(path: &Path, length: u64) -> Result<Sha256, Error> {
-    use std::io::Read as _;
-
-    let reading = |error| Error::io("read", path, error);
-    let mut file = files::open_own(path).map_err(reading)?.take(length);
-    let (mut sha256, mut block) = (Sha256::new(), vec![0; 256 * 1024]);
-    loop {
-        match file.read(&mut block).map_err(reading)? {
-            0 => return Ok(sha256),
-            read => sha256.update(&block[..read]),
-        }
-    }
-}
-
-/// How much room there is for this user, where the file system says.
-fn room(file: &File) -> Option<u64> {
-    let found = rustix::fs::fstatvfs(file).ok()?;
-    (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
-}
-
-fn no_room(path: &Path, content: &Content, length: u64, free: Option<u64>) -> Error {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let free = free.map(|free| format!(", and {free} are free")).unwrap_or_default();
-    Error::no_room(format!(
-        "there is no room in {}: {} more bytes are to come, of {}{free}",
-        directory.display(),
-        content.size - length.min(content.size),
-        content.size
-    ))
 }

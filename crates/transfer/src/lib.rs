@@ -37,6 +37,7 @@ mod get;
 mod going;
 mod local;
 mod packer;
+mod partial;
 mod put;
 mod store;
 mod unpack;

@@ -122,9 +122,9 @@ impl Cache {
         fs::remove_file(self.partial(digest)).or_else(unless_missing)
     }
 
-    /// Takes what was had in as whole.
+    /// Takes what was had in as whole: it is synced, and whose name is lost is had again.
     pub(crate) fn keep(&self, digest: &Digest) -> io::Result<()> {
-        files::put(&self.partial(digest), &self.place(digest), Durability::Content)
+        files::put(&self.partial(digest), &self.place(digest), Durability::Cached)
     }
 
     /// Takes away what was used longest ago, until no more is kept than may be. Returns how many bytes went.
