@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use protocol::job_dir::OUTPUT;
 use protocol::{Content, JobFile, JobResult, Patterns, WorkPath};
 use tokio::task::spawn_blocking;
-use transfer::{Bounds, Class, Error, Kept, Listener, News, Step, Store};
+use transfer::{Bounds, Class, Durability, Error, Kept, Listener, News, Step, Store};
 
 /// Files up to this length are had several at a time; each larger one is had in ranges, several at a time.
 const SMALL_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -150,7 +150,7 @@ impl Fetching<'_> {
         let bounds = Bounds { count: 2 * transfer::PACK_MEMBERS_MAX, bytes: file.size };
         let members = blocking(move || {
             let fits = |path: &WorkPath| patterns.as_ref().is_none_or(|some| some.match_path(path));
-            let members = transfer::unpack(&archive, &into, &bounds, &fits)?;
+            let members = transfer::unpack(&archive, &into, &bounds, &fits, Durability::Named)?;
             std::fs::remove_file(&archive).map_err(|error| Error::io("remove", &archive, error))?;
             Ok(members)
         });

@@ -27,6 +27,7 @@
 //! Invariants: a content is had as a whole and verified, or not at all; what is put was read just as it was hashed, or
 //! nothing is said to be complete; memory has a bound that no length of a file changes; the key goes to the edge alone.
 
+mod aside;
 mod body;
 mod clocks;
 pub mod edge;
@@ -41,6 +42,8 @@ mod partial;
 mod put;
 mod store;
 mod unpack;
+
+pub use files::Durability;
 
 pub use self::edge::Edge;
 pub use self::error::{Class, Error};

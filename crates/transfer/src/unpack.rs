@@ -3,33 +3,30 @@
 //! A pack may come from anybody. It is read twice: first all that it says is looked at, then files are written. Of tar
 //! only what packs need is understood: files and directories, with long names in the two ways that are in use.
 //!
+//! Files are written aside first, all of them, and then have their names: so one sync of the file system in between is
+//! enough for each to be on the disk when it has its name.
+//!
 //! Guarded: nothing is written outside of the directory, through a link, or over a file that is another; nothing but
 //! files and directories is made; a name, a count and a sum of sizes have bounds before anything is kept of them.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use files::Durability;
 use protocol::{WorkPath, meets, text};
 use tar::{Archive, EntryType};
 
+use crate::aside::{ASIDE, Aside, Pack};
 use crate::error::{Class, Error};
-use crate::get::{is_another, open_of_length};
+use crate::get::is_another;
 
 /// The longest header that holds a name.
 const NAME_BYTES_MAX: u64 = 64 * 1024;
 
 /// How much of a name is told.
 const SHOWN_CHARS_MAX: usize = 100;
-
-/// How much is compared, and copied, at once.
-const BLOCK_BYTES: usize = 256 * 1024;
-
-/// What is being written, in the directory into which a pack goes. One program at a time does so.
-const ASIDE: &str = ".hpc-queue-unpacking";
 
 /// How much may come out of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,20 +43,23 @@ pub(crate) struct Inside {
     pub(crate) path: WorkPath,
     pub(crate) offset: u64,
     pub(crate) size: u64,
-    is_program: bool,
+    pub(crate) is_program: bool,
 }
 
 /// Puts the members of a pack into a directory, those that `wanted` says: each whole or not at all, never over a file
 /// that is another, and nothing outside of the directory. Nothing is written of a pack in which anything is not right
-/// ([`Class::Wrong`]). Returns which of them were in it. It blocks.
+/// ([`Class::Wrong`]); where one of them is there as another file, the others are placed before that is told. With
+/// [`Durability::Named`] each is on the disk before it has its name, and all names are when the call returns. Returns
+/// which of them were in it. It blocks.
 pub fn unpack(
     archive: &Path,
     into: &Path,
     bounds: &Bounds,
     wanted: &dyn Fn(&WorkPath) -> bool,
+    durability: Durability,
 ) -> Result<Vec<WorkPath>, Error> {
     let reading = |error| Error::io("read", archive, error);
-    let mut file = crate::open(archive)?;
+    let file = crate::open(archive)?;
     let length = file.metadata().map_err(reading)?.len();
     let (members, directories) = members(&file, length, bounds).map_err(|problem| match problem {
         Problem::Io(error) => reading(error),
@@ -69,12 +69,37 @@ pub fn unpack(
     for directory in directories.iter().filter(|directory| wanted(directory)) {
         make_dir(&place(into, directory)?)?;
     }
-    let mut written = Vec::new();
-    for member in members.into_iter().filter(|member| wanted(&member.path)) {
-        write(&mut file, &member, archive, into)?;
-        written.push(member.path);
+    let members: Vec<Inside> = members.into_iter().filter(|member| wanted(&member.path)).collect();
+    if members.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(written)
+    let from = Pack { file, path: archive };
+    let aside = Aside::begin(into)?;
+    let (mut whole, mut others) = (Vec::new(), None);
+    for member in &members {
+        let path = place(into, &member.path)?;
+        match from.has_as(member, &path)? {
+            Some(true) => {}
+            Some(false) => others = others.or_else(|| Some(is_another(&path))),
+            None => {
+                from.write(member, &aside.file(whole.len()), &path)?;
+                whole.push(path);
+            }
+        }
+    }
+    aside.sync(durability)?;
+    for (number, path) in whole.iter().enumerate() {
+        match files::put_new(&aside.file(number), path, Durability::Cached) {
+            Ok(true) => {}
+            Ok(false) => others = others.or_else(|| Some(is_another(path))),
+            Err(error) => return Err(Error::io("write", path, error)),
+        }
+    }
+    aside.sync(durability)?;
+    match others {
+        Some(error) => Err(error),
+        None => Ok(members.into_iter().map(|member| member.path).collect()),
+    }
 }
 
 /// The place of a path below a directory; the directories between are made. A link among them is refused. It blocks.
@@ -222,78 +247,15 @@ fn path(name: &[u8]) -> Result<Option<WorkPath>, Problem> {
     if matches!(text, "" | ".") && !name.starts_with(b"/") {
         return Ok(None);
     }
+    if text.split('/').next() == Some(ASIDE) {
+        return Err(Problem::Wrong(format!("has a file `{}` in it, where files are while it is unpacked", told())));
+    }
     text.parse().map(Some).map_err(|error| Problem::Wrong(format!("has a file `{}` in it: a name {error}", told())))
-}
-
-/// Writes a file, unless it is there.
-fn write(archive: &mut File, member: &Inside, from: &Path, into: &Path) -> Result<(), Error> {
-    let path = place(into, &member.path)?;
-    let reading = |error| Error::io("read", from, error);
-    let start = SeekFrom::Start(member.offset);
-    archive.seek(start).map_err(reading)?;
-    match fs::symlink_metadata(&path) {
-        Ok(_) => {
-            let same = match open_of_length(&path, member.size)? {
-                Some(there) => is_same(there, (&mut *archive).take(member.size))
-                    .map_err(|error| Error::io("read", &path, error))?,
-                None => false,
-            };
-            return if same { Ok(()) } else { Err(is_another(&path)) };
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::io("look at", &path, error)),
-    }
-    let aside = into.join(ASIDE);
-    let writing = |error: io::Error| match files::is_no_room(&error) {
-        true => Error::no_room(format!("there is no room for {}, of {} bytes", path.display(), member.size)),
-        false => Error::io("write", &path, error),
-    };
-    let mut file = files::open_append(&aside).map_err(writing)?;
-    match file.try_lock() {
-        Err(std::fs::TryLockError::WouldBlock) => {
-            return Err(Error::away(format!("another program is just unpacking into {}", into.display())));
-        }
-        // A file system may have no locks.
-        Ok(()) | Err(std::fs::TryLockError::Error(_)) => {}
-    }
-    // What died has left some of another one.
-    file.set_len(0).map_err(writing)?;
-    let copied = io::copy(&mut (&mut *archive).take(member.size), &mut file);
-    if copied.is_err() {
-        // What is half there takes the room that others need.
-        let _ = fs::remove_file(&aside);
-    }
-    let copied = copied.map_err(writing)?;
-    if copied != member.size {
-        return Err(reading(io::ErrorKind::UnexpectedEof.into()));
-    }
-    if member.is_program {
-        file.set_permissions(Permissions::from_mode(files::DIR_MODE)).map_err(writing)?;
-    }
-    match files::put_new(&aside, &path, Durability::Cached).map_err(writing)? {
-        true => Ok(()),
-        false => Err(is_another(&path)),
-    }
-}
-
-fn is_same(mut one: impl Read, mut other: impl Read) -> io::Result<bool> {
-    let (mut here, mut there) = (vec![0; BLOCK_BYTES], vec![0; BLOCK_BYTES]);
-    loop {
-        let read = one.read(&mut here)?;
-        if read == 0 {
-            return Ok(other.read(&mut there[..1])? == 0);
-        }
-        match other.read_exact(&mut there[..read]) {
-            Ok(()) if here[..read] == there[..read] => {}
-            Ok(()) => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::{MetadataExt as _, symlink};
 
     use proptest::prelude::*;
@@ -332,7 +294,7 @@ mod tests {
         let (archive, into) = (temp.path().join("archive"), temp.path().join("into"));
         fs::create_dir(&into).unwrap();
         fs::write(&archive, [entries.concat(), vec![0; 1024]].concat()).unwrap();
-        let found = unpack(&archive, &into, bounds, &all);
+        let found = unpack(&archive, &into, bounds, &all, Durability::Cached);
         let found = found.map(|paths| paths.iter().map(ToString::to_string).collect());
         (temp, found)
     }
@@ -366,7 +328,11 @@ mod tests {
         packer.finish().unwrap();
         for _ in 0..2 {
             fs::create_dir_all(&into).unwrap();
-            assert_eq!(unpack(&archive, &into, &BOUNDS, &all).unwrap().len(), 4, "a second time it is there");
+            assert_eq!(
+                unpack(&archive, &into, &BOUNDS, &all, Durability::Named).unwrap().len(),
+                4,
+                "a second time it is there"
+            );
             for (path, content, runs) in files {
                 let path = into.join(path);
                 assert_eq!(fs::read_to_string(&path).unwrap(), content);
@@ -376,7 +342,7 @@ mod tests {
         let some = temp.path().join("some");
         fs::create_dir(&some).unwrap();
         let wanted = |path: &WorkPath| path.as_str() == "a/b";
-        assert_eq!(unpack(&archive, &some, &BOUNDS, &wanted).unwrap().len(), 1);
+        assert_eq!(unpack(&archive, &some, &BOUNDS, &wanted, Durability::Cached).unwrap().len(), 1);
         assert_eq!(below(&some), ["a", "a/b"]);
     }
 
@@ -422,6 +388,7 @@ mod tests {
             (vec![file(b"a\nb")], "has a file `a\\nb`"),
             (vec![file(b"a\xff")], "not UTF-8"),
             (vec![file(b"c:\\x")], "c:\\x"),
+            (vec![file(b".hpc-queue-unpacking/0")], "where files are while"),
             (vec![pax("path", "../out"), file(b"a")], "../out"),
             (vec![pax("path", &long), file(b"a")], "has a file `xxx"),
             (vec![entry(b"l", EntryType::GNULongName, b"/abs\0"), file(b"a")], "/abs"),
@@ -456,7 +423,7 @@ mod tests {
             (temp.path().join("archive"), temp.path().join("into"), temp.path().join("outside"));
         fs::create_dir(&outside).unwrap();
         fs::write(&archive, [entry(b"dir/file", EntryType::Regular, b"new"), vec![0; 1024]].concat()).unwrap();
-        let refused = || unpack(&archive, &into, &BOUNDS, &all).unwrap_err();
+        let refused = || unpack(&archive, &into, &BOUNDS, &all, Durability::Named).unwrap_err();
         let begin = || {
             let _ = fs::remove_dir_all(&into);
             fs::create_dir(&into).unwrap();
@@ -476,12 +443,38 @@ mod tests {
             assert!(refused().to_string().contains("is another file"), "{}", refused());
             assert_eq!(fs::read_to_string(into.join("dir/file")).unwrap(), other);
         }
-        // What a program that died has left.
-        begin();
-        fs::write(into.join(ASIDE), "half of another one").unwrap();
-        unpack(&archive, &into, &BOUNDS, &all).unwrap();
-        assert_eq!(fs::read_to_string(into.join("dir/file")).unwrap(), "new");
-        assert_eq!(below(&into), ["dir", "dir/file"]);
+        // What a program that died has left; one of an earlier version; and what a stranger has put there.
+        for leave in [
+            |aside: &Path| fs::create_dir(aside).and_then(|()| fs::write(aside.join("0"), "half of another one")),
+            |aside: &Path| fs::write(aside, "half of another one"),
+            |aside: &Path| symlink("../outside", aside),
+        ] {
+            begin();
+            leave(&into.join(ASIDE)).unwrap();
+            unpack(&archive, &into, &BOUNDS, &all, Durability::Named).unwrap();
+            assert_eq!(fs::read_to_string(into.join("dir/file")).unwrap(), "new");
+            assert_eq!((below(&into), below(&outside)), (vec!["dir".to_owned(), "dir/file".to_owned()], Vec::new()));
+        }
+    }
+
+    #[test]
+    fn one_program_at_a_time_unpacks_and_the_others_come_beside_one_that_is_another() {
+        let temp = tempfile::tempdir().unwrap();
+        let (archive, into) = (temp.path().join("archive"), temp.path().join("into"));
+        let files = ["a", "b", "c"].map(|name| entry(name.as_bytes(), EntryType::Regular, name.as_bytes()));
+        fs::write(&archive, [files.concat(), vec![0; 1024]].concat()).unwrap();
+        fs::create_dir(&into).unwrap();
+        fs::write(into.join("b"), "mine").unwrap();
+        let unpacked = || unpack(&archive, &into, &BOUNDS, &all, Durability::Named);
+        {
+            let _other = Aside::begin(&into).unwrap();
+            assert_eq!(unpacked().unwrap_err().class(), Class::Away);
+        }
+        assert_eq!(below(&into), ["b"]);
+        let error = unpacked().unwrap_err();
+        assert!(error.class() == Class::Local && error.to_string().contains("b is there already"), "{error}");
+        assert_eq!(below(&into), ["a", "b", "c"]);
+        assert_eq!(fs::read_to_string(into.join("b")).unwrap(), "mine");
     }
 
     proptest! {

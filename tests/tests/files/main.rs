@@ -124,7 +124,7 @@ fn left(edge: &Edge, job_id: &str) -> BTreeMap<String, Vec<u8>> {
         fs::write(&archive, &bytes).unwrap();
         fs::create_dir(&into).unwrap();
         let bounds = transfer::Bounds { count: 1_000_000, bytes: bytes.len() as u64 };
-        for path in transfer::unpack(&archive, &into, &bounds, &|_| true).unwrap() {
+        for path in transfer::unpack(&archive, &into, &bounds, &|_| true, transfer::Durability::Cached).unwrap() {
             let content = fs::read(into.join(path.as_str())).unwrap();
             assert!(files.insert(path.to_string(), content).is_none(), "{path} is there twice");
         }

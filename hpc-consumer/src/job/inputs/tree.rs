@@ -18,7 +18,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use files::DIR_MODE;
+use files::{DIR_MODE, Durability};
 use protocol::job_dir::{self, INPUT};
 use protocol::{Content, Digest, JobFile, JobId, JobMessage, WorkPath};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
@@ -228,7 +228,7 @@ fn unpack(name: &WorkPath, from: &File, bytes: u64, tree: &Path) -> Result<(), N
             false
         }
     };
-    let unpacked = transfer::unpack(&archive, tree, &Bounds { count: PACKED_MAX, bytes }, &wanted);
+    let unpacked = transfer::unpack(&archive, tree, &Bounds { count: PACKED_MAX, bytes }, &wanted, Durability::Cached);
     match (refused.into_inner(), unpacked) {
         (Some(NoTree::Refused(why)), _) => Err(NoTree::Refused(format!("in the pack `{name}` {why}"))),
         (Some(error), _) => Err(error),
