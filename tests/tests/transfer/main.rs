@@ -8,6 +8,7 @@ mod gate;
 mod get;
 mod kill;
 mod laptop;
+mod once;
 mod put;
 
 use std::fs;
