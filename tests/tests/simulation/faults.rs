@@ -10,7 +10,7 @@ use crate::world::{Checked, Happening, World};
 const LINGERS: Time = 5 * MINUTE;
 
 /// Of these effects there are so few that the dice would hardly ever have a daemon die before or after one.
-const RARE: [&str; 8] = ["unclaim", "put away", "reconciled", "end", "unstage", "stop upload", "serve", "withdraw"];
+const RARE: [&str; 7] = ["unclaim", "put away", "reconciled", "end", "unstage", "serve", "withdraw"];
 
 impl World {
     /// A fault of the plan strikes.
@@ -47,6 +47,9 @@ impl World {
             Fault::LoseResults(n, lasts) => self.lose_results(n, lasts),
             Fault::StoreAway(lasts) => {
                 self.transfers.away_until = self.transfers.away_until.max(self.now + lasts);
+            }
+            Fault::StoreLies(lasts, lie) => {
+                (self.transfers.lies.until, self.transfers.lies.now) = (self.now + lasts, Some(lie));
             }
             Fault::Outage(lasts, class) => {
                 self.queues.down_until = self.queues.down_until.max(self.now + lasts);
@@ -133,6 +136,8 @@ impl World {
     /// The same, before or after an effect of this kind.
     pub(crate) fn crash_around(&mut self, kind: &'static str, when: &'static str) -> bool {
         let one_in = match kind {
+            // Somebody has to cancel a job in the moment in which its outputs are sent.
+            "stop upload" => 2,
             _ if RARE.contains(&kind) => 4,
             // Not all histories have them, and those have few.
             "stage" | "upload" | "unfold" => 20.min(self.plan.crash_one_in),
@@ -166,6 +171,7 @@ impl World {
         self.calm = true;
         self.queues.down_until = self.now;
         self.transfers.away_until = self.now;
+        self.transfers.lies.now = None;
         for n in 0..self.nodes.len() {
             self.nodes[n].broken_until = self.now;
             self.nodes[n].gpu_broken_until = self.now;

@@ -203,7 +203,8 @@ impl World {
         if self.can_see(n).is_err() {
             last = last.min(node.results_away_since);
         }
-        last
+        // One that was started since then has shown nothing yet.
+        if node.keeper.alive && last < node.keeper.born_at { node.keeper.died_at } else { last }
     }
 
     /// Has this daemon seen the heart of the other stand still for long enough? Who was paused does not take the others

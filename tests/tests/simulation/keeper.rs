@@ -90,14 +90,16 @@ pub(crate) struct Keeper {
     /// Does the journal have everything? Not after a reboot, and not before the first one is dealt with: a journal that
     /// is not there may have been lost.
     pub(crate) complete: bool,
-    /// When its heart beat last, if it is not alive.
+    /// When its heart beat last, if it is not alive; if it is, when that of the one before it did.
     pub(crate) died_at: Time,
+    /// When it was started.
+    pub(crate) born_at: Time,
     pub(crate) runs: BTreeMap<Run, Kept>,
 }
 
 impl Keeper {
     pub(crate) fn new() -> Self {
-        Self { alive: false, connected: false, complete: false, died_at: 0, runs: BTreeMap::new() }
+        Self { alive: false, connected: false, complete: false, died_at: 0, born_at: 0, runs: BTreeMap::new() }
     }
 
     pub(crate) fn is_alive(&self, run: &Run) -> bool {
@@ -129,8 +131,11 @@ impl World {
             self.nodes[n].keeper.connected = false;
             return Event::ExecutorGone(None);
         }
+        let now = self.now;
         let keeper = &mut self.nodes[n].keeper;
-        keeper.alive = true;
+        if !keeper.alive {
+            (keeper.alive, keeper.born_at) = (true, now);
+        }
         keeper.connected = true;
         if self.sabotage == Some(Sabotage::RestartInsteadOfObserve) {
             return Event::Observed(Observation { runs: Vec::new(), complete: true });

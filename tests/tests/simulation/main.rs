@@ -6,8 +6,8 @@
 //! the queue holds pulls until something comes. In a quarter of all the site has several pools (`sites.rs`): one breaks
 //! alone, one is small, holds little, and is taken out of the site's file and put back, and one is nobody's. In a third
 //! of all there is a hub (`hub.rs`), which loses, repeats and delays what it says and hears. In two fifths jobs have
-//! files and outputs (`transfers.rs`), in a store that is away for seconds and days, loses answers, and does not have
-//! all that it had. In half of all some jobs leave children behind and go on after them, in several rounds and
+//! files and outputs (`transfers.rs`), in a store that is away for seconds and days, loses answers, does not have all
+//! that it had, and lies about what it has (`lies.rs`). In half of all some jobs leave children behind and go on after them, in several rounds and
 //! generations, or are graphs of others (`families.rs`). In an eighth of all some jobs need services, whose instances
 //! die at any time (`services.rs`).
 //!
@@ -32,6 +32,7 @@ mod faults;
 mod files;
 mod hub;
 mod keeper;
+mod lies;
 mod plan;
 mod promises;
 mod queues;
@@ -124,6 +125,8 @@ fn every_history_keeps_the_promises() {
         assert!(total.staged > SEEDS / 2 && total.sent > SEEDS / 4, "hardly anything was fetched or sent: {total}");
         assert!(total.uploads_stopped > SEEDS / 100, "hardly anything was sent that is not wanted: {total}");
         assert!(total.store_away > SEEDS / 2, "the store was hardly ever away: {total}");
+        assert!(total.lied_to > SEEDS / 8, "hardly any job was handed a wrong file: {total}");
+        assert!(total.lied_about > SEEDS / 40, "hardly any output was kept wrong: {total}");
         assert!(total.held > SEEDS, "hardly any pull was held: {total}");
         assert!(total.held_for_nobody > 0, "no pull was held for a daemon that was gone: {total}");
         assert!(total.links > SEEDS, "hardly any daemon was linked: {total}");

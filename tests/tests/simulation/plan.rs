@@ -10,6 +10,7 @@ use lifecycle::Settings;
 use protocol::{FailureClass, JobId, timestamp_from_millis};
 
 use crate::families::has_families;
+use crate::lies::{Lie, lies};
 use crate::services::has_services;
 use crate::sites::Asks;
 use crate::transfers::{self, Wants, has_transfers};
@@ -95,6 +96,8 @@ pub(crate) enum Fault {
     ChangeSite(usize),
     /// The store of files is away.
     StoreAway(Time),
+    /// It has something else than it says.
+    StoreLies(Time, Lie),
     /// What the nodes share is not there on this one.
     LoseResults(usize, Time),
     /// SIGTERM.
@@ -263,6 +266,7 @@ impl Plan {
         }
         if has_transfers(seed) {
             faults.extend(transfers::aways(scale.span, rng));
+            faults.extend(lies(scale.span, rng));
         }
         faults.extend(outages(&scale, rng));
         if scale.cursed && scale.lease.is_some() {

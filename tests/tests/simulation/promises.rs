@@ -257,7 +257,7 @@ impl World {
                 return Err(format!("daemon {n} cancels {run}, and nobody asked for that"));
             }
             Ending::Rejected(why) => {
-                if self.plan.wants(&run.job_id).are_gone() {
+                if self.has_bad_files(&run.job_id, why) {
                     return Ok(());
                 }
                 let asks = self.plan.jobs.iter().find(|job| job.job_id == run.job_id).map(|job| job.asks);

@@ -39,12 +39,15 @@ pub(crate) struct Report {
     /// Jobs whose result is that they were cancelled.
     pub(crate) cancelled: u64,
     /// Jobs whose files were fetched, those whose files were not needed any more, runs whose outputs were sent, uploads
-    /// that were stopped, and how often the store was away for one of these.
+    /// that were stopped, and how often the store was away for one of these; how often it handed over something else
+    /// than was announced, and kept something else than it was sent.
     pub(crate) staged: u64,
     pub(crate) unstaged: u64,
     pub(crate) sent: u64,
     pub(crate) uploads_stopped: u64,
     pub(crate) store_away: u64,
+    pub(crate) lied_to: u64,
+    pub(crate) lied_about: u64,
     /// Pulls that were held, and how many of them brought something when nobody waited for it any more.
     pub(crate) held: u64,
     pub(crate) held_for_nobody: u64,
@@ -94,6 +97,8 @@ impl Report {
         self.sent += other.sent;
         self.uploads_stopped += other.uploads_stopped;
         self.store_away += other.store_away;
+        self.lied_to += other.lied_to;
+        self.lied_about += other.lied_about;
         self.held += other.held;
         self.links += other.links;
         self.reports += other.reports;
@@ -120,7 +125,7 @@ impl fmt::Display for Report {
         let Self { steps, runs, crashes, taken_over, cut_off, half_claims, given_up, early_acks, .. } = self;
         let Self { disks_filled, cancelled, held, held_for_nobody, refusals, unfit, .. } = self;
         let Self { links, reports, wakes, asks, .. } = self;
-        let Self { staged, unstaged, sent, uploads_stopped, store_away, .. } = self;
+        let Self { staged, unstaged, sent, uploads_stopped, store_away, lied_to, lied_about, .. } = self;
         let Self { many_leases, long_outages, died_around, transitions, in_pools, rejected, .. } = self;
         let Self { rounds, children, unfolded, instances, served, service_failed, .. } = self;
         let seen = transitions.len();
@@ -131,7 +136,7 @@ impl fmt::Display for Report {
              {disks_filled} that filled disks, {cancelled} cancelled, {rounds} further rounds after {children} children, {unfolded} looks at graphs, \
              {instances} instances of services with {served} places used and {service_failed} runs that lost theirs, \
              {staged} with files and {unstaged} that did not need them, {sent} outputs and {uploads_stopped} not wanted, \
-             {store_away} times a store that was away, {held} pulls held, {held_for_nobody} for nobody, \
+             {store_away} times a store that was away, {lied_to} wrong files of it and {lied_about} wrong outputs, {held} pulls held, {held_for_nobody} for nobody, \
              {links} links with {reports} reports, {wakes} wakes and {asks} asks, \
              {early_acks} early acknowledgements, {refusals} refusals of results, {unfit} results given up, \
              {many_leases} runs of many leases, {long_outages} long runs in long outages, {seen} transitions; \

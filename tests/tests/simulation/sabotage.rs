@@ -36,6 +36,10 @@ pub(crate) enum Sabotage {
     ForgetEnds,
     /// Files are said to be here, and nothing was fetched.
     StageNothing,
+    /// What comes from the store is not compared with what was announced.
+    TakeAnyFile,
+    /// The store is believed that it has what it was sent.
+    BelieveTheStore,
     /// A record is written although the outputs are not in the store.
     RecordBeforeUpload,
     /// A run counts as going on until the store takes its outputs.
@@ -164,6 +168,18 @@ fn early_acknowledgements_that_are_lost_are_noticed() {
 #[test]
 fn a_run_without_its_files_is_noticed() {
     is_noticed(Sabotage::StageNothing);
+}
+
+/// By what is promised of them, and not because something else follows from it.
+#[test]
+fn a_store_that_lies_and_is_believed_is_noticed_in_both_directions() {
+    for (sabotage, what) in
+        [(Sabotage::TakeAnyFile, "its message announces"), (Sabotage::BelieveTheStore, "the store has")]
+    {
+        let noticed = (0..SEEDS).find_map(|seed| history(seed, Some(sabotage), false).err());
+        let violation = noticed.unwrap_or_else(|| panic!("{sabotage:?} goes unnoticed in {SEEDS} histories"));
+        assert!(violation.what.contains(what), "{sabotage:?}: {}", violation.what);
+    }
 }
 
 #[test]

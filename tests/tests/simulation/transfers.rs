@@ -1,16 +1,17 @@
 //! The store of files, what daemons fetch from it before runs, and what they send to it after them.
 //!
-//! The store is away for seconds up to days, and an answer of it may be lost after it did what it was asked for. What
-//! was fetched lies beside the job directories until the claim moves it in; a claim that fails halfway spoils it. The
-//! files of some jobs are gone for good.
+//! The store is away for seconds up to days, and an answer of it may be lost after it did what it was asked for; and it
+//! lies (`lies.rs`). What was fetched lies beside the job directories until the claim moves it in; a claim that fails
+//! halfway spoils it. The files of some jobs are gone for good, and those of others are something else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 use lifecycle::{Attempt, Claimed, Effect, Event, Run, Staged, Uploaded};
 use protocol::JobId;
 
 use crate::effects::Errand;
+use crate::lies::Lies;
 use crate::plan::{Fault, Plan, START, Time};
 use crate::sabotage::Sabotage;
 use crate::world::{Checked, Happening, World};
@@ -18,8 +19,11 @@ use crate::world::{Checked, Happening, World};
 /// Of how many jobs a daemon fetches the files at a time, and of how many runs it sends the outputs.
 const AT_A_TIME: usize = 4;
 
-/// What is in the file of each job that has one: 7 bytes.
+/// What is in the file of each job that has one, and in the output of each run: 7 bytes.
 pub(crate) const CONTENT: &str = "content";
+
+/// What is announced of a file of which the store has something else, as long.
+pub(crate) const SPOILED: &str = "spoiled";
 
 /// What a job has to do with the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +38,8 @@ enum Files {
     There,
     /// They were there once.
     Gone,
+    /// The store has something else under their name.
+    Wrong,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,13 +56,17 @@ impl Wants {
     /// Files that were there once.
     pub(crate) const GONE: Self = Self { files: Files::Gone, outputs: Outputs::None };
 
+    /// Files of which the store has something else.
+    pub(crate) const WRONG: Self = Self { files: Files::Wrong, outputs: Outputs::None };
+
     /// Neither files nor outputs.
     pub(crate) const NOTHING: Self = Self { files: Files::None, outputs: Outputs::None };
 
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         let files = match rng.u8(0..16) {
             0 => Files::Gone,
-            1..=8 => Files::There,
+            1 => Files::Wrong,
+            2..=8 => Files::There,
             _ => Files::None,
         };
         let outputs = match rng.u8(0..4) {
@@ -73,6 +83,15 @@ impl Wants {
 
     pub(crate) fn are_gone(self) -> bool {
         self.files == Files::Gone
+    }
+
+    pub(crate) fn are_wrong(self) -> bool {
+        self.files == Files::Wrong
+    }
+
+    /// What its message says is in its file.
+    pub(crate) fn announced(self) -> &'static str {
+        if self.are_wrong() { SPOILED } else { CONTENT }
     }
 
     pub(crate) fn has_outputs(self) -> bool {
@@ -92,7 +111,10 @@ impl Wants {
     pub(crate) fn fields(self) -> String {
         let mut fields = String::new();
         if self.has_files() {
-            let sha256 = if self.are_gone() { "0".repeat(64) } else { testkit::files::Content::of(CONTENT).sha256 };
+            let sha256 = match self.files {
+                Files::Gone => "0".repeat(64),
+                _ => testkit::files::Content::of(self.announced()).sha256,
+            };
             fields.push_str(&format!(r#","files":[{{"path":"in","size":7,"sha256":"{sha256}"}}]"#));
         }
         let when = match self.outputs {
@@ -147,12 +169,15 @@ impl Plan {
 pub(crate) struct Transfers {
     /// Until when the store is away.
     pub(crate) away_until: Time,
-    /// Which nodes have which files beside the job directories.
-    staged: BTreeSet<(usize, JobId)>,
-    /// For which attempts the files are in the job directory.
-    in_place: BTreeSet<Run>,
-    /// The outputs of which runs are in the store.
-    sent: BTreeSet<Run>,
+    pub(crate) lies: Lies,
+    /// Which nodes have which files beside the job directories, and what is in them.
+    staged: BTreeMap<(usize, JobId), String>,
+    /// For which attempts the files are in the job directory, and what is in them.
+    in_place: BTreeMap<Run, String>,
+    /// What the store has of the outputs of runs.
+    sent: BTreeMap<Run, String>,
+    /// Of which of them a daemon has heard that all is there.
+    complete: BTreeSet<Run>,
 }
 
 impl World {
@@ -200,8 +225,12 @@ impl World {
         if wants.are_gone() {
             return Ok(Staged::Refused("they are gone".to_owned()));
         }
+        let came = match self.take_file(job_id, wants) {
+            Ok(came) => came,
+            Err(refused) => return Ok(refused),
+        };
         if self.sabotage != Some(Sabotage::StageNothing) {
-            self.transfers.staged.insert((n, job_id.clone()));
+            self.transfers.staged.insert((n, job_id.clone()), came);
         }
         if self.loses_answer() {
             return Ok(Staged::Away("no answer".into()));
@@ -227,48 +256,51 @@ impl World {
     pub(crate) fn move_files(&mut self, n: usize, job_id: &JobId, claimed: &Claimed, halfway: bool) {
         let Claimed::Ours(attempt) = claimed else { return };
         let run = Run { job_id: job_id.clone(), attempt: *attempt };
-        if self.transfers.staged.remove(&(n, job_id.clone())) && !halfway {
-            self.transfers.in_place.insert(run);
-        } else if halfway {
-            self.transfers.in_place.remove(&run);
+        match self.transfers.staged.remove(&(n, job_id.clone())) {
+            Some(file) if !halfway => drop(self.transfers.in_place.insert(run, file)),
+            _ if halfway => drop(self.transfers.in_place.remove(&run)),
+            _ => {}
         }
     }
 
     /// A claim was given up, and what was in the directory is not there any more.
     pub(crate) fn lose_files(&mut self, job_id: &JobId) {
-        self.transfers.in_place.retain(|run| run.job_id != *job_id);
+        self.transfers.in_place.retain(|run, _| run.job_id != *job_id);
     }
 
     /// A daemon that starts removes what an earlier one has left, and fetches it again.
     pub(crate) fn sweep(&mut self, n: usize) {
-        self.transfers.staged.retain(|(node, _)| *node != n);
+        self.transfers.staged.retain(|(node, _), _| *node != n);
     }
 
     /// Are the files of a job beside its directory?
     pub(crate) fn is_staged(&self, n: usize, job_id: &JobId) -> bool {
-        self.transfers.staged.contains(&(n, job_id.clone()))
+        self.transfers.staged.contains_key(&(n, job_id.clone()))
     }
 
     /// All of that, to be put back.
-    pub(crate) fn staged(&self) -> BTreeSet<(usize, JobId)> {
+    pub(crate) fn staged(&self) -> BTreeMap<(usize, JobId), String> {
         self.transfers.staged.clone()
     }
 
-    pub(crate) fn set_staged(&mut self, staged: BTreeSet<(usize, JobId)>) {
+    pub(crate) fn set_staged(&mut self, staged: BTreeMap<(usize, JobId), String>) {
         self.transfers.staged = staged;
     }
 
     /// Are they in it, for this attempt?
     pub(crate) fn is_in_place(&self, run: &Run) -> bool {
-        self.transfers.in_place.contains(run)
+        self.transfers.in_place.contains_key(run)
     }
 
-    /// Has a run that is being begun all its files?
+    /// Has a run that is being begun all its files, as they were announced?
     pub(crate) fn has_its_files(&self, run: &Run) -> Checked {
-        if self.plan.wants(&run.job_id).has_files() && !self.is_in_place(run) {
-            return Err(format!("{run} begins, and its files were not fetched for this attempt"));
+        match self.transfers.in_place.get(run) {
+            Some(found) => self.is_right_file(&run.job_id, found),
+            None if self.plan.wants(&run.job_id).has_files() => {
+                Err(format!("{run} begins, and its files were not fetched for this attempt"))
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     pub(crate) fn upload(&mut self, n: usize, run: &Run) -> Checked<Uploaded> {
@@ -278,16 +310,25 @@ impl World {
         if self.nodes[n].keeper.is_alive(run) {
             return Err(format!("daemon {n} sends the outputs of {run}, which goes on"));
         }
-        if let Err(problem) = self.can_see(n).and(self.store()) {
+        let seen = self.can_see(n);
+        if seen.is_ok() && self.transfers.complete.contains(run) {
+            return Ok(Uploaded::Done);
+        }
+        if let Err(problem) = seen.and(self.store()) {
             self.report.store_away += 1;
             return Ok(Uploaded::Away(problem.into()));
         }
-        self.transfers.sent.insert(run.clone());
+        let before = self.transfers.sent.get(run).cloned();
+        let (kept, uploaded) = self.put_output(before.as_deref(), CONTENT);
+        self.transfers.sent.insert(run.clone(), kept);
         if self.loses_answer() {
             return Ok(Uploaded::Away("no answer".into()));
         }
-        self.report.sent += 1;
-        Ok(Uploaded::Done)
+        if let Uploaded::Done = uploaded {
+            self.report.sent += 1;
+            self.transfers.complete.insert(run.clone());
+        }
+        Ok(uploaded)
     }
 
     /// What is under way stops.
@@ -307,19 +348,25 @@ impl World {
         let wants = self.plan.wants(&run.job_id);
         // What is lost may have left something as well. It has its record from whoever finds that out.
         let waits = wants.waits_for_outputs(status) || (status == "lost" && wants.outputs == Outputs::Always);
-        waits && !self.transfers.sent.contains(run)
+        waits && !self.transfers.complete.contains(run)
     }
 
-    /// Is all in the store that a record announces?
+    /// Is all in the store that a record announces, as it is?
     pub(crate) fn is_complete(&self, n: usize, job_id: &JobId, record: &str) -> Checked {
         let fields: serde_json::Value = serde_json::from_str(record).expect("a record is JSON");
         let attempt = fields["attempt"].as_u64().and_then(|attempt| Attempt::new(u32::try_from(attempt).ok()?));
         let (Some(attempt), Some(status)) = (attempt, fields["status"].as_str()) else { return Ok(()) };
         let run = Run { job_id: job_id.clone(), attempt };
-        if self.plan.wants(job_id).waits_for_outputs(status) && !self.transfers.sent.contains(&run) {
-            return Err(format!("daemon {n} records {record}, and the outputs of {run} are not in the store"));
+        if !self.plan.wants(job_id).waits_for_outputs(status) {
+            return Ok(());
         }
-        Ok(())
+        match self.transfers.sent.get(&run) {
+            Some(kept) if kept == CONTENT => Ok(()),
+            Some(kept) => Err(format!(
+                "daemon {n} records {record}, and the store has `{kept}` for `{CONTENT}`, which {run} left"
+            )),
+            None => Err(format!("daemon {n} records {record}, and the outputs of {run} are not in the store")),
+        }
     }
 
     /// A result is published. While the store is away that is so of everything that does not need it.
@@ -334,7 +381,7 @@ impl World {
 
     /// Files of which nobody needs to know any more.
     pub(crate) fn files_left(&self) -> Option<String> {
-        let (n, job_id) = self.transfers.staged.first()?;
+        let (n, job_id) = self.transfers.staged.keys().next()?;
         Some(format!("node {n} keeps the files of {job_id}"))
     }
 }

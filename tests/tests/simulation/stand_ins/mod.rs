@@ -19,6 +19,7 @@ mod real;
 mod same;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ use self::draw::Operation;
 use self::real::{Door, RealNode};
 use crate::plan::{Job, Plan, SECOND, START};
 use crate::sites::Asks;
-use crate::transfers::{CONTENT, Wants};
+use crate::transfers::{CONTENT, SPOILED, Wants};
 use crate::world::World;
 
 /// How many histories there are, and how many operations in each.
@@ -119,9 +120,10 @@ struct Pair<'a> {
 }
 
 /// How many jobs there are.
-const JOBS: usize = 7;
+const JOBS: usize = 8;
 
-/// A job that may be retried or not, may be run again or not, one whose message cannot be read, and such with files.
+/// A job that may be retried or not, may be run again or not, one whose message cannot be read, and such with files:
+/// which are there, are gone, or are something else.
 fn job(no: usize) -> Job {
     let all = Wants::ALL;
     let (retries, rerunnable, readable, wants) = [
@@ -132,6 +134,7 @@ fn job(no: usize) -> Job {
         (1, true, true, all),
         (0, false, true, all),
         (0, true, true, Wants::GONE),
+        (0, true, true, Wants::WRONG),
     ][no];
     let job_id = format!("job{no}").parse().expect("it is a short word");
     Job { job_id, lasts: SECOND, retries, rerunnable, readable, asks: Asks::NOTHING, wants, sent: vec![START] }
@@ -240,6 +243,10 @@ fn history(seed: u64, edge: &Edge) -> Vec<String> {
 fn the_stand_ins_do_as_the_real_files_and_the_real_keeper_do() {
     let edge = Edge::start();
     edge.put_all(&Content::of(CONTENT));
+    let spoiled = Content::of(SPOILED);
+    edge.put_all(&spoiled);
+    let piece = edge.piece_of(&spoiled.sha256).expect("the store has it as one piece");
+    fs::write(piece, SPOILED.replace('s', "S")).expect("it can be written to");
     if let Ok(seed) = std::env::var("HPC_QUEUE_STAND_IN_SEEDS") {
         println!("{}", history(seed.parse().expect("HPC_QUEUE_STAND_IN_SEEDS is a number"), &edge).join("\n"));
         return;
