@@ -172,13 +172,38 @@ fn a_workflow_that_is_none_or_lacks_files_says_so_at_once() {
     let case = Case::bare();
     let _daemon = case.consumer.start();
     let circle = document(&[("a", &["b"], &[], &[], "true"), ("b", &["a"], &[], &[], "true")]);
+    let orphan = document(&[("a", &["z"], &[], &[], "true")]);
+    let twice = document(&[("a", &[], &[], &["x"], "true"), ("b", &[], &[], &["x"], "true")]);
+    let out = document(&[("a", &[], &[], &["../x"], "true")]);
     let lacks = document(&[("a", &[], &["raw.dat"], &[], "true")]);
-    for (document, why) in
-        [(json!({ "x": 1 }), "workflow"), (circle, "circle"), (lacks, "not there: raw.dat; bring them with the job")]
-    {
+    for (document, why) in [
+        (json!({ "x": 1 }), "workflow"),
+        (circle, "circle"),
+        (orphan, "its parent `z` is no task of the workflow"),
+        (twice, "it writes `x`, and `a` writes it as well"),
+        (out, "must be a path below the directory of the workflow"),
+        (lacks, "not there: raw.dat; bring them with the job"),
+    ] {
         let record = record_of(&case.consumer, &case.submit(&document), PATIENCE);
         assert_eq!(record["status"], json!("failed"), "{record}");
         assert!(record["stderr_tail"].as_str().is_some_and(|told| told.contains(why)), "{why}: {record}");
+    }
+}
+
+/// A name is what people read, and the section of the site's file: no path is made of it.
+#[test]
+fn a_task_whose_name_looks_like_a_path_is_a_task_like_others() {
+    let case = Case::bare();
+    let _daemon = case.consumer.start();
+    let name = "../../../up";
+    let job_id = case.submit(&document(&[(name, &[], &[], &["x"], "echo > x"), ("..", &[name], &["x"], &[], "true")]));
+    let record = record_of(&case.consumer, &job_id, PATIENCE);
+    assert_eq!(record["output"], json!({ "tasks": 2, "done": 2, "failed": 0, "skipped": 0 }), "{record}");
+    let of_task = record_of(&case.consumer, &format!("{job_id}-1"), PATIENCE);
+    assert_eq!(of_task["task"], json!(name), "{of_task}");
+    let results = case.consumer.results_dir();
+    for above in results.ancestors().take(4) {
+        assert!(!above.join("up").exists(), "{}", above.display());
     }
 }
 

@@ -140,12 +140,16 @@ fn what_cannot_be_gone_on_with_fails_the_job_and_says_why() {
     let case = Case::new(&children());
     let many = format!(r#"{{"run": [{}]}}"#, vec![r#"{"task":"child"}"#; 1_001].join(","));
     case.write("many.json", &many);
+    case.write("million.json", &format!(r#"{{"run": [{}]}}"#, vec!["{}"; 1_000_000].join(",")));
+    case.write("long.json", &many.replace("task", &"x".repeat(10_000)));
     let _daemon = case.consumer.start();
     for (first, why) in [
         ("ln -s /etc/passwd continue.json", "continue.json is a symbolic link"),
         ("truncate -s 1G continue.json", "continue.json has 1073741824 bytes"),
         ("mkfifo continue.json", "continue.json is not a regular file"),
         ("cp HOME/many.json continue.json", "asks for 1001 jobs at once"),
+        ("cp HOME/million.json continue.json", "asks for 1000000 jobs at once"),
+        ("cp HOME/long.json continue.json", "continue.json has 1"),
         ("echo '{\"run\": []}' > continue.json", "nothing to wait for"),
         ("echo '{\"run\": [{\"tsk\": 1}]}' > continue.json", "`run[0]`: `tsk` is no field of a job"),
         ("cp HOME/continue.json continue.json; exit 1", "the task ended with exit code 1"),
