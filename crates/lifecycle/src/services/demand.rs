@@ -25,7 +25,7 @@ impl Lifecycle {
             let places = |need: &Need| -> usize {
                 free.iter().filter(|(of, facts, _)| does(need, of, facts)).map(|(.., places)| places).sum()
             };
-            let served = set.needs().iter().map(places).min().unwrap_or(0).min(set.jobs().count());
+            let served = set.needs().iter().map(places).min().unwrap_or(0).min(set.jobs().len());
             if let Some(((turn, _), ..)) = set.first().filter(|_| served > 0) {
                 since = Some(since.map_or(turn, |first: Duration| first.min(turn)));
             }

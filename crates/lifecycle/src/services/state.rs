@@ -51,7 +51,7 @@ impl Lifecycle {
             });
             let needs_it = |need: &Need| need.service == *name;
             let sets = self.pools.real().flat_map(|no| self.jobs.lane(no).needing());
-            let waiting = sets.filter(|set| set.needs().iter().any(needs_it)).map(|set| set.jobs().count()).sum();
+            let waiting = sets.filter(|set| set.needs().iter().any(needs_it)).map(|set| set.jobs().len()).sum();
             ServiceState {
                 name,
                 instances: instances.collect(),
