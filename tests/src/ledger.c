@@ -1,5 +1,9 @@
 /* The job of the crash tests: it notes its beginning and its end where no program of the project can reach.
  *
+ *   ledger DIR NODE serve   is an instance of a service: it appends its job, its process id and NODE to DIR/instances,
+ *                       says its port in address.json, tells each who connects whose instance it is, and keeps the
+ *                       connection until the other side closes it
+ *
  *   ledger DIR [NODE]   reads {"number": N, "sleep_ms": M, "gate": 0 or 1, "fails": 0 or 1, "files": 0 or 1} out of
  *                       input.json, appends a line to DIR/N, waits for the file DIR/gate if it is told to, sleeps,
  *                       writes output.json, and appends another line; the first run of a job that comes to its end
@@ -10,6 +14,9 @@
  *
  * With files, it makes out/data of in/data and a line with its number, its attempt and the time of its begin, and
  * out/line of the line alone. A run that fails spoils in/data as well, which is not to be what the next one finds.
+ *
+ * With {"asks": 1} it connects to the instance in services/counter.json when it begins, and stays connected; without the
+ * instance it cannot do anything, and fails.
  *
  * NODE is a number; or `allocation`, and then a number is made of the name of the allocation that the run is in: it has
  * a parent that is called `PROGRAM allocation FOLDER`.
@@ -23,12 +30,18 @@
  *   parked   it came to its end, and goes on after two others: {"parks": N} in the first round of a job, whose children
  *            have the numbers that are N and twice N higher; in a further round they must have left their records
  *   failed   it came to its end, and fails
+ *   left     its instance was not there, or is not there any more, and it fails for that
  */
+#include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -36,8 +49,12 @@
 /* Longer than any test: a gate that is never opened must not leave a process behind for ever. */
 #define GATE_POLLS_MAX 60000
 
-/* The exit code of a run that is told to fail. */
+/* The exit code of a run that is told to fail, and of one that was left by its instance. */
 #define FAILED 3
+#define LEFT 4
+
+/* How many connections an instance keeps at most: more than it has users, and somebody looks at it as well. */
+#define CONNECTIONS_MAX 64
 
 static char text[65536];
 
@@ -158,6 +175,78 @@ static int make(long long number)
     return !out || fclose(out) != 0;
 }
 
+/* Is an instance of a service until it is ended. Returns if it cannot be one. */
+static int serve(const char *folder, const char *node)
+{
+    static struct pollfd all[1 + CONNECTIONS_MAX];
+    struct sockaddr_in address = { .sin_family = AF_INET };
+    socklen_t size = sizeof address;
+    const char *id = getenv("JOB_ID");
+    char line[256], path[4096];
+    int length, notes, count = 1;
+    FILE *out = fopen("new.json", "w");
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    all[0].fd = socket(AF_INET, SOCK_STREAM, 0);
+    all[0].events = POLLIN;
+    if (!id || !out || all[0].fd < 0 || bind(all[0].fd, (struct sockaddr *)&address, size) != 0
+        || listen(all[0].fd, CONNECTIONS_MAX) != 0 || getsockname(all[0].fd, (struct sockaddr *)&address, &size) != 0)
+        return 1;
+    snprintf(path, sizeof path, "%s/instances", folder);
+    notes = open(path, O_WRONLY | O_APPEND | O_CREAT, 0644);
+    length = snprintf(line, sizeof line, "%s %d %s\n", id, (int)getpid(), node);
+    if (notes < 0 || write(notes, line, (size_t)length) != length)
+        return 1;
+    if (fprintf(out, "{\"port\":%d}", (int)ntohs(address.sin_port)) < 0 || fclose(out) != 0
+        || rename("new.json", "address.json") != 0)
+        return 1;
+    length = snprintf(line, sizeof line, "%s\n", id);
+    for (;;) {
+        if (poll(all, (nfds_t)count, -1) < 0)
+            continue;
+        for (int at = count - 1; at > 0; at--)
+            if (all[at].revents && read(all[at].fd, text, sizeof text) <= 0) {
+                close(all[at].fd);
+                all[at] = all[--count];
+            }
+        if (all[0].revents) {
+            struct pollfd next = { accept(all[0].fd, NULL, NULL), POLLIN, 0 };
+            if (next.fd >= 0 && count <= CONNECTIONS_MAX && send(next.fd, line, (size_t)length, MSG_NOSIGNAL) == length)
+                all[count++] = next;
+            else if (next.fd >= 0)
+                close(next.fd);
+        }
+    }
+}
+
+/* A connection to the instance that the job was given, once that has said that it is it; -1 if there is none. */
+static int meet(void)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET };
+    char said[256] = "\"";
+    const char *json = content("services/counter.json"), *at = strstr(json, "127.0.0.1:");
+    int instance = socket(AF_INET, SOCK_STREAM, 0);
+    size_t length = 1;
+    ssize_t more;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons((unsigned short)(at ? strtol(strchr(at, ':') + 1, NULL, 10) : 0));
+    if (!at || instance < 0 || connect(instance, (struct sockaddr *)&address, sizeof address) != 0)
+        return -1;
+    while (said[length - 1] != '\n' && length < sizeof said - 1
+           && (more = read(instance, said + length, sizeof said - 1 - length)) > 0)
+        length += (size_t)more;
+    if (said[length - 1] != '\n')
+        return -1;
+    said[length - 1] = '"';
+    return strstr(json, said) ? instance : -1;
+}
+
+/* Is the other side of a connection gone? */
+static int is_gone(int instance)
+{
+    char byte;
+    return recv(instance, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
+}
+
 /* What stands for an allocation whose keeper had died before it could be asked whose it is. No name has this number. */
 #define ORPHAN (1LL << 31)
 
@@ -194,13 +283,18 @@ static long long allocation(void)
 int main(int count, char **words)
 {
     char path[4096];
-    long long number, sleep_ms, gate, fails, files, parks, attempt, node, begun;
+    long long number, sleep_ms, gate, fails, files, parks, asks, attempt, node, begun;
     const char *round = getenv("HPC_QUEUE_ROUND");
-    int ledger;
+    int ledger, instance = -1;
     FILE *out;
     const char *begin;
+    if (count == 4 && strcmp(words[3], "serve") == 0) {
+        serve(words[1], words[2]);
+        perror("it cannot be an instance");
+        return 1;
+    }
     if (count != 2 && count != 3) {
-        fputs("usage: ledger DIR [NODE]\n", stderr);
+        fputs("usage: ledger DIR [NODE [serve]]\n", stderr);
         return 2;
     }
     content("input.json");
@@ -210,6 +304,7 @@ int main(int count, char **words)
     fails = number_in(text, "fails");
     files = number_in(text, "files");
     parks = number_in(text, "parks");
+    asks = number_in(text, "asks");
     if (strstr(text, "\"argv\"")) {
         number = word_in(text, 1);
         sleep_ms = word_in(text, 2);
@@ -228,12 +323,20 @@ int main(int count, char **words)
         perror(path);
         return 1;
     }
+    if (asks && (instance = meet()) < 0) {
+        fputs("the instance of its service is not there\n", stderr);
+        return note(ledger, "left", nanoseconds(), attempt, node) ? LEFT : 1;
+    }
     if (gate) {
         snprintf(path, sizeof path, "%s/gate", words[1]);
         for (int polls = 0; access(path, F_OK) != 0 && polls < GATE_POLLS_MAX; polls++)
             rest(20);
     }
     rest(sleep_ms);
+    if (asks && is_gone(instance)) {
+        fputs("the instance of its service is gone\n", stderr);
+        return note(ledger, "left", nanoseconds(), attempt, node) ? LEFT : 1;
+    }
     if (files && leave(number, attempt, begun) != 0) {
         perror("out");
         return 1;

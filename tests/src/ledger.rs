@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::image::{build_image, compile};
-use crate::{Consumer, Edge};
+use crate::{Consumer, Edge, Process, command, is_alive, words_of};
 
 /// Where a container sees the ledger.
 const MOUNT: &str = "/ledger";
@@ -52,6 +52,19 @@ pub struct Noted {
     pub failed: bool,
     /// Did it leave jobs behind there, after which its job goes on?
     pub parked: bool,
+    /// Did it fail there because the instance of its service was not there?
+    pub left: bool,
+}
+
+/// An instance of the service of [`Ledger::site_node`], as it has noted itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// The id of its job.
+    pub job_id: String,
+    /// Its process.
+    pub pid: u32,
+    /// On which node.
+    pub node: usize,
 }
 
 impl Ledger {
@@ -75,15 +88,18 @@ impl Ledger {
         Consumer::bare(edge, &command).set("BARE_WRITABLE", self.directory())
     }
 
-    /// The same with a file of its site, so that there are workflows: jobs of the task `flow`.
+    /// The same with a file of its site, so that there are workflows, jobs of the task `flow`, and a service, `counter`.
     pub fn site_node(&self, edge: &Edge, node: usize, slots: usize) -> Consumer {
         let site = self.home.path().join(format!("site-{node}.toml"));
+        let (program, directory) = (self.program(), self.directory());
+        let (program, directory) = (program.display(), directory.display());
         let text = format!(
             "[pool.cpu]\ndefault = true\nruntime = \"bare\"\ncapacity = {{ cpus = {slots} }}\n\
              [task.flow]\nkind = \"workflow\"\npool = \"cpu\"\n\
-             [task.ledger]\npool = \"cpu\"\ncommand = [\"{}\", \"{}\", \"{node}\"]\n",
-            self.program().display(),
-            self.directory().display()
+             [task.ledger]\npool = \"cpu\"\ncommand = [\"{program}\", \"{directory}\", \"{node}\"]\n\
+             [pool.counters]\nruntime = \"bare\"\ncapacity = {{ cpus = 2 }}\n\
+             [service.{SERVICE}]\npool = \"counters\"\ncommand = [\"{program}\", \"{directory}\", \"{node}\", \"{SERVE}\"]\n\
+             ready = {{ tcp = true, within = \"1m\" }}\ninstances = {{ max = 2, users = 2 }}\nlife = {{ idle = \"3s\" }}\n",
         );
         fs::write(&site, text).expect("the directory of a test can be written to");
         Consumer::of_site(edge, &site).set("BARE_WRITABLE", self.directory())
@@ -161,6 +177,32 @@ impl Ledger {
         json!({"task": "flow", "input": document})
     }
 
+    /// Has a job stay connected to an instance of the service while it runs.
+    pub fn with_service(mut job: Value) -> Value {
+        job["input"]["asks"] = json!(1);
+        job["needs"] = json!([SERVICE]);
+        job
+    }
+
+    /// All instances that have begun, and which of them are there.
+    pub fn instances(&self) -> Vec<(Instance, bool)> {
+        let text = fs::read_to_string(self.directory().join("instances")).unwrap_or_default();
+        let noted = text.split_inclusive('\n').filter_map(|line| Instance::read(line.strip_suffix('\n')?));
+        let all = noted.filter(|instance| instance.job_id != STRANGER);
+        let directory = self.directory().display().to_string();
+        let is_there = |pid| is_alive(pid) && words_of(pid).contains(&directory);
+        all.map(|instance| (instance.clone(), is_there(instance.pid))).collect()
+    }
+
+    /// Starts the program of the service where no daemon knows of it.
+    pub fn stranger(&self) -> Process {
+        let home = self.home.path().join(STRANGER);
+        fs::create_dir(&home).expect("a directory can be made");
+        let mut program = command(&self.program(), &home);
+        program.arg(self.directory()).args(["0", SERVE]).env("JOB_ID", STRANGER);
+        Process::start(STRANGER, &mut program, &home)
+    }
+
     /// Has a job make files of the one that it brings.
     pub fn with_files(mut job: Value) -> Value {
         job["input"]["files"] = json!(1);
@@ -202,6 +244,30 @@ impl Ledger {
     }
 }
 
+/// The service that there is where there is a site's file.
+const SERVICE: &str = "counter";
+
+/// The word with which the program is an instance of it.
+const SERVE: &str = "serve";
+
+/// What an instance says it is that no daemon has started.
+const STRANGER: &str = "stranger";
+
+impl Noted {
+    /// Did it come to its end, and has done what it is for?
+    pub fn is_completed(&self) -> bool {
+        self.ended.is_some() && !self.failed && !self.parked && !self.left
+    }
+}
+
+impl Instance {
+    fn read(line: &str) -> Option<Self> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [job_id, pid, node] = words[..] else { return None };
+        Some(Self { job_id: job_id.to_owned(), pid: pid.parse().ok()?, node: node.parse().ok()? })
+    }
+}
+
 /// What a run notes as its node whose keeper had died before it could note whose it is.
 pub(crate) const ORPHAN: usize = 1 << 31;
 
@@ -231,18 +297,26 @@ impl Runs {
 
     fn add(&mut self, line: &Line<'_>) {
         let &Line { word, time, pid, attempt, node } = line;
-        let (failed, parked) = (word == "failed", word == "parked");
-        if failed || parked || word == "end" {
+        let (failed, parked, left) = (word == "failed", word == "parked", word == "left");
+        if failed || parked || left || word == "end" {
             self.ended += 1;
             let mut of_it = self.each.iter_mut().rev();
             let run = of_it.find(|run| (run.attempt, run.node, run.ended) == (attempt, node, None));
             let run = run.unwrap_or_else(|| panic!("the ledger has the end of a run that did not begin: {line:?}"));
-            (run.ended, run.failed, run.parked) = (Some(time), failed, parked);
+            (run.ended, run.failed, run.parked, run.left) = (Some(time), failed, parked, left);
         } else {
             self.begun += 1;
             self.overlapping += usize::from(word == "beside");
             self.pids.push(pid);
-            self.each.push(Noted { attempt, node, begun: time, ended: None, failed: false, parked: false });
+            self.each.push(Noted {
+                attempt,
+                node,
+                begun: time,
+                ended: None,
+                failed: false,
+                parked: false,
+                left: false,
+            });
         }
     }
 }
@@ -260,7 +334,8 @@ struct Line<'a> {
 impl<'a> Line<'a> {
     fn read(line: &'a str) -> Option<Self> {
         let words: Vec<&str> = line.split(' ').collect();
-        let [word @ ("begin" | "beside" | "end" | "failed" | "parked"), time, pid, attempt, node] = words[..] else {
+        let [word @ ("begin" | "beside" | "end" | "failed" | "parked" | "left"), time, pid, attempt, node] = words[..]
+        else {
             return None;
         };
         let time = Duration::from_nanos(time.parse::<u64>().ok()?);
@@ -286,6 +361,7 @@ mod tests {
             ended: ended.map(Duration::from_nanos),
             failed,
             parked: false,
+            left: false,
         };
         let each = vec![noted(1, 2, 1, Some(2), true), noted(2, 1, 3, Some(5), false), noted(3, 2, 4, None, false)];
         assert_eq!(runs, Runs { begun: 3, ended: 2, overlapping: 1, pids: vec![10, 11, 12], each });
@@ -368,6 +444,35 @@ mod tests {
         assert!(next());
         let ends: Vec<_> = ledger.runs(1).each.iter().map(|run| (run.parked, run.ended.is_some())).collect();
         assert_eq!(ends, [(true, true), (false, false), (false, true)]);
+    }
+
+    #[test]
+    fn a_run_that_has_an_instance_notes_that_it_was_left() {
+        let ledger = Ledger::new();
+        let job = |number, sleep| Ledger::with_service(Ledger::job(number, Duration::from_millis(sleep)));
+        let home = ledger.home.path().join("job");
+        let mut stranger = ledger.stranger();
+        let said = ledger.home.path().join(STRANGER).join("address.json");
+        wait_until("an address", PATIENCE, || said.exists());
+        let address: Value = serde_json::from_str(&fs::read_to_string(said).unwrap()).unwrap();
+        let has = |instance: &str| {
+            let found = json!({"url": format!("http://127.0.0.1:{}", address["port"]), "instance": instance});
+            fs::create_dir_all(home.join("services")).unwrap();
+            fs::write(home.join("services/counter.json"), found.to_string()).unwrap();
+        };
+        has(STRANGER);
+        assert!(run(&ledger, &job(1, 0)).wait().unwrap().success());
+        has("another");
+        assert_eq!(run(&ledger, &job(2, 0)).wait().unwrap().code(), Some(4), "it is somebody else's");
+        has(STRANGER);
+        let mut left = run(&ledger, &job(3, 500));
+        wait_until("the run", PATIENCE, || ledger.runs(3).begun == 1);
+        stranger.kill();
+        assert_eq!(left.wait().unwrap().code(), Some(4));
+        assert_eq!(run(&ledger, &job(4, 0)).wait().unwrap().code(), Some(4));
+        let how = |number| ledger.runs(number).each.iter().map(|run| run.left).collect::<Vec<_>>();
+        assert_eq!([1, 2, 3, 4].map(how), [[false], [true], [true], [true]]);
+        assert_eq!(ledger.instances(), [], "no daemon has started it");
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub use edge::{Edge, Producer, Queue};
 pub use front::{Front, Refusal};
 pub use image::{build_image, compile, compile_shared, compile_with};
 pub use laptop::{Laptop, Said, Spoken};
-pub use ledger::{Ledger, Noted, Runs, allocation_number};
+pub use ledger::{Instance, Ledger, Noted, Runs, allocation_number};
 pub use process::{Process, command, is_alive, signal, words_of};
 pub use registry::Registry;
 pub use store::ObjectStore;

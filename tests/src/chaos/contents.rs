@@ -62,7 +62,7 @@ type Left = BTreeMap<&'static str, Vec<u8>>;
 impl Contents {
     /// Fetches all that jobs have left, and looks at all that is there. Everything but the edge must have ended, and
     /// that ends here.
-    pub(super) fn check(plan: &Plan, ledger: &Ledger, victims: &mut Victims, laptop: &Laptop, seen: &Seen) -> Self {
+    pub(super) fn check(plan: &Plan, ledger: &Ledger, victims: &mut Victims<'_>, laptop: &Laptop, seen: &Seen) -> Self {
         let mut found = Self::default();
         let results = victims.results_dir();
         found.look_at_cache(&results.join(".cache/sha256"));

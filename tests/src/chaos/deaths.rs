@@ -4,6 +4,9 @@
 //! its next attempt, up to ten times, and one that may not is lost. Its processes go on until the next keeper kills
 //! them, which it does before it begins anything; so no death excuses that two runs are there at a time.
 //!
+//! A run whose instance of a service was killed fails for that, and its job is started again, whatever it may. The death
+//! of an instance excuses nothing else.
+//!
 //! A job that leaves others behind has a further run after them, and leaves none behind in that one.
 //!
 //! An attempt that never ran needs no excuse. A job whose launch is recorded is taken back when its daemon drains or
@@ -32,9 +35,12 @@ pub(super) struct Terms {
     pub(super) rerunnable: bool,
 }
 
-/// Which keepers were killed, and when.
+/// Which keepers were killed, and instances of services, and when.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Deaths(Vec<Death>);
+pub(super) struct Deaths {
+    keepers: Vec<Death>,
+    instances: Vec<Death>,
+}
 
 /// That of one.
 #[derive(Debug, Clone, Copy)]
@@ -48,12 +54,17 @@ struct Death {
 
 impl Deaths {
     pub(super) fn note(&mut self, node: usize, at: Duration) {
-        self.0.push(Death { node, from: at, to: at });
+        self.keepers.push(Death { node, from: at, to: at });
+    }
+
+    /// An instance of a service that this node has was killed.
+    pub(super) fn note_instance(&mut self, node: usize, at: Duration) {
+        self.instances.push(Death { node, from: at, to: at });
     }
 
     /// A keeper may die in this time, or not.
     pub(super) fn note_within(&mut self, node: usize, from: Duration, to: Duration) {
-        self.0.push(Death { node, from, to });
+        self.keepers.push(Death { node, from, to });
     }
 
     /// Does each run of a job have its reason?
@@ -75,7 +86,9 @@ impl Deaths {
         let Some(last) = runs.last() else { return false };
         let by_itself = last.failed && retried(runs, terms) == failures(runs);
         // A number that comes again has run twice.
-        attempt > last.attempt && (by_itself || last.parked || (terms.rerunnable && self.cut_off(last, at)))
+        let by_instance = last.left && self.took_the_instance(last);
+        attempt > last.attempt
+            && (by_itself || by_instance || last.parked || (terms.rerunnable && self.cut_off(last, at)))
     }
 
     /// May the job be lost, according to a record of this attempt that was made at this time?
@@ -97,12 +110,19 @@ impl Deaths {
             return self.any_between(earliest(run), before.min(run.begun));
         }
         let latest = run.ended.map_or(before, |ended| before.min(ended + NOTED_WITHIN));
-        self.0.iter().any(|death| death.node == run.node && death.is_in(earliest(run), latest))
+        self.keepers.iter().any(|death| death.node == run.node && death.is_in(earliest(run), latest))
+    }
+
+    /// Was an instance killed that this run may have had, or the keeper of one?
+    fn took_the_instance(&self, run: &Noted) -> bool {
+        let latest = run.ended.unwrap_or(Duration::MAX);
+        let all = self.instances.iter().chain(&self.keepers);
+        all.filter(|death| death.node == run.node).any(|death| death.is_in(earliest(run), latest))
     }
 
     /// Did a keeper die in this time, on whichever node?
     fn any_between(&self, from: Duration, to: Duration) -> bool {
-        self.0.iter().any(|death| death.is_in(from, to))
+        self.keepers.iter().any(|death| death.is_in(from, to))
     }
 }
 
@@ -141,7 +161,8 @@ mod tests {
 
     /// On node 1.
     fn run(attempt: u64, begun: u64, ended: Option<u64>) -> Noted {
-        Noted { attempt, node: 1, begun: at(begun), ended: ended.map(at), failed: false, parked: false }
+        let ended = ended.map(at);
+        Noted { attempt, node: 1, begun: at(begun), ended, failed: false, parked: false, left: false }
     }
 
     fn failed(attempt: u64, begun: u64, ended: u64) -> Noted {
@@ -202,6 +223,25 @@ mod tests {
         assert!(!none.explain(&again, ONCE) && deaths(&[(1, 102)]).explain(&again, ONCE));
         let late = [parked(1, 100, 101), run(2, 110, None), parked(3, 120, 121)];
         assert!(!deaths(&[(1, 112)]).explain(&late, ONCE), "its children had been accepted");
+    }
+
+    #[test]
+    fn who_was_left_by_its_instance_runs_again_if_that_was_killed() {
+        let left = |attempt, begun| Noted { left: true, ..run(attempt, begun, Some(begun + 1)) };
+        let mut killed = Deaths::default();
+        killed.note_instance(1, at(100));
+        let runs = [left(1, 100), run(2, 110, Some(111))];
+        assert!(killed.explain(&runs, NEVER_AGAIN) && deaths(&[(1, 100)]).explain(&runs, NEVER_AGAIN));
+        assert!(!Deaths::default().explain(&runs, ONCE), "its instance was ended under it");
+        assert!(!killed.explain(&[left(1, 90), run(2, 110, Some(111))], ONCE), "another one was");
+        assert!(!killed.explain(&[run(1, 100, Some(101)), run(2, 110, Some(111))], ONCE), "it had none");
+        assert!(!killed.may_lose(&[left(1, 100)], NEVER_AGAIN, 1, at(200)), "its end is known");
+        let twice = [left(1, 100), left(2, 120), run(3, 130, Some(131))];
+        assert!(!killed.explain(&twice, ONCE));
+        killed.note_instance(2, at(120));
+        assert!(!killed.explain(&twice, ONCE), "that of another node");
+        killed.note_instance(1, at(120));
+        assert!(killed.explain(&twice, ONCE));
     }
 
     #[test]

@@ -11,11 +11,15 @@
 //! | `cluster` | a Slurm, and what is done to it |
 //! | `traffic` | who submits the jobs, and who receives their results |
 //! | `contents` | files on their way, and what has come of them at the end |
-//! | `deaths` | what the death of a keeper excuses |
+//! | `services` | jobs that need a service, and its instances |
+//! | `deaths` | what the death of a keeper or of an instance excuses |
 //! | `report` | the count |
 //!
 //! Some jobs leave others behind and go on after them, and some are workflows; for each of their others the same holds,
 //! but for the result, which stays on the cluster.
+//!
+//! Some jobs need a service: they stay connected to their instance, which may be killed under them, and then run again.
+//! None of the instances is there at the end, and a program like theirs that no daemon has started still is.
 //!
 //! Each job runs exactly as often as it should, once or twice, and has one result. Keepers die, too, and with them
 //! their runs: what that cuts off may be started again, or be lost where the job may not, and nothing beyond that is
@@ -29,6 +33,7 @@ mod cluster;
 mod contents;
 mod deaths;
 mod report;
+mod services;
 mod traffic;
 mod victims;
 
@@ -192,7 +197,7 @@ impl Plan {
 
     /// Does the first attempt at a job fail? It asks for a second one, which does not.
     fn fails_once(&self, number: usize) -> bool {
-        number % 7 == 3 && self.family(number).is_none()
+        number % 7 == 3 && self.family(number).is_none() && !self.needs_service(number)
     }
 
     /// What its submission says of further attempts.
@@ -218,6 +223,9 @@ impl Plan {
         if self.is_once(number) {
             job["pool"] = cluster::ONCE.into();
         }
+        if self.needs_service(number) {
+            return Ledger::with_service(job);
+        }
         if self.has_files(number) { Ledger::with_files(job) } else { job }
     }
 
@@ -225,6 +233,10 @@ impl Plan {
     fn duration(&self, number: usize) -> Duration {
         let mut random = random(self.seed, number as u64);
         let every = (self.jobs / 3).clamp(1, 1_000);
+        if self.needs_service(number) {
+            // So long that its instance may die under it.
+            return millis(&mut random, 100..=1_000);
+        }
         if number % every == every / 2 {
             self.lease + millis(&mut random, 1_000..=3_000)
         } else if random.u32(..100) < 3 {
@@ -265,7 +277,7 @@ pub fn run(plan: &Plan) -> Report {
 }
 
 /// Kills one program after the other until most of the work is done.
-fn rage(plan: &Plan, victims: &mut Victims, traffic: &Traffic, began: Instant) {
+fn rage(plan: &Plan, victims: &mut Victims<'_>, traffic: &Traffic, began: Instant) {
     let end = began + plan.bound.mul_f64(CHAOS_SHARE);
     let mut told = Instant::now();
     while Instant::now() < end {

@@ -12,7 +12,7 @@ use super::contents::Contents;
 use super::deaths::{Deaths, Terms};
 use super::traffic::Seen;
 use super::victims::Victims;
-use super::{Family, Plan, Runtime, cluster};
+use super::{Family, Plan, Runtime, cluster, services};
 use crate::{Ledger, Noted, Runs};
 
 /// Of how many jobs that went wrong everything known is shown.
@@ -60,7 +60,7 @@ impl Report {
     pub(super) fn count(
         plan: &Plan,
         ledger: &Ledger,
-        victims: &Victims,
+        victims: &Victims<'_>,
         seen: &Seen,
         contents: &Contents,
         time: Duration,
@@ -133,6 +133,7 @@ impl Report {
         report.row("jobs that go on after two others", of_kind(Family::Parks));
         report.row("workflows of three tasks", of_kind(Family::Workflow));
         report.row("of both, jobs and tasks that nobody submitted", members);
+        report.services(plan, ledger, victims, seen);
         report.row("jobs that may not be started again", of_which(|terms| !terms.rerunnable));
         report.row("results that say `lost`", lost);
         report.row("runs that were cut off", cut_off);
@@ -205,8 +206,29 @@ impl Report {
         report
     }
 
+    /// Rows about services: none of their instances stays, and what no daemon has started lives.
+    fn services(&mut self, plan: &Plan, ledger: &Ledger, victims: &Victims<'_>, seen: &Seen) {
+        if !plan.has_services() {
+            return;
+        }
+        let users: Vec<usize> = seen.accepted.keys().copied().filter(|number| plan.needs_service(*number)).collect();
+        let left = users.iter().flat_map(|number| ledger.runs(*number).each).filter(|run| run.left).count();
+        self.row("jobs that need a service", users.len());
+        self.row("instances of it that have begun", ledger.instances().len());
+        self.row("runs that were left by their instance", left);
+        let there: Vec<String> =
+            services::there(ledger).iter().map(|instance| format!("{instance:?} is still there")).collect();
+        self.verdict("instances that are still there at the end", there.len());
+        let files = services::files(victims.results_dir());
+        self.verdict("files of instances that are still there", files.len());
+        self.verdict("programs of others that were ended", usize::from(victims.has_ended_the_stranger()));
+        for what in there.iter().chain(&files).take(EVIDENCE_JOBS) {
+            self.evidence.push_str(&format!("\n{what}\n"));
+        }
+    }
+
     /// Rows about files on their way, and that they were in the midst of it.
-    fn files(&mut self, plan: &Plan, victims: &Victims, seen: &Seen, contents: &Contents) {
+    fn files(&mut self, plan: &Plan, victims: &Victims<'_>, seen: &Seen, contents: &Contents) {
         if plan.files_percent == 0 {
             return;
         }
@@ -224,7 +246,7 @@ impl Report {
     }
 
     /// A row for how each of the allocations ended that cut off runs; each end is one that the chaos leads to.
-    fn cut_offs_are_told(&mut self, victims: &Victims) {
+    fn cut_offs_are_told(&mut self, victims: &Victims<'_>) {
         let mut ends: BTreeMap<&'static str, usize> = BTreeMap::new();
         let mut unheard_of = Vec::new();
         for line in victims.logs().iter().flat_map(|path| lines_with(path, CUT_OFF)) {
@@ -343,8 +365,7 @@ fn judge(runs: &Runs, terms: Terms, left: &Left<'_>, deaths: &Deaths) -> Wrong {
     let is_excused =
         |outcome: &Outcome| outcome.is_lost && deaths.may_lose(&runs.each, terms, outcome.attempt, left.made());
     let is_of_the_last = |outcome: &Outcome| {
-        let completed =
-            |run: &Noted| run.ended.is_some() && !run.failed && !run.parked && run.attempt == outcome.attempt;
+        let completed = |run: &Noted| run.is_completed() && run.attempt == outcome.attempt;
         runs.each.last().is_some_and(completed)
     };
     let mut unended = runs.each.iter().filter(|run| run.ended.is_none());
@@ -394,7 +415,7 @@ fn count_records(results_dir: &Path) -> usize {
 fn evidence(
     plan: &Plan,
     ledger: &Ledger,
-    victims: &Victims,
+    victims: &Victims<'_>,
     seen: &Seen,
     numbers: impl Iterator<Item = usize>,
 ) -> String {
@@ -419,7 +440,7 @@ fn evidence(
 }
 
 /// What the daemons said of a job.
-fn lines_of_logs(victims: &Victims, job_id: &str) -> Vec<String> {
+fn lines_of_logs(victims: &Victims<'_>, job_id: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (place, path) in victims.logs().iter().enumerate() {
         found.extend(lines_with(path, job_id).into_iter().map(|line| format!("log {place}: {line}")));
@@ -456,6 +477,7 @@ mod tests {
             ended: ended.map(at),
             failed: false,
             parked: false,
+            left: false,
         };
         let each: Vec<Noted> = ends.iter().enumerate().map(run).collect();
         Runs { begun: ends.len(), ended: ends.iter().flatten().count(), each, ..Runs::default() }

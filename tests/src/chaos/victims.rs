@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::cluster::{self, Site};
 use super::deaths::Deaths;
-use super::{Plan, Runtime, contents, millis, random};
+use super::{Plan, Runtime, contents, millis, random, services};
 use crate::http::{client, send};
 use crate::{Consumer, Edge, Ledger, Process, Queue, is_alive, signal};
 
@@ -50,6 +50,7 @@ const ALLOCATED: &str = "keepers in allocations";
 const SLURMD: &str = "slurmd alone";
 const NODE: &str = "nodes";
 const CONTROLLER: &str = "slurmctld";
+const INSTANCE: &str = "instances of a service";
 
 /// How long one waits for files to be on their way, to strike in the middle of it.
 const TRANSFER_PATIENCE: Duration = Duration::from_millis(300);
@@ -68,12 +69,16 @@ const STREAM: u64 = u64::MAX - 1;
 
 /// All programs of one chaos.
 #[derive(Debug)]
-pub(super) struct Victims {
+pub(super) struct Victims<'a> {
     // In this order: processes end before the directories go that they use.
     cluster: Option<Site>,
     nodes: Vec<Node>,
     edge: Edge,
+    /// What looks like an instance of a service and is none, where there are services.
+    stranger: Option<Process>,
+    has_ended_the_stranger: bool,
     results: TempDir,
+    ledger: &'a Ledger,
     seed: u64,
     random: Rng,
     kills: BTreeMap<&'static str, u64>,
@@ -112,6 +117,8 @@ enum Deed {
     /// While the next daemon reaches for it, or finds out what it has.
     KillKeeperOfNextDaemon(usize),
     KillEdge,
+    /// With or without users.
+    KillInstance,
     /// Kills it, and its hub knows nothing any more.
     WipeHub,
     /// One that has runs.
@@ -131,8 +138,9 @@ enum Patience {
 }
 
 /// Even a short chaos does each of these; then the dice decide.
-const OPENING: [Deed; 7] = [
+const OPENING: [Deed; 8] = [
     Deed::KillKeeper(0),
+    Deed::KillInstance,
     Deed::KillDaemonAndKeeper(1),
     Deed::KillKeeperOfNextDaemon(0),
     Deed::KillDaemon(1),
@@ -183,15 +191,16 @@ impl Deed {
             0..6 => Self::KillKeeper(victim),
             6..10 => Self::KillDaemonAndKeeper(victim),
             10..14 => Self::KillKeeperOfNextDaemon(victim),
-            14..80 => Self::KillDaemon(victim),
+            14..22 => Self::KillInstance,
+            22..80 => Self::KillDaemon(victim),
             80..93 => Self::DrainDaemon(victim, Patience::Patient),
             _ => Self::DrainDaemon(victim, Patience::Impatient),
         }
     }
 }
 
-impl Victims {
-    pub(super) fn start(plan: &Plan, ledger: &Ledger) -> Self {
+impl<'a> Victims<'a> {
+    pub(super) fn start(plan: &Plan, ledger: &'a Ledger) -> Self {
         let edge = Edge::start_with(&["--faults"]);
         let results = tempfile::tempdir().expect("a directory can be made");
         let cluster = (plan.runtime == Runtime::Slurm).then(|| Site::start(plan.seed));
@@ -218,12 +227,16 @@ impl Victims {
             nodes.push(node(2, "daemon 2", "keeper 2"));
             names.extend([nodes[1].name, nodes[0].keeper, nodes[1].keeper]);
         }
+        names.extend(plan.has_services().then_some(INSTANCE));
         let kills: BTreeMap<&'static str, u64> = names.into_iter().map(|victim| (victim, 0)).collect();
         let victims = Self {
             cluster,
             nodes,
             edge,
+            stranger: plan.has_services().then(|| ledger.stranger()),
+            has_ended_the_stranger: false,
             results,
+            ledger,
             seed: plan.seed,
             random: random(plan.seed, STREAM),
             kills,
@@ -316,6 +329,11 @@ impl Victims {
         }
     }
 
+    /// Was a program ended that no daemon has started?
+    pub(super) fn has_ended_the_stranger(&self) -> bool {
+        self.has_ended_the_stranger
+    }
+
     /// How many strikes hit files on their way.
     pub(super) fn amid_transfers(&self) -> u64 {
         self.amid_transfers
@@ -393,6 +411,7 @@ impl Victims {
             Deed::KillAllocated => self.kill_allocated(),
             Deed::KillSlurmd(_) | Deed::KillNode(_) | Deed::KillController => self.strike_cluster(deed, down),
             Deed::KillEdge => self.kill_edge(down),
+            Deed::KillInstance => self.kill_instance(),
             Deed::WipeHub => {
                 self.wipes += 1;
                 self.kill_edge_and(down, Edge::forget_hub);
@@ -455,6 +474,24 @@ impl Victims {
         self.count_kill(keeper);
         if within(KEEPER_PATIENCE, || (!is_alive(pid)).then_some(())).is_none() {
             self.problems.push(format!("{keeper}, process {pid}, was killed and is there after {KEEPER_PATIENCE:?}"));
+        }
+    }
+
+    /// Kills an instance of a service, with its users connected to it or not; nothing if there is none.
+    fn kill_instance(&mut self) {
+        if self.stranger.is_none() {
+            return;
+        }
+        let all = || Some(services::there(self.ledger)).filter(|all| !all.is_empty());
+        let Some(all) = within(services::PATIENCE, all) else { return };
+        let instance = &all[self.random.usize(..all.len())];
+        // Most shall have users, and at any moment of them.
+        thread::sleep(millis(&mut self.random, 0..=500));
+        // The numbers of processes come again.
+        if services::there(self.ledger).contains(instance) {
+            self.deaths.note_instance(instance.node, now());
+            signal(instance.pid, Signal::KILL);
+            self.count_kill(INSTANCE);
         }
     }
 
@@ -564,6 +601,7 @@ impl Victims {
                 None => self.problems.extend(node.drain(Patience::Patient)),
             }
         }
+        self.has_ended_the_stranger = self.stranger.as_mut().is_some_and(|stranger| !stranger.is_running());
         self.count_injected();
     }
 }
