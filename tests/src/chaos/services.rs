@@ -11,8 +11,9 @@ use crate::{Instance, Ledger};
 /// Of so many jobs without files one needs a service.
 const JOBS_PER_USER: usize = 10;
 
-/// How long one waits for an instance to kill.
+/// How long one waits for an instance to kill, and for one that has users.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const USER_PATIENCE: Duration = Duration::from_secs(3);
 
 impl Plan {
     /// Does any job need a service?
@@ -29,6 +30,19 @@ impl Plan {
 /// The instances that are there.
 pub(super) fn there(ledger: &Ledger) -> Vec<Instance> {
     ledger.instances().into_iter().filter(|(_, there)| *there).map(|(instance, _)| instance).collect()
+}
+
+/// Those with somebody connected to them: each connection is a socket, beside the one that is listened at.
+pub(super) fn with_users(ledger: &Ledger) -> Vec<Instance> {
+    let is_socket =
+        |file: &fs::DirEntry| fs::read_link(file.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
+    let sockets = |pid: u32| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        files.filter(is_socket).count()
+    };
+    let mut all = there(ledger);
+    all.retain(|instance| sockets(instance.pid) > 1);
+    all
 }
 
 /// What lies in `RESULTS_DIR` of instances: tokens, addresses.

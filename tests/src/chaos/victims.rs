@@ -483,10 +483,12 @@ impl<'a> Victims<'a> {
             return;
         }
         let all = || Some(services::there(self.ledger)).filter(|all| !all.is_empty());
-        let Some(all) = within(services::PATIENCE, all) else { return };
-        let instance = &all[self.random.usize(..all.len())];
+        let Some(there) = within(services::PATIENCE, all) else { return };
         // Most shall have users, and at any moment of them.
-        thread::sleep(millis(&mut self.random, 0..=500));
+        let used = || Some(services::with_users(self.ledger)).filter(|all| !all.is_empty());
+        let all = within(services::USER_PATIENCE, used).unwrap_or(there);
+        let instance = &all[self.random.usize(..all.len())];
+        thread::sleep(millis(&mut self.random, 0..=50));
         // The numbers of processes come again.
         if services::there(self.ledger).contains(instance) {
             self.deaths.note_instance(instance.node, now());
