@@ -458,6 +458,7 @@ mod tests {
             lease: None,
             parent: None,
             service: None,
+            idle_since: None,
             parking: None,
             unwanted: false,
             since: Duration::ZERO,

@@ -6,7 +6,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -238,6 +238,34 @@ fn a_daemon_that_is_killed_finds_its_instance_and_the_jobs_that_use_it() {
     site.wait_until_none_is_left("vqpu", "vqpu.py");
     // What a user knows of it is gone as well.
     assert!(!site.consumer.job_dir(&first).join("services").exists());
+}
+
+#[test]
+fn rounds_end_an_instance_that_no_job_has_used_for_as_long_as_idle_says() {
+    let idle = Duration::from_secs(8);
+    let keys = format!("instances = {{ max = 1 }}\nlife = {{ idle = \"{}s\" }}", idle.as_secs());
+    let site = Site::new(&vqpu("", &keys));
+    let round = || {
+        let spoken = site.consumer.ask(&["tick"]);
+        assert!(spoken.status.success(), "{}", spoken.log);
+        spoken.log
+    };
+    let begun = Instant::now();
+    let id = site.submit(5, 1, &json!("vqpu"));
+    wait_until("the record of the job", LONG, || {
+        round();
+        site.consumer.record(&id).is_some()
+    });
+    let instance = assert_measured(&site.consumer.record(&id).expect("it is there"), 5, 1);
+    let mut said = String::new();
+    let record = wait_for("the record of the instance", LONG, || {
+        said += &round();
+        site.consumer.record(&instance)
+    });
+    assert!(begun.elapsed() >= idle, "it was ended before its time");
+    assert!(record["message"].as_str().is_some_and(|message| message.contains("no job needs it")), "{record}");
+    assert!(!said.contains("do not last"), "it was no fault of its own: {said}");
+    site.wait_until_none_is_left("vqpu", "vqpu.py");
 }
 
 /// A service that runs a script of the shell.

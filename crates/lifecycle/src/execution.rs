@@ -274,8 +274,10 @@ impl Lifecycle {
             return self.forget_unless_needed(run, step);
         }
         match finished.end {
-            RunEnd::EndedBy(reason) if reason == EndReason::Cancelled || reason.is_of_service() => {
-                self.conclude(run, Ending::Finished(finished), step)
+            RunEnd::EndedBy(EndReason::Cancelled) => self.conclude(run, Ending::Finished(finished), step),
+            RunEnd::EndedBy(reason) if reason.is_of_service() => {
+                self.instance_was_ended(run, reason);
+                self.conclude(run, Ending::Finished(finished), step);
             }
             // A keeper of an earlier version does not say that it was this.
             RunEnd::EndedBy(EndReason::Unsaid) if self.is_cancelled(&run.job_id) => {

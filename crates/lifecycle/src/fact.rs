@@ -36,6 +36,8 @@ pub enum Fact {
     Again(JobId, Failures),
     /// The job waits for its children, which are accepted with this.
     Parked(JobId, Parking),
+    /// Nobody has used this instance of a service since then. A daemon that leaves says it of each that has no users.
+    Idle(JobId, Duration),
     /// Nobody wants a job any more: the one whose child it is has ended.
     Unwanted(JobId),
     /// The final record of the job.
@@ -148,6 +150,8 @@ pub struct Entry {
     pub parent: Option<Parent>,
     /// The service that it is an instance of.
     pub service: Option<ServiceName>,
+    /// Since when nobody has used it, where it is an instance and an earlier daemon has said it.
+    pub idle_since: Option<Duration>,
     /// What it has left behind in earlier rounds.
     pub parking: Option<Parking>,
     /// Does nobody want it any more, because its parent has ended?
@@ -203,11 +207,15 @@ impl Book {
             }
             Fact::Leased(job_id, lease) => self.change(job_id, |entry| entry.lease = Some(lease.clone())),
             Fact::Acknowledged(job_id) => self.change(job_id, |entry| entry.lease = None),
-            Fact::Launching(job_id, attempt, launched) => self.change(job_id, |entry| {
-                entry.stage = Stage::Launching;
-                entry.attempt = Some(*attempt);
-                entry.launched = Some(launched.clone());
-            }),
+            Fact::Launching(job_id, attempt, launched) => {
+                self.change(job_id, |entry| {
+                    entry.stage = Stage::Launching;
+                    entry.attempt = Some(*attempt);
+                    entry.launched = Some(launched.clone());
+                });
+                // What was said of them is no more so.
+                launched.services.values().for_each(|of| self.change(of, |entry| entry.idle_since = None));
+            }
             Fact::Again(job_id, failures) => self.change(job_id, |entry| {
                 entry.stage = Stage::Accepted;
                 entry.launched = None;
@@ -218,6 +226,7 @@ impl Book {
                 entry.launched = None;
                 entry.parking = Some(*parking);
             }),
+            Fact::Idle(job_id, since) => self.change(job_id, |entry| entry.idle_since = Some(*since)),
             Fact::Unwanted(job_id) => self.change(job_id, |entry| entry.unwanted = true),
             Fact::Recorded(job_id, record) => {
                 self.change(job_id, |entry| {
@@ -254,6 +263,7 @@ impl Book {
             lease,
             parent,
             service,
+            idle_since: None,
             parking: None,
             unwanted: false,
             since: Duration::ZERO,

@@ -158,6 +158,11 @@ impl Intake {
         self.empty_pulls > 0 || self.pulls.in_trouble()
     }
 
+    /// Did any pull come back, or fail?
+    pub(crate) fn has_been_answered(&self) -> bool {
+        self.leased_at > Duration::ZERO || self.pulls.in_trouble()
+    }
+
     /// A message that is no job is being put away.
     pub(crate) fn puts_away(&mut self) {
         self.putting_away += 1;

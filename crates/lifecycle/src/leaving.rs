@@ -43,23 +43,33 @@ impl Lifecycle {
         }
     }
 
-    /// Is all done that can be done by now? What is left runs, waits for its time, or cannot be done yet: a daemon that
-    /// is not to stay may hand over ([`Event::HandOver`](crate::Event::HandOver)).
-    pub fn has_gone_round(&self) -> bool {
+    /// Is it known how each pool is and what runs, as far as can be?
+    fn knows_what_is_there(&self) -> bool {
         let later = |at: Option<Duration>| at.is_none_or(|at| at > self.now);
         let looked_at = |no| {
             let pool = self.pools.get(no);
             pool.is_ready() || (pool.problem().is_some() && later(pool.probe_at()) && pool.probe_at().is_some())
         };
         let observed = self.executor.is_known() || self.executor.trouble().is_some();
+        self.pools.real().all(looked_at) && observed
+    }
+
+    /// The same, and has the queue been asked whether there are jobs?
+    pub(crate) fn has_looked_around(&self) -> bool {
+        let asked = self.wants_pull() == 0 || self.intake.has_been_answered();
+        self.knows_what_is_there() && asked && self.jobs.count(Phase::Asked) == 0
+    }
+
+    /// Is all done that can be done by now? What is left runs, waits for its time, or cannot be done yet: a daemon that
+    /// is not to stay may hand over ([`Event::HandOver`](crate::Event::HandOver)).
+    pub fn has_gone_round(&self) -> bool {
         let pulled = self.wants_pull() == 0 || self.intake.has_looked();
         let published = self.jobs.outbox().is_empty() || self.publisher.pushes.was_tried();
         let settled = self.settler.is_done() || self.settler.requests.was_tried();
         let on_the_way = [Phase::Asked, Phase::Staging, Phase::Claiming, Phase::Ready, Phase::Returning];
         let moving = on_the_way.iter().map(|phase| self.jobs.count(*phase)).sum::<usize>() + self.uploading();
         let ending = self.pools.all().map(|no| self.being_dealt_with(no)).sum::<usize>();
-        self.pools.real().all(looked_at)
-            && observed
+        self.knows_what_is_there()
             && pulled
             && published
             && settled
@@ -75,6 +85,7 @@ impl Lifecycle {
             let failures = self.jobs.get(&job_id).map(|job| job.failures).unwrap_or_default();
             step.facts.push(Fact::Again(job_id, failures));
         }
+        step.facts.extend(self.idle_instances());
         if self.held() > 0 {
             let (running, results) = (self.running(), self.owed());
             let waiting = self.held() - running - results;

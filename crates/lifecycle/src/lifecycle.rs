@@ -148,7 +148,8 @@ impl Lifecycle {
             let needs = entry.message.as_ref().filter(|_| entry.service.is_none());
             let needs = needs.and_then(|message| Needs::of(&message.spec, entry.terms.is_graph));
             if let Some(service) = entry.service.as_ref().filter(|_| !matches!(entry.stage, Stage::Recorded(_))) {
-                services.found(service, &entry.job_id, now);
+                let idle_since = entry.idle_since.map_or(now, |since| since.min(now));
+                services.found(service, &entry.job_id, idle_since);
             }
             let (mut lane, mut found) = (None, None);
             let state = match entry.stage {

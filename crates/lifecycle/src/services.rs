@@ -4,7 +4,8 @@
 //!   a fact, came from no queue, and its record stays on the cluster. One that has ended is replaced by another, and
 //!   never tried again.
 //! - What is to be done follows from the state of its job and from the time, looked at in every step; so nothing of it
-//!   is a fact, and a daemon that starts goes on with the instances that it finds.
+//!   is a fact but since when an instance is idle, which a daemon that leaves says. One that starts goes on with the
+//!   instances that it finds.
 //! - There are as many as the jobs need that wait for a place and would find room, at least `min` and at most `max`
 //!   (`plan`). One that nobody has used for a while is ended, as is one that has no users any more and has the room of
 //!   an older job, or is near the end of its longest life.
@@ -14,6 +15,7 @@
 //! Out of scope: who gets which place (`needs`), and whether an instance answers: that is told ([`Effect::Serve`]).
 
 mod demand;
+mod end;
 mod plan;
 mod state;
 
@@ -24,7 +26,6 @@ use std::time::Duration;
 use protocol::{Facts, JobId, Need, ServiceName};
 use site::{Refusal, Site};
 
-use self::plan::Plan;
 pub use self::state::{InstanceState, ServiceState};
 use crate::lifecycle::{Lifecycle, Step};
 use crate::needs::{Kept, Places};
@@ -53,6 +54,8 @@ pub(crate) struct Services {
     started: u64,
     /// When something is to be done, should nothing happen before.
     next: Option<Duration>,
+    /// Are pools, runs and queue known? Before that nobody can say that no job needs an instance.
+    looked_around: bool,
     /// Jobs that were claimed for places that they do not have any more.
     pub(crate) placeless: BTreeSet<JobId>,
 }
@@ -97,10 +100,10 @@ struct Instance {
 }
 
 impl Instance {
-    fn new(now: Duration) -> Self {
+    fn new(idle_since: Duration) -> Self {
         Self {
             users: BTreeSet::new(),
-            idle_since: now,
+            idle_since,
             began: None,
             ready_by: None,
             ready: None,
@@ -160,10 +163,10 @@ impl Services {
         Self { all, ..Self::default() }
     }
 
-    /// An earlier daemon has left an instance.
-    pub(crate) fn found(&mut self, service: &ServiceName, job_id: &JobId, now: Duration) {
+    /// An earlier daemon has left an instance, which has been idle since then.
+    pub(crate) fn found(&mut self, service: &ServiceName, job_id: &JobId, idle_since: Duration) {
         let service = self.all.entry(service.clone()).or_default();
-        service.instances.insert(job_id.clone(), Instance::new(now));
+        service.instances.insert(job_id.clone(), Instance::new(idle_since));
         service.found += 1;
     }
 
@@ -284,6 +287,7 @@ impl Lifecycle {
             return;
         }
         let site = Arc::clone(&self.settings.site);
+        self.services.looked_around |= self.has_looked_around();
         let are_let_go = self.draining() || self.is_idle_but_for_services();
         let mut next: Option<Duration> = None;
         let mut all = std::mem::take(&mut self.services.all);
@@ -368,85 +372,6 @@ impl Lifecycle {
         true
     }
 
-    /// Ends what is not ready in time, what nobody uses for long or while it is in the way, and what is old. Returns
-    /// when there is more to end.
-    fn end_unneeded(
-        &mut self,
-        service: &mut Service,
-        settings: Option<&site::Service>,
-        plan: &Plan,
-        are_let_go: bool,
-        step: &mut Step,
-    ) -> Option<Duration> {
-        let now = self.now;
-        let mut next: Option<Duration> = None;
-        let young = |instance: &Instance| settings.is_none_or(|settings| instance.is_young(settings, now));
-        let mut spare = service.instances.values().filter(|instance| young(instance)).count();
-        spare = spare.saturating_sub(settings.map_or(0, |settings| settings.min as usize));
-        for (job_id, instance) in &mut service.instances {
-            if instance.ending.is_some() || instance.over {
-                continue;
-            }
-            instance.in_the_way = plan.in_the_way.contains(job_id);
-            let is_wanted = settings.is_some() && plan.wanted.contains(job_id);
-            let is_old = !young(instance);
-            if !instance.users.is_empty() || (is_wanted && !is_old) {
-                instance.idle_since = now;
-            }
-            let idle_at = settings.map_or(now, |settings| instance.idle_since + settings.idle);
-            let late_at = instance.ready_by.filter(|_| instance.ready.is_none());
-            let old_at = settings.and_then(|settings| instance.old_at(settings));
-            let is_unused = instance.users.is_empty();
-            let reason = if late_at.is_some_and(|at| at <= now) && settings.is_some() {
-                EndReason::ServiceNotReady
-            } else if is_unused && is_old {
-                EndReason::ServiceOld
-            } else if is_unused
-                && (are_let_go
-                    || settings.is_none()
-                    || instance.in_the_way
-                    || (idle_at <= now && !is_wanted && spare > 0))
-            {
-                EndReason::ServiceIdle
-            } else {
-                let idle_at = Some(idle_at).filter(|_| is_unused && !is_wanted && spare > 0);
-                next = next.into_iter().chain(idle_at).chain(late_at).chain(old_at).filter(|at| *at > now).min();
-                continue;
-            };
-            if self.end_instance(job_id, instance, reason, step) && reason == EndReason::ServiceIdle {
-                spare = spare.saturating_sub(1);
-            }
-        }
-        next
-    }
-
-    /// Ends an instance, if that is possible now.
-    fn end_instance(&mut self, job_id: &JobId, instance: &mut Instance, reason: EndReason, step: &mut Step) -> bool {
-        match self.phase_of(job_id) {
-            Some(Phase::Running) => instance.ending = Some((reason, reason.to_string())),
-            Some(Phase::Waiting | Phase::Ready) => {
-                instance.ending = Some((reason, reason.to_string()));
-                self.conclude_cancelled(job_id, step);
-            }
-            // What is on its way comes back here when it has changed.
-            _ => return false,
-        }
-        true
-    }
-
-    /// Has the executor end what is to end, and nobody look at it any more.
-    fn tell_end(&self, job_id: &JobId, instance: &mut Instance, step: &mut Step) {
-        let Some((reason, _)) = instance.ending.as_ref().filter(|_| !instance.told && self.executor.is_known()) else {
-            return;
-        };
-        let Some(run) = self.run_of(job_id).filter(|run| self.jobs.is(run, Phase::Running)) else { return };
-        step.effects.push(Effect::End(run.clone(), *reason));
-        if std::mem::take(&mut instance.served) {
-            step.effects.push(Effect::Withdraw(run));
-        }
-        instance.told = true;
-    }
-
     /// The executor is told to begin a run: should it be an instance, it is looked at from then on.
     pub(crate) fn instance_begins(&mut self, run: &Run, step: &mut Step) {
         let Some(name) = self.service_of(&run.job_id).cloned() else { return };
@@ -498,19 +423,6 @@ impl Lifecycle {
             instance.ending = Some((EndReason::ServiceGone, problem.to_string()));
             let users = std::mem::take(&mut instance.users);
             self.lose_places(users, &format!("the instance {} does not answer any more: {problem}", run.job_id));
-        }
-    }
-
-    /// Why an instance was told to end, if it was.
-    pub(crate) fn ending_of_instance(&self, job_id: &JobId) -> Option<EndReason> {
-        let instance = self.services.all.get(self.service_of(job_id)?)?.instances.get(job_id)?;
-        instance.ending.as_ref().map(|(reason, _)| *reason)
-    }
-
-    /// The executor has told what goes on: what still does may not have heard that it is to end.
-    pub(crate) fn tell_again_which_instances_end(&mut self) {
-        for service in self.services.all.values_mut() {
-            service.instances.values_mut().for_each(|instance| instance.told = false);
         }
     }
 

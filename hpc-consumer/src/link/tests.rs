@@ -176,6 +176,7 @@ fn side(hub: &Hub, folder: &Path, timing: Timing, jobs: &[&str]) -> Side {
         lease: None,
         parent: None,
         service: None,
+        idle_since: None,
         parking: None,
         unwanted: false,
         since: Duration::ZERO,

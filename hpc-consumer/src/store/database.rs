@@ -79,6 +79,9 @@ ALTER TABLE jobs ADD COLUMN waits_for_any INTEGER;                -- or for all
 ALTER TABLE jobs ADD COLUMN service TEXT;   -- the one that it is an instance of
 ALTER TABLE jobs ADD COLUMN services TEXT;  -- which instances the last attempt that was launched uses, as JSON; or none
 ",
+    "
+ALTER TABLE jobs ADD COLUMN idle_since_ms INTEGER;  -- of an instance that nobody used when a daemon left
+",
 ];
 
 /// How long the id of a job that has ended is remembered: longer than the queue can keep a message, which is 14 days.
@@ -134,7 +137,7 @@ pub(super) fn entries(connection: &Connection) -> rusqlite::Result<Vec<Entry>> {
         "SELECT jobs.job_id, stage, attempt, retries, rerunnable, task_failures, node_failures, cut_off,
                 lease_id, lease_until_ms, octet_length(records.record), changed_ms,
                 lease_deliveries, pool, launched, message, parent, generation, unwanted, rounds, children, seen,
-                waits_for_any, is_graph, service, services
+                waits_for_any, is_graph, service, services, idle_since_ms
          FROM jobs LEFT JOIN records ON records.no = jobs.no LEFT JOIN messages ON messages.no = jobs.no
          ORDER BY jobs.no",
     )?;
@@ -182,6 +185,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         lease,
         parent: parent(row)?,
         service: service(row)?,
+        idle_since: row.get::<_, Option<i64>>(26)?.map(duration),
         parking: parking(row)?,
         unwanted: row.get(18)?,
         since: duration(row.get(11)?),
@@ -290,18 +294,24 @@ impl Database {
                 "UPDATE jobs SET lease_id = NULL, lease_until_ms = NULL WHERE job_id = ?1",
                 params![job_id.as_str()],
             ),
-            Fact::Launching(job_id, attempt, Launched { pool, grant, services }) => self.run(
-                "UPDATE jobs SET stage = 1, attempt = ?2, changed_ms = ?3, pool = ?4, launched = ?5, services = ?6
-                 WHERE job_id = ?1",
-                params![
-                    job_id.as_str(),
-                    attempt.get(),
-                    now_ms,
-                    pool.as_ref().map(PoolName::as_str),
-                    json(grant)?,
-                    (!services.is_empty()).then(|| json(services)).transpose()?,
-                ],
-            ),
+            Fact::Launching(job_id, attempt, Launched { pool, grant, services }) => {
+                self.run(
+                    "UPDATE jobs SET stage = 1, attempt = ?2, changed_ms = ?3, pool = ?4, launched = ?5, services = ?6
+                     WHERE job_id = ?1",
+                    params![
+                        job_id.as_str(),
+                        attempt.get(),
+                        now_ms,
+                        pool.as_ref().map(PoolName::as_str),
+                        json(grant)?,
+                        (!services.is_empty()).then(|| json(services)).transpose()?,
+                    ],
+                )?;
+                let mut of_these = services.values();
+                of_these.try_for_each(|instance| {
+                    self.run("UPDATE jobs SET idle_since_ms = NULL WHERE job_id = ?1", params![instance.as_str()])
+                })
+            }
             Fact::Again(job_id, failures) => self.run(
                 "UPDATE jobs SET stage = 0, task_failures = ?2, node_failures = ?3, cut_off = ?4, changed_ms = ?5
                  WHERE job_id = ?1",
@@ -312,6 +322,8 @@ impl Database {
                  WHERE job_id = ?1",
                 params![job_id.as_str(), rounds, children, seen, *when == When::Any, now_ms],
             ),
+            Fact::Idle(job_id, since) => self
+                .run("UPDATE jobs SET idle_since_ms = ?2 WHERE job_id = ?1", params![job_id.as_str(), millis(*since)]),
             Fact::Unwanted(job_id) => {
                 self.run("UPDATE jobs SET unwanted = 1 WHERE job_id = ?1", params![job_id.as_str()])
             }

@@ -82,7 +82,7 @@ fn random_fact(random: &mut fastrand::Rng) -> Fact {
     let deliveries = Some(random.u64(0..9)).filter(|deliveries| *deliveries > 0);
     let lease =
         Lease { id: random.u8(..).to_string(), until: Duration::from_millis(random.u64(0..1 << 40)), deliveries };
-    match random.u8(0..13) {
+    match random.u8(0..14) {
         0 | 1 => {
             // Whether a job needs files no column tells, but its message.
             let needs_files = random.bool();
@@ -126,7 +126,8 @@ fn random_fact(random: &mut fastrand::Rng) -> Fact {
             Fact::Parked(job_id, parking)
         }
         10 => Fact::Unwanted(job_id),
-        11 => Fact::Owed(job_id, "ü".repeat(random.usize(0..4)), lease),
+        11 => Fact::Idle(job_id, Duration::from_millis(random.u64(0..1 << 40))),
+        12 => Fact::Owed(job_id, "ü".repeat(random.usize(0..4)), lease),
         _ => Fact::Released(job_id),
     }
 }
@@ -283,7 +284,7 @@ fn the_state_is_readable_by_its_owner_only() {
 fn what_cannot_be_used_is_refused_and_stays_as_it_is() {
     type Spoil = fn(&Path);
     let newer: Spoil = |path| {
-        Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 5").unwrap();
+        Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 6").unwrap();
     };
     let foreign: Spoil = |path| {
         Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 0").unwrap();
@@ -298,7 +299,7 @@ fn what_cannot_be_used_is_refused_and_stays_as_it_is() {
     };
     let no_database: Spoil = |path| fs::write(path, "hello").unwrap();
     for (spoil, problem, advice) in [
-        (newer, "version 5, and this hpc-consumer knows version 4", "start the newer hpc-consumer"),
+        (newer, "version 6, and this hpc-consumer knows version 5", "start the newer hpc-consumer"),
         (foreign, "another program", "move the whole directory"),
         (unknown_stage, "it is damaged: ", ".recover"),
         (garbage, "it is damaged: ", "move the whole directory"),
@@ -357,6 +358,8 @@ fn a_state_of_every_version_is_opened_and_holds_what_it_held() {
         let instance = held.get(5).map(|instance| (instance.job_id.clone(), instance.service.clone().unwrap()));
         let expected = ("service-vqpu-a1b2c3d4-1".parse().unwrap(), "vqpu".parse().unwrap());
         assert_eq!(instance.clone(), (version > 3).then_some(expected), "version {version}");
+        let idle_since = held.get(5).and_then(|instance| instance.idle_since);
+        assert_eq!(idle_since, (version > 4).then_some(T0 + 4 * Duration::from_secs(1)), "version {version}");
         let user = held.get(6).and_then(|user| user.launched.clone()).map(|launched| launched.services);
         assert_eq!(user, instance.map(|(job_id, service)| BTreeMap::from([(service, job_id)])), "version {version}");
         assert_eq!((held[0].stage, held[0].attempt, held[0].lease.is_some()), (Stage::Accepted, None, true));

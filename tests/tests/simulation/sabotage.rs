@@ -66,6 +66,7 @@ pub(crate) enum Kind {
     Leased,
     Acknowledged,
     Parked,
+    Idle,
     Unwanted,
 }
 
@@ -82,6 +83,7 @@ impl Sabotage {
             Fact::Leased(..) => Kind::Leased,
             Fact::Acknowledged(_) => Kind::Acknowledged,
             Fact::Parked(..) => Kind::Parked,
+            Fact::Idle(..) => Kind::Idle,
             Fact::Unwanted(_) => Kind::Unwanted,
         };
         self == Self::Forget(kind)

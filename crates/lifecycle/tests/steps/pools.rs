@@ -339,6 +339,7 @@ fn many_jobs_may_wait_in_a_pool_while_the_other_one_is_pulled_for() {
                 lease: None,
                 parent: None,
                 service: None,
+                idle_since: None,
                 parking: None,
                 unwanted: false,
                 since: START,

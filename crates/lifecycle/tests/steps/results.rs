@@ -90,6 +90,7 @@ fn no_more_jobs_are_taken_while_too_many_results_are_owed() {
         lease: None,
         parent: None,
         service: None,
+        idle_since: None,
         parking: None,
         unwanted: false,
         since: START,

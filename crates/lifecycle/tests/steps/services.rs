@@ -333,6 +333,69 @@ fn a_daemon_that_starts_finds_instances_and_who_uses_them() {
     assert_eq!(again.phase("a"), Some(Phase::Waiting));
 }
 
+/// The next daemon, which finds this so long after the one before has left, and knows what is there but for the queue.
+fn next_daemon(before: &Daemon, later: Duration) -> Daemon {
+    let now = before.now + later;
+    let mut book = before.book.clone();
+    book.entries.iter_mut().for_each(|entry| entry.since = START);
+    Daemon { state: Lifecycle::restore(site_of(SITE), book.entries.clone(), now), book, now }
+}
+
+#[test]
+fn an_instance_goes_on_being_idle_where_no_daemon_stays() {
+    let (mut daemon, _) = served(&["a"]);
+    daemon.step(claimed("a", 1));
+    daemon.finish("a");
+    daemon.step(Event::Published(Ok(())));
+    let idle_since = daemon.now;
+    daemon.now += 30 * SECOND;
+    let step = daemon.step(Event::Stop);
+    assert_eq!(step.facts, [Fact::Idle(id(FIRST), idle_since)], "{step:?}");
+
+    // What is wanted of the next one is seen when it has looked around, and not before.
+    let alive = [(run(FIRST, 1), Sighting::Alive)];
+    let ends = |effects: &[Effect]| effects.contains(&end(FIRST, EndReason::ServiceIdle)[0]);
+    let mut next = next_daemon(&daemon, 80 * SECOND);
+    for event in [Event::Tick, observed(&alive), probed("cpu"), probed("gpu")] {
+        let step = next.step(event);
+        assert!(!ends(&step.effects), "the queue may have a job for it: {step:?}");
+    }
+    assert!(ends(&next.step(Event::Pulled(Ok(Pulled::default()))).effects));
+    // It ends when that daemon has left, and this was no fault of its own.
+    let mut last = next_daemon(&next, SECOND);
+    last.step(Event::Tick);
+    let finished = Finished { end: RunEnd::EndedBy(EndReason::ServiceIdle), ..*finished() };
+    last.step(observed(&[(run(FIRST, 1), Sighting::Ended(Box::new(finished)))]));
+    let step = last.step(recorded(FIRST, 1));
+    assert!(!step.effects.iter().any(|effect| matches!(effect, Effect::Say(Notice::ServiceFails { .. }))), "{step:?}");
+
+    // One for which there is a job stays, and is idle anew from then on.
+    let mut next = next_daemon(&daemon, 80 * SECOND);
+    [Event::Tick, observed(&alive), probed("cpu"), probed("gpu")].into_iter().for_each(|event| drop(next.step(event)));
+    come(&mut next, &["b"]);
+    assert_eq!(claims(&next.step(is_ready(FIRST))), [id("b")]);
+    next.step(claimed("b", 1));
+    next.finish("b");
+    next.step(Event::Published(Ok(())));
+    assert!(!ends(&next.tick(99 * SECOND)) && ends(&next.tick(SECOND)));
+
+    // What was said of it is no more so once it is used, also where nobody says otherwise.
+    let mut next = next_daemon(&daemon, 10 * SECOND);
+    [Event::Tick, observed(&alive), probed("cpu"), probed("gpu")].into_iter().for_each(|event| drop(next.step(event)));
+    come(&mut next, &["b"]);
+    next.step(is_ready(FIRST));
+    next.step(claimed("b", 1));
+    next.finish("b");
+    next.step(Event::Published(Ok(())));
+    let mut next = next_daemon(&next, 80 * SECOND);
+    [Event::Tick, observed(&alive), probed("cpu"), probed("gpu")].into_iter().for_each(|event| drop(next.step(event)));
+    assert!(!ends(&next.step(Event::Pulled(Ok(Pulled::default()))).effects), "nobody knows since when it is idle");
+}
+
+fn probed(pool: &str) -> Event {
+    Event::Probed(Some(pool.parse().expect("it is a name")), Ok(()))
+}
+
 #[test]
 fn what_is_kept_is_replaced_before_its_end_and_let_go_with_the_daemon() {
     let kept = SITE.replace("{ max = 2, users = 2 }", "{ min = 1, max = 2, users = 2 }");
