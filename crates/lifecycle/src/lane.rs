@@ -37,6 +37,8 @@ pub(crate) struct Lane {
     staging: BTreeMap<u64, JobId>,
     /// Jobs that wait for places in services, by what they need. As a rule there are few different sets.
     needing: Vec<NeedingJobs>,
+    /// How often these have changed.
+    needing_changes: u64,
     /// How many jobs that have their files wait for a slot, and how many for services as well; and of how many of
     /// either the files are on their way. What waits for a service must not keep others from their files.
     staged: [usize; 2],
@@ -115,6 +117,7 @@ impl Lane {
             lacking: BTreeMap::new(),
             staging: BTreeMap::new(),
             needing: Vec::new(),
+            needing_changes: 0,
             staged: [0; 2],
             on_their_way: [0; 2],
             later: BTreeMap::new(),
@@ -247,6 +250,11 @@ impl Lane {
         self.needing.iter()
     }
 
+    /// How often they have changed: as long as it is the same, so are they.
+    pub(crate) fn needing_changes(&self) -> u64 {
+        self.needing_changes
+    }
+
     /// How many there are.
     pub(crate) fn needing_count(&self) -> usize {
         self.needing.iter().map(|set| set.jobs.len()).sum()
@@ -315,6 +323,7 @@ impl Lane {
         self.staged[class(job)] += usize::from(job.terms.needs_files);
         match job.needs.as_ref().filter(|_| job.lacks_services()) {
             Some(needs) => {
+                self.needing_changes += 1;
                 if let Some(set) = self.needing.iter_mut().find(|set| set.needs == needs.all) {
                     set.jobs.insert(turn, job_id);
                 } else {
@@ -334,6 +343,7 @@ impl Lane {
         let Some(needs) = &job.needs else { return false };
         let Some(at) = self.needing.iter().position(|set| set.needs == needs.all) else { return false };
         let was_there = self.needing[at].jobs.remove(&turn).is_some();
+        self.needing_changes += u64::from(was_there);
         if self.needing[at].jobs.is_empty() {
             self.needing.swap_remove(at);
         }

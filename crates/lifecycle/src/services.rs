@@ -26,6 +26,7 @@ use std::time::Duration;
 use protocol::{Facts, JobId, Need, ServiceName};
 use site::{Refusal, Site};
 
+use self::plan::Planned;
 pub use self::state::{InstanceState, ServiceState};
 use crate::lifecycle::{Lifecycle, Step};
 use crate::needs::{Kept, Places};
@@ -54,6 +55,9 @@ pub(crate) struct Services {
     started: u64,
     /// When something is to be done, should nothing happen before.
     next: Option<Duration>,
+    /// The last plan, and whether any instance has changed since.
+    planned: Option<Planned>,
+    changed: bool,
     /// Are pools, runs and queue known? Before that nobody can say that no job needs an instance.
     looked_around: bool,
     /// Jobs that were claimed for places that they do not have any more.
@@ -180,7 +184,9 @@ impl Services {
         self.next
     }
 
+    /// An instance that is about to change.
     fn instance_mut(&mut self, service: &ServiceName, job_id: &JobId) -> Option<&mut Instance> {
+        self.changed = true;
         self.all.get_mut(service)?.instances.get_mut(job_id)
     }
 
@@ -301,18 +307,19 @@ impl Lifecycle {
         for (user, places) in self.jobs.take_freed() {
             self.services.free(&user, &places, self.now);
         }
-        let plan = self.plan_services();
+        let planned = self.planned();
         let mut all = std::mem::take(&mut self.services.all);
         for (name, service) in &mut all {
             let settings = site.services.get(name);
-            let ends = self.end_unneeded(service, settings, &plan, are_let_go, step);
+            let ends = self.end_unneeded(service, settings, &planned.plan, are_let_go, step);
             service.instances.iter_mut().for_each(|(job_id, instance)| self.tell_end(job_id, instance, step));
             let starts = settings
                 .filter(|_| !are_let_go)
-                .and_then(|settings| self.start_needed(name, service, settings, &plan, step));
+                .and_then(|settings| self.start_needed(name, service, settings, &planned.plan, step));
             next = next.into_iter().chain(ends).chain(starts).min();
         }
         self.services.all = all;
+        self.services.planned = Some(planned);
         self.services.next = next;
     }
 
@@ -334,6 +341,7 @@ impl Lifecycle {
         step: &mut Step,
     ) -> bool {
         let Some(job) = self.jobs.get(job_id) else {
+            self.services.changed = true;
             self.lose_places(std::mem::take(&mut instance.users), &format!("the instance {job_id} has gone"));
             return false;
         };
@@ -346,17 +354,21 @@ impl Lifecycle {
                     // Since when it runs in a batch system an earlier daemon has known, not when it was handed over.
                     let began = if self.is_elsewhere(job_id) { self.now } else { since };
                     instance.is_seen(began, self.now + within, run, step);
+                    self.services.changed = true;
                 }
                 if waits {
+                    self.services.changed |= instance.began.is_some();
                     (instance.began, instance.ready_by) = (None, None);
                 } else if instance.began.is_none() {
                     (instance.began, instance.ready_by) = (Some(self.now), Some(self.now + within + SAYS_WHY));
+                    self.services.changed = true;
                 }
             }
             (Phase::Running, _) => {}
             (Phase::Waiting | Phase::Staging | Phase::Claiming | Phase::Ready | Phase::Returning, run) => {
                 // It was said to run, and was never begun.
                 if instance.seen {
+                    self.services.changed = true;
                     step.effects.extend(run.filter(|_| instance.served).map(Effect::Withdraw));
                     let users = std::mem::replace(instance, Instance::new(self.now)).users;
                     self.lose_places(users, &format!("the instance {job_id} was not begun"));
@@ -364,6 +376,7 @@ impl Lifecycle {
             }
             (_, run) => {
                 if !std::mem::replace(&mut instance.over, true) {
+                    self.services.changed = true;
                     step.effects.extend(run.filter(|_| std::mem::take(&mut instance.served)).map(Effect::Withdraw));
                     self.lose_places(std::mem::take(&mut instance.users), &format!("the instance {job_id} has ended"));
                 }
@@ -398,6 +411,7 @@ impl Lifecycle {
         let Some(name) = self.service_of(&run.job_id).filter(|_| self.jobs.is(run, Phase::Running)).cloned() else {
             return;
         };
+        self.services.changed = true;
         let Some(service) = self.services.all.get_mut(&name) else { return };
         let Some(instance) = service.instances.get_mut(&run.job_id) else { return };
         if instance.ending.is_some() {
@@ -431,6 +445,7 @@ impl Lifecycle {
         let (now, cancelled) = (self.now, self.is_cancelled(job_id));
         let Some(name) = self.service_of(job_id).cloned() else { return };
         let longest = self.settings.site.services.get(&name).map_or(Duration::MAX, |settings| settings.longest);
+        self.services.changed = true;
         let Some(service) = self.services.all.get_mut(&name) else { return };
         let Some(instance) = service.instances.remove(job_id) else { return };
         let has_lasted = instance.ready.as_ref().is_some_and(|(since, _)| *since + LASTS <= now)

@@ -70,6 +70,7 @@ impl Lifecycle {
         {
             let job_id = self.start_instance(name, &route, no, turn.min(now), step)?;
             service.instances.insert(job_id, Instance::new(now));
+            self.services.changed = true;
             (young, coming) = (young + 1, coming + 1);
         }
         again_at

@@ -61,6 +61,7 @@ impl Lifecycle {
 
     /// Ends an instance, if that is possible now.
     fn end_instance(&mut self, job_id: &JobId, instance: &mut Instance, reason: EndReason, step: &mut Step) -> bool {
+        self.services.changed = true;
         match self.phase_of(job_id) {
             Some(Phase::Running) => instance.ending = Some((reason, reason.to_string())),
             Some(Phase::Waiting | Phase::Ready) => {

@@ -17,7 +17,7 @@
 //! not the first any more.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use protocol::{Facts, JobId, Need, PoolName, ServiceName};
@@ -27,10 +27,10 @@ use super::{Instance, Service, Services};
 use crate::lane::Turn;
 use crate::lifecycle::Lifecycle;
 use crate::pools::PoolNo;
-use crate::table::Job;
+use crate::table::{Job, Jobs};
 
 /// What is to become of the instances.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Those that jobs are to have that wait.
     pub(super) wanted: BTreeSet<JobId>,
@@ -38,6 +38,25 @@ pub(super) struct Plan {
     pub(super) in_the_way: BTreeSet<JobId>,
     /// Those that are missing, each with the turn of the job that it is for.
     starts: BTreeMap<ServiceName, Vec<Duration>>,
+}
+
+/// A plan, and for how long it is one. There may be very many jobs that wait, and in most steps nothing of it changes.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) plan: Plan,
+    input: Vec<PoolInput>,
+    /// Before that the time changes nothing.
+    until: Duration,
+}
+
+/// What a plan is made of beside the instances, for each pool in which jobs may begin.
+#[derive(Debug, PartialEq, Eq)]
+struct PoolInput {
+    no: PoolNo,
+    /// How often the jobs have changed that need services.
+    needing_changes: u64,
+    /// Which jobs are the first of the others, by their numbers, and when it is their turn.
+    plain: Vec<(Turn, u64)>,
 }
 
 /// What is to stay, as far as anything is in its way.
@@ -119,7 +138,43 @@ impl Services {
 }
 
 impl Lifecycle {
-    pub(super) fn plan_services(&self) -> Plan {
+    /// The plan of now: the last one, where nothing has changed of what it is made of.
+    pub(super) fn planned(&mut self) -> Planned {
+        let input = self.input_of_plan();
+        let last = self.services.planned.take();
+        let is_the_same = |last: &Planned| !self.services.changed && last.input == input && self.now < last.until;
+        let planned = match last.filter(is_the_same) {
+            Some(last) => {
+                debug_assert_eq!(last.plan, self.plan_services(), "nothing has changed of what it is made of");
+                last
+            }
+            None => Planned { plan: self.plan_services(), input, until: self.plan_holds_until() },
+        };
+        self.services.changed = false;
+        planned
+    }
+
+    fn input_of_plan(&self) -> Vec<PoolInput> {
+        let pools = self.pools.real().filter(|no| self.may_begin(*no));
+        let first = |(turn, job_id): (Turn, &JobId)| (turn, self.jobs.get(job_id).map_or(0, |job| job.no));
+        let of_pool = |no: PoolNo| {
+            let plain = self.plain_of(no).filter_map(|set| set.next).map(first).collect();
+            PoolInput { no, needing_changes: self.jobs.lane(no).needing_changes(), plain }
+        };
+        pools.map(of_pool).collect()
+    }
+
+    /// When an instance is too old for more users, or a service is tried again, at the earliest.
+    fn plan_holds_until(&self) -> Duration {
+        let of_service = |(name, service): (&ServiceName, &Service)| {
+            let settings = self.settings.site.services.get(name);
+            let of_instances = service.instances.values().filter_map(|instance| instance.old_at(settings?)).min();
+            of_instances.into_iter().chain(Some(service.not_before)).filter(|at| *at > self.now).min()
+        };
+        self.services.all.iter().filter_map(of_service).min().unwrap_or(Duration::MAX)
+    }
+
+    fn plan_services(&self) -> Plan {
         let mut plan = Plan::default();
         let pools: Vec<PoolNo> = self.pools.real().filter(|no| self.may_begin(*no)).collect();
         let needing = pools.iter().any(|no| self.jobs.lane(*no).needing_count() > 0);
@@ -146,12 +201,12 @@ impl Lifecycle {
             let free = young.into_iter().map(|(job_id, instance)| Free::of(job_id, instance, settings.users as usize));
             there.insert(name, free.collect::<Vec<_>>());
         }
-        let mut sets: Vec<_> = pools.iter().flat_map(|no| self.plain_of(*no)).collect();
-        sets.extend(pools.iter().flat_map(|no| self.sets_of(*no)));
-        while let Some((at, turn, job)) = self.next_of(&mut sets) {
-            let is_first = !std::mem::replace(&mut sets[at].has_first, true);
+        let plain = pools.iter().flat_map(|no| self.plain_of(*no));
+        let mut sets = Sets::new(plain.chain(pools.iter().flat_map(|no| self.sets_of(*no))));
+        while let Some((at, turn, job)) = sets.next(&self.jobs) {
+            let is_first = !std::mem::replace(&mut sets.all[at].has_first, true);
             let (mut places, mut starts, mut waits) = (Vec::new(), Vec::new(), false);
-            for need in sets[at].needs {
+            for need in sets.all[at].needs {
                 let all = there.entry(&need.service).or_default();
                 match all.iter().position(|free: &Free<'_>| free.does_for(need)) {
                     Some(place) => places.push((&need.service, place, all[place].of)),
@@ -164,7 +219,7 @@ impl Lifecycle {
             }
             // Those behind the first only have instances stay that are there.
             if waits || (!is_first && !starts.is_empty()) {
-                sets.swap_remove(at);
+                sets.end(at);
                 continue;
             }
             let new: Vec<&JobId> = places.iter().filter_map(|(.., of)| *of).filter(|of| !kept.contains(of)).collect();
@@ -174,10 +229,10 @@ impl Lifecycle {
                 for name in starts.iter().filter(|name| reserved.get(*name).is_none_or(|count| *count == 0)) {
                     instances.add_instance(name);
                 }
-                let pool = self.pools.get(sets[at].no).name().filter(|_| is_first);
+                let pool = self.pools.get(sets.all[at].no).name().filter(|_| is_first);
                 let own = pool.map(|pool| (pool, &job.resources));
                 if !stay.fits(&instances, own) {
-                    sets.swap_remove(at);
+                    sets.end(at);
                     continue;
                 }
                 stay.instances = instances;
@@ -238,11 +293,11 @@ impl Lifecycle {
             plan.starts(name).for_each(|_| busy.add_instance(name));
             free.insert(name, young.chain(planned).collect::<Vec<_>>());
         }
-        let mut sets: Vec<_> = pools.iter().flat_map(|no| self.sets_of(*no)).collect();
-        while let Some((at, turn, job)) = self.next_of(&mut sets) {
+        let mut sets = Sets::new(pools.iter().flat_map(|no| self.sets_of(*no)));
+        while let Some((at, turn, job)) = sets.next(&self.jobs) {
             let (mut with, mut beside) = (busy.clone(), None);
             let (mut places, mut starts) = (Vec::new(), Vec::new());
-            for need in sets[at].needs {
+            for need in sets.all[at].needs {
                 let all: &Vec<Free<'_>> = free.entry(&need.service).or_default();
                 match all.iter().position(|free| free.does_for(need)) {
                     Some(place) => places.push((&need.service, place)),
@@ -256,7 +311,7 @@ impl Lifecycle {
                     beside.add_instance(name);
                 }
             }
-            self.add(sets[at].no, job, &mut with);
+            self.add(sets.all[at].no, job, &mut with);
             let may_start =
                 |name: &&ServiceName| self.may_start(name) && self.may_have_more(name, plan.starts(name).count());
             let fits = with.too_much().is_none() && beside.as_ref().is_none_or(|beside| stay.fits(beside, None));
@@ -269,7 +324,7 @@ impl Lifecycle {
                 if !fits {
                     places.clear();
                 }
-                sets.swap_remove(at);
+                sets.end(at);
             }
             for name in starts {
                 plan.start(name, turn);
@@ -282,17 +337,6 @@ impl Lifecycle {
                 let Some(place) = free.get_mut(name).and_then(|all| all.get_mut(place)) else { continue };
                 place.places -= 1;
                 plan.wanted.extend(place.of.cloned());
-            }
-        }
-    }
-
-    /// The next job of all sets, and which of them it is of; a set that has none more is at its end.
-    fn next_of<'a>(&'a self, sets: &mut [Set<'a>]) -> Option<(usize, Turn, &'a Job)> {
-        loop {
-            let at = (0..sets.len()).filter(|at| sets[*at].next.is_some()).min_by_key(|at| sets[*at].next_turn())?;
-            let (turn, job_id) = sets[at].take_next()?;
-            if let Some(job) = self.jobs.get(job_id) {
-                return Some((at, turn, job));
             }
         }
     }
@@ -361,6 +405,40 @@ struct Set<'a> {
     has_first: bool,
 }
 
+/// Several sets, whose jobs come in the order of their turns.
+struct Sets<'a> {
+    all: Vec<Set<'a>>,
+    /// When the next job of each has its turn, and which that is.
+    turns: BinaryHeap<Reverse<(Turn, usize)>>,
+}
+
+impl<'a> Sets<'a> {
+    fn new(all: impl Iterator<Item = Set<'a>>) -> Self {
+        let all: Vec<_> = all.collect();
+        let turn = |(at, set): (usize, &Set<'_>)| Some(Reverse((set.next_turn()?, at)));
+        let turns = all.iter().enumerate().filter_map(turn).collect();
+        Self { all, turns }
+    }
+
+    /// The next job, and which set it is of.
+    fn next(&mut self, jobs: &'a Jobs) -> Option<(usize, Turn, &'a Job)> {
+        loop {
+            let Reverse((_, at)) = self.turns.pop()?;
+            let set = &mut self.all[at];
+            let Some((turn, job_id)) = set.take_next() else { continue };
+            self.turns.extend(set.next_turn().map(|next| Reverse((next, at))));
+            if let Some(job) = jobs.get(job_id) {
+                return Some((at, turn, job));
+            }
+        }
+    }
+
+    /// No further job of this set is looked at.
+    fn end(&mut self, at: usize) {
+        self.all[at].next = None;
+    }
+}
+
 impl<'a> Set<'a> {
     fn new(no: PoolNo, needs: &'a [Need], jobs: impl Iterator<Item = (Turn, &'a JobId)> + 'a, from: Duration) -> Self {
         let mut jobs: Box<dyn Iterator<Item = (Turn, &'a JobId)> + 'a> = Box::new(jobs);
@@ -373,7 +451,8 @@ impl<'a> Set<'a> {
     }
 
     fn take_next(&mut self) -> Option<(Turn, &'a JobId)> {
-        let (turn, job_id) = std::mem::replace(&mut self.next, self.jobs.next())?;
+        let (turn, job_id) = self.next?;
+        self.next = self.jobs.next();
         Some((self.turn(turn), job_id))
     }
 
