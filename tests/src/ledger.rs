@@ -88,7 +88,8 @@ impl Ledger {
         Consumer::bare(edge, &command).set("BARE_WRITABLE", self.directory())
     }
 
-    /// The same with a file of its site, so that there are workflows, jobs of the task `flow`, and a service, `counter`.
+    /// The same with a file of its site, so that there are workflows, jobs of the task `flow`, and a service,
+    /// `counter`.
     pub fn site_node(&self, edge: &Edge, node: usize, slots: usize) -> Consumer {
         let site = self.home.path().join(format!("site-{node}.toml"));
         let (program, directory) = (self.program(), self.directory());

@@ -219,6 +219,19 @@ fn without_tests(lines: &[String]) -> &[String] {
     &lines[..tests.unwrap_or(lines.len())]
 }
 
+/// A program that has hidden itself may not read its own `/proc/self/auxv`, and before Linux 6.4 there is no other
+/// way to what stands there but the C library. The kernel of these tests may be newer, and then nothing else fails.
+#[test]
+fn what_the_kernel_has_told_a_program_is_asked_of_the_c_library() {
+    let metadata = metadata();
+    let dependencies = metadata.packages.iter().flat_map(|package| &package.dependencies);
+    let of_rustix: Vec<_> = dependencies.filter(|dependency| dependency.name == "rustix").collect();
+    assert!(!of_rustix.is_empty(), "who uses it is not found any more");
+    for dependency in of_rustix {
+        assert!(dependency.features.iter().any(|name| name == "use-libc-auxv"), "{dependency:?}");
+    }
+}
+
 /// Whoever makes a file or a directory with the means of `std` follows links, takes what is there for ours, and leaves
 /// who may read it to the mask of the day.
 #[test]

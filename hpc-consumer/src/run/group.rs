@@ -50,7 +50,8 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 pub(super) struct Group {
     path: PathBuf,
     limit: u64,
-    /// Where its processes are written down. It is open before a run is: who starts a confined one may open no such file.
+    /// Where its processes are written down. It is open before a run is: who starts a confined one may open no such
+    /// file.
     processes: File,
 }
 

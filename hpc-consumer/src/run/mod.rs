@@ -5,11 +5,13 @@
 //! [`pulled`] and [`unpacked`] for its image, or [`bare`]); [`process`] runs it with its limits, begun by the
 //! [`starter`] on the [`processors`] that it is kept to, and kept to itself by what [`confine`] has; [`secrets`] are
 //! what it may know and nobody else; [`log_file`] keeps what it prints, bounded; [`scratch`] is its temporary space,
-//! [`begin`] tells whether its command has begun, and [`helpers`] whether its image was lost; a [`group`] holds it to its memory, or [`footprint`] watches it. [`containment`] keeps it from the rest of the node, with the filter of [`seccomp`], and [`isolation`] tells
-//! how far. [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`] and by the [`token`] that it carries,
-//! and [`children`] tells whether there is any such thing; [`leftovers`] finds what is left of runs that nobody watches
-//! any more; [`service`] starts the process in which all this happens, the keeper; [`serving`] looks where a run
-//! listens that serves others; [`answer`] asks another program something, and [`client`] a batch system.
+//! [`begin`] tells whether its command has begun, and [`helpers`] whether its image was lost; a [`group`] holds it to
+//! its memory, or [`footprint`] watches it. [`containment`] keeps it from the rest of the node, with the filter of
+//! [`seccomp`], and [`isolation`] tells how far. [`ending`] decides how all of it ends, [`tree`] finds it, by [`proc`]
+//! and by the [`token`] that it carries, and [`children`] tells whether there is any such thing; [`leftovers`] finds
+//! what is left of runs that nobody watches any more; [`service`] starts the process in which all this happens, the
+//! keeper; [`serving`] looks where a run listens that serves others; [`answer`] asks another program something, and
+//! [`client`] a batch system.
 //!
 //! Out of scope: what the result means (`job`), and which runs there are (`keeper`). Invariant: when [`process::run`]
 //! returns, no process of the run that can be found is alive.

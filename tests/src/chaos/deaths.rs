@@ -4,8 +4,8 @@
 //! its next attempt, up to ten times, and one that may not is lost. Its processes go on until the next keeper kills
 //! them, which it does before it begins anything; so no death excuses that two runs are there at a time.
 //!
-//! A run whose instance of a service was killed fails for that, and its job is started again, whatever it may. The death
-//! of an instance excuses nothing else.
+//! A run whose instance of a service was killed fails for that, and its job is started again, whatever it may. The
+//! death of an instance excuses nothing else.
 //!
 //! A job that leaves others behind has a further run after them, and leaves none behind in that one.
 //!

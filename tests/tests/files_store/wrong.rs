@@ -19,7 +19,7 @@ fn bytes_that_are_not_those_of_the_name_are_refused() {
     assert_eq!(send(unsigned).status, 403, "the checksum is signed, and must come");
     let answer = edge.complete(&content, &json!({}));
     assert_eq!((answer.status, answer.json()["code"].as_str()), (409, Some("upload_refused")));
-    assert!(pieces(&edge).is_empty(), "nothing of it stays");
+    testkit::wait_until("nothing of it stays", testkit::PATIENCE, || pieces(&edge).is_empty());
     assert_eq!(send(put(&offered, &content.bytes)).status, 200);
     assert_eq!(edge.complete(&content, &json!({})).status, 200);
 }

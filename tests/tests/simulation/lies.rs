@@ -1,5 +1,5 @@
-//! A store of files that lies: under the name of a content it has, or keeps of what it is sent, something shorter, longer
-//! or other, and says that all is well.
+//! A store of files that lies: under the name of a content it has, or keeps of what it is sent, something shorter,
+//! longer or other, and says that all is well.
 //!
 //! Who receives compares the length and the SHA-256 with those that were announced, whoever has said what. So what a
 //! job brings is its failure with that reason, for it is wrong whoever asks; and what a run has left is not announced,

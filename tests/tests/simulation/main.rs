@@ -1,15 +1,15 @@
-//! Random histories in virtual time on the real `lifecycle` and the real `leased-queue`: several daemons, one queue
-//! and one shared file system; crashes before and after every effect and every commit, lost requests and lost
-//! responses, duplicates, reordering, reboots, keepers that die, pauses, outages, broken nodes, clocks set back; claims
-//! that fail halfway, jobs that cannot be claimed on one node, results that the queue refuses for a time or for ever;
-//! jobs that are cancelled, before they come and in whatever they do; in a third of the histories of minutes and hours
-//! the queue holds pulls until something comes. In a quarter of all the site has several pools (`sites.rs`): one breaks
-//! alone, one is small, holds little, and is taken out of the site's file and put back, and one is nobody's. In a third
-//! of all there is a hub (`hub.rs`), which loses, repeats and delays what it says and hears. In two fifths jobs have
-//! files and outputs (`transfers.rs`), in a store that is away for seconds and days, loses answers, does not have all
-//! that it had, and lies about what it has (`lies.rs`). In half of all some jobs leave children behind and go on after them, in several rounds and
-//! generations, or are graphs of others (`families.rs`). In an eighth of all some jobs need services, whose instances
-//! die at any time (`services.rs`).
+//! Random histories in virtual time on the real `lifecycle` and the real `leased-queue`: several daemons, one queue and
+//! one shared file system; crashes before and after every effect and every commit, lost requests and lost responses,
+//! duplicates, reordering, reboots, keepers that die, pauses, outages, broken nodes, clocks set back; claims that fail
+//! halfway, jobs that cannot be claimed on one node, results that the queue refuses for a time or for ever; jobs that
+//! are cancelled, before they come and in whatever they do; in a third of the histories of minutes and hours the queue
+//! holds pulls until something comes. In a quarter of all the site has several pools (`sites.rs`): one breaks alone,
+//! one is small, holds little, and is taken out of the site's file and put back, and one is nobody's. In a third of all
+//! there is a hub (`hub.rs`), which loses, repeats and delays what it says and hears. In two fifths jobs have files and
+//! outputs (`transfers.rs`), in a store that is away for seconds and days, loses answers, does not have all that it
+//! had, and lies about what it has (`lies.rs`). In half of all some jobs leave children behind and go on after them, in
+//! several rounds and generations, or are graphs of others (`families.rs`). In an eighth of all some jobs need
+//! services, whose instances die at any time (`services.rs`).
 //!
 //! After every step the lifecycle and the queue check themselves, each effect is checked against what is on disk, and
 //! the world checks the promises from outside, in books of its own (`promises.rs`). A seed gives the same history each

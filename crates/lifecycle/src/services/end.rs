@@ -101,8 +101,8 @@ impl Lifecycle {
         }
     }
 
-    /// What the next daemon is to know of instances that nobody uses, or each of these would begin to be idle anew where
-    /// no daemon stays.
+    /// What the next daemon is to know of instances that nobody uses, or each of these would begin to be idle anew
+    /// where no daemon stays.
     pub(crate) fn idle_instances(&self) -> impl Iterator<Item = Fact> {
         let all = self.services.all.values().flat_map(|service| &service.instances);
         let is_idle = |instance: &Instance| instance.users.is_empty() && instance.ending.is_none() && !instance.over;
