@@ -159,7 +159,8 @@ pub(crate) struct LimitSettings {
     job_kill_grace_seconds: Duration,
     /// How much memory all processes of a job together may use, for example 2GiB; no limit without it
     ///
-    /// A watch looks once a second, and ends a job that uses more, with reason memory_limit.
+    /// A job that uses more is ended, with reason memory_limit: by the kernel where that can be had, and else by a
+    /// watch that looks once a second.
     #[arg(long, env = "JOB_MEMORY_LIMIT", value_name = "SIZE",
           value_parser = |text: &str| text.parse::<Memory>().map_err(|error| format!("it {error}")))]
     job_memory_limit: Option<Memory>,

@@ -72,7 +72,9 @@ pub(crate) async fn run(settings: Settings, invocation: &Invocation, stay: Stay)
         tracing::warn!("{warning}");
     }
     let of_pools = settings.site.pools.values().any(|pool| pool.slot.memory.is_some());
-    if let Some(most) = settings.memory.map(size::shown).or(of_pools.then(|| "its pool gives it".to_owned())) {
+    let most = [settings.memory.map(size::shown), of_pools.then(|| "its pool gives it".to_owned())];
+    let most = most.into_iter().flatten().collect::<Vec<_>>().join(" or ");
+    if !most.is_empty() {
         match run::groups_can_be_had() {
             Ok(()) => tracing::info!("the kernel ends each job whose processes together use more memory than {most}"),
             Err(why) => tracing::info!(
