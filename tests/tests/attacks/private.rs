@@ -181,9 +181,10 @@ fn a_list_that_lets_somebody_in_is_closed_and_above_it_is_refused() {
         assert!(!entered.status.success(), "the list still lets them in: {entered:?}");
         daemon.kill();
 
+        // With a STATE_DIR of its own: what the killed one left may still hold the first RESULTS_DIR.
         let home = machine.make("home", VICTIM, 0o700);
         open_by_list(&home, ATTACKER.0);
-        let command = machine.consumer(&edge, &home.join("results"), &state);
+        let command = machine.consumer(&edge, &home.join("results"), &machine.home(VICTIM).join("other"));
         let mut command = as_meant(&machine, command);
         assert_refused(&machine, "hpc-consumer", &mut command, &["RESULTS_DIR", &home.display().to_string(), mends]);
     }
