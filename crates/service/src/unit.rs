@@ -19,6 +19,10 @@ const GROWING_PAUSES: u32 = 254;
 /// while groups for jobs are beside it.
 const SUBGROUPS: u32 = 254;
 
+/// The control group within that of a delegated unit in which systemd starts the daemon. A manager of a user leaves no
+/// other mark of what it has delegated.
+pub const DELEGATED_GROUP: &str = "daemon";
+
 /// A unit to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit<'a> {
@@ -108,7 +112,7 @@ impl Unit<'_> {
                         "",
                     );
                     line("Delegate=memory pids", "");
-                    line("DelegateSubgroup=daemon", "");
+                    line("DelegateSubgroup=", DELEGATED_GROUP);
                 }
                 line("# Jobs are in here as well: what limits them is the limit of the user.", "");
                 line("TasksMax=infinity", "");

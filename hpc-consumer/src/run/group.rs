@@ -4,7 +4,7 @@
 //! [`footprint`]: super::footprint
 //!
 //! ```text
-//! …/hpc-consumer.service/   delegated to us (`user.delegate`), and no process is in it
+//! …/hpc-consumer.service/   delegated to us, and no process is in it
 //!   daemon/                 where systemd has put us (`DelegateSubgroup=`, from 254 on)
 //!   run-PID-NUMBER/         a run: `memory.max` is its limit
 //! ```
@@ -23,11 +23,13 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, getxattr, open, unlinkat};
+use service::unit::DELEGATED_GROUP;
 
 /// Where systemd mounts them.
 const MOUNT: &str = "/sys/fs/cgroup";
 
-/// By this systemd says that what is below a group is somebody else's.
+/// By this the manager of the system says that what is below a group is somebody else's. The manager of a user says it
+/// of none (systemd 257): there it is the group in which we are that tells.
 const DELEGATED: &str = "user.delegate";
 
 /// What the names of groups of runs begin with.
@@ -109,12 +111,14 @@ fn place(mount: &Path, own: &str, is_delegated: impl Fn(&Path) -> bool) -> Resul
     if !mount.join("cgroup.controllers").exists() {
         return Err("this system has no control groups of version 2".to_owned());
     }
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).filter(|own| !own.is_empty());
-    let Some(above) = own.and_then(|own| Path::new(own).parent()) else {
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let Some(above) = Path::new(own).parent() else {
         return Err("this process is in no control group of its own".to_owned());
     };
     let place = mount.join(above);
-    if !is_delegated(&place) {
+    let is_of_our_unit =
+        Path::new(own).ends_with(DELEGATED_GROUP) && above.extension().is_some_and(|end| end == "service");
+    if !(is_of_our_unit || is_delegated(&place)) {
         return Err(format!(
             "the control group {} is not delegated to this user; a service of systemd 254 and later has one: `hpc-consumer service install`",
             place.display()
@@ -180,10 +184,13 @@ mod tests {
     #[test]
     fn groups_are_made_beside_ours_where_that_is_delegated() {
         let (mount, service) = tree("memory pids\n");
-        let own = "1:name=systemd:/elsewhere\n0::/user.slice/hpc.service/daemon\n";
+        let own = "1:name=systemd:/elsewhere\n0::/user.slice/hpc.service/other\n";
         let found = |own: &str, delegated: bool| place(mount.path(), own, |group| delegated && group == service);
         assert_eq!(found(own, true), Ok(service.clone()));
         assert!(found(own, false).unwrap_err().contains("service install"), "not ours to divide");
+        let of_the_unit = "0::/user.slice/hpc.service/daemon\n";
+        assert_eq!(found(of_the_unit, false), Ok(service.clone()), "the manager of a user marks nothing");
+        assert!(found("0::/user.slice/daemon\n", false).is_err(), "a slice is systemd's alone");
         for own in ["0::/\n", "", "4:memory:/user.slice/hpc.service/daemon\n", "0::/user.slice/hpc.service\n"] {
             assert!(found(own, true).is_err(), "{own}");
         }
