@@ -178,6 +178,9 @@ pub struct Found {
     /// Since when it waits in Slurm for what no time changes, as it was noted: not each start of a daemon begins that
     /// time anew, of which each round of `tick` is one.
     pub hopeless_since: Option<Duration>,
+    /// Slurm will never give what its job asks for, in words, and it was cancelled for that: the job is rejected as soon
+    /// as nothing can begin there, whoever sees that.
+    pub refused: Option<String>,
     /// What its folder says.
     pub seen: Seen,
 }
@@ -268,8 +271,10 @@ impl Fleet {
             allocation.hopeless_since = found.hopeless_since.filter(|since| *since <= now);
             allocation.asks_more = found.asks_more;
             for (run, Place { slots, gpus }) in found.runs {
-                allocation.runs.insert(run, Placed { slots, gpus, ..Placed::new(Progress::Told, None) });
+                let refused = found.refused.clone();
+                allocation.runs.insert(run, Placed { slots, gpus, refused, ..Placed::new(Progress::Told, None) });
             }
+            allocation.asked_to_end = found.refused.is_some();
             allocation.had_job = !allocation.runs.is_empty() && found.seen.claim.is_some();
             fleet.allocations.insert(found.name.clone(), allocation);
             fleet.see(&found.name, found.seen);
@@ -377,7 +382,7 @@ impl Fleet {
                         allocation.set(Stage::Submitted, now);
                         allocation.element = Some(element);
                     }
-                    self.push(Effect::Note { name: name.clone(), element, hopeless_since: None });
+                    self.note(name);
                 }
                 if let Some(pool) = self.pools.get_mut(&pool) {
                     pool.history.refused = 0;
@@ -484,6 +489,14 @@ impl Fleet {
         self.advance();
     }
 
+    /// Has it written down what Slurm says of an allocation.
+    fn note(&mut self, name: &str) {
+        let Some(one) = self.allocations.get(name) else { return };
+        let Some(element) = one.element else { return };
+        let refused = one.runs.values().find_map(|placed| placed.refused.clone());
+        self.push(Effect::Note { name: name.to_owned(), element, hopeless_since: one.hopeless_since, refused });
+    }
+
     /// Takes the rows in. Returns whether there was news in them, and the names of ours that are not among them.
     fn take_listing(&mut self, listing: &Listing) -> (bool, Vec<String>) {
         let mut changed = false;
@@ -504,7 +517,7 @@ impl Fleet {
                         self.cancel(&name, row.element);
                     }
                     if hopeless_since != hopeless_before {
-                        self.push(Effect::Note { name, element: row.element, hopeless_since });
+                        self.note(&name);
                     }
                 }
                 None => self.is_nobodys(&name, row),

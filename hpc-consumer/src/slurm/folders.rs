@@ -71,6 +71,8 @@ struct SubmittedText {
     /// In milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     hopeless_since_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
 }
 
 /// What a run has of a worker.
@@ -122,10 +124,16 @@ impl Folders {
         files::sync_dir(&self.0).with_context(|| format!("{} cannot be synced", self.0.display()))
     }
 
-    /// Writes down what Slurm calls it, and since when it waits for what no time changes.
-    pub(super) fn note(&self, name: &str, element: Element, hopeless_since: Option<Duration>) -> io::Result<()> {
+    /// Writes down what Slurm calls it, since when it waits for what no time changes, and why it was given up.
+    pub(super) fn note(
+        &self,
+        name: &str,
+        element: Element,
+        hopeless_since: Option<Duration>,
+        refused: Option<String>,
+    ) -> io::Result<()> {
         let hopeless_since_ms = hopeless_since.and_then(|since| u64::try_from(since.as_millis()).ok());
-        let text = SubmittedText { slurm_job_id: element.to_string(), hopeless_since_ms };
+        let text = SubmittedText { slurm_job_id: element.to_string(), hopeless_since_ms, refused };
         put(&self.of_name(name), SUBMITTED, &text, Durability::Cached)
     }
 
@@ -200,10 +208,12 @@ impl Folders {
             }
         };
         let element = submitted.as_ref().and_then(|submitted| submitted.slurm_job_id.parse().ok());
-        let hopeless_since = submitted.and_then(|submitted| submitted.hopeless_since_ms).map(Duration::from_millis);
+        let (hopeless_since_ms, refused) =
+            submitted.map(|submitted| (submitted.hopeless_since_ms, submitted.refused)).unwrap_or_default();
+        let hopeless_since = hopeless_since_ms.map(Duration::from_millis);
         let seen = seen(&self.look(&name)?);
         let AllocationText { pool, cost, asks_more, .. } = text;
-        Ok(Found { name, pool, kind, runs, cost, asks_more, element, hopeless_since, seen })
+        Ok(Found { name, pool, kind, runs, cost, asks_more, element, hopeless_since, refused, seen })
     }
 }
 
@@ -273,7 +283,7 @@ mod tests {
         folders.record(&[(order("a_0"), of_keeper("a_0")), (order("a_1"), of_keeper("a_1"))]).unwrap();
         let element = "7_0".parse().unwrap();
         let hopeless_since = Some(Duration::from_millis(1_700_000_000_123));
-        folders.note("a_0", element, hopeless_since).unwrap();
+        folders.note("a_0", element, hopeless_since, Some("never".to_owned())).unwrap();
         let runs = BTreeMap::from([(run("j1.2"), Place { slots: 2, gpus: vec![1] })]);
         folders.place("a_0", &runs).unwrap();
         fs::create_dir(temp.path().join("slurm/never-asked-for")).unwrap();
@@ -289,6 +299,7 @@ mod tests {
             asks_more: false,
             element: Some(element),
             hopeless_since,
+            refused: Some("never".to_owned()),
             seen: seen.clone(),
         };
         let second = Found {
@@ -300,6 +311,7 @@ mod tests {
             asks_more: true,
             element: None,
             hopeless_since: None,
+            refused: None,
             seen,
         };
         assert_eq!(found, [first, second]);

@@ -278,8 +278,8 @@ impl Slurm {
                 let answer = slurm.submit(&job, count, &pool, &shape).await;
                 slurm.tell(|fleet, now| fleet.answered(&job, answer, now));
             })),
-            Effect::Note { name, element, hopeless_since } => drop(tokio::task::spawn_blocking(move || {
-                if let Err(error) = folders.note(&name, element, hopeless_since) {
+            Effect::Note { name, element, hopeless_since, refused } => drop(tokio::task::spawn_blocking(move || {
+                if let Err(error) = folders.note(&name, element, hopeless_since, refused) {
                     tracing::warn!("what Slurm says of the allocation {name} cannot be written down: {error}");
                 }
             })),

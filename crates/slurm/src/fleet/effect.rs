@@ -57,6 +57,8 @@ pub enum Effect {
         element: Element,
         /// See [`super::Found::hopeless_since`].
         hopeless_since: Option<Duration>,
+        /// See [`super::Found::refused`].
+        refused: Option<String>,
     },
     /// Ask Slurm for all that is ours, and the accounting for these; then [`super::Fleet::listed`].
     List {

@@ -112,7 +112,10 @@ impl Fleet {
         let words = format!("Slurm never gives what the job asks for by its resources: {reason}");
         one.runs.values_mut().for_each(|placed| placed.refused = Some(words.clone()));
         one.asked_to_end = true;
-        if let Some(element) = one.element {
+        let element = one.element;
+        // Whoever sees it end may be the next daemon, or the next round of `tick`.
+        self.note(name);
+        if let Some(element) = element {
             self.push(Effect::Cancel { job: split(name).0.to_owned(), element });
         }
         self.ends(name, AllocationEnd::Asked, false);

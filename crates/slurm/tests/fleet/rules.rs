@@ -506,6 +506,7 @@ fn what_an_earlier_daemon_has_closed_is_told_as_it_ended_and_what_may_have_begun
             asks_more: false,
             element: Some(element(7)),
             hopeless_since: None,
+            refused: None,
             seen,
         };
         let mut case = Case::of(settings(&[("cpu", workers(4, 2, false))], 10), vec![found]);
@@ -711,6 +712,7 @@ fn what_waits_for_ever_is_judged_however_often_the_daemon_starts_meanwhile() {
             asks_more: true,
             element: Some(element(7)),
             hopeless_since: hopeless_since.map(Duration::from_secs),
+            refused: None,
             seen: Seen::default(),
         };
         let settings = settings(&[("cpu", workers(4, 2, false)), ("mpi", workers(4, 1, true))], 10);
@@ -745,12 +747,40 @@ fn what_waits_for_ever_is_judged_however_often_the_daemon_starts_meanwhile() {
     let (_, effects) = started(once(), Some(BEGIN + 3_600));
     let since = noted(&effects).flatten().expect("what a clock said that was an hour ahead is noted anew");
     assert!(since < BEGIN + 5 && !effects.iter().any(is_close), "{effects:?}");
-    assert_eq!(noted(&started(once(), Some(BEGIN - 60)).1), None, "nothing new is known of it");
+    assert_eq!(noted(&started(once(), Some(BEGIN - 50)).1), None, "nothing new is known of it");
 
     for (since, is_paused) in [(BEGIN - 300, true), (BEGIN - 290, false)] {
         let (case, effects) = started(Kind::Worker { slots: 2 }, Some(since));
         assert_eq!(case.fleet.problem(&pool("cpu")).is_some(), is_paused, "{effects:?}");
     }
+}
+
+/// Slurm takes a while to show that a cancelled one is gone, and a daemon may be killed in it.
+#[test]
+fn a_job_is_rejected_by_the_daemon_that_sees_its_allocation_gone() {
+    let (_, job, effects) = hopeless_once(400, 4, "PartitionConfig", 130);
+    let refused = effects.iter().find_map(|effect| match effect {
+        Effect::Note { refused: Some(why), .. } => Some(why.clone()),
+        _ => None,
+    });
+    assert!(refused.as_ref().is_some_and(|why| why.contains("PartitionConfig")), "{effects:?}");
+    let found = Found {
+        name: job.clone(),
+        pool: pool("mpi"),
+        kind: Kind::Once(run("j1.1")),
+        runs: BTreeMap::from([(run("j1.1"), Place { slots: 1, gpus: Vec::new() })]),
+        cost: scaling::Amount::default(),
+        asks_more: true,
+        element: Some(element(7)),
+        hopeless_since: Some(Duration::from_secs(BEGIN - 60)),
+        refused,
+        seen: Seen::default(),
+    };
+    let mut case = Case::of(settings(&[("mpi", workers(4, 1, true))], 10), vec![found]);
+    case.listed(vec![row(&job, 7, State::Cancelled { by: Some(0) }, "PartitionConfig")]);
+    let effects = case.closes(&job, Left::default());
+    let is_rejected = |effect: &Effect| matches!(effect, Effect::Rejected(one, _) if *one == run("j1.1"));
+    assert!(effects.iter().any(is_rejected), "{effects:?}");
 }
 
 #[test]
@@ -929,6 +959,7 @@ fn an_earlier_daemons_allocations_are_found_again_with_their_runs() {
         asks_more: false,
         element,
         hopeless_since: None,
+        refused: None,
         seen: claimed(5),
     };
     let settings = || settings(&[("cpu", workers(4, 2, false))], 10);

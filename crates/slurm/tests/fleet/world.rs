@@ -464,7 +464,18 @@ impl World {
             }
             let (pool, kind, cost) = (folder.pool.clone(), folder.kind.clone(), folder.cost);
             let (element, seen) = (folder.noted, seen(folder));
-            Found { name: name.clone(), pool, kind, runs, cost, asks_more: false, element, hopeless_since: None, seen }
+            Found {
+                name: name.clone(),
+                pool,
+                kind,
+                runs,
+                cost,
+                asks_more: false,
+                element,
+                hopeless_since: None,
+                refused: None,
+                seen,
+            }
         });
         self.settings.seed += 1;
         self.rooms.clear();
