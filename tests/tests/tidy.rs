@@ -248,8 +248,6 @@ fn files_and_directories_are_made_in_one_place() {
         "hard_link(",
     ];
     let allowed = [
-        // Trying whether a disk can do what is needed.
-        "hpc-consumer/src/job/results_dir.rs: hard_link(",
         "hpc-consumer/src/run/unpacked.rs: files::make_dir(",
         // Where a person wants files to be; no link among what is below is followed.
         "crates/transfer/src/unpack.rs: files::make_dir(",

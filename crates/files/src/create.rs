@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::write::{Durability, create_new, hidden, name_of};
+use crate::write::{Durability, create_new, hidden, name_first, name_of};
 
 /// How many names are tried for a file that is being written. Each that is taken was left by a process that died.
 const TRIES: u32 = 1_000;
@@ -45,16 +45,11 @@ impl Creator {
 
     fn link_named(&self, path: &Path, content: &[u8], durability: Durability) -> io::Result<bool> {
         let (aside, mut file) = self.make_aside(path)?;
-        let linked = file
-            .write_all(content)
-            .and_then(|()| durability.before_naming(&file))
-            .and_then(|()| fs::hard_link(&aside, path));
+        let written = file.write_all(content).and_then(|()| durability.before_naming(&file));
+        let Err(error) = written.and_then(|()| name_first(&aside, path)) else { return Ok(true) };
+        // The first error is the one to tell.
         let _ = fs::remove_file(&aside);
-        match linked {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error),
-        }
+        if error.kind() == io::ErrorKind::AlreadyExists { Ok(false) } else { Err(error) }
     }
 
     fn make_aside(&self, path: &Path) -> io::Result<(PathBuf, File)> {

@@ -48,6 +48,6 @@ pub use spare::{Spares, is_no_room};
 pub use tree::{Remains, Stuck};
 pub use versions::{Versions, remove_abandoned};
 pub use write::{
-    DIR_MODE, Durability, FILE_MODE, create_new, make_dir, name_also, put, put_new, replace, replace_for_all,
-    replace_through, sync_all_around, sync_dir, write_new,
+    DIR_MODE, Durability, FILE_MODE, create_new, make_dir, name_also, name_first, put, put_new, replace,
+    replace_for_all, replace_through, set_mode, sync_all_around, sync_dir, write_new,
 };

@@ -124,7 +124,7 @@ pub enum NotPrivate {
     },
     /// Everybody can write to a directory on the way.
     #[error(
-        "everybody can write to {}, and so have this user run anything: {}",
+        "everybody can write to {}, and so have this user run anything: {}; if its file system keeps no modes, choose a directory below one of mode 700 that is yours",
         dir.display(), mend(dir, change, *is_ours)
     )]
     AllWrite {

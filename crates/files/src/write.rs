@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 /// Files are for their owner: disks are shared, and what is in them may be anybody's secret.
 pub const FILE_MODE: u32 = 0o600;
@@ -80,14 +82,25 @@ pub fn replace_for_all(path: &Path, content: &[u8]) -> io::Result<()> {
     let aside = path.with_file_name(hidden(&[name.as_ref(), ".new".as_ref()]));
     crate::remove(&aside, crate::remove::REMAINS_WITHIN)?;
     let mut file = create_new(&aside)?;
-    let placed = file
-        .write_all(content)
-        .and_then(|()| file.set_permissions(Permissions::from_mode(FOR_ALL_MODE)))
-        .and_then(|()| fs::rename(&aside, path));
+    let placed =
+        file.write_all(content).and_then(|()| set_mode(&aside, FOR_ALL_MODE)).and_then(|()| fs::rename(&aside, path));
     placed.inspect_err(|_| {
         // The first error is the one to tell.
         let _ = fs::remove_file(&aside);
     })
+}
+
+/// Sets the mode of a file or a directory. A file system without modes refuses that for our own: no error, since there a
+/// directory above is what keeps others out, or they are let in all the same.
+pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::set_permissions(path, Permissions::from_mode(mode)) {
+        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) && is_ours(path)? => Ok(()),
+        done => done,
+    }
+}
+
+fn is_ours(path: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(path)?.uid() == crate::own::us())
 }
 
 /// Claims a name: of many who try, one makes the file, and the others hear that it exists.
@@ -122,12 +135,7 @@ pub fn put_new(aside: &Path, path: &Path, durability: Durability) -> io::Result<
     if matches!(durability, Durability::Content | Durability::Named) {
         durability.before_naming(&File::open(aside)?)?;
     }
-    let named = rename_new(aside, path).or_else(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Err(error),
-        // A file system, or a system, that cannot do so at once. It may have links.
-        _ => fs::hard_link(aside, path).and_then(|()| fs::remove_file(aside)),
-    });
-    let named = named.or_else(|error| match error.kind() {
+    let named = name_first(aside, path).or_else(|error| match error.kind() {
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound => Err(error),
         // It has none either: the name is claimed, and then ours to replace.
         _ => create_new(path).and_then(|_| {
@@ -141,6 +149,16 @@ pub fn put_new(aside: &Path, path: &Path, durability: Durability) -> io::Result<
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Gives a file that was made aside on the same file system its name, at once, if nothing has it. An error of the kind
+/// `AlreadyExists` says that something has; with any other the file system can do so in no way.
+pub fn name_first(aside: &Path, path: &Path) -> io::Result<()> {
+    rename_new(aside, path).or_else(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Err(error),
+        // A file system, or a system, that cannot rename so. It may have links.
+        _ => fs::hard_link(aside, path).and_then(|()| fs::remove_file(aside)),
+    })
 }
 
 #[cfg(target_os = "linux")]

@@ -97,7 +97,8 @@ pub fn told_of(what: &str, path: &Path, access: Access, secured: &Secured) -> Ve
             "the file system of {what} {path} keeps no modes: only a directory above it, which nobody else can enter, keeps others out"
         ));
     }
-    if let Some(group) = secured.shared_with {
+    // A group of this user alone is asked for by nobody, and has nobody to warn of.
+    if let Some(group) = secured.shared_with.filter(|group| !is_of_one_user(*group)) {
         notes.push(format!(
             "the members of group {group} can write to {what} {path}, as TRUSTED_GROUP allows: each of them can change results and have this user run anything"
         ));

@@ -5,10 +5,10 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ impl JobDir {
 
     /// Takes the directory back from its run, which may have locked us and itself out of it.
     pub(super) fn unlock(&self) -> io::Result<()> {
-        fs::set_permissions(self.path(), Permissions::from_mode(DIR_MODE))
+        files::set_mode(&self.path(), DIR_MODE)
     }
 
     /// Closes the directory once its run is over: nobody else gets in any more, and no file of it has others act as us,

@@ -166,7 +166,7 @@ impl ResultsDir {
         files::remove(&directory, REMOVED_WITHIN)?;
         let written = files::replace(&file, &[0; PROBE_BYTES], Durability::Content)
             // Final records are put into place like this.
-            .and_then(|_| fs::hard_link(&file, &link));
+            .and_then(|_| files::name_first(&file, &link));
         // A claim makes a directory and two files, and some disks run out of these first.
         let made = written
             .and_then(|()| files::new_dir(&directory))

@@ -12,10 +12,9 @@
 //!
 //! Out of scope: how they are bound (`run`), which jobs have containers (`pools`).
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use protocol::{Digest, JobFile, JobId, JobSpec, WorkPath};
@@ -44,7 +43,7 @@ pub(super) fn may_be_bound(file: &JobFile) -> bool {
 
 /// Makes what stands in the place of a file that is bound.
 pub(super) fn stand_in(file: &File) -> io::Result<()> {
-    file.set_permissions(Permissions::from_mode(NOBODY))
+    files::set_mode(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())), NOBODY)
 }
 
 /// Is there a file at this path, and no link on the way to it?

@@ -11,11 +11,10 @@
 //! whatever an earlier attempt has left in the directory.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use files::{DIR_MODE, Durability};
@@ -309,7 +308,7 @@ fn place(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &OsStr) -> io::Result<(
 
 /// Gives us back the right to change what is in a directory of ours, which an attempt may have taken away.
 fn unlock(directory: BorrowedFd<'_>) -> io::Result<()> {
-    fs::set_permissions(format!("/proc/self/fd/{}", directory.as_raw_fd()), Permissions::from_mode(DIR_MODE))
+    files::set_mode(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())), DIR_MODE)
 }
 
 fn open_dir(at: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
@@ -322,6 +321,9 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use sha2::{Digest as _, Sha256};
+
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
     use crate::job::results_dir::ResultsDir;
