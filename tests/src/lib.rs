@@ -29,6 +29,7 @@ mod registry;
 pub mod slurm;
 mod store;
 mod vendor;
+pub mod vm;
 mod wait;
 mod worker;
 

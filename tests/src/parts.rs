@@ -147,6 +147,11 @@ pub fn systemd() -> PathBuf {
     part("SYSTEMD", "systemd")
 }
 
+/// The directory of a virtual machine: `qemu`, `linux`, `modules` and `root`.
+pub fn vm() -> PathBuf {
+    part("VM", "the virtual machine")
+}
+
 /// The directory of the workspace.
 pub fn workspace() -> PathBuf {
     let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR"));

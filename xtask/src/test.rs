@@ -98,6 +98,7 @@ fn build_parts(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Vec<Part>
         Part { name: "SLURM_22_05", found: path(Kind::Slurm22) },
         Part { name: "SLURM_24_11", found: path(Kind::Slurm24) },
         Part { name: "SYSTEMD", found: path(Kind::Systemd) },
+        Part { name: "VM", found: path(Kind::Vm) },
         Part { name: "MONTAGE", found: path(Kind::Montage) },
         Part { name: "MOTO", found: path(Kind::Moto) },
         Part { name: "MPI", found: path(Kind::Mpi) },

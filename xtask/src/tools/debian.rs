@@ -167,8 +167,13 @@ pub(super) fn file_of<'a>(files: &'a [PathBuf], package: &str) -> anyhow::Result
 
 /// The version of the package in this file.
 pub(super) fn version(file: &Path) -> anyhow::Result<String> {
-    let version = command::capture(Command::new("dpkg-deb").arg("--field").arg(file).arg("Version"))?;
-    Ok(version.trim().to_owned())
+    field(file, "Version")
+}
+
+/// What the package in this file says of itself, as `Depends`.
+pub(super) fn field(file: &Path, name: &str) -> anyhow::Result<String> {
+    let value = command::capture(Command::new("dpkg-deb").arg("--field").arg(file).arg(name))?;
+    Ok(value.trim().to_owned())
 }
 
 /// Unpacks packages into one folder.

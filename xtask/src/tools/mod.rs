@@ -22,6 +22,7 @@ mod rust_targets;
 mod slurm;
 mod store;
 mod systemd;
+mod vm;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -87,6 +88,8 @@ pub(crate) enum Kind {
     Registry,
     /// The program `systemd`, which is the manager of a user in tests.
     Systemd,
+    /// The folder of a virtual machine: QEMU, a kernel, and a Debian.
+    Vm,
     /// The program `cargo-nextest`, which runs the tests.
     Nextest,
     /// The program `cargo-deny`, which looks at what dependencies are.
@@ -101,7 +104,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every tool, in an order in which each finds what it needs itself.
-    pub(crate) const ALL: [Self; 30] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -126,6 +129,7 @@ impl Kind {
         Self::Rclone,
         Self::Registry,
         Self::Systemd,
+        Self::Vm,
         Self::WasmBindgen,
         Self::WorkerBuild,
         Self::Nextest,
@@ -135,7 +139,7 @@ impl Kind {
     ];
 
     /// What the tests need.
-    pub(crate) const TEST: [Self; 27] = [
+    pub(crate) const TEST: [Self; 28] = [
         Self::WasmTarget,
         Self::MuslTarget,
         Self::NodePackages,
@@ -160,6 +164,7 @@ impl Kind {
         Self::Rclone,
         Self::Registry,
         Self::Systemd,
+        Self::Vm,
         Self::WasmBindgen,
         Self::WorkerBuild,
         Self::Nextest,
@@ -219,6 +224,7 @@ impl Kind {
             Self::Rclone => "rclone",
             Self::Registry => "docker-registry",
             Self::Systemd => "systemd",
+            Self::Vm => "virtual machine",
             Self::Nextest => "cargo-nextest",
             Self::CargoDeny => "cargo-deny",
             Self::CargoMachete => "cargo-machete",
@@ -256,6 +262,7 @@ impl Kind {
             Self::Rclone => Ok(rclone::find(place)),
             Self::Registry => Ok(registry::find(place)),
             Self::Systemd => systemd::find(),
+            Self::Vm => Ok(vm::find(place)),
             Self::Nextest => cargo_tools::NEXTEST.find(place),
             Self::CargoDeny => cargo_tools::DENY.find(place),
             Self::CargoMachete => cargo_tools::MACHETE.find(place),
@@ -293,6 +300,7 @@ impl Kind {
             Self::Registry => registry::install(session),
             // Found, or told of as missing.
             Self::Systemd => Ok(()),
+            Self::Vm => vm::install(session),
             Self::Nextest => cargo_tools::NEXTEST.install(place, session),
             Self::CargoDeny => cargo_tools::DENY.install(place, session),
             Self::CargoMachete => cargo_tools::MACHETE.install(place, session),
