@@ -178,7 +178,7 @@ impl Daemon {
             }
             let at_rest = || commit.is_none() && lifecycle.has_gone_round();
             let round_ends = round.ends(at_rest, || self.executor.is_settled());
-            let wake = lifecycle.wake_at().map_or(Duration::MAX, |at| at.saturating_sub(clock.now()));
+            let wake = driver.wake_at().map_or(Duration::MAX, |at| at.saturating_sub(clock.now()));
             tokio::select! {
                 biased;
                 asked = signals.next() => match asked {
@@ -240,7 +240,7 @@ impl Daemon {
     ) -> Option<anyhow::Result<Exit>> {
         let mut claims = Vec::new();
         let mut end = None;
-        while let Some(output) = driver.next_output() {
+        while let Some(output) = driver.next_output(clock.now()) {
             match output {
                 Output::Commit(facts) => {
                     if let Some(desk) = &mut link.0 {

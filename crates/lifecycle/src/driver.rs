@@ -1,6 +1,9 @@
 //! The loop around [`Lifecycle`]: events in, and out what is to be put on disk and what is to be done, in the one order
 //! in which both may leave. It performs nothing, so the daemon and the simulation run the same.
 //!
+//! While many jobs wait for a slot, transactions begin some time apart: what ends meanwhile is written with the next one,
+//! and to write is a good part of what a short job costs. What is to run next is claimed ahead, and ready by then.
+//!
 //! Invariant: no effect leaves before the facts of its step, and of all steps before it, are on disk. The one exception
 //! is a start whose launch is there already: it waits for nothing else, because a slot is empty.
 
@@ -8,6 +11,12 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::{Changes, Effect, EndedChildren, Event, Fact, Lifecycle, Run, Step};
+
+/// How far transactions are apart while many jobs wait.
+const COMMITS_APART: Duration = Duration::from_millis(3);
+
+/// How many wait then, at least. With fewer, what one of them waits for is what counts.
+const MANY: usize = 32;
 
 /// What leaves the driver.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,13 +33,15 @@ pub struct Driver {
     lifecycle: Lifecycle,
     order: Order,
     commit: Option<Commit>,
+    /// When the last one began.
+    began: Option<Duration>,
     ready: VecDeque<Effect>,
 }
 
 impl Driver {
     /// Drives this lifecycle from here on.
     pub fn new(lifecycle: Lifecycle) -> Self {
-        Self { lifecycle, order: Order::default(), commit: None, ready: VecDeque::new() }
+        Self { lifecycle, order: Order::default(), commit: None, began: None, ready: VecDeque::new() }
     }
 
     /// Something has happened. All that has is told before [`Self::next_output`] is asked: the facts of many events
@@ -47,12 +58,13 @@ impl Driver {
         self.ready.extend(starts.into_iter().map(Effect::Start));
     }
 
-    /// What leaves next, or nothing until something else happens.
-    pub fn next_output(&mut self) -> Option<Output> {
+    /// What leaves next, or nothing until something else happens or [`Self::wake_at`] has come.
+    pub fn next_output(&mut self, now: Duration) -> Option<Output> {
         if let Some(effect) = self.ready.pop_front() {
             return Some(Output::Perform(effect));
         }
-        if self.commit.is_some() {
+        let is_early = || self.commit_due().is_some_and(|(began, due)| began <= now && now < due);
+        if self.commit.is_some() || is_early() {
             return None;
         }
         let Step { facts, effects } = self.order.take();
@@ -60,8 +72,22 @@ impl Driver {
             self.ready.extend(in_order(effects));
             return self.ready.pop_front().map(Output::Perform);
         }
+        self.began = Some(now);
         self.commit = Some(Commit { launched: facts.iter().filter_map(launched).collect(), effects });
         Some(Output::Commit(facts))
+    }
+
+    /// When to say [`Event::Tick`] if nothing else happens before.
+    pub fn wake_at(&self) -> Option<Duration> {
+        let due = self.commit_due().filter(|_| self.commit.is_none()).map(|(_, due)| due);
+        due.into_iter().chain(self.lifecycle.wake_at()).min()
+    }
+
+    /// When the last transaction began and the next one may, if there is one to come and it has to wait.
+    fn commit_due(&self) -> Option<(Duration, Duration)> {
+        let began = self.began.filter(|_| !self.order.next.facts.is_empty())?;
+        let wait = self.lifecycle.held().saturating_sub(self.lifecycle.running());
+        (wait >= MANY).then_some((began, began + COMMITS_APART))
     }
 
     /// The facts of the last [`Output::Commit`] are on disk.

@@ -316,9 +316,14 @@ impl World {
     /// Lets out what may leave now: effects, and facts as one transaction.
     fn go_on(&mut self, n: usize) -> Checked {
         loop {
+            let now = self.nodes[n].clock_at(self.now);
             let Some(life) = &mut self.nodes[n].life else { return Ok(()) };
-            let facts = match life.driver.next_output() {
-                None => return Ok(()),
+            let facts = match life.driver.next_output(now) {
+                None => {
+                    let wake = life.driver.wake_at();
+                    self.set_alarm(n, wake);
+                    return Ok(());
+                }
                 Some(Output::Perform(effect)) => {
                     self.dispatch(n, effect)?;
                     continue;
@@ -501,7 +506,8 @@ impl World {
                 self.commit(n, &facts)?;
             } else if self.sabotage == Some(Sabotage::EffectsBeforeCommit) {
                 life.driver.committed();
-                while let Some(Output::Perform(effect)) = life.driver.next_output() {
+                let now = self.nodes[n].clock_at(self.now);
+                while let Some(Output::Perform(effect)) = life.driver.next_output(now) {
                     if let Some(errand) = self.errand(n, life.number, effect)? {
                         self.carry_out(n, errand)?;
                     }

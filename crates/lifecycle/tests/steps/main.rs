@@ -20,6 +20,7 @@ use protocol::{FailureClass, JobId, PoolName};
 use site::{Defaults, Grant, Runtime, Site, SiteFile, Where};
 
 mod cancel;
+mod commits;
 mod delivery;
 mod disk;
 mod ending;
