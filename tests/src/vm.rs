@@ -162,7 +162,8 @@ echo; echo whole
     }
 }
 
-/// The number of the ordinary user: files of this machine keep their owner in there, and are to be root's or the user's.
+/// The number of the ordinary user: files of this machine keep their owner in there, and are to be root's or the
+/// user's.
 pub fn user() -> u32 {
     if getuid().is_root() { 1000 } else { getuid().as_raw() }
 }

@@ -90,8 +90,8 @@ pub fn replace_for_all(path: &Path, content: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Sets the mode of a file or a directory. A file system without modes refuses that for our own: no error, since there a
-/// directory above is what keeps others out, or they are let in all the same.
+/// Sets the mode of a file or a directory. A file system without modes refuses that for our own: no error, since there
+/// a directory above is what keeps others out, or they are let in all the same.
 pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     match fs::set_permissions(path, Permissions::from_mode(mode)) {
         Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) && is_ours(path)? => Ok(()),

@@ -1,8 +1,8 @@
 //! The loop around [`Lifecycle`]: events in, and out what is to be put on disk and what is to be done, in the one order
 //! in which both may leave. It performs nothing, so the daemon and the simulation run the same.
 //!
-//! While many jobs wait for a slot, transactions begin some time apart: what ends meanwhile is written with the next one,
-//! and to write is a good part of what a short job costs. What is to run next is claimed ahead, and ready by then.
+//! While many jobs wait for a slot, transactions begin some time apart: what ends meanwhile is written with the next
+//! one, and to write is a good part of what a short job costs. What is to run next is claimed ahead, and ready by then.
 //!
 //! Invariant: no effect leaves before the facts of its step, and of all steps before it, are on disk. The one exception
 //! is a start whose launch is there already: it waits for nothing else, because a slot is empty.

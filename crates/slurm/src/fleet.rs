@@ -178,8 +178,8 @@ pub struct Found {
     /// Since when it waits in Slurm for what no time changes, as it was noted: not each start of a daemon begins that
     /// time anew, of which each round of `tick` is one.
     pub hopeless_since: Option<Duration>,
-    /// Slurm will never give what its job asks for, in words, and it was cancelled for that: the job is rejected as soon
-    /// as nothing can begin there, whoever sees that.
+    /// Slurm will never give what its job asks for, in words, and it was cancelled for that: the job is rejected as
+    /// soon as nothing can begin there, whoever sees that.
     pub refused: Option<String>,
     /// What its folder says.
     pub seen: Seen,
